@@ -1,0 +1,103 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+)
+
+// Config of a Manager.
+type Config struct {
+	// RootDir is the kubelet's directory; volumes lie below RootDir/pods.
+	RootDir string
+	// Client with the identity of the node.
+	Client kubernetes.Interface
+	// NodeName of this node.
+	NodeName string
+	// Allocatable of this node: bounds memory-backed volumes and stands in for
+	// missing limits in the downward API. May be nil.
+	Allocatable func() v1.ResourceList
+	// Changed is called when a ConfigMap or Secret that the Pod refers to and that
+	// was missing has appeared, so that a Pod that waits for it is looked at
+	// again without waiting for its back-off. It must not block. May be nil.
+	Changed func(types.UID)
+	// Event records an event about the Pod, for failures to refresh contents. May be nil.
+	Event func(pod *v1.Pod, eventtype, reason, message string)
+}
+
+// Mounted is one volume of a Pod, ready to be mounted into its containers.
+type Mounted struct {
+	// HostPath is the directory (or, for hostPath, anything) on the host.
+	HostPath string
+	// ReadOnly forbids writing whatever the container asks for.
+	ReadOnly bool
+	// SELinuxRelabel says that the volume belongs to the Pod alone and may be relabelled.
+	SELinuxRelabel bool
+}
+
+// ReasonFailedMount is the reason of every Error.
+const ReasonFailedMount = "FailedMount"
+
+// Error says which volume could not be mounted, in the words of an Event.
+type Error struct {
+	Volume, Reason, Message string
+	Err                     error
+}
+
+func (e *Error) Error() string { return e.Message }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// FilesSpec describes the files and mounts of one container that lie outside of
+// its volumes. containers.Files makes it, Manager.Prepare carries it out.
+type FilesSpec struct {
+	Container string
+	Attempt   uint32
+	// Hosts is the content of the Pod's /etc/hosts, nil if it needs none.
+	Hosts *HostsFile
+	// TerminationLog asks for an empty file that the container may write to.
+	TerminationLog bool
+	// SubPaths by index of the container's volumeMounts.
+	SubPaths map[int]SubPath
+}
+
+// HostsFile is an /etc/hosts: Header, then the node's own file if NodeFile is set, then Entries.
+type HostsFile struct {
+	Header   string
+	NodeFile string
+	Entries  string
+}
+
+// SubPath is a path inside a volume, relative and already expanded.
+type SubPath struct {
+	Volume, Path string
+}
+
+// Files are the host paths of what a FilesSpec asked for.
+type Files struct {
+	EtcHosts       string
+	TerminationLog string
+	SubPaths       map[int]string
+}
+
+// Source reads ConfigMaps and Secrets of mounted Pods. *Manager is one.
+type Source interface {
+	// ConfigMap returns the object that is watched, or fetches it. The result is
+	// shared and must not be changed. A missing object is a NotFound API error.
+	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
+	// Secret is the same for Secrets.
+	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
+}
+
+var _ Source = (*Manager)(nil)
+
+func mountError(volume string, err error) *Error {
+	return &Error{
+		Volume: volume, Reason: ReasonFailedMount, Err: err,
+		Message: fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err),
+	}
+}
