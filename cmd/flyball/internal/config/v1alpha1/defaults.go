@@ -1,0 +1,62 @@
+package v1alpha1
+
+import (
+	"net/netip"
+)
+
+// The defaults of a cluster.
+const (
+	DefaultDataDir       = "/var/lib/flyball"
+	DefaultBindAddress   = "0.0.0.0"
+	DefaultPort          = 6443
+	DefaultClusterCIDR   = "10.42.0.0/16"
+	DefaultServiceCIDR   = "10.43.0.0/16"
+	DefaultClusterDomain = "cluster.local"
+	DefaultKubeletPort   = 10250
+	DefaultMaxPods       = 110
+
+	// dnsOffset is where upstream's installers put the cluster DNS in the Service range, and where people look for it.
+	dnsOffset = 10
+)
+
+// HostDefaults are the defaults that come from the machine.
+type HostDefaults struct {
+	NodeName string
+	NodeIP   netip.Addr
+}
+
+// SetDefaults fills what is empty.
+func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
+	c.APIVersion, c.Kind = GroupVersion, Kind
+	setDefault(&c.DataDir, DefaultDataDir)
+	setDefault(&c.NodeName, host.NodeName)
+	if host.NodeIP.IsValid() {
+		setDefault(&c.NodeIP, host.NodeIP.String())
+	}
+	setDefault(&c.BindAddress, DefaultBindAddress)
+	setDefault(&c.Port, DefaultPort)
+	setDefault(&c.ClusterCIDR, DefaultClusterCIDR)
+	setDefault(&c.ServiceCIDR, DefaultServiceCIDR)
+	setDefault(&c.ClusterDomain, DefaultClusterDomain)
+	if prefix, err := netip.ParsePrefix(c.ServiceCIDR); err == nil {
+		setDefault(&c.ClusterDNS, nth(prefix, dnsOffset).String())
+	}
+	setDefault(&c.Kubelet.Port, DefaultKubeletPort)
+	setDefault(&c.Kubelet.MaxPods, DefaultMaxPods)
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+// nth is the address n after the first of the prefix.
+func nth(prefix netip.Prefix, n int) netip.Addr {
+	addr := prefix.Masked().Addr()
+	for range n {
+		addr = addr.Next()
+	}
+	return addr
+}

@@ -1,0 +1,75 @@
+// Package v1alpha1 holds the configuration file of `flyball up`, `flyball server` and `flyball agent`: its types, its
+// defaults and its validation. It reads no file and no flag (package config does) and nothing of the host (package
+// hostcheck does).
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const (
+	// GroupVersion is the apiVersion of the file.
+	GroupVersion = "config.flyball.dev/v1alpha1"
+	// Kind is the kind of the file.
+	Kind = "FlyballConfiguration"
+)
+
+// FlyballConfiguration configures the server and the node agent of one machine. Every field is optional.
+// docs/configuration.md documents each field for users; a test keeps the two together.
+type FlyballConfiguration struct {
+	metav1.TypeMeta `json:",inline"`
+
+	// DataDir is where everything lies that must survive a restart. Default: /var/lib/flyball.
+	DataDir string `json:"dataDir,omitempty"`
+
+	// NodeName is the name of this machine's Node: a DNS subdomain. It cannot change once the data directory exists.
+	// Default: the host name, in lower case.
+	NodeName string `json:"nodeName,omitempty"`
+	// NodeIP is the IPv4 address at which this machine is reached by others.
+	// Default: the address that the default route leaves from.
+	NodeIP string `json:"nodeIP,omitempty"`
+
+	// BindAddress is the address that the API server and the node agent listen on. Default: 0.0.0.0.
+	BindAddress string `json:"bindAddress,omitempty"`
+	// Port is the port of the API server. Default: 6443.
+	Port int `json:"port,omitempty"`
+
+	// ClusterCIDR is the range Pods get their addresses from; each node gets a part of it. It cannot change once the
+	// data directory exists. Default: 10.42.0.0/16.
+	ClusterCIDR string `json:"clusterCIDR,omitempty"`
+	// ServiceCIDR is the range Services get their addresses from. It cannot change once the data directory exists.
+	// Default: 10.43.0.0/16.
+	ServiceCIDR string `json:"serviceCIDR,omitempty"`
+	// ClusterDomain is the DNS domain of the cluster. It cannot change once the data directory exists.
+	// Default: cluster.local.
+	ClusterDomain string `json:"clusterDomain,omitempty"`
+	// ClusterDNS is the address of the cluster's DNS server, within ServiceCIDR. It cannot change once the data
+	// directory exists. Default: the tenth address of ServiceCIDR.
+	ClusterDNS string `json:"clusterDNS,omitempty"`
+
+	// CRIEndpoint is the socket of another container runtime to use instead of the bundled containerd, such as
+	// unix:///run/crio/crio.sock. Default: empty, the bundled one.
+	CRIEndpoint string `json:"criEndpoint,omitempty"`
+
+	// Kubelet configures the node agent.
+	Kubelet KubeletConfiguration `json:"kubelet,omitempty"`
+	// Logging configures what is logged.
+	Logging LoggingConfiguration `json:"logging,omitempty"`
+}
+
+// KubeletConfiguration configures the node agent.
+type KubeletConfiguration struct {
+	// Port is the port of the node agent's HTTPS server. Default: 10250.
+	Port int `json:"port,omitempty"`
+	// MaxPods is how many Pods may run on this node at once. Default: 110.
+	MaxPods int `json:"maxPods,omitempty"`
+	// Labels are put on the Node when it registers. Default: none.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+// LoggingConfiguration configures what is logged.
+type LoggingConfiguration struct {
+	// Verbosity is the level of detail, 0 to 10. At 0 a healthy idle cluster logs nothing: only warnings and errors
+	// are written. Default: 0.
+	Verbosity int `json:"verbosity,omitempty"`
+}

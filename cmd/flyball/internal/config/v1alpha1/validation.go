@@ -1,0 +1,130 @@
+package v1alpha1
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"strings"
+
+	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	maxVerbosity = 10
+	// Each node gets a /24 of the cluster CIDR; fewer bits leave no room for a node.
+	maxClusterBits = 24
+	minClusterBits = 8
+	// kube-apiserver refuses a Service range of more than 2^20 addresses.
+	minServiceBits = 12
+	// Below this there is no room for the cluster DNS beside the API server.
+	maxServiceBits = 28
+)
+
+// Validate reports everything that is wrong with a configuration whose defaults are set.
+func Validate(c *FlyballConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	errs = append(errs, validatePath(field.NewPath("dataDir"), c.DataDir)...)
+	for _, msg := range validation.IsDNS1123Subdomain(c.NodeName) {
+		errs = append(errs, field.Invalid(field.NewPath("nodeName"), c.NodeName, msg))
+	}
+	for _, msg := range validation.IsDNS1123Subdomain(c.ClusterDomain) {
+		errs = append(errs, field.Invalid(field.NewPath("clusterDomain"), c.ClusterDomain, msg))
+	}
+	errs = append(errs, validateNodeIP(field.NewPath("nodeIP"), c.NodeIP)...)
+	if _, err := netip.ParseAddr(c.BindAddress); err != nil {
+		errs = append(errs, field.Invalid(field.NewPath("bindAddress"), c.BindAddress, "must be an IP address"))
+	}
+	errs = append(errs, validatePorts(c)...)
+	errs = append(errs, validateRanges(c)...)
+	if e := c.CRIEndpoint; e != "" && !strings.HasPrefix(e, "unix:///") {
+		errs = append(errs, field.Invalid(field.NewPath("criEndpoint"), e, "must be a unix socket, such as unix:///run/crio/crio.sock"))
+	}
+	errs = append(errs, validateKubelet(field.NewPath("kubelet"), &c.Kubelet)...)
+	if v := c.Logging.Verbosity; v < 0 || v > maxVerbosity {
+		errs = append(errs, field.Invalid(field.NewPath("logging", "verbosity"), v, fmt.Sprintf("must be from 0 to %d", maxVerbosity)))
+	}
+	return errs
+}
+
+func validatePath(path *field.Path, value string) field.ErrorList {
+	switch {
+	case !filepath.IsAbs(value):
+		return field.ErrorList{field.Invalid(path, value, "must be an absolute path")}
+	case filepath.Clean(value) == "/":
+		return field.ErrorList{field.Invalid(path, value, "must be a directory of its own")}
+	}
+	return nil
+}
+
+func validateNodeIP(path *field.Path, value string) field.ErrorList {
+	if value == "" {
+		return field.ErrorList{field.Required(path, "this machine has no default route to take an address from: set one that other machines reach it at")}
+	}
+	addr, err := netip.ParseAddr(value)
+	if err != nil || !addr.Is4() || addr.IsUnspecified() || addr.IsMulticast() {
+		return field.ErrorList{field.Invalid(path, value, "must be an IPv4 address of this machine")}
+	}
+	return nil
+}
+
+func validatePorts(c *FlyballConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	api, kubelet := field.NewPath("port"), field.NewPath("kubelet", "port")
+	for _, msg := range validation.IsValidPortNum(c.Port) {
+		errs = append(errs, field.Invalid(api, c.Port, msg))
+	}
+	for _, msg := range validation.IsValidPortNum(c.Kubelet.Port) {
+		errs = append(errs, field.Invalid(kubelet, c.Kubelet.Port, msg))
+	}
+	if c.Port == c.Kubelet.Port {
+		errs = append(errs, field.Invalid(kubelet, c.Kubelet.Port, "must differ from port"))
+	}
+	return errs
+}
+
+func validateRanges(c *FlyballConfiguration) field.ErrorList {
+	clusterPath, servicePath, dnsPath := field.NewPath("clusterCIDR"), field.NewPath("serviceCIDR"), field.NewPath("clusterDNS")
+	cluster, errs := validatePrefix(clusterPath, c.ClusterCIDR, minClusterBits, maxClusterBits)
+	service, more := validatePrefix(servicePath, c.ServiceCIDR, minServiceBits, maxServiceBits)
+	errs = append(errs, more...)
+	if len(errs) > 0 {
+		return errs
+	}
+	if cluster.Overlaps(service) {
+		errs = append(errs, field.Invalid(servicePath, c.ServiceCIDR, "must not overlap clusterCIDR "+c.ClusterCIDR))
+	}
+	dns, err := netip.ParseAddr(c.ClusterDNS)
+	switch {
+	case err != nil:
+		errs = append(errs, field.Invalid(dnsPath, c.ClusterDNS, "must be an IPv4 address"))
+	case !service.Contains(dns):
+		errs = append(errs, field.Invalid(dnsPath, c.ClusterDNS, "must lie within serviceCIDR "+c.ServiceCIDR))
+	case dns == nth(service, 0) || dns == nth(service, 1):
+		// The API server takes the first address for the Service "kubernetes".
+		errs = append(errs, field.Invalid(dnsPath, c.ClusterDNS, "the first addresses of serviceCIDR belong to the API server"))
+	}
+	return errs
+}
+
+func validatePrefix(path *field.Path, value string, minBits, maxBits int) (netip.Prefix, field.ErrorList) {
+	prefix, err := netip.ParsePrefix(value)
+	switch {
+	case err != nil || !prefix.Addr().Is4():
+		return prefix, field.ErrorList{field.Invalid(path, value, "must be an IPv4 range, such as 10.42.0.0/16")}
+	case prefix != prefix.Masked():
+		return prefix, field.ErrorList{field.Invalid(path, value, "must begin at the first address of the range: "+prefix.Masked().String())}
+	case prefix.Bits() < minBits || prefix.Bits() > maxBits:
+		return prefix, field.ErrorList{field.Invalid(path, value, fmt.Sprintf("must be a /%d to a /%d", minBits, maxBits))}
+	}
+	return prefix, nil
+}
+
+func validateKubelet(path *field.Path, k *KubeletConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	if k.MaxPods < 1 {
+		errs = append(errs, field.Invalid(path.Child("maxPods"), k.MaxPods, "must be at least 1"))
+	}
+	return append(errs, metav1validation.ValidateLabels(k.Labels, path.Child("labels"))...)
+}
