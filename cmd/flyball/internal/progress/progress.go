@@ -1,0 +1,106 @@
+// Package progress draws the start of a cluster: a line with the time it took for each step that is done, and on a
+// terminal a spinner with the steps under way.
+package progress
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"flyball.dev/cmd/flyball/internal/board"
+)
+
+const (
+	frames     = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+	frameEvery = 100 * time.Millisecond
+	clearLine  = "\r\x1b[K"
+)
+
+// Printer writes the progress of one start. It is used by one goroutine.
+type Printer struct {
+	out      io.Writer
+	terminal bool
+	began    time.Time
+	printed  map[string]board.State
+	frame    int
+}
+
+// New makes a printer for out; whether that is a terminal decides the form.
+func New(out *os.File, began time.Time) *Printer {
+	return &Printer{out: out, terminal: term.IsTerminal(int(out.Fd())), began: began, printed: map[string]board.State{}}
+}
+
+// Show prints what is new in the parts.
+func (p *Printer) Show(parts []board.Part) {
+	for _, part := range parts {
+		if p.printed[part.Name] == part.State {
+			continue
+		}
+		switch part.State {
+		case board.Up:
+			p.Line("✓ %-24s %s", part.Name, seconds(part.Took))
+		case board.Down:
+			p.Line("✗ %-24s %s", part.Name, part.LastError)
+		default:
+			continue
+		}
+		p.printed[part.Name] = part.State
+	}
+	p.spin(parts)
+}
+
+// Line prints a line above the spinner.
+func (p *Printer) Line(format string, args ...any) {
+	if p.terminal {
+		fmt.Fprint(p.out, clearLine)
+	}
+	fmt.Fprintf(p.out, " "+format+"\n", args...)
+}
+
+// Done removes the spinner.
+func (p *Printer) Done() {
+	if p.terminal {
+		fmt.Fprint(p.out, clearLine)
+	}
+}
+
+func (p *Printer) spin(parts []board.Part) {
+	if !p.terminal {
+		return
+	}
+	var starting []string
+	for _, part := range parts {
+		if part.State == board.Starting {
+			starting = append(starting, part.Name)
+		}
+	}
+	runes := []rune(frames)
+	p.frame = (p.frame + 1) % len(runes)
+	fmt.Fprintf(p.out, "%s %c %s %s", clearLine, runes[p.frame], strings.Join(starting, ", "), seconds(time.Since(p.began)))
+}
+
+// Follow shows the states it is given until the channel is closed, and keeps the spinner turning in between.
+func (p *Printer) Follow(states <-chan []board.Part) {
+	ticker := time.NewTicker(frameEvery)
+	defer ticker.Stop()
+	defer p.Done()
+	var last []board.Part
+	for {
+		select {
+		case parts, ok := <-states:
+			if !ok {
+				return
+			}
+			last = parts
+			p.Show(parts)
+		case <-ticker.C:
+			p.spin(last)
+		}
+	}
+}
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }
