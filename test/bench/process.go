@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/procfs"
+)
+
+// usage is what one program needs; several processes of one name are added up.
+type usage struct {
+	name string
+	rss  int     // bytes
+	cpu  float64 // seconds of CPU time since the process started, or per second once it is a rate
+}
+
+// watchIdle takes CPU over a period in which nothing is asked of the cluster, and memory at its end.
+func (s *side) watchIdle(ctx context.Context, period time.Duration, f *figures) error {
+	before, err := processes(s.bin)
+	if err != nil {
+		return err
+	}
+	began := time.Now()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(period):
+	}
+	after, err := processes(s.bin)
+	if err != nil {
+		return err
+	}
+	seconds := time.Since(began).Seconds()
+	for _, a := range after {
+		for _, b := range before {
+			if a.name == b.name {
+				f.idle = append(f.idle, usage{name: a.name, rss: a.rss, cpu: (a.cpu - b.cpu) / seconds})
+			}
+		}
+	}
+	return nil
+}
+
+// processes are those whose executable lies in bin. Shims and what they start are left out.
+func processes(bin string) ([]usage, error) {
+	all, err := procfs.AllProcs()
+	if err != nil {
+		return nil, fmt.Errorf("listing processes: %w", err)
+	}
+	var list []usage
+	for _, p := range all {
+		exe, err := p.Executable()
+		if err != nil || filepath.Dir(exe) != bin || strings.HasPrefix(filepath.Base(exe), "containerd-shim") {
+			continue // a kernel thread, ended since, or not ours
+		}
+		stat, err := p.Stat()
+		if err != nil {
+			continue // ended since
+		}
+		list = append(list, usage{name: filepath.Base(exe), rss: stat.ResidentMemory(), cpu: stat.CPUTime()})
+	}
+	return list, nil
+}
