@@ -1,0 +1,150 @@
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/sys/mountinfo"
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// containerGrace is what the processes of containers that are still there get. The node agent has ended the Pods
+	// with their own grace before.
+	containerGrace = 2 * time.Second
+	// maxUnmountRounds bounds unmounting where mounts lie on top of each other, or somebody keeps mounting.
+	maxUnmountRounds = 10
+)
+
+// Stop ends containerd, every container and shim that is left, unmounts everything beneath StateDir and RootDir, and
+// removes StateDir. Containers should have been stopped over CRI before; what Stop finds is killed after two seconds.
+// RootDir, with the images and containerd's metadata, stays. Stop is idempotent and needs no running Run, which must have
+// returned: it would start containerd again.
+func Stop(ctx context.Context, cfg Config) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	p, err := find(cfg)
+	if err != nil {
+		return err
+	}
+	if p != nil {
+		defer p.close()
+		if err := p.end(ctx, stopGrace); err != nil {
+			return fmt.Errorf("stopping containerd: %w", err)
+		}
+	}
+	if err := endShims(ctx, cfg); err != nil {
+		return fmt.Errorf("stopping the containers that are left: %w", err)
+	}
+	if err := unmountBeneath(cfg.StateDir, cfg.RootDir); err != nil {
+		return fmt.Errorf("unmounting what containers used: %w", err)
+	}
+	if err := os.RemoveAll(cfg.StateDir); err != nil {
+		return fmt.Errorf("removing containerd's run-time files: %w", err)
+	}
+	for _, socket := range []string{cfg.Socket, cfg.Socket + ".ttrpc"} {
+		if err := os.Remove(socket); err != nil && !os.IsNotExist(err) {
+			return fmt.Errorf("removing containerd's run-time files: %w", err)
+		}
+	}
+	return nil
+}
+
+// endShims ends the shims that carry our socket on their command line, after the containers under them.
+func endShims(ctx context.Context, c Config) error {
+	pids, err := pidsWith("-address", c.Socket)
+	if err != nil || len(pids) == 0 {
+		return err
+	}
+	klog.FromContext(ctx).V(1).Info("Ending containers that outlived their Pods", "shims", len(pids))
+	var containers, shims []*process
+	defer func() {
+		for _, p := range slices.Concat(containers, shims) {
+			p.close()
+		}
+	}()
+	for _, pid := range pids {
+		for _, child := range children(pid) {
+			if p, err := open(child); err == nil {
+				containers = append(containers, p)
+			}
+		}
+		if p, err := open(pid); err == nil {
+			shims = append(shims, p)
+		}
+	}
+	return errors.Join(endAll(ctx, containers, containerGrace), endAll(ctx, shims, 0))
+}
+
+// endAll ends processes that share one period of grace.
+func endAll(ctx context.Context, all []*process, grace time.Duration) error {
+	var errs []error
+	if grace > 0 {
+		graceful, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		for _, p := range all {
+			errs = append(errs, p.signal(unix.SIGTERM))
+		}
+		for _, p := range all {
+			_ = p.wait(graceful)
+		}
+	}
+	for _, p := range all {
+		errs = append(errs, p.signal(unix.SIGKILL))
+	}
+	for _, p := range all {
+		errs = append(errs, p.wait(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// children returns the processes that a process started, by any of its threads.
+func children(pid int) []int {
+	files, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "children"))
+	var found []int
+	for _, file := range files {
+		line, _ := os.ReadFile(file)
+		for _, f := range strings.Fields(string(line)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				found = append(found, child)
+			}
+		}
+	}
+	return found
+}
+
+// unmountBeneath lazily unmounts every mount at or beneath dirs. It returns an error if one is left: removing the
+// directories then would remove the content of a volume.
+func unmountBeneath(dirs ...string) error {
+	for range maxUnmountRounds {
+		mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+			return !slices.ContainsFunc(dirs, func(dir string) bool { return beneath(dir, m.Mountpoint) }), false
+		})
+		if err != nil {
+			return fmt.Errorf("reading the mount table: %w", err)
+		}
+		if len(mounts) == 0 {
+			return nil
+		}
+		for _, m := range slices.Backward(mounts) { // later mounts lie on earlier ones
+			err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+			if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("unmounting %s: %w", m.Mountpoint, err)
+			}
+		}
+	}
+	return fmt.Errorf("unmounting beneath %s: mounts remain after %d rounds", strings.Join(dirs, " and "), maxUnmountRounds)
+}
+
+func beneath(dir, path string) bool {
+	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
+}
