@@ -14,18 +14,21 @@ func TestValidate(t *testing.T) {
 		mutate func(*FlyballConfiguration)
 		want   []string
 	}{
-		"Defaults":      {"The defaults alone are valid.", func(*FlyballConfiguration) {}, nil},
-		"RelativeDir":   {"A relative directory would depend on where the command is run.", func(c *FlyballConfiguration) { c.DataDir = "data" }, []string{"dataDir"}},
-		"RootDir":       {"Purging must never mean the whole disk.", func(c *FlyballConfiguration) { c.DataDir = "//" }, []string{"dataDir"}},
-		"NodeName":      {"The API server accepts DNS subdomains only.", func(c *FlyballConfiguration) { c.NodeName = "Node_1" }, []string{"nodeName"}},
-		"NoNodeIP":      {"Without a default route the user must say which address.", func(c *FlyballConfiguration) { c.NodeIP = "" }, []string{"nodeIP"}},
-		"SamePorts":     {"Two servers cannot share a port.", func(c *FlyballConfiguration) { c.Kubelet.Port = c.Port }, []string{"kubelet.port"}},
-		"Overlap":       {"A packet must be either for a Pod or for a Service.", func(c *FlyballConfiguration) { c.ServiceCIDR, c.ClusterDNS = "10.42.128.0/20", "10.42.128.10" }, []string{"serviceCIDR"}},
-		"IPv6":          {"The node network is IPv4.", func(c *FlyballConfiguration) { c.ClusterCIDR = "fd00::/48" }, []string{"clusterCIDR"}},
-		"Unmasked":      {"A range that begins in its middle is a mistake.", func(c *FlyballConfiguration) { c.ClusterCIDR = "10.42.1.0/16" }, []string{"clusterCIDR"}},
-		"DNSOutside":    {"Only Service addresses are routed to the node itself.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.96.0.10" }, []string{"clusterDNS"}},
-		"DNSFirst":      {"The first address is the API server's.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.43.0.1" }, []string{"clusterDNS"}},
-		"HugeServices":  {"kube-apiserver would refuse it after etcd has started.", func(c *FlyballConfiguration) { c.ServiceCIDR, c.ClusterDNS = "10.0.0.0/9", "10.0.0.10"; c.ClusterCIDR = "172.16.0.0/16" }, []string{"serviceCIDR"}},
+		"Defaults":    {"The defaults alone are valid.", func(*FlyballConfiguration) {}, nil},
+		"RelativeDir": {"A relative directory would depend on where the command is run.", func(c *FlyballConfiguration) { c.DataDir = "data" }, []string{"dataDir"}},
+		"RootDir":     {"Purging must never mean the whole disk.", func(c *FlyballConfiguration) { c.DataDir = "//" }, []string{"dataDir"}},
+		"NodeName":    {"The API server accepts DNS subdomains only.", func(c *FlyballConfiguration) { c.NodeName = "Node_1" }, []string{"nodeName"}},
+		"NoNodeIP":    {"Without a default route the user must say which address.", func(c *FlyballConfiguration) { c.NodeIP = "" }, []string{"nodeIP"}},
+		"SamePorts":   {"Two servers cannot share a port.", func(c *FlyballConfiguration) { c.Kubelet.Port = c.Port }, []string{"kubelet.port"}},
+		"Overlap":     {"A packet must be either for a Pod or for a Service.", func(c *FlyballConfiguration) { c.ServiceCIDR, c.ClusterDNS = "10.42.128.0/20", "10.42.128.10" }, []string{"serviceCIDR"}},
+		"IPv6":        {"The node network is IPv4.", func(c *FlyballConfiguration) { c.ClusterCIDR = "fd00::/48" }, []string{"clusterCIDR"}},
+		"Unmasked":    {"A range that begins in its middle is a mistake.", func(c *FlyballConfiguration) { c.ClusterCIDR = "10.42.1.0/16" }, []string{"clusterCIDR"}},
+		"DNSOutside":  {"Only Service addresses are routed to the node itself.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.96.0.10" }, []string{"clusterDNS"}},
+		"DNSFirst":    {"The first address is the API server's.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.43.0.1" }, []string{"clusterDNS"}},
+		"HugeServices": {"kube-apiserver would refuse it after etcd has started.", func(c *FlyballConfiguration) {
+			c.ServiceCIDR, c.ClusterDNS = "10.0.0.0/9", "10.0.0.10"
+			c.ClusterCIDR = "172.16.0.0/16"
+		}, []string{"serviceCIDR"}},
 		"CRIEndpoint":   {"A TCP runtime would be open to everybody.", func(c *FlyballConfiguration) { c.CRIEndpoint = "tcp://127.0.0.1:1" }, []string{"criEndpoint"}},
 		"Labels":        {"The Node would be refused.", func(c *FlyballConfiguration) { c.Kubelet.Labels = map[string]string{"a b": "c"} }, []string{"kubelet.labels"}},
 		"EverythingBad": {"All errors are joined.", func(c *FlyballConfiguration) { c.BindAddress, c.Kubelet.MaxPods, c.Logging.Verbosity = "x", -1, 11 }, []string{"bindAddress", "kubelet.maxPods", "logging.verbosity"}},

@@ -1,0 +1,158 @@
+package hostcheck
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func goodHost() Host {
+	return Host{
+		Capabilities: ^uint64(0), CgroupVersion: 2, Controllers: []string{"cpuset", "cpu", "io", "memory", "pids"},
+		Kernel:    map[string]error{"nf_tables": nil},
+		Addresses: []Address{{"eth0", netip.MustParsePrefix("192.0.2.2/24")}},
+		Routes:    []Route{{"eth0", netip.MustParsePrefix("0.0.0.0/0")}, {"eth0", netip.MustParsePrefix("192.0.2.0/24")}},
+		Disk:      Disk{FreeBytes: 10 << 30},
+	}
+}
+
+func want() Want {
+	return Want{
+		Ports:         map[string]int{"API server": 6443, "node agent": 10250},
+		Ranges:        map[string]netip.Prefix{"clusterCIDR": netip.MustParsePrefix("10.42.0.0/16"), "serviceCIDR": netip.MustParsePrefix("10.43.0.0/16")},
+		OwnInterfaces: []string{"flyball0"}, OwnAddresses: []netip.Addr{netip.MustParseAddr("10.43.0.10")},
+		NodeIP: netip.MustParseAddr("192.0.2.2"), DataDir: "/data", BundledRuntime: true,
+	}
+}
+
+func TestCheck(t *testing.T) {
+	tests := map[string]struct {
+		reason   string
+		mutate   func(*Host, *Want)
+		missing  []string // parts of the required findings' error, in order
+		warnings []string // names of findings that are not required
+	}{
+		"Good": {reason: "Nothing is missing.", mutate: func(*Host, *Want) {}},
+		"NotRoot": {
+			reason: "One remedy is enough: capabilities come with root.",
+			mutate: func(h *Host, _ *Want) {
+				h.EUID, h.Capabilities, h.Overlay = 1000, 0, errors.New("not permitted")
+			},
+			missing: []string{"not as root", "overlayfs", "run as root"},
+		},
+		"Container": {
+			reason:  "Root in a container is not enough.",
+			mutate:  func(h *Host, _ *Want) { h.Capabilities = 1 << capSysResource },
+			missing: []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "privileged"},
+		},
+		"NoSysResource": {
+			reason:   "It costs a feature only.",
+			mutate:   func(h *Host, _ *Want) { h.Capabilities &^= 1 << capSysResource },
+			warnings: []string{"CAP_SYS_RESOURCE"},
+		},
+		"NoCgroups": {reason: "Nothing can be limited.", mutate: func(h *Host, _ *Want) { h.CgroupVersion = 0 }, missing: []string{"no cgroup hierarchy"}},
+		"NoMemory":  {reason: "Debian for ARM boots without it.", mutate: func(h *Host, _ *Want) { h.Controllers = []string{"cpu", "pids", "cpuset", "io"} }, missing: []string{"v2 without memory", "cgroup_enable=memory"}},
+		"V1NeedsDevices": {reason: "In v1 device rules are a controller.", mutate: func(h *Host, _ *Want) {
+			h.CgroupVersion = 1
+			h.Controllers = append(h.Controllers, "cpuacct", "freezer", "blkio")
+		}, missing: []string{"v1 without devices"}},
+		"NoCpuset":     {reason: "Only some features need it.", mutate: func(h *Host, _ *Want) { h.Controllers = []string{"cpu", "pids", "memory", "io"} }, warnings: []string{"optional cgroup controllers"}},
+		"NoNftables":   {reason: "Services would have no addresses.", mutate: func(h *Host, _ *Want) { h.Kernel["nf_tables"] = errors.New("protocol not supported") }, missing: []string{"nf_tables", "protocol not supported", "kernel module"}},
+		"NoOverlay":    {reason: "Images could not be unpacked.", mutate: func(h *Host, _ *Want) { h.Overlay = errors.New("no such device") }, missing: []string{"overlayfs", "no such device"}},
+		"NoPrograms":   {reason: "Only bin/flyball was copied.", mutate: func(h *Host, _ *Want) { h.MissingFiles = []string{"/opt/runc"} }, missing: []string{"/opt/runc", "make build"}},
+		"OtherRuntime": {reason: "Another runtime needs no programs of ours.", mutate: func(h *Host, w *Want) { h.MissingFiles, w.BundledRuntime = []string{"/opt/runc"}, false }},
+		"DiskFull":     {reason: "etcd would stop.", mutate: func(h *Host, _ *Want) { h.Disk.FreeBytes = 5 << 20 }, missing: []string{"full", "5 MiB free, 1024 MiB needed"}},
+		"InodesFull":   {reason: "Bytes are not all.", mutate: func(h *Host, _ *Want) { h.Disk.Inodes, h.Disk.FreeInodes = 1<<20, 3 }, missing: []string{"3 inodes"}},
+		"ReadOnly":     {reason: "The directory cannot be written to.", mutate: func(h *Host, _ *Want) { h.Disk = Disk{WriteError: errors.New("read-only file system")} }, missing: []string{"read-only", "--data-dir"}},
+		"PortUsed":     {reason: "The process is named.", mutate: func(h *Host, _ *Want) { h.Ports = map[int]Listener{6443: {PID: 7, Name: "k3s"}} }, missing: []string{"port 6443 (API server)", "k3s (pid 7)"}},
+		"OwnPort":      {reason: "It is Flyball itself that listens.", mutate: func(h *Host, w *Want) { h.Ports, w.Running = map[int]Listener{6443: {PID: 7, Name: "flyball"}}, true }},
+		"AddressInRange": {reason: "Pods could not reach it.", mutate: func(h *Host, _ *Want) {
+			h.Addresses = append(h.Addresses, Address{"tun0", netip.MustParsePrefix("10.42.7.1/24")})
+		}, missing: []string{"clusterCIDR 10.42.0.0/16", "address 10.42.7.1/24 of interface tun0"}},
+		"RouteAroundRange": {reason: "A VPN that takes all of 10/8 includes ours.", mutate: func(h *Host, _ *Want) { h.Routes = append(h.Routes, Route{"wg0", netip.MustParsePrefix("10.0.0.0/8")}) }, missing: []string{"clusterCIDR", "route 10.0.0.0/8 of interface wg0", "serviceCIDR"}},
+		"OwnLeftovers": {
+			reason: "After a kill -9 our own bridge, routes and DNS address are still there.",
+			mutate: func(h *Host, _ *Want) {
+				h.Addresses = append(h.Addresses, Address{"flyball0", netip.MustParsePrefix("10.42.0.1/24")}, Address{"lo", netip.MustParsePrefix("10.43.0.10/32")})
+				h.Routes = append(h.Routes, Route{"flyball0", netip.MustParsePrefix("10.42.0.0/24")}, Route{"", netip.MustParsePrefix("10.42.0.0/16")})
+			},
+		},
+		"ForeignNodeIP": {reason: "Nobody could reach the node.", mutate: func(_ *Host, w *Want) { w.NodeIP = netip.MustParseAddr("192.0.2.99") }, missing: []string{"192.0.2.99", "no interface"}},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			h, w := goodHost(), want()
+			tc.mutate(&h, &w)
+			findings := Check(h, w)
+			checkMissing(t, tc.reason, Missing(findings), tc.missing)
+			var warnings []string
+			for _, f := range findings {
+				if !f.OK && f.Remedy == "" {
+					t.Errorf("%s\n%s has no remedy", tc.reason, f.Name)
+				}
+				if !f.OK && !f.Required {
+					warnings = append(warnings, f.Name)
+				}
+			}
+			if diff := cmp.Diff(tc.warnings, warnings); len(tc.missing) == 0 && diff != "" {
+				t.Errorf("%s\nwarnings: -want, +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+func checkMissing(t *testing.T, reason string, err error, want []string) {
+	t.Helper()
+	if (err != nil) != (len(want) > 0) {
+		t.Fatalf("%s\nMissing() = %v, want one that says %q", reason, err, want)
+	}
+	if err == nil {
+		return
+	}
+	rest := err.Error()
+	for _, part := range want {
+		_, after, found := strings.Cut(rest, part)
+		if !found {
+			t.Fatalf("%s\nMissing() = %q does not say %q, or not in this order", reason, err, part)
+		}
+		rest = after
+	}
+}
+
+func TestParse(t *testing.T) {
+	routes := "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
+		"eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
+		"eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n" +
+		"*\t00002A0A\t00000000\t0201\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
+	want := []Route{
+		{"eth0", netip.MustParsePrefix("0.0.0.0/0")},
+		{"eth0", netip.MustParsePrefix("192.0.2.0/24")},
+		{"", netip.MustParsePrefix("10.42.0.0/16")},
+	}
+	if diff := cmp.Diff(want, parseRoutes(routes), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
+		t.Errorf("parseRoutes(): -want, +got:\n%s", diff)
+	}
+
+	version, controllers := cgroupsV1("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n")
+	if version != 1 || !cmp.Equal(controllers, []string{"rw", "cpu", "cpuacct"}) {
+		t.Errorf("cgroupsV1() = %d, %q", version, controllers)
+	}
+}
+
+// TestListener finds this test itself.
+func TestListener(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got, used := listener(l.Addr().(*net.TCPAddr).Port)
+	if !used || got.PID != os.Getpid() {
+		t.Errorf("listener() = %+v, %t, want this process, %d", got, used, os.Getpid())
+	}
+}

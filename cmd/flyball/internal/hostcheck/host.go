@@ -1,0 +1,99 @@
+// Package hostcheck tells what a machine lacks to run Flyball, before anything is started. Observe looks at the machine;
+// plan_checks.go decides, without looking at anything, what that means and what the remedy is.
+package hostcheck
+
+import (
+	"net/netip"
+)
+
+// Want is what Flyball is about to use.
+type Want struct {
+	// Ports to listen on, by what they are for.
+	Ports map[string]int
+	// Ranges that must be free, by their name in the configuration.
+	Ranges map[string]netip.Prefix
+	// OwnInterfaces and OwnAddresses may be there already: an earlier run of Flyball left them.
+	OwnInterfaces []string
+	OwnAddresses  []netip.Addr
+	// NodeIP must be an address of this machine.
+	NodeIP netip.Addr
+	// DataDir must be writable.
+	DataDir string
+	// Running says that Flyball runs already, so that its own ports and ranges are no finding.
+	Running bool
+	// BundledRuntime says that the bundled containerd is used, which needs the Files.
+	BundledRuntime bool
+	// Files must exist.
+	Files []string
+	// Probe tries kernel features for real, by name.
+	Probe func() map[string]error
+}
+
+// Host is what was observed of the machine.
+type Host struct {
+	// EUID is the effective user.
+	EUID int
+	// Capabilities are those in effect, as in /proc/self/status.
+	Capabilities uint64
+	// CgroupVersion is 1 or 2, or 0 if no cgroup hierarchy is mounted.
+	CgroupVersion int
+	// Controllers are the cgroup controllers that can be used.
+	Controllers []string
+	// Overlay is why overlayfs cannot be mounted, nil if it can.
+	Overlay error
+	// Kernel has an entry for each kernel feature tried; nil if it works.
+	Kernel map[string]error
+	// Ports in use, of those that are wanted.
+	Ports map[int]Listener
+	// Addresses and Routes of the machine.
+	Addresses []Address
+	Routes    []Route
+	// Disk is what is known of the data directory's file system.
+	Disk Disk
+	// MissingFiles are the wanted files that do not exist.
+	MissingFiles []string
+}
+
+// Listener is a process that listens on a port.
+type Listener struct {
+	// PID and Name of the process; 0 and empty if they could not be found.
+	PID  int
+	Name string
+}
+
+// Address is an address of an interface.
+type Address struct {
+	Interface string
+	Prefix    netip.Prefix
+}
+
+// Route is a route of the main table.
+type Route struct {
+	// Interface is empty for a route that leads nowhere (unreachable, blackhole, prohibit).
+	Interface string
+	Prefix    netip.Prefix
+}
+
+// Disk is what is known of the data directory's file system.
+type Disk struct {
+	// FreeBytes and FreeInodes are what an ordinary user could still take.
+	FreeBytes, FreeInodes uint64
+	// Inodes is zero on file systems that do not count them.
+	Inodes uint64
+	// WriteError is why nothing can be written.
+	WriteError error
+}
+
+// Finding is the outcome of one check.
+type Finding struct {
+	// Name of what was checked.
+	Name string `json:"name"`
+	// OK is set when nothing is missing.
+	OK bool `json:"ok"`
+	// Required findings keep Flyball from starting when they are not OK; others cost a feature.
+	Required bool `json:"required"`
+	// Detail says what was found.
+	Detail string `json:"detail,omitempty"`
+	// Remedy says what to do about it.
+	Remedy string `json:"remedy,omitempty"`
+}
