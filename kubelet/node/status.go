@@ -1,0 +1,235 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/apimachinery/pkg/util/wait"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+)
+
+const (
+	// criTimeout bounds one question to the runtime. One that hangs is as good as down.
+	criTimeout = 10 * time.Second
+	// lookAtImages is how often the images are listed when nobody says that they changed.
+	lookAtImages = time.Minute
+)
+
+// reporter is the memory of the status loop. Nothing of it is needed for
+// correctness; it spares questions and writes.
+type reporter struct {
+	*Node
+	runtime     runtimeState
+	images      []v1.ContainerImage
+	imagesAsked time.Time
+	pressed     map[v1.NodeConditionType]time.Time
+	poked       bool     // somebody knows of a change: ask everything again
+	written     *v1.Node // our own last write: the watch may lag behind it
+}
+
+// register creates the Node, with its status, so that a machine whose runtime is
+// ready is Ready from the first moment. An existing Node is left to the status
+// loop, which reconciles it.
+func (r *reporter) register(ctx context.Context) error {
+	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Cap: 7 * time.Second, Steps: 1 << 30}
+	for {
+		err := r.create(ctx)
+		if err == nil {
+			r.event("Starting", "Starting kubelet.")
+			return nil
+		}
+		klog.FromContext(ctx).Error(err, "Registering this machine failed, trying again; the API server must be reachable and know the identity system:node:"+r.cfg.Name)
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("registering node %s: %w", r.cfg.Name, context.Cause(ctx))
+		case <-time.After(backoff.Step()):
+		}
+	}
+}
+
+// create makes the Node unless it exists.
+func (r *reporter) create(ctx context.Context) error {
+	o := r.observe(ctx)
+	o.existing = nil
+	out := plan(r.identity(), r.machine, o, 0, time.Now())
+	nodes := r.cfg.Client.CoreV1().Nodes()
+	created, err := nodes.Create(ctx, out.write, metav1.CreateOptions{})
+	switch {
+	case err == nil:
+		r.accepted(created, out)
+		return nil
+	case apierrors.IsAlreadyExists(err):
+		return nil
+	case apierrors.IsForbidden(err):
+		// Some clusters forbid nodes to create themselves and do it beforehand.
+		if _, getErr := nodes.Get(ctx, r.cfg.Name, metav1.GetOptions{}); getErr == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("creating Node %s: %w", r.cfg.Name, err)
+}
+
+// reportStatus keeps the Node as it should be until ctx ends.
+func (r *reporter) reportStatus(ctx context.Context) {
+	var waited time.Duration
+	for ctx.Err() == nil {
+		out := r.report(ctx, waited)
+		waited = out.again
+		select {
+		case <-ctx.Done():
+		case <-r.poke:
+			waited, r.poked = 0, true // something happened: be quick again
+		case <-time.After(out.again):
+		}
+	}
+}
+
+// report is one turn: observe, plan, act.
+func (r *reporter) report(ctx context.Context, waited time.Duration) outcome {
+	log := klog.FromContext(ctx)
+	o := r.observe(ctx)
+	var err error
+	if o.existing, err = r.existing(ctx); err != nil {
+		log.Error(err, "Reporting the status of this machine failed, trying again")
+		return outcome{again: lookLatest}
+	}
+	out := plan(r.identity(), r.machine, o, waited, time.Now())
+	if out.write == nil {
+		return out
+	}
+	if o.existing == nil { // deleted behind our back, while the machine is alive
+		err = r.create(ctx)
+	} else {
+		err = r.update(ctx, out)
+	}
+	if err != nil && ctx.Err() == nil {
+		log.Error(err, "Reporting the status of this machine failed, trying again", "because", out.reason)
+		out.again = lookLatest
+	}
+	return out
+}
+
+// update writes the status, with labels and annotations. The resourceVersion is
+// a precondition: nothing that somebody else wrote meanwhile is undone.
+func (r *reporter) update(ctx context.Context, out outcome) error {
+	updated, err := r.cfg.Client.CoreV1().Nodes().UpdateStatus(ctx, out.write, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		// Our copy is old. Read the current one at the next look, which is now.
+		r.written = nil
+		if updated, err = r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{}); err == nil {
+			r.written = updated
+		}
+		r.Recheck()
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return err
+	}
+	if err != nil {
+		return fmt.Errorf("updating the status of Node %s: %w", r.cfg.Name, err)
+	}
+	klog.FromContext(ctx).V(2).Info("Reported the status of this machine", "because", out.reason, "ready", out.ready)
+	r.accepted(updated, out)
+	return nil
+}
+
+// accepted remembers a write that the API server took, and says so.
+func (r *reporter) accepted(n *v1.Node, out outcome) {
+	r.written = n
+	for _, e := range out.events {
+		r.event(e.reason, e.message)
+	}
+	if out.ready && r.cfg.Ready != nil {
+		r.ready.Do(r.cfg.Ready)
+	}
+}
+
+// existing is the newest Node object known: the watched one, or our own write if
+// that is newer. nil means that there is none.
+func (r *reporter) existing(ctx context.Context) (*v1.Node, error) {
+	cached := r.Object()
+	if cached == nil && !r.synced() {
+		n, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, fmt.Errorf("reading Node %s: %w", r.cfg.Name, err)
+		}
+		return n, nil
+	}
+	if cached != nil && r.written != nil && cached.UID == r.written.UID {
+		if newer, err := resourceversion.CompareResourceVersion(r.written.ResourceVersion, cached.ResourceVersion); err == nil && newer > 0 {
+			return r.written, nil
+		}
+	}
+	return cached, nil
+}
+
+// observe asks the runtime and the machine. A question that fails leaves the last
+// answer standing; plan knows how old it is.
+func (r *reporter) observe(ctx context.Context) observation {
+	now := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, criTimeout)
+	defer cancel()
+	r.askRuntime(ctx)
+	if r.poked || now.Sub(r.imagesAsked) >= lookAtImages {
+		r.askImages(ctx, now)
+		r.poked = false
+	}
+	o := observation{runtime: r.runtime, images: r.images, usage: readUsage(r.cfg.RootDir), pressed: r.pressed}
+	for kind, is := range pressed(o.usage) {
+		if is {
+			r.pressed[kind] = now
+		}
+	}
+	if r.cfg.VolumesInUse != nil {
+		o.volumes = r.cfg.VolumesInUse()
+	}
+	return o
+}
+
+func (r *reporter) askRuntime(ctx context.Context) {
+	status, err := r.cfg.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	wasSilent := r.runtime.silent
+	if r.runtime.silent = err != nil; err != nil {
+		klog.FromContext(ctx).V(2).Info("The container runtime did not answer", "err", err)
+		return
+	}
+	if r.runtime.version == "" || wasSilent { // it may have been replaced meanwhile
+		version, err := r.cfg.Runtime.Version(ctx, &runtimeapi.VersionRequest{})
+		if r.runtime.silent = err != nil; err != nil {
+			return
+		}
+		r.runtime.version = version.RuntimeName + "://" + version.RuntimeVersion
+	}
+	r.runtime.condition = nil
+	for _, c := range status.GetStatus().GetConditions() {
+		r.runtime.condition = append(r.runtime.condition,
+			runtimeCondition{kind: c.Type, ok: c.Status, reason: c.Reason, message: c.Message})
+	}
+	r.runtime.handlers, r.runtime.features = handlersAndFeatures(status)
+	r.runtime.answered = time.Now()
+}
+
+func (r *reporter) askImages(ctx context.Context, now time.Time) {
+	list, err := r.cfg.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	if err != nil {
+		klog.FromContext(ctx).V(2).Info("The container runtime did not list its images", "err", err)
+		return
+	}
+	r.images, r.imagesAsked = topImages(list.Images), now
+}
+
+func (r *reporter) identity() identity {
+	return identity{
+		name: r.cfg.Name, ip: r.cfg.IP.String(), port: r.cfg.Port,
+		maxPods: r.cfg.MaxPods, labels: r.cfg.Labels,
+	}
+}

@@ -1,0 +1,59 @@
+package server
+
+import (
+	"net/http"
+	"strings"
+
+	"k8s.io/apiserver/pkg/authentication/user"
+	"k8s.io/apiserver/pkg/authorization/authorizer"
+)
+
+// verbs are the API's words for the methods of HTTP.
+var verbs = map[string]string{
+	http.MethodGet: "get", http.MethodPost: "create", http.MethodPut: "update",
+	http.MethodPatch: "patch", http.MethodDelete: "delete",
+}
+
+// permissions says which subresource of nodes a path belongs to. Any one of the
+// listed ones is enough: the fine-grained ones came later (KEP-2862), and the
+// older, broader nodes/proxy still opens the same door.
+//
+// The first match counts; what matches none takes nodes/proxy. Keep in step with
+// https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/.
+var permissions = []struct {
+	path         string
+	subresources []string
+}{
+	{"/allocatedPods", []string{"pods", "proxy"}},
+	{"/pods", []string{"pods", "proxy"}},
+	{"/runningpods", []string{"pods", "proxy"}},
+	{"/healthz", []string{"healthz", "proxy"}},
+	{"/configz", []string{"configz", "proxy"}},
+	{"/stats", []string{"stats"}},
+	{"/metrics", []string{"metrics"}},
+	{"/logs", []string{"log"}}, // as in pods/log
+	{"/checkpoint", []string{"checkpoint"}},
+	{"/statusz", []string{"statusz"}},
+	{"/flagz", []string{"configz"}},
+}
+
+// attributesOf is what a request has to be allowed to do: one of these.
+func attributesOf(node string, u user.Info, method, path string) []authorizer.Attributes {
+	var wanted []authorizer.Attributes
+	for _, sub := range subresources(path) {
+		wanted = append(wanted, authorizer.AttributesRecord{
+			User: u, Verb: verbs[method], APIVersion: "v1", Resource: "nodes", Subresource: sub,
+			Name: node, ResourceRequest: true, Path: path,
+		})
+	}
+	return wanted
+}
+
+func subresources(path string) []string {
+	for _, p := range permissions {
+		if path == p.path || strings.HasPrefix(path, p.path+"/") {
+			return p.subresources
+		}
+	}
+	return []string{"proxy"}
+}

@@ -1,0 +1,199 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apiserver/pkg/util/flushwriter"
+	internalapi "k8s.io/cri-api/pkg/apis"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-client/pkg/logs"
+	corev1 "k8s.io/kubernetes/pkg/apis/core/v1"
+	"k8s.io/kubernetes/pkg/apis/core/v1/validation"
+)
+
+// serveContainerLogs is kubectl logs.
+func (s *Server) serveContainerLogs(w http.ResponseWriter, r *http.Request) {
+	options, code, err := logOptions(r)
+	if err != nil {
+		http.Error(w, err.Error(), code)
+		return
+	}
+	name, container := r.PathValue("pod"), r.PathValue("container")
+	pod, ok := s.cfg.Pods.Pod(r.PathValue("namespace"), name)
+	if !ok {
+		http.Error(w, fmt.Sprintf("pod %q does not exist", name), http.StatusNotFound)
+		return
+	}
+	if containerOf(pod, container) == nil {
+		http.Error(w, fmt.Sprintf("container %q not found in pod %q", container, name), http.StatusNotFound)
+		return
+	}
+	id, err := containerToRead(pod, container, options.Previous)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	path, err := s.logPath(r.Context(), id)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	// From here on the answer is 200. It begins now, so that a client that
+	// follows a silent container learns that it is connected.
+	out := flushwriter.Wrap(w)
+	_, _ = out.Write(nil)
+	if err := s.copyLogs(r.Context(), path, id, options, out); err != nil && r.Context().Err() == nil {
+		_, _ = fmt.Fprintln(out, err)
+	}
+}
+
+// logOptions reads the query as the API's PodLogOptions.
+func logOptions(r *http.Request) (*v1.PodLogOptions, int, error) {
+	query, options := r.URL.Query(), &v1.PodLogOptions{}
+	if err := corev1.Convert_url_Values_To_v1_PodLogOptions(&query, options, nil); err != nil {
+		return nil, http.StatusBadRequest, errors.New(`{"message": "Unable to decode query."}`)
+	}
+	if errs := validation.ValidatePodLogOptions(options); len(errs) > 0 {
+		return nil, http.StatusUnprocessableEntity, errors.New(`{"message": "Invalid request."}`)
+	}
+	return options, 0, nil
+}
+
+// containerToRead picks the container instance whose log is wanted, from the
+// pod's status. Its errors are what kubectl logs shows, in upstream's words.
+func containerToRead(pod *v1.Pod, container string, previous bool) (string, error) {
+	status := statusOf(pod, container)
+	if status == nil {
+		return "", fmt.Errorf("container %q in pod %q is not available", container, pod.Name)
+	}
+	last, state := status.LastTerminationState.Terminated, status.State
+	id := ""
+	if last != nil {
+		id = last.ContainerID
+	}
+	switch {
+	case previous && id == "":
+		return "", fmt.Errorf("previous terminated container %q in pod %q not found", container, pod.Name)
+	case previous:
+		return id, nil
+	case state.Running != nil:
+		return status.ContainerID, nil
+	case state.Terminated != nil && state.Terminated.ContainerID != "":
+		return state.Terminated.ContainerID, nil
+	case state.Terminated != nil || last != nil:
+		// The next one did not start: show the one before.
+		if id == "" {
+			return "", fmt.Errorf("container %q in pod %q is terminated", container, pod.Name)
+		}
+		return id, nil
+	case state.Waiting != nil:
+		why := state.Waiting.Reason
+		switch why {
+		case "ErrImagePull":
+			why = "image can't be pulled"
+		case "ImagePullBackOff":
+			why = "trying and failing to pull image"
+		}
+		return "", fmt.Errorf("container %q in pod %q is waiting to start: %s", container, pod.Name, why)
+	}
+	return "", fmt.Errorf("container %q in pod %q is waiting to start - no logs yet", container, pod.Name)
+}
+
+func (s *Server) logPath(ctx context.Context, id string) (string, error) {
+	resp, err := s.cfg.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: bare(id)})
+	if err != nil || resp.GetStatus().GetLogPath() == "" {
+		return "", fmt.Errorf("unable to retrieve container logs for %s", id)
+	}
+	return resp.Status.LogPath, nil
+}
+
+// copyLogs writes the wanted part of a log. Finding its beginning, parsing,
+// following and noticing rotation is the library's.
+func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOptions, out io.Writer) error {
+	wanted := &logs.LogOptions{
+		TailLines: o.TailLines, LimitBytes: o.LimitBytes, Follow: o.Follow, Timestamp: o.Timestamps,
+	}
+	switch {
+	case o.SinceSeconds != nil:
+		wanted.Since = time.Now().Add(-time.Duration(*o.SinceSeconds) * time.Second)
+	case o.SinceTime != nil:
+		wanted.Since = o.SinceTime.Time
+	}
+	stdout, stderr := out, out
+	if o.Stream != nil {
+		switch *o.Stream {
+		case v1.LogStreamStdout:
+			stderr = nil
+		case v1.LogStreamStderr:
+			stdout = nil
+		}
+	}
+	return logs.ReadLogs(ctx, path, bare(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
+}
+
+// statusOnly is the one method of the runtime that the library uses: while it
+// follows a log it asks whether the container still runs.
+type statusOnly struct {
+	internalapi.RuntimeService
+	runtime Runtime
+}
+
+func (s statusOnly) ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
+	return s.runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: verbose})
+}
+
+// serveHostLogs shows the host's log directory. os.Root keeps a link that a pod
+// may have planted there (through a hostPath volume) from leading out of it.
+func (s *Server) serveHostLogs(w http.ResponseWriter, r *http.Request) {
+	root, err := os.OpenRoot(s.cfg.HostLogDir)
+	if err != nil {
+		http.Error(w, "opening the host's logs: "+err.Error(), http.StatusNotFound)
+		return
+	}
+	defer func() { _ = root.Close() }()
+	http.StripPrefix("/logs", http.FileServerFS(root.FS())).ServeHTTP(w, r)
+}
+
+func containerOf(pod *v1.Pod, name string) *v1.Container {
+	for _, list := range [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if e := &pod.Spec.EphemeralContainers[i]; e.Name == name {
+			return (*v1.Container)(&e.EphemeralContainerCommon)
+		}
+	}
+	return nil
+}
+
+func statusOf(pod *v1.Pod, container string) *v1.ContainerStatus {
+	s := pod.Status
+	for _, list := range [][]v1.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses} {
+		for i := range list {
+			if list[i].Name == container {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}
+
+// bare is a container ID without the scheme that the API puts before it.
+func bare(id string) string {
+	if _, after, ok := strings.Cut(id, "://"); ok {
+		return after
+	}
+	return id
+}

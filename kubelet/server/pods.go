@@ -1,0 +1,57 @@
+package server
+
+import (
+	"cmp"
+	"net/http"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// servePods lists the pods that shall run here, with their status.
+func (s *Server) servePods(w http.ResponseWriter, _ *http.Request) {
+	var items []v1.Pod
+	for _, p := range s.cfg.Pods.Pods() {
+		items = append(items, *p)
+	}
+	writePods(w, items)
+}
+
+// serveRunningPods lists the pods that the runtime runs, whoever started them.
+// They have a name and containers and nothing else: the runtime knows no more.
+func (s *Server) serveRunningPods(w http.ResponseWriter, r *http.Request) {
+	list, err := s.cfg.Runtime.ListContainers(r.Context(), &runtimeapi.ListContainersRequest{
+		Filter: &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}},
+	})
+	if err != nil {
+		http.Error(w, "listing containers: "+err.Error(), http.StatusInternalServerError)
+		return
+	}
+	pods := map[string]*v1.Pod{}
+	for _, c := range list.Containers {
+		uid := c.Labels[labelPodUID]
+		p := pods[uid]
+		if p == nil {
+			p = &v1.Pod{ObjectMeta: metav1.ObjectMeta{
+				Name: c.Labels[labelPodName], Namespace: c.Labels[labelNamespace], UID: types.UID(uid),
+			}}
+			pods[uid] = p
+		}
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Labels[labelContainer], Image: c.GetImage().GetImage()})
+	}
+	var items []v1.Pod
+	for _, p := range pods {
+		items = append(items, *p)
+	}
+	slices.SortFunc(items, func(a, b v1.Pod) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	writePods(w, items)
+}
+
+func writePods(w http.ResponseWriter, items []v1.Pod) {
+	writeJSON(w, v1.PodList{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "PodList"}, Items: items})
+}

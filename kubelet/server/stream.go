@@ -1,0 +1,222 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
+	"k8s.io/apimachinery/pkg/util/proxy"
+	translator "k8s.io/apiserver/pkg/util/proxy"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming"
+	"k8s.io/cri-streaming/pkg/streaming/portforward"
+	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
+	"k8s.io/klog/v2"
+)
+
+// Labels that the containers and sandboxes of a pod carry in CRI.
+const (
+	labelPodName   = "io.kubernetes.pod.name"
+	labelNamespace = "io.kubernetes.pod.namespace"
+	labelPodUID    = "io.kubernetes.pod.uid"
+	labelContainer = "io.kubernetes.container.name"
+)
+
+// serveExec is kubectl exec and cp.
+func (s *Server) serveExec(w http.ResponseWriter, r *http.Request) {
+	pod, options, ok := s.streamRequest(w, r)
+	if !ok {
+		return
+	}
+	id, err := s.runningContainer(r.Context(), pod, r.PathValue("container"))
+	if err != nil {
+		_ = streaming.WriteError(err, w)
+		return
+	}
+	resp, err := s.cfg.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
+		ContainerId: id, Cmd: r.URL.Query()["command"],
+		Stdin: options.Stdin, Stdout: options.Stdout, Stderr: options.Stderr, Tty: options.TTY,
+	})
+	connect(w, r, resp.GetUrl(), err, options)
+}
+
+// serveAttach is kubectl attach and run -it.
+func (s *Server) serveAttach(w http.ResponseWriter, r *http.Request) {
+	pod, options, ok := s.streamRequest(w, r)
+	if !ok {
+		return
+	}
+	id, err := s.runningContainer(r.Context(), pod, r.PathValue("container"))
+	if err != nil {
+		_ = streaming.WriteError(err, w)
+		return
+	}
+	// Whether there is a terminal was settled when the container started.
+	if c := containerOf(pod, r.PathValue("container")); c != nil {
+		options.TTY = c.TTY
+	}
+	resp, err := s.cfg.Runtime.Attach(r.Context(), &runtimeapi.AttachRequest{
+		ContainerId: id,
+		Stdin:       options.Stdin, Stdout: options.Stdout, Stderr: options.Stderr && !options.TTY, Tty: options.TTY,
+	})
+	connect(w, r, resp.GetUrl(), err, options)
+}
+
+// servePortForward is kubectl port-forward.
+func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request) {
+	pod, ok := s.podOf(w, r)
+	if !ok {
+		return
+	}
+	// A tunnel carries SPDY inside a WebSocket, and names the ports inside SPDY.
+	tunnel := wsstream.IsWebSocketRequestWithTunnelingProtocol(r)
+	options := &portforward.V4Options{}
+	if !tunnel {
+		var err error
+		if options, err = portforward.NewV4Options(r); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+	}
+	id, err := s.readySandbox(r.Context(), pod)
+	if err != nil {
+		_ = streaming.WriteError(err, w)
+		return
+	}
+	resp, err := s.cfg.Runtime.PortForward(r.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: options.Ports})
+	target, err := parsed(resp.GetUrl(), err)
+	if err != nil {
+		_ = streaming.WriteError(err, w)
+		return
+	}
+	var h http.Handler = upgrade(target)
+	if tunnel {
+		h = translator.NewTunnelingHandler(h)
+	}
+	h.ServeHTTP(w, r)
+}
+
+// serveRun runs a command to its end and answers with what it printed.
+func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
+	pod, ok := s.podOf(w, r)
+	if !ok {
+		return
+	}
+	id, err := s.runningContainer(r.Context(), pod, r.PathValue("container"))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	resp, err := s.cfg.Runtime.ExecSync(r.Context(), &runtimeapi.ExecSyncRequest{
+		ContainerId: id, Cmd: strings.Split(r.URL.Query().Get("cmd"), " "),
+	})
+	if err == nil && resp.ExitCode != 0 {
+		err = fmt.Errorf("command exited with %d: %s%s", resp.ExitCode, resp.Stdout, resp.Stderr)
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json") // of whatever form it is: clients expect it
+	_, _ = w.Write(append(resp.Stdout, resp.Stderr...))
+}
+
+// streamRequest reads what exec and attach have in common.
+func (s *Server) streamRequest(w http.ResponseWriter, r *http.Request) (*v1.Pod, *remotecommand.Options, bool) {
+	options, err := remotecommand.NewOptions(r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return nil, nil, false
+	}
+	pod, ok := s.podOf(w, r)
+	return pod, options, ok
+}
+
+func (s *Server) podOf(w http.ResponseWriter, r *http.Request) (*v1.Pod, bool) {
+	pod, ok := s.cfg.Pods.Pod(r.PathValue("namespace"), r.PathValue("pod"))
+	if !ok {
+		http.Error(w, "pod does not exist", http.StatusNotFound)
+		return nil, false
+	}
+	if uid := r.PathValue("uid"); uid != "" && uid != string(pod.UID) {
+		http.Error(w, "pod not found", http.StatusNotFound)
+		return nil, false
+	}
+	return pod, true
+}
+
+// runningContainer asks the runtime, which knows better than a status whether a
+// container runs at this moment.
+func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string) (string, error) {
+	list, err := s.cfg.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
+		State:         &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+		LabelSelector: map[string]string{labelPodUID: string(pod.UID), labelContainer: name},
+	}})
+	if err != nil {
+		return "", fmt.Errorf("looking for container %q in the runtime: %w", name, err)
+	}
+	if len(list.Containers) == 0 {
+		return "", fmt.Errorf("container not found (%q)", name)
+	}
+	return list.Containers[0].Id, nil
+}
+
+func (s *Server) readySandbox(ctx context.Context, pod *v1.Pod) (string, error) {
+	list, err := s.cfg.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{
+		State:         &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY},
+		LabelSelector: map[string]string{labelPodUID: string(pod.UID)},
+	}})
+	if err != nil {
+		return "", fmt.Errorf("looking for the sandbox of pod %q in the runtime: %w", pod.Name, err)
+	}
+	if len(list.Items) == 0 {
+		return "", fmt.Errorf("pod not found (%q)", pod.Name+"_"+pod.Namespace)
+	}
+	return list.Items[0].Id, nil
+}
+
+// connect joins the caller and the runtime's streaming server, which told where
+// it waits for this one stream.
+func connect(w http.ResponseWriter, r *http.Request, at string, err error, o *remotecommand.Options) {
+	target, err := parsed(at, err)
+	if err != nil {
+		_ = streaming.WriteError(err, w)
+		return
+	}
+	var h http.Handler = upgrade(target)
+	// The newest protocol of kubectl is a WebSocket one that runtimes do not
+	// speak; it is translated to SPDY.
+	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
+		h = translator.NewStreamTranslatorHandler(target, nil, 0, translator.Options{
+			Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY,
+		})
+	}
+	h.ServeHTTP(w, r)
+}
+
+func parsed(at string, err error) (*url.URL, error) {
+	if err != nil {
+		return nil, err
+	}
+	target, err := url.Parse(at)
+	if err != nil {
+		return nil, fmt.Errorf("reading the streaming address that the runtime gave: %w", err)
+	}
+	return target, nil
+}
+
+func upgrade(target *url.URL) http.Handler {
+	const wrapTransport, upgradeRequired = false, true
+	return proxy.NewUpgradeAwareHandler(target, nil, wrapTransport, upgradeRequired, responder{})
+}
+
+type responder struct{}
+
+func (responder) Error(w http.ResponseWriter, r *http.Request, err error) {
+	klog.FromContext(r.Context()).V(2).Info("A stream to the container runtime failed", "path", r.URL.Path, "err", err)
+	http.Error(w, err.Error(), http.StatusInternalServerError)
+}
