@@ -93,6 +93,87 @@ deps: ## Install the Debian packages that the build needs, when one is missing
 clean: ## Remove what was built
 	rm -rf bin
 
+##@ Use
+
+FLYBALL := bin/flyball
+
+.PHONY: up
+up: build ## Start the cluster in the background, and the sample Pods in it
+	@$(FLYBALL) up --detach
+	@$(FLYBALL) kubectl apply -k config/samples
+	@$(FLYBALL) kubectl rollout status deployment/hello --timeout=120s
+	@echo; $(FLYBALL) kubectl get pods -o wide
+	@echo; echo "The Service hello answers:"
+	@$(FLYBALL) kubectl get --raw /api/v1/namespaces/default/services/hello:http/proxy/ | sed 's/^/  /'
+	@echo; echo "Try next:"
+	@echo "  bin/flyball kubectl get all --all-namespaces"
+	@echo "  bin/flyball kubectl scale deployment/hello --replicas=5"
+	@echo "  bin/flyball status"
+
+.PHONY: down
+down: bin/flyball ## Stop the cluster and everything of it; PURGE=1 removes its data too
+	@$(FLYBALL) down $(if $(filter 1,$(PURGE)),--purge)
+
+# The directory of upstream.sh, which starts the processes that we are compared with.
+YARDSTICK ?= ../shared/yardstick
+
+.PHONY: bench
+bench: build ## Measure speed and memory, beside upstream's own processes where YARDSTICK has them
+	go run ./test/bench -bin bin $(if $(wildcard $(YARDSTICK)/upstream.sh),-yardstick $(YARDSTICK))
+
+##@ Develop
+
+TOOLS := bin/tools/golangci-lint bin/tools/controller-gen
+
+$(TOOLS): tools/go.mod
+	cd tools && go build -ldflags "-s -w" -o ../bin/tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint sigs.k8s.io/controller-tools/cmd/controller-gen
+	@touch $(TOOLS)
+
+.PHONY: generate
+generate: bin/tools/controller-gen ## Generate deep copies, CRDs and RBAC from the Go types and markers
+	@$(call generate,.)
+
+# generate DIR: writes everything that is generated below DIR.
+define generate
+bin/tools/controller-gen object:headerFile=/dev/null paths=./apis/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/apis/apps/v1alpha1); \
+bin/tools/controller-gen crd paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
+bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/... output:rbac:dir=$(1)/config/rbac; \
+go run ./hack/crdschema $(1)/config/crd/bases/*.yaml
+endef
+
+GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml
+
+.PHONY: verify
+verify: bin/tools/controller-gen ## Check that generated code and manifests are current
+	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
+	mkdir -p $$dir/apis/apps/v1alpha1 $$dir/config/crd/bases $$dir/config/rbac; \
+	$(call generate,$$dir); \
+	for f in $(GENERATED); do diff -r "$$dir/$$f" "$$f" || { echo "$$f is stale: run make generate" >&2; exit 1; }; done
+
+.PHONY: lint
+lint: bin/tools/golangci-lint verify ## Check imports, style and what is generated
+	go vet ./...
+	bin/tools/golangci-lint run
+
+# What controller-runtime's envtest looks for: flyball does what its name says.
+ENVTEST := $(addprefix bin/envtest/,kube-apiserver etcd kubectl)
+
+$(ENVTEST):
+	@mkdir -p $(@D) && ln -sf ../flyball $@
+
+UNIT_TIMEOUT := 15m
+E2E_TIMEOUT  := 20m
+
+# The end-to-end tests come last and one after the other: each has this machine for itself.
+.PHONY: test
+test: build $(ENVTEST) ## Run all tests; the end-to-end tests need root
+	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest go test -p 2 -timeout $(UNIT_TIMEOUT) $$(go list ./... | grep -v /test/e2e)
+	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/...
+
+.PHONY: e2e
+e2e: build ## Run the end-to-end tests alone; STORY=pods runs one of them
+	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/$(if $(STORY),$(STORY)/)...
+
 ##@ Help
 
 .PHONY: help
