@@ -1,17 +1,17 @@
 package containers
 
 import (
+	"fmt"
+
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
 	"flyball.dev/kubelet/volumes"
 )
 
-// Reasons that a container waits with.
-const (
-	ReasonCreateContainerConfigError = "CreateContainerConfigError"
-	ReasonCreateContainerError       = "CreateContainerError"
-)
+// ReasonCreateContainerConfigError is the reason of every Error.
+const ReasonCreateContainerConfigError = "CreateContainerConfigError"
 
 // Error says why a container cannot be configured, in the words of the Pod's status.
 type Error struct {
@@ -23,6 +23,10 @@ func (e *Error) Error() string { return e.Message }
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+func configError(err error) *Error {
+	return &Error{Reason: ReasonCreateContainerConfigError, Message: err.Error(), Err: err}
+}
 
 // ImageUser is the user that an image names, from CRI's ImageStatus.
 type ImageUser struct {
@@ -53,12 +57,89 @@ type Input struct {
 
 // Files describes what must lie on the host before the container is created. It
 // needs Node, Pod, Container, Attempt, Env and PodIPs of the Input.
-func Files(in Input) (volumes.FilesSpec, error) { return volumes.FilesSpec{}, nil }
+func Files(in Input) (volumes.FilesSpec, error) {
+	spec := volumes.FilesSpec{
+		Container:      in.Container.Name,
+		Attempt:        in.Attempt,
+		TerminationLog: in.Container.TerminationMessagePath != "",
+	}
+	var err error
+	if wantsHosts(in) {
+		if spec.Hosts, err = hostsFile(in.Pod, in.PodIPs, in.Node.ClusterDomain); err != nil {
+			return spec, configError(err)
+		}
+	}
+	if spec.SubPaths, err = subPaths(in); err != nil {
+		return spec, configError(err)
+	}
+	return spec, nil
+}
 
-// Container renders the config of one container.
-func Container(in Input) (*runtimeapi.ContainerConfig, error) { return nil, nil }
+// Container renders the config of one container. Errors are *Error.
+func Container(in Input) (*runtimeapi.ContainerConfig, error) {
+	pod, c := in.Pod, in.Container
+	security, err := securityContext(in)
+	if err != nil {
+		return nil, configError(err)
+	}
+	mounts, err := mounts(in)
+	if err != nil {
+		return nil, configError(err)
+	}
+	annotations, err := containerAnnotations(pod, c, in.Attempt)
+	if err != nil {
+		return nil, configError(err)
+	}
+	signal, err := stopSignal(c)
+	if err != nil {
+		return nil, configError(err)
+	}
+	expand := expansion.MappingFuncFor(envMap(in.Env))
+	return &runtimeapi.ContainerConfig{
+		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
+		Image:       &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
+		Command:     expandAll(c.Command, expand),
+		Args:        expandAll(c.Args, expand),
+		WorkingDir:  c.WorkingDir,
+		Envs:        in.Env,
+		Mounts:      mounts,
+		Labels:      containerLabels(pod, c),
+		Annotations: annotations,
+		LogPath:     relativeLogPath(c.Name, in.Attempt),
+		Stdin:       c.Stdin,
+		StdinOnce:   c.StdinOnce,
+		Tty:         c.TTY,
+		StopSignal:  signal,
+		Linux: &runtimeapi.LinuxContainerConfig{
+			Resources:       Resources(in.Node, pod, c),
+			SecurityContext: security,
+		},
+	}, nil
+}
 
-// Resources renders the limits of one container, also for an update in place.
-func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
-	return nil
+func stopSignal(c *v1.Container) (runtimeapi.Signal, error) {
+	if c.Lifecycle == nil || c.Lifecycle.StopSignal == nil {
+		return runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT, nil
+	}
+	v, ok := runtimeapi.Signal_value["SIGNAL_"+string(*c.Lifecycle.StopSignal)]
+	if !ok {
+		return 0, fmt.Errorf("unknown stop signal %q", *c.Lifecycle.StopSignal)
+	}
+	return runtimeapi.Signal(v), nil
+}
+
+func expandAll(in []string, mapping func(string) string) []string {
+	var out []string
+	for _, s := range in {
+		out = append(out, expansion.Expand(s, mapping))
+	}
+	return out
+}
+
+func envMap(env []*runtimeapi.KeyValue) map[string]string {
+	m := make(map[string]string, len(env))
+	for _, kv := range env {
+		m[kv.Key] = string(kv.Value)
+	}
+	return m
 }

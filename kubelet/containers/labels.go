@@ -1,6 +1,13 @@
 package containers
 
 import (
+	"encoding/json"
+	"fmt"
+	"hash/fnv"
+	"maps"
+	"path/filepath"
+	"strconv"
+
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -38,14 +45,109 @@ type Info struct {
 }
 
 // ParseInfo reads the labels and annotations of a container. What is missing or unreadable stays zero.
-func ParseInfo(labels, annotations map[string]string) Info { return Info{} }
+func ParseInfo(labels, annotations map[string]string) Info {
+	info := Info{
+		PodName:                  labels[LabelPodName],
+		PodNamespace:             labels[LabelPodNamespace],
+		PodUID:                   types.UID(labels[LabelPodUID]),
+		Container:                labels[LabelContainerName],
+		Hash:                     annotations[annotationHash],
+		TerminationMessagePath:   annotations[annotationMessagePath],
+		TerminationMessagePolicy: v1.TerminationMessagePolicy(annotations[annotationMessagePolicy]),
+		TerminationGracePeriod:   parseInt(annotations[annotationTerminationGrace]),
+		DeletionGracePeriod:      parseInt(annotations[annotationDeletionGrace]),
+	}
+	if n := parseInt(annotations[annotationRestartCount]); n != nil {
+		info.RestartCount = int(*n)
+	}
+	if raw := annotations[annotationPreStop]; raw != "" {
+		handler := &v1.LifecycleHandler{}
+		if json.Unmarshal([]byte(raw), handler) == nil {
+			info.PreStop = handler
+		}
+	}
+	return info
+}
+
+func parseInt(s string) *int64 {
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		return nil
+	}
+	return &n
+}
 
 // Hash of the fields of a container that need a restart when they change: the
-// name and the image. It is compared with Info.Hash.
-func Hash(c *v1.Container) string { return "" }
+// name and the image. It is compared with Info.Hash. Resources are not in it:
+// they change in place.
+func Hash(c *v1.Container) string {
+	h := fnv.New32a()
+	fmt.Fprintf(h, "%q %q", c.Name, c.Image)
+	return strconv.FormatUint(uint64(h.Sum32()), 16)
+}
 
 // PodLogsDir is the directory of a Pod's logs: PodLogsDir/NAMESPACE_NAME_UID.
-func PodLogsDir(base string, pod *v1.Pod) string { return "" }
+func PodLogsDir(base string, pod *v1.Pod) string {
+	return filepath.Join(base, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
+}
 
 // ContainerLogPath is the absolute path of one attempt's log: PodLogsDir/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log.
-func ContainerLogPath(base string, pod *v1.Pod, container string, attempt uint32) string { return "" }
+func ContainerLogPath(base string, pod *v1.Pod, container string, attempt uint32) string {
+	return filepath.Join(PodLogsDir(base, pod), relativeLogPath(container, attempt))
+}
+
+func relativeLogPath(container string, attempt uint32) string {
+	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
+}
+
+// sandboxLabels are the Pod's own labels and, on top of them, who it is.
+func sandboxLabels(pod *v1.Pod) map[string]string {
+	labels := make(map[string]string, len(pod.Labels)+3)
+	maps.Copy(labels, pod.Labels)
+	labels[LabelPodName] = pod.Name
+	labels[LabelPodNamespace] = pod.Namespace
+	labels[LabelPodUID] = string(pod.UID)
+	return labels
+}
+
+func containerLabels(pod *v1.Pod, c *v1.Container) map[string]string {
+	return map[string]string{
+		LabelPodName:       pod.Name,
+		LabelPodNamespace:  pod.Namespace,
+		LabelPodUID:        string(pod.UID),
+		LabelContainerName: c.Name,
+	}
+}
+
+func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[string]string, error) {
+	a := map[string]string{
+		annotationHash:          Hash(c),
+		annotationRestartCount:  strconv.FormatUint(uint64(attempt), 10),
+		annotationMessagePath:   c.TerminationMessagePath,
+		annotationMessagePolicy: string(c.TerminationMessagePolicy),
+	}
+	if s := pod.DeletionGracePeriodSeconds; s != nil {
+		a[annotationDeletionGrace] = strconv.FormatInt(*s, 10)
+	}
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		a[annotationTerminationGrace] = strconv.FormatInt(*s, 10)
+	}
+	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
+		raw, err := json.Marshal(c.Lifecycle.PreStop)
+		if err != nil {
+			return nil, fmt.Errorf("encoding preStop handler of container %s: %w", c.Name, err)
+		}
+		a[annotationPreStop] = string(raw)
+	}
+	if len(c.Ports) > 0 {
+		raw, err := json.Marshal(c.Ports)
+		if err != nil {
+			return nil, fmt.Errorf("encoding ports of container %s: %w", c.Name, err)
+		}
+		a[annotationPorts] = string(raw)
+	}
+	return a, nil
+}
+
+// podRef names a Pod as upstream's messages do: NAME_NAMESPACE(UID).
+func podRef(pod *v1.Pod) string { return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID) }

@@ -36,6 +36,8 @@ type Node struct {
 	LowestOOMScoreAdj int64
 	// CgroupV2 says that the unified cgroup hierarchy is in use.
 	CgroupV2 bool
+	// SwapController says that cgroups can limit swap.
+	SwapController bool
 	// HugepageSizes are the huge page sizes of the kernel in cgroup notation, for example 2MB.
 	HugepageSizes []string
 	// RecursiveReadOnly says that the runtime can make mounts recursively read-only.

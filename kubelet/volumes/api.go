@@ -52,38 +52,6 @@ func (e *Error) Error() string { return e.Message }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// FilesSpec describes the files and mounts of one container that lie outside of
-// its volumes. containers.Files makes it, Manager.Prepare carries it out.
-type FilesSpec struct {
-	Container string
-	Attempt   uint32
-	// Hosts is the content of the Pod's /etc/hosts, nil if it needs none.
-	Hosts *HostsFile
-	// TerminationLog asks for an empty file that the container may write to.
-	TerminationLog bool
-	// SubPaths by index of the container's volumeMounts.
-	SubPaths map[int]SubPath
-}
-
-// HostsFile is an /etc/hosts: Header, then the node's own file if NodeFile is set, then Entries.
-type HostsFile struct {
-	Header   string
-	NodeFile string
-	Entries  string
-}
-
-// SubPath is a path inside a volume, relative and already expanded.
-type SubPath struct {
-	Volume, Path string
-}
-
-// Files are the host paths of what a FilesSpec asked for.
-type Files struct {
-	EtcHosts       string
-	TerminationLog string
-	SubPaths       map[int]string
-}
-
 // Source reads ConfigMaps and Secrets of mounted Pods. *Manager is one.
 type Source interface {
 	// ConfigMap returns the object that is watched, or fetches it. The result is

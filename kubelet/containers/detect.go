@@ -1,0 +1,132 @@
+package containers
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	libcgroups "github.com/opencontainers/cgroups"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// capSysResource is CAP_SYS_RESOURCE, which lowering an oom_score_adj needs.
+const capSysResource = 24
+
+// DetectNode fills in what of the node can be read from the host; the rest is
+// for the caller. It is the only function here that reads the host.
+func DetectNode(resolvConf string) (Node, error) {
+	node := Node{
+		CgroupV2:      libcgroups.IsCgroup2UnifiedMode(),
+		HugepageSizes: libcgroups.HugePageSizes(),
+	}
+	var errs [3]error
+	node.HostDNS, errs[0] = hostDNS(resolvConf)
+	node.MemoryCapacity, errs[1] = memoryCapacity()
+	node.LowestOOMScoreAdj, errs[2] = lowestOOMScoreAdj()
+	node.SwapController = swapController(node.CgroupV2)
+	return node, errors.Join(errs[:]...)
+}
+
+func hostDNS(file string) (*runtimeapi.DNSConfig, error) {
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		// As resolv.conf(5) has it: without one, the name server is on this host.
+		return &runtimeapi.DNSConfig{Servers: []string{"127.0.0.1"}}, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("reading the host's name servers: %w", err)
+	}
+	return parseResolvConf(string(raw)), nil
+}
+
+// parseResolvConf: name servers add up, the last search line wins, options add up by name.
+func parseResolvConf(content string) *runtimeapi.DNSConfig {
+	dns := &runtimeapi.DNSConfig{}
+	for line := range strings.Lines(content) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		switch rest := fields[1:]; fields[0] {
+		case "nameserver":
+			if len(rest) > 0 {
+				dns.Servers = append(dns.Servers, rest[0])
+			}
+		case "search":
+			dns.Searches = nil
+			for _, s := range rest {
+				// With and without its last dot a domain is the same; a dot alone is none.
+				if s = strings.TrimSuffix(s, "."); s != "" {
+					dns.Searches = append(dns.Searches, s)
+				}
+			}
+		case "options":
+			dns.Options = append(dns.Options, rest...)
+		}
+	}
+	return dns
+}
+
+func memoryCapacity() (int64, error) {
+	line, err := procLine("/proc/meminfo", "MemTotal:")
+	if err != nil {
+		return 0, err
+	}
+	kib, err := strconv.ParseInt(strings.TrimSuffix(line, " kB"), 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading the host's memory: %w", err)
+	}
+	return kib * 1024, nil
+}
+
+// lowestOOMScoreAdj: without CAP_SYS_RESOURCE runc cannot go below what we have
+// ourselves, and the container would not start.
+func lowestOOMScoreAdj() (int64, error) {
+	line, err := procLine("/proc/self/status", "CapEff:")
+	if err != nil {
+		return 0, err
+	}
+	caps, err := strconv.ParseUint(line, 16, 64)
+	if err != nil {
+		return 0, fmt.Errorf("reading our capabilities: %w", err)
+	}
+	if caps&(1<<capSysResource) != 0 {
+		return -1000, nil
+	}
+	raw, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		return 0, fmt.Errorf("reading our OOM score: %w", err)
+	}
+	return strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
+}
+
+func procLine(file, prefix string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", fmt.Errorf("reading the host: %w", err)
+	}
+	defer f.Close()
+	for s := bufio.NewScanner(f); s.Scan(); {
+		if after, ok := strings.CutPrefix(s.Text(), prefix); ok {
+			return strings.TrimSpace(after), nil
+		}
+	}
+	return "", fmt.Errorf("reading the host: no line %q in %s", prefix, file)
+}
+
+// swapController looks at a cgroup below the root: the root has no limits.
+func swapController(v2 bool) bool {
+	if !v2 {
+		_, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+		return err == nil
+	}
+	own, err := libcgroups.ParseCgroupFile("/proc/self/cgroup")
+	if err != nil {
+		return false
+	}
+	_, err = os.Stat("/sys/fs/cgroup" + own[""] + "/memory.swap.max")
+	return err == nil
+}

@@ -1,0 +1,113 @@
+package containers
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/samber/lo"
+	v1 "k8s.io/api/core/v1"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Limits of resolv.conf, the same that the API server holds dnsConfig to.
+const (
+	maxNameservers     = 3
+	maxSearchPaths     = 32
+	maxSearchListChars = 2048
+)
+
+// DNS renders the resolv.conf of the Pod. The warnings are messages for Events
+// of reason DNSConfigForming or MissingClusterDNS: the Pod runs all the same.
+func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
+	var warnings []Warning
+	dns := &runtimeapi.DNSConfig{}
+	switch policy := dnsPolicy(pod); {
+	case policy == v1.DNSNone:
+	case policy == v1.DNSClusterFirst && len(node.ClusterDNS) > 0:
+		for _, addr := range node.ClusterDNS {
+			dns.Servers = append(dns.Servers, addr.String())
+		}
+		dns.Searches = lo.Uniq(append(clusterSearches(pod.Namespace, node.ClusterDomain), node.HostDNS.GetSearches()...))
+		dns.Options = []string{"ndots:5"}
+	default:
+		if policy == v1.DNSClusterFirst {
+			warnings = append(warnings, Warning{"MissingClusterDNS", fmt.Sprintf(
+				"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
+				podRef(pod), v1.DNSClusterFirst, v1.DNSDefault)})
+		}
+		dns.Servers = slices.Clone(node.HostDNS.GetServers())
+		dns.Searches = slices.Clone(node.HostDNS.GetSearches())
+		dns.Options = slices.Clone(node.HostDNS.GetOptions())
+	}
+	if c := pod.Spec.DNSConfig; c != nil {
+		dns.Servers = lo.Uniq(append(dns.Servers, c.Nameservers...))
+		dns.Searches = lo.Uniq(append(dns.Searches, c.Searches...))
+		dns.Options = mergeOptions(dns.Options, c.Options)
+	}
+	return dns, append(warnings, fitDNS(dns)...)
+}
+
+// Warning is an Event about something that does not keep the Pod from running.
+type Warning struct{ Reason, Message string }
+
+// dnsPolicy is the policy that counts: ClusterFirst means Default on the host's network.
+func dnsPolicy(pod *v1.Pod) v1.DNSPolicy {
+	switch pod.Spec.DNSPolicy {
+	case v1.DNSNone, v1.DNSDefault:
+		return pod.Spec.DNSPolicy
+	case v1.DNSClusterFirst:
+		if pod.Spec.HostNetwork {
+			return v1.DNSDefault
+		}
+	}
+	return v1.DNSClusterFirst
+}
+
+func clusterSearches(namespace, domain string) []string {
+	if domain == "" {
+		return nil
+	}
+	return []string{namespace + ".svc." + domain, "svc." + domain, domain}
+}
+
+// mergeOptions lets later options replace earlier ones of the same name, in place.
+func mergeOptions(options []string, more []v1.PodDNSConfigOption) []string {
+	for _, o := range more {
+		rendered := o.Name
+		if o.Value != nil && *o.Value != "" {
+			rendered += ":" + *o.Value
+		}
+		same := func(s string) bool { name, _, _ := strings.Cut(s, ":"); return name == o.Name }
+		if i := slices.IndexFunc(options, same); i >= 0 {
+			options[i] = rendered
+		} else {
+			options = append(options, rendered)
+		}
+	}
+	return options
+}
+
+// fitDNS cuts what resolvers would refuse, or crash on: glibc 2.28 aborts on a
+// search path of more than 255 characters.
+func fitDNS(dns *runtimeapi.DNSConfig) []Warning {
+	var warnings []Warning
+	if len(dns.Servers) > maxNameservers {
+		dns.Servers = dns.Servers[:maxNameservers]
+		warnings = append(warnings, Warning{"DNSConfigForming", "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: " + strings.Join(dns.Servers, " ")})
+	}
+	fit := dns.Searches
+	if len(fit) > maxSearchPaths {
+		fit = fit[:maxSearchPaths]
+	}
+	fit = lo.Filter(fit, func(s string, _ int) bool { return len(s) <= utilvalidation.DNS1123SubdomainMaxLength })
+	for len(strings.Join(fit, " ")) > maxSearchListChars {
+		fit = fit[:len(fit)-1]
+	}
+	if len(fit) < len(dns.Searches) {
+		warnings = append(warnings, Warning{"DNSConfigForming", "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: " + strings.Join(fit, " ")})
+	}
+	dns.Searches = fit
+	return warnings
+}

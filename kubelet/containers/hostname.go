@@ -1,0 +1,117 @@
+package containers
+
+import (
+	"fmt"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"flyball.dev/kubelet/volumes"
+)
+
+const (
+	// Linux keeps 64 bytes for the node name, and the last one ends it.
+	maxHostname = 63
+	maxFQDN     = 64
+
+	hostsPath              = "/etc/hosts"
+	hostsHeader            = "# Kubernetes-managed hosts file.\n"
+	hostsHeaderHostNetwork = "# Kubernetes-managed hosts file (host network).\n"
+	hostsLocal             = "127.0.0.1\tlocalhost\n" +
+		"::1\tlocalhost ip6-localhost ip6-loopback\n" +
+		"fe00::0\tip6-localnet\n" +
+		"fe00::0\tip6-mcastprefix\n" +
+		"fe00::1\tip6-allnodes\n" +
+		"fe00::2\tip6-allrouters\n"
+)
+
+// hostname returns the short name of the Pod and its domain, which is empty unless it has a subdomain.
+func hostname(pod *v1.Pod, clusterDomain string) (name, domain string, err error) {
+	if o := pod.Spec.HostnameOverride; o != nil {
+		if msgs := validation.IsDNS1123Subdomain(*o); len(msgs) != 0 {
+			return "", "", fmt.Errorf("pod HostnameOverride %q is not a valid DNS subdomain: %s", *o, strings.Join(msgs, ";"))
+		}
+		name, err = truncateHostname(*o)
+		return name, "", err
+	}
+	name = pod.Name
+	if h := pod.Spec.Hostname; h != "" {
+		if msgs := validation.IsDNS1123Label(h); len(msgs) != 0 {
+			return "", "", fmt.Errorf("pod Hostname %q is not a valid DNS label: %s", h, strings.Join(msgs, ";"))
+		}
+		name = h
+	}
+	if name, err = truncateHostname(name); err != nil {
+		return "", "", err
+	}
+	if s := pod.Spec.Subdomain; s != "" {
+		if msgs := validation.IsDNS1123Label(s); len(msgs) != 0 {
+			return "", "", fmt.Errorf("pod Subdomain %q is not a valid DNS label: %s", s, strings.Join(msgs, ";"))
+		}
+		domain = fmt.Sprintf("%s.%s.svc.%s", s, pod.Namespace, clusterDomain)
+	}
+	return name, domain, nil
+}
+
+func truncateHostname(name string) (string, error) {
+	if len(name) <= maxHostname {
+		return name, nil
+	}
+	short := strings.TrimRight(name[:maxHostname], "-.")
+	if short == "" {
+		return "", fmt.Errorf("rendering hostname: nothing is left of %q after cutting it to %d characters", name, maxHostname)
+	}
+	return short, nil
+}
+
+// kernelHostname is what the kernel of the Pod's UTS namespace is told. A Pod on
+// the host's network has the host's.
+func kernelHostname(pod *v1.Pod, clusterDomain string) (string, error) {
+	if pod.Spec.HostNetwork {
+		return "", nil
+	}
+	name, domain, err := hostname(pod, clusterDomain)
+	if err != nil || domain == "" || pod.Spec.SetHostnameAsFQDN == nil || !*pod.Spec.SetHostnameAsFQDN {
+		return name, err
+	}
+	fqdn := name + "." + domain
+	if len(fqdn) > maxFQDN {
+		return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", fqdn, maxFQDN, len(fqdn))
+	}
+	return fqdn, nil
+}
+
+// hostsFile describes the Pod's /etc/hosts.
+func hostsFile(pod *v1.Pod, podIPs []string, clusterDomain string) (*volumes.HostsFile, error) {
+	aliases := hostAliases(pod.Spec.HostAliases)
+	if pod.Spec.HostNetwork {
+		return &volumes.HostsFile{Header: hostsHeaderHostNetwork, NodeFile: hostsPath, Entries: aliases}, nil
+	}
+	name, domain, err := hostname(pod, clusterDomain)
+	if err != nil {
+		return nil, err
+	}
+	var b strings.Builder
+	b.WriteString(hostsLocal)
+	for _, ip := range podIPs {
+		if domain != "" {
+			fmt.Fprintf(&b, "%s\t%s.%s\t%s\n", ip, name, domain, name)
+		} else {
+			fmt.Fprintf(&b, "%s\t%s\n", ip, name)
+		}
+	}
+	return &volumes.HostsFile{Header: hostsHeader, Entries: b.String() + aliases}, nil
+}
+
+func hostAliases(aliases []v1.HostAlias) string {
+	if len(aliases) == 0 {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("\n# Entries added by HostAliases.\n")
+	for _, a := range aliases {
+		fmt.Fprintf(&b, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, "\t"))
+	}
+	return b.String()
+}

@@ -1,0 +1,154 @@
+package containers
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+
+	"flyball.dev/kubelet/volumes"
+)
+
+// wantsHosts: a container gets the Pod's /etc/hosts unless it mounts its own,
+// as soon as there is an address to write into it.
+func wantsHosts(in Input) bool {
+	own := slices.ContainsFunc(in.Container.VolumeMounts, func(m v1.VolumeMount) bool { return m.MountPath == hostsPath })
+	return !own && (len(in.PodIPs) > 0 || in.Pod.Spec.HostNetwork)
+}
+
+func subPaths(in Input) (map[int]volumes.SubPath, error) {
+	var out map[int]volumes.SubPath
+	for i, m := range in.Container.VolumeMounts {
+		sub := m.SubPath
+		if m.SubPathExpr != "" {
+			var err error
+			if sub, err = expandSubPath(m.SubPathExpr, envMap(in.Env)); err != nil {
+				return nil, err
+			}
+		}
+		if sub == "" {
+			continue
+		}
+		if path.IsAbs(sub) {
+			return nil, fmt.Errorf("error SubPath `%s` must not be an absolute path", sub)
+		}
+		if slices.Contains(strings.Split(sub, "/"), "..") {
+			return nil, fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", sub)
+		}
+		if out == nil {
+			out = map[int]volumes.SubPath{}
+		}
+		out[i] = volumes.SubPath{Volume: m.Name, Path: sub}
+	}
+	return out, nil
+}
+
+// expandSubPath fails on variables that are missing or empty: the container
+// would silently be given the whole volume.
+func expandSubPath(expr string, env map[string]string) (string, error) {
+	var missing []string
+	out := expansion.Expand(expr, func(key string) string {
+		if env[key] == "" && !slices.Contains(missing, key) {
+			missing = append(missing, key)
+		}
+		return env[key]
+	})
+	if len(missing) > 0 {
+		slices.Sort(missing)
+		return "", fmt.Errorf("missing value for %s", strings.Join(missing, ", "))
+	}
+	return out, nil
+}
+
+// mounts renders the container's volumes in their order, then /etc/hosts and the termination log.
+func mounts(in Input) ([]*runtimeapi.Mount, error) {
+	var out []*runtimeapi.Mount
+	for i, m := range in.Container.VolumeMounts {
+		vol, ok := in.Volumes[m.Name]
+		if !ok {
+			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, in.Container.Name)
+		}
+		rendered, err := volumeMount(m, vol, in.Node.RecursiveReadOnly)
+		if err != nil {
+			return nil, err
+		}
+		if m.SubPath != "" || m.SubPathExpr != "" {
+			if rendered.HostPath = in.Files.SubPaths[i]; rendered.HostPath == "" {
+				// Never fall back to the whole volume.
+				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", m.Name, in.Container.Name)
+			}
+		}
+		out = append(out, rendered)
+	}
+	if p := in.Files.EtcHosts; p != "" && wantsHosts(in) {
+		out = append(out, &runtimeapi.Mount{ContainerPath: hostsPath, HostPath: p, SelinuxRelabel: true})
+	}
+	if p := in.Files.TerminationLog; p != "" {
+		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(in.Container.TerminationMessagePath), HostPath: p, SelinuxRelabel: true})
+	}
+	return out, nil
+}
+
+func volumeMount(m v1.VolumeMount, vol volumes.Mounted, supportsRRO bool) (*runtimeapi.Mount, error) {
+	propagation, err := mountPropagation(m.MountPropagation)
+	if err != nil {
+		return nil, err
+	}
+	recursive, err := recursiveReadOnly(m, supportsRRO)
+	if err != nil {
+		return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
+	}
+	return &runtimeapi.Mount{
+		ContainerPath:     absolute(m.MountPath),
+		HostPath:          vol.HostPath,
+		Readonly:          m.ReadOnly || vol.ReadOnly,
+		RecursiveReadOnly: recursive,
+		SelinuxRelabel:    vol.SELinuxRelabel,
+		Propagation:       propagation,
+	}, nil
+}
+
+func mountPropagation(mode *v1.MountPropagationMode) (runtimeapi.MountPropagation, error) {
+	switch {
+	case mode == nil || *mode == v1.MountPropagationNone:
+		return runtimeapi.MountPropagation_PROPAGATION_PRIVATE, nil
+	case *mode == v1.MountPropagationHostToContainer:
+		return runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER, nil
+	case *mode == v1.MountPropagationBidirectional:
+		return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL, nil
+	}
+	return 0, fmt.Errorf("invalid MountPropagation mode: %q", *mode)
+}
+
+func recursiveReadOnly(m v1.VolumeMount, supported bool) (bool, error) {
+	if m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == v1.RecursiveReadOnlyDisabled {
+		return false, nil
+	}
+	if !m.ReadOnly {
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not read-only", m.Name)
+	}
+	if p := m.MountPropagation; p != nil && *p != v1.MountPropagationNone {
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not compatible with propagation %q", m.Name, *p)
+	}
+	switch mode := *m.RecursiveReadOnly; {
+	case mode == v1.RecursiveReadOnlyIfPossible:
+		return supported, nil
+	case mode == v1.RecursiveReadOnlyEnabled && supported:
+		return true, nil
+	case mode == v1.RecursiveReadOnlyEnabled:
+		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not supported by the runtime", m.Name)
+	default:
+		return false, fmt.Errorf("unknown recursive read-only mode %q", mode)
+	}
+}
+
+func absolute(p string) string {
+	if path.IsAbs(p) {
+		return p
+	}
+	return "/" + p
+}

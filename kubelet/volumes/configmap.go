@@ -1,0 +1,64 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+)
+
+func (m *Manager) configMap(pod *v1.Pod, vol *v1.Volume) volume {
+	s := vol.ConfigMap
+	return content{name: vol.Name, pod: pod, kind: "configmap", collect: func(ctx context.Context) (payload, time.Time, error) {
+		files, err := m.configMapFiles(ctx, pod.Namespace, s.Name, items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)})
+		return files, time.Time{}, err
+	}}
+}
+
+func (m *Manager) configMapFiles(ctx context.Context, namespace, name string, it items) (payload, error) {
+	cm, err := m.objects.ConfigMap(ctx, namespace, name)
+	if apierrors.IsNotFound(err) && it.optional {
+		cm = &v1.ConfigMap{}
+	} else if err != nil {
+		return nil, err
+	}
+	data := make(map[string][]byte, len(cm.Data)+len(cm.BinaryData))
+	for k, v := range cm.Data {
+		data[k] = []byte(v)
+	}
+	for k, v := range cm.BinaryData {
+		data[k] = v
+	}
+	return it.project(data, "configmap references non-existent config key: %s")
+}
+
+// items say which keys of an object become which files.
+type items struct {
+	paths    []v1.KeyToPath
+	mode     *int32
+	user     *int64
+	optional bool
+}
+
+// project makes files of all keys, or of those that are listed. missing is the
+// message about a listed key that is not there.
+func (it items) project(data map[string][]byte, missing string) (payload, error) {
+	files := payload{}
+	if len(it.paths) == 0 {
+		for k, v := range data {
+			files[k] = file(v, nil, it.mode, nil, it.user)
+		}
+		return files, nil
+	}
+	for _, p := range it.paths {
+		v, ok := data[p.Key]
+		if ok {
+			files[p.Path] = file(v, p.Mode, it.mode, p.User, it.user)
+		} else if !it.optional {
+			return nil, fmt.Errorf(missing, p.Key)
+		}
+	}
+	return files, nil
+}

@@ -1,0 +1,59 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/kubernetes/pkg/api/v1/resource"
+	"k8s.io/kubernetes/pkg/fieldpath"
+)
+
+func (m *Manager) downward(pod *v1.Pod, vol *v1.Volume) volume {
+	s := vol.DownwardAPI
+	return content{name: vol.Name, pod: pod, kind: "downward-api", memory: true, collect: func(context.Context) (payload, time.Time, error) {
+		files, err := m.downwardFiles(pod, s.Items, s.DefaultMode, s.DefaultUser)
+		return files, time.Time{}, err
+	}}
+}
+
+func (m *Manager) downwardFiles(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, mode *int32, user *int64) (payload, error) {
+	files := payload{}
+	var errs []error
+	for _, it := range items {
+		var value string
+		var err error
+		switch {
+		case it.FieldRef != nil:
+			value, err = fieldpath.ExtractFieldPathAsString(pod, it.FieldRef.FieldPath)
+		case it.ResourceFieldRef != nil:
+			value, err = ResourceValue(pod, nil, it.ResourceFieldRef, m.allocatable())
+		}
+		errs = append(errs, err)
+		files[filepath.Clean(it.Path)] = file([]byte(value), it.Mode, mode, it.User, user)
+	}
+	return files, errors.Join(errs...)
+}
+
+// ResourceValue is the value of a request or limit for the downward API. Without
+// a container name in the selector it is that of c. A limit that is not set is
+// what the Pod as a whole, else the node, has to give.
+func ResourceValue(pod *v1.Pod, c *v1.Container, selector *v1.ResourceFieldSelector, allocatable v1.ResourceList) (string, error) {
+	available := allocatable.DeepCopy()
+	if resourcehelper.IsPodLevelLimitsSet(pod) {
+		for name := range available {
+			if limit, ok := pod.Spec.Resources.Limits[name]; ok && !limit.IsZero() {
+				available[name] = limit
+			}
+		}
+	}
+	if selector.ContainerName != "" || c == nil {
+		return resource.ExtractResourceValueByContainerNameAndNodeAllocatable(selector, pod, selector.ContainerName, available)
+	}
+	c = c.DeepCopy()
+	resource.MergeContainerResourceLimits(c, available)
+	return resource.ExtractContainerResourceValue(selector, c)
+}

@@ -1,0 +1,160 @@
+package volumes
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/volume/util/subpath"
+)
+
+// FilesSpec describes the files and mounts of one container that lie outside of
+// its volumes. containers.Files makes it, Manager.Prepare carries it out.
+type FilesSpec struct {
+	Container string
+	Attempt   uint32
+	// Hosts is the Pod's /etc/hosts, nil if the container gets none.
+	Hosts *HostsFile
+	// TerminationLog asks for an empty file that the container may write to.
+	TerminationLog bool
+	// SubPaths by index of the container's volumeMounts.
+	SubPaths map[int]SubPath
+}
+
+// HostsFile is an /etc/hosts: Header, then the content of NodeFile if that is set, then Entries.
+type HostsFile struct {
+	Header   string
+	NodeFile string
+	Entries  string
+}
+
+// SubPath is a path inside a volume, relative and already expanded.
+type SubPath struct {
+	Volume, Path string
+}
+
+// Files are the host paths of what a FilesSpec asked for.
+type Files struct {
+	EtcHosts       string
+	TerminationLog string
+	SubPaths       map[int]string
+}
+
+// Prepare makes the files of one container outside of its volumes. It is
+// idempotent. A container whose files cannot be made waits with
+// CreateContainerConfigError and the text of the error.
+func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]Mounted, spec FilesSpec) (Files, error) {
+	var files Files
+	var err error
+	if spec.Hosts != nil {
+		files.EtcHosts = filepath.Join(m.podDir(pod.UID), "etc-hosts")
+		if err = writeHosts(files.EtcHosts, spec.Hosts); err != nil {
+			return files, err
+		}
+	}
+	if spec.TerminationLog {
+		files.TerminationLog = m.TerminationLog(pod.UID, spec.Container, spec.Attempt)
+		if err = m.makeTerminationLog(pod.UID, spec.Container, spec.Attempt); err != nil {
+			return files, err
+		}
+	}
+	for index, sub := range spec.SubPaths {
+		vol, ok := mounted[sub.Volume]
+		if !ok {
+			return files, fmt.Errorf("cannot find volume %q to mount into container %q", sub.Volume, spec.Container)
+		}
+		path, err := m.bindSubPath(pod.UID, spec.Container, index, sub, vol.HostPath)
+		if err != nil {
+			// The cause names paths of the host, which are none of the user's business.
+			klog.FromContext(ctx).Error(err, "Preparing subPath failed", "pod", klog.KObj(pod), "container", spec.Container, "volume", sub.Volume)
+			return files, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", sub.Volume, spec.Container)
+		}
+		if files.SubPaths == nil {
+			files.SubPaths = map[int]string{}
+		}
+		files.SubPaths[index] = path
+	}
+	return files, nil
+}
+
+// TerminationLog is where the container's termination message is found.
+func (m *Manager) TerminationLog(uid types.UID, container string, attempt uint32) string {
+	return filepath.Join(m.podDir(uid), "containers", container, strconv.FormatUint(uint64(attempt), 10))
+}
+
+// writeHosts leaves a file alone that is right already, and never replaces it by
+// another one: running containers have it mounted.
+func writeHosts(path string, h *HostsFile) error {
+	content := []byte(h.Header)
+	if h.NodeFile != "" {
+		node, err := os.ReadFile(h.NodeFile)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("reading the node's hosts file: %w", err)
+		}
+		content = append(content, node...)
+	}
+	content = append(content, h.Entries...)
+	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
+		return nil
+	}
+	if err := writeFile(path, content, 0o644); err != nil {
+		return fmt.Errorf("writing the Pod's hosts file: %w", err)
+	}
+	return nil
+}
+
+// makeTerminationLog makes an empty file that any user may write to, and deletes
+// the one of three attempts ago, of which nobody speaks any more.
+func (m *Manager) makeTerminationLog(uid types.UID, container string, attempt uint32) error {
+	if err := writeFile(m.TerminationLog(uid, container, attempt), nil, 0o666); err != nil {
+		return fmt.Errorf("making the termination log: %w", err)
+	}
+	if attempt >= 3 {
+		_ = os.Remove(m.TerminationLog(uid, container, attempt-3))
+	}
+	return nil
+}
+
+func writeFile(path string, content []byte, perm os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, content, perm); err != nil {
+		return err
+	}
+	return os.Chmod(path, perm) // whatever the umask
+}
+
+// bindSubPath binds a path inside a volume to one that no container can exchange
+// for a link afterwards (CVE-2017-1002101), and makes the directory if it is missing.
+func (m *Manager) bindSubPath(uid types.UID, container string, index int, sub SubPath, volume string) (string, error) {
+	sp := subpath.New(syscallMounter{})
+	host := filepath.Join(volume, sub.Path)
+	if _, err := os.Stat(host); errors.Is(err, fs.ErrNotExist) {
+		info, err := os.Stat(volume)
+		if err != nil {
+			return "", err
+		}
+		// With the volume's permissions: a group that may write to it may write there too.
+		if err := sp.SafeMakeDir(sub.Path, volume, info.Mode()); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+	}
+	path, _, err := sp.PrepareSafeSubpath(subpath.Subpath{
+		VolumeMountIndex: index,
+		Path:             host,
+		VolumeName:       sub.Volume,
+		VolumePath:       volume,
+		PodDir:           m.podDir(uid),
+		ContainerName:    container,
+	})
+	return path, err
+}

@@ -1,0 +1,142 @@
+// Package objects keeps single ConfigMaps and Secrets at hand, each watched for
+// as long as somebody refers to it. The Node authorizer allows a node exactly
+// this: to read and watch the objects that its Pods name, one by one.
+package objects
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/kubernetes"
+)
+
+// Kind of an object.
+type Kind string
+
+// The kinds there are, in the words of upstream's messages.
+const (
+	ConfigMap Kind = "configmap"
+	Secret    Kind = "secret"
+)
+
+// Key names an object.
+type Key struct {
+	Kind            Kind
+	Namespace, Name string
+}
+
+// Store watches the objects that are held.
+type Store struct {
+	client  kubernetes.Interface
+	changed func(holders []types.UID)
+
+	mu      sync.Mutex
+	watched map[Key]*watched
+	holds   map[types.UID]sets.Set[Key]
+	closed  bool
+	running sync.WaitGroup
+}
+
+// New returns an empty Store. changed is called with those who hold an object
+// after it has changed, appeared or gone, but not when it is first read.
+func New(client kubernetes.Interface, changed func(holders []types.UID)) *Store {
+	return &Store{client: client, changed: changed, watched: map[Key]*watched{}, holds: map[types.UID]sets.Set[Key]{}}
+}
+
+// Hold makes holder hold exactly these keys, and starts and ends watches as that
+// needs. It does not wait.
+func (s *Store) Hold(holder types.UID, keys []Key) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before, now := s.holds[holder], sets.New(keys...)
+	for key := range now.Difference(before) {
+		w := s.watched[key]
+		if w == nil && !s.closed {
+			w = s.start(key)
+		}
+		if w != nil {
+			w.holders.Insert(holder)
+		}
+	}
+	for key := range before.Difference(now) {
+		w := s.watched[key]
+		if w == nil {
+			continue
+		}
+		if w.holders.Delete(holder); w.holders.Len() == 0 {
+			w.cancel()
+			delete(s.watched, key)
+		}
+	}
+	if now.Len() == 0 {
+		delete(s.holds, holder)
+	} else {
+		s.holds[holder] = now
+	}
+}
+
+// start is called with mu held.
+func (s *Store) start(key Key) *watched {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &watched{key: key, client: s.client, holders: sets.New[types.UID](), ready: make(chan struct{}), cancel: cancel}
+	w.notify = func() { s.notify(w) }
+	s.watched[key] = w
+	s.running.Go(func() { w.run(ctx) })
+	return w
+}
+
+func (s *Store) notify(w *watched) {
+	s.mu.Lock()
+	holders := slices.Collect(maps.Keys(w.holders))
+	s.mu.Unlock()
+	if len(holders) > 0 {
+		s.changed(holders)
+	}
+}
+
+// Close ends all watches and waits for them.
+func (s *Store) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for _, w := range s.watched {
+		w.cancel()
+	}
+	clear(s.watched)
+	clear(s.holds)
+	s.mu.Unlock()
+	s.running.Wait()
+}
+
+// ConfigMap returns the object as last seen, or fetches it if nobody holds it.
+// It must not be changed.
+func (s *Store) ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error) {
+	return get[*v1.ConfigMap](ctx, s, Key{ConfigMap, namespace, name})
+}
+
+// Secret is the same for Secrets.
+func (s *Store) Secret(ctx context.Context, namespace, name string) (*v1.Secret, error) {
+	return get[*v1.Secret](ctx, s, Key{Secret, namespace, name})
+}
+
+func get[T object](ctx context.Context, s *Store, key Key) (T, error) {
+	s.mu.Lock()
+	w := s.watched[key]
+	s.mu.Unlock()
+	var o object
+	var err error
+	if w == nil {
+		o, err = fetch(ctx, s.client, key)
+	} else {
+		o, err = w.get(ctx)
+	}
+	if err != nil {
+		var none T
+		return none, err
+	}
+	return o.(T), nil
+}

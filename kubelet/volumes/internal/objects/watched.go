@@ -1,0 +1,219 @@
+package objects
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/kubernetes"
+)
+
+// object is a ConfigMap or a Secret.
+type object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// watched is one object with its watch.
+type watched struct {
+	key     Key
+	client  kubernetes.Interface
+	holders sets.Set[types.UID] // guarded by the Store's lock
+	notify  func()
+	cancel  context.CancelFunc
+	// ready is closed when there is a first answer.
+	ready chan struct{}
+
+	mu       sync.Mutex
+	answered bool
+	object   object
+	err      error
+}
+
+func (w *watched) get(ctx context.Context) (object, error) {
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for %s %s/%s: %w", w.key.Kind, w.key.Namespace, w.key.Name, context.Cause(ctx))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.object, w.err
+}
+
+// run reads the object, then watches it, again and again until ctx ends.
+func (w *watched) run(ctx context.Context) {
+	delay := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 6, Cap: 30 * time.Second}
+	for backoff := delay; ctx.Err() == nil; {
+		o, err := fetch(ctx, w.client, w.key)
+		if ctx.Err() != nil {
+			return
+		}
+		w.store(o, err)
+		if o != nil && immutable(o) {
+			return
+		}
+		if err == nil || apierrors.IsNotFound(err) {
+			if err = w.watch(ctx); err == nil {
+				// The server ends watches now and then; that is no failure.
+				backoff = delay
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff.Step()):
+		}
+	}
+}
+
+// watch follows the object until the server ends the watch.
+func (w *watched) watch(ctx context.Context) error {
+	events, err := startWatch(ctx, w.client, w.key)
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	for event := range events.ResultChan() {
+		o, ok := event.Object.(object)
+		switch {
+		case event.Type == watch.Error:
+			return apierrors.FromObject(event.Object)
+		case !ok || event.Type == watch.Bookmark:
+		case event.Type == watch.Deleted:
+			w.storeNewer(o, w.notFound())
+		default:
+			w.storeNewer(o, nil)
+		}
+	}
+	return nil
+}
+
+// storeNewer ignores what is older than what is known: the watch begins with
+// whatever the API server's cache has, and we read behind the cache before.
+func (w *watched) storeNewer(o object, err error) {
+	w.mu.Lock()
+	known := w.object
+	w.mu.Unlock()
+	if known != nil {
+		if c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), known.GetResourceVersion()); cmpErr == nil && c < 0 {
+			return
+		}
+	}
+	if err != nil {
+		o = nil
+	}
+	w.store(o, err)
+}
+
+func (w *watched) store(o object, err error) {
+	w.mu.Lock()
+	first := !w.answered
+	// A failure to ask says nothing about what is known.
+	keep := err != nil && !apierrors.IsNotFound(err) && w.object != nil
+	same := w.same(o, err)
+	if !keep {
+		w.object, w.err, w.answered = o, err, true
+	}
+	w.mu.Unlock()
+	if first {
+		close(w.ready)
+	} else if !keep && !same {
+		w.notify()
+	}
+}
+
+// same is called with mu held.
+func (w *watched) same(o object, err error) bool {
+	if (w.err == nil) != (err == nil) {
+		return false
+	}
+	if err != nil {
+		return apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
+	}
+	return w.object != nil && w.object.GetUID() == o.GetUID() && w.object.GetResourceVersion() == o.GetResourceVersion()
+}
+
+func (w *watched) notFound() error {
+	return apierrors.NewNotFound(v1.Resource(string(w.key.Kind)), w.key.Name)
+}
+
+// fetch reads the object from the API server, behind its cache.
+func fetch(ctx context.Context, client kubernetes.Interface, key Key) (object, error) {
+	o, err := Patiently(ctx, func() (object, error) {
+		if key.Kind == Secret {
+			return client.CoreV1().Secrets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+		}
+		return client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	})
+	if apierrors.IsNotFound(err) {
+		// In the singular, as upstream's kubelet has it in Events.
+		return nil, apierrors.NewNotFound(v1.Resource(string(key.Kind)), key.Name)
+	} else if err != nil {
+		return nil, fmt.Errorf("reading %s %s/%s: %w", key.Kind, key.Namespace, key.Name, err)
+	}
+	return o, nil
+}
+
+func startWatch(ctx context.Context, client kubernetes.Interface, key Key) (watch.Interface, error) {
+	opts := metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, key.Name).String(),
+		// From what the server's cache has: that never expires, as a version of our own could.
+		ResourceVersion: "0",
+	}
+	if key.Kind == Secret {
+		return client.CoreV1().Secrets(key.Namespace).Watch(ctx, opts)
+	}
+	return client.CoreV1().ConfigMaps(key.Namespace).Watch(ctx, opts)
+}
+
+func immutable(o object) bool {
+	switch o := o.(type) {
+	case *v1.ConfigMap:
+		return o.Immutable != nil && *o.Immutable
+	case *v1.Secret:
+		return o.Immutable != nil && *o.Immutable
+	}
+	return false
+}
+
+// Patiently repeats ask for about a second while the API server does not know
+// that the Pod is on this node: a node may hear of its Pod before the Node
+// authorizer and the NodeRestriction admission do, all by watches of their own.
+func Patiently[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	backoff := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 13}
+	for {
+		answer, err := ask()
+		if !podUnknown(err) || backoff.Steps <= 1 {
+			return answer, err
+		}
+		select {
+		case <-ctx.Done():
+			return answer, err
+		case <-time.After(backoff.Step()):
+		}
+	}
+}
+
+func podUnknown(err error) bool {
+	var status apierrors.APIStatus
+	if apierrors.IsForbidden(err) {
+		return true
+	}
+	if !apierrors.IsNotFound(err) || !errors.As(err, &status) || status.Status().Details == nil {
+		return false
+	}
+	kind := status.Status().Details.Kind
+	return kind == "pod" || kind == "pods"
+}

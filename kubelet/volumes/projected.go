@@ -1,0 +1,107 @@
+package volumes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	v1 "k8s.io/api/core/v1"
+	volumeutil "k8s.io/kubernetes/pkg/volume/util"
+)
+
+func (m *Manager) projected(pod *v1.Pod, vol *v1.Volume) volume {
+	s := vol.Projected
+	return content{name: vol.Name, pod: pod, kind: "projected", memory: true, collect: func(ctx context.Context) (payload, time.Time, error) {
+		return m.projectedFiles(ctx, pod, s)
+	}}
+}
+
+// projectedFiles asks all sources at the same time: the token is signed while
+// the CA's ConfigMap is on its way. Later sources win where paths collide.
+func (m *Manager) projectedFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource) (payload, time.Time, error) {
+	parts := make([]payload, len(s.Sources))
+	expiries := make([]time.Time, len(s.Sources))
+	errs := make([]error, len(s.Sources))
+	var wg sync.WaitGroup
+	for i := range s.Sources {
+		wg.Go(func() { parts[i], expiries[i], errs[i] = m.projection(ctx, pod, s, s.Sources[i]) })
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, time.Time{}, err
+	}
+	files, next := payload{}, time.Time{}
+	for i, part := range parts {
+		maps.Copy(files, part)
+		if t := expiries[i]; !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	return files, next, nil
+}
+
+func (m *Manager) projection(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p v1.VolumeProjection) (payload, time.Time, error) {
+	var files payload
+	var err error
+	switch {
+	case p.ConfigMap != nil:
+		files, err = m.configMapFiles(ctx, pod.Namespace, p.ConfigMap.Name, items{p.ConfigMap.Items, s.DefaultMode, s.DefaultUser, deref(p.ConfigMap.Optional)})
+	case p.Secret != nil:
+		files, err = m.secretFiles(ctx, pod.Namespace, p.Secret.Name, items{p.Secret.Items, s.DefaultMode, s.DefaultUser, deref(p.Secret.Optional)})
+	case p.DownwardAPI != nil:
+		files, err = m.downwardFiles(pod, p.DownwardAPI.Items, s.DefaultMode, s.DefaultUser)
+	case p.ServiceAccountToken != nil:
+		return m.tokenFiles(pod, s, p.ServiceAccountToken)
+	case p.ClusterTrustBundle != nil:
+		err = fmt.Errorf("projected source clusterTrustBundle is not supported yet")
+	case p.PodCertificate != nil:
+		err = fmt.Errorf("projected source podCertificate is not supported yet")
+	default:
+		err = fmt.Errorf("projected source is of a kind that is not supported yet")
+	}
+	return files, time.Time{}, err
+}
+
+// tokenFiles is a token of the Pod's service account, bound to the Pod. It is
+// renewed when 80 % of its life, or a day, is over.
+func (m *Manager) tokenFiles(pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection) (payload, time.Time, error) {
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
+		ExpirationSeconds: p.ExpirationSeconds,
+		BoundObjectRef: &authenticationv1.BoundObjectReference{
+			APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
+		},
+	}}
+	if p.Audience != "" {
+		request.Spec.Audiences = []string{p.Audience}
+	}
+	token, err := m.tokens.GetServiceAccountToken(pod.Namespace, pod.Spec.ServiceAccountName, request)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	out := file([]byte(token.Status.Token), nil, s.DefaultMode, p.User, s.DefaultUser)
+	if out.FsUser == nil {
+		// If all containers run as the same user, the file is that user's.
+		out.FsUser = volumeutil.FsUserFrom(pod)
+	}
+	if out.FsUser != nil || fsGroup(pod) != nil {
+		// The group, if any, is let in when ownership is set.
+		out.Mode = 0o600
+	}
+	return payload{p.Path: out}, renewal(token), nil
+}
+
+// renewal is when the token manager will ask for a new token instead of handing
+// out this one.
+func renewal(token *authenticationv1.TokenRequest) time.Time {
+	if token.Spec.ExpirationSeconds == nil {
+		return time.Time{}
+	}
+	life := time.Duration(*token.Spec.ExpirationSeconds) * time.Second
+	expires := token.Status.ExpirationTimestamp.Time
+	issued := expires.Add(-life)
+	return issued.Add(min(life*4/5, 24*time.Hour)).Add(time.Second)
+}
