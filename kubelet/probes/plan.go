@@ -132,7 +132,7 @@ func (s state) interval() time.Duration {
 	if s.kind != Readiness || s.hurried < 0 || s.hurried > 16 {
 		return s.spec.period
 	}
-	return min(firstRetry<<s.hurried, s.spec.period)
+	return min(firstRetry<<max(s.hurried-1, 0), s.spec.period)
 }
 
 // observe is the state after an attempt that began at the given time. An attempt

@@ -1,0 +1,265 @@
+package probes
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
+)
+
+// fakeRuntime answers commands by their first word.
+type fakeRuntime struct {
+	mu    sync.Mutex
+	codes map[string]int32 // -1: timeout, -2: runtime error
+	calls []string
+}
+
+func (f *fakeRuntime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, in.ContainerId+" "+strings.Join(in.Cmd, " "))
+	switch code := f.codes[in.Cmd[0]]; code {
+	case -1:
+		return nil, status.Error(codes.DeadlineExceeded, "timeout")
+	case -2:
+		return nil, status.Error(codes.Unavailable, "the runtime is away")
+	default:
+		return &runtimeapi.ExecSyncResponse{ExitCode: code, Stdout: []byte("out of " + in.Cmd[0])}, nil
+	}
+}
+
+func (f *fakeRuntime) set(cmd string, code int32) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.codes[cmd] = code
+}
+
+func (f *fakeRuntime) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.calls)
+}
+
+func run(cmd string) *v1.Probe {
+	return &v1.Probe{ProbeHandler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{cmd}}}}
+}
+
+func podWith(c v1.Container) *v1.Pod {
+	c.Name = "main"
+	return &v1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "web", Namespace: "default", UID: "u1"},
+		Spec:       v1.PodSpec{Containers: []v1.Container{c}},
+	}
+}
+
+type fixture struct {
+	*Manager
+	runtime *fakeRuntime
+	changes int
+	events  []string
+	mu      sync.Mutex
+}
+
+// start runs a Manager in the bubble of the test. It is stopped before the bubble
+// ends: synctest fails on goroutines that are left over.
+func start(t *testing.T, test func(f *fixture)) {
+	synctest.Test(t, func(*testing.T) {
+		f := &fixture{runtime: &fakeRuntime{codes: map[string]int32{}}}
+		f.Manager = New(Config{Runtime: f.runtime, Record: func(_ *v1.Pod, container, _, reason, message string) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.events = append(f.events, container+" "+reason+": "+message)
+		}})
+		defer f.Stop()
+		test(f)
+	})
+}
+
+func (f *fixture) changed(types.UID) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.changes++
+}
+
+func target(id string) []Target {
+	return []Target{{Container: "main", ContainerID: id, StartedAt: time.Now()}}
+}
+
+func want(t *testing.T, f *fixture, startup, liveness, readiness Outcome) Result {
+	t.Helper()
+	synctest.Wait()
+	got := f.Results("u1")["main"]
+	if d := cmp.Diff([]Outcome{startup, liveness, readiness}, []Outcome{got.Startup, got.Liveness, got.Readiness}); d != "" {
+		t.Fatalf("startup, liveness, readiness (-want +got):\n%s", d)
+	}
+	return got
+}
+
+func TestNoProbesMeansSuccess(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.Set(podWith(v1.Container{}), target("a"), f.changed)
+		if r := want(t, f, Success, Success, Success); !r.Ready() {
+			t.Error("a container without probes is ready when it runs")
+		}
+		if f.Results("nobody") != nil {
+			t.Error("an unknown pod has results")
+		}
+	})
+}
+
+func TestStartupThenReadiness(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.runtime.set("up", 1)
+		pod := podWith(v1.Container{StartupProbe: run("up"), ReadinessProbe: run("ready"), LivenessProbe: run("live")})
+		f.Set(pod, target("a"), f.changed)
+		want(t, f, Unknown, Success, Failure)
+		time.Sleep(9 * time.Second)
+		f.runtime.set("up", 0)
+		want(t, f, Unknown, Success, Failure)
+		time.Sleep(time.Second)
+		// No period passes between the startup probe and the first readiness probe.
+		if r := want(t, f, Success, Success, Success); !r.Ready() {
+			t.Error("the container is ready")
+		}
+		if f.changes != 2 {
+			t.Errorf("%d changes were announced, want 2: started, ready", f.changes)
+		}
+	})
+}
+
+func TestLivenessFailureAndNewContainer(t *testing.T) {
+	start(t, func(f *fixture) {
+		probe := run("live")
+		probe.TerminationGracePeriodSeconds = ptr.To[int64](7)
+		pod := podWith(v1.Container{LivenessProbe: probe})
+		f.runtime.set("live", 1)
+		f.Set(pod, target("a"), f.changed)
+		time.Sleep(20 * time.Second)
+		r := want(t, f, Success, Failure, Success)
+		if kind, restart := r.Restart(); !restart || kind != Liveness || *r.TerminationGracePeriodSeconds != 7 || r.Message != "out of live" {
+			t.Errorf("the result tells what to do: got %+v", r)
+		}
+		asked := f.runtime.count()
+		time.Sleep(time.Minute)
+		if f.runtime.count() != asked {
+			t.Error("a container that is being restarted is asked no more")
+		}
+		f.runtime.set("live", 0)
+		f.Set(pod, target("b"), f.changed)
+		if r := want(t, f, Success, Success, Success); r.ContainerID != "b" {
+			t.Errorf("results are of container %q, want b", r.ContainerID)
+		}
+		const event = "main Unhealthy: Liveness probe failed: out of live"
+		if d := cmp.Diff([]string{event, event, event}, f.events); d != "" {
+			t.Errorf("events (-want +got):\n%s", d)
+		}
+	})
+}
+
+func TestSetIsIdempotent(t *testing.T) {
+	start(t, func(f *fixture) {
+		pod := podWith(v1.Container{ReadinessProbe: run("ready")})
+		for range 5 {
+			f.Set(pod, target("a"), f.changed)
+			synctest.Wait()
+		}
+		if n := f.runtime.count(); n != 1 {
+			t.Errorf("the container was asked %d times, want 1", n)
+		}
+	})
+}
+
+func TestDeletionKeepsReadinessOnly(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.runtime.set("live", 1)
+		pod := podWith(v1.Container{LivenessProbe: run("live"), ReadinessProbe: run("ready")})
+		containers := target("a")
+		f.Set(pod, containers, f.changed)
+		want(t, f, Success, Success, Success)
+		ending := pod.DeepCopy()
+		ending.DeletionTimestamp = ptr.To(metav1.Now())
+		f.Set(ending, containers, f.changed)
+		f.runtime.set("ready", 1)
+		time.Sleep(time.Minute)
+		want(t, f, Success, Success, Failure)
+	})
+}
+
+func TestRestartOfTheAgent(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.runtime.set("ready", 1)
+		pod := podWith(v1.Container{StartupProbe: run("up"), ReadinessProbe: run("ready")})
+		pod.Status.ContainerStatuses = []v1.ContainerStatus{{
+			Name: "main", ContainerID: "containerd://a", Started: ptr.To(true), Ready: true,
+		}}
+		old := []Target{{Container: "main", ContainerID: "a", StartedAt: time.Now().Add(-time.Hour)}}
+		f.Set(pod, old, f.changed)
+		want(t, f, Success, Success, Success) // it was ready, and is until proven otherwise
+		time.Sleep(31 * time.Second)          // jitter of up to a period, then failureThreshold periods
+		want(t, f, Success, Success, Failure)
+		for _, c := range f.runtime.calls {
+			if strings.HasPrefix(c, "a up") {
+				t.Error("the startup probe of a container that has started ran again")
+			}
+		}
+	})
+}
+
+func TestRemove(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.Set(podWith(v1.Container{ReadinessProbe: run("ready")}), target("a"), f.changed)
+		synctest.Wait()
+		f.Remove("u1")
+		f.Remove("u1")
+		asked := f.runtime.count()
+		time.Sleep(time.Minute)
+		if f.runtime.count() != asked || f.Results("u1") != nil {
+			t.Error("a removed pod is still probed")
+		}
+	})
+}
+
+func TestRuntimeErrors(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.runtime.set("live", -2)
+		f.Set(podWith(v1.Container{LivenessProbe: run("live")}), target("a"), f.changed)
+		time.Sleep(time.Minute)
+		want(t, f, Success, Success, Success)
+		if f.runtime.count() < attempts || len(f.events) == 0 ||
+			!strings.HasPrefix(f.events[0], "main Unhealthy: Liveness probe errored and resulted in unknown state: ") {
+			t.Errorf("got %d calls and events %v", f.runtime.count(), f.events)
+		}
+		f.runtime.set("live", -1)
+		time.Sleep(time.Minute)
+		want(t, f, Success, Failure, Success)
+	})
+}
+
+func TestEarlyFailuresAreQuiet(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.runtime.set("ready", 1)
+		f.Set(podWith(v1.Container{ReadinessProbe: run("ready")}), target("a"), f.changed)
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if len(f.events) != 0 {
+			t.Errorf("a server that is only starting is no event: %v", f.events)
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if len(f.events) == 0 {
+			t.Error("one that does not come up is")
+		}
+	})
+}

@@ -1,0 +1,198 @@
+package probes
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+)
+
+var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+// trace plays a probe: it is asked whenever it is due, and answers come from the
+// list. It returns when it was asked, in milliseconds since the container
+// started, and the verdict after each answer.
+func trace(s state, answers ...Outcome) (asked []int64, verdicts []Outcome) {
+	for _, a := range answers {
+		at, ok := next(s)
+		if !ok {
+			break
+		}
+		s = observe(s, a, "", at)
+		asked, verdicts = append(asked, at.Sub(t0).Milliseconds()), append(verdicts, s.verdict)
+	}
+	return asked, verdicts
+}
+
+func TestPlan(t *testing.T) {
+	const ok, no, unknown = Success, Failure, Unknown
+	tests := map[string]struct {
+		reason   string
+		kind     Kind
+		spec     v1.Probe
+		was      Outcome
+		answers  []Outcome
+		asked    []int64
+		verdicts []Outcome
+	}{
+		"readiness is asked at once": {
+			reason: "A container without initialDelaySeconds is ready as soon as it says so, not a period later.",
+			kind:   Readiness, answers: []Outcome{ok, ok},
+			asked: []int64{0, 10_000}, verdicts: []Outcome{ok, ok},
+		},
+		"readiness is asked again soon after the start": {
+			reason: "The server did not listen yet. The pause doubles up to the period.",
+			kind:   Readiness, spec: v1.Probe{PeriodSeconds: 1}, answers: []Outcome{no, no, no, no, no, no, ok, ok},
+			asked:    []int64{0, 100, 300, 700, 1500, 2500, 3500, 4500},
+			verdicts: []Outcome{no, no, no, no, no, no, ok, ok},
+		},
+		"readiness waits for its initial delay": {
+			reason: "The user says that it cannot be ready sooner.",
+			kind:   Readiness, spec: v1.Probe{InitialDelaySeconds: 5}, answers: []Outcome{ok},
+			asked: []int64{5000}, verdicts: []Outcome{ok},
+		},
+		"readiness after a success keeps to its period": {
+			reason: "Quick retries are for the start only.",
+			kind:   Readiness, spec: v1.Probe{FailureThreshold: 2}, answers: []Outcome{no, ok, no, no, ok},
+			asked:    []int64{0, 100, 10_100, 20_100, 30_100},
+			verdicts: []Outcome{no, ok, ok, no, ok},
+		},
+		"successThreshold": {
+			reason: "Two in a row are asked for, a period apart.",
+			kind:   Readiness, spec: v1.Probe{SuccessThreshold: 2}, answers: []Outcome{ok, no, ok, ok},
+			asked: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{no, no, no, ok},
+		},
+		"readiness of an earlier agent": {
+			reason: "The status says ready: it stays so until proven otherwise, failureThreshold included.",
+			kind:   Readiness, was: ok, answers: []Outcome{no, no, no},
+			asked: []int64{0, 10_000, 20_000}, verdicts: []Outcome{ok, ok, no},
+		},
+		"liveness rests after its verdict": {
+			reason: "The container is about to be stopped.",
+			kind:   Liveness, answers: []Outcome{no, ok, no, no, no, no},
+			asked: []int64{0, 10_000, 20_000, 30_000, 40_000}, verdicts: []Outcome{ok, ok, ok, ok, no},
+		},
+		"what could not be asked does not count": {
+			reason: "A runtime that does not answer is no reason to restart containers.",
+			kind:   Liveness, spec: v1.Probe{FailureThreshold: 2}, answers: []Outcome{no, unknown, unknown, no},
+			asked: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{ok, ok, ok, no},
+		},
+		"startup rests after it passed": {
+			reason: "Passing once is all it is for.",
+			kind:   Startup, answers: []Outcome{no, ok, no},
+			asked: []int64{0, 10_000}, verdicts: []Outcome{unknown, ok},
+		},
+		"startup rests after it failed": {
+			reason: "failureThreshold times period is the time that the container gets; no quick retries shorten it.",
+			kind:   Startup, answers: []Outcome{no, no, no, ok},
+			asked: []int64{0, 10_000, 20_000}, verdicts: []Outcome{unknown, unknown, no},
+		},
+		"startup of an earlier agent": {
+			reason: "It passed already; running it again could restart a healthy container.",
+			kind:   Startup, was: ok, answers: []Outcome{no},
+		},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			was := tc.was
+			if was == "" {
+				was = Unknown
+			}
+			s := begin(tc.kind, thresholdsOf(&tc.spec), t0, was)
+			s.started = true
+			asked, verdicts := trace(s, tc.answers...)
+			if d := cmp.Diff(tc.asked, asked); d != "" {
+				t.Errorf("%s\nasked at (-want +got):\n%s", tc.reason, d)
+			}
+			if d := cmp.Diff(tc.verdicts, verdicts); d != "" {
+				t.Errorf("%s\nverdicts (-want +got):\n%s", tc.reason, d)
+			}
+		})
+	}
+}
+
+func TestStartupHoldsTheOthersBack(t *testing.T) {
+	for _, kind := range []Kind{Liveness, Readiness} {
+		if at, ok := next(begin(kind, thresholdsOf(&v1.Probe{}), t0, Unknown)); ok {
+			t.Errorf("%s is due at %s although the container has not started", kind, at)
+		}
+	}
+}
+
+// Whatever the answers: attempts move forward in time and are never further apart
+// than the period, a verdict flips only after its threshold of equal answers, and
+// a resting probe keeps its verdict.
+func TestPlanInvariants(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		spec := v1.Probe{
+			InitialDelaySeconds: rapid.Int32Range(0, 5).Draw(t, "delay"),
+			PeriodSeconds:       rapid.Int32Range(0, 20).Draw(t, "period"),
+			FailureThreshold:    rapid.Int32Range(0, 4).Draw(t, "failure"),
+			SuccessThreshold:    rapid.Int32Range(0, 4).Draw(t, "success"),
+		}
+		kind := rapid.SampledFrom([]Kind{Startup, Liveness, Readiness}).Draw(t, "kind")
+		was := rapid.SampledFrom([]Outcome{Unknown, Success}).Draw(t, "was")
+		s := begin(kind, thresholdsOf(&spec), t0, was)
+		s.started = s.started || kind != Startup
+		run, last := 0, Unknown
+		for range rapid.IntRange(1, 40).Draw(t, "answers") {
+			at, ok := next(s)
+			if !ok {
+				return
+			}
+			if at.Before(t0.Add(s.spec.initialDelay)) || at.Before(s.asked) {
+				t.Fatalf("due at %s, before its time", at)
+			}
+			if !s.asked.IsZero() && at.Sub(s.asked) > s.spec.period {
+				t.Fatalf("%s between two attempts, the period is %s", at.Sub(s.asked), s.spec.period)
+			}
+			got := rapid.SampledFrom([]Outcome{Success, Failure, Unknown}).Draw(t, "answer")
+			before := s.verdict
+			s = observe(s, got, "", at)
+			if got != Unknown {
+				if got != last {
+					run, last = 0, got
+				}
+				run++
+			}
+			if before == s.verdict {
+				continue
+			}
+			need := s.spec.success
+			if s.verdict == Failure {
+				need = s.spec.failure
+			}
+			if s.verdict != got || run < need {
+				t.Fatalf("%s became %s after %d answers of %s, it takes %d", kind, s.verdict, run, got, need)
+			}
+		}
+	})
+}
+
+func TestProbed(t *testing.T) {
+	all := v1.Container{Name: "c", StartupProbe: &v1.Probe{}, LivenessProbe: &v1.Probe{}, ReadinessProbe: &v1.Probe{}}
+	now := metav1.NewTime(t0)
+	ending := &v1.Pod{ObjectMeta: metav1.ObjectMeta{DeletionTimestamp: &now}}
+	if got := probed(ending, &all); len(got) != 1 || got[Readiness] == nil {
+		t.Errorf("a pod that is being deleted keeps its readiness probe and no other; got %v", got)
+	}
+	if got := probed(&v1.Pod{}, &all); len(got) != 3 {
+		t.Errorf("a running pod has all its probes; got %v", got)
+	}
+}
+
+func TestContainersThatCanHaveProbes(t *testing.T) {
+	always := v1.ContainerRestartPolicyAlways
+	pod := &v1.Pod{Spec: v1.PodSpec{
+		Containers:     []v1.Container{{Name: "main"}},
+		InitContainers: []v1.Container{{Name: "init"}, {Name: "sidecar", RestartPolicy: &always}},
+	}}
+	for name, want := range map[string]bool{"main": true, "sidecar": true, "init": false, "other": false} {
+		if got := containerNamed(pod, name) != nil; got != want {
+			t.Errorf("%s can have probes: got %t, want %t", name, got, want)
+		}
+	}
+}
