@@ -1,0 +1,222 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type fakeCRI struct {
+	mu      sync.Mutex
+	down    bool
+	network bool
+	images  []*runtimeapi.Image
+}
+
+func (f *fakeCRI) change(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+func (f *fakeCRI) Version(context.Context, *runtimeapi.VersionRequest, ...grpc.CallOption) (*runtimeapi.VersionResponse, error) {
+	return &runtimeapi.VersionResponse{RuntimeName: "containerd", RuntimeVersion: "2.4.2"}, nil
+}
+
+func (f *fakeCRI) Status(context.Context, *runtimeapi.StatusRequest, ...grpc.CallOption) (*runtimeapi.StatusResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down {
+		return nil, errors.New("connection refused")
+	}
+	return &runtimeapi.StatusResponse{
+		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
+			{Type: "RuntimeReady", Status: true},
+			{Type: "NetworkReady", Status: f.network, Reason: "NetworkPluginNotReady", Message: "cni plugin not initialized"},
+		}},
+		RuntimeHandlers: []*runtimeapi.RuntimeHandler{{Name: "runc"}, {Name: ""}},
+		Features:        &runtimeapi.RuntimeFeatures{SupplementalGroupsPolicy: true},
+	}, nil
+}
+
+func (f *fakeCRI) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &runtimeapi.ListImagesResponse{Images: f.images}, nil
+}
+
+// running starts a Node against a fake API, and ends it with the test.
+func running(t *testing.T, client kubernetes.Interface, cri *fakeCRI) (n *Node, ready chan struct{}) {
+	t.Helper()
+	ready = make(chan struct{})
+	n, err := New(Config{
+		Name: "n1", IP: netip.MustParseAddr("192.0.2.1"), Client: client, Runtime: cri, Images: cri, Port: 10250,
+		MaxPods: 110, RootDir: t.TempDir(), Labels: map[string]string{"disk": "fast"},
+		Recorder: record.NewFakeRecorder(100), Ready: func() { close(ready) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return n, ready
+}
+
+// eventually waits until the Node in the API is as wanted.
+func eventually(t *testing.T, client kubernetes.Interface, why string, ok func(*v1.Node) bool) {
+	t.Helper()
+	var last *v1.Node
+	err := wait.PollUntilContextTimeout(t.Context(), 2*time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		n, err := client.CoreV1().Nodes().Get(ctx, "n1", metav1.GetOptions{})
+		if err != nil {
+			return false, nil //nolint:nilerr // not there yet
+		}
+		last = n
+		return ok(n), nil
+	})
+	if err != nil {
+		t.Fatalf("%s: %v; the Node is %+v", why, err, last)
+	}
+}
+
+func isReady(want v1.ConditionStatus) func(*v1.Node) bool {
+	return func(n *v1.Node) bool { return condition(n, v1.NodeReady).Status == want }
+}
+
+func TestNodeLife(t *testing.T) {
+	client, cri := fake.NewClientset(), &fakeCRI{}
+	n, ready := running(t, client, cri)
+
+	eventually(t, client, "it registers although there is no network yet", isReady(v1.ConditionFalse))
+	if l, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).List(t.Context(), metav1.ListOptions{}); err != nil || len(l.Items) > 1 {
+		t.Errorf("leases: %v, %v", l, err)
+	}
+	cri.change(func() { cri.network = true })
+	eventually(t, client, "the network is there", isReady(v1.ConditionTrue))
+	<-ready
+
+	cri.change(func() { cri.images = []*runtimeapi.Image{{Id: "i", RepoTags: []string{"flyball.dev/hello:1"}, Size: 7}} })
+	n.Recheck()
+	eventually(t, client, "an image was pulled, and somebody said so", func(n *v1.Node) bool {
+		return len(n.Status.Images) == 1 && n.Status.Images[0].SizeBytes == 7
+	})
+
+	unknown := n.Object().DeepCopy()
+	unknown.Status.Conditions[3].Status = v1.ConditionUnknown
+	if _, err := client.CoreV1().Nodes().UpdateStatus(t.Context(), unknown, metav1.UpdateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, client, "the node lifecycle controller had given it up", isReady(v1.ConditionTrue))
+
+	if err := client.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, client, "it was deleted while the machine is alive", isReady(v1.ConditionTrue))
+
+	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
+		l, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(ctx, "n1", metav1.GetOptions{})
+		return err == nil && *l.Spec.LeaseDurationSeconds == 40 && len(l.OwnerReferences) == 1, nil
+	})
+	if err != nil {
+		t.Errorf("the lease: %v", err)
+	}
+}
+
+func TestExistingNodeIsReconciled(t *testing.T) {
+	client := fake.NewClientset(&v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"theirs": "x", v1.LabelHostname: "old"}},
+		Spec:       v1.NodeSpec{PodCIDR: "10.42.0.0/24"},
+	})
+	_, ready := running(t, client, &fakeCRI{network: true})
+	<-ready
+	n, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n.Labels["theirs"] != "x" || n.Labels[v1.LabelHostname] != "n1" || n.Labels["disk"] != "fast" || n.Spec.PodCIDR == "" {
+		t.Errorf("labels %v, podCIDR %q", n.Labels, n.Spec.PodCIDR)
+	}
+}
+
+func TestMachine(t *testing.T) {
+	m, err := readMachine(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m.cpus < 1 || m.memory < 1<<20 || m.disk == 0 || m.boot == "" || m.kernel == "" || m.osImage == "" || m.kubelet == "" {
+		t.Errorf("something is missing: %+v", m)
+	}
+	if u := readUsage(t.TempDir()); u.memoryAvailable == 0 || u.disk == 0 {
+		t.Errorf("something is missing: %+v", u)
+	}
+}
+
+func TestHugepages(t *testing.T) {
+	dir := t.TempDir()
+	for name, pages := range map[string]string{"hugepages-2048kB": "3", "hugepages-1048576kB": "0"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name, "nr_hugepages"), []byte(pages+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if d := cmp.Diff(map[string]uint64{"2Mi": 6 << 20, "1Gi": 0}, hugepages(dir)); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+}
+
+func TestCanLowerOOMScoreLeavesItAsItWas(t *testing.T) {
+	read := func() string {
+		b, err := os.ReadFile("/proc/self/oom_score_adj")
+		if err != nil {
+			t.Skip(err)
+		}
+		return string(b)
+	}
+	before := read()
+	t.Logf("can lower: %t", CanLowerOOMScore())
+	if after := read(); after != before {
+		t.Errorf("was %q, is %q", before, after)
+	}
+}
+
+func TestTopImages(t *testing.T) {
+	var images []*runtimeapi.Image
+	for i := range 60 {
+		images = append(images, &runtimeapi.Image{
+			Id: strconv.Itoa(i), Size: uint64(i), RepoTags: strings.Split("a b c d e f g", " "),
+		})
+	}
+	top := topImages(images)
+	if len(top) != maxImages || top[0].SizeBytes != 59 || len(top[0].Names) != maxNamesPerImage {
+		t.Errorf("got %d images, the first of %d bytes with %d names", len(top), top[0].SizeBytes, len(top[0].Names))
+	}
+}
