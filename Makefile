@@ -13,6 +13,8 @@ CONTAINERD_VERSION := $(call mod,github.com/containerd/containerd/v2)
 CNI_VERSION        := $(call mod,github.com/containernetworking/plugins)
 
 export CGO_ENABLED := 0
+# The repository may belong to another user, and git then tells Go nothing.
+export GOFLAGS := -buildvcs=false
 
 ##@ Build
 
