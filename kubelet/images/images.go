@@ -3,10 +3,16 @@ package images
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
+	"sync"
 	"time"
 
+	dockerref "github.com/distribution/reference"
+	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	crierrors "k8s.io/cri-api/pkg/errors"
 )
 
 // Reasons of an Error; a container waits with them.
@@ -16,6 +22,17 @@ const (
 	ReasonErrImageNeverPull = "ErrImageNeverPull"
 	ReasonInvalidImageName  = "InvalidImageName"
 	ReasonImageInspectError = "ImageInspectError"
+)
+
+// Reasons of Events.
+const (
+	eventPulling       = "Pulling"
+	eventPulled        = "Pulled"
+	eventFailed        = "Failed"
+	eventBackOff       = "BackOff"
+	eventInspectFailed = "InspectFailed"
+	eventNeverPull     = "ErrImageNeverPull"
+	eventNoSecret      = "FailedToRetrieveImagePullSecret"
 )
 
 // Secrets reads pull secrets. volumes.Manager is one.
@@ -46,22 +63,263 @@ func (e *Error) Error() string { return e.Message }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Manager pulls images.
-type Manager struct{ cfg Config }
+// Recorder records an Event about the container that needs the image.
+type Recorder = func(eventtype, reason, message string)
+
+// Manager pulls images. Its methods may be called concurrently.
+type Manager struct {
+	cfg Config
+
+	mu      sync.Mutex
+	pulling map[string]*turn
+	backoff map[backoffKey]failure
+	users   map[string]user
+}
+
+// turn makes those who want the same image wait for one another.
+type turn struct {
+	sync.Mutex
+	waiting int
+}
+
+type user struct {
+	uid  *int64
+	name string
+}
 
 // New returns a Manager.
-func New(cfg Config) *Manager { return &Manager{cfg: cfg} }
+func New(cfg Config) *Manager {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Manager{cfg: cfg, pulling: map[string]*turn{}, backoff: map[backoffKey]failure{}, users: map[string]user{}}
+}
 
 // Ensure makes the image of c present as its pull policy demands and returns
 // its ID, which is what the container is to be created from. It blocks while it
 // pulls; pulls of the same image wait for one another, others run in parallel.
-// rec records Events about the container. Errors are *Error.
-func (m *Manager) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec func(eventtype, reason, msg string)) (ref string, err error) {
-	return "", errors.New("being written")
+// rec records Events about the container. Errors are *Error, or of ctx.
+func (m *Manager) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec Recorder) (ref string, err error) {
+	ref, err = m.ensure(ctx, request{pod: pod, image: c.Image, policy: pullPolicy(c), sandbox: sandbox, record: rec})
+	var e *Error
+	if errors.As(err, &e) {
+		rec(v1.EventTypeWarning, eventFailed, "Error: "+e.Reason)
+	}
+	return ref, err
+}
+
+// request is one container's wish for an image.
+type request struct {
+	pod     *v1.Pod
+	image   string // as the user wrote it
+	policy  v1.PullPolicy
+	sandbox *runtimeapi.PodSandboxConfig
+	record  Recorder
+}
+
+func (r request) spec(name string) *runtimeapi.ImageSpec {
+	return &runtimeapi.ImageSpec{Image: name, UserSpecifiedImage: r.image, Annotations: r.pod.Annotations}
+}
+
+func (m *Manager) ensure(ctx context.Context, r request) (string, error) {
+	name, err := withTag(r.image)
+	if err != nil {
+		msg := fmt.Sprintf("Failed to apply default image tag %q: %v", r.image, err)
+		r.record(v1.EventTypeWarning, eventInspectFailed, msg)
+		return "", &Error{Reason: ReasonInvalidImageName, Message: msg, Err: err}
+	}
+	if r.policy != v1.PullAlways {
+		if ref, err := m.present(ctx, r, name); err != nil || ref != "" {
+			return ref, err
+		}
+	}
+	if r.policy == v1.PullNever {
+		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.image)
+		r.record(v1.EventTypeWarning, eventNeverPull, msg)
+		// Somebody may import the image.
+		return "", &Error{Reason: ReasonErrImageNeverPull, Message: msg, RetryAt: m.cfg.Now().Add(initialBackoff)}
+	}
+	key := backoffKey{r.pod.UID, name}
+	if f, waiting := m.waiting(key); waiting {
+		msg := fmt.Sprintf("Back-off pulling image %q", r.image)
+		r.record(v1.EventTypeNormal, eventBackOff, msg)
+		return "", &Error{Reason: ReasonImagePullBackOff, Message: msg + ": " + f.message, RetryAt: f.until, Err: f.err}
+	}
+	ref, err := m.pull(ctx, r, name)
+	if err == nil {
+		m.succeeded(key)
+		return ref, nil
+	}
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("pulling image %q: %w", r.image, context.Cause(ctx))
+	}
+	r.record(v1.EventTypeWarning, eventFailed, fmt.Sprintf("Failed to pull image %q: %v", r.image, err))
+	e := pullError(r.image, err)
+	e.RetryAt = m.failed(key, e)
+	return "", e
+}
+
+// present returns the ID of the image if the runtime has it.
+func (m *Manager) present(ctx context.Context, r request, name string) (string, error) {
+	image, err := m.inspect(ctx, r.spec(name))
+	if err != nil {
+		if ctx.Err() != nil {
+			return "", fmt.Errorf("inspecting image %q: %w", r.image, context.Cause(ctx))
+		}
+		msg := fmt.Sprintf("Failed to inspect image %q: %v", r.image, err)
+		r.record(v1.EventTypeWarning, eventInspectFailed, msg)
+		return "", &Error{Reason: ReasonImageInspectError, Message: msg, RetryAt: m.cfg.Now().Add(initialBackoff), Err: err}
+	}
+	if image.GetId() != "" {
+		r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Container image %q already present on machine", r.image))
+	}
+	return image.GetId(), nil
+}
+
+// pull gets the image from its registry, with the credentials that the Pod has for it.
+func (m *Manager) pull(ctx context.Context, r request, name string) (string, error) {
+	asked := m.cfg.Now()
+	done := m.waitTurn(name)
+	defer done()
+	if r.policy != v1.PullAlways {
+		// Whoever had the turn before us may have pulled it.
+		if image, err := m.inspect(ctx, r.spec(name)); err == nil && image.GetId() != "" {
+			r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Container image %q already present on machine", r.image))
+			return image.GetId(), nil
+		}
+	}
+	credentials, err := m.credentials(ctx, r, name)
+	if err != nil {
+		return "", err
+	}
+	r.record(v1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.image))
+	began := m.cfg.Now()
+	ref, err := m.pullWith(ctx, r, name, credentials)
+	if err != nil {
+		return "", err
+	}
+	ended := m.cfg.Now()
+	// Best effort: the size is only told, and User asks again.
+	image, _ := m.inspect(ctx, &runtimeapi.ImageSpec{Image: ref})
+	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
+		r.image, ended.Sub(began).Truncate(time.Millisecond), ended.Sub(asked).Truncate(time.Millisecond), image.GetSize()))
+	return ref, nil
+}
+
+// pullWith tries one credential after the other: several may match a registry.
+func (m *Manager) pullWith(ctx context.Context, r request, name string, credentials []*runtimeapi.AuthConfig) (string, error) {
+	if len(credentials) == 0 {
+		credentials = []*runtimeapi.AuthConfig{nil}
+	}
+	var errs []error
+	for _, auth := range credentials {
+		resp, err := m.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: r.spec(name), Auth: auth, SandboxConfig: r.sandbox})
+		if err == nil {
+			return resp.ImageRef, nil
+		}
+		errs = append(errs, err)
+	}
+	return "", errors.Join(errs...)
+}
+
+// inspect asks the runtime for an image, nil if it has none, and remembers its user.
+func (m *Manager) inspect(ctx context.Context, spec *runtimeapi.ImageSpec) (*runtimeapi.Image, error) {
+	resp, err := m.cfg.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})
+	if err != nil || resp.GetImage() == nil {
+		return nil, err
+	}
+	u := user{name: resp.Image.Username}
+	if resp.Image.Uid != nil {
+		u.uid = &resp.Image.Uid.Value
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	// An ID names a content, so that an entry never gets old; only their number is bounded.
+	if len(m.users) > 1000 {
+		clear(m.users)
+	}
+	m.users[resp.Image.Id] = u
+	return resp.Image, nil
 }
 
 // User returns the user that the image runs as: uid if it is numeric, else the
 // name. ref comes from Ensure, which has remembered the answer.
 func (m *Manager) User(ctx context.Context, ref string) (uid *int64, name string, err error) {
-	return nil, "", errors.New("being written")
+	m.mu.Lock()
+	u, ok := m.users[ref]
+	m.mu.Unlock()
+	if ok {
+		return u.uid, u.name, nil
+	}
+	image, err := m.inspect(ctx, &runtimeapi.ImageSpec{Image: ref})
+	if err != nil {
+		return nil, "", fmt.Errorf("inspecting image %q: %w", ref, err)
+	}
+	if image == nil {
+		return nil, "", fmt.Errorf("inspecting image %q: it was removed meanwhile", ref)
+	}
+	if image.Uid != nil {
+		return &image.Uid.Value, image.Username, nil
+	}
+	return nil, image.Username, nil
+}
+
+// waitTurn returns when nobody else pulls the image; the caller calls done afterwards.
+func (m *Manager) waitTurn(name string) (done func()) {
+	m.mu.Lock()
+	t := m.pulling[name]
+	if t == nil {
+		t = &turn{}
+		m.pulling[name] = t
+	}
+	t.waiting++
+	m.mu.Unlock()
+	t.Lock()
+	return func() {
+		t.Unlock()
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if t.waiting--; t.waiting == 0 {
+			delete(m.pulling, name)
+		}
+	}
+}
+
+// withTag adds the tag latest to a name that has neither tag nor digest.
+func withTag(image string) (string, error) {
+	named, err := dockerref.ParseNormalizedNamed(image)
+	if err != nil {
+		return "", fmt.Errorf("couldn't parse image reference %q: %w", image, err)
+	}
+	_, tagged := named.(dockerref.Tagged)
+	_, digested := named.(dockerref.Digested)
+	if !tagged && !digested {
+		return image + ":latest", nil
+	}
+	return image, nil
+}
+
+// pullPolicy is what the API server has defaulted already, except in tests and old objects.
+func pullPolicy(c *v1.Container) v1.PullPolicy {
+	if c.ImagePullPolicy != "" {
+		return c.ImagePullPolicy
+	}
+	if name, err := withTag(c.Image); err == nil && strings.HasSuffix(name, ":latest") {
+		return v1.PullAlways
+	}
+	return v1.PullIfNotPresent
+}
+
+// pullError gives the two failures that a runtime tells apart reasons of their own.
+func pullError(image string, err error) *Error {
+	text := status.Convert(err).Message()
+	for known, because := range map[error]string{
+		crierrors.ErrRegistryUnavailable:       "the registry is unavailable",
+		crierrors.ErrSignatureValidationFailed: "the signature validation failed",
+	} {
+		if rest, ok := strings.CutPrefix(text, known.Error()); ok {
+			return &Error{Reason: known.Error(), Message: fmt.Sprintf("image pull failed for %s because %s%s", image, because, rest), Err: err}
+		}
+	}
+	return &Error{Reason: ReasonErrImagePull, Message: err.Error(), Err: err}
 }
