@@ -1,0 +1,161 @@
+package cri
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+const (
+	labelPodUID        = "io.kubernetes.pod.uid"
+	labelContainerName = "io.kubernetes.container.name"
+)
+
+// Observe reads the sandboxes and containers of one Pod.
+func (c *Client) Observe(ctx context.Context, uid types.UID) (Pod, error) {
+	selector := map[string]string{labelPodUID: string(uid)}
+	var sandboxes *runtimeapi.ListPodSandboxResponse
+	var containers *runtimeapi.ListContainersResponse
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		sandboxes, err = c.Runtime.ListPodSandbox(gctx, &runtimeapi.ListPodSandboxRequest{
+			Filter: &runtimeapi.PodSandboxFilter{LabelSelector: selector}})
+		return err
+	})
+	g.Go(func() (err error) {
+		containers, err = c.Runtime.ListContainers(gctx, &runtimeapi.ListContainersRequest{
+			Filter: &runtimeapi.ContainerFilter{LabelSelector: selector}})
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return Pod{}, fmt.Errorf("listing sandboxes and containers of Pod %s: %w", uid, err)
+	}
+
+	p := Pod{UID: uid}
+	for _, s := range sandboxes.Items {
+		sb, err := c.sandbox(ctx, s)
+		if IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return Pod{}, fmt.Errorf("reading sandbox %s: %w", s.Id, err)
+		}
+		p.Sandboxes = append(p.Sandboxes, sb)
+	}
+	for _, s := range containers.Containers {
+		cn, err := c.container(ctx, s)
+		if IsNotFound(err) {
+			continue
+		}
+		if err != nil {
+			return Pod{}, fmt.Errorf("reading container %s: %w", s.Id, err)
+		}
+		p.Containers = append(p.Containers, cn)
+	}
+	slices.SortFunc(p.Sandboxes, func(a, b Sandbox) int {
+		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
+	})
+	slices.SortFunc(p.Containers, func(a, b Container) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
+	})
+	return p, nil
+}
+
+// sandbox adds the addresses. Those of a ready sandbox do not change; those of
+// one that is not ready any more are what it had.
+func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (Sandbox, error) {
+	ready := s.State == runtimeapi.PodSandboxState_SANDBOX_READY
+	c.mu.Lock()
+	known, ok := c.sandboxes[s.Id]
+	c.mu.Unlock()
+	if ok && (known.Ready || !ready) {
+		known.Ready = ready
+		return known, nil
+	}
+	resp, err := c.Runtime.PodSandboxStatus(ctx, &runtimeapi.PodSandboxStatusRequest{PodSandboxId: s.Id})
+	if err != nil {
+		return Sandbox{}, err
+	}
+	st := resp.GetStatus()
+	sb := Sandbox{
+		ID: s.Id, Name: s.GetMetadata().GetName(), Namespace: s.GetMetadata().GetNamespace(),
+		Attempt: s.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: nanos(s.CreatedAt),
+		HostNetwork: st.GetLinux().GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE,
+	}
+	if ip := st.GetNetwork().GetIp(); ip != "" {
+		sb.IPs = append(sb.IPs, ip)
+		for _, more := range st.GetNetwork().GetAdditionalIps() {
+			sb.IPs = append(sb.IPs, more.Ip)
+		}
+	}
+	if len(sb.IPs) > 0 || sb.HostNetwork || !ready {
+		c.mu.Lock()
+		c.sandboxes[s.Id] = sb
+		c.mu.Unlock()
+	}
+	return sb, nil
+}
+
+// container adds the details. They are read once per state: nothing in them
+// changes while the state stays.
+func (c *Client) container(ctx context.Context, s *runtimeapi.Container) (Container, error) {
+	state := stateOf(s.State)
+	c.mu.Lock()
+	known, ok := c.containers[s.Id]
+	c.mu.Unlock()
+	if ok && known.State == state {
+		return known, nil
+	}
+	resp, err := c.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: s.Id})
+	if err != nil {
+		return Container{}, err
+	}
+	cn := convert(resp.GetStatus(), s.PodSandboxId)
+	if cn.State == Exited {
+		cn.Message = withTerminationMessage(ctx, resp.GetStatus(), cn)
+	}
+	c.mu.Lock()
+	c.containers[s.Id] = cn
+	c.mu.Unlock()
+	return cn, nil
+}
+
+func convert(st *runtimeapi.ContainerStatus, sandboxID string) Container {
+	cn := Container{
+		ID: st.GetId(), Name: st.GetLabels()[labelContainerName], SandboxID: sandboxID,
+		Attempt: st.GetMetadata().GetAttempt(), State: stateOf(st.GetState()),
+		CreatedAt: nanos(st.GetCreatedAt()), StartedAt: nanos(st.GetStartedAt()), FinishedAt: nanos(st.GetFinishedAt()),
+		ExitCode: st.GetExitCode(), Reason: st.GetReason(), Message: st.GetMessage(),
+		Image: st.GetImage().GetImage(), ImageID: st.GetImageRef(), LogPath: st.GetLogPath(),
+		Labels: st.GetLabels(), Annotations: st.GetAnnotations(),
+	}
+	if cn.Name == "" {
+		cn.Name = st.GetMetadata().GetName()
+	}
+	if st.StopSignal != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
+		cn.StopSignal = st.StopSignal.String()
+	}
+	if u := st.GetUser().GetLinux(); u != nil {
+		cn.User = &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}
+	}
+	return cn
+}
+
+// Forget drops what is remembered about the sandboxes and containers of a Pod
+// that is gone. Forgetting too much only costs a call.
+func (c *Client) Forget(p Pod) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, s := range p.Sandboxes {
+		delete(c.sandboxes, s.ID)
+	}
+	for _, cn := range p.Containers {
+		delete(c.containers, cn.ID)
+	}
+}

@@ -1,0 +1,87 @@
+package cri
+
+import (
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Pod is what the runtime knows about one Pod.
+type Pod struct {
+	UID types.UID
+	// Sandboxes and Containers are sorted, the newest first.
+	Sandboxes  []Sandbox
+	Containers []Container
+}
+
+// Sandbox is one PodSandbox.
+type Sandbox struct {
+	ID              string
+	Name, Namespace string
+	Attempt         uint32
+	Ready           bool
+	CreatedAt       time.Time
+	// IPs of the sandbox, the primary one first; empty in the host's network.
+	IPs []string
+	// HostNetwork says that the sandbox shares the network of the node.
+	HostNetwork bool
+}
+
+// ContainerState is the state of a container.
+type ContainerState string
+
+// The states of a container.
+const (
+	Created ContainerState = "created"
+	Running ContainerState = "running"
+	Exited  ContainerState = "exited"
+	// Unknown means that the runtime lost track: the container may still run.
+	Unknown ContainerState = "unknown"
+)
+
+// Container is one instance of a container.
+type Container struct {
+	ID, Name, SandboxID string
+	Attempt             uint32
+	State               ContainerState
+
+	CreatedAt, StartedAt, FinishedAt time.Time
+
+	ExitCode int32
+	// Reason and Message of the end; the message includes the termination message.
+	Reason, Message string
+
+	// Image as the runtime names it, ImageID its digest.
+	Image, ImageID string
+	LogPath        string
+	StopSignal     string
+	User           *v1.LinuxContainerUser
+
+	// Labels and Annotations that the container was created with.
+	Labels, Annotations map[string]string
+}
+
+// Alive says whether a process of the container may run.
+func (c Container) Alive() bool { return c.State == Running || c.State == Unknown }
+
+func stateOf(s runtimeapi.ContainerState) ContainerState {
+	switch s {
+	case runtimeapi.ContainerState_CONTAINER_CREATED:
+		return Created
+	case runtimeapi.ContainerState_CONTAINER_RUNNING:
+		return Running
+	case runtimeapi.ContainerState_CONTAINER_EXITED:
+		return Exited
+	default:
+		return Unknown
+	}
+}
+
+func nanos(t int64) time.Time {
+	if t <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, t)
+}

@@ -1,0 +1,257 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
+)
+
+func (j job) pullImage(ctx context.Context, a PullImage) (func(*worker), error) {
+	config, err := j.sandboxConfig(j.attempt())
+	if err != nil {
+		return nil, err
+	}
+	c := specOf(j.pod, a.Name)
+	ref, err := j.m.cfg.Images.Ensure(ctx, j.pod, c, config, func(kind, reason, message string) {
+		j.m.event(j.pod, a.Name, kind, reason, message)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return func(w *worker) { w.state.Images[a.Name] = ref }, nil
+}
+
+// attempt of the newest sandbox.
+func (j job) attempt() uint32 {
+	if len(j.runtime.Sandboxes) == 0 {
+		return 0
+	}
+	return j.runtime.Sandboxes[0].Attempt
+}
+
+// startContainer creates and starts a container and runs its postStart hook.
+func (j job) startContainer(ctx context.Context, a StartContainer) error {
+	spec := specOf(j.pod, a.Name)
+	sandbox, err := j.sandboxConfig(j.attempt())
+	if err != nil {
+		return j.cannotStart(ctx, a, reasonCreateContainerConfigError, err)
+	}
+	config, err := j.containerConfig(ctx, a, spec)
+	if err != nil {
+		return j.cannotStart(ctx, a, reasonCreateContainerConfigError, err)
+	}
+	id, err := j.launch(ctx, a, config, sandbox)
+	if err != nil {
+		return err
+	}
+	j.linkLog(id, a, sandbox, config)
+	if !hasPostStart(spec) {
+		return nil
+	}
+	if err := j.runHook(ctx, id, spec, spec.Lifecycle.PostStart); err != nil {
+		if ctx.Err() != nil {
+			return context.Canceled
+		}
+		// The output may hold secrets; it is only for those who may see the status.
+		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPostStart, "PostStartHook failed")
+		j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonKilling, reasonFailedPostStart)
+		stop := StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(graceOf(j.pod)), Reason: "its postStart hook failed"}
+		if stopErr := j.stopContainer(ctx, stop); stopErr != nil {
+			err = errors.Join(err, stopErr)
+		}
+		return &failed{Reason: reasonPostStartHookError, Message: err.Error(), Err: err}
+	}
+	return nil
+}
+
+func graceOf(pod *v1.Pod) time.Duration {
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		return time.Duration(*s) * time.Second
+	}
+	return minGrace
+}
+
+// containerConfig renders the container and makes its files.
+func (j job) containerConfig(ctx context.Context, a StartContainer, spec *v1.Container) (*runtimeapi.ContainerConfig, error) {
+	uid, name, err := j.m.cfg.Images.User(ctx, a.ImageRef)
+	if err != nil {
+		return nil, err
+	}
+	in := containers.Input{
+		Node: j.m.cfg.Render, Pod: j.pod, Container: spec, TargetID: j.targetID(a.Name),
+		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
+		PodIPs: j.podIPs(), Volumes: j.mounted,
+	}
+	if in.Env, err = containers.Environment(ctx, j.m.cfg.Env, in); err != nil {
+		return nil, err
+	}
+	files, err := containers.Files(in)
+	if err != nil {
+		return nil, err
+	}
+	if in.Files, err = j.m.cfg.Volumes.Prepare(ctx, j.pod, j.mounted, files); err != nil {
+		return nil, err
+	}
+	config, err := containers.Container(in)
+	if err != nil {
+		return nil, err
+	}
+	if config.Annotations == nil {
+		config.Annotations = map[string]string{}
+	}
+	config.Annotations[annotationBackOff] = strconv.Itoa(a.BackOff)
+	return config, nil
+}
+
+// launch makes the two calls that bring a container to life.
+func (j job) launch(ctx context.Context, a StartContainer, config *runtimeapi.ContainerConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
+	leave, err := j.m.gate.enter(ctx, true)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
+	log := filepath.Join(sandbox.LogDirectory, config.LogPath)
+	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil { //nolint:gosec // log shippers read it
+		return "", j.cannotStart(ctx, a, reasonCreateContainerError, err)
+	}
+	callCtx, cancel := j.call()
+	defer cancel()
+	created, err := j.m.cfg.Containers.CreateContainer(callCtx, &runtimeapi.CreateContainerRequest{
+		PodSandboxId: a.SandboxID, Config: config, SandboxConfig: sandbox,
+	})
+	if err != nil {
+		return "", j.cannotStart(ctx, a, reasonCreateContainerError, err)
+	}
+	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonCreated, "Container created")
+	if ctx.Err() != nil {
+		return "", context.Canceled // what was created is removed with the sandbox
+	}
+	if _, err := j.m.cfg.Containers.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+		return "", j.cannotStart(ctx, a, reasonRunContainerError, err)
+	}
+	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonStarted, "Container started")
+	return created.ContainerId, nil
+}
+
+// cannotStart says why a container does not run. An error that carries its own
+// reason keeps it.
+func (j job) cannotStart(ctx context.Context, a StartContainer, reason string, err error) error {
+	if ctx.Err() != nil {
+		return context.Canceled
+	}
+	j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailed, "Error: "+cri.Message(err))
+	var own *containers.Error
+	if errors.As(err, &own) {
+		return err
+	}
+	return &failed{Reason: reason, Message: cri.Message(err), Err: err}
+}
+
+func (j job) podIPs() []string {
+	if j.pod.Spec.HostNetwork {
+		return j.node.IPs
+	}
+	if len(j.runtime.Sandboxes) == 0 {
+		return nil
+	}
+	return j.runtime.Sandboxes[0].IPs
+}
+
+// targetID is the container whose processes an ephemeral container is to see.
+func (j job) targetID(name string) string {
+	i := slices.IndexFunc(j.pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == name })
+	if i < 0 {
+		return ""
+	}
+	for _, c := range j.runtime.Containers {
+		if c.Name == j.pod.Spec.EphemeralContainers[i].TargetContainerName && c.State == cri.Running {
+			return c.ID
+		}
+	}
+	return ""
+}
+
+// linkLog makes the link that log shippers follow. They can do without.
+func (j job) linkLog(id string, a StartContainer, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) {
+	if link := j.logLink(id, a.Name, j.pod.Name, j.pod.Namespace); link != "" {
+		_ = os.Symlink(filepath.Join(sandbox.LogDirectory, config.LogPath), link)
+	}
+}
+
+func (j job) logLink(id, container, pod, namespace string) string {
+	if j.m.cfg.LogLinks == "" {
+		return ""
+	}
+	// A file name is at most 255 bytes long.
+	stem := fmt.Sprintf("%s_%s_%s", pod, namespace, container)
+	return filepath.Join(j.m.cfg.LogLinks, stem[:min(len(stem), 250-len(id)-1)]+"-"+id+".log")
+}
+
+// runPreStop runs the hook. That it fails does not save the container.
+func (j job) runPreStop(ctx context.Context, a RunPreStop) (func(*worker), error) {
+	hookCtx, cancel := context.WithDeadline(ctx, a.Deadline)
+	defer cancel()
+	inst := cri.Container{ID: a.ID, Name: a.Name}
+	for _, c := range j.runtime.Containers {
+		if c.ID == a.ID {
+			inst = c
+		}
+	}
+	spec := specOf(j.pod, a.Name)
+	if spec == nil {
+		spec = &v1.Container{Name: a.Name}
+	}
+	if err := j.runHook(hookCtx, a.ID, spec, preStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
+		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPreStop, "PreStopHook failed")
+	}
+	return func(w *worker) {
+		s := w.state.Stopping[a.ID]
+		s.HookDone = true
+		w.state.Stopping[a.ID] = s
+	}, nil
+}
+
+func (j job) stopContainer(ctx context.Context, a StopContainer) error {
+	grace := max(minGrace, time.Until(a.Deadline).Round(time.Second))
+	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
+	defer cancel()
+	_, err := j.m.cfg.Containers.StopContainer(ctx, &runtimeapi.StopContainerRequest{
+		ContainerId: a.ID, Timeout: int64(grace / time.Second),
+	})
+	if err != nil && !cri.IsNotFound(err) {
+		if ctx.Err() == nil {
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+cri.Message(err))
+		}
+		return fmt.Errorf("stopping container %s: %w", a.Name, err)
+	}
+	return nil
+}
+
+func (j job) removeContainer(a RemoveContainer) (func(*worker), error) {
+	ctx, cancel := j.call()
+	defer cancel()
+	_, err := j.m.cfg.Containers.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
+	if err != nil && !cri.IsNotFound(err) {
+		return nil, fmt.Errorf("removing container %s: %w", a.Name, err)
+	}
+	if j.pod != nil {
+		_ = os.Remove(j.logLink(a.ID, a.Name, j.pod.Name, j.pod.Namespace))
+		for _, c := range j.runtime.Containers {
+			if c.ID == a.ID && c.LogPath != "" {
+				_ = os.Remove(c.LogPath)
+			}
+		}
+	}
+	return func(w *worker) { delete(w.state.Stopping, a.ID) }, nil
+}

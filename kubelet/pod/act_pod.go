@@ -1,0 +1,211 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/volumes"
+)
+
+const (
+	// callTimeout bounds a call of the runtime that does not wait for a container.
+	callTimeout = 4 * time.Minute
+	apiTimeout  = 30 * time.Second
+)
+
+// job is what an action needs to know, as it was when the action was planned.
+type job struct {
+	m *Manager
+	// ctx of the worker. Calls that change the runtime use it: giving one up
+	// half-way costs the runtime more than letting it end.
+	ctx context.Context
+
+	uid     types.UID
+	pod     *v1.Pod // nil for an orphan
+	runtime cri.Pod
+	node    Node
+	mounted map[string]volumes.Mounted
+	sandbox *runtimeapi.PodSandboxConfig
+}
+
+func (w *worker) job(ctx context.Context) job {
+	return job{
+		m: w.m, ctx: ctx, uid: w.uid, pod: w.state.Last, runtime: w.state.Runtime,
+		node: w.state.Node, mounted: w.mounted, sandbox: w.sandbox,
+	}
+}
+
+// do carries an action out. ctx ends when the action is given up.
+func (j job) do(ctx context.Context, a Action) (func(*worker), error) {
+	switch a := a.(type) {
+	case MountVolumes:
+		return j.mountVolumes(ctx)
+	case CreateSandbox:
+		return j.createSandbox(ctx, a)
+	case PullImage:
+		return j.pullImage(ctx, a)
+	case StartContainer:
+		return nil, j.startContainer(ctx, a)
+	case RunPreStop:
+		return j.runPreStop(ctx, a)
+	case StopContainer:
+		return nil, j.stopContainer(ctx, a)
+	case RemoveContainer:
+		return j.removeContainer(a)
+	case StopSandbox:
+		return j.stopSandbox(a)
+	case RemoveSandbox:
+		return nil, j.removeSandbox(a)
+	case CleanUp:
+		return j.cleanUp(ctx)
+	case Purge:
+		return j.purge()
+	case DeletePod:
+		return nil, j.deletePod(ctx)
+	}
+	return nil, fmt.Errorf("acting: there is no way to do %T", a)
+}
+
+// call bounds a call that changes the runtime.
+func (j job) call() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(j.ctx, callTimeout)
+}
+
+func (j job) mountVolumes(ctx context.Context) (func(*worker), error) {
+	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
+	if err != nil {
+		if ctx.Err() == nil {
+			for _, message := range strings.Split(err.Error(), "\n") {
+				j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedMount, message)
+			}
+		}
+		return nil, err
+	}
+	pod := j.pod
+	return func(w *worker) {
+		w.mounted, w.state.Mounted = mounted, true
+		w.state.Stale = w.state.Stale && w.state.Last != pod
+	}, nil
+}
+
+// sandboxConfig renders the sandbox, and makes the cgroup that it lies in.
+func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
+	if j.sandbox != nil && j.sandbox.GetMetadata().GetAttempt() == attempt {
+		return j.sandbox, nil
+	}
+	parent, err := j.m.cfg.Cgroups.EnsurePod(j.pod)
+	if err != nil {
+		return nil, fmt.Errorf("making the cgroup of the Pod: %w", err)
+	}
+	return containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: attempt, CgroupParent: parent})
+}
+
+func (j job) createSandbox(ctx context.Context, a CreateSandbox) (func(*worker), error) {
+	if a.Replaces && len(j.runtime.Containers) > 0 {
+		j.m.event(j.pod, "", v1.EventTypeNormal, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
+	}
+	leave, err := j.m.gate.enter(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
+	config, err := j.sandboxConfig(a.Attempt)
+	if err == nil {
+		err = os.MkdirAll(config.LogDirectory, 0o755) //nolint:gosec // log shippers read it
+	}
+	if err == nil {
+		callCtx, cancel := j.call()
+		defer cancel()
+		_, err = j.m.cfg.Sandboxes.RunPodSandbox(callCtx, &runtimeapi.RunPodSandboxRequest{
+			Config: config, RuntimeHandler: "",
+		})
+	}
+	if err != nil {
+		if j.ctx.Err() == nil {
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+cri.Message(err))
+		}
+		return nil, fmt.Errorf("creating the sandbox: %w", err)
+	}
+	return func(w *worker) { w.sandbox = config }, nil
+}
+
+func (j job) stopSandbox(a StopSandbox) (func(*worker), error) {
+	ctx, cancel := j.call()
+	defer cancel()
+	_, err := j.m.cfg.Sandboxes.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
+	if err != nil && !cri.IsNotFound(err) {
+		if j.ctx.Err() == nil {
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+cri.Message(err))
+		}
+		return nil, fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
+	}
+	return func(w *worker) { w.state.Stopped[a.ID] = true }, nil
+}
+
+func (j job) removeSandbox(a RemoveSandbox) error {
+	ctx, cancel := j.call()
+	defer cancel()
+	_, err := j.m.cfg.Sandboxes.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: a.ID})
+	if err != nil && !cri.IsNotFound(err) {
+		return fmt.Errorf("removing sandbox %s: %w", a.ID, err)
+	}
+	return nil
+}
+
+func (j job) cleanUp(ctx context.Context) (func(*worker), error) {
+	if err := j.m.cfg.Volumes.Unmount(ctx, j.uid); err != nil {
+		return nil, fmt.Errorf("unmounting the volumes: %w", err)
+	}
+	if err := j.m.cfg.Cgroups.RemovePod(j.uid); err != nil {
+		return nil, fmt.Errorf("removing the cgroup: %w", err)
+	}
+	return func(w *worker) { w.state.Cleaned = true }, nil
+}
+
+// purge removes the logs: all directories that end in the UID, for the name of
+// an orphan is not known, and the links that point into them.
+func (j job) purge() (func(*worker), error) {
+	dirs, err := filepath.Glob(filepath.Join(j.m.cfg.Render.PodLogsDir, "*_"+string(j.uid)))
+	if err != nil || j.m.cfg.Render.PodLogsDir == "" {
+		dirs = nil
+	}
+	for _, c := range j.runtime.Containers {
+		_ = os.Remove(j.logLink(c.ID, c.Name, c.Labels[containers.LabelPodName], c.Labels[containers.LabelPodNamespace]))
+	}
+	var failures []error
+	for _, dir := range dirs {
+		failures = append(failures, os.RemoveAll(dir))
+	}
+	if err := errors.Join(failures...); err != nil {
+		return nil, fmt.Errorf("removing the logs: %w", err)
+	}
+	return func(w *worker) { w.state.Purged = true }, nil
+}
+
+// deletePod tells the API server that the Pod is gone from the node.
+func (j job) deletePod(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	err := j.m.cfg.Client.CoreV1().Pods(j.pod.Namespace).Delete(ctx, j.pod.Name, metav1.DeleteOptions{
+		GracePeriodSeconds: ptr.To[int64](0),
+		Preconditions:      metav1.NewUIDPreconditions(string(j.uid)),
+	})
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("deleting the Pod from the API server: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,106 @@
+package pod
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/probes"
+	"flyball.dev/kubelet/volumes"
+)
+
+// Config of a Manager. Everything but Recorder, Metrics and Leftovers is required.
+type Config struct {
+	// NodeName of this node; the Manager runs the Pods bound to it.
+	NodeName string
+	// Node is what of the node enters the status, Render what enters CRI configs.
+	Node   Node
+	Render containers.Node
+	// Client with the identity of the node. It must not limit its own rate:
+	// status writes would queue behind each other.
+	Client kubernetes.Interface
+
+	Observer   Observer
+	Sandboxes  Sandboxes
+	Containers Containers
+	Volumes    Volumes
+	Images     Images
+	Cgroups    Cgroups
+	Probes     Probes
+	// Env is where environments take their values from.
+	Env containers.EnvSources
+
+	// Recorder publishes Events.
+	Recorder record.EventRecorder
+	// Leftovers lists Pods of which something besides sandboxes may be left on
+	// this node, such as directories and cgroups. It is asked once at the start.
+	Leftovers func() ([]types.UID, error)
+	// LogLinks is the directory for the links that log shippers follow,
+	// /var/log/containers; none are made if it is empty.
+	LogLinks string
+	// Parallel is how many sandboxes and containers are being created at once; 0
+	// means twice the number of CPUs.
+	Parallel int
+}
+
+// Observer reads the runtime. *cri.Client is one.
+type Observer interface {
+	// Observe returns what the runtime knows about a Pod.
+	Observe(ctx context.Context, uid types.UID) (cri.Pod, error)
+	// Watch calls changed, which does not block, for each Pod that changes in the
+	// runtime, and once for each that is there, until ctx ends.
+	Watch(ctx context.Context, changed func(types.UID))
+	// Forget is called when the last trace of a Pod is gone.
+	Forget(p cri.Pod)
+}
+
+// Sandboxes are the calls of CRI's RuntimeService about sandboxes.
+type Sandboxes interface {
+	RunPodSandbox(ctx context.Context, in *runtimeapi.RunPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error)
+	StopPodSandbox(ctx context.Context, in *runtimeapi.StopPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.StopPodSandboxResponse, error)
+	RemovePodSandbox(ctx context.Context, in *runtimeapi.RemovePodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.RemovePodSandboxResponse, error)
+}
+
+// Containers are the calls of CRI's RuntimeService about containers.
+type Containers interface {
+	CreateContainer(ctx context.Context, in *runtimeapi.CreateContainerRequest, opts ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error)
+	StartContainer(ctx context.Context, in *runtimeapi.StartContainerRequest, opts ...grpc.CallOption) (*runtimeapi.StartContainerResponse, error)
+	StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, opts ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error)
+	RemoveContainer(ctx context.Context, in *runtimeapi.RemoveContainerRequest, opts ...grpc.CallOption) (*runtimeapi.RemoveContainerResponse, error)
+	ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error)
+}
+
+// Volumes makes and removes the files of a Pod. *volumes.Manager is one. All
+// methods are idempotent and work without memory of an earlier process.
+type Volumes interface {
+	Mount(ctx context.Context, pod *v1.Pod) (map[string]volumes.Mounted, error)
+	Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]volumes.Mounted, spec volumes.FilesSpec) (volumes.Files, error)
+	Unmount(ctx context.Context, uid types.UID) error
+}
+
+// Images makes images present. *images.Manager is one.
+type Images interface {
+	// Ensure may block for as long as a pull takes; it ends with ctx.
+	Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec func(eventtype, reason, msg string)) (ref string, err error)
+	User(ctx context.Context, ref string) (uid *int64, name string, err error)
+}
+
+// Cgroups keeps the cgroups of Pods. *cgroups.Manager is one.
+type Cgroups interface {
+	EnsurePod(pod *v1.Pod) (cgroupParent string, err error)
+	RemovePod(uid types.UID) error
+}
+
+// Probes runs probes. *probes.Manager is one.
+type Probes interface {
+	Set(pod *v1.Pod, running []probes.Target, changed func(types.UID))
+	Results(uid types.UID) map[string]probes.Result
+	Remove(uid types.UID)
+}

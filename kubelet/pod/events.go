@@ -1,0 +1,69 @@
+package pod
+
+import (
+	"fmt"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// Reasons of Events, upstream's.
+const (
+	reasonCreated             = "Created"
+	reasonStarted             = "Started"
+	reasonKilling             = "Killing"
+	reasonFailed              = "Failed"
+	reasonBackOff             = "BackOff"
+	reasonFailedMount         = "FailedMount"
+	reasonFailedKillPod       = "FailedKillPod"
+	reasonFailedCreateSandbox = "FailedCreatePodSandBox"
+	reasonSandboxChanged      = "SandboxChanged"
+	reasonFailedPostStart     = "FailedPostStartHook"
+	reasonFailedPreStop       = "FailedPreStopHook"
+)
+
+// Reasons that a container waits with, upstream's.
+const (
+	reasonCreateContainerError       = "CreateContainerError"
+	reasonCreateContainerConfigError = "CreateContainerConfigError"
+	reasonRunContainerError          = "RunContainerError"
+	reasonPostStartHookError         = "PostStartHookError"
+)
+
+// containerRef refers to a container of a Pod, as Events about containers do.
+func containerRef(pod *v1.Pod, name string) *v1.ObjectReference {
+	ref := &v1.ObjectReference{
+		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name,
+		UID: pod.UID, ResourceVersion: pod.ResourceVersion,
+	}
+	field := ""
+	for i := range pod.Spec.Containers {
+		if pod.Spec.Containers[i].Name == name {
+			field = "containers"
+		}
+	}
+	for i := range pod.Spec.InitContainers {
+		if pod.Spec.InitContainers[i].Name == name {
+			field = "initContainers"
+		}
+	}
+	for i := range pod.Spec.EphemeralContainers {
+		if pod.Spec.EphemeralContainers[i].Name == name {
+			field = "ephemeralContainers"
+		}
+	}
+	if field != "" {
+		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", field, name)
+	}
+	return ref
+}
+
+// event records an Event about a container of the Pod, or about the Pod itself if name is empty.
+func (w *worker) event(name, kind, reason, message string) {
+	w.m.event(w.state.Last, name, kind, reason, message)
+}
+
+func (m *Manager) event(pod *v1.Pod, name, kind, reason, message string) {
+	if pod != nil { // of an orphan nobody can be told
+		m.cfg.Recorder.Event(containerRef(pod, name), kind, reason, message)
+	}
+}

@@ -1,0 +1,160 @@
+package pod
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
+)
+
+// Manager runs one worker for each Pod of this node, and for each Pod of which
+// something is left on it.
+type Manager struct {
+	cfg     Config
+	pods    cache.SharedIndexInformer
+	gate    *gate
+	metrics *metrics
+
+	mu      sync.Mutex
+	workers map[types.UID]*worker
+	// ctx of Run; nil before the Pods are known.
+	ctx context.Context
+	all sync.WaitGroup
+}
+
+// New returns a Manager that does nothing until Run.
+func New(cfg Config) *Manager {
+	if cfg.Parallel == 0 {
+		cfg.Parallel = 2 * runtime.NumCPU()
+	}
+	if cfg.Recorder == nil {
+		cfg.Recorder = &record.FakeRecorder{}
+	}
+	factory := informers.NewSharedInformerFactoryWithOptions(cfg.Client, 0,
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", cfg.NodeName).String()
+		}))
+	return &Manager{
+		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
+		pods: factory.Core().V1().Pods().Informer(), workers: map[types.UID]*worker{},
+	}
+}
+
+// Run runs Pods until ctx ends. Containers run on then.
+func (m *Manager) Run(ctx context.Context) error {
+	_, err := m.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(obj any) { m.podChanged(nil, obj) },
+		UpdateFunc: func(old, obj any) { m.podChanged(old, obj) },
+		DeleteFunc: m.podGone,
+	})
+	if err != nil {
+		return fmt.Errorf("watching the Pods of node %s: %w", m.cfg.NodeName, err)
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	running.Go(func() { m.pods.RunWithContext(ctx) })
+	if !cache.WaitForCacheSync(ctx.Done(), m.pods.HasSynced) {
+		return nil
+	}
+
+	m.mu.Lock()
+	m.ctx = ctx
+	for _, w := range m.workers {
+		m.launch(w)
+	}
+	m.mu.Unlock()
+	m.adoptLeftovers(ctx)
+	m.cfg.Observer.Watch(ctx, m.runtimeChanged)
+	m.all.Wait()
+	return nil
+}
+
+// adoptLeftovers gives a worker to each Pod that only its leftovers tell of.
+func (m *Manager) adoptLeftovers(ctx context.Context) {
+	if m.cfg.Leftovers == nil {
+		return
+	}
+	uids, err := m.cfg.Leftovers()
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "Cannot look for leftovers of Pods; they stay until the next start")
+	}
+	for _, uid := range uids {
+		m.runtimeChanged(uid)
+	}
+}
+
+func (m *Manager) podChanged(old, obj any) {
+	pod := obj.(*v1.Pod) //nolint:forcetypeassert // an informer of Pods
+	if before, ok := old.(*v1.Pod); ok && before.UID != pod.UID {
+		m.podGone(before)
+	}
+	m.worker(pod.UID).setPod(pod)
+}
+
+func (m *Manager) podGone(obj any) {
+	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
+		obj = t.Obj
+	}
+	if pod, ok := obj.(*v1.Pod); ok {
+		m.worker(pod.UID).dropPod(pod)
+	}
+}
+
+// runtimeChanged wakes the worker of a Pod to look at the runtime again.
+func (m *Manager) runtimeChanged(uid types.UID) { m.worker(uid).lookAgain() }
+
+// Retry wakes the worker of a Pod that waits for something outside of it, such
+// as a ConfigMap, which may be there now.
+func (m *Manager) Retry(uid types.UID) {
+	m.mu.Lock()
+	w := m.workers[uid]
+	m.mu.Unlock()
+	if w != nil {
+		w.retry()
+	}
+}
+
+// worker returns the worker of a Pod, and starts it if there is none. Before the
+// Pods are known workers only collect mail: to a worker without a Pod, everything
+// that runs is an orphan.
+func (m *Manager) worker(uid types.UID) *worker {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	w := m.workers[uid]
+	if w == nil {
+		w = newWorker(m, uid)
+		m.workers[uid] = w
+		if m.ctx != nil {
+			m.launch(w)
+		}
+	}
+	return w
+}
+
+// launch starts a worker. The caller holds the lock.
+func (m *Manager) launch(w *worker) {
+	ctx := m.ctx
+	m.all.Go(func() { w.run(ctx) })
+}
+
+// retire removes a worker that has nothing left to do, unless mail has come in.
+func (m *Manager) retire(w *worker) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if w.hasMail() {
+		return false
+	}
+	delete(m.workers, w.uid)
+	return true
+}

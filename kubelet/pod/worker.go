@@ -1,0 +1,238 @@
+package pod
+
+import (
+	"context"
+	"maps"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+
+	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/probes"
+	"flyball.dev/kubelet/volumes"
+)
+
+// observeRetry is how soon the runtime is asked again when it did not answer.
+const observeRetry = time.Second
+
+// worker looks after one Pod. Others only leave mail and wake it; all else is
+// touched by its own goroutine alone.
+type worker struct {
+	m    *Manager
+	uid  types.UID
+	wake chan struct{} // capacity 1
+	view atomic.Pointer[view]
+
+	mu   sync.Mutex
+	mail mail
+
+	state   State
+	dirty   bool // the runtime has to be asked again
+	ops     map[string]*op
+	mounted map[string]volumes.Mounted
+	// sandbox is the config of the sandbox that runs, if this process made it.
+	sandbox *runtimeapi.PodSandboxConfig
+	writer  *writer
+}
+
+// mail is what others have left for a worker.
+type mail struct {
+	pod      *v1.Pod
+	gone     *v1.Pod
+	dirty    bool
+	retry    bool
+	any      bool
+	outcomes []outcome
+}
+
+// view is what others may see of a Pod.
+type view struct {
+	runtime cri.Pod
+	status  *v1.PodStatus
+}
+
+// op is an action under way.
+type op struct {
+	action Action
+	cancel context.CancelFunc
+}
+
+func newWorker(m *Manager, uid types.UID) *worker {
+	w := &worker{m: m, uid: uid, wake: make(chan struct{}, 1), dirty: true, ops: map[string]*op{}}
+	w.state = State{UID: uid, Node: m.cfg.Node, Memory: Memory{
+		InFlight: map[string]Action{}, Failures: map[string]Failure{}, Images: map[string]string{},
+		Stopping: map[string]Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
+	}}
+	w.writer = newWriter(m.cfg.Client, uid, w.poke)
+	return w
+}
+
+func (w *worker) leave(put func(*mail)) {
+	w.mu.Lock()
+	put(&w.mail)
+	w.mail.any = true
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (w *worker) setPod(pod *v1.Pod)  { w.leave(func(m *mail) { m.pod, m.gone = pod, nil }) }
+func (w *worker) dropPod(pod *v1.Pod) { w.leave(func(m *mail) { m.pod, m.gone = nil, pod }) }
+func (w *worker) lookAgain()          { w.leave(func(m *mail) { m.dirty = true }) }
+func (w *worker) retry()              { w.leave(func(m *mail) { m.retry = true }) }
+func (w *worker) poke()               { w.leave(func(*mail) {}) }
+func (w *worker) post(o outcome)      { w.leave(func(m *mail) { m.outcomes = append(m.outcomes, o) }) }
+
+func (w *worker) hasMail() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.mail.any
+}
+
+// run is the life of the worker: it ends with ctx, or once nothing of the Pod is left.
+func (w *worker) run(ctx context.Context) {
+	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("podUID", w.uid))
+	defer w.stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-w.wake:
+		case <-timer.C:
+		}
+		next := w.sync(ctx)
+		if w.state.gone() && !w.dirty && w.m.retire(w) {
+			w.m.cfg.Observer.Forget(w.state.Runtime)
+			return
+		}
+		timer.Stop()
+		if !next.IsZero() {
+			timer.Reset(max(0, time.Until(next)))
+		}
+	}
+}
+
+func (w *worker) stop() {
+	w.writer.stop()
+	w.m.cfg.Probes.Remove(w.uid)
+	for _, o := range w.ops {
+		o.cancel()
+	}
+}
+
+// sync is one turn: observe, plan, act, report. It returns when to look again.
+func (w *worker) sync(ctx context.Context) time.Time {
+	w.openMail()
+	if err := w.observe(ctx); err != nil {
+		klog.FromContext(ctx).V(1).Info("Cannot observe the Pod, trying again", "err", err)
+		return time.Now().Add(observeRetry)
+	}
+	now := time.Now()
+	if _, over := endOf(&w.state, now); over && w.state.Ending.IsZero() {
+		w.state.Ending = now
+	}
+	actions, next := Plan(w.state, now)
+	for _, a := range actions {
+		w.act(ctx, a)
+	}
+	w.report(now)
+	return next
+}
+
+// openMail takes over what others have left.
+func (w *worker) openMail() {
+	w.mu.Lock()
+	m := w.mail
+	w.mail = mail{}
+	w.mu.Unlock()
+
+	w.dirty = w.dirty || m.dirty
+	for _, o := range m.outcomes {
+		w.settle(o)
+	}
+	switch {
+	case m.pod != nil:
+		w.adopt(m.pod)
+	case m.gone != nil:
+		w.state.Pod, w.state.Last = nil, m.gone
+	}
+	if m.retry {
+		for slot, f := range w.state.Failures {
+			f.RetryAt = time.Time{}
+			w.state.Failures[slot] = f
+		}
+	}
+}
+
+func (w *worker) adopt(pod *v1.Pod) {
+	if old := w.state.Last; old != nil {
+		w.state.Stale = w.state.Stale || !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations)
+	}
+	w.state.Pod, w.state.Last = pod, pod
+	w.state.Hashes = map[string]string{}
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			w.state.Hashes[list[i].Name] = containers.Hash(&list[i])
+		}
+	}
+}
+
+// observe completes the State.
+func (w *worker) observe(ctx context.Context) error {
+	if w.dirty {
+		seen, err := w.m.cfg.Observer.Observe(ctx, w.uid)
+		if err != nil {
+			return err
+		}
+		w.state.Runtime, w.dirty = seen, false
+	}
+	if w.state.Pod == nil {
+		w.m.cfg.Probes.Remove(w.uid)
+		w.state.Probes = nil
+		return nil
+	}
+	targets := []probes.Target{}
+	for _, c := range w.state.running() {
+		t := probes.Target{Container: c.Name, ContainerID: c.ID, StartedAt: c.StartedAt}
+		if w.state.Pod.Spec.HostNetwork && len(w.state.Node.IPs) > 0 {
+			t.PodIP = w.state.Node.IPs[0]
+		} else if sb, _ := w.state.sandbox(); len(sb.IPs) > 0 {
+			t.PodIP = sb.IPs[0]
+		}
+		targets = append(targets, t)
+	}
+	w.m.cfg.Probes.Set(w.state.Pod, targets, func(types.UID) { w.poke() })
+	w.state.Probes = w.m.cfg.Probes.Results(w.uid)
+	return nil
+}
+
+// report computes the status and hands it to the writer.
+func (w *worker) report(now time.Time) {
+	if w.state.Pod == nil {
+		w.view.Store(&view{runtime: w.state.Runtime})
+		return
+	}
+	status := Status(w.state, now)
+	changed := w.state.Status == nil || !apiequality.Semantic.DeepEqual(*w.state.Status, status)
+	if changed || w.state.Status == nil {
+		w.state.Status = &status
+	}
+	w.view.Store(&view{runtime: w.state.Runtime, status: w.state.Status})
+	written := w.writer.set(w.state.Pod, *w.state.Status)
+	if written && w.state.Cleaned && !w.state.Reported {
+		w.state.Reported = true
+		w.poke()
+	}
+	w.m.metrics.observe(w.state.Pod, w.state.Status, now)
+}

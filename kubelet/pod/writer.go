@@ -1,0 +1,231 @@
+package pod
+
+import (
+	"context"
+	"strconv"
+	"sync"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	statusutil "k8s.io/kubernetes/pkg/util/pod"
+)
+
+const (
+	// settleTime is how long a status waits that says nothing a user acts on, such
+	// as ContainerCreating of a container that will run in a moment.
+	settleTime = 250 * time.Millisecond
+
+	writeTimeout    = 10 * time.Second
+	writeRetryFirst = 200 * time.Millisecond
+	writeRetryMax   = 5 * time.Second
+)
+
+// writer writes the status of one Pod to the API server. Only the latest status
+// counts. It never holds its caller up.
+type writer struct {
+	client kubernetes.Interface
+	uid    types.UID
+	done   func() // called when a write has ended
+	ctx    context.Context
+	stop   context.CancelFunc
+
+	mu   sync.Mutex
+	base *v1.Pod // the newest Pod that was seen, by the watch or as an answer
+	want *v1.PodStatus
+	busy bool
+	hurt chan struct{} // capacity 1: what is wanted became urgent
+}
+
+func newWriter(client kubernetes.Interface, uid types.UID, done func()) *writer {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &writer{client: client, uid: uid, done: done, ctx: ctx, stop: cancel, hurt: make(chan struct{}, 1)}
+}
+
+// set asks for a status to be written, and says whether the API server has it.
+func (w *writer) set(pod *v1.Pod, status v1.PodStatus) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.base == nil || newer(pod, w.base) {
+		w.base = pod
+	}
+	if !w.busy && equal(w.base, status) {
+		return true
+	}
+	w.want = &status
+	if urgent(&w.base.Status, &status) {
+		select {
+		case w.hurt <- struct{}{}:
+		default:
+		}
+	}
+	if !w.busy {
+		w.busy = true
+		go w.run()
+	}
+	return false
+}
+
+// run writes until nothing is left to be written.
+func (w *writer) run() {
+	wait := writeRetryFirst
+	for {
+		select {
+		case <-w.hurt:
+		case <-time.After(settleTime):
+		case <-w.ctx.Done():
+			return
+		}
+		w.mu.Lock()
+		base, want := w.base, *w.want
+		w.mu.Unlock()
+
+		answer, err := w.write(base, want)
+		if err != nil && !gone(err) {
+			select {
+			case <-time.After(wait):
+			case <-w.ctx.Done():
+				return
+			}
+			wait = min(2*wait, writeRetryMax)
+			w.hurry()
+			continue
+		}
+		wait = writeRetryFirst
+		w.mu.Lock()
+		if answer != nil && newer(answer, w.base) {
+			w.base = answer
+		}
+		w.busy = err == nil && !equal(w.base, *w.want) && !apiequality.Semantic.DeepEqual(*w.want, want)
+		busy := w.busy
+		w.mu.Unlock()
+		if !busy {
+			w.done()
+			return
+		}
+	}
+}
+
+func (w *writer) hurry() {
+	select {
+	case w.hurt <- struct{}{}:
+	default:
+	}
+}
+
+func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
+	status = withForeign(base, status)
+	ctx, cancel := context.WithTimeout(w.ctx, writeTimeout)
+	defer cancel()
+	answer, _, _, err := statusutil.PatchPodStatus(ctx, w.client, base.Namespace, base.Name, w.uid, base.Status, status)
+	return answer, err
+}
+
+// gone says whether the API server no longer has this Pod, but none or another one.
+func gone(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+}
+
+// withForeign takes the conditions that others own from the newest Pod.
+func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
+	var conditions []v1.PodCondition
+	for _, c := range base.Status.Conditions {
+		if !owned(c.Type) {
+			conditions = append(conditions, c)
+		}
+	}
+	for _, c := range status.Conditions {
+		if owned(c.Type) {
+			conditions = append(conditions, c)
+		}
+	}
+	status.Conditions = conditions
+	return status
+}
+
+func owned(t v1.PodConditionType) bool {
+	switch t {
+	case v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers:
+		return true
+	}
+	return false
+}
+
+// equal says whether the API server has a status, foreign conditions aside. The
+// order of conditions means nothing.
+func equal(base *v1.Pod, status v1.PodStatus) bool {
+	have := base.Status
+	if len(withForeign(base, status).Conditions) != len(have.Conditions) {
+		return false
+	}
+	for _, c := range status.Conditions {
+		if !owned(c.Type) {
+			continue
+		}
+		_, got := podutil.GetPodCondition(&have, c.Type)
+		if got == nil || !apiequality.Semantic.DeepEqual(*got, c) {
+			return false
+		}
+	}
+	have.Conditions, status.Conditions = nil, nil
+	return apiequality.Semantic.DeepEqual(have, status)
+}
+
+// urgent says whether a user or a controller acts on the difference.
+func urgent(have, want *v1.PodStatus) bool {
+	if have.Phase != want.Phase && want.Phase != v1.PodPending {
+		return true
+	}
+	if podutil.IsPodReadyConditionTrue(*have) != podutil.IsPodReadyConditionTrue(*want) {
+		return true
+	}
+	if len(have.ContainerStatuses) == 0 {
+		return stuck(want.InitContainerStatuses) || stuck(want.ContainerStatuses)
+	}
+	return progressed(have.InitContainerStatuses, want.InitContainerStatuses) ||
+		progressed(have.ContainerStatuses, want.ContainerStatuses) ||
+		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
+}
+
+// stuck says whether a container waits for something that does not come by itself.
+func stuck(list []v1.ContainerStatus) bool {
+	for i := range list {
+		w := list[i].State.Waiting
+		if w == nil || (w.Reason != "ContainerCreating" && w.Reason != "PodInitializing") {
+			return true
+		}
+	}
+	return false
+}
+
+func progressed(have, want []v1.ContainerStatus) bool {
+	for i := range want {
+		was, ok := podutil.GetContainerStatus(have, want[i].Name)
+		if !ok || stateName(was.State) != stateName(want[i].State) || was.Ready != want[i].Ready || was.RestartCount != want[i].RestartCount {
+			return true
+		}
+	}
+	return false
+}
+
+func stateName(s v1.ContainerState) string {
+	switch {
+	case s.Running != nil:
+		return "Running"
+	case s.Terminated != nil:
+		return "Terminated"
+	case s.Waiting != nil:
+		return s.Waiting.Reason
+	}
+	return ""
+}
+
+func newer(a, b *v1.Pod) bool {
+	x, errX := strconv.ParseUint(a.ResourceVersion, 10, 64)
+	y, errY := strconv.ParseUint(b.ResourceVersion, 10, 64)
+	return errX != nil || errY != nil || x > y
+}
