@@ -1,0 +1,154 @@
+package cgroups
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	libcgroups "github.com/opencontainers/cgroups"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// hostManager works on the real cgroups of this host, under a name of its own.
+func hostManager(t *testing.T) *Manager {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("making cgroups needs root")
+	}
+	m, err := New(Config{Root: fmt.Sprintf("flyball-test-%d", os.Getpid())})
+	if err != nil {
+		t.Skipf("no usable cgroups: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := m.Remove(); err != nil {
+			t.Errorf("cleaning up: %v", err)
+		}
+	})
+	return m
+}
+
+// read returns a file of a controller's cgroup.
+func read(t *testing.T, m *Manager, controller, path, file string) string {
+	t.Helper()
+	dir := unifiedMountpoint
+	if h, ok := m.hosts.(legacy); ok {
+		dir = h.mounts[controller]
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, path, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(raw))
+}
+
+func TestLifeOnHost(t *testing.T) {
+	m := hostManager(t)
+	if err := m.EnsureNode(resources("cpu", "2", "memory", "1Gi")); err != nil {
+		t.Fatal(err)
+	}
+	burstable := pod("b", v1.ResourceRequirements{
+		Requests: resources("cpu", "500m"), Limits: resources("cpu", "1", "memory", "128Mi"),
+	})
+	parents := map[string]string{}
+	for _, p := range []*v1.Pod{burstable, pod("e", v1.ResourceRequirements{}), burstable} {
+		parent, err := m.EnsurePod(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		parents[p.Name] = parent
+	}
+	want := map[string]string{"b": "/" + m.root + "/burstable/podb", "e": "/" + m.root + "/besteffort/pode"}
+	if diff := cmp.Diff(want, parents); diff != "" {
+		t.Errorf("cgroup parents -want +got:\n%s", diff)
+	}
+	if !m.V2() {
+		got := map[string]string{
+			"memory":       read(t, m, "memory", parents["b"], "memory.limit_in_bytes"),
+			"shares":       read(t, m, "cpu", parents["b"], "cpu.shares"),
+			"quota":        read(t, m, "cpu", parents["b"], "cpu.cfs_quota_us"),
+			"class shares": read(t, m, "cpu", "/"+m.root+"/burstable", "cpu.shares"),
+			"top memory":   read(t, m, "memory", "/"+m.root, "memory.limit_in_bytes"),
+		}
+		want := map[string]string{"memory": "134217728", "shares": "512", "quota": "100000", "class shares": "512", "top memory": "1073741824"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("limits -want +got:\n%s", diff)
+		}
+	}
+	uids, err := m.ListPods()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]types.UID{"b", "e"}, uids); diff != "" {
+		t.Errorf("ListPods() -want +got:\n%s", diff)
+	}
+}
+
+func TestRemovePodKillsWhatIsLeft(t *testing.T) {
+	m := hostManager(t)
+	parent, err := m.EnsurePod(pod("x", v1.ResourceRequirements{}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A process that does not end by itself, in a cgroup below the Pod's.
+	left := exec.Command(os.Args[0], "-test.run=TestSleeper")
+	left.Env = append(os.Environ(), "FLYBALL_SLEEP=1")
+	if err := left.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- left.Wait() }()
+	if err := m.hosts.ensure(parent+"/container", Limits{}); err != nil {
+		t.Fatal(err)
+	}
+	dirs := map[string]string{"": unifiedMountpoint}
+	if h, ok := m.hosts.(legacy); ok {
+		dirs = h.mounts
+	}
+	for controller, dir := range dirs {
+		if controller == "devices" {
+			continue // made by the runtime, for its containers
+		}
+		if err := libcgroups.WriteCgroupProc(filepath.Join(dir, parent, "container"), left.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // the second time it is gone already
+		if err := m.RemovePod("x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-ended; err == nil || !strings.Contains(err.Error(), "killed") {
+		t.Errorf("the process ended with %v, want killed", err)
+	}
+	if uids, err := m.ListPods(); err != nil || len(uids) != 0 {
+		t.Errorf("ListPods() = %v, %v, want none", uids, err)
+	}
+}
+
+// TestSleeper is not a test: it is the process that TestRemovePodKillsWhatIsLeft starts.
+func TestSleeper(*testing.T) {
+	if os.Getenv("FLYBALL_SLEEP") != "" {
+		time.Sleep(time.Hour)
+	}
+}
+
+func TestUnifiedTree(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "kubepods", "burstable", "podx"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := unified{mount: dir}
+	names, err := h.children("/kubepods/burstable")
+	if err != nil || !names.Has("podx") || names.Len() != 1 {
+		t.Errorf("children() = %v, %v, want podx", names, err)
+	}
+	if err := h.remove("/kubepods/missing"); err != nil {
+		t.Errorf("remove() of a missing cgroup: %v", err)
+	}
+}

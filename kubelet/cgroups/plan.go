@@ -1,0 +1,159 @@
+package cgroups
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	libcgroups "github.com/opencontainers/cgroups"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	resourcehelper "k8s.io/component-helpers/resource"
+	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
+	v1qos "k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
+)
+
+// The kernel's bounds, from kernel/sched/sched.h and kernel/sched/core.c.
+const (
+	minShares = 2
+	maxShares = 262144
+	minQuota  = 1000
+
+	// QuotaPeriod is the period of CPU quotas, in microseconds.
+	QuotaPeriod = 100000
+)
+
+// Shares converts a CPU request to cpu.shares. No request is the least there is.
+func Shares(milliCPU int64) uint64 {
+	return uint64(min(max(milliCPU*1024/1000, minShares), maxShares))
+}
+
+// Quota converts a CPU limit to microseconds per QuotaPeriod; 0 means no limit was asked for.
+func Quota(milliCPU int64) int64 {
+	if milliCPU == 0 {
+		return 0
+	}
+	return max(milliCPU*QuotaPeriod/1000, minQuota)
+}
+
+// Limits of one cgroup. Zero values leave the kernel's setting alone.
+type Limits struct {
+	Shares uint64
+	// Quota in microseconds per QuotaPeriod.
+	Quota int64
+	// Memory in bytes.
+	Memory int64
+	// Hugepages in bytes by page size in the kernel's notation, for example 2MB.
+	Hugepages map[string]uint64
+}
+
+// podLimits are what the spec asks for. CPU and memory of the whole Pod are
+// limited only if each of its containers is, or the Pod itself.
+func podLimits(pod *v1.Pod) Limits {
+	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
+	limits := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
+	out := Limits{Hugepages: hugepages(requests)}
+	if v1qos.GetPodQOS(pod) == v1.PodQOSBestEffort {
+		out.Shares = minShares
+		return out
+	}
+	out.Shares = Shares(requests.Cpu().MilliValue())
+	if limited(pod, v1.ResourceCPU) {
+		out.Quota = Quota(limits.Cpu().MilliValue())
+	}
+	if limited(pod, v1.ResourceMemory) {
+		out.Memory = limits.Memory().Value()
+	}
+	return out
+}
+
+func limited(pod *v1.Pod, name v1.ResourceName) bool {
+	if r := pod.Spec.Resources; r != nil {
+		if q := r.Limits[name]; !q.IsZero() {
+			return true
+		}
+	}
+	unlimited := func(c v1.Container) bool { q := c.Resources.Limits[name]; return q.IsZero() }
+	return !slices.ContainsFunc(pod.Spec.Containers, unlimited) && !slices.ContainsFunc(pod.Spec.InitContainers, unlimited)
+}
+
+func hugepages(list v1.ResourceList) map[string]uint64 {
+	var out map[string]uint64
+	for name, q := range list {
+		if !v1helper.IsHugePageResourceName(name) {
+			continue
+		}
+		size, err := v1helper.HugePageSizeFromResourceName(name)
+		if err != nil {
+			continue
+		}
+		if unit, err := v1helper.HugePageUnitSizeFromByteSize(size.Value()); err == nil {
+			if out == nil {
+				out = map[string]uint64{}
+			}
+			out[unit] += uint64(q.Value())
+		}
+	}
+	return out
+}
+
+// nodeLimits bound all Pods together, so that what the node reserves for itself stays with it.
+func nodeLimits(allocatable v1.ResourceList) Limits {
+	return Limits{Shares: Shares(allocatable.Cpu().MilliValue()), Memory: allocatable.Memory().Value()}
+}
+
+// resources turns limits into what the cgroup library writes, leaving out what
+// the host has no controller for: a limit that cannot be had must not keep the Pod from running.
+func (l Limits) resources(v2 bool, has func(controller string) bool) *libcgroups.Resources {
+	// Devices are the business of the container's own cgroup.
+	r := &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true}
+	if has("cpu") {
+		if v2 {
+			r.CpuWeight = libcgroups.ConvertCPUSharesToCgroupV2Value(l.Shares)
+		} else {
+			r.CpuShares = l.Shares
+		}
+		if l.Quota != 0 {
+			r.CpuQuota, r.CpuPeriod = l.Quota, QuotaPeriod
+		}
+	}
+	if has("memory") {
+		r.Memory = l.Memory
+	}
+	if has("hugetlb") {
+		for _, size := range libcgroups.HugePageSizes() {
+			if limit, ok := l.Hugepages[size]; ok {
+				r.HugetlbLimit = append(r.HugetlbLimit, &libcgroups.HugepageLimit{Pagesize: size, Limit: limit})
+			}
+		}
+	}
+	return r
+}
+
+const podPrefix = "pod"
+
+// classes are the quality-of-service classes that have a cgroup of their own, and
+// where Guaranteed Pods are, which is beside them.
+var classes = []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort}
+
+// classPath is the cgroup in which Pods of the class are.
+func classPath(root string, class v1.PodQOSClass) string {
+	if class == v1.PodQOSGuaranteed {
+		return path.Join("/", root)
+	}
+	return path.Join("/", root, strings.ToLower(string(class)))
+}
+
+func podPath(root string, class v1.PodQOSClass, uid types.UID) string {
+	return path.Join(classPath(root, class), podPrefix+string(uid))
+}
+
+// burstableShares are the sum of what the Pods of the class request: together
+// they weigh as much as they asked for.
+func burstableShares(requests map[types.UID]int64) uint64 {
+	var sum int64
+	for _, milliCPU := range requests {
+		sum += milliCPU
+	}
+	return Shares(sum)
+}

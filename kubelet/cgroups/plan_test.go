@@ -1,0 +1,147 @@
+package cgroups
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	libcgroups "github.com/opencontainers/cgroups"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+func resources(kv ...string) v1.ResourceList {
+	list := v1.ResourceList{}
+	for i := 0; i < len(kv); i += 2 {
+		list[v1.ResourceName(kv[i])] = resource.MustParse(kv[i+1])
+	}
+	return list
+}
+
+func pod(uid string, containers ...v1.ResourceRequirements) *v1.Pod {
+	p := &v1.Pod{}
+	p.Name, p.UID = uid, types.UID(uid)
+	for _, r := range containers {
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: "c", Resources: r})
+	}
+	return p
+}
+
+func TestPodLimits(t *testing.T) {
+	limited := v1.ResourceRequirements{
+		Requests: resources("cpu", "500m", "memory", "64Mi"), Limits: resources("cpu", "1", "memory", "128Mi"),
+	}
+	guaranteed := v1.ResourceRequirements{
+		Requests: resources("cpu", "2", "memory", "1Gi"), Limits: resources("cpu", "2", "memory", "1Gi"),
+	}
+	requestOnly := v1.ResourceRequirements{Requests: resources("cpu", "100m")}
+	cases := map[string]struct {
+		reason string
+		pod    *v1.Pod
+		want   Limits
+	}{
+		"BestEffort": {
+			reason: "a Pod that asks for nothing gets the least share and no limit",
+			pod:    pod("a", v1.ResourceRequirements{}),
+			want:   Limits{Shares: 2},
+		},
+		"Guaranteed": {
+			reason: "requests and limits add up over containers",
+			pod:    pod("a", guaranteed, guaranteed),
+			want:   Limits{Shares: 4096, Quota: 400000, Memory: 2 << 30},
+		},
+		"BurstableAllLimited": {
+			reason: "a Pod of which each container is limited is limited as a whole",
+			pod:    pod("a", limited, limited),
+			want:   Limits{Shares: 1024, Quota: 200000, Memory: 256 << 20},
+		},
+		"BurstableOneUnlimited": {
+			reason: "one container without a limit may use what it likes, so the Pod must have none",
+			pod:    pod("a", limited, requestOnly),
+			want:   Limits{Shares: 614},
+		},
+		"PodLevel": {
+			reason: "limits of the Pod itself count even if containers have none (KEP-2837)",
+			pod: func() *v1.Pod {
+				p := pod("a", v1.ResourceRequirements{})
+				p.Spec.Resources = &v1.ResourceRequirements{Requests: resources("cpu", "1"), Limits: resources("cpu", "2", "memory", "1Gi")}
+				return p
+			}(),
+			want: Limits{Shares: 1024, Quota: 200000, Memory: 1 << 30},
+		},
+		"TinyLimit": {
+			reason: "the kernel refuses quotas below a millisecond",
+			pod:    pod("a", v1.ResourceRequirements{Limits: resources("cpu", "1m", "memory", "8Mi"), Requests: resources("cpu", "1m")}),
+			want:   Limits{Shares: 2, Quota: 1000, Memory: 8 << 20},
+		},
+		"Hugepages": {
+			reason: "huge pages are limited to what was requested, in the kernel's notation of sizes",
+			pod:    pod("a", v1.ResourceRequirements{Requests: resources("cpu", "1", "hugepages-2Mi", "4Mi")}),
+			want:   Limits{Shares: 1024, Hugepages: map[string]uint64{"2MB": 4 << 20}},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, podLimits(tc.pod)); diff != "" {
+				t.Errorf("%s\npodLimits() -want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+func TestResources(t *testing.T) {
+	all := func(string) bool { return true }
+	limits := Limits{Shares: 1024, Quota: 50000, Memory: 1 << 20}
+	cases := map[string]struct {
+		reason string
+		v2     bool
+		has    func(string) bool
+		want   *libcgroups.Resources
+	}{
+		"V1": {
+			reason: "v1 takes shares as they are",
+			has:    all,
+			want:   &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true, CpuShares: 1024, CpuQuota: 50000, CpuPeriod: 100000, Memory: 1 << 20},
+		},
+		"V2": {
+			reason: "1024 shares, the default of v1, are weight 100, the default of v2",
+			v2:     true,
+			has:    all,
+			want:   &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true, CpuWeight: 100, CpuQuota: 50000, CpuPeriod: 100000, Memory: 1 << 20},
+		},
+		"NoMemoryController": {
+			reason: "a host without a controller runs Pods without that limit",
+			has:    func(c string) bool { return c == "cpu" },
+			want:   &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true, CpuShares: 1024, CpuQuota: 50000, CpuPeriod: 100000},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, limits.resources(tc.v2, tc.has)); diff != "" {
+				t.Errorf("%s\nresources() -want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+func TestPaths(t *testing.T) {
+	want := map[v1.PodQOSClass]string{
+		v1.PodQOSGuaranteed: "/kubepods/podx",
+		v1.PodQOSBurstable:  "/kubepods/burstable/podx",
+		v1.PodQOSBestEffort: "/kubepods/besteffort/podx",
+	}
+	got := map[v1.PodQOSClass]string{}
+	for _, class := range classes {
+		got[class] = podPath("kubepods", class, "x")
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("podPath() -want +got:\n%s", diff)
+	}
+}
+
+func TestBurstableShares(t *testing.T) {
+	got := burstableShares(map[types.UID]int64{"a": 500, "b": 1500})
+	if diff := cmp.Diff(uint64(2048), got); diff != "" {
+		t.Errorf("burstableShares() -want +got:\n%s", diff)
+	}
+}
