@@ -32,6 +32,8 @@ type Client struct {
 	// details of containers and addresses of sandboxes by ID, see Observe.
 	containers map[string]Container
 	sandboxes  map[string]Sandbox
+	// known are the IDs in both, by Pod.
+	known map[types.UID][]string
 	// seen is what the last relist found, by Pod.
 	seen map[types.UID]string
 }
@@ -67,7 +69,8 @@ func Dial(endpoint string) (*Client, error) {
 func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClient) *Client {
 	return &Client{
 		Runtime: rt, Images: images,
-		containers: map[string]Container{}, sandboxes: map[string]Sandbox{}, seen: map[types.UID]string{},
+		containers: map[string]Container{}, sandboxes: map[string]Sandbox{},
+		known: map[types.UID][]string{}, seen: map[types.UID]string{},
 	}
 }
 

@@ -58,6 +58,7 @@ func (c *Client) Observe(ctx context.Context, uid types.UID) (Pod, error) {
 		}
 		p.Containers = append(p.Containers, cn)
 	}
+	c.remember(p)
 	slices.SortFunc(p.Sandboxes, func(a, b Sandbox) int {
 		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
 	})
@@ -147,15 +148,25 @@ func convert(st *runtimeapi.ContainerStatus, sandboxID string) Container {
 	return cn
 }
 
-// Forget drops what is remembered about the sandboxes and containers of a Pod
-// that is gone. Forgetting too much only costs a call.
-func (c *Client) Forget(p Pod) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// remember drops the details of what the runtime does not list any more.
+func (c *Client) remember(p Pod) {
+	ids := make([]string, 0, len(p.Sandboxes)+len(p.Containers))
 	for _, s := range p.Sandboxes {
-		delete(c.sandboxes, s.ID)
+		ids = append(ids, s.ID)
 	}
 	for _, cn := range p.Containers {
-		delete(c.containers, cn.ID)
+		ids = append(ids, cn.ID)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, id := range c.known[p.UID] {
+		if !slices.Contains(ids, id) {
+			delete(c.sandboxes, id)
+			delete(c.containers, id)
+		}
+	}
+	c.known[p.UID] = ids
+	if len(ids) == 0 {
+		delete(c.known, p.UID)
 	}
 }

@@ -57,8 +57,6 @@ type Observer interface {
 	// Watch calls changed, which does not block, for each Pod that changes in the
 	// runtime, and once for each that is there, until ctx ends.
 	Watch(ctx context.Context, changed func(types.UID))
-	// Forget is called when the last trace of a Pod is gone.
-	Forget(p cri.Pod)
 }
 
 // Sandboxes are the calls of CRI's RuntimeService about sandboxes.

@@ -29,8 +29,8 @@ const (
 	reasonPostStartHookError         = "PostStartHookError"
 )
 
-// containerRef refers to a container of a Pod, as Events about containers do.
-func containerRef(pod *v1.Pod, name string) *v1.ObjectReference {
+// ContainerRef refers to a container of a Pod, as Events about containers do.
+func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	ref := &v1.ObjectReference{
 		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name,
 		UID: pod.UID, ResourceVersion: pod.ResourceVersion,
@@ -64,6 +64,6 @@ func (w *worker) event(name, kind, reason, message string) {
 
 func (m *Manager) event(pod *v1.Pod, name, kind, reason, message string) {
 	if pod != nil { // of an orphan nobody can be told
-		m.cfg.Recorder.Event(containerRef(pod, name), kind, reason, message)
+		m.cfg.Recorder.Event(ContainerRef(pod, name), kind, reason, message)
 	}
 }

@@ -112,8 +112,8 @@ func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, m
 		return reason, message, true
 	}
 	restarts, at := backOff(inst)
-	if !r.now.Before(at) {
-		return "", "", false
+	if restarts < 2 || !r.now.Before(at) {
+		return "", "", false // the first restart does not wait
 	}
 	return "CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
 		backOffDelay(restarts-1), spec.Name, r.Pod.Name, r.Pod.Namespace, r.UID), true

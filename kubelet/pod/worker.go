@@ -14,7 +14,6 @@ import (
 	"k8s.io/klog/v2"
 
 	"flyball.dev/kubelet/containers"
-	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/probes"
 	"flyball.dev/kubelet/volumes"
 )
@@ -27,8 +26,8 @@ const observeRetry = time.Second
 type worker struct {
 	m    *Manager
 	uid  types.UID
-	wake chan struct{} // capacity 1
-	view atomic.Pointer[view]
+	wake chan struct{}                // capacity 1
+	seen atomic.Pointer[v1.PodStatus] // the newest status, for others to read
 
 	mu   sync.Mutex
 	mail mail
@@ -50,12 +49,6 @@ type mail struct {
 	retry    bool
 	any      bool
 	outcomes []outcome
-}
-
-// view is what others may see of a Pod.
-type view struct {
-	runtime cri.Pod
-	status  *v1.PodStatus
 }
 
 // op is an action under way.
@@ -113,7 +106,7 @@ func (w *worker) run(ctx context.Context) {
 		}
 		next := w.sync(ctx)
 		if w.state.gone() && !w.dirty && w.m.retire(w) {
-			w.m.cfg.Observer.Forget(w.state.Runtime)
+			w.m.metrics.forget(w.uid)
 			return
 		}
 		timer.Stop()
@@ -220,15 +213,13 @@ func (w *worker) observe(ctx context.Context) error {
 // report computes the status and hands it to the writer.
 func (w *worker) report(now time.Time) {
 	if w.state.Pod == nil {
-		w.view.Store(&view{runtime: w.state.Runtime})
 		return
 	}
 	status := Status(w.state, now)
-	changed := w.state.Status == nil || !apiequality.Semantic.DeepEqual(*w.state.Status, status)
-	if changed || w.state.Status == nil {
+	if w.state.Status == nil || !apiequality.Semantic.DeepEqual(*w.state.Status, status) {
 		w.state.Status = &status
 	}
-	w.view.Store(&view{runtime: w.state.Runtime, status: w.state.Status})
+	w.seen.Store(w.state.Status)
 	written := w.writer.set(w.state.Pod, *w.state.Status)
 	if written && w.state.Cleaned && !w.state.Reported {
 		w.state.Reported = true

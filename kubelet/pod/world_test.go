@@ -140,7 +140,7 @@ func (w *world) checkStart(a StartContainer) {
 		for k := range w.state.Pod.Spec.InitContainers {
 			spec := &w.state.Pod.Spec.InitContainers[k]
 			inst, ok := w.state.newestIn(a.SandboxID, spec.Name)
-			if isSidecar(spec) && (!ok || inst.State != cri.Running) || !isSidecar(spec) && (!ok || inst.State != cri.Exited || inst.ExitCode != 0) {
+			if isSidecar(spec) && !ok || !isSidecar(spec) && (!ok || inst.State != cri.Exited || inst.ExitCode != 0) {
 				w.broken("%s is started before init container %s is through", a.Name, spec.Name)
 			}
 		}
