@@ -1,0 +1,163 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
+	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
+)
+
+// shutdownGrace is how long requests in flight, watches among them, may take when kube-apiserver stops.
+const shutdownGrace = time.Second
+
+// apiServerFlags are the flags of kube-apiserver that differ from upstream's defaults, in upstream's documented terms.
+func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
+	issuer := "https://kubernetes.default.svc." + cfg.ClusterDomain
+	return []string{
+		"--advertise-address=" + cfg.NodeIP.String(),
+		"--bind-address=" + cfg.BindAddress.String(),
+		"--secure-port=" + cfg.port(),
+		"--tls-cert-file=" + c.servingCert,
+		"--tls-private-key-file=" + c.servingCert,
+		"--etcd-servers=unix://" + cfg.etcdSocket(),
+		"--encryption-provider-config=" + encryption,
+		"--service-cluster-ip-range=" + cfg.ServiceCIDR.String(),
+		"--allow-privileged=true",
+		"--profiling=false",
+		// Who may do what. Bootstrap tokens are how machines join; without such a Secret there is none.
+		"--client-ca-file=" + c.ca.CertPath,
+		"--authorization-mode=Node,RBAC",
+		"--enable-admission-plugins=NodeRestriction",
+		"--enable-bootstrap-token-auth=true",
+		"--service-account-issuer=" + issuer,
+		"--api-audiences=" + issuer,
+		"--service-account-signing-key-file=" + c.serviceAccountKey,
+		"--service-account-key-file=" + c.serviceAccountKey,
+		// How it reaches kubelets: by address, since nobody promises that node names resolve.
+		"--kubelet-certificate-authority=" + c.ca.CertPath,
+		"--kubelet-client-certificate=" + c.kubeletClient,
+		"--kubelet-client-key=" + c.kubeletClient,
+		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
+		// How it reaches aggregated API servers: at their Pods, so that it does not depend on a proxy on this machine.
+		"--enable-aggregator-routing=true",
+		"--proxy-client-cert-file=" + c.frontProxyClient,
+		"--proxy-client-key-file=" + c.frontProxyClient,
+		"--requestheader-client-ca-file=" + c.frontProxyCA.CertPath,
+		"--requestheader-allowed-names=" + userFrontProxy,
+		"--requestheader-username-headers=X-Remote-User",
+		"--requestheader-group-headers=X-Remote-Group",
+		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
+		// Ends watches at once when stopping instead of waiting a minute for clients to hang up.
+		"--shutdown-watch-termination-grace-period=" + shutdownGrace.String(),
+	}
+}
+
+// parseAPIServer turns flags into options, as the command does.
+func parseAPIServer(flags []string) (*options.ServerRunOptions, error) {
+	o := options.NewServerRunOptions()
+	if err := parse(o.Flags(), flags); err != nil {
+		return nil, fmt.Errorf("configuring kube-apiserver: %w", err)
+	}
+	return o, nil
+}
+
+// runAPIServer serves on listener until ctx ends. The listener is open already, so that a taken port is noticed before
+// anything is started, and so that whoever connects early waits for the answer instead of polling.
+func runAPIServer(ctx context.Context, o *options.ServerRunOptions, listener net.Listener) error {
+	o.SecureServing.Listener = listener
+	completed, err := o.Complete(ctx)
+	if err != nil {
+		return fmt.Errorf("configuring kube-apiserver: %w", err)
+	}
+	if err := errors.Join(completed.Validate()...); err != nil {
+		return fmt.Errorf("configuring kube-apiserver: %w", err)
+	}
+	name, err := cache.NewInformerName(PartAPIServer)
+	if err != nil {
+		return fmt.Errorf("configuring kube-apiserver: %w", err)
+	}
+	defer name.Release()
+	completed.InformerName = name
+	config, err := app.NewConfig(completed)
+	if err != nil {
+		return fmt.Errorf("configuring kube-apiserver: %w", err)
+	}
+	// Both hooks begin with a pause of one second and then make their objects one after the other. Ours do neither.
+	config.KubeAPIs.ControlPlane.Generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
+	chain, err := config.Complete()
+	if err != nil {
+		return fmt.Errorf("configuring kube-apiserver: %w", err)
+	}
+	server, err := app.CreateServerChain(chain)
+	if err != nil {
+		return fmt.Errorf("building kube-apiserver: %w", err)
+	}
+	generic := server.GenericAPIServer
+	// Requests have ended when this time begins; it is for clients to close their connections, and most do not hurry.
+	generic.ShutdownTimeout = shutdownGrace / 4
+	if err := errors.Join(
+		generic.AddPostStartHook("flyball/bootstrap-roles", ensureRoles),
+		generic.AddPostStartHook("flyball/bootstrap-priority-classes", ensurePriorityClasses),
+	); err != nil {
+		return fmt.Errorf("building kube-apiserver: %w", err)
+	}
+	prepared, err := server.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("preparing kube-apiserver: %w", err)
+	}
+	if err := prepared.Run(ctx); err != nil {
+		return fmt.Errorf("running kube-apiserver: %w", err)
+	}
+	return nil
+}
+
+// waitReady returns when /readyz answers that it is. kube-apiserver has no event for that: the question is a request to
+// this process and is repeated quickly.
+func waitReady(ctx context.Context, kubeconfig string) error {
+	rc, err := loadKubeconfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := rest.HTTPClientFor(rc)
+	if err != nil {
+		return fmt.Errorf("connecting to kube-apiserver: %w", err)
+	}
+	defer client.CloseIdleConnections()
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rc.Host+"/readyz", nil)
+		if err != nil {
+			return fmt.Errorf("asking kube-apiserver whether it is ready: %w", err)
+		}
+		if resp, err := client.Do(req); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode == http.StatusOK {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// loadKubeconfig makes a client configuration without client-side limits: kube-apiserver has priority and fairness.
+func loadKubeconfig(path string) (*rest.Config, error) {
+	rc, err := clientcmd.BuildConfigFromFlags("", path)
+	if err != nil {
+		return nil, fmt.Errorf("reading the kubeconfig %s: %w", path, err)
+	}
+	rc.QPS = -1
+	return rc, nil
+}

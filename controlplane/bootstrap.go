@@ -1,0 +1,226 @@
+package controlplane
+
+import (
+	"bytes"
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"text/template"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+)
+
+// fieldManager owns the fields that bootstrap applies.
+const fieldManager = "flyball"
+
+// manifests holds what every cluster has beside the caller's manifests. They are templates of Config.
+//
+//go:embed manifests/*.yaml
+var manifests embed.FS
+
+// bootstrap applies all manifests and calls up once they are there and every CustomResourceDefinition among them is served.
+// It then waits for ctx to end. While it fails it tries again, since what is in the way may go away (a webhook that does
+// not answer); only a cluster that is not ours is an error.
+func bootstrap(ctx context.Context, cfg Config, kubeconfig string, up func()) error {
+	objects, err := readManifests(cfg)
+	if err != nil {
+		return err
+	}
+	rc, err := loadKubeconfig(kubeconfig)
+	if err != nil {
+		return err
+	}
+	client, err := dynamic.NewForConfig(rest.AddUserAgent(rc, "bootstrap"))
+	if err != nil {
+		return fmt.Errorf("connecting to kube-apiserver: %w", err)
+	}
+	if err := checkIdentity(ctx, client, cfg); err != nil {
+		return err
+	}
+	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 10, Cap: 30 * time.Second}
+	for {
+		err := applyAll(ctx, client, objects)
+		if err == nil {
+			up()
+			<-ctx.Done()
+			return nil
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+		cfg.progress(PartBootstrap, StateStarting, err)
+		klog.FromContext(ctx).Error(err, "Applying manifests failed, trying again")
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(backoff.Step()):
+		}
+	}
+}
+
+// checkIdentity compares the cluster in etcd with the one in DataDir/server: somebody may have mixed directories.
+func checkIdentity(ctx context.Context, client dynamic.Interface, cfg Config) error {
+	have, err := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).
+		Namespace(metav1.NamespaceSystem).Get(ctx, "flyball-cluster", metav1.GetOptions{})
+	if err != nil {
+		return nil // there is none yet, or applying will fail and say why
+	}
+	if id, _, _ := unstructured.NestedString(have.Object, "data", "id"); id != cfg.id {
+		return fmt.Errorf("checking the database %s: it is that of cluster %s, and the other files in %s are of cluster %s; restore one of the two from a backup",
+			cfg.server("etcd"), id, cfg.server(), cfg.id)
+	}
+	return nil
+}
+
+// readManifests reads our manifests and the caller's, in this order.
+func readManifests(cfg Config) ([]*unstructured.Unstructured, error) {
+	var objects []*unstructured.Unstructured
+	for i, from := range append([]fs.FS{manifests}, cfg.Manifests...) {
+		err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
+				return err
+			}
+			data, err := fs.ReadFile(from, name)
+			if err == nil && i == 0 {
+				data, err = render(string(data), cfg)
+			}
+			if err != nil {
+				return fmt.Errorf("reading the manifest %s: %w", name, err)
+			}
+			got, err := decode(data)
+			if err != nil {
+				return fmt.Errorf("reading the manifest %s: %w", name, err)
+			}
+			objects = append(objects, got...)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return objects, nil
+}
+
+func render(text string, cfg Config) ([]byte, error) {
+	t, err := template.New("").Option("missingkey=error").Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	var b bytes.Buffer
+	err = t.Execute(&b, map[string]any{
+		"ID": cfg.id, "ClusterDNS": cfg.ClusterDNS, "ClusterDomain": cfg.ClusterDomain,
+		"UserKubeletClient": userKubeletClient, "UserDNS": userDNS,
+	})
+	return b.Bytes(), err
+}
+
+func decode(data []byte) ([]*unstructured.Unstructured, error) {
+	var objects []*unstructured.Unstructured
+	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096); ; {
+		o := &unstructured.Unstructured{}
+		err := d.Decode(&o.Object)
+		switch {
+		case errors.Is(err, io.EOF):
+			return objects, nil
+		case err != nil:
+			return nil, err
+		case len(o.Object) == 0: // between two separators
+		case o.GetKind() == "" || o.GetName() == "":
+			return nil, errors.New("an object in it has no kind or no name")
+		default:
+			objects = append(objects, o)
+		}
+	}
+}
+
+// applyAll applies definitions and namespaces first, then what may need them.
+func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
+	var first, then []*unstructured.Unstructured
+	for _, o := range objects {
+		if k := o.GetKind(); k == "CustomResourceDefinition" || k == "Namespace" {
+			first = append(first, o)
+		} else {
+			then = append(then, o)
+		}
+	}
+	for _, stage := range [][]*unstructured.Unstructured{first, then} {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(bootstrapParallelism)
+		for _, o := range stage {
+			g.Go(func() error { return apply(ctx, client, o) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstructured) error {
+	// The plural is guessed by English grammar instead of asked for: all kinds that a cluster starts with follow it, and
+	// discovery is the most expensive request there is.
+	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
+	var resource dynamic.ResourceInterface = client.Resource(gvr)
+	if ns := o.GetNamespace(); ns != "" {
+		resource = client.Resource(gvr).Namespace(ns)
+	}
+	got, err := resource.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
+	if err != nil {
+		return fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err)
+	}
+	if o.GetKind() == "CustomResourceDefinition" {
+		return waitEstablished(ctx, resource, got)
+	}
+	return nil
+}
+
+// waitEstablished returns when the definition crd is served.
+func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, crd *unstructured.Unstructured) error {
+	if established(crd) {
+		return nil
+	}
+	w, err := resource.Watch(ctx, metav1.ListOptions{ResourceVersion: crd.GetResourceVersion(),
+		FieldSelector: fields.OneTermEqualSelector("metadata.name", crd.GetName()).String()})
+	if err != nil {
+		return fmt.Errorf("watching CustomResourceDefinition %s: %w", crd.GetName(), err)
+	}
+	defer w.Stop()
+	for event := range w.ResultChan() {
+		switch o := event.Object.(type) {
+		case *unstructured.Unstructured:
+			if established(o) {
+				return nil
+			}
+		case *metav1.Status:
+			return fmt.Errorf("watching CustomResourceDefinition %s: %w", crd.GetName(), apierrors.FromObject(o))
+		}
+	}
+	return fmt.Errorf("waiting for CustomResourceDefinition %s to be established: the watch ended", crd.GetName())
+}
+
+func established(crd *unstructured.Unstructured) bool {
+	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
+	for _, c := range conditions {
+		if c, ok := c.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,140 @@
+package controlplane
+
+import (
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/google/uuid"
+	"k8s.io/apimachinery/pkg/util/version"
+	"sigs.k8s.io/yaml"
+
+	"flyball.dev/controlplane/pki"
+	bundled "flyball.dev/controlplane/version"
+)
+
+// cluster is DataDir/server/cluster.yaml: what the cluster in this data directory was created with and cannot change, since
+// Services, Pods and certificates carry it. It is written last when a cluster is created: if it exists, everything else did.
+type cluster struct {
+	ID            string `json:"id"`
+	ClusterCIDR   string `json:"clusterCIDR"`
+	ServiceCIDR   string `json:"serviceCIDR"`
+	ClusterDNS    string `json:"clusterDNS"`
+	ClusterDomain string `json:"clusterDomain"`
+	// Kubernetes is the newest version that this data directory was used with.
+	Kubernetes string `json:"kubernetes"`
+}
+
+// lockDataDir makes sure that no other process uses the data directory, until the returned file is closed.
+func lockDataDir(cfg Config) (*os.File, error) {
+	path := cfg.server("lock")
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("creating the data directory: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the data directory's lock: %w", err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		holder, _ := os.ReadFile(path)
+		f.Close()
+		return nil, fmt.Errorf("locking the data directory %s: process %s uses it; stop that one first, or choose another directory: %w",
+			cfg.DataDir, strings.TrimSpace(string(holder)), err)
+	}
+	pid := fmt.Appendf(nil, "%d\n", os.Getpid())
+	if err := errors.Join(f.Truncate(0), second(f.WriteAt(pid, 0))); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("writing the data directory's lock %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// readCluster reads cluster.yaml and checks that cfg fits it; existing is false if there is no cluster yet.
+func readCluster(cfg Config) (have cluster, existing bool, err error) {
+	path := cfg.server("cluster.yaml")
+	want := cluster{
+		ID: uuid.NewString(), ClusterCIDR: cfg.ClusterCIDR.String(), ServiceCIDR: cfg.ServiceCIDR.String(),
+		ClusterDNS: cfg.ClusterDNS.String(), ClusterDomain: cfg.ClusterDomain, Kubernetes: bundled.Kubernetes,
+	}
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return want, false, nil
+	}
+	if err == nil {
+		err = yaml.UnmarshalStrict(data, &have)
+	}
+	if err == nil && have.ID == "" {
+		err = errors.New("it has no id")
+	}
+	if err != nil {
+		return have, true, fmt.Errorf("reading %s: %w; restore the file from a backup", path, err)
+	}
+	for _, f := range []struct{ name, have, want string }{
+		{"cluster CIDR", have.ClusterCIDR, want.ClusterCIDR},
+		{"Service CIDR", have.ServiceCIDR, want.ServiceCIDR},
+		{"cluster DNS address", have.ClusterDNS, want.ClusterDNS},
+		{"cluster domain", have.ClusterDomain, want.ClusterDomain},
+	} {
+		if f.have != f.want {
+			return have, true, fmt.Errorf("checking the data directory %s: its cluster was created with the %s %s, not %s; configure that one, or choose another data directory", cfg.DataDir, f.name, f.have, f.want)
+		}
+	}
+	if newer(have.Kubernetes, bundled.Kubernetes) {
+		return have, true, fmt.Errorf("checking the data directory %s: it was last used with Kubernetes %s, which is newer than the %s in this program; use a program at least as new", cfg.DataDir, have.Kubernetes, bundled.Kubernetes)
+	}
+	have.Kubernetes = bundled.Kubernetes
+	return have, true, nil
+}
+
+// newer says whether a's minor version is newer than b's: stored objects may use what b does not know.
+func newer(a, b string) bool {
+	va, errA := version.ParseSemantic(a)
+	vb, errB := version.ParseSemantic(b)
+	return errA == nil && errB == nil && version.MajorMinor(vb.Major(), vb.Minor()).LessThan(version.MajorMinor(va.Major(), va.Minor()))
+}
+
+func (c cluster) write(cfg Config) error {
+	data, err := yaml.Marshal(c)
+	if err != nil {
+		return fmt.Errorf("encoding cluster.yaml: %w", err)
+	}
+	return pki.WriteFile(cfg.server("cluster.yaml"), data, 0o600)
+}
+
+// ensureEncryption writes the configuration by which kube-apiserver encrypts Secrets in etcd, with a new key, unless there is
+// one. Reading falls back to plain text so that a backup from before encryption can be restored.
+func ensureEncryption(cfg Config, existing bool) (path string, err error) {
+	path = cfg.server("encryption.yaml")
+	_, err = os.Stat(path)
+	switch {
+	case err == nil:
+		return path, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("reading %s: %w", path, err)
+	case existing:
+		return "", fmt.Errorf("reading %s: it is gone, and the Secrets of this cluster cannot be read without the key in it; restore the file from a backup", path)
+	}
+	key := make([]byte, 32) // secretbox: XSalsa20 and Poly1305
+	if _, err := rand.Read(key); err != nil {
+		return "", fmt.Errorf("making the encryption key: %w", err)
+	}
+	return path, pki.WriteFile(path, fmt.Appendf(nil, `apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - secretbox:
+      keys:
+      - name: key1
+        secret: %s
+  - identity: {}
+`, base64.StdEncoding.EncodeToString(key)), 0o600)
+}

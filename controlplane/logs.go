@@ -1,0 +1,89 @@
+package controlplane
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+
+	"go.uber.org/zap/zapcore"
+	"k8s.io/klog/v2"
+)
+
+// LogTo sends what upstream's components log through klog, which is the process's one global logger, to w instead of
+// standard error, at the given verbosity. They log hundreds of lines at verbosity 0, among them errors that are none while
+// a cluster starts; nobody needs them on a terminal, and whoever looks for a fault needs all of them. Only the message of
+// a fatal error, after which klog ends the process, goes to standard error too. Call it once, before Run.
+func LogTo(w io.Writer, verbosity int) error {
+	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	for name, value := range map[string]string{
+		"logtostderr": "false", "alsologtostderr": "false", "stderrthreshold": "FATAL",
+		"one_output": "true", "v": strconv.Itoa(verbosity),
+	} {
+		if err := flags.Set(name, value); err != nil {
+			return fmt.Errorf("configuring klog: %w", err)
+		}
+	}
+	klog.SetOutput(w)
+	return nil
+}
+
+// klogCore is a zap core that writes etcd's log to klog, so that there is one log and one verbosity. etcd's "info" is as
+// talkative as others' verbosity 2.
+type klogCore struct{ fields []zapcore.Field }
+
+func (c klogCore) Enabled(l zapcore.Level) bool {
+	switch {
+	case l >= zapcore.WarnLevel:
+		return true
+	case l == zapcore.InfoLevel:
+		return klog.V(2).Enabled()
+	}
+	return klog.V(6).Enabled()
+}
+
+func (c klogCore) With(fields []zapcore.Field) zapcore.Core {
+	return klogCore{fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+}
+
+func (c klogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c klogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range append(c.fields[:len(c.fields):len(c.fields)], fields...) {
+		f.AddTo(enc)
+	}
+	var b strings.Builder
+	for k, v := range enc.Fields {
+		fmt.Fprintf(&b, " %s=%v", k, v)
+	}
+	switch {
+	case e.Level >= zapcore.ErrorLevel:
+		klog.ErrorDepth(4, "etcd: ", e.Message, b.String())
+	case e.Level == zapcore.WarnLevel:
+		klog.WarningDepth(4, "etcd: ", e.Message, b.String())
+	default:
+		klog.InfoDepth(4, "etcd: ", e.Message, b.String())
+	}
+	return nil
+}
+
+func (c klogCore) Sync() error { return nil }
+
+// panicOnFatal replaces zap's os.Exit by a panic, which startEtcd turns into an error.
+type panicOnFatal struct{}
+
+func (panicOnFatal) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	panic(fmt.Sprint(e.Message, " ", enc.Fields))
+}

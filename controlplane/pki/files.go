@@ -1,0 +1,61 @@
+package pki
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+)
+
+// WriteKubeconfig writes a kubeconfig, mode 0600, with which pair's holder reaches the kube-apiserver at server, a URL. The
+// file is left alone when it says so already.
+func WriteKubeconfig(path, server string, ca *Authority, pair *Pair) error {
+	const name = "flyball"
+	data, err := clientcmd.Write(api.Config{
+		Clusters:       map[string]*api.Cluster{name: {Server: server, CertificateAuthorityData: ca.PEM}},
+		AuthInfos:      map[string]*api.AuthInfo{pair.Cert.Subject.CommonName: {ClientCertificateData: pair.PEM, ClientKeyData: pair.KeyPEM}},
+		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: pair.Cert.Subject.CommonName}},
+		CurrentContext: name,
+	})
+	if err != nil {
+		return fmt.Errorf("encoding the kubeconfig %s: %w", path, err)
+	}
+	return WriteFile(path, data, 0o600)
+}
+
+// WriteCertificate writes an authority's certificate, for a directory that is read by other parts.
+func WriteCertificate(path string, ca *Authority) error { return WriteFile(path, ca.PEM, 0o644) }
+
+// WriteFile replaces path atomically. It creates the directory, mode 0700, and does nothing when content and mode are right.
+func WriteFile(path string, data []byte, mode fs.FileMode) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("writing %s: %w", path, err)
+		}
+	}()
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
+		return os.Chmod(path, mode)
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	defer os.Remove(f.Name()) // fails once it is renamed
+	_, err = f.Write(data)
+	for _, step := range []func() error{func() error { return f.Chmod(mode) }, f.Sync, f.Close} {
+		if e := step(); err == nil {
+			err = e
+		}
+	}
+	if err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

@@ -1,0 +1,223 @@
+package pki
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/big"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
+)
+
+// clockSkew is how far in the past certificates begin, for machines whose clocks are a little behind.
+const clockSkew = 5 * time.Minute
+
+// Store is a directory of key pairs.
+type Store struct {
+	// Dir is created, mode 0700, when the first file is written.
+	Dir string
+	// Now is the clock; nil means time.Now.
+	Now func() time.Time
+	// Existing says that the cluster was created before: a missing authority or service-account key is then an error and
+	// not a reason to make one, since a new one would invalidate all that the old one signed.
+	Existing bool
+}
+
+// Pair is a key and its certificate.
+type Pair struct {
+	// Path is the file that holds both.
+	Path string
+	Key  crypto.Signer
+	Cert *x509.Certificate
+	// PEM is the certificate alone, KeyPEM the key alone.
+	PEM, KeyPEM []byte
+}
+
+// Authority is a pair that issues others.
+type Authority struct {
+	Pair
+	// CertPath is the file with the certificate alone, to be handed out.
+	CertPath string
+}
+
+func (s Store) now() time.Time {
+	if s.Now != nil {
+		return s.Now()
+	}
+	return time.Now()
+}
+
+// Authority reads the authority of the given file name, or makes it. NAME.crt beside it holds its certificate alone.
+func (s Store) Authority(name, commonName string) (*Authority, error) {
+	path := filepath.Join(s.Dir, name+".pem")
+	pair, err := readPair(path)
+	if errors.Is(err, fs.ErrNotExist) && s.Existing {
+		return nil, missing(path)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		now := s.now()
+		pair, err = create(path, func(key crypto.Signer) ([]byte, error) {
+			template := &x509.Certificate{
+				SerialNumber: serial(), Subject: pkix.Name{CommonName: commonName},
+				NotBefore: now.Add(-clockSkew), NotAfter: now.Add(authorityLife),
+				KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+				BasicConstraintsValid: true, IsCA: true,
+			}
+			return x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+		})
+	}
+	switch {
+	case err != nil:
+		return nil, err
+	case !pair.Cert.IsCA:
+		return nil, fmt.Errorf("reading the certificate authority %s: the certificate in it is not an authority; restore the file from a backup", path)
+	case s.now().After(pair.Cert.NotAfter):
+		return nil, fmt.Errorf("reading the certificate authority %s: it expired on %s; set the clock right, or start with a new data directory", path, pair.Cert.NotAfter.Format(time.DateOnly))
+	}
+	a := &Authority{Pair: *pair, CertPath: filepath.Join(s.Dir, name+".crt")}
+	return a, WriteFile(a.CertPath, a.PEM, 0o644)
+}
+
+// Issue reads the pair that leaf describes, and makes it anew when plan.go says so. A file that cannot be read, or that
+// another cluster's authority issued, is an error that names the file: both mean that directories have been mixed up.
+func (s Store) Issue(ca *Authority, leaf Leaf) (*Pair, error) {
+	path := filepath.Join(s.Dir, leaf.Name+".pem")
+	pair, err := readPair(path)
+	var have *x509.Certificate
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	case pair.Cert.CheckSignatureFrom(ca.Cert) != nil:
+		return nil, fmt.Errorf("reading the certificate %s: it was not issued by this cluster's authority %s, so it belongs to another cluster; remove the file if it is not needed there", path, ca.Path)
+	default:
+		have = pair.Cert
+	}
+	if planLeaf(have, leaf, s.now()) == "" {
+		return pair, nil
+	}
+	return create(path, func(key crypto.Signer) ([]byte, error) {
+		return x509.CreateCertificate(rand.Reader, leaf.template(s.now()), ca.Cert, key.Public(), ca.Key)
+	})
+}
+
+// SigningKey reads a private key without a certificate (the one that signs service-account tokens), or makes it, and
+// returns the path of its file.
+func (s Store) SigningKey(name string) (string, error) {
+	path := filepath.Join(s.Dir, name+".key")
+	_, err := keyutil.PrivateKeyFromFile(path)
+	switch {
+	case err == nil:
+		return path, nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return "", fmt.Errorf("reading the key %s: %w; restore the file from a backup", path, err)
+	case s.Existing:
+		return "", missing(path)
+	}
+	key, err := keyutil.MakeEllipticPrivateKeyPEM()
+	if err != nil {
+		return "", fmt.Errorf("making the key %s: %w", path, err)
+	}
+	return path, WriteFile(path, key, 0o600)
+}
+
+func (l Leaf) template(now time.Time) *x509.Certificate {
+	t := &x509.Certificate{
+		SerialNumber: serial(),
+		Subject:      pkix.Name{CommonName: l.CommonName, Organization: l.Organization},
+		NotBefore:    now.Add(-clockSkew), NotAfter: now.Add(leafLife),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		DNSNames:    l.DNSNames,
+	}
+	for _, a := range l.Addresses {
+		t.IPAddresses = append(t.IPAddresses, a.Unmap().AsSlice())
+	}
+	if l.serves() {
+		t.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	}
+	return t
+}
+
+// create makes a key, has sign issue its certificate, and writes both to path.
+func create(path string, sign func(crypto.Signer) ([]byte, error)) (*Pair, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, fmt.Errorf("making the key for %s: %w", path, err)
+	}
+	der, err := sign(key)
+	if err != nil {
+		return nil, fmt.Errorf("issuing the certificate %s: %w", path, err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("issuing the certificate %s: %w", path, err)
+	}
+	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the key for %s: %w", path, err)
+	}
+	certPEM, err := cert.EncodeCertificates(c)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the certificate %s: %w", path, err)
+	}
+	p := &Pair{Path: path, Key: key, Cert: c, PEM: certPEM, KeyPEM: keyPEM}
+	return p, WriteFile(path, append(keyPEM[:len(keyPEM):len(keyPEM)], certPEM...), 0o600)
+}
+
+// readPair reads a key and a certificate that belong together. The error is fs.ErrNotExist if there is no such file.
+func readPair(path string) (*Pair, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	broken := func(err error) (*Pair, error) {
+		return nil, fmt.Errorf("reading the key and certificate in %s: %w; restore the file from a backup", path, err)
+	}
+	if err != nil {
+		return broken(err)
+	}
+	k, err := keyutil.ParsePrivateKeyPEM(data)
+	if err != nil {
+		return broken(err)
+	}
+	certs, err := cert.ParseCertsPEM(data)
+	if err != nil {
+		return broken(err)
+	}
+	key, ok := k.(*ecdsa.PrivateKey)
+	if !ok || !key.PublicKey.Equal(certs[0].PublicKey) {
+		return broken(errors.New("the certificate is for another key"))
+	}
+	p := &Pair{Path: path, Key: key, Cert: certs[0]}
+	if p.PEM, err = cert.EncodeCertificates(certs[0]); err != nil {
+		return broken(err)
+	}
+	if p.KeyPEM, err = keyutil.MarshalPrivateKeyToPEM(key); err != nil {
+		return broken(err)
+	}
+	return p, nil
+}
+
+func missing(path string) error {
+	return fmt.Errorf("reading %s: the cluster in this data directory was created with it and it is gone; restore the file from a backup, or start with a new data directory", path)
+}
+
+// serial is a random serial number of 127 bits; RFC 5280 wants them positive and at most 20 octets.
+func serial() *big.Int {
+	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		panic(err) // crypto/rand does not fail on Linux
+	}
+	return n.Add(n, big.NewInt(1))
+}

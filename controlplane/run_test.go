@@ -1,0 +1,90 @@
+package controlplane
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// childEnv makes the test's program run a control plane instead of the tests: its value is a directory. Upstream's
+// components can run only once in a process, and how it starts, stops and restarts is what there is to test.
+const childEnv = "FLYBALL_TEST_CONTROLPLANE"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childEnv); dir != "" {
+		os.Exit(child(dir))
+	}
+	os.Exit(m.Run())
+}
+
+func testConfig(dir string) Config {
+	port, _ := strconv.Atoi(os.Getenv(childEnv + "_PORT"))
+	return Config{
+		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"),
+		NodeName: "node1", NodeIP: netip.MustParseAddr("192.0.2.1"),
+		BindAddress: netip.MustParseAddr("127.0.0.1"), Port: port,
+		ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
+		ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local",
+		AdminKubeconfig: filepath.Join(dir, "admin.kubeconfig"),
+	}
+}
+
+func child(dir string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	go func() {
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test is over or has died
+		stop()
+	}()
+	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	v, _ := strconv.Atoi(os.Getenv(childEnv + "_V"))
+	if err := LogTo(log, v); err != nil {
+		panic(err)
+	}
+	go heapProfiles(ctx, dir)
+	start := time.Now()
+	cfg := testConfig(dir)
+	cfg.Progress = func(part, state string, err error) {
+		fmt.Println(time.Since(start).Milliseconds(), part, state, err)
+	}
+	if err := Run(ctx, cfg); err != nil {
+		fmt.Println("error", err)
+		return 1
+	}
+	fmt.Println(time.Since(start).Milliseconds(), "returned")
+	return 0
+}
+
+// heapProfiles writes dir/heap.pprof at every SIGUSR1, for whoever looks into the memory of the whole control plane.
+func heapProfiles(ctx context.Context, dir string) {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR1)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-c:
+			runtime.GC()
+			if f, err := os.Create(filepath.Join(dir, "heap.pprof")); err == nil {
+				_ = pprof.WriteHeapProfile(f)
+				f.Close()
+			}
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			fmt.Printf("heap %+v inuse %d stack %d sys %d goroutines %d\n", m.HeapAlloc>>20, m.HeapInuse>>20, m.StackInuse>>20, m.Sys>>20, runtime.NumGoroutine())
+		}
+	}
+}

@@ -1,0 +1,45 @@
+// Package version makes every bundled Kubernetes part report the version that it is.
+//
+// Upstream's build sets these variables through the linker. A program that imports Kubernetes as a library gets
+// placeholders instead ("v0.0.0-master+$Format:%H$"), which Helm charts, kubectl's skew warnings and the conformance suite
+// take at their word. Importing this package sets them however the program was built: `go install`, `go test` or make.
+package version
+
+import (
+	_ "unsafe" // for go:linkname
+
+	_ "k8s.io/client-go/pkg/version" // owner of clientVersion
+	componentversion "k8s.io/component-base/version"
+)
+
+// Kubernetes is the version that kube-apiserver, kubectl and the node report. The build metadata after the plus sign marks
+// the distribution, as the field's others do; it takes no part in comparisons (semver 2.0, item 10).
+const Kubernetes = "v1.37.2+flyball"
+
+//go:linkname gitVersion k8s.io/component-base/version.gitVersion
+var gitVersion string
+
+//go:linkname gitMajor k8s.io/component-base/version.gitMajor
+var gitMajor string
+
+//go:linkname gitMinor k8s.io/component-base/version.gitMinor
+var gitMinor string
+
+//go:linkname gitCommit k8s.io/component-base/version.gitCommit
+var gitCommit string
+
+//go:linkname clientVersion k8s.io/client-go/pkg/version.gitVersion
+var clientVersion string
+
+//go:linkname clientCommit k8s.io/client-go/pkg/version.gitCommit
+var clientCommit string
+
+func init() {
+	gitVersion, clientVersion = Kubernetes, Kubernetes
+	gitMajor, gitMinor = "1", "37"
+	gitCommit, clientCommit = "", ""
+	// Get() answers from a copy that was taken when its package was initialised, before this function ran.
+	if err := componentversion.SetDynamicVersion(Kubernetes); err != nil {
+		panic("setting the reported Kubernetes version: " + err.Error())
+	}
+}
