@@ -84,6 +84,11 @@ type Config struct {
 	Listening func()
 }
 
+// shutdownGrace is how long answers that are being written may take at the end.
+// Their contexts have ended by then, so that short is enough; HTTP/2 connections
+// would otherwise be waited for a whole second.
+const shutdownGrace = 250 * time.Millisecond
+
 // Server answers on the kubelet's port. Make it with New.
 type Server struct {
 	cfg  Config
@@ -144,7 +149,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
-	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer stop()
 	_ = srv.Shutdown(grace)
 	_ = srv.Close()
