@@ -43,7 +43,7 @@ func TestCheck(t *testing.T) {
 			mutate: func(h *Host, _ *Want) {
 				h.EUID, h.Capabilities, h.Overlay = 1000, 0, errors.New("not permitted")
 			},
-			missing: []string{"not as root", "overlayfs", "run as root"},
+			missing: []string{"not as root", "run flyball as root"},
 		},
 		"Container": {
 			reason:  "Root in a container is not enough.",

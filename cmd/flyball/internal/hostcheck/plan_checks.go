@@ -50,14 +50,29 @@ func Missing(findings []Finding) error {
 	var errs []error
 	for _, f := range findings {
 		if f.Required && !f.OK {
-			errs = append(errs, fmt.Errorf("%s: %s; %s", f.Name, f.Detail, f.Remedy))
+			errs = append(errs, errors.New(f.String()))
+		}
+		if f.Name == privileges && !f.OK {
+			break // most of the rest fails for this reason alone
 		}
 	}
 	return errors.Join(errs...)
 }
 
+// String is the finding in one line, with the remedy.
+func (f Finding) String() string {
+	line := f.Name + ": " + f.Detail
+	if f.Remedy != "" {
+		line += "; " + f.Remedy
+	}
+	return line
+}
+
+// privileges is the name of the finding about root.
+const privileges = "privileges"
+
 func root(h Host) Finding {
-	f := Finding{Name: "privileges", Required: true, OK: h.EUID == 0, Detail: "root"}
+	f := Finding{Name: privileges, Required: true, OK: h.EUID == 0, Detail: "root"}
 	if !f.OK {
 		f.Detail, f.Remedy = fmt.Sprintf("running as user %d, not as root", h.EUID), "run flyball as root, for example with sudo"
 	}

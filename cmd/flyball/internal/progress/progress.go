@@ -42,9 +42,9 @@ func (p *Printer) Show(parts []board.Part) {
 		}
 		switch part.State {
 		case board.Up:
-			p.Line("✓ %-24s %s", part.Name, seconds(part.Took))
+			p.Linef("✓ %-24s %s", part.Name, seconds(part.Took))
 		case board.Down:
-			p.Line("✗ %-24s %s", part.Name, part.LastError)
+			p.Linef("✗ %-24s %s", part.Name, part.LastError)
 		default:
 			continue
 		}
@@ -53,8 +53,8 @@ func (p *Printer) Show(parts []board.Part) {
 	p.spin(parts)
 }
 
-// Line prints a line above the spinner.
-func (p *Printer) Line(format string, args ...any) {
+// Linef prints a line above the spinner.
+func (p *Printer) Linef(format string, args ...any) {
 	if p.terminal {
 		fmt.Fprint(p.out, clearLine)
 	}

@@ -99,7 +99,7 @@ func keep(ctx context.Context, b *board.Board, p Part) error {
 	pause := firstPause
 	for {
 		if err := b.WaitUp(ctx, p.After); err != nil {
-			return nil // told to stop before it started
+			return nil //nolint:nilerr // told to stop before it started
 		}
 		// A part with several rows says itself which of them is starting.
 		if len(p.Rows) == 0 {
@@ -109,7 +109,7 @@ func keep(ctx context.Context, b *board.Board, p Part) error {
 		err := p.Run(ctx, report)
 		if ctx.Err() != nil {
 			setAll(b, p, board.Stopped, nil)
-			return nil
+			return nil //nolint:nilerr // what a part says when it is told to stop is no news
 		}
 		if err == nil {
 			err = errors.New("ended by itself")

@@ -22,8 +22,7 @@ func TestDocumented(t *testing.T) {
 
 func fields(prefix string, typ reflect.Type) []string {
 	var names []string
-	for i := range typ.NumField() {
-		f := typ.Field(i)
+	for f := range typ.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case name == "": // inlined TypeMeta

@@ -52,9 +52,9 @@ type FlyballConfiguration struct {
 	CRIEndpoint string `json:"criEndpoint,omitempty"`
 
 	// Kubelet configures the node agent.
-	Kubelet KubeletConfiguration `json:"kubelet,omitempty"`
+	Kubelet KubeletConfiguration `json:"kubelet,omitzero"`
 	// Logging configures what is logged.
-	Logging LoggingConfiguration `json:"logging,omitempty"`
+	Logging LoggingConfiguration `json:"logging,omitzero"`
 }
 
 // KubeletConfiguration configures the node agent.

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/cmd/flyball/internal/progress"
+	"flyball.dev/cmd/flyball/internal/teardown"
+)
+
+// stopWithin is how long a process may take to stop its parts before it is killed.
+const stopWithin = 30 * time.Second
+
+func newDownCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "down",
+		Short: "Stop Flyball and every Pod of this machine",
+		Long: "Stop Flyball and every Pod of this machine, and remove what they left in it: containers, mounts, network,\n" +
+			"cgroups. Data stays for the next `flyball up`, unless it is to be purged.",
+		Args: cobra.NoArgs,
+	}
+	flags := addConfigFlags(cmd)
+	purge := cmd.Flags().Bool("purge", false, "remove all data too: the cluster, images, logs, the admin kubeconfig")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if os.Geteuid() != 0 {
+			return errors.New("stopping flyball: running as an ordinary user; run flyball as root, for example with sudo")
+		}
+		return down(cmd.Context(), flags, *purge)
+	}
+	return cmd
+}
+
+func down(ctx context.Context, flags *configFlags, purge bool) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	set, err := flags.loadInUse()
+	if err != nil {
+		return err
+	}
+	printer := progress.New(os.Stdout, time.Now())
+	if pids := instance.Running(instance.RunDir, instance.Up); len(pids) > 0 {
+		began := time.Now()
+		// The agent of two is the younger process; it stops first.
+		for i := range pids {
+			if err := instance.Terminate(ctx, pids[len(pids)-1-i], stopWithin); err != nil {
+				return err
+			}
+		}
+		printer.Linef("✓ %-24s %.1fs", "stopping flyball", time.Since(began).Seconds())
+	}
+	// Nobody starts while we remove.
+	lock, err := instance.Acquire(instance.RunDir, instance.Up)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	var errs []error
+	for _, step := range teardown.Steps(set, instance.RunDir, purge) {
+		began := time.Now()
+		if err := step.Run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", step.Name, err))
+			printer.Linef("✗ %-24s %v", step.Name, err)
+			continue
+		}
+		printer.Linef("✓ %-24s %.1fs", step.Name, time.Since(began).Seconds())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,121 @@
+// Package bundle knows what is carried next to the flyball executable, and which versions of everything are in it.
+package bundle
+
+import (
+	"debug/buildinfo"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/debug"
+	"slices"
+)
+
+// Images that are preloaded.
+const (
+	PauseImage = "flyball.dev/pause:1"
+	HelloImage = "flyball.dev/hello:1"
+)
+
+// Bundle is the directory of the flyball executable.
+type Bundle struct{ Dir string }
+
+// Find returns the bundle of this process. Links to the executable are followed.
+func Find() (Bundle, error) {
+	self, err := os.Executable()
+	if err == nil {
+		self, err = filepath.EvalSymlinks(self)
+	}
+	if err != nil {
+		return Bundle{}, fmt.Errorf("finding the bundled programs: %w", err)
+	}
+	return Bundle{Dir: filepath.Dir(self)}, nil
+}
+
+// CNIDir holds the CNI plugins.
+func (b Bundle) CNIDir() string { return filepath.Join(b.Dir, "cni") }
+
+// Images are the archives of the preloaded images, the one that every Pod needs first.
+func (b Bundle) Images() []string {
+	return []string{filepath.Join(b.Dir, "images", "pause.tar"), filepath.Join(b.Dir, "images", "hello.tar")}
+}
+
+// Files must all exist for the bundled container runtime to work.
+func (b Bundle) Files() []string {
+	files := []string{b.Images()[0]}
+	for _, p := range programs {
+		files = append(files, filepath.Join(b.Dir, p.file))
+	}
+	return files
+}
+
+// programs are built by themselves; the module that they come from tells their version.
+var programs = []struct{ name, file, module string }{
+	{"containerd", "containerd", "github.com/containerd/containerd/v2"},
+	{"containerd-shim-runc-v2", "containerd-shim-runc-v2", "github.com/containerd/containerd/v2"},
+	{"runc", "runc", "github.com/opencontainers/runc"},
+	{"cni bridge", "cni/bridge", "github.com/containernetworking/plugins"},
+	{"cni host-local", "cni/host-local", "github.com/containernetworking/plugins"},
+	{"cni loopback", "cni/loopback", "github.com/containernetworking/plugins"},
+	{"cni portmap", "cni/portmap", "github.com/containernetworking/plugins"},
+}
+
+// libraries are parts of the flyball executable.
+var libraries = []struct{ name, module string }{
+	{"kubernetes", "k8s.io/kubernetes"},
+	{"etcd", "go.etcd.io/etcd/server/v3"},
+	{"coredns", "github.com/coredns/coredns"},
+	{"controller-runtime", "sigs.k8s.io/controller-runtime"},
+}
+
+// Part is a bundled part and the version that it is.
+type Part struct {
+	Name    string `json:"name"`
+	Version string `json:"version"`
+}
+
+// Unknown stands for a version that cannot be told.
+const Unknown = "unknown"
+
+// Version of Flyball itself.
+func Version() string {
+	info, found := debug.ReadBuildInfo()
+	if !found || info.Main.Version == "" {
+		return Unknown
+	}
+	return info.Main.Version
+}
+
+// Parts are the versions of everything that is bundled. They are read from the programs themselves, so a program that
+// was replaced shows.
+func (b Bundle) Parts() []Part {
+	parts := []Part{{"go", runtime.Version()}}
+	if info, found := debug.ReadBuildInfo(); found {
+		for _, l := range libraries {
+			parts = append(parts, Part{l.name, moduleVersion(info, l.module)})
+		}
+	}
+	for _, p := range programs {
+		version := "missing"
+		info, err := buildinfo.ReadFile(filepath.Join(b.Dir, p.file))
+		switch {
+		case err == nil:
+			version = moduleVersion(info, p.module)
+		case !os.IsNotExist(err):
+			version = Unknown
+		}
+		parts = append(parts, Part{p.name, version})
+	}
+	return parts
+}
+
+func moduleVersion(info *debug.BuildInfo, module string) string {
+	i := slices.IndexFunc(info.Deps, func(m *debug.Module) bool { return m.Path == module })
+	switch {
+	case i >= 0:
+		return info.Deps[i].Version
+	case info.Main.Path == module:
+		return info.Main.Version
+	}
+	return Unknown
+}

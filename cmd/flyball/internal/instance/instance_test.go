@@ -1,0 +1,75 @@
+package instance
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+)
+
+func TestAcquire(t *testing.T) {
+	dir := t.TempDir()
+	if got := Running(dir, Up); got != nil {
+		t.Errorf("Running() = %v before anything ran", got)
+	}
+	server, err := Acquire(dir, Server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]int{os.Getpid()}, Running(dir, Up)); diff != "" {
+		t.Errorf("Running(): -want, +got:\n%s", diff)
+	}
+	for _, role := range []Role{Server, Up} {
+		var running *RunningError
+		if _, err := Acquire(dir, role); !errors.As(err, &running) || running.PID != os.Getpid() {
+			t.Errorf("beside a server, Acquire(%s) = %v", role, err)
+		}
+	}
+	agent, err := Acquire(dir, Agent)
+	if err != nil {
+		t.Fatalf("an agent may run beside a server: %v", err)
+	}
+	if err := agent.Record(v1alpha1.FlyballConfiguration{DataDir: "/somewhere"}); err != nil {
+		t.Fatal(err)
+	}
+	server.Release()
+	agent.Release()
+	up, err := Acquire(dir, Up)
+	if err != nil {
+		t.Fatalf("after both were released: %v", err)
+	}
+	up.Release()
+	if c, found := Recorded(dir); !found || c.DataDir != "/somewhere" {
+		t.Errorf("Recorded() = %+v, %t", c, found)
+	}
+}
+
+func TestTerminate(t *testing.T) {
+	tests := map[string]struct {
+		reason string
+		script string
+	}{
+		"Polite":   {"A process that ends when asked is given the time.", "sleep 60"},
+		"Stubborn": {"A process that does not is killed.", "trap '' TERM; echo; while :; do sleep 60; done"},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			cmd := exec.CommandContext(t.Context(), "sh", "-c", tc.script)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			go func() { _ = cmd.Wait() }()
+			if err := Terminate(t.Context(), cmd.Process.Pid, 300*time.Millisecond); err != nil {
+				t.Errorf("%s\nTerminate() = %v", tc.reason, err)
+			}
+		})
+	}
+	if err := Terminate(t.Context(), 1<<22-1, time.Second); err != nil {
+		t.Errorf("a process that is gone: %v", err)
+	}
+}

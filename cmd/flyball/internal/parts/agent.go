@@ -1,0 +1,205 @@
+package parts
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/discovery"
+
+	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/cmd/flyball/internal/supervisor"
+	"flyball.dev/dns"
+	"flyball.dev/kubelet"
+	"flyball.dev/kubelet/containerd"
+	"flyball.dev/network"
+	"flyball.dev/proxy"
+)
+
+// credential is a file that the server left for the node agent.
+func (s Set) credential(name string) string { return filepath.Join(s.Config.DataDir, "agent", name) }
+
+// apiAccess is up once the server has left credentials and answers.
+func (s Set) apiAccess() supervisor.Part {
+	return supervisor.Part{Name: APIAccess, Run: func(ctx context.Context, report supervisor.Report) error {
+		for {
+			err := s.reachAPI(ctx)
+			if err == nil {
+				report(APIAccess, board.Up, nil)
+				<-ctx.Done()
+				return nil
+			}
+			report(APIAccess, board.Starting, err)
+			select {
+			case <-time.After(retryEvery):
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}}
+}
+
+func (s Set) reachAPI(ctx context.Context) error {
+	client, err := Client(s.credential("kubelet.kubeconfig"), "agent")
+	if err != nil {
+		return fmt.Errorf("reading the node's credentials, which `flyball server` writes: %w", err)
+	}
+	d, err := discovery.NewDiscoveryClientForConfig(client)
+	if err != nil {
+		return fmt.Errorf("reaching the API server: %w", err)
+	}
+	if _, err := d.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
+		return fmt.Errorf("reaching the API server at %s: %w", client.Host, err)
+	}
+	return nil
+}
+
+// routes stand before anything of the node sends a packet.
+func (s Set) routes(first string) supervisor.Part {
+	const name = "routes"
+	return supervisor.Part{Name: name, After: after(first), Run: func(ctx context.Context, report supervisor.Report) error {
+		if err := network.Setup(s.Network()); err != nil {
+			return err
+		}
+		report(name, board.Up, nil)
+		<-ctx.Done()
+		return nil
+	}}
+}
+
+func (s Set) containerd(first string) supervisor.Part {
+	const name = "containerd"
+	return supervisor.Part{Name: name, After: after(first), Run: func(ctx context.Context, report supervisor.Report) error {
+		c := s.Containerd()
+		c.Ready = up(report, name)
+		return containerd.Run(ctx, c)
+	}}
+}
+
+// images preloads the bundled images, so that the first Pod needs no registry.
+func (s Set) images() supervisor.Part {
+	const name = "images"
+	return supervisor.Part{Name: name, After: []string{"containerd"}, Run: func(ctx context.Context, report supervisor.Report) error {
+		for i, file := range s.Bundle.Images() {
+			_, err := Import(ctx, s.Containerd().Socket, file)
+			if i > 0 && errors.Is(err, os.ErrNotExist) {
+				continue // only the first, the pause image, is needed
+			}
+			if err != nil {
+				return err
+			}
+		}
+		report(name, board.Up, nil)
+		<-ctx.Done()
+		return nil
+	}}
+}
+
+// Import loads an image archive into the bundled container runtime, and returns the names of the images.
+func Import(ctx context.Context, socket, file string) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("opening the image archive: %w", err)
+	}
+	defer f.Close()
+	names, err := containerd.Import(ctx, socket, f)
+	if err != nil {
+		return nil, fmt.Errorf("importing %s: %w", file, err)
+	}
+	return names, nil
+}
+
+func (s Set) network(api string) supervisor.Part {
+	const name = "network"
+	return supervisor.Part{Name: name, After: []string{"routes", api}, Run: func(ctx context.Context, report supervisor.Report) error {
+		client, err := Client(s.credential("proxy.kubeconfig"), name)
+		if err != nil {
+			return err
+		}
+		c := s.Network()
+		c.Client, c.Ready = client, up(report, name)
+		return network.Run(ctx, c)
+	}}
+}
+
+func (s Set) kubelet(api string) supervisor.Part {
+	needs := []string{"routes", api}
+	if s.Config.CRIEndpoint == "" {
+		needs = append(needs, "images")
+	}
+	return supervisor.Part{Name: Kubelet, After: needs, Run: func(ctx context.Context, report supervisor.Report) error {
+		c := s.Config
+		client, err := Client(s.credential("kubelet.kubeconfig"), Kubelet)
+		if err != nil {
+			return err
+		}
+		serving, clientCA, err := s.serving()
+		if err != nil {
+			return err
+		}
+		return kubelet.Run(ctx, kubelet.Config{
+			NodeName: c.NodeName, NodeIP: c.NodeAddr, Client: client,
+			RootDir: filepath.Join(c.DataDir, "kubelet"), PodLogsDir: PodLogsDir,
+			CRIEndpoint: s.CRIEndpoint(),
+			ClusterDNS:  []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
+			BindAddress: c.BindAddr, Port: c.Kubelet.Port, ServingCert: serving, ClientCA: clientCA,
+			MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels,
+			Ready: up(report, Kubelet),
+		})
+	}}
+}
+
+// PodLogsDir is where log shippers look.
+const PodLogsDir = "/var/log/pods"
+
+// serving is the certificate of the node agent's HTTPS server, and the CA whose clients it knows.
+func (s Set) serving() (tls.Certificate, *x509.CertPool, error) {
+	pair := s.credential("serving.pem")
+	cert, err := tls.LoadX509KeyPair(pair, pair)
+	if err != nil {
+		return cert, nil, fmt.Errorf("reading the node agent's serving certificate: %w", err)
+	}
+	ca, err := os.ReadFile(s.credential("client-ca.crt"))
+	if err != nil {
+		return cert, nil, fmt.Errorf("reading the CA of clients: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return cert, nil, fmt.Errorf("reading the CA of clients: %s holds no certificate", s.credential("client-ca.crt"))
+	}
+	return cert, pool, nil
+}
+
+func (s Set) proxy(api string) supervisor.Part {
+	const name = "proxy"
+	return supervisor.Part{Name: name, After: []string{"routes", api}, Run: func(ctx context.Context, report supervisor.Report) error {
+		client, err := Client(s.credential("proxy.kubeconfig"), name)
+		if err != nil {
+			return err
+		}
+		return proxy.Run(ctx, proxy.Config{
+			NodeName: s.Config.NodeName, NodeIPs: []netip.Addr{s.Config.NodeAddr}, Client: client,
+			ClusterCIDR: s.Config.ClusterPrefix, Ready: up(report, name),
+		})
+	}}
+}
+
+func (s Set) dns(bootstrapped string) supervisor.Part {
+	const name = "dns"
+	return supervisor.Part{Name: name, After: []string{"routes", bootstrapped}, Run: func(ctx context.Context, report supervisor.Report) error {
+		client, err := Client(s.credential("dns.kubeconfig"), name)
+		if err != nil {
+			return err
+		}
+		return dns.Run(ctx, dns.Config{
+			Client: client, Address: s.Config.DNSAddr, ClusterDomain: s.Config.ClusterDomain,
+			Upstream: "/etc/resolv.conf", Ready: up(report, name),
+		})
+	}}
+}

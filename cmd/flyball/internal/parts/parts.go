@@ -1,0 +1,167 @@
+// Package parts says what a server and a node agent are made of: which parts, configured how, after which others. It
+// starts nothing; package supervisor does.
+package parts
+
+import (
+	"context"
+	"io/fs"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/cmd/flyball/internal/bundle"
+	"flyball.dev/cmd/flyball/internal/config"
+	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/cmd/flyball/internal/supervisor"
+	embedded "flyball.dev/config"
+	"flyball.dev/controllers"
+	"flyball.dev/controlplane"
+	"flyball.dev/kubelet/containerd"
+	"flyball.dev/network"
+)
+
+// Set makes the parts of one machine.
+type Set struct {
+	Config *config.Config
+	Bundle bundle.Bundle
+}
+
+// Rows of the board that other packages look for.
+const (
+	// Kubelet is up when the Node is Ready.
+	Kubelet = "kubelet"
+	// APIAccess is the API server as a node agent without a server sees it.
+	APIAccess = "api access"
+)
+
+// Server is what `flyball server` runs.
+func (s Set) Server() []supervisor.Part {
+	return []supervisor.Part{s.controlPlane(), s.controllers()}
+}
+
+// Agent is what `flyball agent` runs.
+func (s Set) Agent() []supervisor.Part {
+	return s.agent([]supervisor.Part{s.apiAccess()}, "", APIAccess, APIAccess)
+}
+
+// Up is what `flyball up` runs: both. The node's own parts wait until etcd is up, because until then the control plane
+// may yet refuse the data directory, and nothing is to be half started then.
+func (s Set) Up() []supervisor.Part {
+	return s.agent(s.Server(), controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartBootstrap)
+}
+
+func (s Set) agent(before []supervisor.Part, first, api, bootstrapped string) []supervisor.Part {
+	parts := append(before, s.routes(first))
+	if s.Config.CRIEndpoint == "" {
+		parts = append(parts, s.containerd(first), s.images())
+	}
+	return append(parts, s.network(api), s.kubelet(api), s.proxy(api), s.dns(bootstrapped))
+}
+
+func (s Set) controlPlane() supervisor.Part {
+	c := s.Config
+	return supervisor.Part{
+		Name: "control plane",
+		Rows: []string{
+			controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartScheduler,
+			controlplane.PartControllerManager, controlplane.PartBootstrap,
+		},
+		Fatal: true,
+		Run: func(ctx context.Context, report supervisor.Report) error {
+			return controlplane.Run(ctx, controlplane.Config{
+				DataDir: c.DataDir, RunDir: instance.RunDir,
+				NodeName: c.NodeName, NodeIP: c.NodeAddr,
+				BindAddress: c.BindAddr, Port: c.Port,
+				ClusterCIDR: c.ClusterPrefix, ServiceCIDR: c.ServicePrefix,
+				ClusterDNS: c.DNSAddr, ClusterDomain: c.ClusterDomain,
+				AdminKubeconfig: instance.AdminKubeconfig,
+				Manifests:       []fs.FS{embedded.CRDs, embedded.RBAC},
+				Progress: func(part, state string, err error) {
+					if state == controlplane.StateDown && err == nil {
+						state = string(board.Stopped)
+					}
+					report(part, board.State(state), err)
+				},
+			})
+		},
+	}
+}
+
+func (s Set) controllers() supervisor.Part {
+	const name = "controllers"
+	return supervisor.Part{Name: name, After: []string{controlplane.PartBootstrap}, Run: func(ctx context.Context, report supervisor.Report) error {
+		client, err := Client(filepath.Join(s.Config.DataDir, "server", "kubeconfig", "controllers.kubeconfig"), name)
+		if err != nil {
+			return err
+		}
+		return controllers.Run(ctx, controllers.Config{Client: client, Ready: up(report, name)})
+	}}
+}
+
+// Containerd is the configuration of the bundled container runtime.
+func (s Set) Containerd() containerd.Config {
+	state := filepath.Join(instance.RunDir, "containerd")
+	return containerd.Config{
+		BinDir:        s.Bundle.Dir,
+		RootDir:       filepath.Join(s.Config.DataDir, "containerd"),
+		StateDir:      state,
+		Socket:        filepath.Join(state, "containerd.sock"),
+		CNIBinDir:     s.Bundle.CNIDir(),
+		CNIConfDir:    filepath.Join(instance.RunDir, "cni"),
+		LogFile:       filepath.Join(s.Config.DataDir, "log", "containerd.log"),
+		SandboxImage:  bundle.PauseImage,
+		RegistryHosts: filepath.Join(s.Config.DataDir, "registries"),
+	}
+}
+
+// CRIEndpoint is the socket of the container runtime.
+func (s Set) CRIEndpoint() string {
+	if s.Config.CRIEndpoint != "" {
+		return s.Config.CRIEndpoint
+	}
+	return "unix://" + s.Containerd().Socket
+}
+
+// Network is the configuration of the node network, without a client.
+func (s Set) Network() network.Config {
+	return network.Config{
+		NodeName:    s.Config.NodeName,
+		ClusterCIDR: s.Config.ClusterPrefix, ServiceCIDR: s.Config.ServicePrefix,
+		ClusterDNS: s.Config.DNSAddr,
+		CNIConfDir: filepath.Join(instance.RunDir, "cni"),
+	}
+}
+
+func up(report supervisor.Report, row string) func() {
+	return func() { report(row, board.Up, nil) }
+}
+
+func after(names ...string) []string {
+	var out []string
+	for _, n := range names {
+		if n != "" {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// Client reads a kubeconfig. A part's own rate limit would only slow the cluster down: kube-apiserver's priority and
+// fairness shares the server out between all clients.
+func Client(kubeconfig, part string) (*rest.Config, error) {
+	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	c.QPS = -1
+	c.UserAgent = "flyball-" + part
+	c.Timeout = 0 // watches last
+	return c, nil
+}
+
+// retryEvery is how often an agent without a server asks whether the API server is there. There is nobody who could
+// tell it.
+const retryEvery = 250 * time.Millisecond

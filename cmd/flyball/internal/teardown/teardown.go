@@ -1,0 +1,105 @@
+// Package teardown removes everything that a node agent left in the machine: Pods, the container runtime, network,
+// mounts, cgroups and run-time files; and, if asked, all data. It works whether Flyball ended well, was killed or was
+// never started, and doing it again changes nothing.
+package teardown
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"flyball.dev/cmd/flyball/internal/parts"
+	"flyball.dev/kubelet"
+	"flyball.dev/kubelet/containerd"
+	"flyball.dev/network"
+	"flyball.dev/proxy"
+)
+
+// stopPodsWithin is how long all Pods together may take to end; those that have not are killed with their shims.
+const stopPodsWithin = 2 * time.Minute
+
+// Step is one of the things to do, in order.
+type Step struct {
+	// Name says what is done.
+	Name string
+	// Run does it.
+	Run func(ctx context.Context) error
+}
+
+// Steps remove what a node agent left. Later steps are worth trying when an earlier one failed.
+func Steps(s parts.Set, runDir string, purge bool) []Step {
+	steps := []Step{{"stopping Pods", func(ctx context.Context) error { return stopPods(ctx, s) }}}
+	if s.Config.CRIEndpoint == "" {
+		steps = append(steps, Step{"stopping containerd", func(ctx context.Context) error { return containerd.Stop(ctx, s.Containerd()) }})
+	}
+	steps = append(steps,
+		Step{"removing Services", func(context.Context) error { return proxy.Cleanup() }},
+		Step{"removing the network", func(context.Context) error { return network.Cleanup(s.Network()) }},
+		Step{"removing cgroups", func(ctx context.Context) error { return removeCgroups(ctx, cgroupRoots()) }},
+		Step{"unmounting", func(context.Context) error { return unmountBelow(ownMounts(s, runDir)...) }},
+		Step{"removing run-time files", func(context.Context) error { return removeTree(runDir) }},
+	)
+	if purge {
+		steps = append(steps, Step{"removing data", func(context.Context) error { return removeData(s) }})
+	}
+	return steps
+}
+
+func stopPods(ctx context.Context, s parts.Set) error {
+	socket := strings.TrimPrefix(s.CRIEndpoint(), "unix://")
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return nil // no runtime, no Pods; what is left of them goes with the runtime's shims
+	}
+	conn.Close()
+	ctx, cancel := context.WithTimeout(ctx, stopPodsWithin)
+	defer cancel()
+	return kubelet.StopPods(ctx, s.CRIEndpoint())
+}
+
+// ownMounts are the directories below which every mount is ours.
+func ownMounts(s parts.Set, runDir string) []string {
+	return []string{runDir, filepath.Join(s.Config.DataDir, "kubelet"), filepath.Join(s.Config.DataDir, "containerd")}
+}
+
+// dataDirs are all that Flyball keeps in a data directory. What else lies there is somebody else's and stays.
+var dataDirs = []string{"server", "agent", "kubelet", "containerd", "log"}
+
+func removeData(s parts.Set) error {
+	var errs []error
+	for _, d := range dataDirs {
+		errs = append(errs, removeTree(filepath.Join(s.Config.DataDir, d)))
+	}
+	errs = append(errs, removePodLogs(parts.PodLogsDir), removeFile(adminKubeconfig))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	// Both may hold something else, or be a mount of their own.
+	_ = os.Remove(filepath.Dir(adminKubeconfig))
+	_ = os.Remove(s.Config.DataDir)
+	return nil
+}
+
+// removePodLogs removes the logs of Pods, and the links to them that log shippers follow.
+func removePodLogs(dir string) error {
+	links, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "containers", "*.log"))
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, dir+"/") {
+			_ = os.Remove(link)
+		}
+	}
+	_ = os.Remove(filepath.Join(filepath.Dir(dir), "containers"))
+	return removeTree(dir)
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing %s: %w", path, err)
+	}
+	return nil
+}

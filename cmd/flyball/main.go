@@ -1,0 +1,22 @@
+// Command flyball is a complete Kubernetes in one program.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"flyball.dev/cmd/flyball/internal/launch"
+)
+
+func main() {
+	err := run(context.Background(), os.Args)
+	if err == nil {
+		return
+	}
+	if !errors.Is(err, errSilent) {
+		fmt.Fprintln(os.Stderr, launch.ErrorPrefix+err.Error())
+	}
+	os.Exit(1)
+}

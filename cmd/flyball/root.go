@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"flyball.dev/cmd/flyball/internal/bundle"
+	"flyball.dev/cmd/flyball/internal/config"
+	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/cmd/flyball/internal/parts"
+)
+
+// errSilent ends the program with exit code 1 when what is to be said has been said.
+var errSilent = errors.New("the command failed")
+
+// run is the program: args are those of the process. Called by another name, it is that program: envtest starts
+// kube-apiserver, etcd and kubectl by their names.
+func run(ctx context.Context, args []string) error {
+	if program, found := argv0[filepath.Base(args[0])]; found {
+		return program(args[1:])
+	}
+	root := &cobra.Command{
+		Use:   "flyball",
+		Short: "A complete Kubernetes in one program",
+		Long: "Flyball is a complete Kubernetes in one program: `flyball up` makes this machine a cluster of one node.\n" +
+			"Errors are written to standard error, and the exit code is 1 then.",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(
+		newUpCommand(), newServerCommand(), newAgentCommand(), newDownCommand(), newStatusCommand(), newCheckCommand(),
+		newKubectlCommand(), newImageCommand(), newVersionCommand(),
+	)
+	// Upstream's packages add flags of their own programs to every command's, such as --version.
+	pflag.CommandLine = pflag.NewFlagSet(root.Name(), pflag.ContinueOnError)
+	root.SetArgs(args[1:])
+	return root.ExecuteContext(ctx)
+}
+
+// untilSignal returns a context that ends when the process is asked to end; asked again, it ends at once.
+func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop)
+	return ctx, stop
+}
+
+// configFlags are the flags that set the configuration. Those that are given override the file.
+type configFlags struct {
+	file   string
+	values v1alpha1.FlyballConfiguration
+}
+
+func addConfigFlags(cmd *cobra.Command) *configFlags {
+	f := &configFlags{}
+	flags := cmd.Flags()
+	flags.StringVar(&f.file, "config", "", "configuration file, see docs/configuration.md")
+	flags.StringVar(&f.values.DataDir, "data-dir", "", "where everything lies that must survive a restart (default "+v1alpha1.DefaultDataDir+")")
+	flags.StringVar(&f.values.NodeName, "node-name", "", "name of this machine's Node (default: the host name)")
+	flags.StringVar(&f.values.NodeIP, "node-ip", "", "address at which others reach this machine (default: the default route's)")
+	flags.IntVar(&f.values.Port, "port", 0, "port of the API server (default 6443)")
+	flags.StringVar(&f.values.ClusterCIDR, "cluster-cidr", "", "address range of Pods (default "+v1alpha1.DefaultClusterCIDR+")")
+	flags.StringVar(&f.values.ServiceCIDR, "service-cidr", "", "address range of Services (default "+v1alpha1.DefaultServiceCIDR+")")
+	flags.StringVar(&f.values.ClusterDomain, "cluster-domain", "", "DNS domain of the cluster (default "+v1alpha1.DefaultClusterDomain+")")
+	flags.StringVar(&f.values.CRIEndpoint, "cri-endpoint", "", "socket of another container runtime (default: the bundled containerd)")
+	flags.IntVarP(&f.values.Logging.Verbosity, "verbosity", "v", 0, "level of detail of the log, 0 to 10")
+	return f
+}
+
+// load reads the configuration file, overrides it by the flags that were given, and finds the bundle.
+func (f *configFlags) load() (parts.Set, error) {
+	cfg, err := config.Load(f.file, func(c *v1alpha1.FlyballConfiguration) {
+		v := f.values
+		for target, value := range map[*string]string{
+			&c.DataDir: v.DataDir, &c.NodeName: v.NodeName, &c.NodeIP: v.NodeIP, &c.ClusterCIDR: v.ClusterCIDR,
+			&c.ServiceCIDR: v.ServiceCIDR, &c.ClusterDomain: v.ClusterDomain, &c.CRIEndpoint: v.CRIEndpoint,
+		} {
+			if value != "" {
+				*target = value
+			}
+		}
+		for target, value := range map[*int]int{&c.Port: v.Port, &c.Logging.Verbosity: v.Logging.Verbosity} {
+			if value != 0 {
+				*target = value
+			}
+		}
+	})
+	if err != nil {
+		return parts.Set{}, err
+	}
+	b, err := bundle.Find()
+	return parts.Set{Config: cfg, Bundle: b}, err
+}
+
+// loadInUse is load, except that without flags the configuration that was last in use counts: what is to be removed is
+// what was made.
+func (f *configFlags) loadInUse() (parts.Set, error) {
+	if f.file != "" {
+		return f.load()
+	}
+	recorded, found := instance.Recorded(instance.RunDir)
+	if !found {
+		return f.load()
+	}
+	cfg, err := config.Load("", func(c *v1alpha1.FlyballConfiguration) {
+		*c = recorded
+		if f.values.DataDir != "" {
+			c.DataDir = f.values.DataDir
+		}
+	})
+	if err != nil {
+		return parts.Set{}, err
+	}
+	b, err := bundle.Find()
+	return parts.Set{Config: cfg, Bundle: b}, err
+}

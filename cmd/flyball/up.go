@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"flyball.dev/cmd/flyball/internal/hostcheck"
+	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/cmd/flyball/internal/launch"
+	"flyball.dev/cmd/flyball/internal/progress"
+	"flyball.dev/cmd/flyball/internal/status"
+)
+
+func newUpCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "up",
+		Short: "Start the server and the node agent of this machine",
+		Long: "Start the server and the node agent of this machine in one process, until it is interrupted.\n" +
+			"Interrupting it leaves Pods running; `flyball down` stops them too.",
+		Args: cobra.NoArgs,
+	}
+	flags := addConfigFlags(cmd)
+	detach := cmd.Flags().Bool("detach", false, "run in the background, and return once the node is Ready")
+	background := addBackgroundFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *detach {
+			return detached(cmd.Context(), flags)
+		}
+		return runRole(cmd.Context(), instance.Up, flags, *background)
+	}
+	return cmd
+}
+
+func newServerCommand() *cobra.Command {
+	return newRoleCommand(instance.Server, "Start only the server of this machine: the control plane and the controllers",
+		"Start only the server: etcd, the Kubernetes control plane and Flyball's controllers, until it is interrupted.\n"+
+			"`flyball agent` starts the other half; `flyball up` is both.")
+}
+
+func newAgentCommand() *cobra.Command {
+	return newRoleCommand(instance.Agent, "Start only the node agent of this machine",
+		"Start only the node agent: container runtime, node network, kubelet, service proxy and DNS, until it is interrupted.\n"+
+			"It uses the credentials that `flyball server` leaves in the data directory.")
+}
+
+func newRoleCommand(role instance.Role, short, long string) *cobra.Command {
+	cmd := &cobra.Command{Use: string(role), Short: short, Long: long, Args: cobra.NoArgs}
+	flags := addConfigFlags(cmd)
+	background := addBackgroundFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		return runRole(cmd.Context(), role, flags, *background)
+	}
+	return cmd
+}
+
+// addBackgroundFlag adds the flag by which --detach tells the child that nobody looks at its output.
+func addBackgroundFlag(cmd *cobra.Command) *bool {
+	background := cmd.Flags().Bool("background", false, "")
+	if err := cmd.Flags().MarkHidden("background"); err != nil {
+		panic(err) // the flag was defined the line before
+	}
+	return background
+}
+
+func runRole(ctx context.Context, role instance.Role, flags *configFlags, background bool) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	set, err := flags.load()
+	if err != nil {
+		return err
+	}
+	o := launch.Options{Role: role, Set: set}
+	if background {
+		// The parent has checked the host a moment ago. Its directory, where a relative path was found, may go away.
+		if err := os.Chdir("/"); err != nil {
+			return fmt.Errorf("changing to the root directory: %w", err)
+		}
+		o.Listening = os.NewFile(launch.ListeningFD, "listening")
+		return launch.Run(ctx, o)
+	}
+	o.Out = os.Stdout
+	if err := checkHost(o); err != nil {
+		return err
+	}
+	return launch.Run(ctx, o)
+}
+
+// detached starts Flyball in the background. If it runs already with this data directory, there is nothing to do.
+func detached(ctx context.Context, flags *configFlags) error {
+	ctx, stop := untilSignal(ctx)
+	defer stop()
+	set, err := flags.load()
+	if err != nil {
+		return err
+	}
+	o := launch.Options{Role: instance.Up, Set: set, Out: os.Stdout}
+	running, err := status.Get(ctx, o.Role.Socket(instance.RunDir))
+	if err == nil && running.Role == string(o.Role) && running.DataDir == set.Config.DataDir {
+		fmt.Printf("Flyball is already running since %s (pid %d)\n", running.StartedAt.Format(time.DateTime), running.PID)
+		return launch.Failed(running.Parts)
+	}
+	began := time.Now()
+	if err := checkHost(o); err != nil {
+		return err
+	}
+	args := append([]string{"up", "--background"}, withoutDetach(os.Args[2:])...)
+	if err := launch.Detach(ctx, o, args, os.Stdout); err != nil {
+		return err
+	}
+	fmt.Printf("Node %s is Ready after %.1fs. The log is below %s/log.\n", set.Config.NodeName, time.Since(began).Seconds(), set.Config.DataDir)
+	return nil
+}
+
+func withoutDetach(args []string) []string {
+	var out []string
+	for _, a := range args {
+		if a != "--detach" && a != "--detach=true" {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// checkHost refuses to start where it would fail half-way.
+func checkHost(o launch.Options) error {
+	if pids := instance.Running(instance.RunDir, o.Role); len(pids) > 0 {
+		return &instance.RunningError{PID: pids[0]}
+	}
+	began := time.Now()
+	want := hostWants(o.Set, o.Role)
+	if err := hostcheck.Missing(hostcheck.Check(hostcheck.Observe(want), want)); err != nil {
+		return fmt.Errorf("checking this host: %w", err)
+	}
+	progress.New(o.Out, began).Linef("✓ %-24s %.1fs", "host checks", time.Since(began).Seconds())
+	return nil
+}
