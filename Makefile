@@ -103,7 +103,9 @@ FLYBALL := bin/flyball
 up: build ## Start the cluster in the background, and the sample Pods in it
 	@$(FLYBALL) up --detach
 	@$(FLYBALL) kubectl apply -k config/samples
-	@$(FLYBALL) kubectl rollout status deployment/hello --timeout=120s
+	@$(FLYBALL) kubectl wait --timeout=120s --for=jsonpath='{.status.readyReplicas}'=2 deployment.apps/hello
+	@$(FLYBALL) kubectl wait --timeout=120s --for=jsonpath='{.status.readyReplicas}'=1 deployment.apps.flyball.dev/hello-flyball
+	@$(FLYBALL) kubectl wait --for=condition=Available --timeout=120s deployments.apps.flyball.dev/hello-flyball
 	@echo; $(FLYBALL) kubectl get pods -o wide
 	@echo; echo "The Service hello answers:"
 	@$(FLYBALL) kubectl get --raw /api/v1/namespaces/default/services/hello:http/proxy/ | sed 's/^/  /'
@@ -138,7 +140,7 @@ generate: bin/tools/controller-gen ## Generate deep copies, CRDs and RBAC from t
 # generate DIR: writes everything that is generated below DIR.
 define generate
 bin/tools/controller-gen object:headerFile=/dev/null paths=./apis/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/apis/apps/v1alpha1); \
-bin/tools/controller-gen crd paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
+bin/tools/controller-gen crd:maxDescLen=0,generateEmbeddedObjectMeta=true paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
 bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/... output:rbac:dir=$(1)/config/rbac; \
 go run ./hack/crdschema $(1)/config/crd/bases/*.yaml
 endef

@@ -1,0 +1,21 @@
+// Package config carries the manifests that the server applies when it starts. They lie here as kubebuilder lays them out,
+// so that kustomize and kubebuilder's tools work on them too.
+//
+//	crd/      the CRDs, generated from apis/ by controller-gen and finished by hack/crdschema
+//	rbac/     what the loops may do, generated from markers in controllers/, and who may
+//	manager/  the loops as a Deployment of their own, for a cluster that is not Flyball's
+//	default/  crd, rbac and manager together, for `kubectl apply -k` in such a cluster
+//	samples/  what `make up` applies
+package config
+
+import "embed"
+
+// CRDs holds crd/bases: one CustomResourceDefinition per file.
+//
+//go:embed crd/bases/*.yaml
+var CRDs embed.FS
+
+// RBAC holds what the user system:flyball:controllers may do, and with what priority the API server serves it.
+//
+//go:embed rbac/role.yaml rbac/user_binding.yaml rbac/flow_schema.yaml
+var RBAC embed.FS

@@ -1,0 +1,306 @@
+// Package controllers runs Flyball's own loops: Deployments and ReplicaSets, of apps/v1 and of apps.flyball.dev/v1alpha1.
+//
+// Each loop is a package of its own that plans without touching anything and acts on what it planned. This package wires
+// them: one controller-runtime manager, one cache for all (a Pod is in it once, and only with what a loop looks at), one
+// list of loops. It leaves to upstream's controllers what becomes of the Pods of deleted owners (the garbage collector)
+// and to the kube-scheduler and kubelet what becomes of Pods.
+//
+// A group whose kinds the API server does not serve yet is waited for, and the other group's loops run meanwhile: a
+// cluster without our CRDs still has its Deployments.
+package controllers
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
+	clientfeatures "k8s.io/client-go/features"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/deployment"
+	"flyball.dev/controllers/internal/kinds"
+	"flyball.dev/controllers/internal/owner"
+	"flyball.dev/controllers/internal/writes"
+	"flyball.dev/controllers/replicaset"
+)
+
+// +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,namespace=kube-system,verbs=get;create;update
+
+// Config is what Run needs.
+type Config struct {
+	// Client reaches the API server. Its rate limits are ignored: the API server's priority and fairness is the limit.
+	Client *rest.Config
+	// Kinds are the API groups whose Deployments and ReplicaSets are reconciled: apps/v1, apps.flyball.dev/v1alpha1, or
+	// both. Empty means both. In a cluster whose kube-controller-manager runs its own loops, only the second may be.
+	Kinds []schema.GroupVersion
+	// LeaderElection lets one of several processes work at a time. The Lease is LeaseNamespace/flyball-controllers;
+	// LeaseNamespace defaults to kube-system.
+	LeaderElection bool
+	LeaseNamespace string
+	// MetricsAddress serves /metrics, HealthAddress /healthz and /readyz, both over HTTP; empty means not at all.
+	MetricsAddress, HealthAddress string
+	// Ready, if not nil, is called once, when all loops run on full caches.
+	Ready func()
+}
+
+// Loop is one loop: what it reads, what it is the writer of, and how it starts.
+type Loop struct {
+	Name          string
+	Reads, Writes []string
+
+	register func(*wiring, kinds.Group, string) error
+}
+
+// Loops are all loops of Flyball. Each runs once per API group.
+func Loops() []Loop {
+	return []Loop{
+		{
+			Name:     "replicaset",
+			Reads:    []string{"replicasets", "pods"},
+			Writes:   []string{"replicasets/status", "pods (creation, deletion, ownerReferences)", "events"},
+			register: (*wiring).replicaSets,
+		},
+		{
+			Name:  "deployment",
+			Reads: []string{"deployments", "replicasets", "pods (Recreate)"},
+			Writes: []string{"deployments/status", "deployments (annotation " + deployment.RevisionAnnotation + ")",
+				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events"},
+			register: (*wiring).deployments,
+		},
+	}
+}
+
+// workers is how many objects of one kind are looked at at a time. A worker mostly waits for the API server.
+const workers = 16
+
+// Run runs all loops until ctx ends.
+func Run(ctx context.Context, cfg Config) error {
+	if !clientfeatures.FeatureGates().Enabled(clientfeatures.AtomicFIFO) {
+		return errors.New("starting the controllers: they need client-go's feature AtomicFIFO to know how old a cache is; do not switch it off")
+	}
+	if len(cfg.Kinds) == 0 {
+		cfg.Kinds = []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion}
+	}
+	restConfig := rest.CopyConfig(cfg.Client)
+	restConfig.QPS = -1
+	restConfig.UserAgent = "flyball-controllers"
+
+	ctrl.SetLogger(klog.Background()) // controller-runtime has parts that know this logger only
+	mgr, err := ctrl.NewManager(restConfig, options(ctx, cfg))
+	if err != nil {
+		return fmt.Errorf("setting up the controllers: %w", err)
+	}
+	events, err := typedcorev1.NewForConfigAndClient(restConfig, mgr.GetHTTPClient())
+	if err != nil {
+		return fmt.Errorf("setting up the controllers' Events: %w", err)
+	}
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: events.Events("")})
+
+	w := &wiring{Manager: mgr, broadcaster: broadcaster}
+	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return w.start(ctx, cfg) })); err != nil {
+		return fmt.Errorf("setting up the loops: %w", err)
+	}
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the controllers: %w", err)
+	}
+	return nil
+}
+
+func options(ctx context.Context, cfg Config) ctrl.Options {
+	known := runtime.NewScheme()
+	_ = scheme.AddToScheme(known)
+	_ = v1alpha1.AddToScheme(known)
+	off := func(address string) string {
+		if address == "" {
+			return "0"
+		}
+		return address
+	}
+	namespace := cfg.LeaseNamespace
+	if namespace == "" {
+		namespace = "kube-system"
+	}
+	return ctrl.Options{
+		Scheme:      known,
+		Logger:      klog.FromContext(ctx).V(1), // what controller-runtime finds worth saying is not news to a user
+		BaseContext: func() context.Context { return ctx },
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: slim}},
+		},
+		Controller: config.Controller{
+			// Names are unique within a manager; a process may have several.
+			SkipNameValidation:      ptr.To(true),
+			MaxConcurrentReconciles: workers,
+		},
+		Metrics:                       metricsserver.Options{BindAddress: off(cfg.MetricsAddress)},
+		HealthProbeBindAddress:        off(cfg.HealthAddress),
+		LeaderElection:                cfg.LeaderElection,
+		LeaderElectionID:              "flyball-controllers",
+		LeaderElectionNamespace:       namespace,
+		LeaderElectionReleaseOnCancel: true,
+		GracefulShutdownTimeout:       ptr.To(10 * time.Second),
+	}
+}
+
+// slim keeps of a Pod what the loops look at: who it is, where it runs, how it is. That is a small part of it, and there
+// are more Pods than anything else.
+func slim(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	meta := pod.ObjectMeta
+	meta.ManagedFields = nil
+	kept := &corev1.Pod{TypeMeta: pod.TypeMeta, ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName}}
+	for _, c := range pod.Spec.InitContainers {
+		kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy})
+	}
+	kept.Status.Phase = pod.Status.Phase
+	kept.Status.Conditions = pod.Status.Conditions
+	for _, s := range pod.Status.ContainerStatuses {
+		kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount})
+	}
+	for _, s := range pod.Status.InitContainerStatuses {
+		kept.Status.InitContainerStatuses = append(kept.Status.InitContainerStatuses, corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount})
+	}
+	return kept, nil
+}
+
+// wiring starts loops on a manager.
+type wiring struct {
+	ctrl.Manager
+	broadcaster record.EventBroadcaster
+}
+
+// start starts all loops, each group's as soon as its kinds are served.
+func (w *wiring) start(ctx context.Context, cfg Config) error {
+	if err := w.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, owner.Index, owner.Keys); err != nil {
+		return fmt.Errorf("indexing Pods: %w", err)
+	}
+	starting, startCtx := errgroup.WithContext(ctx)
+	for _, version := range cfg.Kinds {
+		starting.Go(func() error { return w.startGroup(startCtx, version) })
+	}
+	if err := starting.Wait(); err != nil {
+		if errors.Is(err, context.Canceled) {
+			return nil
+		}
+		return err
+	}
+	if w.GetCache().WaitForCacheSync(ctx) && cfg.Ready != nil {
+		cfg.Ready()
+	}
+	return nil
+}
+
+func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) error {
+	group, err := kinds.For(version)
+	if err != nil {
+		return err
+	}
+	if err := w.served(ctx, group); err != nil {
+		return err
+	}
+	if err := w.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), owner.Index, owner.Keys); err != nil {
+		return fmt.Errorf("indexing ReplicaSets: %w", err)
+	}
+	for _, loop := range Loops() {
+		if err := loop.register(w, group, loop.Name+"."+version.Group); err != nil {
+			return fmt.Errorf("starting the loop %s for %s: %w", loop.Name, version, err)
+		}
+	}
+	return nil
+}
+
+// served waits until the API server serves a group's kinds, or ctx ends.
+func (w *wiring) served(ctx context.Context, group kinds.Group) error {
+	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Steps: 12, Cap: 5 * time.Second}
+	told := false
+	return backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
+		for _, kind := range []schema.GroupVersionKind{group.Deployments.GroupVersionKind, group.ReplicaSets.GroupVersionKind} {
+			if _, err := w.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version); err != nil {
+				if !told {
+					klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does", "kind", kind, "err", err)
+					told = true
+				}
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+}
+
+func (w *wiring) replicaSets(group kinds.Group, name string) error {
+	pods, err := w.store(&corev1.Pod{})
+	if err != nil {
+		return err
+	}
+	sets, err := w.store(group.ReplicaSets.New())
+	if err != nil {
+		return err
+	}
+	loop := &replicaset.Reconciler{Kind: group.ReplicaSets, Client: w.GetClient(), Live: w.GetAPIReader(),
+		Recorder: w.recorder(replicaset.Component), Pods: pods, Sets: sets}
+	return loop.Register(w, name, controllerOptions())
+}
+
+func (w *wiring) deployments(group kinds.Group, name string) error {
+	sets, err := w.store(group.ReplicaSets.New())
+	if err != nil {
+		return err
+	}
+	deployments, err := w.store(group.Deployments.New())
+	if err != nil {
+		return err
+	}
+	loop := &deployment.Reconciler{Group: group, Client: w.GetClient(), Live: w.GetAPIReader(),
+		Recorder: w.recorder(deployment.Component), DeploymentCache: deployments, SetCache: sets}
+	return loop.Register(w, name, controllerOptions())
+}
+
+// store is the informer's store of a kind.
+func (w *wiring) store(object client.Object) (writes.Cache, error) {
+	informer, err := w.GetCache().GetInformer(context.Background(), object, cache.BlockUntilSynced(false))
+	if err != nil {
+		return nil, fmt.Errorf("watching %T: %w", object, err)
+	}
+	return informer.(toolscache.SharedIndexInformer).GetStore(), nil
+}
+
+func (w *wiring) recorder(component string) record.EventRecorder {
+	return w.broadcaster.NewRecorder(w.GetScheme(), corev1.EventSource{Component: component})
+}
+
+// controllerOptions try a failing object again soon, and never less often than once a minute: what it fails on, a quota
+// say, may have gone without anything telling us.
+func controllerOptions() controller.Options {
+	return controller.Options{
+		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, time.Minute),
+	}
+}

@@ -1,0 +1,21 @@
+// Package deployment is the loop that rolls a Deployment's Pod template out through ReplicaSets, for apps/v1 and
+// apps.flyball.dev alike.
+//
+// plan.go decides what the Deployment needs; plan_rollout.go holds the strategies and scaling, plan_revision.go the
+// ReplicaSet of a template and the history, plan_status.go what is reported. act.go does it, controller.go watches and
+// observes.
+//
+// It reads Deployments, ReplicaSets and, for Recreate, Pods. It is the one writer of a Deployment's status and of its
+// annotation deployment.kubernetes.io/revision, creates and deletes the Deployment's ReplicaSets, and writes their
+// replicas, minReadySeconds, annotations and ControllerRef. Pods, and the status of ReplicaSets, it leaves to the
+// ReplicaSet loop.
+//
+// # A stale cache
+//
+// The name of a ReplicaSet follows from the Deployment's name and the hash of the template, so a ReplicaSet that the
+// cache does not show yet ends in AlreadyExists, not in a second one for the same template; a true collision of hashes
+// raises status.collisionCount, which gives the next hash. All changes carry the resourceVersion that was read. Beyond
+// that the loop looks at a Deployment again only when the caches hold what it last wrote for it (internal/writes). A
+// ReplicaSet's status that lags makes a rollout slower, never bolder: Pods that are not yet counted as available are not
+// available.
+package deployment

@@ -1,0 +1,229 @@
+package deployment
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/controllers/internal/owner"
+)
+
+// State is what the loop knows when it plans.
+type State struct {
+	Deployment *appsv1.Deployment
+	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace that name none.
+	ReplicaSets []*appsv1.ReplicaSet
+	// Running counts the Pods that have not finished, terminating ones included, by the UID of their ReplicaSet. It is
+	// needed for Recreate only.
+	Running map[types.UID]int
+	// Now is the time of the observation.
+	Now metav1.Time
+}
+
+// Action is one step of a plan.
+type Action interface {
+	// Why is the reason, in words.
+	Why() string
+}
+
+// Reason is embedded by all actions.
+type Reason string
+
+// Why implements Action.
+func (r Reason) Why() string { return string(r) }
+
+// Adopt makes the Deployment the controller of a ReplicaSet that has none.
+type Adopt struct {
+	ReplicaSet *appsv1.ReplicaSet
+	Reason
+}
+
+// Release gives up control of a ReplicaSet.
+type Release struct {
+	ReplicaSet *appsv1.ReplicaSet
+	Reason
+}
+
+// Create creates the ReplicaSet of the current template.
+type Create struct {
+	ReplicaSet *appsv1.ReplicaSet
+	Reason
+}
+
+// Update changes replicas, minReadySeconds or annotations of a ReplicaSet.
+type Update struct {
+	Before, After *appsv1.ReplicaSet
+	Reason
+}
+
+// Delete deletes an old ReplicaSet without Pods.
+type Delete struct {
+	ReplicaSet *appsv1.ReplicaSet
+	Reason
+}
+
+// SetRevision writes the Deployment's own annotation deployment.kubernetes.io/revision.
+type SetRevision struct {
+	Revision string
+	Reason
+}
+
+// Refuse does nothing, because whatever could be done would be wrong.
+type Refuse struct {
+	Reason
+}
+
+// Plan is what is to be done, and what to report once it is.
+type Plan struct {
+	Actions []Action
+	Status  appsv1.DeploymentStatus
+	// Next is how long it takes until the mere passing of time matters; 0 if it does not.
+	Next time.Duration
+}
+
+// NewPlan decides the next step of a Deployment. What depends on ReplicaSets doing their part is left to the next plan.
+func NewPlan(s State) Plan {
+	selector, err := metav1.LabelSelectorAsSelector(s.Deployment.Spec.Selector)
+	if err != nil || selector.Empty() {
+		status := *s.Deployment.Status.DeepCopy()
+		status.ObservedGeneration = s.Deployment.Generation
+		return Plan{Status: status, Actions: []Action{Refuse{Reason("the selector is empty or invalid: no ReplicaSet can be the Deployment's")}}}
+	}
+
+	// 1. ReplicaSets change hands.
+	var plan Plan
+	claims := owner.Claim(s.Deployment, selector, s.ReplicaSets)
+	for _, set := range claims.Release {
+		plan.Actions = append(plan.Actions, Release{set, Reason("its labels no longer match the selector")})
+	}
+	for _, set := range claims.Adopt {
+		plan.Actions = append(plan.Actions, Adopt{set, Reason("the selector matches it and nobody controls it")})
+	}
+
+	// 2. The rollout moves on.
+	r := newRollout(s, claims.Owned)
+	progressing := r.step()
+
+	// 3. What that makes the Deployment look like.
+	plan.Actions = append(plan.Actions, r.actions()...)
+	plan.Status = r.newStatus(progressing)
+	if progressing {
+		plan.Next = r.nextLook(plan.Status)
+	}
+	return plan
+}
+
+// rollout is one Deployment while it is planned: its ReplicaSets as they shall be after the plan.
+type rollout struct {
+	State
+	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many fewer available.
+	replicas, surge, unavailable int32
+	// status is the Deployment's last status, with conditions that the plan adds.
+	status appsv1.DeploymentStatus
+	// current is the member of the current template, nil if there is none; old are all others, oldest first.
+	current *member
+	old     []*member
+	// changed are the members that the plan touches, in the order in which it does.
+	changed  []*member
+	revision *SetRevision
+}
+
+// member is a ReplicaSet of the Deployment.
+type member struct {
+	// seen is the ReplicaSet as observed, nil if it is to be created; want is what it shall be.
+	seen, want *appsv1.ReplicaSet
+	reasons    []string
+	remove     bool
+}
+
+func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
+	r := &rollout{State: s, replicas: ptr.Deref(s.Deployment.Spec.Replicas, 1), status: *s.Deployment.Status.DeepCopy()}
+	r.surge, r.unavailable = fenceposts(s.Deployment.Spec.Strategy, r.replicas)
+	owned = append([]*appsv1.ReplicaSet(nil), owned...)
+	sort.Slice(owned, func(i, j int) bool { return older(owned[i], owned[j]) })
+	for _, set := range owned {
+		m := &member{seen: set, want: set.DeepCopy()}
+		if set.Spec.Replicas == nil {
+			m.want.Spec.Replicas = ptr.To[int32](1)
+		}
+		// Of several ReplicaSets with the current template (a new API version may have changed what equal means) the
+		// oldest is the current one.
+		if r.current == nil && sameTemplate(&set.Spec.Template, &s.Deployment.Spec.Template) {
+			r.current = m
+		} else {
+			r.old = append(r.old, m)
+		}
+	}
+	return r
+}
+
+// step moves the rollout on and says whether its progress is to be judged.
+func (r *rollout) step() bool {
+	if r.Deployment.DeletionTimestamp != nil {
+		return false // the garbage collector takes the ReplicaSets
+	}
+	r.notePause()
+	r.keepHistory()
+	if r.Deployment.Spec.Paused {
+		r.rescale()
+		r.cleanUp()
+		return false
+	}
+	if r.scaled() && r.rescale() {
+		return false
+	}
+	if r.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		r.recreate()
+	} else {
+		r.roll()
+	}
+	return true
+}
+
+// change notes that the plan touches a member, and why.
+func (r *rollout) change(m *member, format string, args ...any) {
+	if len(m.reasons) == 0 {
+		r.changed = append(r.changed, m)
+	}
+	m.reasons = append(m.reasons, fmt.Sprintf(format, args...))
+}
+
+// actions are the changes, one per ReplicaSet, in the order in which they were planned.
+func (r *rollout) actions() []Action {
+	var actions []Action
+	for _, m := range r.changed {
+		reason := Reason(strings.Join(m.reasons, "; "))
+		switch {
+		case m.seen == nil:
+			actions = append(actions, Create{m.want, reason})
+		case m.remove:
+			actions = append(actions, Delete{m.seen, reason})
+		default:
+			actions = append(actions, Update{m.seen, m.want, reason})
+		}
+	}
+	if r.revision != nil {
+		actions = append(actions, *r.revision)
+	}
+	return actions
+}
+
+func (r *rollout) all() []*member {
+	if r.current == nil {
+		return r.old
+	}
+	return append(append([]*member(nil), r.old...), r.current)
+}
+
+func older(a, b *appsv1.ReplicaSet) bool {
+	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
+		return a.Name < b.Name
+	}
+	return a.CreationTimestamp.Before(&b.CreationTimestamp)
+}

@@ -1,0 +1,227 @@
+package deployment
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+)
+
+// Reasons of conditions; upstream's, because kubectl and people look for them.
+const (
+	NewReplicaSetReason              = "NewReplicaSetCreated"
+	FoundNewReplicaSetReason         = "FoundNewReplicaSet"
+	ReplicaSetUpdatedReason          = "ReplicaSetUpdated"
+	ReplicaSetCreateErrorReason      = "ReplicaSetCreateError"
+	NewReplicaSetAvailableReason     = "NewReplicaSetAvailable"
+	ProgressDeadlineExceededReason   = "ProgressDeadlineExceeded"
+	DeploymentPausedReason           = "DeploymentPaused"
+	DeploymentResumedReason          = "DeploymentResumed"
+	MinimumReplicasAvailableReason   = "MinimumReplicasAvailable"
+	MinimumReplicasUnavailableReason = "MinimumReplicasUnavailable"
+)
+
+// newStatus sums up the ReplicaSets as the plan leaves them. Whether there is progress is judged only while something is
+// rolled out.
+func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
+	status := appsv1.DeploymentStatus{
+		ObservedGeneration:  r.Deployment.Generation,
+		CollisionCount:      r.status.CollisionCount,
+		Conditions:          append([]appsv1.DeploymentCondition(nil), r.status.Conditions...),
+		TerminatingReplicas: ptr.To[int32](0),
+	}
+	for _, m := range r.all() {
+		set := m.want.Status
+		status.Replicas += set.Replicas
+		status.ReadyReplicas += set.ReadyReplicas
+		status.AvailableReplicas += set.AvailableReplicas
+		if m == r.current {
+			status.UpdatedReplicas = set.Replicas
+		}
+		if set.TerminatingReplicas != nil && status.TerminatingReplicas != nil {
+			*status.TerminatingReplicas += *set.TerminatingReplicas
+		} else if set.TerminatingReplicas == nil && set.ObservedGeneration > 0 {
+			status.TerminatingReplicas = nil // one that does not say makes the sum unknown
+		}
+	}
+	status.UnavailableReplicas = max(0, sum(r.all(), specReplicas)-status.AvailableReplicas)
+	if status.AvailableReplicas >= r.replicas-r.unavailable {
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, MinimumReplicasAvailableReason, "Deployment has minimum availability.")
+	} else {
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse, MinimumReplicasUnavailableReason, "Deployment does not have minimum availability.")
+	}
+	if progressing {
+		r.judge(&status)
+		r.copyFailure(&status)
+	}
+	return status
+}
+
+// judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not judged again when
+// Pods fail later.
+func (r *rollout) judge(status *appsv1.DeploymentStatus) {
+	if !hasDeadline(r.Deployment) {
+		remove(status, appsv1.DeploymentProgressing)
+		return
+	}
+	last := condition(r.status, appsv1.DeploymentProgressing)
+	if last != nil && last.Reason == NewReplicaSetAvailableReason && status.Replicas == status.UpdatedReplicas {
+		return
+	}
+	subject := fmt.Sprintf("Deployment %q", r.Deployment.Name)
+	if r.current != nil {
+		subject = fmt.Sprintf("ReplicaSet %q", r.current.want.Name)
+	}
+	switch {
+	case complete(r.Deployment, status):
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, NewReplicaSetAvailableReason, subject+" has successfully progressed.")
+	case moved(r.Deployment.Status, *status):
+		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is the time of the last
+		// progress, from which the deadline counts.
+		remove(status, appsv1.DeploymentProgressing)
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, ReplicaSetUpdatedReason, subject+" is progressing.")
+		if now := condition(*status, appsv1.DeploymentProgressing); last != nil && last.Status == corev1.ConditionTrue {
+			now.LastTransitionTime = last.LastTransitionTime
+		}
+	case r.timedOut(last):
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, ProgressDeadlineExceededReason, subject+" has timed out progressing.")
+	}
+}
+
+// timedOut says whether the last progress is longer ago than the deadline allows.
+func (r *rollout) timedOut(last *appsv1.DeploymentCondition) bool {
+	switch {
+	case last == nil, last.Reason == NewReplicaSetAvailableReason:
+		return false // nothing to count from: a rollout begins with a condition of its own
+	case last.Reason == ProgressDeadlineExceededReason:
+		return true
+	}
+	return !r.Now.Before(ptr.To(deadline(r.Deployment, last)))
+}
+
+// nextLook is the time that is left until the deadline.
+func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
+	last := condition(status, appsv1.DeploymentProgressing)
+	if last == nil || !hasDeadline(r.Deployment) || complete(r.Deployment, &status) ||
+		last.Reason == ProgressDeadlineExceededReason || last.Reason == NewReplicaSetAvailableReason {
+		return 0
+	}
+	return max(time.Second, deadline(r.Deployment, last).Sub(r.Now.Time))
+}
+
+// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the current one's first.
+func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
+	members := append([]*member(nil), r.old...)
+	if r.current != nil {
+		members = append([]*member{r.current}, r.old...)
+	}
+	for _, m := range members {
+		for _, c := range m.want.Status.Conditions {
+			if c.Type == appsv1.ReplicaSetReplicaFailure {
+				put(status, appsv1.DeploymentCondition{Type: appsv1.DeploymentReplicaFailure, Status: c.Status,
+					LastUpdateTime: c.LastTransitionTime, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message})
+				return
+			}
+		}
+	}
+	remove(status, appsv1.DeploymentReplicaFailure)
+}
+
+// notePause keeps the time of a pause from counting against the deadline.
+func (r *rollout) notePause() {
+	last := condition(r.status, appsv1.DeploymentProgressing)
+	if last != nil && last.Reason == ProgressDeadlineExceededReason {
+		return // a failure that was reported stays reported
+	}
+	paused := last != nil && last.Reason == DeploymentPausedReason
+	if r.Deployment.Spec.Paused && !paused {
+		r.noteProgressing(corev1.ConditionUnknown, DeploymentPausedReason, "Deployment is paused")
+	} else if !r.Deployment.Spec.Paused && paused {
+		r.noteProgressing(corev1.ConditionUnknown, DeploymentResumedReason, "Deployment is resumed")
+	}
+}
+
+// noteProgressing sets the condition Progressing of Deployments that have a deadline.
+func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
+	if hasDeadline(r.Deployment) {
+		r.set(&r.status, appsv1.DeploymentProgressing, value, reason, message)
+	}
+}
+
+// FailedStatus is the status after a ReplicaSet could not be created: the last one, and why.
+func FailedStatus(s State, set string, failure error) appsv1.DeploymentStatus {
+	r := &rollout{State: s, status: *s.Deployment.Status.DeepCopy()}
+	r.noteProgressing(corev1.ConditionFalse, ReplicaSetCreateErrorReason, fmt.Sprintf("Failed to create new replica set %q: %v", set, failure))
+	return r.status
+}
+
+// CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another template.
+func CollidedStatus(s State) appsv1.DeploymentStatus {
+	status := *s.Deployment.Status.DeepCopy()
+	status.CollisionCount = ptr.To(ptr.Deref(status.CollisionCount, 0) + 1)
+	return status
+}
+
+// complete says whether all Pods are of the current template and available, and no others are there.
+func complete(d *appsv1.Deployment, status *appsv1.DeploymentStatus) bool {
+	replicas := ptr.Deref(d.Spec.Replicas, 1)
+	return status.UpdatedReplicas == replicas && status.Replicas == replicas && status.AvailableReplicas == replicas &&
+		status.ObservedGeneration >= d.Generation
+}
+
+// moved says whether there are more new, fewer old, more ready or more available Pods than before.
+func moved(before, after appsv1.DeploymentStatus) bool {
+	return after.UpdatedReplicas > before.UpdatedReplicas ||
+		after.Replicas-after.UpdatedReplicas < before.Replicas-before.UpdatedReplicas ||
+		after.ReadyReplicas > before.ReadyReplicas || after.AvailableReplicas > before.AvailableReplicas
+}
+
+func hasDeadline(d *appsv1.Deployment) bool {
+	return ptr.Deref(d.Spec.ProgressDeadlineSeconds, math.MaxInt32) != math.MaxInt32
+}
+
+// deadline is when a lack of progress since a condition's last update becomes a failure.
+func deadline(d *appsv1.Deployment, since *appsv1.DeploymentCondition) metav1.Time {
+	return metav1.NewTime(since.LastUpdateTime.Add(time.Duration(*d.Spec.ProgressDeadlineSeconds) * time.Second))
+}
+
+func condition(status appsv1.DeploymentStatus, of appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
+	for i := range status.Conditions {
+		if status.Conditions[i].Type == of {
+			return &status.Conditions[i]
+		}
+	}
+	return nil
+}
+
+func remove(status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType) {
+	var kept []appsv1.DeploymentCondition
+	for _, c := range status.Conditions {
+		if c.Type != of {
+			kept = append(kept, c)
+		}
+	}
+	status.Conditions = kept
+}
+
+func (r *rollout) set(status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string) {
+	put(status, appsv1.DeploymentCondition{Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message})
+}
+
+// put sets a condition, unless it is there with the same status and reason. lastTransitionTime is when the status changed.
+func put(status *appsv1.DeploymentStatus, c appsv1.DeploymentCondition) {
+	if old := condition(*status, c.Type); old != nil {
+		if old.Status == c.Status && old.Reason == c.Reason {
+			return
+		}
+		if old.Status == c.Status {
+			c.LastTransitionTime = old.LastTransitionTime
+		}
+	}
+	remove(status, c.Type)
+	status.Conditions = append(status.Conditions, c)
+}

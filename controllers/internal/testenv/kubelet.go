@@ -1,0 +1,67 @@
+package testenv
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/utils/ptr"
+)
+
+// Behaviour is the key of an annotation on Pods: what the kubelet of the tests does otherwise than usual.
+const (
+	Behaviour = "test.flyball.dev/behaviour"
+	// NeverReady Pods run and do not become ready.
+	NeverReady = "never-ready"
+	// Lingers: the Pod is not removed when it is deleted.
+	Lingers = "lingers"
+)
+
+// kubelet binds every Pod, makes it Running and Ready, and removes it once it is deleted.
+func kubelet(ctx context.Context, client kubernetes.Interface) {
+	factory := informers.NewSharedInformerFactory(client, 0)
+	handle := func(object any) {
+		if pod, ok := object.(*corev1.Pod); ok {
+			go treat(ctx, client, pod)
+		}
+	}
+	_, _ = factory.Core().V1().Pods().Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: handle, UpdateFunc: func(_, object any) { handle(object) },
+	})
+	factory.Start(ctx.Done())
+	factory.WaitForCacheSync(ctx.Done())
+	<-ctx.Done()
+	factory.Shutdown()
+}
+
+// treat ignores errors: what failed because the Pod changed is done again when the change arrives.
+func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
+	pods := client.CoreV1().Pods(pod.Namespace)
+	behaviour := pod.Annotations[Behaviour]
+	switch {
+	case pod.DeletionTimestamp != nil:
+		if behaviour != Lingers {
+			_ = pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
+		}
+	case pod.Spec.NodeName == "":
+		_ = pods.Bind(ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, UID: pod.UID},
+			Target: corev1.ObjectReference{Kind: "Node", Name: "node-" + string(pod.UID[0])}}, metav1.CreateOptions{})
+	case pod.Status.Phase == corev1.PodPending:
+		ready := corev1.ConditionTrue
+		if behaviour == NeverReady {
+			ready = corev1.ConditionFalse
+		}
+		patch := `{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"` + string(ready) +
+			`","lastTransitionTime":"` + metav1.Now().UTC().Format("2006-01-02T15:04:05Z") + `"}]}}`
+		_, _ = pods.Patch(ctx, pod.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
+	}
+}
+
+func groupVersion(group, version string) schema.GroupVersion {
+	return schema.GroupVersion{Group: group, Version: version}
+}

@@ -1,0 +1,79 @@
+// Package writes keeps a loop from acting on a cache that does not yet hold the loop's own writes.
+//
+// A loop tells its Tracker what it wrote for which owner, and looks at that owner again only when the cache has seen it.
+// Nobody waits: a write that the cache has yet to see comes as a watch event, and that event puts the owner back on the
+// queue. After a restart there is nothing to remember, because the first list already holds what was written before.
+//
+// resourceVersions are compared as numbers, which the API promises from Kubernetes 1.35 on and etcd has always given.
+package writes
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/kubernetes/pkg/controller/util/consistency"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// Cache is an informer's store; it knows the newest resourceVersion that it holds.
+type Cache = consistency.LastSyncRVGetter
+
+// Tracker remembers the writes of one loop. It is safe for concurrent use.
+type Tracker struct {
+	versions consistency.ConsistencyStore
+
+	mu      sync.Mutex
+	deleted map[types.NamespacedName]sets.Set[types.UID]
+}
+
+// New returns a Tracker of writes to what caches hold.
+func New(caches map[schema.GroupResource]Cache) *Tracker {
+	return &Tracker{
+		versions: consistency.NewConsistencyStore(caches),
+		deleted:  map[types.NamespacedName]sets.Set[types.UID]{},
+	}
+}
+
+// Wrote records that object, as the API server returned it, was created or changed for owner.
+func (t *Tracker) Wrote(owner client.Object, resource schema.GroupResource, object client.Object) {
+	t.versions.WroteAt(client.ObjectKeyFromObject(owner), owner.GetUID(), resource, object.GetResourceVersion())
+}
+
+// CaughtUp says whether the cache holds everything that Wrote recorded for owner.
+func (t *Tracker) CaughtUp(owner types.NamespacedName) bool {
+	return t.versions.EnsureReady(owner) == nil
+}
+
+// Deleted records that the API server accepted the deletion of an object of owner's. Deletions need no waiting: nothing
+// that was deleted comes back, so it is enough to know not to count it.
+func (t *Tracker) Deleted(owner types.NamespacedName, uid types.UID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.deleted[owner] == nil {
+		t.deleted[owner] = sets.New[types.UID]()
+	}
+	t.deleted[owner].Insert(uid)
+}
+
+// Deleting returns which of the objects that the cache shows alive were deleted, and forgets all others of owner's.
+func (t *Tracker) Deleting(owner types.NamespacedName, alive sets.Set[types.UID]) sets.Set[types.UID] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	deleting := t.deleted[owner].Intersection(alive)
+	if len(deleting) == 0 {
+		delete(t.deleted, owner)
+		return nil
+	}
+	t.deleted[owner] = deleting
+	return deleting.Clone()
+}
+
+// Forget drops what is remembered of an owner that is gone.
+func (t *Tracker) Forget(owner types.NamespacedName) {
+	t.versions.Clear(owner, "")
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.deleted, owner)
+}

@@ -1,0 +1,150 @@
+package replicaset
+
+import (
+	"fmt"
+	"sort"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/kubernetes/pkg/controller"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/controllers/internal/owner"
+)
+
+// burst is how many Pods one plan creates or deletes at most, so that the status of a large ReplicaSet moves meanwhile.
+const burst = 500
+
+// State is what the loop knows when it plans.
+type State struct {
+	ReplicaSet *appsv1.ReplicaSet
+	// Pods are those that name the ReplicaSet as their controller, and all Pods of the namespace that name none.
+	Pods []*corev1.Pod
+	// Deleting are Pods that were deleted although the cache shows them alive.
+	Deleting sets.Set[types.UID]
+	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node. It is needed for scaling
+	// down only.
+	Neighbours map[string]int
+	// Now is the time of the observation.
+	Now metav1.Time
+}
+
+// Action is one step of a plan.
+type Action interface {
+	// Why is the reason, in words.
+	Why() string
+}
+
+// Reason is embedded by all actions.
+type Reason string
+
+// Why implements Action.
+func (r Reason) Why() string { return string(r) }
+
+// Adopt makes the ReplicaSet the controller of a Pod that has none.
+type Adopt struct {
+	Pod *corev1.Pod
+	Reason
+}
+
+// Release gives up control of a Pod.
+type Release struct {
+	Pod *corev1.Pod
+	Reason
+}
+
+// Create creates Pods from the template.
+type Create struct {
+	Count int
+	Reason
+}
+
+// Delete deletes Pods.
+type Delete struct {
+	Pods []*corev1.Pod
+	Reason
+}
+
+// Refuse does nothing, because whatever could be done would be wrong.
+type Refuse struct {
+	Reason
+}
+
+// Plan is what is to be done, and on what Pods that was decided.
+type Plan struct {
+	Actions []Action
+	// Active are the ReplicaSet's Pods that count, Terminating those on their way out.
+	Active, Terminating []*corev1.Pod
+}
+
+// NewPlan decides how a ReplicaSet gets the Pods that it wants.
+func NewPlan(s State) Plan {
+	selector, err := metav1.LabelSelectorAsSelector(s.ReplicaSet.Spec.Selector)
+	if err != nil || selector.Empty() {
+		return Plan{Actions: []Action{Refuse{Reason("the selector is empty or invalid: no Pod can be the ReplicaSet's")}}}
+	}
+	var plan Plan
+	active := plan.sort(s, selector)
+
+	// 1. Pods change hands.
+	claims := owner.Claim(s.ReplicaSet, selector, active)
+	plan.Active = claims.Owned
+	for _, pod := range claims.Release {
+		plan.add(Release{pod, Reason("its labels no longer match the selector")})
+	}
+	for _, pod := range claims.Adopt {
+		plan.add(Adopt{pod, Reason("the selector matches it and nobody controls it")})
+	}
+
+	// 2. A ReplicaSet on its way out leaves its Pods to the garbage collector.
+	if s.ReplicaSet.DeletionTimestamp != nil {
+		return plan
+	}
+
+	// 3. Too few: create. Too many: delete those that are missed least.
+	want, have := int(ptr.Deref(s.ReplicaSet.Spec.Replicas, 1)), len(plan.Active)
+	switch {
+	case have < want && !selector.Matches(labels.Set(s.ReplicaSet.Spec.Template.Labels)):
+		plan.add(Refuse{Reason("the selector does not match the labels of the Pod template: every new Pod would be lost at once")})
+	case have < want:
+		plan.add(Create{min(want-have, burst), Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))})
+	case have > want:
+		plan.add(Delete{leastMissed(plan.Active, s.Neighbours, s.Now)[:min(have-want, burst)],
+			Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))})
+	}
+	return plan
+}
+
+func (p *Plan) add(action Action) { p.Actions = append(p.Actions, action) }
+
+// sort puts the ReplicaSet's terminating Pods aside and returns the active ones. Finished Pods are neither.
+func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
+	var active []*corev1.Pod
+	for _, pod := range s.Pods {
+		deleting := s.Deleting.Has(pod.UID)
+		switch {
+		case controller.IsPodActive(pod) && !deleting:
+			active = append(active, pod)
+		case (controller.IsPodTerminating(pod) || controller.IsPodActive(pod)) &&
+			metav1.IsControlledBy(pod, s.ReplicaSet) && selector.Matches(labels.Set(pod.Labels)):
+			p.Terminating = append(p.Terminating, pod)
+		}
+	}
+	return active
+}
+
+// leastMissed orders Pods as upstream does when it scales down: unassigned before assigned, Pending before Running, not
+// ready before ready, lower before higher controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the
+// node, shorter before longer ready, more before fewer restarts, younger before older.
+func leastMissed(pods []*corev1.Pod, neighbours map[string]int, now metav1.Time) []*corev1.Pod {
+	ranked := controller.ActivePodsWithRanks{Pods: append([]*corev1.Pod(nil), pods...), Rank: make([]int, len(pods)), Now: now}
+	for i, pod := range pods {
+		ranked.Rank[i] = neighbours[pod.Spec.NodeName]
+	}
+	sort.Sort(ranked)
+	return ranked.Pods
+}

@@ -1,0 +1,99 @@
+// Command crdschema finishes the CRDs that controller-gen wrote: it puts in the defaults and bounds of apps/v1.
+//
+// They cannot be markers, because the fields belong to upstream's types, which our kinds embed and which carry none
+// (apps/v1 has its defaults in Go code of the kube-apiserver). The Pod template gets no defaults here: its fields are
+// defaulted when a Pod is created, and a template that stays as the user wrote it is equal to its copy in a ReplicaSet.
+//
+// Usage: crdschema FILE...
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+)
+
+// settings are keyed by the path of a schema below properties; those that a kind lacks do not concern it. The bounds on
+// sizes let the API server see that the CEL rules on the selector are cheap; they are what labels keep to anyway, or far
+// above use.
+var settings = []struct {
+	path  []string
+	key   string
+	value any
+}{
+	{spec("replicas"), "default", int64(1)},
+	{spec("replicas"), "minimum", int64(0)},
+	{spec("minReadySeconds"), "minimum", int64(0)},
+	{spec("revisionHistoryLimit"), "default", int64(10)},
+	{spec("revisionHistoryLimit"), "minimum", int64(0)},
+	{spec("progressDeadlineSeconds"), "default", int64(600)},
+	{spec("progressDeadlineSeconds"), "minimum", int64(1)},
+	{spec("strategy"), "default", map[string]any{
+		"type":          "RollingUpdate",
+		"rollingUpdate": map[string]any{"maxSurge": "25%", "maxUnavailable": "25%"},
+	}},
+	{spec("strategy", "properties", "type"), "default", "RollingUpdate"},
+	{spec("strategy", "properties", "type"), "enum", []any{"Recreate", "RollingUpdate"}},
+	{spec("strategy", "properties", "rollingUpdate", "properties", "maxSurge"), "default", "25%"},
+	{spec("strategy", "properties", "rollingUpdate", "properties", "maxUnavailable"), "default", "25%"},
+	{spec("selector", "properties", "matchLabels"), "maxProperties", int64(64)},
+	{spec("selector", "properties", "matchLabels", "additionalProperties"), "maxLength", int64(63)},
+	{spec("selector", "properties", "matchExpressions"), "maxItems", int64(64)},
+	{spec("template", "properties", "metadata", "properties", "labels", "additionalProperties"), "maxLength", int64(63)},
+	// The key of a list of type map has to be required; upstream's type says optional.
+	{[]string{"status", "properties", "conditions", "items"}, "required", []any{"status", "type"}},
+}
+
+func spec(path ...string) []string {
+	return append([]string{"spec", "properties"}, path...)
+}
+
+func main() {
+	for _, file := range os.Args[1:] {
+		if err := finish(file); err != nil {
+			fmt.Fprintln(os.Stderr, "crdschema:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func finish(file string) error {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return fmt.Errorf("reading a CRD: %w", err)
+	}
+	var crd map[string]any
+	if err := yaml.Unmarshal(data, &crd); err != nil {
+		return fmt.Errorf("parsing %s: %w", file, err)
+	}
+	versions, _, err := unstructured.NestedSlice(crd, "spec", "versions")
+	if err != nil {
+		return fmt.Errorf("finding the versions in %s: %w", file, err)
+	}
+	for _, version := range versions {
+		set(version.(map[string]any))
+	}
+	if err := unstructured.SetNestedSlice(crd, versions, "spec", "versions"); err != nil {
+		return fmt.Errorf("putting the versions back into %s: %w", file, err)
+	}
+	data, err = yaml.Marshal(crd)
+	if err != nil {
+		return fmt.Errorf("rendering %s: %w", file, err)
+	}
+	if err := os.WriteFile(file, append([]byte("---\n"), data...), 0o644); err != nil {
+		return fmt.Errorf("writing a CRD: %w", err)
+	}
+	return nil
+}
+
+func set(version map[string]any) {
+	for _, s := range settings {
+		fields := append([]string{"schema", "openAPIV3Schema", "properties"}, s.path...)
+		schema, found, err := unstructured.NestedFieldNoCopy(version, fields...)
+		if property, ok := schema.(map[string]any); found && ok && err == nil {
+			property[s.key] = s.value
+		}
+	}
+}
