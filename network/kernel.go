@@ -1,0 +1,214 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// routeProtocol marks the routes that are ours, as 2 marks the kernel's and 186 BGP's.
+const routeProtocol = 251
+
+const fallbackMTU = 1500
+
+// observe reads links, IPv4 addresses and IPv4 routes.
+func observe() (Host, error) {
+	h := Host{Addresses: map[string][]netip.Prefix{}, DefaultMTU: fallbackMTU}
+	links, err := dumped(netlink.LinkList())
+	if err != nil {
+		return Host{}, fmt.Errorf("listing network interfaces: %w", err)
+	}
+	byIndex := map[int]netlink.Link{}
+	for _, l := range links {
+		byIndex[l.Attrs().Index] = l
+	}
+	for _, l := range links {
+		if l.Attrs().Name == Bridge {
+			h.HasBridge, h.BridgeMTU = true, l.Attrs().MTU
+			h.BridgeUp = l.Attrs().Flags&net.FlagUp != 0
+		}
+		if master := byIndex[l.Attrs().MasterIndex]; master != nil && master.Attrs().Name == Bridge {
+			h.Ports = append(h.Ports, l.Attrs().Name)
+		}
+	}
+	addresses, err := dumped(netlink.AddrList(nil, netlink.FAMILY_V4))
+	if err != nil {
+		return Host{}, fmt.Errorf("listing addresses: %w", err)
+	}
+	for _, a := range addresses {
+		p, link := prefix(a.IPNet), byIndex[a.LinkIndex]
+		switch {
+		case !p.IsValid() || link == nil:
+		case link.Attrs().Name == Bridge:
+			h.BridgeAddress = append(h.BridgeAddress, p)
+		case link.Attrs().Flags&net.FlagLoopback != 0:
+			h.LoopbackAddresses = append(h.LoopbackAddresses, p)
+		default:
+			h.Addresses[link.Attrs().Name] = append(h.Addresses[link.Attrs().Name], p)
+		}
+	}
+	routes, err := dumped(netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE))
+	if err != nil {
+		return Host{}, fmt.Errorf("listing routes: %w", err)
+	}
+	for _, r := range routes {
+		h.addRoute(r, byIndex)
+	}
+	return h, nil
+}
+
+func (h *Host) addRoute(r netlink.Route, links map[int]netlink.Link) {
+	route := Route{To: prefix(r.Dst), Metric: r.Priority, Unreachable: r.Type != unix.RTN_UNICAST}
+	if r.Dst == nil {
+		route.To = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+	}
+	if via, ok := netip.AddrFromSlice(r.Gw); ok {
+		route.Via = via.Unmap()
+	}
+	link := links[r.LinkIndex]
+	if link != nil && !route.Unreachable {
+		route.Dev = link.Attrs().Name
+	}
+	if r.Protocol == routeProtocol {
+		if route.Via.IsValid() {
+			route.Dev = "" // the kernel found it by the gateway
+		}
+		h.Routes = append(h.Routes, route)
+		return
+	}
+	if route.To.Bits() == 0 && link != nil && link.Attrs().MTU > 0 && h.DefaultMTU == fallbackMTU {
+		h.DefaultMTU = link.Attrs().MTU
+	}
+	if route.Dev != Bridge {
+		h.Foreign = append(h.Foreign, route)
+	}
+}
+
+// act carries actions out, all of them even if one fails.
+func act(actions []Action) error {
+	var errs []error
+	for _, a := range actions {
+		if err := actOne(a); err != nil {
+			errs = append(errs, fmt.Errorf("changing the node network (%s): %w", a, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func actOne(a Action) error {
+	switch a.Do {
+	case AddBridge:
+		return addBridge(a.Address, a.MTU)
+	case AddRoute, RemoveRoute:
+		return changeRoute(a.Do, a.Route)
+	}
+	link, err := netlink.LinkByName(a.Link)
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) && (a.Do == RemoveLink || a.Do == RemoveAddress) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch a.Do {
+	case SetMTU:
+		return netlink.LinkSetMTU(link, a.MTU)
+	case AddAddress:
+		return netlink.AddrReplace(link, &netlink.Addr{IPNet: ipNet(a.Address)})
+	case RemoveAddress:
+		return ignore(netlink.AddrDel(link, &netlink.Addr{IPNet: ipNet(a.Address)}), unix.EADDRNOTAVAIL)
+	case RemoveLink:
+		return ignore(netlink.LinkDel(link), unix.ENODEV)
+	default:
+		return fmt.Errorf("there is no operation %q", a.Do)
+	}
+}
+
+// addBridge makes the bridge that the CNI plugin would make for the first Pod: so no Pod waits for it. Its hardware
+// address is fixed, because a bridge without one takes that of a port, and changes it under the Pods' feet when that
+// Pod ends.
+func addBridge(gateway netip.Prefix, mtu int) error {
+	ip := gateway.Addr().As4()
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = Bridge, mtu
+	attrs.HardwareAddr = append(net.HardwareAddr{0x0a, 0x58}, ip[:]...)
+	bridge := &netlink.Bridge{LinkAttrs: attrs}
+	if err := ignore(netlink.LinkAdd(bridge), unix.EEXIST); err != nil {
+		return err
+	}
+	link, err := netlink.LinkByName(Bridge)
+	if err != nil {
+		return err
+	}
+	if link.Type() != "bridge" {
+		return fmt.Errorf("%s is a %s and not ours; remove or rename it", Bridge, link.Type())
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return err
+	}
+	// The module comes with the first bridge.
+	return enableBridgeNetfilter()
+}
+
+func changeRoute(do Operation, r Route) error {
+	route := netlink.Route{Dst: ipNet(r.To), Priority: r.Metric, Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST}
+	if r.Unreachable {
+		route.Type = unix.RTN_UNREACHABLE
+	}
+	if r.Via.IsValid() {
+		route.Gw = r.Via.AsSlice()
+	}
+	if r.Dev != "" {
+		link, err := netlink.LinkByName(r.Dev)
+		if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) && do == RemoveRoute {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		route.LinkIndex = link.Attrs().Index
+		if !r.Via.IsValid() {
+			route.Scope = netlink.SCOPE_LINK
+		}
+	}
+	if do == RemoveRoute {
+		return ignore(netlink.RouteDel(&route), unix.ESRCH)
+	}
+	return netlink.RouteReplace(&route)
+}
+
+// dumped repeats nothing and hides nothing but the interruption of a dump by a change meanwhile: what was read is whole
+// enough, and the next look sees the rest.
+func dumped[T any](list []T, err error) ([]T, error) {
+	if errors.Is(err, netlink.ErrDumpInterrupted) {
+		return list, nil
+	}
+	return list, err
+}
+
+func ignore(err error, harmless ...error) error {
+	if slices.ContainsFunc(harmless, func(h error) bool { return errors.Is(err, h) }) {
+		return nil
+	}
+	return err
+}
+
+func prefix(n *net.IPNet) netip.Prefix {
+	if n == nil {
+		return netip.Prefix{}
+	}
+	a, ok := netip.AddrFromSlice(n.IP)
+	if !ok {
+		return netip.Prefix{}
+	}
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(a.Unmap(), bits)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

@@ -1,0 +1,223 @@
+package network
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"pgregory.net/rapid"
+)
+
+var (
+	cluster = netip.MustParsePrefix("10.42.0.0/16")
+	service = netip.MustParsePrefix("10.43.0.0/16")
+	dns     = netip.MustParseAddr("10.43.0.10")
+	same    = cmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()}
+)
+
+func p(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+func TestConflict(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reason string
+		host   Host
+		want   string
+	}{
+		"Default": {
+			reason: "a default route leads everywhere and overlaps nothing",
+			host:   Host{Foreign: []Route{{To: p("0.0.0.0/0"), Dev: "eth0"}}, Addresses: map[string][]netip.Prefix{"eth0": {p("192.0.2.2/24")}}},
+		},
+		"Nowhere": {
+			reason: "somebody else's unreachable route means the same as ours",
+			host:   Host{Foreign: []Route{{To: cluster, Unreachable: true}}},
+		},
+		"Address": {
+			reason: "the network of an interface lies in the cluster CIDR",
+			host:   Host{Addresses: map[string][]netip.Prefix{"eth1": {p("10.42.7.1/24")}}},
+			want:   "cluster CIDR 10.42.0.0/16: it overlaps the host's address 10.42.7.1/24 on eth1",
+		},
+		"Route": {
+			reason: "a route to a larger network, such as a VPN's, would lose what the cluster takes",
+			host:   Host{Foreign: []Route{{To: p("10.0.0.0/8"), Via: netip.MustParseAddr("192.0.2.1"), Dev: "tun0"}}},
+			want:   "cluster CIDR 10.42.0.0/16: it overlaps the host's route 10.0.0.0/8 via 192.0.2.1 dev tun0",
+		},
+		"Service": {
+			reason: "the Service CIDR is checked like the cluster CIDR",
+			host:   Host{Foreign: []Route{{To: p("10.43.128.0/17"), Dev: "docker0"}}},
+			want:   "Service CIDR 10.43.0.0/16: it overlaps the host's route 10.43.128.0/17 dev docker0",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := conflict(cluster, service, tc.host)
+			if (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("%s: got error %v, want %q", tc.reason, err, tc.want)
+			}
+		})
+	}
+}
+
+func TestWant(t *testing.T) {
+	self := Node{Name: "a", PodCIDR: p("10.42.0.0/24"), InternalIP: netip.MustParseAddr("192.0.2.2")}
+	other := Node{Name: "b", PodCIDR: p("10.42.1.0/24"), InternalIP: netip.MustParseAddr("192.0.2.3")}
+	toServices := Route{To: service, Dev: Bridge}
+	for name, tc := range map[string]struct {
+		reason string
+		nodes  []Node
+		want   Wanted
+	}{
+		"Unknown": {reason: "the node has not registered"},
+		"NoCIDR":  {reason: "the node has no podCIDR yet, so it has no Pods and needs no routes", nodes: []Node{{Name: "a"}, other}},
+		"Foreign": {
+			reason: "a podCIDR outside of the cluster CIDR would take the host's packets",
+			nodes:  []Node{{Name: "a", PodCIDR: p("192.168.0.0/24")}},
+		},
+		"Alone": {
+			reason: "the first address is the gateway's",
+			nodes:  []Node{self},
+			want:   Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},
+		},
+		"Two": {
+			reason: "the Pods of another node are behind its InternalIP",
+			nodes:  []Node{other, self},
+			want: Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{
+				{To: other.PodCIDR, Via: other.InternalIP}, toServices,
+			}},
+		},
+		"Twins": {
+			reason: "another node that claims our own podCIDR does not get it",
+			nodes:  []Node{self, {Name: "c", PodCIDR: self.PodCIDR, InternalIP: other.InternalIP}, {Name: "d", PodCIDR: other.PodCIDR}},
+			want:   Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, want("a", cluster, service, tc.nodes), same); diff != "" {
+				t.Errorf("%s: -want +got\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+func TestPlan(t *testing.T) {
+	gateway := p("10.42.0.1/24")
+	wanted := Wanted{PodCIDR: p("10.42.0.0/24"), Gateway: gateway, MTU: 1450, Routes: []Route{{To: service, Dev: Bridge}}}
+	ready := Host{HasBridge: true, BridgeUp: true, BridgeMTU: 1450, BridgeAddress: []netip.Prefix{gateway}, Routes: wanted.Routes}
+	for name, tc := range map[string]struct {
+		reason string
+		wanted Wanted
+		host   func(Host) Host
+		want   []string
+	}{
+		"Done":    {reason: "nothing is left to do", wanted: wanted},
+		"Fresh":   {reason: "everything is made, the bridge first", wanted: wanted, host: func(Host) Host { return Host{} }, want: []string{"add bridge flyball0", "add address 10.42.0.1/24 on flyball0", "add route 10.43.0.0/16 dev flyball0"}},
+		"Renamed": {reason: "the node came back with another podCIDR", wanted: wanted, host: func(h Host) Host { h.BridgeAddress = []netip.Prefix{p("10.42.9.1/24")}; return h }, want: []string{"remove address 10.42.9.1/24 on flyball0", "add address 10.42.0.1/24 on flyball0"}},
+		"MTU":     {reason: "the way out has another MTU now", wanted: wanted, host: func(h Host) Host { h.BridgeMTU = 1500; return h }, want: []string{"set MTU 1450 on flyball0"}},
+		"NodeLeft": {reason: "a route to a node that is gone is removed, an unreachable one is not", wanted: wanted, host: func(h Host) Host {
+			h.Routes = append(slices.Clone(h.Routes), Route{To: p("10.42.1.0/24"), Via: netip.MustParseAddr("192.0.2.3")}, Route{To: cluster, Unreachable: true, Metric: lastMetric})
+			return h
+		}, want: []string{"remove route 10.42.1.0/24 via 192.0.2.3"}},
+		"NoCIDR": {reason: "without a podCIDR the bridge is left as it is: its Pods may still run", wanted: Wanted{}, want: []string{"remove route 10.43.0.0/16 dev flyball0"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			host := ready
+			if tc.host != nil {
+				host = tc.host(host)
+			}
+			var got []string
+			for _, a := range plan(tc.wanted, host) {
+				got = append(got, a.String())
+			}
+			if diff := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); diff != "" {
+				t.Errorf("%s: -want +got\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+// TestConverges: from any state, one round of actions leads to a state in which nothing is left to do, and at no step
+// does an unreachable route go away. After removal nothing of ours is left.
+func TestConverges(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		node := rapid.Custom(func(t *rapid.T) Node {
+			i := rapid.IntRange(0, 5).Draw(t, "node")
+			n := Node{Name: fmt.Sprint("n", i)}
+			if rapid.Bool().Draw(t, "registered") {
+				n.PodCIDR = p(fmt.Sprintf("10.42.%d.0/24", rapid.IntRange(0, 5).Draw(t, "cidr")))
+				n.InternalIP = netip.AddrFrom4([4]byte{192, 0, 2, byte(rapid.IntRange(2, 5).Draw(t, "ip"))})
+			}
+			return n
+		})
+		draw := func(label string) []Node {
+			nodes := rapid.SliceOfN(node, 0, 6).Draw(t, label)
+			seen := map[netip.Prefix]bool{}
+			return slices.DeleteFunc(nodes, func(n Node) bool { // two nodes never get one podCIDR
+				twice := n.PodCIDR.IsValid() && seen[n.PodCIDR]
+				seen[n.PodCIDR] = true
+				return twice
+			})
+		}
+		var h Host
+		step := func(nodes []Node) []Action {
+			w := want("n0", cluster, service, nodes)
+			w.MTU = 1500
+			return append(planBase(cluster, service, dns, h), plan(w, h)...)
+		}
+		for _, nodes := range [][]Node{nil, draw("before"), draw("after")} {
+			for _, a := range step(nodes) {
+				if a.Do == RemoveRoute && a.Route.Unreachable {
+					t.Fatalf("%s leaves packets without a wall", a)
+				}
+				h = simulate(h, a)
+			}
+			if rest := step(nodes); len(rest) > 0 {
+				t.Fatalf("after one round %v is left to do", rest)
+			}
+		}
+		for _, a := range planRemoval(dns, h) {
+			h = simulate(h, a)
+		}
+		if len(h.Routes)+len(h.LoopbackAddresses) > 0 || h.HasBridge {
+			t.Fatalf("left after removal: %+v", h)
+		}
+	})
+}
+
+// simulate is the kernel, as far as actions go.
+func simulate(h Host, a Action) Host {
+	without := func(list []Route, r Route) []Route {
+		return slices.DeleteFunc(slices.Clone(list), func(o Route) bool { return o == r })
+	}
+	addresses := &h.BridgeAddress
+	if a.Link == "lo" {
+		addresses = &h.LoopbackAddresses
+	}
+	switch a.Do {
+	case AddBridge:
+		h.HasBridge, h.BridgeUp, h.BridgeMTU = true, true, a.MTU
+	case SetMTU:
+		h.BridgeMTU = a.MTU
+	case AddAddress:
+		*addresses = append(slices.Clone(*addresses), a.Address)
+	case RemoveAddress:
+		*addresses = slices.DeleteFunc(slices.Clone(*addresses), func(o netip.Prefix) bool { return o == a.Address })
+	case AddRoute:
+		// One route for a network and metric: another one replaces it.
+		h.Routes = append(slices.DeleteFunc(slices.Clone(h.Routes), func(o Route) bool { return o.To == a.Route.To && o.Metric == a.Route.Metric }), a.Route)
+	case RemoveRoute:
+		h.Routes = without(h.Routes, a.Route)
+	case RemoveLink:
+		h.HasBridge, h.BridgeUp, h.BridgeAddress = false, false, nil
+		h.Routes = slices.DeleteFunc(slices.Clone(h.Routes), func(o Route) bool { return o.Dev == Bridge })
+	}
+	return h
+}
+
+func TestMasqueradeText(t *testing.T) {
+	r := masquerade(cluster)
+	if got, want := r.chains[0].rules[0].text, "ip saddr 10.42.0.0/16 ip daddr != 10.42.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random"; got != want {
+		t.Errorf("rule is %q, want %q", got, want)
+	}
+}
