@@ -105,7 +105,7 @@ func (n *Node) Run(ctx context.Context) error {
 	return nil
 }
 
-// Recheck has the status looked at at once, and reported if it changed. Others
+// Recheck has the status looked at now, and reported if it changed. Others
 // call it when they know more than the loop: after an image was pulled, or when
 // the runtime comes or goes. It never blocks.
 func (n *Node) Recheck() {

@@ -122,7 +122,9 @@ func TestNodeLife(t *testing.T) {
 	eventually(t, client, "the network is there", isReady(v1.ConditionTrue))
 	<-ready
 
-	cri.change(func() { cri.images = []*runtimeapi.Image{{Id: "i", RepoTags: []string{"flyball.dev/hello:1"}, Size: 7}} })
+	cri.change(func() {
+		cri.images = []*runtimeapi.Image{{Id: "i", RepoTags: []string{"flyball.dev/hello:1"}, Size: 7}}
+	})
 	n.Recheck()
 	eventually(t, client, "an image was pulled, and somebody said so", func(n *v1.Node) bool {
 		return len(n.Status.Images) == 1 && n.Status.Images[0].SizeBytes == 7

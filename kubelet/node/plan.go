@@ -53,13 +53,16 @@ const (
 var pressureTexts = map[v1.NodeConditionType][2]struct{ reason, message string }{
 	v1.NodeMemoryPressure: {
 		{"KubeletHasSufficientMemory", "kubelet has sufficient memory available"},
-		{"KubeletHasInsufficientMemory", "kubelet has insufficient memory available"}},
+		{"KubeletHasInsufficientMemory", "kubelet has insufficient memory available"},
+	},
 	v1.NodeDiskPressure: {
 		{"KubeletHasNoDiskPressure", "kubelet has no disk pressure"},
-		{"KubeletHasDiskPressure", "kubelet has disk pressure"}},
+		{"KubeletHasDiskPressure", "kubelet has disk pressure"},
+	},
 	v1.NodePIDPressure: {
 		{"KubeletHasSufficientPID", "kubelet has sufficient PID available"},
-		{"KubeletHasInsufficientPID", "kubelet has insufficient PID available"}},
+		{"KubeletHasInsufficientPID", "kubelet has insufficient PID available"},
+	},
 }
 
 // machine is what never changes while the agent runs.
@@ -359,14 +362,16 @@ func timeless(n *v1.Node) *v1.Node {
 func transitions(before, after *v1.Node) []nodeEvent {
 	var events []nodeEvent
 	if before != nil && before.Status.NodeInfo.BootID != "" && before.Status.NodeInfo.BootID != after.Status.NodeInfo.BootID {
-		events = append(events, nodeEvent{reasonRebooted,
-			fmt.Sprintf("Node %s has been rebooted, boot id: %s", after.Name, after.Status.NodeInfo.BootID)})
+		events = append(events, nodeEvent{
+			reasonRebooted,
+			fmt.Sprintf("Node %s has been rebooted, boot id: %s", after.Name, after.Status.NodeInfo.BootID),
+		})
 	}
 	for _, c := range after.Status.Conditions {
 		if condition(before, c.Type).Status == c.Status {
 			continue
 		}
-		reason := ""
+		var reason string
 		_, isPressure := pressureTexts[c.Type]
 		switch {
 		case isPressure:

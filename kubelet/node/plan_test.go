@@ -53,8 +53,10 @@ func TestPlan(t *testing.T) {
 		"new": {
 			reason: "The first write says Ready already, if the runtime is.",
 			change: func(o *observation) { o.existing = nil },
-			want: result{Reason: "there is no Node yet", Ready: "True", ReadyMessage: messageReady, Again: look,
-				Events: []string{"NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"}},
+			want: result{
+				Reason: "there is no Node yet", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Events: []string{"NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"},
+			},
 		},
 		"unchanged": {
 			reason: "Nothing is written but every five minutes.",
@@ -67,14 +69,18 @@ func TestPlan(t *testing.T) {
 		"no network yet": {
 			reason: "The runtime's own words, and the next look is soon: CRI announces nothing.",
 			change: notReady, waited: 40 * time.Millisecond,
-			want: result{Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: noNetwork,
-				Again: 80 * time.Millisecond, Events: []string{"NodeNotReady"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: noNetwork,
+				Again: 80 * time.Millisecond, Events: []string{"NodeNotReady"},
+			},
 		},
 		"no network for long": {
 			reason: "The back-off ends at a second.",
 			change: notReady, waited: time.Second,
-			want: result{Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: noNetwork,
-				Again: lookLatest, Events: []string{"NodeNotReady"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: noNetwork,
+				Again: lookLatest, Events: []string{"NodeNotReady"},
+			},
 		},
 		"runtime restarts": {
 			reason: "Some seconds of silence do not take the Pods out of their Services.",
@@ -85,28 +91,36 @@ func TestPlan(t *testing.T) {
 			reason: "Half a minute of silence does.",
 			change: func(o *observation) { o.runtime.answered, o.runtime.silent = t0, true },
 			after:  31 * time.Second,
-			want: result{Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: runtimeDown,
-				Again: lookSoonest, Events: []string{"NodeNotReady"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: runtimeDown,
+				Again: lookSoonest, Events: []string{"NodeNotReady"},
+			},
 		},
 		"runtime never seen": {
 			reason: "After a restart of the agent nothing is known of the runtime yet.",
 			change: func(o *observation) { o.runtime = runtimeState{silent: true} },
-			want: result{Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: runtimeNotAsked,
-				Again: lookSoonest, Events: []string{"NodeNotReady"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: runtimeNotAsked,
+				Again: lookSoonest, Events: []string{"NodeNotReady"},
+			},
 		},
 		"marked Unknown by others": {
 			reason: "The node lifecycle controller missed the Lease for a while; we are here.",
 			change: func(o *observation) {
 				o.existing.Status.Conditions[3].Status = v1.ConditionUnknown
 			},
-			want: result{Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
-				Events: []string{"NodeReady"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Events: []string{"NodeReady"},
+			},
 		},
 		"memory pressure": {
 			reason: "Less than 100Mi is left.",
 			change: func(o *observation) { o.usage.memoryAvailable = 99 << 20 },
-			want: result{Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
-				Events: []string{"NodeHasInsufficientMemory"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Events: []string{"NodeHasInsufficientMemory"},
+			},
 		},
 		"disk pressure outlives its cause": {
 			reason: "A node at the threshold does not flap.",
@@ -114,14 +128,18 @@ func TestPlan(t *testing.T) {
 				o.pressed = map[v1.NodeConditionType]time.Time{v1.NodeDiskPressure: t0}
 			},
 			after: pressureHold - time.Minute,
-			want: result{Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
-				Events: []string{"NodeHasDiskPressure"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Events: []string{"NodeHasDiskPressure"},
+			},
 		},
 		"rebooted": {
 			reason: "Another boot ID than the Node has.",
 			change: func(o *observation) { o.existing.Status.NodeInfo.BootID = "boot-0" },
-			want: result{Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
-				Events: []string{"NodeRebooted"}},
+			want: result{
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Events: []string{"NodeRebooted"},
+			},
 		},
 		"label taken away": {
 			reason: "Ours come back.",

@@ -75,6 +75,7 @@ type fixture struct {
 // start runs a Manager in the bubble of the test. It is stopped before the bubble
 // ends: synctest fails on goroutines that are left over.
 func start(t *testing.T, test func(f *fixture)) {
+	t.Helper()
 	synctest.Test(t, func(*testing.T) {
 		f := &fixture{runtime: &fakeRuntime{codes: map[string]int32{}}}
 		f.Manager = New(Config{Runtime: f.runtime, Record: func(_ *v1.Pod, container, _, reason, message string) {
@@ -189,7 +190,7 @@ func TestDeletionKeepsReadinessOnly(t *testing.T) {
 		f.Set(pod, containers, f.changed)
 		want(t, f, Success, Success, Success)
 		ending := pod.DeepCopy()
-		ending.DeletionTimestamp = ptr.To(metav1.Now())
+		ending.DeletionTimestamp = new(metav1.Now())
 		f.Set(ending, containers, f.changed)
 		f.runtime.set("ready", 1)
 		time.Sleep(time.Minute)
@@ -202,7 +203,7 @@ func TestRestartOfTheAgent(t *testing.T) {
 		f.runtime.set("ready", 1)
 		pod := podWith(v1.Container{StartupProbe: run("up"), ReadinessProbe: run("ready")})
 		pod.Status.ContainerStatuses = []v1.ContainerStatus{{
-			Name: "main", ContainerID: "containerd://a", Started: ptr.To(true), Ready: true,
+			Name: "main", ContainerID: "containerd://a", Started: new(true), Ready: true,
 		}}
 		old := []Target{{Container: "main", ContainerID: "a", StartedAt: time.Now().Add(-time.Hour)}}
 		f.Set(pod, old, f.changed)

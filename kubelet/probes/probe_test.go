@@ -14,7 +14,6 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -110,7 +109,7 @@ func TestHandlers(t *testing.T) {
 		},
 		"grpc not serving": {
 			reason:  "The health of one service.",
-			handler: v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: grpcPort, Service: ptr.To("ill")}}, want: Failure,
+			handler: v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: grpcPort, Service: new("ill")}}, want: Failure,
 			message: `service unhealthy (responded with "NOT_SERVING")`,
 		},
 		"exec": {

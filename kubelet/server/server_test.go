@@ -14,10 +14,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/tools/remotecommand"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 func TestWhoMayAsk(t *testing.T) {
@@ -263,12 +263,12 @@ func TestPortForward(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tunnel, err := portforward.NewSPDYOverWebsocketDialer(target, f.config("root"))
+	tunnel, err := portforward.NewSPDYOverWebsocketDialerForStreaming(target, f.config("root"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, dialer := range map[string]httpstream.Dialer{
-		"SPDY":   spdy.NewDialer(upgrader, &http.Client{Transport: transport}, "POST", target),
+		"SPDY":   spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, "POST", target),
 		"tunnel": tunnel,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/httpstream/wsstream"
 	"k8s.io/apimachinery/pkg/util/proxy"
 	translator "k8s.io/apiserver/pkg/util/proxy"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -16,6 +15,7 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/klog/v2"
+	"k8s.io/streaming/pkg/httpstream/wsstream"
 )
 
 // Labels that the containers and sandboxes of a pod carry in CRI.
@@ -93,7 +93,7 @@ func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request) {
 		_ = streaming.WriteError(err, w)
 		return
 	}
-	var h http.Handler = upgrade(target)
+	h := upgrade(target)
 	if tunnel {
 		h = translator.NewTunnelingHandler(h)
 	}
@@ -187,7 +187,7 @@ func connect(w http.ResponseWriter, r *http.Request, at string, err error, o *re
 		_ = streaming.WriteError(err, w)
 		return
 	}
-	var h http.Handler = upgrade(target)
+	h := upgrade(target)
 	// The newest protocol of kubectl is a WebSocket one that runtimes do not
 	// speak; it is translated to SPDY.
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {

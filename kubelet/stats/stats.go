@@ -13,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
-	"k8s.io/utils/ptr"
 )
 
 // Runtime is the part of CRI that measures pods; runtimeapi.RuntimeServiceClient has it.
@@ -96,7 +95,7 @@ func (p *Provider) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.N
 	}
 	if total := value(memory.SwapTotalBytes); total > 0 {
 		free := value(memory.SwapFreeBytes)
-		n.Swap = &statsapi.SwapStats{Time: now, SwapAvailableBytes: &free, SwapUsageBytes: ptr.To(total - free)}
+		n.Swap = &statsapi.SwapStats{Time: now, SwapAvailableBytes: &free, SwapUsageBytes: new(total - free)}
 	}
 	if onlyCPUAndMemory {
 		return n, nil
@@ -141,7 +140,7 @@ func nodeMemory(m procfs.Meminfo, now metav1.Time) *statsapi.MemoryStats {
 	working := used - min(used, value(m.InactiveFileBytes))
 	return &statsapi.MemoryStats{
 		Time: now, UsageBytes: &used, WorkingSetBytes: &working,
-		AvailableBytes: ptr.To(total - working), RSSBytes: m.AnonPagesBytes,
+		AvailableBytes: new(total - working), RSSBytes: m.AnonPagesBytes,
 	}
 }
 
@@ -172,8 +171,8 @@ func nodeNetwork(proc procfs.FS, now metav1.Time) *statsapi.NetworkStats {
 			continue
 		}
 		i := statsapi.InterfaceStats{
-			Name: name, RxBytes: ptr.To(d.RxBytes), RxErrors: ptr.To(d.RxErrors),
-			TxBytes: ptr.To(d.TxBytes), TxErrors: ptr.To(d.TxErrors),
+			Name: name, RxBytes: new(d.RxBytes), RxErrors: new(d.RxErrors),
+			TxBytes: new(d.TxBytes), TxErrors: new(d.TxErrors),
 		}
 		n.Interfaces = append(n.Interfaces, i)
 		if name == main {
@@ -209,7 +208,7 @@ func processes(proc procfs.FS, now metav1.Time) *statsapi.RlimitStats {
 	if err != nil {
 		return nil
 	}
-	return &statsapi.RlimitStats{Time: now, MaxPID: ptr.To(int64(most[0])), NumOfRunningProcesses: ptr.To(int64(len(all)))}
+	return &statsapi.RlimitStats{Time: now, MaxPID: new(int64(most[0])), NumOfRunningProcesses: new(int64(len(all)))}
 }
 
 // fileSystem measures the file system that a directory lies on; nil if it cannot.
@@ -220,9 +219,9 @@ func fileSystem(dir string, now metav1.Time) *statsapi.FsStats {
 	}
 	block := uint64(fs.Bsize)
 	return &statsapi.FsStats{
-		Time: now, AvailableBytes: ptr.To(fs.Bavail * block), CapacityBytes: ptr.To(fs.Blocks * block),
-		UsedBytes: ptr.To((fs.Blocks - fs.Bfree) * block),
-		Inodes:    ptr.To(fs.Files), InodesFree: ptr.To(fs.Ffree), InodesUsed: ptr.To(fs.Files - fs.Ffree),
+		Time: now, AvailableBytes: new(fs.Bavail * block), CapacityBytes: new(fs.Blocks * block),
+		UsedBytes: new((fs.Blocks - fs.Bfree) * block),
+		Inodes:    new(fs.Files), InodesFree: new(fs.Ffree), InodesUsed: new(fs.Files - fs.Ffree),
 	}
 }
 
@@ -237,5 +236,5 @@ func number(n *runtimeapi.UInt64Value) *uint64 {
 	if n == nil {
 		return nil
 	}
-	return ptr.To(n.Value)
+	return new(n.Value)
 }
