@@ -42,6 +42,8 @@ var settings = []struct {
 	{spec("selector", "properties", "matchLabels", "additionalProperties"), "maxLength", int64(63)},
 	{spec("selector", "properties", "matchExpressions"), "maxItems", int64(64)},
 	{spec("template", "properties", "metadata", "properties", "labels", "additionalProperties"), "maxLength", int64(63)},
+	// A merge patch of the status says nothing of a number that was 0 and stays 0, also when it is not stored yet.
+	{[]string{"status", "properties", "replicas"}, "default", int64(0)},
 	// The key of a list of type map has to be required; upstream's type says optional.
 	{[]string{"status", "properties", "conditions", "items"}, "required", []any{"status", "type"}},
 }
