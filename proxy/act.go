@@ -1,0 +1,279 @@
+package proxy
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	mdnetlink "github.com/mdlayher/netlink"
+)
+
+// kernel writes the table. Every method is one netlink transaction, which the
+// kernel carries out as a whole or not at all.
+type kernel struct {
+	cfg    Config
+	fam    *family
+	table  *nftables.Table
+	sets   []*nftables.Set
+	chains map[uint32]string // by the number of their class
+	netns  int               // file descriptor of a network namespace; 0: the process's own
+}
+
+func newKernel(cfg Config, netns int) *kernel {
+	f := ipv4()
+	table := &nftables.Table{Name: tableName, Family: f.table}
+	return &kernel{cfg: cfg, fam: f, table: table, sets: sets(f, table), chains: map[uint32]string{}, netns: netns}
+}
+
+// Netlink carries a whole transaction in one message to the socket, so that is
+// what its buffers must hold; an attribute, such as a list of elements, is
+// limited to 64 KiB.
+const (
+	sendBuffer   = 128 << 20
+	answerBuffer = 16 << 20
+	chunk        = 500
+)
+
+func (k *kernel) conn() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithNetNSFd(k.netns), nftables.WithSockOptions(
+		func(c *mdnetlink.Conn) error { return c.SetWriteBuffer(sendBuffer) },
+		func(c *mdnetlink.Conn) error { return c.SetReadBuffer(answerBuffer) },
+	))
+}
+
+// apply carries a change out. It fails with fs.ErrNotExist if somebody took the
+// table away.
+func (k *kernel) apply(c Change) error {
+	conn, err := k.conn()
+	if err != nil {
+		return fmt.Errorf("opening netlink: %w", err)
+	}
+	if err := k.write(conn, c); err != nil {
+		return err
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("changing nftables table %s: %w", tableName, err)
+	}
+	return nil
+}
+
+// rebuild replaces the table by what all describes. There is no moment without
+// rules, and session affinity is carried over.
+func (k *kernel) rebuild(all Change) error {
+	remembered, err := k.affinity()
+	if err != nil {
+		return err
+	}
+	conn, err := k.conn()
+	if err != nil {
+		return fmt.Errorf("opening netlink: %w", err)
+	}
+	conn.AddTable(k.table) // so that there is one to delete
+	conn.DelTable(k.table)
+	conn.AddTable(k.table)
+	for _, s := range k.sets {
+		if err := conn.AddSet(s, nil); err != nil {
+			return fmt.Errorf("declaring set %s: %w", s.Name, err)
+		}
+	}
+	chains := baseChains(k.fam, k.cfg.ServiceCIDR)
+	for _, c := range chains {
+		conn.AddChain(k.chain(c))
+	}
+	for _, c := range chains {
+		k.addRules(conn, c)
+	}
+	if err := k.write(conn, all); err != nil {
+		return err
+	}
+	if err := k.addElements(conn, k.set(affinityMap), remembered); err != nil {
+		return err
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("writing nftables table %s (root and a kernel of 5.9 or later with nf_tables and NAT are needed): %w", tableName, err)
+	}
+	return nil
+}
+
+// remove takes the table away, if it is there.
+func (k *kernel) remove() error {
+	conn, err := k.conn()
+	if err != nil {
+		return fmt.Errorf("opening netlink: %w", err)
+	}
+	conn.AddTable(k.table)
+	conn.DelTable(k.table)
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("removing nftables table %s: %w", tableName, err)
+	}
+	return nil
+}
+
+// write queues a change: classes first, because elements refer to them, and
+// deletions before additions, because a value is changed by replacing its
+// element.
+func (k *kernel) write(conn *nftables.Conn, c Change) error {
+	for _, m := range c.Classes {
+		chain := Chain{Name: m.Class.chain(), Rules: m.Class.rules(k.cfg.ClusterCIDR)}
+		k.chains[m.Number] = chain.Name
+		if m.Class.hasChain() {
+			conn.AddChain(k.chain(chain))
+			k.addRules(conn, chain)
+		}
+	}
+	return errors.Join(
+		k.each(c.Delete, func(s *nftables.Set, elements []nftables.SetElement) error {
+			return conn.SetDeleteElements(s, elements)
+		}),
+		k.each(c.Add, func(s *nftables.Set, elements []nftables.SetElement) error {
+			return k.addElements(conn, s, elements)
+		}))
+}
+
+// each hands over the elements map by map, in pieces that fit into a message.
+func (k *kernel) each(elements []Element, do func(*nftables.Set, []nftables.SetElement) error) error {
+	for len(elements) > 0 {
+		m := elements[0].Map
+		n := 0
+		for n < len(elements) && n < chunk && elements[n].Map == m {
+			n++
+		}
+		raw := make([]nftables.SetElement, n)
+		for i, e := range elements[:n] {
+			raw[i] = e.compile(k.fam, k.chains)
+		}
+		if err := do(k.sets[m], raw); err != nil {
+			return fmt.Errorf("encoding elements of %s: %w", m, err)
+		}
+		elements = elements[n:]
+	}
+	return nil
+}
+
+func (k *kernel) addElements(conn *nftables.Conn, s *nftables.Set, elements []nftables.SetElement) error {
+	for part := range slices.Chunk(elements, chunk) {
+		if err := conn.SetAddElements(s, part); err != nil {
+			return fmt.Errorf("encoding elements of %s: %w", s.Name, err)
+		}
+	}
+	return nil
+}
+
+func (k *kernel) set(name string) *nftables.Set {
+	return k.sets[slices.IndexFunc(k.sets, func(s *nftables.Set) bool { return s.Name == name })]
+}
+
+func (k *kernel) chain(c Chain) *nftables.Chain {
+	out := &nftables.Chain{Name: c.Name, Table: k.table}
+	if c.Hook != nil {
+		out.Type, out.Hooknum = c.Hook.kind, c.Hook.at
+		out.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(c.Hook.priority))
+	}
+	return out
+}
+
+func (k *kernel) addRules(conn *nftables.Conn, c Chain) {
+	chain := &nftables.Chain{Name: c.Name, Table: k.table}
+	for _, r := range c.Rules {
+		var exprs []expr.Any
+		for _, s := range r {
+			exprs = append(exprs, s.exprs(k.fam)...)
+		}
+		conn.AddRule(&nftables.Rule{Table: k.table, Chain: chain, Exprs: exprs})
+	}
+}
+
+// affinity reads which client is bound to which endpoint, and for how long yet.
+func (k *kernel) affinity() ([]nftables.SetElement, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	elements, err := conn.GetSetElements(k.set(affinityMap))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		// Better to lose affinity than Services: another version of the table
+		// may lie there.
+		return nil, nil
+	}
+	kept := elements[:0]
+	for _, e := range elements {
+		if e.Expires > 0 {
+			kept = append(kept, nftables.SetElement{Key: e.Key, Timeout: e.Expires})
+		}
+	}
+	return kept, nil
+}
+
+// intact compares what stands in the kernel with what should, by numbers: of
+// rules in the fixed chains and of elements in each map.
+func (k *kernel) intact(want [mapCount]int) (bool, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return false, fmt.Errorf("opening netlink: %w", err)
+	}
+	for _, c := range baseChains(k.fam, k.cfg.ServiceCIDR) {
+		rules, err := conn.GetRules(k.table, k.chain(c))
+		if err != nil || len(rules) != len(c.Rules) {
+			return false, nil //nolint:nilerr // what cannot be read is to be rebuilt
+		}
+	}
+	for m := range mapCount {
+		elements, err := conn.GetSetElements(k.sets[m])
+		if err != nil || len(elements) != want[m] {
+			return false, nil //nolint:nilerr // as above
+		}
+	}
+	return true, nil
+}
+
+// frontends reads back every destination that the table translates. Nothing is
+// read if there is no table.
+func (k *kernel) frontends() (map[frontend]bool, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	found := map[frontend]bool{}
+	for _, m := range []Map{Frontends, HostPorts} {
+		elements, err := conn.GetSetElements(k.sets[m])
+		if err != nil {
+			continue
+		}
+		for _, e := range elements {
+			n := len(e.Key) - 8 // protocol and port are last
+			if n < 0 {
+				continue
+			}
+			at := frontend{protocol: Protocol(e.Key[n]), port: binary.BigEndian.Uint16(e.Key[n+4:])}
+			if addr, ok := netip.AddrFromSlice(e.Key[:n]); ok {
+				at.addr = toIP(addr)
+			}
+			found[at] = true
+		}
+	}
+	return found, nil
+}
+
+// compile turns an element into the kernel's bytes.
+func (e Element) compile(f *family, chains map[uint32]string) nftables.SetElement {
+	k, v := e.Key, e.Value
+	backend := func(a ip, n uint16) []byte { return slices.Concat(f.bytes(a), register16(n)) }
+	frontend := slices.Concat(f.bytes(k.Addr), register8(byte(k.Protocol)), register16(k.Port))
+	switch k.Map {
+	case Frontends:
+		return nftables.SetElement{Key: frontend, VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chains[v.Class]}}
+	case HostPorts:
+		return nftables.SetElement{Key: frontend, Val: backend(v.Addr, v.Port)}
+	case Endpoints:
+		return nftables.SetElement{Key: append(frontend, register32(k.Index)...), Val: backend(v.Addr, v.Port)}
+	}
+	return nftables.SetElement{Key: slices.Concat(f.bytes(k.Addr), f.bytes(k.Addr))}
+}

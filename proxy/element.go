@@ -1,0 +1,93 @@
+package proxy
+
+import (
+	"bytes"
+	"cmp"
+	"fmt"
+)
+
+// Protocol is an IANA protocol number.
+type Protocol uint8
+
+// The protocols that a Service port may have.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	}
+	return fmt.Sprint(uint8(p))
+}
+
+// Map names one of the table's maps and sets whose elements follow Services and
+// Pods.
+type Map uint8
+
+// The maps and sets; doc.go shows their keys and values.
+const (
+	Frontends Map = iota // NodePorts are those without an address
+	HostPorts
+	Endpoints
+	Hairpin // set: address . address of the local endpoints
+	mapCount
+)
+
+func (m Map) String() string {
+	return [...]string{"frontends", "host-ports", "endpoints", "hairpin"}[m]
+}
+
+// Key is the key of an element; which fields count depends on Map.
+type Key struct {
+	Map      Map
+	Protocol Protocol
+	Port     uint16
+	Index    uint32 // Endpoints
+	Addr     ip
+}
+
+// Value is the value of an element; which fields count depends on the Map.
+type Value struct {
+	Addr  ip
+	Port  uint16
+	Class uint32
+}
+
+// Element is one element of one map. It is comparable.
+type Element struct {
+	Key
+	Value
+}
+
+// text is the element in nft's syntax; class tells a class's chain by number.
+func (e Element) text(class func(uint32) string) string {
+	k := e.Key
+	at := func(a fmt.Stringer, p Protocol, port uint16) string { return fmt.Sprintf("%s . %s . %d", a, p, port) }
+	switch k.Map {
+	case Frontends:
+		return fmt.Sprintf("%s : %s", at(k.Addr, k.Protocol, k.Port), class(e.Class))
+	case HostPorts:
+		return fmt.Sprintf("%s : %s . %d", at(k.Addr, k.Protocol, k.Port), e.Value.Addr, e.Value.Port)
+	case Endpoints:
+		return fmt.Sprintf("%s . %d : %s . %d", at(k.Addr, k.Protocol, k.Port), k.Index, e.Value.Addr, e.Value.Port)
+	}
+	return fmt.Sprintf("%s . %s", k.Addr, k.Addr)
+}
+
+func compareElements(a, b Element) int {
+	return cmp.Or(
+		cmp.Compare(a.Map, b.Map),
+		bytes.Compare(a.Key.Addr[:], b.Key.Addr[:]),
+		cmp.Compare(a.Protocol, b.Protocol),
+		cmp.Compare(a.Key.Port, b.Key.Port),
+		cmp.Compare(a.Index, b.Index),
+	)
+}

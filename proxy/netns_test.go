@@ -1,0 +1,281 @@
+package proxy
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// The network of the kernel tests, which nothing leaves: a node with a bridge
+// for its Pods, and a client on another link.
+//
+//	client 192.0.2.2 ── 192.0.2.1 node 10.42.0.1 ══ pods 10.42.0.11, .12, .13
+var (
+	nodeIP      = netip.MustParseAddr("192.0.2.1")
+	clientIP    = netip.MustParseAddr("192.0.2.2")
+	gatewayIP   = netip.MustParseAddr("10.42.0.1")
+	clusterCIDR = netip.MustParsePrefix("10.42.0.0/16")
+	serviceCIDR = netip.MustParsePrefix("10.43.0.0/16")
+)
+
+func podIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 42, 0, byte(11 + i)}) }
+
+type lab struct {
+	t            testing.TB
+	node, client *space
+	pods         []*space
+	kernel       *kernel
+	conntrack    conntrack
+	state        *State
+}
+
+// space is a network namespace.
+type space struct {
+	t      testing.TB
+	ns     netns.NsHandle
+	handle *netlink.Handle
+}
+
+func newSpace(t testing.TB) *space {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, err := netns.Get()
+	must(t, err)
+	defer home.Close()
+	ns, err := netns.New()
+	must(t, err)
+	must(t, netns.Set(home))
+	handle, err := netlink.NewHandleAt(ns)
+	must(t, err)
+	s := &space{t, ns, handle}
+	t.Cleanup(func() { handle.Close(); ns.Close() })
+	lo, err := handle.LinkByName("lo")
+	must(t, err)
+	must(t, handle.LinkSetUp(lo))
+	return s
+}
+
+// in runs a function on a thread that is in the namespace.
+func (s *space) in(f func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlock: the thread ends with this goroutine
+		if err := netns.Set(s.ns); err != nil {
+			result <- err
+			return
+		}
+		result <- f()
+	}()
+	return <-result
+}
+
+func (s *space) sysctl(name, value string) {
+	s.t.Helper()
+	must(s.t, s.in(func() error {
+		return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0o644)
+	}))
+}
+
+// join links two namespaces and returns the two ends.
+func join(a *space, aName string, b *space, bName string) (netlink.Link, netlink.Link) {
+	a.t.Helper()
+	must(a.t, a.handle.LinkAdd(&netlink.Veth{
+		LinkAttrs: netlink.LinkAttrs{Name: aName}, PeerName: bName, PeerNamespace: netlink.NsFd(int(b.ns))}))
+	la, err := a.handle.LinkByName(aName)
+	must(a.t, err)
+	lb, err := b.handle.LinkByName(bName)
+	must(a.t, err)
+	must(a.t, a.handle.LinkSetUp(la))
+	must(a.t, b.handle.LinkSetUp(lb))
+	return la, lb
+}
+
+func (s *space) addr(l netlink.Link, cidr string) {
+	s.t.Helper()
+	a, err := netlink.ParseAddr(cidr)
+	must(s.t, err)
+	must(s.t, s.handle.AddrAdd(l, a))
+}
+
+func (s *space) route(cidr string, r netlink.Route) {
+	s.t.Helper()
+	_, dst, err := net.ParseCIDR(cidr)
+	must(s.t, err)
+	r.Dst = dst
+	must(s.t, s.handle.RouteAdd(&r))
+}
+
+func newLab(t testing.TB) *lab {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("network namespaces need root")
+	}
+	l := &lab{t: t, node: newSpace(t), client: newSpace(t)}
+	l.node.sysctl("ipv4/ip_forward", "1")
+	// Tests get themselves refused more often than the kernel likes to answer.
+	l.node.sysctl("ipv4/icmp_ratelimit", "0")
+	l.node.sysctl("ipv4/conf/all/send_redirects", "0")
+	l.node.sysctl("ipv4/conf/default/send_redirects", "0")
+	up, eth := join(l.node, "up0", l.client, "eth0")
+	l.node.addr(up, nodeIP.String()+"/24")
+	l.client.addr(eth, clientIP.String()+"/24")
+	l.client.route("0.0.0.0/0", netlink.Route{Gw: nodeIP.AsSlice()})
+
+	must(t, l.node.handle.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}))
+	br, err := l.node.handle.LinkByName("br0")
+	must(t, err)
+	must(t, l.node.handle.LinkSetUp(br))
+	l.node.addr(br, gatewayIP.String()+"/24")
+	for i := range 3 {
+		pod := newSpace(t)
+		port, eth := join(l.node, fmt.Sprintf("pod%d", i), pod, "eth0")
+		must(t, l.node.handle.LinkSetMaster(port, br))
+		must(t, l.node.handle.LinkSetHairpin(port, true))
+		pod.addr(eth, podIP(i).String()+"/24")
+		pod.route("0.0.0.0/0", netlink.Route{Gw: gatewayIP.AsSlice()})
+		l.pods = append(l.pods, pod)
+	}
+	// Nothing leaves the machine. Connections from the node itself need a way
+	// to cluster IPs before NAT gets to see them.
+	l.node.route("10.42.0.0/16", netlink.Route{Type: unix.RTN_UNREACHABLE})
+	l.node.route("10.43.0.0/16", netlink.Route{Type: unix.RTN_UNREACHABLE, Priority: 4096})
+	l.node.route("10.43.0.0/16", netlink.Route{LinkIndex: br.Attrs().Index, Src: nodeIP.AsSlice()})
+
+	cfg := Config{NodeName: "node", NodeIPs: []netip.Addr{nodeIP}, ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR}
+	l.kernel = newKernel(cfg, int(l.node.ns))
+	l.conntrack = conntrack{l.node.handle}
+	l.state = NewState()
+	must(t, l.kernel.rebuild(l.state.All()))
+	return l
+}
+
+// set writes a Service.
+func (l *lab) set(svc Service) {
+	l.t.Helper()
+	l.state.Set(svc.Name, l.state.PlanService(svc, []netip.Addr{nodeIP}))
+	l.flush()
+}
+
+func (l *lab) flush() {
+	l.t.Helper()
+	c := l.state.Take()
+	must(l.t, l.kernel.apply(c))
+	must(l.t, l.conntrack.clean(c.Stale))
+}
+
+// serve answers on a port of each Pod with the Pod's number and the address the
+// client seems to have.
+func (l *lab) serve(port int) {
+	for i, pod := range l.pods {
+		pod.serveTCP(port, fmt.Sprint(i))
+		pod.serveUDP(port, fmt.Sprint(i))
+	}
+}
+
+func (s *space) serveTCP(port int, name string) {
+	s.t.Helper()
+	var listener net.Listener
+	must(s.t, s.in(func() (err error) {
+		listener, err = net.Listen("tcp4", fmt.Sprintf(":%d", port))
+		return err
+	}))
+	s.t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			c, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				for lines := bufio.NewScanner(c); lines.Scan(); {
+					fmt.Fprintf(c, "%s %s\n", name, c.RemoteAddr())
+				}
+			}()
+		}
+	}()
+}
+
+func (s *space) serveUDP(port int, name string) {
+	s.t.Helper()
+	var conn net.PacketConn
+	must(s.t, s.in(func() (err error) {
+		conn, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", port))
+		return err
+	}))
+	s.t.Cleanup(func() { conn.Close() })
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			_, from, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = conn.WriteTo(fmt.Appendf(nil, "%s %s\n", name, from), from)
+		}
+	}()
+}
+
+// answer is what a server said: which Pod it is, and whom it sees.
+type answer struct {
+	pod  string
+	from netip.Addr
+}
+
+func (s *space) dial(network, to string) (net.Conn, error) {
+	return s.dialFrom(network, "", to)
+}
+
+func (s *space) dialFrom(network, from, to string) (c net.Conn, err error) {
+	d := net.Dialer{Timeout: 400 * time.Millisecond}
+	if from != "" && network == "tcp" {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	} else if from != "" {
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	}
+	return c, s.in(func() error {
+		c, err = d.Dial(network, to)
+		return err
+	})
+}
+
+func ask(c net.Conn) (answer, error) {
+	_ = c.SetDeadline(time.Now().Add(400 * time.Millisecond))
+	if _, err := c.Write([]byte("?\n")); err != nil {
+		return answer{}, err
+	}
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err != nil {
+		return answer{}, err
+	}
+	pod, from, _ := strings.Cut(strings.TrimSpace(line), " ")
+	return answer{pod, netip.MustParseAddrPort(from).Addr()}, nil
+}
+
+// ask opens a connection, asks once, and closes it.
+func (s *space) ask(network, to string) (answer, error) {
+	c, err := s.dial(network, to)
+	if err != nil {
+		return answer{}, err
+	}
+	defer c.Close()
+	return ask(c)
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

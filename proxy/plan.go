@@ -1,0 +1,302 @@
+package proxy
+
+import (
+	"bytes"
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Desired is what one owner, a Service or a Pod, wants to stand in the table.
+type Desired struct {
+	Elements []Element
+	Flows    []Flow
+}
+
+// Flow is a UDP frontend and the endpoints its conntrack entries may point at.
+// UDP knows no end of a connection, so an entry lives as long as its client
+// keeps sending, also to an endpoint that is gone.
+type Flow struct {
+	Addr     ip // zero: any address of this host
+	Port     uint16
+	Backends []netip.AddrPort
+}
+
+// Change is what has to be done to the kernel, in one transaction.
+type Change struct {
+	Classes     []Member // to create, in this order
+	Delete, Add []Element
+	Stale       []Flow   // conntrack entries of these frontends are to be checked
+	Owners      []string // whose wishes these are
+}
+
+// Member is a class and its number in the map of classes.
+type Member struct {
+	Class  Class
+	Number uint32
+}
+
+// Empty tells that the kernel is as it should be.
+func (c Change) Empty() bool { return len(c.Classes)+len(c.Delete)+len(c.Add)+len(c.Stale) == 0 }
+
+// State is what was last planned for the kernel. It is not safe for concurrent
+// use. Set records wishes, and Take answers with what has to be done for all
+// that were recorded since the last Take; the cost is that of the owners whose
+// wishes changed, whatever the number of the others.
+type State struct {
+	owners map[string]Desired
+	held   map[Key]claim
+	rivals map[Key][]claim // of keys that several owners want; the first by name holds it
+
+	classes map[Class]uint32
+	last    uint32
+
+	before map[Key]before // touched since the last Take
+	fresh  []Member
+	stale  map[flowKey][]netip.AddrPort
+	names  map[string]bool
+}
+
+type claim struct {
+	owner string
+	value Value
+}
+
+type before struct {
+	value   Value
+	existed bool
+}
+
+type flowKey struct {
+	addr ip
+	port uint16
+}
+
+// NewState is the state of an empty table.
+func NewState() *State {
+	s := &State{
+		owners: map[string]Desired{}, held: map[Key]claim{}, rivals: map[Key][]claim{},
+		classes: map[Class]uint32{},
+	}
+	s.reset()
+	return s
+}
+
+func (s *State) reset() {
+	s.before, s.stale, s.names, s.fresh = map[Key]before{}, map[flowKey][]netip.AddrPort{}, map[string]bool{}, nil
+}
+
+// Set records what an owner wants; nothing, if it is gone.
+func (s *State) Set(owner string, want Desired) {
+	had := s.owners[owner]
+	wanted := make(map[Key]Value, len(want.Elements))
+	for _, e := range want.Elements {
+		wanted[e.Key] = e.Value
+	}
+	for _, e := range had.Elements {
+		if _, ok := wanted[e.Key]; !ok {
+			s.release(e.Key, owner)
+		}
+	}
+	for k, v := range wanted {
+		s.claim(k, claim{owner, v})
+	}
+	s.setFlows(had.Flows, want.Flows)
+	if len(want.Elements)+len(want.Flows) == 0 {
+		delete(s.owners, owner)
+	} else {
+		s.owners[owner] = want
+	}
+	s.names[owner] = true
+}
+
+// setFlows notes frontends whose conntrack entries may have become stale: where
+// an endpoint went away, and where the first one came.
+func (s *State) setFlows(had, want []Flow) {
+	old := map[flowKey][]netip.AddrPort{}
+	for _, f := range had {
+		old[flowKey{f.Addr, f.Port}] = f.Backends
+	}
+	for _, f := range want {
+		k := flowKey{f.Addr, f.Port}
+		was, known := old[k]
+		_, pending := s.stale[k]
+		gone := slices.ContainsFunc(was, func(a netip.AddrPort) bool { return !slices.Contains(f.Backends, a) })
+		if pending || !known || gone || len(was) == 0 && len(f.Backends) > 0 {
+			s.stale[k] = f.Backends
+		}
+		delete(old, k)
+	}
+	for k := range old {
+		s.stale[k] = nil
+	}
+}
+
+func (s *State) claim(k Key, c claim) {
+	held, ok := s.held[k]
+	switch {
+	case ok && held.owner < c.owner:
+		s.enlist(k, c)
+	case ok && held.owner > c.owner:
+		s.delist(k, c.owner)
+		s.enlist(k, held)
+		s.hold(k, c)
+	default:
+		s.hold(k, c)
+	}
+}
+
+func (s *State) release(k Key, owner string) {
+	switch held := s.held[k]; {
+	case held.owner != owner:
+		s.delist(k, owner)
+	case len(s.rivals[k]) > 0:
+		next := s.rivals[k][0]
+		s.delist(k, next.owner)
+		s.hold(k, next)
+	default:
+		s.touch(k)
+		delete(s.held, k)
+	}
+}
+
+func (s *State) hold(k Key, c claim) {
+	if held, ok := s.held[k]; !ok || held.value != c.value {
+		s.touch(k)
+	}
+	s.held[k] = c
+}
+
+func (s *State) enlist(k Key, c claim) {
+	list := s.rivals[k]
+	i, found := slices.BinarySearchFunc(list, c, func(a, b claim) int { return strings.Compare(a.owner, b.owner) })
+	if found {
+		list[i] = c
+		return
+	}
+	s.rivals[k] = slices.Insert(list, i, c)
+}
+
+func (s *State) delist(k Key, owner string) {
+	list := slices.DeleteFunc(s.rivals[k], func(c claim) bool { return c.owner == owner })
+	if len(list) == 0 {
+		delete(s.rivals, k)
+		return
+	}
+	s.rivals[k] = list
+}
+
+func (s *State) touch(k Key) {
+	if _, ok := s.before[k]; !ok {
+		held, existed := s.held[k]
+		s.before[k] = before{held.value, existed}
+	}
+}
+
+// class is the number of a class, which is created if it is new, after those
+// that it goes on to.
+func (s *State) class(c Class) uint32 {
+	if n, ok := s.classes[c]; ok {
+		return n
+	}
+	for _, inner := range c.needs() {
+		s.class(inner)
+	}
+	s.last++
+	s.classes[c] = s.last
+	s.fresh = append(s.fresh, Member{c, s.last})
+	return s.last
+}
+
+// Take is the change from what was last taken to what is wanted now.
+func (s *State) Take() Change {
+	c := Change{Classes: s.fresh, Stale: s.flows(s.stale), Owners: slices.Sorted(maps.Keys(s.names))}
+	for k, b := range s.before {
+		held, exists := s.held[k]
+		if b.existed == exists && b.value == held.value {
+			continue
+		}
+		if b.existed {
+			c.Delete = append(c.Delete, Element{k, b.value})
+		}
+		if exists {
+			c.Add = append(c.Add, Element{k, held.value})
+		}
+	}
+	slices.SortFunc(c.Delete, compareElements)
+	slices.SortFunc(c.Add, compareElements)
+	s.reset()
+	return c
+}
+
+// Count tells how many elements each map has.
+func (s *State) Count() [mapCount]int {
+	var n [mapCount]int
+	for k := range s.held {
+		n[k.Map]++
+	}
+	return n
+}
+
+// All is the change from no table at all. Classes that nobody uses any more are
+// forgotten.
+func (s *State) All() Change {
+	used := map[uint32]bool{}
+	c := Change{Owners: []string{"all"}}
+	for k, held := range s.held {
+		used[held.value.Class] = true
+		c.Add = append(c.Add, Element{k, held.value})
+	}
+	slices.SortFunc(c.Add, compareElements)
+	c.Classes = s.compact(used)
+	stale := map[flowKey][]netip.AddrPort{}
+	for _, d := range s.owners {
+		for _, f := range d.Flows {
+			stale[flowKey{f.Addr, f.Port}] = f.Backends
+		}
+	}
+	c.Stale = s.flows(stale)
+	s.reset()
+	return c
+}
+
+func (s *State) compact(used map[uint32]bool) []Member {
+	// Contenders do not stand in the table, but may one day without being
+	// planned again.
+	for _, list := range s.rivals {
+		for _, r := range list {
+			used[r.value.Class] = true
+		}
+	}
+	members := make([]Member, 0, len(s.classes))
+	for c, n := range s.classes {
+		members = append(members, Member{c, n})
+	}
+	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(b.Number, a.Number) })
+	kept := members[:0]
+	for _, m := range members { // a class precedes those that go on to it: look at these first
+		if !used[m.Number] {
+			delete(s.classes, m.Class)
+			continue
+		}
+		for _, inner := range m.Class.needs() {
+			used[s.classes[inner]] = true
+		}
+		kept = append(kept, m)
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
+func (s *State) flows(of map[flowKey][]netip.AddrPort) []Flow {
+	var flows []Flow
+	for k, backends := range of {
+		flows = append(flows, Flow{k.addr, k.port, backends})
+	}
+	slices.SortFunc(flows, func(a, b Flow) int {
+		return cmp.Or(bytes.Compare(a.Addr[:], b.Addr[:]), cmp.Compare(a.Port, b.Port))
+	})
+	return flows
+}
