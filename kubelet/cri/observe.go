@@ -139,9 +139,6 @@ func convert(st *runtimeapi.ContainerStatus, sandboxID string) Container {
 	if cn.Name == "" {
 		cn.Name = st.GetMetadata().GetName()
 	}
-	if st.StopSignal != runtimeapi.Signal_SIGNAL_RUNTIME_DEFAULT {
-		cn.StopSignal = st.StopSignal.String()
-	}
 	if u := st.GetUser().GetLinux(); u != nil {
 		cn.User = &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}
 	}

@@ -56,7 +56,6 @@ type Container struct {
 	// Image as the runtime names it, ImageID its digest.
 	Image, ImageID string
 	LogPath        string
-	StopSignal     string
 	User           *v1.LinuxContainerUser
 
 	// Labels and Annotations that the container was created with.

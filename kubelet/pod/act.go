@@ -33,7 +33,7 @@ func (f *failed) Unwrap() error { return f.Err }
 // act carries one action out: in a goroutine of its own, for nothing that takes
 // time may keep the worker from noticing that the Pod was deleted.
 func (w *worker) act(ctx context.Context, a Action) {
-	klog.FromContext(ctx).V(2).Info("Acting", "action", fmt.Sprintf("%T", a), "detail", a, "reason", a.Why())
+	klog.FromContext(ctx).V(2).Info("Acting", "action", kindOf(a), "detail", a, "reason", a.Why())
 	w.m.metrics.acted(a)
 	switch a := a.(type) {
 	case Cancel:
@@ -62,7 +62,9 @@ func (w *worker) act(ctx context.Context, a Action) {
 		begun := time.Now()
 		remember, err := j.do(opCtx, a)
 		cancel()
-		w.m.metrics.took(a, err, time.Since(begun))
+		took := time.Since(begun)
+		w.m.metrics.took(a, err, took)
+		klog.FromContext(ctx).V(2).Info("Acted", "action", kindOf(a), "took", took, "err", err)
 		w.post(outcome{o, err, remember})
 	}()
 }

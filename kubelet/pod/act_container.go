@@ -18,7 +18,8 @@ import (
 )
 
 func (j job) pullImage(ctx context.Context, a PullImage) (func(*worker), error) {
-	config, err := j.sandboxConfig(j.attempt())
+	// The runtime looks at the Pod's name and annotations only; there may be no cgroup yet.
+	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.attempt()})
 	if err != nil {
 		return nil, err
 	}

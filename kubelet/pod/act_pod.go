@@ -102,7 +102,8 @@ func (j job) mountVolumes(ctx context.Context) (func(*worker), error) {
 	}, nil
 }
 
-// sandboxConfig renders the sandbox, and makes the cgroup that it lies in.
+// sandboxConfig renders the sandbox, and makes the cgroup that it lies in if this
+// process has not done so.
 func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
 	if j.sandbox != nil && j.sandbox.GetMetadata().GetAttempt() == attempt {
 		return j.sandbox, nil

@@ -75,9 +75,6 @@ func (r *reporter) instance(spec *v1.Container, inst cri.Container, cs *v1.Conta
 	if inst.User != nil {
 		cs.User = &v1.ContainerUser{Linux: inst.User}
 	}
-	if inst.StopSignal != "" {
-		cs.StopSignal = ptr.To(v1.Signal(inst.StopSignal))
-	}
 }
 
 // missing reports on a container that the runtime does not know.
@@ -108,12 +105,9 @@ func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, m
 	if r.ended || !r.again(spec, inst) {
 		return "", "", false
 	}
-	if reason, message, ok := r.failure(spec.Name); ok {
-		return reason, message, true
-	}
 	restarts, at := backOff(inst)
-	if restarts < 2 || !r.now.Before(at) {
-		return "", "", false // the first restart does not wait
+	if restarts < 2 || !r.now.Before(at) { // the first restart does not wait
+		return r.failure(spec.Name)
 	}
 	return "CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
 		backOffDelay(restarts-1), spec.Name, r.Pod.Name, r.Pod.Namespace, r.UID), true
