@@ -50,7 +50,7 @@ func sources() map[string]source {
 		},
 		"toolbox": {
 			ref: "flyball.dev/toolbox:1", program: "bin/toolbox",
-			links: []string{"cat", "echo", "env", "false", "hostname", "id", "ls", "sleep", "tar", "true"},
+			links: []string{"cat", "dial", "echo", "env", "exit", "false", "host", "hostname", "id", "lines", "ls", "memory", "rm", "serve", "sleep", "tar", "test", "true", "write"},
 			files: map[string]string{
 				"etc/passwd": "root:x:0:0:root:/root:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n",
 				"etc/group":  "root:x:0:\nnobody:x:65534:\n",
