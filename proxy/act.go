@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -65,17 +64,15 @@ func (k *kernel) apply(c Change) error {
 // rebuild replaces the table by what all describes. There is no moment without
 // rules, and session affinity is carried over.
 func (k *kernel) rebuild(all Change) error {
-	remembered, err := k.affinity()
-	if err != nil {
-		return err
-	}
 	conn, err := k.conn()
 	if err != nil {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
+	remembered := k.affinity(conn)
 	conn.AddTable(k.table) // so that there is one to delete
 	conn.DelTable(k.table)
 	conn.AddTable(k.table)
+	clear(k.chains)
 	for _, s := range k.sets {
 		if err := conn.AddSet(s, nil); err != nil {
 			return fmt.Errorf("declaring set %s: %w", s.Name, err)
@@ -172,7 +169,7 @@ func (k *kernel) chain(c Chain) *nftables.Chain {
 	out := &nftables.Chain{Name: c.Name, Table: k.table}
 	if c.Hook != nil {
 		out.Type, out.Hooknum = c.Hook.kind, c.Hook.at
-		out.Priority = nftables.ChainPriorityRef(nftables.ChainPriority(c.Hook.priority))
+		out.Priority = new(nftables.ChainPriority(c.Hook.priority))
 	}
 	return out
 }
@@ -189,27 +186,20 @@ func (k *kernel) addRules(conn *nftables.Conn, c Chain) {
 }
 
 // affinity reads which client is bound to which endpoint, and for how long yet.
-func (k *kernel) affinity() ([]nftables.SetElement, error) {
-	conn, err := k.conn()
-	if err != nil {
-		return nil, fmt.Errorf("opening netlink: %w", err)
-	}
+// If that fails, because another version of the table lies there, or none, it is
+// better to lose affinity than Services.
+func (k *kernel) affinity(conn *nftables.Conn) []nftables.SetElement {
 	elements, err := conn.GetSetElements(k.set(affinityMap))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
-		// Better to lose affinity than Services: another version of the table
-		// may lie there.
-		return nil, nil
+		return nil
 	}
-	kept := elements[:0]
+	var kept []nftables.SetElement
 	for _, e := range elements {
 		if e.Expires > 0 {
 			kept = append(kept, nftables.SetElement{Key: e.Key, Timeout: e.Expires})
 		}
 	}
-	return kept, nil
+	return kept
 }
 
 // intact compares what stands in the kernel with what should, by numbers: of

@@ -30,6 +30,7 @@ func benchEndpoints(i, n int) []Endpoint {
 }
 
 func benchKernel(b *testing.B) *kernel {
+	b.Helper()
 	if os.Getuid() != 0 {
 		b.Skip("network namespaces need root")
 	}
@@ -92,6 +93,7 @@ func BenchmarkScale(b *testing.B) {
 }
 
 func benchmarkChange(b *testing.B, change func(Service, int) Service) {
+	b.Helper()
 	k, services := benchKernel(b), many(10_001)
 	state := NewState()
 	for _, svc := range services[:10_000] {

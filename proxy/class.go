@@ -171,7 +171,7 @@ func (c Class) rules(clusterCIDR netip.Prefix) []Rule {
 // restrict lets the listed sources pass on to the class without restrictions.
 func (c Class) restrict() []Rule {
 	var rules []Rule
-	for _, s := range strings.Split(c.Sources, ",") {
+	for s := range strings.SplitSeq(c.Sources, ",") {
 		if p, err := netip.ParsePrefix(s); err == nil {
 			rules = append(rules, Rule{sourceIn{p, false}, verdict{toGoto, c.needs()[0].chain()}})
 		}

@@ -67,21 +67,6 @@ type Element struct {
 	Value
 }
 
-// text is the element in nft's syntax; class tells a class's chain by number.
-func (e Element) text(class func(uint32) string) string {
-	k := e.Key
-	at := func(a fmt.Stringer, p Protocol, port uint16) string { return fmt.Sprintf("%s . %s . %d", a, p, port) }
-	switch k.Map {
-	case Frontends:
-		return fmt.Sprintf("%s : %s", at(k.Addr, k.Protocol, k.Port), class(e.Class))
-	case HostPorts:
-		return fmt.Sprintf("%s : %s . %d", at(k.Addr, k.Protocol, k.Port), e.Value.Addr, e.Value.Port)
-	case Endpoints:
-		return fmt.Sprintf("%s . %d : %s . %d", at(k.Addr, k.Protocol, k.Port), k.Index, e.Value.Addr, e.Value.Port)
-	}
-	return fmt.Sprintf("%s . %s", k.Addr, k.Addr)
-}
-
 func compareElements(a, b Element) int {
 	return cmp.Or(
 		cmp.Compare(a.Map, b.Map),

@@ -46,23 +46,23 @@ type space struct {
 	handle *netlink.Handle
 }
 
-func newSpace(t testing.TB) *space {
-	t.Helper()
+func newSpace(tb testing.TB) *space {
+	tb.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	home, err := netns.Get()
-	must(t, err)
+	must(tb, err)
 	defer home.Close()
 	ns, err := netns.New()
-	must(t, err)
-	must(t, netns.Set(home))
+	must(tb, err)
+	must(tb, netns.Set(home))
 	handle, err := netlink.NewHandleAt(ns)
-	must(t, err)
-	s := &space{t, ns, handle}
-	t.Cleanup(func() { handle.Close(); ns.Close() })
+	must(tb, err)
+	s := &space{tb, ns, handle}
+	tb.Cleanup(func() { handle.Close(); ns.Close() })
 	lo, err := handle.LinkByName("lo")
-	must(t, err)
-	must(t, handle.LinkSetUp(lo))
+	must(tb, err)
+	must(tb, handle.LinkSetUp(lo))
 	return s
 }
 
@@ -91,7 +91,8 @@ func (s *space) sysctl(name, value string) {
 func join(a *space, aName string, b *space, bName string) (netlink.Link, netlink.Link) {
 	a.t.Helper()
 	must(a.t, a.handle.LinkAdd(&netlink.Veth{
-		LinkAttrs: netlink.LinkAttrs{Name: aName}, PeerName: bName, PeerNamespace: netlink.NsFd(int(b.ns))}))
+		LinkAttrs: netlink.LinkAttrs{Name: aName}, PeerName: bName, PeerNamespace: netlink.NsFd(int(b.ns)),
+	}))
 	la, err := a.handle.LinkByName(aName)
 	must(a.t, err)
 	lb, err := b.handle.LinkByName(bName)
@@ -116,12 +117,12 @@ func (s *space) route(cidr string, r netlink.Route) {
 	must(s.t, s.handle.RouteAdd(&r))
 }
 
-func newLab(t testing.TB) *lab {
-	t.Helper()
+func newLab(tb testing.TB) *lab {
+	tb.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("network namespaces need root")
+		tb.Skip("network namespaces need root")
 	}
-	l := &lab{t: t, node: newSpace(t), client: newSpace(t)}
+	l := &lab{t: tb, node: newSpace(tb), client: newSpace(tb)}
 	l.node.sysctl("ipv4/ip_forward", "1")
 	// Tests get themselves refused more often than the kernel likes to answer.
 	l.node.sysctl("ipv4/icmp_ratelimit", "0")
@@ -132,16 +133,16 @@ func newLab(t testing.TB) *lab {
 	l.client.addr(eth, clientIP.String()+"/24")
 	l.client.route("0.0.0.0/0", netlink.Route{Gw: nodeIP.AsSlice()})
 
-	must(t, l.node.handle.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}))
+	must(tb, l.node.handle.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}}))
 	br, err := l.node.handle.LinkByName("br0")
-	must(t, err)
-	must(t, l.node.handle.LinkSetUp(br))
+	must(tb, err)
+	must(tb, l.node.handle.LinkSetUp(br))
 	l.node.addr(br, gatewayIP.String()+"/24")
 	for i := range 3 {
-		pod := newSpace(t)
+		pod := newSpace(tb)
 		port, eth := join(l.node, fmt.Sprintf("pod%d", i), pod, "eth0")
-		must(t, l.node.handle.LinkSetMaster(port, br))
-		must(t, l.node.handle.LinkSetHairpin(port, true))
+		must(tb, l.node.handle.LinkSetMaster(port, br))
+		must(tb, l.node.handle.LinkSetHairpin(port, true))
 		pod.addr(eth, podIP(i).String()+"/24")
 		pod.route("0.0.0.0/0", netlink.Route{Gw: gatewayIP.AsSlice()})
 		l.pods = append(l.pods, pod)
@@ -156,7 +157,7 @@ func newLab(t testing.TB) *lab {
 	l.kernel = newKernel(cfg, int(l.node.ns))
 	l.conntrack = conntrack{l.node.handle}
 	l.state = NewState()
-	must(t, l.kernel.rebuild(l.state.All()))
+	must(tb, l.kernel.rebuild(l.state.All()))
 	return l
 }
 
@@ -273,9 +274,9 @@ func (s *space) ask(network, to string) (answer, error) {
 	return ask(c)
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
+func must(tb testing.TB, err error) {
+	tb.Helper()
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
 }

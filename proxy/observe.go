@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -11,7 +12,7 @@ import (
 
 // observeService turns a Service and its EndpointSlices into a value. A nil
 // Service, or one that no proxy serves, has no ports.
-func observeService(name string, svc *corev1.Service, slices []*discoveryv1.EndpointSlice, nodeName string) Service {
+func observeService(name string, svc *corev1.Service, parts []*discoveryv1.EndpointSlice, nodeName string) Service {
 	out := Service{Name: name}
 	if svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return out
@@ -36,17 +37,17 @@ func observeService(name string, svc *corev1.Service, slices []*discoveryv1.Endp
 			InternalLocal:   ptr.Deref(svc.Spec.InternalTrafficPolicy, "") == corev1.ServiceInternalTrafficPolicyLocal,
 			ExternalLocal:   local,
 			Affinity:        affinity(svc),
-			Endpoints:       observeEndpoints(p, slices, nodeName),
+			Endpoints:       observeEndpoints(p, parts, nodeName),
 		}
 		out.Ports = append(out.Ports, port)
 	}
 	return out
 }
 
-func observeEndpoints(port corev1.ServicePort, slices []*discoveryv1.EndpointSlice, nodeName string) []Endpoint {
+func observeEndpoints(port corev1.ServicePort, parts []*discoveryv1.EndpointSlice, nodeName string) []Endpoint {
 	var out []Endpoint
 	at := map[netip.AddrPort]int{}
-	for _, s := range slices {
+	for _, s := range parts {
 		number, ok := slicePort(port, s)
 		if !ok || s.AddressType != discoveryv1.AddressTypeIPv4 {
 			continue
@@ -126,7 +127,7 @@ func observePod(name string, pod *corev1.Pod) HostPortPod {
 	containers := pod.Spec.Containers
 	for _, c := range pod.Spec.InitContainers {
 		if ptr.Deref(c.RestartPolicy, "") == corev1.ContainerRestartPolicyAlways {
-			containers = append(containers[:len(containers):len(containers)], c)
+			containers = append(slices.Clip(containers), c)
 		}
 	}
 	for _, c := range containers {

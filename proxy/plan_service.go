@@ -149,7 +149,7 @@ func (d *Desired) addFlows(p *ServicePort) {
 
 func (d *Desired) add(k Key, v Value) { d.Elements = append(d.Elements, Element{k, v}) }
 
-// HostPorts is what the proxy needs to know of one of this node's Pods.
+// HostPortPod is what the proxy needs to know of one of this node's Pods.
 type HostPortPod struct {
 	Name  string // namespace/name
 	Addr  netip.Addr

@@ -1,9 +1,7 @@
 package proxy
 
 import (
-	"fmt"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -65,20 +63,28 @@ func baseChains(f *family, serviceCIDR netip.Prefix) []Chain {
 			{dispatch{ViaAddress}},
 			{isLocal{}, verdict{toGoto, localChain}},
 		}},
-		{Name: "guard-loopback", Hook: &hook{nftables.ChainTypeFilter, nftables.ChainHookPrerouting, "prerouting", -300},
+		{
+			Name: "guard-loopback", Hook: &hook{nftables.ChainTypeFilter, nftables.ChainHookPrerouting, "prerouting", -300},
 			// route_localnet, which host ports on 127.0.0.1 need, would let
 			// Pods reach what listens on the host's loopback.
-			Rules: []Rule{{notFromLoopback{}, destIn{f.loopback, false}, verdict{to: toDrop}}}},
-		{Name: "nat-prerouting", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookPrerouting, "prerouting", -100},
-			Rules: []Rule{{verdict{toJump, servicesChain}}}},
-		{Name: "nat-output", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookOutput, "output", -100},
-			Rules: []Rule{{verdict{toJump, servicesChain}}}},
-		{Name: "nat-postrouting", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, "postrouting", 100},
+			Rules: []Rule{{notFromLoopback{}, destIn{f.loopback, false}, verdict{to: toDrop}}},
+		},
+		{
+			Name: "nat-prerouting", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookPrerouting, "prerouting", -100},
+			Rules: []Rule{{verdict{toJump, servicesChain}}},
+		},
+		{
+			Name: "nat-output", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookOutput, "output", -100},
+			Rules: []Rule{{verdict{toJump, servicesChain}}},
+		},
+		{
+			Name: "nat-postrouting", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookPostrouting, "postrouting", 100},
 			Rules: []Rule{
 				{marked{}, masquerade{}},
 				{destinationNAT{}, hairpin{}, masquerade{}},
 				{destinationNAT{}, sourceIn{f.loopback, false}, destIn{f.loopback, true}, masquerade{}},
-			}},
+			},
+		},
 	}
 	if !serviceCIDR.IsValid() {
 		return chains
@@ -101,8 +107,10 @@ func sets(f *family, table *nftables.Table) []*nftables.Set {
 		{KeyType: frontend, DataType: backend},
 		{KeyType: concat(addr, proto, port, mark), DataType: backend},
 		{KeyType: concat(addr, addr)},
-		{Name: affinityMap, KeyType: concat(addr, addr, proto, port, mark),
-			Dynamic: true, HasTimeout: true, Size: 1 << 18},
+		{
+			Name: affinityMap, KeyType: concat(addr, addr, proto, port, mark),
+			Dynamic: true, HasTimeout: true, Size: 1 << 18,
+		},
 	}
 	for i, s := range all {
 		s.Table = table
@@ -114,43 +122,4 @@ func sets(f *family, table *nftables.Table) []*nftables.Set {
 		}
 	}
 	return all
-}
-
-// Text is the table that a Change describes, in nft's syntax, sorted: for tests
-// and for people.
-func (c Change) Text(cfg Config) string {
-	var b strings.Builder
-	names := map[uint32]string{}
-	fmt.Fprintf(&b, "table ip %s {\n", tableName)
-	for _, m := range c.Classes {
-		names[m.Number] = m.Class.chain()
-	}
-	for m := range mapCount {
-		fmt.Fprintf(&b, "  map %s {\n", m)
-		for _, e := range c.Add {
-			if e.Map == m {
-				fmt.Fprintf(&b, "    %s\n", e.text(func(n uint32) string { return names[n] }))
-			}
-		}
-		b.WriteString("  }\n")
-	}
-	chains := baseChains(ipv4(), cfg.ServiceCIDR)
-	for _, m := range c.Classes {
-		if m.Class.hasChain() {
-			chains = append(chains, Chain{Name: m.Class.chain(), Rules: m.Class.rules(cfg.ClusterCIDR)})
-		}
-	}
-	slices.SortStableFunc(chains, func(a, b Chain) int { return strings.Compare(a.Name, b.Name) })
-	for _, ch := range chains {
-		fmt.Fprintf(&b, "  chain %s {\n", ch.Name)
-		if ch.Hook != nil {
-			fmt.Fprintf(&b, "    type %s hook %s priority %d\n", ch.Hook.kind, ch.Hook.name, ch.Hook.priority)
-		}
-		for _, r := range ch.Rules {
-			fmt.Fprintf(&b, "    %s\n", r)
-		}
-		b.WriteString("  }\n")
-	}
-	b.WriteString("}\n")
-	return b.String()
 }

@@ -56,7 +56,7 @@ type choice struct {
 // back independently. This is where topology hints would narrow Cluster.
 func choose(endpoints []Endpoint) choice {
 	c := choice{
-		Cluster: usable(endpoints, func(e Endpoint) bool { return true }),
+		Cluster: usable(endpoints, func(Endpoint) bool { return true }),
 		Local:   usable(endpoints, func(e Endpoint) bool { return e.Local }),
 	}
 	c.Any = len(c.Cluster) > 0

@@ -78,8 +78,10 @@ func inPrefix(f *family, offset uint32, p netip.Prefix, not bool) []expr.Any {
 	bits := int(32 * f.words)
 	return []expr.Any{
 		load(f, offset, scratch),
-		&expr.Bitwise{SourceRegister: scratch, DestRegister: scratch, Len: 4 * f.words,
-			Mask: net.CIDRMask(p.Bits(), bits), Xor: make([]byte, 4*f.words)},
+		&expr.Bitwise{
+			SourceRegister: scratch, DestRegister: scratch, Len: 4 * f.words,
+			Mask: net.CIDRMask(p.Bits(), bits), Xor: make([]byte, 4*f.words),
+		},
 		compare(op, p.Masked().Addr().AsSlice()),
 	}
 }
@@ -167,6 +169,7 @@ type marked struct{}
 func (marked) text(*family) string {
 	return fmt.Sprintf("meta mark and %#x != 0 meta mark set meta mark and %#x", masqueradeBit, ^uint32(masqueradeBit))
 }
+
 func (marked) exprs(*family) []expr.Any {
 	return append(bits(&expr.Meta{Key: expr.MetaKeyMARK, Register: scratch}, masqueradeBit), setMark(0)...)
 }
@@ -193,6 +196,7 @@ type hairpin struct{}
 func (hairpin) text(f *family) string {
 	return fmt.Sprintf("%s saddr . %s daddr @%s", f.name, f.name, Hairpin)
 }
+
 func (hairpin) exprs(f *family) []expr.Any {
 	return []expr.Any{load(f, f.saddr, scratch), load(f, f.daddr, scratch+f.words), contains(Hairpin.String(), scratch)}
 }
@@ -206,6 +210,7 @@ func (s rejectWith) text(*family) string {
 	}
 	return "reject with icmp port-unreachable"
 }
+
 func (s rejectWith) exprs(*family) []expr.Any {
 	if s.reset {
 		return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}
@@ -234,6 +239,7 @@ func (s verdict) text(*family) string {
 	}
 	return "drop"
 }
+
 func (s verdict) exprs(*family) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: s.to, Chain: s.chain}}
 }

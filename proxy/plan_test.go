@@ -1,0 +1,410 @@
+package proxy
+
+import (
+	"flag"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+func addrPorts(list ...string) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, s := range list {
+		out = append(out, netip.MustParseAddrPort(s))
+	}
+	return out
+}
+
+func TestChoose(t *testing.T) {
+	at := func(s string, local, ready, serving, terminating bool) Endpoint {
+		return Endpoint{netip.MustParseAddrPort(s), local, ready, serving, terminating}
+	}
+	cases := map[string]struct {
+		reason    string
+		endpoints []Endpoint
+		want      choice
+	}{
+		"None": {
+			reason: "A Service without endpoints has nothing to choose from.",
+		},
+		"Ready": {
+			reason: "Ready endpoints are chosen, sorted, and those that are not are left out.",
+			endpoints: []Endpoint{
+				at("10.0.0.2:1", true, true, true, false),
+				at("10.0.0.1:1", false, true, true, false),
+				at("10.0.0.3:1", true, false, false, false),
+			},
+			want: choice{addrPorts("10.0.0.1:1", "10.0.0.2:1"), addrPorts("10.0.0.2:1"), true},
+		},
+		"FallBackToServing": {
+			reason: "If nothing is ready, what still serves while it terminates is used.",
+			endpoints: []Endpoint{
+				at("10.0.0.1:1", true, false, true, true),
+				at("10.0.0.2:1", true, false, false, true),
+				at("10.0.0.3:1", true, false, true, false),
+			},
+			want: choice{addrPorts("10.0.0.1:1"), addrPorts("10.0.0.1:1"), true},
+		},
+		"FallBackIndependently": {
+			reason: "This node's last endpoint may drain while others are ready.",
+			endpoints: []Endpoint{
+				at("10.0.0.1:1", true, false, true, true),
+				at("10.0.0.2:1", false, true, true, false),
+			},
+			want: choice{addrPorts("10.0.0.2:1"), addrPorts("10.0.0.1:1"), true},
+		},
+		"Twice": {
+			reason: "An address that two slices name counts once.",
+			endpoints: []Endpoint{
+				at("10.0.0.1:1", false, true, true, false),
+				at("10.0.0.1:1", false, true, true, false),
+			},
+			want: choice{addrPorts("10.0.0.1:1"), nil, true},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got := choose(tc.endpoints)
+			if diff := cmp.Diff(tc.want, got, cmp.Comparer(slices.Equal[[]netip.AddrPort])); diff != "" {
+				t.Errorf("%s\n-want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+// text is what a change does, line by line.
+func (s *State) text(c Change) []string {
+	names := map[uint32]string{}
+	for class, n := range s.classes {
+		names[n] = class.chain()
+	}
+	var lines []string
+	for _, m := range c.Classes {
+		lines = append(lines, "class "+m.Class.chain())
+	}
+	line := func(verb string, e Element) {
+		lines = append(lines, fmt.Sprintf("%s %s { %s }", verb, e.Map, e.text(func(n uint32) string { return names[n] })))
+	}
+	for _, e := range c.Delete {
+		line("delete", e)
+	}
+	for _, e := range c.Add {
+		line("add", e)
+	}
+	for _, f := range c.Stale {
+		lines = append(lines, fmt.Sprintf("conntrack %s:%d keep %v", f.Addr, f.Port, f.Backends))
+	}
+	return lines
+}
+
+func TestPlan(t *testing.T) {
+	tcp := func(change func(*ServicePort), pods ...int) Service {
+		svc := web(change, pods...)
+		svc.Ports = svc.Ports[:1]
+		return svc
+	}
+	udp := func(change func(*ServicePort), pods ...int) Service {
+		svc := web(change, pods...)
+		svc.Ports = svc.Ports[1:]
+		return svc
+	}
+	far := func(p *ServicePort) { remote(p.Endpoints) }
+	cases := map[string]struct {
+		reason string
+		before []Service
+		after  []Service
+		want   []string
+	}{
+		"New": {
+			reason: "A new Service brings its frontend, its endpoints, and hairpins for the local ones.",
+			after:  []Service{tcp(nil, 0, 1)},
+			want: []string{
+				"class address-cluster-2-outside",
+				"add frontends { 10.43.0.80 . tcp . 80 : address-cluster-2-outside }",
+				"add endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"add endpoints { 10.43.0.80 . tcp . 80 . 1 : 10.42.0.12 . 8080 }",
+				"add hairpin { 10.42.0.11 . 10.42.0.11 }",
+				"add hairpin { 10.42.0.12 . 10.42.0.12 }",
+			},
+		},
+		"Unchanged": {
+			reason: "What stands there already is not written again.",
+			before: []Service{tcp(nil, 0, 1)},
+			after:  []Service{tcp(nil, 1, 0)},
+		},
+		"Replace": {
+			reason: "An endpoint that takes another's place is one element; the class stays.",
+			before: []Service{tcp(far, 0, 1)},
+			after:  []Service{tcp(far, 0, 2)},
+			want: []string{
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 1 : 10.42.0.12 . 8080 }",
+				"add endpoints { 10.43.0.80 . tcp . 80 . 1 : 10.42.0.13 . 8080 }",
+			},
+		},
+		"LastEndpoint": {
+			reason: "Without endpoints, connections are refused.",
+			before: []Service{tcp(far, 0)},
+			after:  []Service{tcp(far)},
+			want: []string{
+				"class refuse",
+				"delete frontends { 10.43.0.80 . tcp . 80 : address-cluster-1-outside }",
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"add frontends { 10.43.0.80 . tcp . 80 : refuse }",
+			},
+		},
+		"Delete": {
+			reason: "A Service that is gone leaves nothing.",
+			before: []Service{tcp(nil, 0)},
+			after:  []Service{{Name: "default/web"}},
+			want: []string{
+				"delete frontends { 10.43.0.80 . tcp . 80 : address-cluster-1-outside }",
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"delete hairpin { 10.42.0.11 . 10.42.0.11 }",
+			},
+		},
+		"SharedHairpin": {
+			reason: "What another Service wants as well stays.",
+			before: []Service{tcp(nil, 0), {Name: "default/twin", Ports: []ServicePort{{
+				ClusterIP: netip.MustParseAddr("10.43.0.81"), Protocol: TCP, Port: 80, Endpoints: endpoints(0),
+			}}}},
+			after: []Service{{Name: "default/web"}},
+			want: []string{
+				"delete frontends { 10.43.0.80 . tcp . 80 : address-cluster-1-outside }",
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+			},
+		},
+		"UDPEndpointGone": {
+			reason: "UDP clients of an endpoint that is gone must be sent elsewhere.",
+			before: []Service{udp(far, 0, 1)},
+			after:  []Service{udp(far, 1)},
+			want: []string{
+				"class address-cluster-1-outside",
+				"delete frontends { 10.43.0.80 . udp . 80 : address-cluster-2-outside }",
+				"delete endpoints { 10.43.0.80 . udp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"delete endpoints { 10.43.0.80 . udp . 80 . 1 : 10.42.0.12 . 8080 }",
+				"add frontends { 10.43.0.80 . udp . 80 : address-cluster-1-outside }",
+				"add endpoints { 10.43.0.80 . udp . 80 . 0 : 10.42.0.12 . 8080 }",
+				"conntrack 10.43.0.80:80 keep [10.42.0.12:8080]",
+			},
+		},
+		"UDPEndpointMore": {
+			reason: "One endpoint more makes no conntrack entry stale.",
+			before: []Service{udp(far, 0)},
+			after:  []Service{udp(far, 0, 1)},
+			want: []string{
+				"class address-cluster-2-outside",
+				"delete frontends { 10.43.0.80 . udp . 80 : address-cluster-1-outside }",
+				"add frontends { 10.43.0.80 . udp . 80 : address-cluster-2-outside }",
+				"add endpoints { 10.43.0.80 . udp . 80 . 1 : 10.42.0.12 . 8080 }",
+			},
+		},
+		"Contested": {
+			reason: "Of two Services that want one address, the first by name has it.",
+			before: []Service{tcp(far, 0)},
+			after: []Service{{Name: "default/alpha", Ports: []ServicePort{{
+				ClusterIP: netip.MustParseAddr("10.43.0.80"), Protocol: TCP, Port: 80, Endpoints: remote(endpoints(2)),
+			}}}},
+			want: []string{
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"add endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.13 . 8080 }",
+			},
+		},
+		"ThereAndBack": {
+			reason: "Changes that undo each other before they are written cost nothing.",
+			before: []Service{tcp(nil, 0)},
+			after:  []Service{tcp(nil), tcp(nil, 0, 1), tcp(nil, 0)},
+			want:   []string{"class refuse", "class address-cluster-2-outside"},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := NewState()
+			for _, svc := range tc.before {
+				s.Set(svc.Name, s.PlanService(svc, nil))
+			}
+			s.Take()
+			for _, svc := range tc.after {
+				s.Set(svc.Name, s.PlanService(svc, nil))
+			}
+			if diff := cmp.Diff(tc.want, s.text(s.Take())); diff != "" {
+				t.Errorf("%s\n-want +got:\n%s", tc.reason, diff)
+			}
+			if again := s.Take(); !again.Empty() {
+				t.Errorf("there is still something to do: %v", s.text(again))
+			}
+		})
+	}
+}
+
+// TestGolden compares the whole table for Services of every kind.
+func TestGolden(t *testing.T) {
+	ips := func(list ...string) []netip.Addr { return addrs(list) }
+	some := Service{Name: "default/everything"}
+	for i, change := range []func(*ServicePort){
+		func(p *ServicePort) { p.NodePort = 30001 },
+		func(p *ServicePort) { p.Protocol, p.ExternalIPs = SCTP, ips("198.51.100.1") },
+		func(p *ServicePort) { p.InternalLocal, p.ExternalLocal, p.NodePort = true, true, 30003 },
+		func(p *ServicePort) { p.Affinity, p.NodePort = 10800, 30004 },
+		func(p *ServicePort) {
+			p.LoadBalancerIPs, p.SourceRanges = ips("198.51.100.2"), prefixes([]string{"192.0.2.0/24", "10.0.0.0/8"})
+		},
+		func(p *ServicePort) { p.Endpoints, p.NodePort = nil, 30006 },
+		func(p *ServicePort) {
+			p.ExternalLocal, p.NodePort, p.Affinity, p.Protocol = true, 30007, 60, UDP
+			remote(p.Endpoints)
+		},
+	} {
+		p := ServicePort{ClusterIP: netip.AddrFrom4([4]byte{10, 43, 0, byte(i + 1)}), Protocol: TCP, Port: uint16(i + 1), Endpoints: endpoints(0, 1)}
+		remote(p.Endpoints[1:])
+		change(&p)
+		some.Ports = append(some.Ports, p)
+	}
+	pod := HostPortPod{Name: "default/pod", Addr: podIP(2), Ports: []HostPortMapping{
+		{netip.IPv4Unspecified(), TCP, 8080, 80},
+		{nodeIP, UDP, 53, 5353},
+	}}
+	s := NewState()
+	s.Set(some.Name, s.PlanService(some, []netip.Addr{nodeIP}))
+	s.Set(pod.Name, PlanPod(pod))
+	got := s.All().Text(Config{ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR})
+	const file = "testdata/table.nft"
+	if *update {
+		must(t, os.WriteFile(file, []byte(got), 0o644))
+	}
+	want, err := os.ReadFile(file)
+	must(t, err)
+	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
+		t.Errorf("run with -update if that is meant; -want +got:\n%s", diff)
+	}
+}
+
+func drawService(t *rapid.T) Service {
+	svc := Service{Name: "default/" + rapid.SampledFrom([]string{"a", "b", "c", "d"}).Draw(t, "name")}
+	for range rapid.IntRange(0, 2).Draw(t, "ports") {
+		p := ServicePort{
+			// So few that Services contest each other's addresses.
+			ClusterIP:     netip.AddrFrom4([4]byte{10, 43, 0, byte(rapid.IntRange(1, 3).Draw(t, "ip"))}),
+			Protocol:      rapid.SampledFrom([]Protocol{TCP, UDP}).Draw(t, "protocol"),
+			Port:          uint16(rapid.IntRange(80, 81).Draw(t, "port")),
+			NodePort:      rapid.SampledFrom([]uint16{0, 30080}).Draw(t, "nodePort"),
+			InternalLocal: rapid.Bool().Draw(t, "internal"),
+			ExternalLocal: rapid.Bool().Draw(t, "external"),
+			Affinity:      rapid.SampledFrom([]uint32{0, 10}).Draw(t, "affinity"),
+		}
+		if rapid.Bool().Draw(t, "lb") {
+			p.LoadBalancerIPs = []netip.Addr{netip.AddrFrom4([4]byte{198, 51, 100, 1})}
+		}
+		for i := range 4 {
+			if !rapid.Bool().Draw(t, "endpoint") {
+				continue
+			}
+			p.Endpoints = append(p.Endpoints, Endpoint{
+				Addr:  netip.AddrPortFrom(podIP(i), 8080),
+				Local: rapid.Bool().Draw(t, "local"), Ready: rapid.Bool().Draw(t, "ready"),
+				Serving: rapid.Bool().Draw(t, "serving"), Terminating: rapid.Bool().Draw(t, "terminating"),
+			})
+		}
+		taken := slices.ContainsFunc(svc.Ports, func(q ServicePort) bool { return p.Protocol == q.Protocol })
+		if !taken { // a Service has each port once; the API server sees to that
+			svc.Ports = append(svc.Ports, p)
+		}
+	}
+	return svc
+}
+
+// TestIncremental checks that a table which followed any sequence of changes,
+// in batches of any size, is the one that is built from the outcome alone, and
+// that every change on the way can be carried out and leads nowhere into the
+// void.
+func TestIncremental(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := NewState()
+		kernel := map[Key]string{}
+		chains := map[uint32]string{}
+		last := map[string]Service{}
+		for range rapid.IntRange(1, 30).Draw(t, "steps") {
+			svc := drawService(t)
+			last[svc.Name] = svc
+			s.Set(svc.Name, s.PlanService(svc, nil))
+			switch rapid.IntRange(0, 9).Draw(t, "then") {
+			case 0, 1, 2:
+				continue // coalesced with the next
+			case 3:
+				clear(kernel)
+				clear(chains)
+				perform(t, kernel, chains, s.All())
+			default:
+				perform(t, kernel, chains, s.Take())
+			}
+		}
+		perform(t, kernel, chains, s.Take())
+
+		fresh, want, names := NewState(), map[Key]string{}, map[uint32]string{}
+		for _, name := range slices.Sorted(keys(last)) {
+			fresh.Set(name, fresh.PlanService(last[name], nil))
+		}
+		perform(t, want, names, fresh.All())
+		if diff := cmp.Diff(want, kernel); diff != "" {
+			t.Fatalf("-built from scratch +incrementally:\n%s", diff)
+		}
+	})
+}
+
+func keys[K comparable, V any](m map[K]V) func(func(K) bool) {
+	return func(yield func(K) bool) {
+		for k := range m {
+			if !yield(k) {
+				return
+			}
+		}
+	}
+}
+
+// perform does to a simulated kernel what a change says, as strictly as the real
+// one.
+func perform(t *rapid.T, kernel map[Key]string, chains map[uint32]string, c Change) {
+	for _, m := range c.Classes {
+		for _, inner := range m.Class.needs() {
+			if !slices.Contains(slices.Collect(values(chains)), inner.chain()) {
+				t.Fatalf("class %s comes before %s", m.Class.chain(), inner.chain())
+			}
+		}
+		if m.Class.hasChain() && slices.Contains(slices.Collect(values(chains)), m.Class.chain()) {
+			t.Fatalf("class %s is there already", m.Class.chain())
+		}
+		chains[m.Number] = m.Class.chain()
+	}
+	for _, e := range c.Delete {
+		if _, ok := kernel[e.Key]; !ok {
+			t.Fatalf("deleting %v, which is not there", e)
+		}
+		delete(kernel, e.Key)
+	}
+	for _, e := range c.Add {
+		if _, ok := kernel[e.Key]; ok {
+			t.Fatalf("adding %v, which is there", e)
+		}
+		if e.Map == Frontends && chains[e.Class] == "" {
+			t.Fatalf("%v leads to no chain", e)
+		}
+		kernel[e.Key] = e.text(func(n uint32) string { return chains[n] })
+	}
+}
+
+func values[K comparable, V any](m map[K]V) func(func(V) bool) {
+	return func(yield func(V) bool) {
+		for _, v := range m {
+			if !yield(v) {
+				return
+			}
+		}
+	}
+}

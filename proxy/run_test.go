@@ -1,0 +1,200 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// eventually tries until it works or five seconds are over.
+func eventually(t *testing.T, what string, try func() error) {
+	t.Helper()
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		err := try()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: %v", what, err)
+		}
+		pause(5 * time.Millisecond)
+	}
+}
+
+func apiService() *corev1.Service {
+	return &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "web"},
+		Spec: corev1.ServiceSpec{
+			ClusterIP: "10.43.0.80", ClusterIPs: []string{"10.43.0.80"},
+			Ports: []corev1.ServicePort{{Name: "http", Protocol: corev1.ProtocolTCP, Port: 80, TargetPort: intstr.FromString("http")}},
+		},
+	}
+}
+
+func apiSlice(pods ...int) *discoveryv1.EndpointSlice {
+	s := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: "default", Name: "web-abcde", Labels: map[string]string{discoveryv1.LabelServiceName: "web"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Ports:       []discoveryv1.EndpointPort{{Name: new("http"), Port: new(int32(8080)), Protocol: new(corev1.ProtocolTCP)}},
+	}
+	for _, i := range pods {
+		s.Endpoints = append(s.Endpoints, discoveryv1.Endpoint{Addresses: []string{podIP(i).String()}, NodeName: new("node")})
+	}
+	return s
+}
+
+// TestRun follows objects in an API server all the way to packets.
+func TestRun(t *testing.T) {
+	l := newLab(t)
+	l.serve(8080)
+	leaks := goleak.IgnoreCurrent()
+	ctx, cancel := context.WithCancel(context.Background())
+	client := fake.NewClientset(apiService())
+	ready, done := make(chan struct{}), make(chan error, 1)
+	cfg := l.kernel.cfg
+	cfg.Ready = func() { close(ready) }
+	p := newProxy(cfg, client, l.kernel, l.node.handle)
+	p.localnet.write = func(path string) error {
+		return l.node.in(func() error { return os.WriteFile(path, []byte("1"), 0o644) })
+	}
+	go func() { done <- p.run(ctx) }()
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	l.refused(l.client, "tcp", webIP) // what was there at the start works at Ready
+
+	slices := client.DiscoveryV1().EndpointSlices("default")
+	answers := func(to, pod string) func() error {
+		return func() error {
+			a, err := l.client.ask("tcp", to)
+			if err == nil && a.pod != pod {
+				err = fmt.Errorf("Pod %s answered", a.pod)
+			}
+			return err
+		}
+	}
+	_, err := slices.Create(ctx, apiSlice(0), metav1.CreateOptions{})
+	must(t, err)
+	eventually(t, "the first endpoint", answers(webIP, "0"))
+	_, err = slices.Update(ctx, apiSlice(1), metav1.UpdateOptions{})
+	must(t, err)
+	eventually(t, "another endpoint", answers(webIP, "1"))
+
+	must(t, l.node.in(func() error { return exec.Command("nft", "delete", "table", tableName).Run() }))
+	_, err = slices.Update(ctx, apiSlice(2), metav1.UpdateOptions{})
+	must(t, err)
+	eventually(t, "a change after somebody deleted the table", answers(webIP, "2"))
+
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
+	pod.Spec.NodeName = "node"
+	pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{HostPort: 9090, ContainerPort: 8080}}}}
+	pod, err = client.CoreV1().Pods("default").Create(ctx, pod, metav1.CreateOptions{})
+	must(t, err)
+	pod.Status.PodIP = podIP(1).String()
+	_, err = client.CoreV1().Pods("default").UpdateStatus(ctx, pod, metav1.UpdateOptions{})
+	must(t, err)
+	eventually(t, "a host port", answers("192.0.2.1:9090", "1"))
+
+	must(t, client.CoreV1().Services("default").Delete(ctx, "web", metav1.DeleteOptions{}))
+	eventually(t, "the Service's end", func() error {
+		if _, err := l.client.ask("tcp", webIP); !errors.Is(err, syscall.ECONNREFUSED) {
+			return fmt.Errorf("got %w, want connection refused", err)
+		}
+		return nil
+	})
+	cancel()
+	must(t, <-done)
+	must(t, answers("192.0.2.1:9090", "1")()) // the table stays
+	goleak.VerifyNone(t, leaks)
+}
+
+func TestHealth(t *testing.T) {
+	h := newHealth()
+	defer func() { must(t, h.close()) }()
+	svc := Service{Name: "default/web", HealthCheckNodePort: 42042, Ports: []ServicePort{{Endpoints: endpoints(0, 1)}, {Endpoints: endpoints(0)}}}
+	for name, tc := range map[string]struct {
+		change func()
+		want   int
+		weight string
+	}{
+		"two Pods here": {func() {}, http.StatusOK, "2"},
+		"none here":     {func() { remote(svc.Ports[0].Endpoints); remote(svc.Ports[1].Endpoints) }, http.StatusServiceUnavailable, "0"},
+	} {
+		saved := svc
+		svc.Ports = []ServicePort{{Endpoints: endpoints(0, 1)}, {Endpoints: endpoints(0)}}
+		tc.change()
+		must(t, h.set(svc))
+		resp, err := http.Get("http://127.0.0.1:42042/healthz")
+		must(t, err)
+		resp.Body.Close()
+		if resp.StatusCode != tc.want || resp.Header.Get("X-Load-Balancing-Endpoint-Weight") != tc.weight {
+			t.Errorf("%s: got %d %v", name, resp.StatusCode, resp.Header)
+		}
+		svc = saved
+	}
+	svc.HealthCheckNodePort = 0
+	must(t, h.set(svc))
+	if _, err := http.Get("http://127.0.0.1:42042/"); err == nil {
+		t.Error("the server is still there")
+	}
+}
+
+func TestObserve(t *testing.T) {
+	endpoint := func(change func(*discoveryv1.EndpointConditions)) []Endpoint {
+		s := apiSlice(0)
+		change(&s.Endpoints[0].Conditions)
+		return observeService("default/web", apiService(), []*discoveryv1.EndpointSlice{s}, "node").Ports[0].Endpoints
+	}
+	at := netip.AddrPortFrom(podIP(0), 8080)
+	for name, tc := range map[string]struct {
+		reason string
+		change func(*discoveryv1.EndpointConditions)
+		want   Endpoint
+	}{
+		"Unknown":  {"Conditions that nobody set count as ready.", func(*discoveryv1.EndpointConditions) {}, Endpoint{at, true, true, true, false}},
+		"NotReady": {"What is not ready does not serve, unless it says so.", func(c *discoveryv1.EndpointConditions) { c.Ready = new(false) }, Endpoint{at, true, false, false, false}},
+		"Terminating": {"An endpoint may serve while it terminates.", func(c *discoveryv1.EndpointConditions) {
+			c.Ready, c.Serving, c.Terminating = new(false), new(true), new(true)
+		}, Endpoint{at, true, false, true, true}},
+	} {
+		if got := endpoint(tc.change); len(got) != 1 || got[0] != tc.want {
+			t.Errorf("%s: %s got %v, want %v", name, tc.reason, got, tc.want)
+		}
+	}
+	for name, change := range map[string]func(*corev1.Service){
+		"headless":     func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "None", []string{"None"} },
+		"ExternalName": func(s *corev1.Service) { s.Spec.Type = corev1.ServiceTypeExternalName },
+		"IPv6":         func(s *corev1.Service) { s.Spec.ClusterIP, s.Spec.ClusterIPs = "fd00::1", []string{"fd00::1"} },
+	} {
+		svc := apiService()
+		change(svc)
+		if got := observeService("default/web", svc, nil, "node"); len(got.Ports) != 0 {
+			t.Errorf("a Service that is %s has ports: %v", name, got.Ports)
+		}
+	}
+	lb := apiService()
+	lb.Spec.Type = corev1.ServiceTypeLoadBalancer
+	lb.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{
+		{IP: "198.51.100.1"}, {IP: "198.51.100.2", IPMode: new(corev1.LoadBalancerIPModeProxy)}, {Hostname: "lb.example"},
+	}
+	if got := observeService("default/web", lb, nil, "node").Ports[0].LoadBalancerIPs; len(got) != 1 {
+		t.Errorf("load balancer addresses: %v", got)
+	}
+}
