@@ -185,7 +185,8 @@ func (s Set) proxy(api string) supervisor.Part {
 		}
 		return proxy.Run(ctx, proxy.Config{
 			NodeName: s.Config.NodeName, NodeIPs: []netip.Addr{s.Config.NodeAddr}, Client: client,
-			ClusterCIDR: s.Config.ClusterPrefix, Ready: up(report, name),
+			ClusterCIDR: s.Config.ClusterPrefix, ServiceCIDR: s.Config.ServicePrefix,
+			Ready: up(report, name),
 		})
 	}}
 }
