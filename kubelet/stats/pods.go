@@ -98,7 +98,8 @@ func (p *Provider) container(pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.C
 	if onlyCPUAndMemory {
 		return s
 	}
-	if l := c.WritableLayer; l != nil {
+	// The runtime measures layers now and then; until it has, there is no figure.
+	if l := c.WritableLayer; l != nil && l.Timestamp != 0 {
 		at := nanoTime(l.Timestamp)
 		// The size of the file system is that of everybody on it; what is used
 		// is this container's.
@@ -185,12 +186,15 @@ func network(u *runtimeapi.NetworkUsage) *statsapi.NetworkStats {
 		return nil
 	}
 	n := &statsapi.NetworkStats{Time: nanoTime(u.Timestamp)}
-	if d := u.DefaultInterface; d != nil {
-		n.InterfaceStats = networkInterface(d)
-		n.Interfaces = append(n.Interfaces, n.InterfaceStats)
-	}
 	for _, i := range u.Interfaces {
 		n.Interfaces = append(n.Interfaces, networkInterface(i))
+	}
+	if d := u.DefaultInterface; d != nil {
+		n.InterfaceStats = networkInterface(d)
+		// Runtimes differ in whether they list the default one again.
+		if !slices.ContainsFunc(n.Interfaces, func(i statsapi.InterfaceStats) bool { return i.Name == d.Name }) {
+			n.Interfaces = append(n.Interfaces, n.InterfaceStats)
+		}
 	}
 	return n
 }

@@ -52,7 +52,8 @@ func onePod(mount string) []*runtimeapi.PodSandboxStats {
 		Attributes: &runtimeapi.PodSandboxAttributes{Id: "box", Metadata: &runtimeapi.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: "u1"}},
 		Linux: &runtimeapi.LinuxPodSandboxStats{
 			Cpu: cpu, Memory: memory, Process: &runtimeapi.ProcessUsage{ProcessCount: u(3)},
-			Network: &runtimeapi.NetworkUsage{Timestamp: 20 * second, DefaultInterface: &runtimeapi.NetworkInterfaceUsage{Name: "eth0", RxBytes: u(1), TxBytes: u(2)}},
+			Network: &runtimeapi.NetworkUsage{Timestamp: 20 * second, DefaultInterface: &runtimeapi.NetworkInterfaceUsage{Name: "eth0", RxBytes: u(1), TxBytes: u(2)},
+				Interfaces: []*runtimeapi.NetworkInterfaceUsage{{Name: "eth0", RxBytes: u(1)}}},
 			Containers: []*runtimeapi.ContainerStats{{
 				Attributes: &runtimeapi.ContainerAttributes{Id: "abc", Metadata: &runtimeapi.ContainerMetadata{Name: "main"}},
 				Cpu:        cpu, Memory: memory,
@@ -93,7 +94,7 @@ func TestSummary(t *testing.T) {
 	if d := cmp.Diff(statsapi.PodReference{Name: "web", Namespace: "default", UID: "u1"}, pod.PodRef); d != "" {
 		t.Error(d)
 	}
-	if pod.StartTime.Unix() != 10 || c.StartTime.Unix() != 11 || *pod.Network.RxBytes != 1 || *pod.ProcessStats.ProcessCount != 3 {
+	if pod.StartTime.Unix() != 10 || c.StartTime.Unix() != 11 || *pod.Network.RxBytes != 1 || len(pod.Network.Interfaces) != 1 || *pod.ProcessStats.ProcessCount != 3 {
 		t.Errorf("the pod: %+v", pod)
 	}
 	if *c.CPU.UsageNanoCores != 6 || *c.Memory.WorkingSetBytes != 100 || *c.Rootfs.UsedBytes != 1000 || *c.Logs.UsedBytes != 50 {
