@@ -174,7 +174,7 @@ func (a *agent) build() (err error) {
 			NodeName: cfg.NodeName, Runtime: a.cri.Runtime, Images: a.cri.Images,
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
-		ProbeMetrics: a.probes.MetricsHandler(),
+		ProbeMetrics: a.probes.MetricsHandler(), Configuration: a.configuration(),
 		BindAddress:  cfg.BindAddress, Port: cfg.Port, ServingCert: cfg.ServingCert, ClientCA: cfg.ClientCA,
 	})
 	return err
