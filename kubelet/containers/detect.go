@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -20,8 +21,11 @@ const capSysResource = 24
 // for the caller. It is the only function here that reads the host.
 func DetectNode(resolvConf string) (Node, error) {
 	node := Node{
-		CgroupV2:      libcgroups.IsCgroup2UnifiedMode(),
-		HugepageSizes: libcgroups.HugePageSizes(),
+		CgroupV2: libcgroups.IsCgroup2UnifiedMode(),
+	}
+	// Without the controller a limit cannot be set, and runc would refuse the container.
+	if controllers, err := libcgroups.GetAllSubsystems(); err == nil && slices.Contains(controllers, "hugetlb") {
+		node.HugepageSizes = libcgroups.HugePageSizes()
 	}
 	var errs [3]error
 	node.HostDNS, errs[0] = hostDNS(resolvConf)

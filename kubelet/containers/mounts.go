@@ -87,7 +87,7 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 	if p := in.Files.EtcHosts; p != "" && wantsHosts(in) {
 		out = append(out, &runtimeapi.Mount{ContainerPath: hostsPath, HostPath: p, SelinuxRelabel: true})
 	}
-	if p := in.Files.TerminationLog; p != "" {
+	if p := in.Files.TerminationLog; p != "" && in.Container.TerminationMessagePath != "" {
 		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(in.Container.TerminationMessagePath), HostPath: p, SelinuxRelabel: true})
 	}
 	return out, nil

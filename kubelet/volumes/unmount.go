@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/moby/sys/mountinfo"
@@ -17,7 +18,8 @@ import (
 // idempotent, and works for Pods that were mounted by an earlier process. Call
 // it when no container of the Pod runs any more.
 func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
-	if uid == "" || !fs.ValidPath(string(uid)) {
+	// One name, and no way out of the directory of all Pods: everything below is deleted.
+	if name := string(uid); !filepath.IsLocal(name) || name == "." || filepath.Base(name) != name {
 		return fmt.Errorf("unmounting volumes: %q is not the UID of a Pod", uid)
 	}
 	m.mu.Lock()

@@ -78,26 +78,34 @@ func (w *watched) run(ctx context.Context) {
 	}
 }
 
-// watch follows the object until the server ends the watch.
+// watch follows the object until the server ends the watch, or ctx ends.
 func (w *watched) watch(ctx context.Context) error {
 	events, err := startWatch(ctx, w.client, w.key)
 	if err != nil {
 		return err
 	}
 	defer events.Stop()
-	for event := range events.ResultChan() {
+	for {
+		var event watch.Event
+		var open bool
+		select {
+		case event, open = <-events.ResultChan():
+		case <-ctx.Done():
+		}
+		if !open {
+			return nil
+		}
 		o, ok := event.Object.(object)
 		switch {
 		case event.Type == watch.Error:
 			return apierrors.FromObject(event.Object)
-		case !ok || event.Type == watch.Bookmark:
+		case !ok || event.Type == watch.Bookmark || o.GetName() != w.key.Name:
 		case event.Type == watch.Deleted:
 			w.storeNewer(o, w.notFound())
 		default:
 			w.storeNewer(o, nil)
 		}
 	}
-	return nil
 }
 
 // storeNewer ignores what is older than what is known: the watch begins with
@@ -142,7 +150,7 @@ func (w *watched) same(o object, err error) bool {
 	if err != nil {
 		return apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
 	}
-	return w.object != nil && w.object.GetUID() == o.GetUID() && w.object.GetResourceVersion() == o.GetResourceVersion()
+	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() && w.object.GetResourceVersion() == o.GetResourceVersion()
 }
 
 func (w *watched) notFound() error {
