@@ -19,7 +19,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
@@ -37,7 +36,7 @@ var manifests embed.FS
 
 // bootstrap applies all manifests and calls up once they are there and every CustomResourceDefinition among them is served.
 // It then waits for ctx to end. While it fails it tries again, since what is in the way may go away (a webhook that does
-// not answer); only a cluster that is not ours is an error.
+// not answer).
 func bootstrap(ctx context.Context, cfg Config, kubeconfig string, up func()) error {
 	objects, err := readManifests(cfg)
 	if err != nil {
@@ -50,9 +49,6 @@ func bootstrap(ctx context.Context, cfg Config, kubeconfig string, up func()) er
 	client, err := dynamic.NewForConfig(rest.AddUserAgent(rc, "bootstrap"))
 	if err != nil {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
-	}
-	if err := checkIdentity(ctx, client, cfg); err != nil {
-		return err
 	}
 	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 10, Cap: 30 * time.Second}
 	for {
@@ -73,20 +69,6 @@ func bootstrap(ctx context.Context, cfg Config, kubeconfig string, up func()) er
 		case <-time.After(backoff.Step()):
 		}
 	}
-}
-
-// checkIdentity compares the cluster in etcd with the one in DataDir/server: somebody may have mixed directories.
-func checkIdentity(ctx context.Context, client dynamic.Interface, cfg Config) error {
-	have, err := client.Resource(schema.GroupVersionResource{Version: "v1", Resource: "configmaps"}).
-		Namespace(metav1.NamespaceSystem).Get(ctx, "flyball-cluster", metav1.GetOptions{})
-	if err != nil {
-		return nil // there is none yet, or applying will fail and say why
-	}
-	if id, _, _ := unstructured.NestedString(have.Object, "data", "id"); id != cfg.id {
-		return fmt.Errorf("checking the database %s: it is that of cluster %s, and the other files in %s are of cluster %s; restore one of the two from a backup",
-			cfg.server("etcd"), id, cfg.server(), cfg.id)
-	}
-	return nil
 }
 
 // readManifests reads our manifests and the caller's, in this order.
@@ -125,8 +107,7 @@ func render(text string, cfg Config) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	err = t.Execute(&b, map[string]any{
-		"ID": cfg.id, "ClusterDNS": cfg.ClusterDNS, "ClusterDomain": cfg.ClusterDomain,
-		"UserKubeletClient": userKubeletClient, "UserDNS": userDNS,
+		"ClusterDNS": cfg.ClusterDNS, "UserKubeletClient": userKubeletClient, "UserDNS": userDNS,
 	})
 	return b.Bytes(), err
 }

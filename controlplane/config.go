@@ -63,7 +63,7 @@ func (c Config) validate() error {
 	check(filepath.IsAbs(c.RunDir), "the run-time directory %q is not an absolute path", c.RunDir)
 	check(len(c.etcdSocket()) <= 107, "the run-time directory %q is too long for unix sockets; choose a shorter one", c.RunDir)
 	check(c.NodeName != "", "the node has no name")
-	check(c.NodeIP.IsValid() && !c.NodeIP.IsUnspecified(), "the node's address %q is not one that others could reach", c.NodeIP)
+	check(c.NodeIP.IsValid() && !c.NodeIP.IsUnspecified() && !c.NodeIP.IsLoopback(), "the node's address %q is not one that Pods could reach", c.NodeIP)
 	check(c.BindAddress.IsValid(), "the address to listen on %q is not an IP address", c.BindAddress)
 	check(c.Port > 0 && c.Port < 1<<16, "the API port %d is not between 1 and 65535", c.Port)
 	check(c.ClusterCIDR.IsValid() && c.ServiceCIDR.IsValid(), "the cluster CIDR %q and the Service CIDR %q must both be CIDRs", c.ClusterCIDR, c.ServiceCIDR)

@@ -4,6 +4,8 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -183,6 +185,16 @@ func TestLife(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("Manifests", func(t *testing.T) {
+		var balls struct{ Items []any }
+		data, err := admin.Discovery().RESTClient().Get().AbsPath("/apis/test.flyball.dev/v1/balls").DoRaw(ctx)
+		if err == nil {
+			err = json.Unmarshal(data, &balls)
+		}
+		if err != nil || len(balls.Items) != 1 {
+			t.Errorf("the object of a kind from the same manifests: %s, %v", data, err)
+		}
+	})
 	t.Run("Identities", func(t *testing.T) { testIdentities(t, cfg) })
 	t.Run("Token", func(t *testing.T) {
 		token, err := admin.CoreV1().ServiceAccounts("default").CreateToken(ctx, "default", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
@@ -242,6 +254,62 @@ func TestLife(t *testing.T) {
 		t.Errorf("left behind: %v", left)
 	}
 	t.Logf("output of the last process:\n%s", p.output())
+}
+
+// TestDamagedDatabase starts on databases that cannot be used. Each must end with one error, not with a hang or a crash.
+func TestDamagedDatabase(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts whole control planes")
+	}
+	dir, port := t.TempDir(), freePort(t)
+	t.Setenv(childEnv+"_PORT", fmt.Sprint(port))
+	first := startProcess(t, dir, port)
+	first.awaitUp(t)
+	first.stop(t)
+	for name, tc := range map[string]struct {
+		reason string
+		damage func(t *testing.T, cfg Config) error
+		want   []string
+	}{
+		"Garbage": {reason: "the disk is damaged", want: []string{"opening the database", "backup"}, damage: func(_ *testing.T, cfg Config) error {
+			return os.WriteFile(filepath.Join(cfg.server("etcd"), "member", "snap", "db"), bytes.Repeat([]byte("garbage "), 8192), 0o600)
+		}},
+		"OtherCluster": {reason: "directories were mixed up", want: []string{"checking the database", "is that of cluster"}, damage: func(_ *testing.T, cfg Config) error {
+			if err := errors.Join(os.RemoveAll(cfg.server()), os.RemoveAll(filepath.Join(cfg.DataDir, "agent"))); err != nil {
+				return err
+			}
+			if err := (&runner{cfg: cfg}).prepare(); err != nil {
+				return err
+			}
+			return os.CopyFS(cfg.server("etcd"), os.DirFS(testConfig(dir).server("etcd")))
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			copied := t.TempDir()
+			if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
+				t.Fatal(err)
+			}
+			if err := tc.damage(t, testConfig(copied)); err != nil {
+				t.Fatal(err)
+			}
+			line := startProcess(t, copied, port).await(t, "error")
+			for _, want := range tc.want {
+				if !strings.Contains(line, want) {
+					t.Errorf("%s: error %q does not say %q", tc.reason, line, want)
+				}
+			}
+		})
+	}
+}
+
+// TestInterruptedStart stops a control plane while it starts.
+func TestInterruptedStart(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts a whole control plane")
+	}
+	p := startProcess(t, t.TempDir(), freePort(t))
+	p.await(t, PartAPIServer, StateStarting)
+	p.stop(t)
 }
 
 // testIdentities asks the server who each kubeconfig's holder is and what it may do.

@@ -3,14 +3,21 @@ package controlplane
 import (
 	"context"
 	"errors"
+	"expvar"
 	"fmt"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
 
+	"go.etcd.io/bbolt"
+	bbolterrors "go.etcd.io/bbolt/errors"
+	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.uber.org/zap"
 	"k8s.io/klog/v2"
@@ -20,17 +27,19 @@ const (
 	// etcdQuota is how large the database may grow before it only accepts deletions: etcd's recommended maximum.
 	etcdQuota = 8 << 30
 	// A member without followers needs no log for them to catch up with; the rest stays in memory for nothing.
-	etcdSnapshotCount, etcdCatchUpEntries = 5000, 100
+	etcdSnapshotCount, etcdCatchUpEntries = 5000, 1000
 )
 
-// startEtcd opens the database and starts its server. It returns once the socket accepts connections, which is before etcd
-// answers on them: ready does that.
+// startEtcd opens the database and starts its server. etcdReady waits until it works.
 func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 	dir := filepath.Dir(cfg.etcdSocket())
 	for _, d := range []string{dir, cfg.server("etcd")} {
 		if err := errors.Join(os.MkdirAll(d, 0o700), os.Chmod(d, 0o700)); err != nil {
 			return nil, fmt.Errorf("creating etcd's directory: %w", err)
 		}
+	}
+	if err := checkDatabase(filepath.Join(cfg.server("etcd"), "member", "snap", "db")); err != nil {
+		return nil, err
 	}
 	ec := embed.NewConfig()
 	ec.Name = cfg.NodeName
@@ -62,11 +71,28 @@ func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 	return etcd, nil
 }
 
+// checkDatabase opens the database for reading and closes it again, since etcd panics in a goroutine of its own if it is
+// damaged, and waits forever if another process has it.
+func checkDatabase(path string) error {
+	_, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	var db *bbolt.DB
+	if err == nil {
+		db, err = bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	}
+	switch {
+	case errors.Is(err, bbolterrors.ErrTimeout):
+		return fmt.Errorf("opening the database %s: another process has it open; stop that one first: %w", path, err)
+	case err != nil:
+		return fmt.Errorf("opening the database %s: it is damaged (%w); restore a backup", path, err)
+	}
+	return db.Close()
+}
+
 // etcdReady returns when etcd accepts writes.
 func etcdReady(ctx context.Context, etcd *embed.Etcd) error {
-	// The only voter need not wait for anybody, but raft has it sit out a random part of a second before it elects itself.
-	// The message by which a leader hands over makes it do so at once. It is ignored until the log is applied.
-	id := uint64(etcd.Server.MemberID())
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -78,11 +104,48 @@ func etcdReady(ctx context.Context, etcd *embed.Etcd) error {
 		case err := <-etcd.Err():
 			return fmt.Errorf("starting etcd: %w", err)
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		case <-tick.C:
-			if etcd.Server.Leader() == 0 && len(etcd.Server.Cluster().Members()) == 1 {
-				_ = etcd.Server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id})
-			}
+			electAtOnce(ctx, etcd)
 		}
 	}
+}
+
+// electAtOnce spares the only voter the time that raft has it wait, a random part of a second, before it elects itself: it
+// sends it the message by which a leader hands over. raft looks through what is committed and not applied yet before an
+// election, and panics if etcd has compacted that meanwhile; so the message is sent only when all of it is applied, which
+// stays so, since nothing is committed without a leader.
+func electAtOnce(ctx context.Context, etcd *embed.Etcd) {
+	published, ok := expvar.Get("raft.status").(expvar.Func) // etcd has no other way to ask for it
+	if !ok {
+		return
+	}
+	id := uint64(etcd.Server.MemberID())
+	status, ok := published.Value().(raft.Status)
+	if ok && status.ID == id && status.Lead == 0 && status.Applied >= status.GetCommit() && len(status.Config.Voters.IDs()) == 1 {
+		_ = etcd.Server.Process(ctx, &raftpb.Message{Type: raftpb.MsgTimeoutNow.Enum(), To: &id, From: &id})
+	}
+}
+
+// clusterKey holds the cluster's ID in etcd, outside of what kube-apiserver uses.
+const clusterKey = "/flyball.dev/cluster"
+
+// claimDatabase compares the cluster in etcd with the one in DataDir/server, and writes its ID into a new database: somebody
+// may have mixed directories, and kube-apiserver must not serve a database whose Secrets it has no key for.
+func claimDatabase(ctx context.Context, etcd *embed.Etcd, cfg Config) error {
+	client := v3client.New(etcd.Server)
+	defer client.Close()
+	got, err := client.Txn(ctx).If(clientv3.Compare(clientv3.CreateRevision(clusterKey), "=", 0)).
+		Then(clientv3.OpPut(clusterKey, cfg.id)).Else(clientv3.OpGet(clusterKey)).Commit()
+	if err != nil {
+		return fmt.Errorf("reading the cluster's identity from etcd: %w", err)
+	}
+	if got.Succeeded {
+		return nil
+	}
+	if id := string(got.Responses[0].GetResponseRange().Kvs[0].Value); id != cfg.id {
+		return fmt.Errorf("checking the database %s: it is that of cluster %s, and the other files in %s are of cluster %s; restore one of the two from a backup",
+			cfg.server("etcd"), id, cfg.server(), cfg.id)
+	}
+	return nil
 }

@@ -6,7 +6,9 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	_ "unsafe" // for go:linkname
 
+	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"k8s.io/klog/v2"
 )
@@ -27,8 +29,14 @@ func LogTo(w io.Writer, verbosity int) error {
 		}
 	}
 	klog.SetOutput(w)
+	etcdClientLogger = zap.New(klogCore{})
 	return nil
 }
+
+// etcdClientLogger is kube-apiserver's, which writes to standard error and cannot be configured otherwise.
+//
+//go:linkname etcdClientLogger k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
+var etcdClientLogger *zap.Logger
 
 // klogCore is a zap core that writes etcd's log to klog, so that there is one log and one verbosity. etcd's "info" is as
 // talkative as others' verbosity 2.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apiserver/pkg/util/compatibility"
@@ -18,6 +19,9 @@ import (
 	"flyball.dev/controlplane/pki"
 	_ "flyball.dev/controlplane/version" // the parts report the version that they are
 )
+
+// startPatience is how long kube-apiserver may take to get ready after it was told to stop.
+const startPatience = 10 * time.Second
 
 // Run starts the control plane and returns when ctx ends, after all parts have been stopped in reverse order, or when a part
 // fails. It leaves no socket and no lock behind. The error of a port in use wraps syscall.EADDRINUSE.
@@ -79,8 +83,8 @@ func (r *runner) prepare() error {
 	if r.controllerManager, err = parseControllerManager(controllerManagerFlags(r.cfg, r.creds)); err != nil {
 		return err
 	}
-	// All components share one registry of feature gates. It is set once, before any of them reads it.
-	if err := compatibility.DefaultComponentGlobalsRegistry.SetFallback(); err != nil {
+	// All components share one registry of feature gates. It is set before any of them reads it.
+	if err := compatibility.DefaultComponentGlobalsRegistry.Set(); err != nil {
 		return fmt.Errorf("setting feature gates: %w", err)
 	}
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // as upstream's commands do: they know which APIs are deprecated
@@ -100,27 +104,46 @@ func (r *runner) run(ctx context.Context, listener net.Listener) error {
 
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
-	// kube-apiserver need not wait for etcd: it connects to a socket that is open, and builds itself meanwhile.
-	parts.push(r.start(ctx, PartAPIServer, fail, func(ctx context.Context, _ func()) error {
-		return runAPIServer(ctx, r.apiServer, listener)
-	}))
 	if err := etcdReady(ctx, etcd); err != nil {
 		return cause(ctx, err)
 	}
-	r.cfg.progress(PartEtcd, StateUp, nil)
-	if err := waitReady(ctx, r.creds.admin); err != nil {
+	if err := claimDatabase(ctx, etcd, r.cfg); err != nil {
 		return cause(ctx, err)
+	}
+	r.cfg.progress(PartEtcd, StateUp, nil)
+	ready := make(chan struct{})
+	apiServer := r.start(ctx, PartAPIServer, fail, func(ctx context.Context, _ func()) error {
+		go func() {
+			if waitReady(ctx, r.creds.admin) == nil {
+				close(ready)
+			}
+		}()
+		return runAPIServer(ctx, r.apiServer, listener)
+	})
+	parts.push(func() {
+		// A hook that is interrupted while it sets up the server ends the process. Let it finish.
+		select {
+		case <-ready:
+		case <-apiServer.done:
+		case <-time.After(startPatience):
+		}
+		apiServer.stop()
+	})
+	select {
+	case <-ready:
+	case <-ctx.Done():
+		return cause(ctx, nil)
 	}
 	r.cfg.progress(PartAPIServer, StateUp, nil)
 	parts.push(r.start(ctx, PartControllerManager, fail, func(ctx context.Context, up func()) error {
 		return runControllerManager(ctx, r.controllerManager, up)
-	}))
+	}).stop)
 	parts.push(r.start(ctx, PartScheduler, fail, func(ctx context.Context, up func()) error {
 		return runScheduler(ctx, r.scheduler, up)
-	}))
+	}).stop)
 	parts.push(r.start(ctx, PartBootstrap, fail, func(ctx context.Context, up func()) error {
 		return bootstrap(ctx, r.cfg, r.creds.admin, up)
-	}))
+	}).stop)
 	select {
 	case <-ctx.Done():
 	case err := <-etcd.Err():
@@ -131,27 +154,36 @@ func (r *runner) run(ctx context.Context, listener net.Listener) error {
 	return cause(ctx, nil)
 }
 
-// start runs part until the returned function is called, which stops it and waits until it has. The part's own context
-// does not end with ctx, so that parts stop one after the other. An error of the part goes to fail.
-func (r *runner) start(ctx context.Context, part string, fail func(error), run func(ctx context.Context, up func()) error) (stop func()) {
-	r.cfg.progress(part, StateStarting, nil)
+// part is something that runs; done is closed when it has ended.
+type part struct {
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+// stop ends the part and waits until it has ended.
+func (p part) stop() { p.cancel(); <-p.done }
+
+// start runs a part until it is stopped. The part's context does not end with ctx, so that parts can be stopped one after
+// the other. If the part ends by itself, fail is told why.
+func (r *runner) start(ctx context.Context, name string, fail func(error), run func(ctx context.Context, up func()) error) part {
+	r.cfg.progress(name, StateStarting, nil)
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	done := make(chan struct{})
+	p := part{cancel: cancel, done: make(chan struct{})}
 	go func() {
-		defer close(done)
-		err := run(ctx, func() { r.cfg.progress(part, StateUp, nil) })
+		defer close(p.done)
+		err := run(ctx, func() { r.cfg.progress(name, StateUp, nil) })
 		switch {
 		case ctx.Err() != nil:
 			err = nil // it was stopped; what it says of that is of no interest
 		case err == nil:
-			err = fmt.Errorf("running %s: it ended by itself; see the log", part)
+			err = fmt.Errorf("running %s: it ended by itself; see the log", name)
 		}
 		if err != nil {
 			fail(err)
 		}
-		r.cfg.progress(part, StateDown, err)
+		r.cfg.progress(name, StateDown, err)
 	}()
-	return func() { cancel(); <-done }
+	return p
 }
 
 // cause is why ctx ended: nil if its parent did, else the error of the part that failed; err if it has not ended.

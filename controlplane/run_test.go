@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/netip"
 	"os"
 	"os/signal"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"testing/fstest"
 	"time"
 )
 
@@ -27,6 +29,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+const testCRD = `---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: balls.test.flyball.dev}
+spec:
+  group: test.flyball.dev
+  names: {kind: Ball, plural: balls}
+  scope: Cluster
+  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}]
+---
+`
+
 func testConfig(dir string) Config {
 	port, _ := strconv.Atoi(os.Getenv(childEnv + "_PORT"))
 	return Config{
@@ -36,6 +50,12 @@ func testConfig(dir string) Config {
 		ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
 		ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local",
 		AdminKubeconfig: filepath.Join(dir, "admin.kubeconfig"),
+		Manifests: []fs.FS{fstest.MapFS{
+			"a/ball.yaml":          {Data: []byte("apiVersion: test.flyball.dev/v1\nkind: Ball\nmetadata: {name: b}\n")},
+			"b/crd.yaml":           {Data: []byte(testCRD)},
+			"b/kustomization.yaml": {Data: []byte("resources: [crd.yaml]\n")},
+			"README":               {Data: []byte("not a manifest")},
+		}},
 	}
 }
 
@@ -54,7 +74,7 @@ func child(dir string) int {
 	if err := LogTo(log, v); err != nil {
 		panic(err)
 	}
-	go heapProfiles(ctx, dir)
+	go profiles(ctx, dir)
 	start := time.Now()
 	cfg := testConfig(dir)
 	cfg.Progress = func(part, state string, err error) {
@@ -68,15 +88,29 @@ func child(dir string) int {
 	return 0
 }
 
-// heapProfiles writes dir/heap.pprof at every SIGUSR1, for whoever looks into the memory of the whole control plane.
-func heapProfiles(ctx context.Context, dir string) {
+// profiles writes dir/{goroutines,cpu,heap}.pprof at SIGUSR1 and calls Settle at SIGUSR2, for whoever looks into the costs of the whole control plane.
+func profiles(ctx context.Context, dir string) {
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGUSR1)
+	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-c:
+		case sig := <-c:
+			if sig == syscall.SIGUSR2 {
+				fmt.Println("settled", Settle())
+				continue
+			}
+			if f, err := os.Create(filepath.Join(dir, "goroutines.pprof")); err == nil {
+				_ = pprof.Lookup("goroutine").WriteTo(f, 0)
+				f.Close()
+			}
+			if f, err := os.Create(filepath.Join(dir, "cpu.pprof")); err == nil {
+				_ = pprof.StartCPUProfile(f)
+				time.Sleep(30 * time.Second)
+				pprof.StopCPUProfile()
+				f.Close()
+			}
 			runtime.GC()
 			if f, err := os.Create(filepath.Join(dir, "heap.pprof")); err == nil {
 				_ = pprof.WriteHeapProfile(f)
