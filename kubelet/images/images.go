@@ -219,6 +219,9 @@ func (m *Manager) pullWith(ctx context.Context, r request, name string, credenti
 		}
 		errs = append(errs, err)
 	}
+	if len(errs) == 1 {
+		return "", errs[0] // with its status, see pullError
+	}
 	return "", errors.Join(errs...)
 }
 
