@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/name"
@@ -65,11 +66,13 @@ func Write(w io.Writer, tag name.Tag, img v1.Image) error {
 	if err != nil {
 		return fail(err)
 	}
+	// What go-containerregistry calls the server, not the name.
+	ref := strings.Replace(tag.Name(), name.DefaultRegistry+"/", "docker.io/", 1)
 	index, err := json.Marshal(v1.IndexManifest{
 		SchemaVersion: 2, MediaType: types.OCIImageIndex,
 		Manifests: []v1.Descriptor{{
 			MediaType: types.OCIManifestSchema1, Digest: digest, Size: int64(len(manifest)),
-			Annotations: map[string]string{"io.containerd.image.name": tag.Name(), "org.opencontainers.image.ref.name": tag.TagStr()},
+			Annotations: map[string]string{"io.containerd.image.name": ref, "org.opencontainers.image.ref.name": tag.TagStr()},
 		}},
 	})
 	if err != nil {
