@@ -163,7 +163,9 @@ func (a *actor) create(ctx context.Context, set *appsv1.ReplicaSet) error {
 		}
 		return errCollision
 	}
-	a.events.failedCreate(a.deployment, set.Name, err)
+	if ctx.Err() == nil {
+		a.events.failedCreate(a.deployment, set.Name, err)
+	}
 	return createError{set.Name, err}
 }
 

@@ -91,7 +91,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	status := plan.Status
 	var creation createError
 	switch {
-	case errors.Is(failure, errNamespaceEnds):
+	case errors.Is(failure, errNamespaceEnds), ctx.Err() != nil: // the end of a namespace or of the process is no failure
 		return ctrl.Result{}, nil
 	case errors.Is(failure, errStale):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first

@@ -213,9 +213,13 @@ func TestPausedDeploymentScalesOnly(t *testing.T) {
 		w.apply(replicas(2))
 		w.expectComplete()
 		w.apply(func(d *appsv1.Deployment) { d.Spec.Paused = true })
-		w.expect("paused", func(d *appsv1.Deployment) bool { return reason(d, appsv1.DeploymentProgressing) == deployment.DeploymentPausedReason })
+		w.expect("paused", func(d *appsv1.Deployment) bool {
+			return reason(d, appsv1.DeploymentProgressing) == deployment.DeploymentPausedReason
+		})
 		w.apply(all(image("2"), replicas(4)))
-		w.expect("scaled", func(d *appsv1.Deployment) bool { return d.Status.AvailableReplicas == 4 && d.Status.UpdatedReplicas == 0 })
+		w.expect("scaled", func(d *appsv1.Deployment) bool {
+			return d.Status.AvailableReplicas == 4 && d.Status.UpdatedReplicas == 0
+		})
 		w.diff("history", []string{"1 image:1 4"}, w.history())
 		w.apply(func(d *appsv1.Deployment) { d.Spec.Paused = false })
 		w.expectComplete()
@@ -245,7 +249,10 @@ func TestBadTemplateStopsAndTimesOut(t *testing.T) {
 		w.expect("timed out", func(d *appsv1.Deployment) bool {
 			return reason(d, appsv1.DeploymentProgressing) == deployment.ProgressDeadlineExceededReason
 		})
-		w.apply(all(image("1"), func(d *appsv1.Deployment) { d.Spec.Template.Annotations = nil; d.Spec.ProgressDeadlineSeconds = ptr.To[int32](600) }))
+		w.apply(all(image("1"), func(d *appsv1.Deployment) {
+			d.Spec.Template.Annotations = nil
+			d.Spec.ProgressDeadlineSeconds = ptr.To[int32](600)
+		}))
 		w.expectComplete()
 	})
 }

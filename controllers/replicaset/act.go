@@ -89,7 +89,9 @@ func (r *Reconciler) create(ctx context.Context, set *appsv1.ReplicaSet) error {
 		return errNamespaceEnds
 	}
 	if err != nil {
-		r.events.failedCreate(set, err)
+		if ctx.Err() == nil {
+			r.events.failedCreate(set, err)
+		}
 		return err
 	}
 	r.writes.Wrote(set, podResource, pod)
@@ -100,7 +102,9 @@ func (r *Reconciler) create(ctx context.Context, set *appsv1.ReplicaSet) error {
 func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *corev1.Pod) error {
 	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		r.events.failedDelete(set, err)
+		if ctx.Err() == nil {
+			r.events.failedDelete(set, err)
+		}
 		return fmt.Errorf("unable to delete pods: %w", err)
 	}
 	// Not found, or of another UID: gone before us, and just as good.

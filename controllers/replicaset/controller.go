@@ -89,6 +89,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	plan := NewPlan(state)
 	failure := r.act(ctx, set, plan)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil // the end of the process is no failure
+	}
 	if errors.Is(failure, errStale) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	}

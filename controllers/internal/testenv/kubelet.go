@@ -20,6 +20,8 @@ const (
 	NeverReady = "never-ready"
 	// Lingers: the Pod is not removed when it is deleted.
 	Lingers = "lingers"
+	// Ignored Pods stay as they were created.
+	Ignored = "ignored"
 )
 
 // kubelet binds every Pod, makes it Running and Ready, and removes it once it is deleted.
@@ -44,6 +46,7 @@ func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
 	pods := client.CoreV1().Pods(pod.Namespace)
 	behaviour := pod.Annotations[Behaviour]
 	switch {
+	case behaviour == Ignored:
 	case pod.DeletionTimestamp != nil:
 		if behaviour != Lingers {
 			_ = pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
