@@ -14,10 +14,10 @@ func (a *agent) configuration() *kubeletconfig.KubeletConfiguration {
 	c := &kubeletconfig.KubeletConfiguration{
 		TypeMeta:                  metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
 		Address:                   a.cfg.BindAddress.String(),
-		Port:                      int32(a.cfg.Port), //nolint:gosec // a port
+		Port:                      int32(a.cfg.Port),
 		PodLogsDir:                a.cfg.PodLogsDir,
 		ClusterDomain:             a.cfg.ClusterDomain,
-		MaxPods:                   int32(a.cfg.MaxPods), //nolint:gosec // some hundreds
+		MaxPods:                   int32(a.cfg.MaxPods),
 		CgroupDriver:              "cgroupfs",
 		CgroupRoot:                "/",
 		CgroupsPerQOS:             new(true),

@@ -20,30 +20,6 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// CanLowerOOMScore says whether this process may give others an oom_score_adj
-// below its own, which guaranteed pods (-997) and the pause container (-998) ask
-// for. It takes CAP_SYS_RESOURCE, which is missing inside most containers; runc
-// fails to start a container whose value it cannot set, so whoever renders
-// containers has to leave it at the agent's own value then.
-//
-// The kernel is asked by trying: no set of capabilities says what a user
-// namespace or a seccomp filter allows.
-func CanLowerOOMScore() bool {
-	const file = "/proc/self/oom_score_adj"
-	before, err := os.ReadFile(file)
-	if err != nil {
-		return false
-	}
-	own, err := strconv.Atoi(strings.TrimSpace(string(before)))
-	if err != nil || own <= -999 {
-		return err == nil
-	}
-	if err := os.WriteFile(file, []byte("-999"), 0); err != nil {
-		return false
-	}
-	return os.WriteFile(file, before, 0) == nil
-}
-
 func readMachine(rootDir string) (machine, error) {
 	proc, err := procfs.NewDefaultFS()
 	if err != nil {

@@ -195,21 +195,6 @@ func TestHugepages(t *testing.T) {
 	}
 }
 
-func TestCanLowerOOMScoreLeavesItAsItWas(t *testing.T) {
-	read := func() string {
-		b, err := os.ReadFile("/proc/self/oom_score_adj")
-		if err != nil {
-			t.Skip(err)
-		}
-		return string(b)
-	}
-	before := read()
-	t.Logf("can lower: %t", CanLowerOOMScore())
-	if after := read(); after != before {
-		t.Errorf("was %q, is %q", before, after)
-	}
-}
-
 func TestTopImages(t *testing.T) {
 	var images []*runtimeapi.Image
 	for i := range 60 {
