@@ -53,7 +53,7 @@ func TestDNS(t *testing.T) {
 		"Merge": {
 			reason: "dnsConfig is added, and replaces options of the same name",
 			pod: func(s *v1.PodSpec) {
-				s.DNSConfig = &v1.PodDNSConfig{Searches: []string{"cluster.local", "x.example"}, Options: []v1.PodDNSConfigOption{{Name: "ndots", Value: ptr.To("1")}, {Name: "edns0"}}}
+				s.DNSConfig = &v1.PodDNSConfig{Searches: []string{"cluster.local", "x.example"}, Options: []v1.PodDNSConfigOption{{Name: "ndots", Value: new("1")}, {Name: "edns0"}}}
 			},
 			want: &runtimeapi.DNSConfig{Servers: cluster.Servers, Searches: append(append([]string{}, cluster.Searches...), "x.example"), Options: []string{"ndots:1", "edns0"}},
 		},
@@ -127,14 +127,14 @@ func TestHostname(t *testing.T) {
 	}{
 		"Name":     {reason: "a Pod is named as it is", want: "p"},
 		"Spec":     {reason: "unless it says otherwise", pod: func(p *v1.Pod) { p.Spec.Hostname = "h" }, want: "h"},
-		"Override": {reason: "an override may be a whole domain", pod: func(p *v1.Pod) { p.Spec.HostnameOverride = ptr.To("a.b"); p.Spec.Subdomain = "s" }, want: "a.b"},
+		"Override": {reason: "an override may be a whole domain", pod: func(p *v1.Pod) { p.Spec.HostnameOverride = new("a.b"); p.Spec.Subdomain = "s" }, want: "a.b"},
 		"Long":     {reason: "the kernel takes 63 characters, and none may end in a dash", pod: func(p *v1.Pod) { p.Name = strings.Repeat("a", 62) + "-b" }, want: strings.Repeat("a", 62)},
 		"HostNet":  {reason: "on the host's network the name is the host's", pod: func(p *v1.Pod) { p.Spec.HostNetwork = true }},
-		"FQDN":     {reason: "setHostnameAsFQDN", pod: func(p *v1.Pod) { p.Spec.Subdomain = "s"; p.Spec.SetHostnameAsFQDN = ptr.To(true) }, want: "p.s.ns.svc.cluster.local"},
+		"FQDN":     {reason: "setHostnameAsFQDN", pod: func(p *v1.Pod) { p.Spec.Subdomain = "s"; p.Spec.SetHostnameAsFQDN = new(true) }, want: "p.s.ns.svc.cluster.local"},
 		"LongFQDN": {reason: "a name that does not fit is an error", pod: func(p *v1.Pod) {
 			p.Name = strings.Repeat("a", 60)
 			p.Spec.Subdomain = "s"
-			p.Spec.SetHostnameAsFQDN = ptr.To(true)
+			p.Spec.SetHostnameAsFQDN = new(true)
 		}, err: "is too long"},
 	}
 	for name, tc := range cases {
@@ -176,7 +176,7 @@ func TestNonRoot(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			pod := basePod()
-			pod.Spec.SecurityContext = &v1.PodSecurityContext{RunAsNonRoot: ptr.To(true), RunAsUser: tc.user}
+			pod.Spec.SecurityContext = &v1.PodSecurityContext{RunAsNonRoot: new(true), RunAsUser: tc.user}
 			_, err := Container(Input{Node: testNode(), Pod: pod, Container: &pod.Spec.Containers[0], ImageUser: tc.image})
 			wantError(t, tc.err, err)
 			var e *Error
@@ -305,7 +305,7 @@ func TestEnvironment(t *testing.T) {
 				EnvFrom: []v1.EnvFromSource{
 					{ConfigMapRef: &v1.ConfigMapEnvSource{LocalObjectReference: ref("cm")}},
 					{Prefix: "P_", SecretRef: &v1.SecretEnvSource{LocalObjectReference: ref("s")}},
-					{ConfigMapRef: &v1.ConfigMapEnvSource{LocalObjectReference: ref("no"), Optional: ptr.To(true)}},
+					{ConfigMapRef: &v1.ConfigMapEnvSource{LocalObjectReference: ref("no"), Optional: new(true)}},
 				},
 				Env: []v1.EnvVar{{Name: "B", Value: "own $(A) $(P_K) $$(A) $(NONE)"}},
 			},
@@ -316,7 +316,7 @@ func TestEnvironment(t *testing.T) {
 			c: v1.Container{Env: []v1.EnvVar{
 				{Name: "CM", ValueFrom: &v1.EnvVarSource{ConfigMapKeyRef: &v1.ConfigMapKeySelector{LocalObjectReference: ref("cm"), Key: "A"}}},
 				{Name: "S", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: ref("s"), Key: "K"}}},
-				{Name: "NOKEY", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: ref("s"), Key: "X", Optional: ptr.To(true)}}},
+				{Name: "NOKEY", ValueFrom: &v1.EnvVarSource{SecretKeyRef: &v1.SecretKeySelector{LocalObjectReference: ref("s"), Key: "X", Optional: new(true)}}},
 				{Name: "LABEL", ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "metadata.labels['tier']"}}},
 				{Name: "NODE", ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "spec.nodeName"}}},
 				{Name: "HOST", ValueFrom: &v1.EnvVarSource{FieldRef: &v1.ObjectFieldSelector{APIVersion: "v1", FieldPath: "status.hostIP"}}},
@@ -354,7 +354,7 @@ func TestEnvironment(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			pod := basePod()
-			pod.Spec.EnableServiceLinks = ptr.To(tc.links)
+			pod.Spec.EnableServiceLinks = new(tc.links)
 			got, err := Environment(t.Context(), src, Input{Node: testNode(), Pod: pod, Container: &tc.c, PodIPs: []string{"10.42.0.7"}})
 			wantError(t, tc.err, err)
 			var env []string
@@ -396,7 +396,7 @@ func TestDetectNode(t *testing.T) {
 
 func TestUserNamespacesAreRefused(t *testing.T) {
 	pod := basePod()
-	pod.Spec.HostUsers = ptr.To(false)
+	pod.Spec.HostUsers = new(false)
 	_, err := Sandbox(pod, SandboxOptions{Node: testNode()})
 	wantError(t, "hostUsers: false is not supported yet", err)
 }

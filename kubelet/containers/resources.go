@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"maps"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -36,9 +37,7 @@ func effectiveLimits(pod *v1.Pod, c *v1.Container) v1.ResourceList {
 		return c.Resources.Limits
 	}
 	limits := v1.ResourceList{}
-	for name, q := range pod.Spec.Resources.Limits {
-		limits[name] = q
-	}
+	maps.Copy(limits, pod.Spec.Resources.Limits)
 	for name, q := range c.Resources.Limits {
 		if !q.IsZero() || v1helper.IsHugePageResourceName(name) {
 			limits[name] = q

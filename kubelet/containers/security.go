@@ -103,7 +103,7 @@ func seccompProfile(dir string, pod *v1.Pod, c *v1.Container) (*runtimeapi.Secur
 			LocalhostRef: filepath.Join(dir, *p.LocalhostProfile),
 		}, nil
 	case p.Type == v1.SeccompProfileTypeLocalhost:
-		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.") //nolint:staticcheck // upstream's words
+		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.") //nolint:revive,staticcheck // upstream's words
 	}
 	return nil, fmt.Errorf("unknown seccomp profile type: %q", p.Type)
 }

@@ -5,13 +5,12 @@ import (
 	"fmt"
 	"strings"
 
+	dockerref "github.com/distribution/reference"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/credentialprovider"
 	credentialsecrets "k8s.io/kubernetes/pkg/credentialprovider/secrets"
-
-	dockerref "github.com/distribution/reference"
 )
 
 // credentials are those of the Pod's pull secrets that match the image's

@@ -101,8 +101,7 @@ func New(cfg Config) *Manager {
 // rec records Events about the container. Errors are *Error, or of ctx.
 func (m *Manager) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec Recorder) (ref string, err error) {
 	ref, err = m.ensure(ctx, request{pod: pod, image: c.Image, policy: pullPolicy(c), sandbox: sandbox, record: rec})
-	var e *Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*Error](err); ok {
 		rec(v1.EventTypeWarning, eventFailed, "Error: "+e.Reason)
 	}
 	return ref, err

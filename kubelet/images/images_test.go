@@ -20,6 +20,9 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
+// eventFailedWarning begins the Events of reason Failed.
+const eventFailedWarning = "Warning " + eventFailed + " "
+
 // runtime is an image service that has what it was given or has pulled.
 type runtime struct {
 	runtimeapi.ImageServiceClient
@@ -32,21 +35,21 @@ type runtime struct {
 	calls []string
 }
 
-func (r *runtime) note(format string, args ...any) {
+func (r *runtime) notef(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.calls = append(r.calls, fmt.Sprintf(format, args...))
 }
 
 func (r *runtime) ImageStatus(_ context.Context, in *runtimeapi.ImageStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ImageStatusResponse, error) {
-	r.note("status %s", in.Image.Image)
+	r.notef("status %s", in.Image.Image)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return &runtimeapi.ImageStatusResponse{Image: r.present[in.Image.Image]}, nil
 }
 
 func (r *runtime) PullImage(ctx context.Context, in *runtimeapi.PullImageRequest, _ ...grpc.CallOption) (*runtimeapi.PullImageResponse, error) {
-	r.note("pull %s as %q", in.Image.Image, in.Auth.GetUsername())
+	r.notef("pull %s as %q", in.Image.Image, in.Auth.GetUsername())
 	if r.block != nil {
 		select {
 		case <-r.block:
@@ -138,7 +141,7 @@ func TestEnsure(t *testing.T) {
 		"Latest": {
 			reason: "without a tag it is latest, and latest is always pulled",
 			image:  "a", ref: "sha256:a:latest", present: []string{"a:latest"},
-			events: []string{`Normal Pulling Pulling image "a"`, fmt.Sprintf(pulled, "a")},
+			events: []string{"Normal " + eventPulling + ` Pulling image "a"`, fmt.Sprintf(pulled, "a")},
 			calls:  []string{`pull a:latest as ""`, "status sha256:a:latest"},
 		},
 		"Digest": {
@@ -156,7 +159,7 @@ func TestEnsure(t *testing.T) {
 			image:  "registry.example/team/a:1", policy: v1.PullIfNotPresent, secrets: []string{"other", "gone", "", "mine"}, ref: "sha256:registry.example/team/a:1",
 			events: []string{
 				"Warning FailedToRetrieveImagePullSecret Unable to retrieve some image pull secrets (gone); attempting to pull the image may not succeed.",
-				`Normal Pulling Pulling image "registry.example/team/a:1"`,
+				"Normal " + eventPulling + ` Pulling image "registry.example/team/a:1"`,
 				fmt.Sprintf(pulled, "registry.example/team/a:1"),
 			},
 			calls: []string{
@@ -169,8 +172,8 @@ func TestEnsure(t *testing.T) {
 			image:  "a:1", policy: v1.PullAlways, refuse: refused,
 			err: &Error{Reason: ReasonErrImagePull, Message: refused.Error()},
 			events: []string{
-				`Normal Pulling Pulling image "a:1"`,
-				`Warning Failed Failed to pull image "a:1": ` + refused.Error(),
+				"Normal " + eventPulling + ` Pulling image "a:1"`,
+				eventFailedWarning + `Failed to pull image "a:1": ` + refused.Error(),
 				"Warning Failed Error: ErrImagePull",
 			},
 			calls: []string{`pull a:1 as ""`},
@@ -180,8 +183,8 @@ func TestEnsure(t *testing.T) {
 			image:  "a:1", policy: v1.PullAlways, refuse: status.Error(codes.Unknown, "RegistryUnavailable: try later"),
 			err: &Error{Reason: "RegistryUnavailable", Message: "image pull failed for a:1 because the registry is unavailable: try later"},
 			events: []string{
-				`Normal Pulling Pulling image "a:1"`,
-				`Warning Failed Failed to pull image "a:1": rpc error: code = Unknown desc = RegistryUnavailable: try later`,
+				"Normal " + eventPulling + ` Pulling image "a:1"`,
+				eventFailedWarning + `Failed to pull image "a:1": rpc error: code = Unknown desc = RegistryUnavailable: try later`,
 				"Warning Failed Error: RegistryUnavailable",
 			},
 			calls: []string{`pull a:1 as ""`},

@@ -79,7 +79,7 @@ func own(dir string, group *int64, readOnly bool) error {
 		if err != nil {
 			return fmt.Errorf("giving the volume to group %d: %w", *group, err)
 		}
-		if err := os.Lchown(path, -1, int(*group)); err != nil {
+		if err := os.Lchown(path, -1, int(*group)); err != nil { //nolint:gosec // no container can write here yet, or ever
 			return fmt.Errorf("giving the volume to group %d: %w", *group, err)
 		}
 		// A link has no permissions of its own: chmod would change what it points to.
@@ -97,7 +97,7 @@ func own(dir string, group *int64, readOnly bool) error {
 		if d.IsDir() {
 			mode |= fs.ModeSetgid | 0o110
 		}
-		if err := os.Chmod(path, mode); err != nil {
+		if err := os.Chmod(path, mode); err != nil { //nolint:gosec // as above
 			return fmt.Errorf("giving the volume to group %d: %w", *group, err)
 		}
 		return nil

@@ -45,7 +45,7 @@ func newHouse(t *testing.T, objects ...runtime.Object) *house {
 	h := &house{t: t, client: fake.NewClientset(objects...), watches: make(chan string, 100), changed: make(chan types.UID, 100), life: time.Hour}
 	h.client.PrependReactor("create", "serviceaccounts", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		request := a.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenRequest).DeepCopy()
-		request.Spec.ExpirationSeconds = ptr.To(int64(h.life / time.Second))
+		request.Spec.ExpirationSeconds = new(int64(h.life / time.Second))
 		request.Status.Token = fmt.Sprintf("token-%d", h.tokens.Add(1))
 		request.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(h.life))
 		return true, request, nil
@@ -207,7 +207,7 @@ func TestContents(t *testing.T) {
 		},
 		"ConfigMapOptional": {
 			reason: "an optional one that is missing is an empty directory",
-			source: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: none, Optional: ptr.To(true)}},
+			source: v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: none, Optional: new(true)}},
 			kind:   "kubernetes.io~configmap",
 			want:   map[string]string{},
 		},
@@ -310,7 +310,7 @@ func TestEmptyDir(t *testing.T) {
 	h := newHouse(t)
 	p := pod(
 		v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
-		v1.Volume{Name: "memory", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory, SizeLimit: ptr.To(resource.MustParse("1Mi"))}}},
+		v1.Volume{Name: "memory", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory, SizeLimit: new(resource.MustParse("1Mi"))}}},
 		v1.Volume{Name: "unused", VolumeSource: v1.VolumeSource{Secret: &v1.SecretVolumeSource{SecretName: "none"}}},
 	)
 	p.Spec.Containers[0].VolumeMounts = p.Spec.Containers[0].VolumeMounts[:2]
@@ -473,7 +473,7 @@ func TestTokensAreCachedAndRenewed(t *testing.T) {
 func TestRenewal(t *testing.T) {
 	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	request := func(life time.Duration) *authenticationv1.TokenRequest {
-		r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To(int64(life / time.Second))}}
+		r := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(life / time.Second))}}
 		r.Status.ExpirationTimestamp = metav1.NewTime(now.Add(life))
 		return r
 	}

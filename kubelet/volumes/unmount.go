@@ -17,7 +17,7 @@ import (
 // Unmount removes every mount and directory of the Pod and forgets it. It is
 // idempotent, and works for Pods that were mounted by an earlier process. Call
 // it when no container of the Pod runs any more.
-func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
+func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
 	// One name, and no way out of the directory of all Pods: everything below is deleted.
 	if name := string(uid); !filepath.IsLocal(name) || name == "." || filepath.Base(name) != name {
 		return fmt.Errorf("unmounting volumes: %q is not the UID of a Pod", uid)
