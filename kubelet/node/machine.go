@@ -142,7 +142,7 @@ func topImages(images []*runtimeapi.Image) []v1.ContainerImage {
 	sorted := slices.SortedFunc(slices.Values(images), func(a, b *runtimeapi.Image) int {
 		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Id, b.Id))
 	})
-	var top []v1.ContainerImage
+	top := []v1.ContainerImage{}
 	for _, image := range sorted[:min(len(sorted), maxImages)] {
 		names := slices.Concat(image.RepoDigests, image.RepoTags)
 		top = append(top, v1.ContainerImage{

@@ -101,7 +101,7 @@ type usage struct {
 type observation struct {
 	runtime  runtimeState
 	usage    usage
-	images   []v1.ContainerImage
+	images   []v1.ContainerImage // nil: not listed yet
 	volumes  []v1.UniqueVolumeName
 	pressed  map[v1.NodeConditionType]time.Time // when each pressure was last seen
 	existing *v1.Node                           // nil: there is none yet
@@ -189,7 +189,9 @@ func desired(id identity, m machine, o observation, now time.Time) *v1.Node {
 	} else {
 		s.RuntimeHandlers, s.Features = o.runtime.handlers, o.runtime.features
 	}
-	s.Images = o.images
+	if o.images != nil { // as with the runtime's version
+		s.Images = o.images
+	}
 	s.VolumesInUse = o.volumes
 
 	for _, kind := range []v1.NodeConditionType{v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure} {
