@@ -95,7 +95,7 @@ func (c *Collector) disk(ctx context.Context) (Disk, error) {
 	if err := unix.Statfs(mountpoint, &st); err != nil {
 		return Disk{}, fmt.Errorf("looking at the disk of images, %s: %w", mountpoint, err)
 	}
-	return Disk{Capacity: int64(st.Blocks) * st.Bsize, Available: int64(st.Bavail) * st.Bsize}, nil //nolint:gosec // no disk has 2^63 blocks
+	return Disk{Capacity: int64(st.Blocks) * st.Bsize, Available: int64(st.Bavail) * st.Bsize}, nil
 }
 
 // observe lists images and who uses them, and notes when it saw them.
@@ -131,7 +131,7 @@ func (c *Collector) observe(ctx context.Context, now time.Time) ([]Stored, error
 		}
 		c.seen[image.Id] = t
 		out = append(out, Stored{
-			ID: image.Id, Size: int64(image.Size), Pinned: image.Pinned, //nolint:gosec // no image has 2^63 bytes
+			ID: image.Id, Size: int64(image.Size), Pinned: image.Pinned,
 			InUse: inUse, FirstSeen: t.first, LastUsed: t.last,
 		})
 	}
