@@ -3,12 +3,18 @@ package network
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 )
 
-const conflistName = "10-flyball.conflist"
+const (
+	conflistName = "10-flyball.conflist"
+	networkName  = "flyball"
+	// resultsDir is where libcni, in the runtime, keeps what plugins answered. The runtime gives no choice of it.
+	resultsDir = "/var/lib/cni/results"
+)
 
 // ipamDir is where host-local notes the addresses that are taken: beside the configuration, because both are of no use
 // after a reboot.
@@ -41,7 +47,7 @@ type (
 // masquerading is in our own nftables table, host ports are the proxy's, and the plugins for both would execute programs
 // of the host.
 func conflist(w Wanted, ipamDir string) []byte {
-	list := networkList{CNIVersion: "1.0.0", Name: "flyball", Plugins: []bridgePlugin{{
+	list := networkList{CNIVersion: "1.0.0", Name: networkName, Plugins: []bridgePlugin{{
 		Type: "bridge", Bridge: Bridge, IsGateway: true, MTU: w.MTU,
 		// A Pod that reaches itself through a Service.
 		HairpinMode: true,
@@ -77,4 +83,21 @@ func writeConflist(dir string, content []byte) error {
 		return fmt.Errorf("writing the CNI configuration: %w", err)
 	}
 	return nil
+}
+
+// removeResults removes what libcni kept of Pods of ours whose end the plugins were not told.
+func removeResults() error {
+	files, err := filepath.Glob(filepath.Join(resultsDir, networkName+"-*-eth0"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range files {
+		if err := os.Remove(f); err != nil && !os.IsNotExist(err) {
+			errs = append(errs, err)
+		}
+	}
+	// Both are there because of us, unless somebody else has something in them.
+	_, _ = os.Remove(resultsDir), os.Remove(filepath.Dir(resultsDir))
+	return errors.Join(errs...)
 }

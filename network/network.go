@@ -185,7 +185,7 @@ func Cleanup(cfg Config) error {
 		err = act(planRemoval(cfg.ClusterDNS, host))
 	}
 	errs = append(errs, err, removeRuleset(tableName))
-	errs = append(errs, os.RemoveAll(ipamDir(cfg.CNIConfDir)))
+	errs = append(errs, os.RemoveAll(ipamDir(cfg.CNIConfDir)), removeResults())
 	if err := os.Remove(filepath.Join(cfg.CNIConfDir, conflistName)); err != nil && !os.IsNotExist(err) {
 		errs = append(errs, err)
 	}

@@ -16,7 +16,10 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-const conflist = `{"cniVersion":"1.0.0","name":"test","plugins":[{"type":"bridge","bridge":"test0","isGateway":true,"hairpinMode":true,
+// cgroup is where containers of tests are.
+const cgroup = "/flyball-test"
+
+const conflist = `{"cniVersion":"1.0.0","name":"flyball-test","plugins":[{"type":"bridge","bridge":"test0","isGateway":true,"hairpinMode":true,
 "ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"192.0.2.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`
 
 // newTestConfig returns a configuration in directories of the test's own, and skips the test where the bundled programs
@@ -53,6 +56,10 @@ func newTestConfig(t *testing.T) Config {
 	t.Cleanup(func() {
 		if err := Stop(context.Background(), c); err != nil {
 			t.Errorf("stopping: %v", err)
+		}
+		results, _ := filepath.Glob("/var/lib/cni/results/flyball-test-*") // libcni's cache, which Stop leaves to the network
+		for _, file := range results {
+			_ = os.Remove(file)
 		}
 		if t.Failed() {
 			log, _ := os.ReadFile(c.LogFile)
@@ -128,7 +135,7 @@ func startContainer(t *testing.T, c Config) (id string, process int) {
 	sandbox := &runtimeapi.PodSandboxConfig{
 		Metadata:     &runtimeapi.PodSandboxMetadata{Name: "pod", Namespace: "default", Uid: "1"},
 		LogDirectory: t.TempDir(),
-		Linux:        &runtimeapi.LinuxPodSandboxConfig{},
+		Linux:        &runtimeapi.LinuxPodSandboxConfig{CgroupParent: cgroup},
 	}
 	began := time.Now()
 	pod, err := client.RunPodSandbox(ctx, &runtimeapi.RunPodSandboxRequest{Config: sandbox})
@@ -246,6 +253,14 @@ func TestRuntimeLife(t *testing.T) {
 	}
 	if shims, err := pidsWith("-address", c.Socket); err != nil || len(shims) != 0 {
 		t.Errorf("shims left: %v, %v", shims, err)
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup" + cgroup, "/sys/fs/cgroup/*" + cgroup} {
+		dirs, _ := filepath.Glob(pattern)
+		for _, dir := range dirs {
+			if err := os.Remove(dir); err != nil { // it is not empty
+				t.Errorf("cgroups left: %v", err)
+			}
+		}
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || strings.Contains(string(mounts), c.StateDir) || strings.Contains(string(mounts), c.RootDir) {

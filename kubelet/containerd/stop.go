@@ -1,10 +1,12 @@
 package containerd
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -59,7 +61,7 @@ func Stop(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// endShims ends the shims that carry our socket on their command line, after the containers under them.
+// endShims ends the containers that are left, and the shims that carry our socket on their command line.
 func endShims(ctx context.Context, c Config) error {
 	pids, err := pidsWith("-address", c.Socket)
 	if err != nil || len(pids) == 0 {
@@ -82,22 +84,47 @@ func endShims(ctx context.Context, c Config) error {
 			shims = append(shims, p)
 		}
 	}
-	return errors.Join(endAll(ctx, containers, containerGrace), endAll(ctx, shims, 0))
+	// runc knows what a process alone does not tell: everything else in a container that shares the host's process
+	// namespace, and its cgroups.
+	terminate(ctx, containers)
+	return errors.Join(deleteContainers(ctx, c), endAll(ctx, shims))
 }
 
-// endAll ends processes that share one period of grace.
-func endAll(ctx context.Context, all []*process, grace time.Duration) error {
+// terminate asks processes to end, and gives all of them together containerGrace.
+func terminate(ctx context.Context, all []*process) {
+	ctx, cancel := context.WithTimeout(ctx, containerGrace)
+	defer cancel()
+	for _, p := range all {
+		_ = p.signal(unix.SIGTERM)
+	}
+	for _, p := range all {
+		_ = p.wait(ctx)
+	}
+}
+
+// deleteContainers has the bundled runc kill and remove every container that it keeps state of.
+func deleteContainers(ctx context.Context, c Config) error {
+	root := filepath.Join(c.StateDir, "runc", namespace)
+	entries, err := os.ReadDir(root)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("listing containers: %w", err)
+	}
 	var errs []error
-	if grace > 0 {
-		graceful, cancel := context.WithTimeout(ctx, grace)
-		defer cancel()
-		for _, p := range all {
-			errs = append(errs, p.signal(unix.SIGTERM))
-		}
-		for _, p := range all {
-			_ = p.wait(graceful)
+	for _, e := range entries {
+		cmd := exec.CommandContext(ctx, filepath.Join(c.BinDir, "runc"), "--root", root, "delete", "--force", e.Name())
+		if output, err := cmd.CombinedOutput(); err != nil {
+			errs = append(errs, fmt.Errorf("removing container %s: %w: %s", e.Name(), err, bytes.TrimSpace(output)))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// endAll kills processes and waits for their end.
+func endAll(ctx context.Context, all []*process) error {
+	var errs []error
 	for _, p := range all {
 		errs = append(errs, p.signal(unix.SIGKILL))
 	}
