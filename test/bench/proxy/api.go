@@ -110,7 +110,7 @@ func (c *cluster) handle(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	base := path.Base(r.URL.Path)
 	if base == nodeName {
-		_ = json.NewEncoder(w).Encode(c.objects["nodes"][0])
+		_ = send(w, c.objects["nodes"][0])
 		return
 	}
 	if r.URL.Query().Get("watch") != "" {
@@ -131,7 +131,7 @@ func (c *cluster) handle(w http.ResponseWriter, r *http.Request) {
 	if items == nil {
 		items = []any{}
 	}
-	_ = json.NewEncoder(w).Encode(map[string]any{
+	_ = send(w, map[string]any{
 		"kind": kind, "apiVersion": version, "items": items,
 		"metadata": map[string]string{"resourceVersion": strconv.Itoa(c.version)},
 	})
@@ -142,7 +142,7 @@ func (c *cluster) handle(w http.ResponseWriter, r *http.Request) {
 func (c *cluster) watch(w http.ResponseWriter, r *http.Request, resource string) {
 	if r.URL.Query().Get("sendInitialEvents") == "true" {
 		w.WriteHeader(http.StatusUnprocessableEntity)
-		_ = json.NewEncoder(w).Encode(metav1.Status{
+		_ = send(w, metav1.Status{
 			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusFailure,
 			Reason: metav1.StatusReasonInvalid, Code: http.StatusUnprocessableEntity, Message: "sendInitialEvents is forbidden",
 		})
@@ -173,10 +173,18 @@ func (c *cluster) watch(w http.ResponseWriter, r *http.Request, resource string)
 		case <-r.Context().Done():
 			return
 		case e := <-events:
-			if json.NewEncoder(w).Encode(e) != nil {
+			if send(w, e) != nil {
 				return
 			}
 			flusher.Flush()
 		}
 	}
+}
+
+func send(w http.ResponseWriter, object any) error {
+	body, err := json.Marshal(object)
+	if err == nil {
+		_, err = w.Write(append(body, '\n'))
+	}
+	return err
 }

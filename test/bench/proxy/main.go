@@ -53,15 +53,15 @@ func main() {
 	flag.StringVar(&o.upstream, "upstream", "", "kube-proxy's binary; without it only Flyball is measured")
 	flag.StringVar(&o.role, "role", "", "what this process is to be: for the program itself")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
+	if err := run(o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, o options) error {
+func run(o options) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	if o.role == "proxy" {
 		klog.LogToStderr(true)
 		return proxy.Run(ctx, proxy.Config{
