@@ -86,8 +86,8 @@ func writeConflist(dir string, content []byte) error {
 }
 
 // removeResults removes what libcni kept of Pods of ours whose end the plugins were not told.
-func removeResults() error {
-	files, err := filepath.Glob(filepath.Join(resultsDir, networkName+"-*-eth0"))
+func removeResults(dir string) error {
+	files, err := filepath.Glob(filepath.Join(dir, networkName+"-*-eth0"))
 	if err != nil {
 		return err
 	}
@@ -98,6 +98,6 @@ func removeResults() error {
 		}
 	}
 	// Both are there because of us, unless somebody else has something in them.
-	_, _ = os.Remove(resultsDir), os.Remove(filepath.Dir(resultsDir))
+	_, _ = os.Remove(dir), os.Remove(filepath.Dir(dir))
 	return errors.Join(errs...)
 }

@@ -131,8 +131,13 @@ func TestSetupRunCleanup(t *testing.T) {
 		}
 		checkTable(t)
 
+		results := filepath.Join(t.TempDir(), "cni", "results")
+		kept := filepath.Join(results, networkName+"-0123-eth0")
+		if err := errors.Join(os.MkdirAll(results, 0o755), os.WriteFile(kept, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
 		for range 2 {
-			if err := Cleanup(cfg); err != nil {
+			if err := cleanup(cfg, results); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -143,8 +148,9 @@ func TestSetupRunCleanup(t *testing.T) {
 		if got, want := fmt.Sprintf("%+v", after), fmt.Sprintf("%+v", before); got != want {
 			t.Errorf("after Cleanup:\n%s\nwant as before Setup:\n%s", got, want)
 		}
-		if left, _ := filepath.Glob(filepath.Join(cfg.CNIConfDir, "*")); len(left) > 0 {
-			t.Errorf("files left: %v", left)
+		left, _ := filepath.Glob(filepath.Join(cfg.CNIConfDir, "*"))
+		if _, err := os.Stat(filepath.Dir(results)); len(left) > 0 || !os.IsNotExist(err) {
+			t.Errorf("files left: %v, %v", left, err)
 		}
 	})
 }

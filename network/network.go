@@ -178,14 +178,16 @@ func (l *loop) sync(log klog.Logger) (bool, error) {
 
 // Cleanup removes everything that Setup and Run made, the interfaces of Pods that are left included. Kernel settings
 // stay as they are. It is idempotent.
-func Cleanup(cfg Config) error {
+func Cleanup(cfg Config) error { return cleanup(cfg, resultsDir) }
+
+func cleanup(cfg Config, results string) error {
 	var errs []error
 	host, err := observe()
 	if err == nil {
 		err = act(planRemoval(cfg.ClusterDNS, host))
 	}
 	errs = append(errs, err, removeRuleset(tableName))
-	errs = append(errs, os.RemoveAll(ipamDir(cfg.CNIConfDir)), removeResults())
+	errs = append(errs, os.RemoveAll(ipamDir(cfg.CNIConfDir)), removeResults(results))
 	if err := os.Remove(filepath.Join(cfg.CNIConfDir, conflistName)); err != nil && !os.IsNotExist(err) {
 		errs = append(errs, err)
 	}
