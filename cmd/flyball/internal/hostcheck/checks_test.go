@@ -138,7 +138,8 @@ func TestParse(t *testing.T) {
 		t.Errorf("parseRoutes(): -want, +got:\n%s", diff)
 	}
 
-	version, controllers := cgroupsV1("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n")
+	mounts := "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /hidden cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"
+	version, controllers := cgroupsV1(mounts, func(point string) bool { return point != "/hidden" })
 	if version != 1 || !cmp.Equal(controllers, []string{"rw", "cpu", "cpuacct"}) {
 		t.Errorf("cgroupsV1() = %d, %q", version, controllers)
 	}

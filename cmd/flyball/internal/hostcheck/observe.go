@@ -64,13 +64,16 @@ func observeCgroups() (int, []string) {
 		return 2, strings.Fields(string(data))
 	}
 	mounts, _ := os.ReadFile("/proc/self/mounts")
-	return cgroupsV1(string(mounts))
+	return cgroupsV1(string(mounts), func(point string) bool {
+		// What is mounted may be hidden by something mounted over it.
+		return unix.Statfs(point, &fs) == nil && fs.Type == unix.CGROUP_SUPER_MAGIC
+	})
 }
 
-func cgroupsV1(mounts string) (int, []string) {
+func cgroupsV1(mounts string, visible func(point string) bool) (int, []string) {
 	var controllers []string
 	for line := range strings.Lines(mounts) {
-		if f := strings.Fields(line); len(f) > 3 && f[2] == "cgroup" {
+		if f := strings.Fields(line); len(f) > 3 && f[2] == "cgroup" && visible(f[1]) {
 			controllers = append(controllers, strings.Split(f[3], ",")...)
 		}
 	}

@@ -25,6 +25,9 @@ const ListeningFD = 3
 // lastWords is how much of a dead child's standard error is shown.
 const lastWords = 4096
 
+// readyWithin is how long --detach waits for the node. What takes longer goes on in the background, and is told of.
+const readyWithin = 5 * time.Minute
+
 // ErrorPrefix begins the line in which a command says why it failed.
 const ErrorPrefix = "Error: "
 
@@ -52,7 +55,9 @@ func Detach(ctx context.Context, o Options, args []string, out *os.File) error {
 	// Reads end when the child listens, or is dead.
 	_, _ = io.Copy(io.Discard, listening)
 	var last []board.Part
-	err = status.Watch(ctx, o.Role.Socket(instance.RunDir), func(s status.Status) bool {
+	watchCtx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	err = status.Watch(watchCtx, o.Role.Socket(instance.RunDir), func(s status.Status) bool {
 		last = s.Parts
 		states <- last
 		return !Settled(last)
@@ -64,7 +69,7 @@ func Detach(ctx context.Context, o Options, args []string, out *os.File) error {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		<-ended
 		return errors.New("starting flyball: interrupted; it was stopped again")
-	case err != nil:
+	case err != nil && watchCtx.Err() == nil:
 		<-ended // only a dying process stops answering
 		return errors.New(readLastWords(words))
 	}

@@ -58,7 +58,7 @@ func (s Set) agent(before []supervisor.Part, first, api, bootstrapped string) []
 	if s.Config.CRIEndpoint == "" {
 		parts = append(parts, s.containerd(first), s.images())
 	}
-	return append(parts, s.network(api), s.kubelet(api), s.proxy(api), s.dns(bootstrapped))
+	return append(parts, s.network(api), s.kubelet(api), s.proxy(bootstrapped), s.dns(bootstrapped))
 }
 
 func (s Set) controlPlane() supervisor.Part {

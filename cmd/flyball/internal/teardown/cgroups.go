@@ -16,8 +16,19 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// podsCgroup is the node agent's cgroup, in every hierarchy.
+// podsCgroup is the name that every Kubernetes node agent gives to the cgroup of Pods, in every hierarchy. What lies in
+// it is ours only if it has the UID of a Pod of ours.
 const podsCgroup = "kubepods"
+
+// knownPods are the UIDs of the Pods that have a directory below the kubelet's.
+func knownPods(kubeletDir string) []string {
+	entries, _ := os.ReadDir(filepath.Join(kubeletDir, "pods"))
+	var uids []string
+	for _, e := range entries {
+		uids = append(uids, e.Name())
+	}
+	return uids
+}
 
 // cgroupRoots are the mounted hierarchies: one of v2, and any number of v1.
 func cgroupRoots() []string {
@@ -31,17 +42,35 @@ func cgroupRoots() []string {
 	return roots
 }
 
-// removeCgroups removes the cgroups of Pods, and kills what still runs in them.
-func removeCgroups(ctx context.Context, roots []string) error {
+// removeCgroups removes the cgroups of the Pods with these UIDs, and kills what still runs in them.
+func removeCgroups(ctx context.Context, roots, uids []string) error {
 	var errs []error
 	for _, root := range roots {
-		dirs, err := subtree(filepath.Join(root, podsCgroup))
-		errs = append(errs, err)
-		for _, dir := range slices.Backward(dirs) {
-			errs = append(errs, removeCgroup(ctx, dir))
+		top := filepath.Join(root, podsCgroup)
+		for _, class := range []string{"besteffort", "burstable", ""} {
+			for _, uid := range uids {
+				errs = append(errs, removeCgroupTree(ctx, filepath.Join(top, class, "pod"+uid)))
+			}
+			if len(uids) > 0 {
+				// Not empty while it has Pods of others.
+				_ = os.Remove(filepath.Join(top, class))
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func removeCgroupTree(ctx context.Context, root string) error {
+	dirs, err := subtree(root)
+	if err != nil {
+		return err
+	}
+	for _, dir := range slices.Backward(dirs) {
+		if err := removeCgroup(ctx, dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // subtree lists a directory and all below it, parents first.

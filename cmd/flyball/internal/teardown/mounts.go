@@ -10,11 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/mount-utils"
-
-	"flyball.dev/cmd/flyball/internal/instance"
 )
-
-const adminKubeconfig = instance.AdminKubeconfig
 
 // mountsBelow returns the mount points at or below dir, the deepest first.
 func mountsBelow(dir string) ([]string, error) {

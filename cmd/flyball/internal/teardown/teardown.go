@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
 	"flyball.dev/kubelet"
 	"flyball.dev/kubelet/containerd"
@@ -33,6 +34,7 @@ type Step struct {
 
 // Steps remove what a node agent left. Later steps are worth trying when an earlier one failed.
 func Steps(s parts.Set, runDir string, purge bool) []Step {
+	pods := knownPods(filepath.Join(s.Config.DataDir, "kubelet"))
 	steps := []Step{{"stopping Pods", func(ctx context.Context) error { return stopPods(ctx, s) }}}
 	if s.Config.CRIEndpoint == "" {
 		steps = append(steps, Step{"stopping containerd", func(ctx context.Context) error { return containerd.Stop(ctx, s.Containerd()) }})
@@ -40,12 +42,12 @@ func Steps(s parts.Set, runDir string, purge bool) []Step {
 	steps = append(steps,
 		Step{"removing Services", func(context.Context) error { return proxy.Cleanup() }},
 		Step{"removing the network", func(context.Context) error { return network.Cleanup(s.Network()) }},
-		Step{"removing cgroups", func(ctx context.Context) error { return removeCgroups(ctx, cgroupRoots()) }},
+		Step{"removing cgroups", func(ctx context.Context) error { return removeCgroups(ctx, cgroupRoots(), pods) }},
 		Step{"unmounting", func(context.Context) error { return unmountBelow(ownMounts(s, runDir)...) }},
 		Step{"removing run-time files", func(context.Context) error { return removeTree(runDir) }},
 	)
 	if purge {
-		steps = append(steps, Step{"removing data", func(context.Context) error { return removeData(s) }})
+		steps = append(steps, Step{"removing data", func(context.Context) error { return removeData(s, pods) }})
 	}
 	return steps
 }
@@ -70,31 +72,40 @@ func ownMounts(s parts.Set, runDir string) []string {
 // dataDirs are all that Flyball keeps in a data directory. What else lies there is somebody else's and stays.
 var dataDirs = []string{"server", "agent", "kubelet", "containerd", "log"}
 
-func removeData(s parts.Set) error {
+func removeData(s parts.Set, pods []string) error {
 	var errs []error
 	for _, d := range dataDirs {
 		errs = append(errs, removeTree(filepath.Join(s.Config.DataDir, d)))
 	}
-	errs = append(errs, removePodLogs(parts.PodLogsDir), removeFile(adminKubeconfig))
+	errs = append(errs, removePodLogs(parts.PodLogsDir, pods), removeFile(instance.AdminKubeconfig))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	// Both may hold something else, or be a mount of their own.
-	_ = os.Remove(filepath.Dir(adminKubeconfig))
+	_ = os.Remove(filepath.Dir(instance.AdminKubeconfig))
 	_ = os.Remove(s.Config.DataDir)
 	return nil
 }
 
-// removePodLogs removes the logs of Pods, and the links to them that log shippers follow.
-func removePodLogs(dir string) error {
-	links, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), "containers", "*.log"))
-	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, dir+"/") {
-			_ = os.Remove(link)
+// removePodLogs removes the logs of the Pods with these UIDs, and the links to them that log shippers follow. The place
+// is every node agent's, so that of others stays.
+func removePodLogs(dir string, uids []string) error {
+	linkDir := filepath.Join(filepath.Dir(dir), "containers")
+	links, _ := filepath.Glob(filepath.Join(linkDir, "*.log"))
+	var errs []error
+	for _, uid := range uids {
+		for _, link := range links {
+			if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, dir+"/") && strings.Contains(target, "_"+uid+"/") {
+				errs = append(errs, removeFile(link))
+			}
+		}
+		logs, _ := filepath.Glob(filepath.Join(dir, "*_"+uid))
+		for _, d := range logs {
+			errs = append(errs, removeTree(d))
 		}
 	}
-	_ = os.Remove(filepath.Join(filepath.Dir(dir), "containers"))
-	return removeTree(dir)
+	_, _ = os.Remove(linkDir), os.Remove(dir) // if they are empty
+	return errors.Join(errs...)
 }
 
 func removeFile(path string) error {

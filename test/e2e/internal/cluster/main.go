@@ -66,6 +66,7 @@ func run(m *testing.M, start bool) (code int, err error) {
 	if exec.Command(Binary(), "status").Run() == nil {
 		return 1, errors.New("a cluster runs on this machine; stop it with `make down` first")
 	}
+	before = Leftovers()
 	DataDir, err = os.MkdirTemp("", "flyball-e2e-")
 	if err != nil {
 		return 1, err
