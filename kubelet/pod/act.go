@@ -33,7 +33,11 @@ func (f *failed) Unwrap() error { return f.Err }
 // act carries one action out: in a goroutine of its own, for nothing that takes
 // time may keep the worker from noticing that the Pod was deleted.
 func (w *worker) act(ctx context.Context, a Action) {
-	klog.FromContext(ctx).V(2).Info("Acting", "action", kindOf(a), "detail", a, "reason", a.Why())
+	log := klog.FromContext(ctx).V(2)
+	if w.state.Last != nil {
+		log = log.WithValues("pod", klog.KObj(w.state.Last))
+	}
+	log.Info("Acting", "action", kindOf(a), "detail", a, "reason", a.Why())
 	w.m.metrics.acted(a)
 	switch a := a.(type) {
 	case Cancel:
@@ -64,7 +68,7 @@ func (w *worker) act(ctx context.Context, a Action) {
 		cancel()
 		took := time.Since(begun)
 		w.m.metrics.took(a, err, took)
-		klog.FromContext(ctx).V(2).Info("Acted", "action", kindOf(a), "took", took, "err", err)
+		log.Info("Acted", "action", kindOf(a), "took", took, "err", err)
 		w.post(outcome{o, err, remember})
 	}()
 }

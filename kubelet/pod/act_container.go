@@ -160,7 +160,7 @@ func (j job) cannotStart(ctx context.Context, a StartContainer, reason string, e
 }
 
 func (j job) podIPs() []string {
-	if j.pod.Spec.HostNetwork {
+	if j.pod != nil && j.pod.Spec.HostNetwork {
 		return j.node.IPs
 	}
 	if len(j.runtime.Sandboxes) == 0 {

@@ -49,6 +49,14 @@ func (w *worker) job(ctx context.Context) job {
 	}
 }
 
+// name of the Pod, for messages.
+func (j job) name() string {
+	if j.pod == nil {
+		return string(j.uid)
+	}
+	return fmt.Sprintf("%s_%s(%s)", j.pod.Name, j.pod.Namespace, j.uid)
+}
+
 // do carries an action out. ctx ends when the action is given up.
 func (j job) do(ctx context.Context, a Action) (func(*worker), error) {
 	switch a := a.(type) {
@@ -75,7 +83,7 @@ func (j job) do(ctx context.Context, a Action) (func(*worker), error) {
 	case Purge:
 		return j.purge()
 	case DeletePod:
-		return nil, j.deletePod(ctx)
+		return func(w *worker) { w.state.Deleted = true }, j.deletePod(ctx)
 	}
 	return nil, fmt.Errorf("acting: there is no way to do %T", a)
 }

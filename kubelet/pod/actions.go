@@ -126,10 +126,10 @@ func (Purge) Slot() string { return slotNode }
 func (CreateSandbox) Slot() string { return slotSandbox }
 
 // Slot implements Action.
-func (StopSandbox) Slot() string { return slotSandbox }
+func (a StopSandbox) Slot() string { return slotStop(a.ID) }
 
 // Slot implements Action.
-func (RemoveSandbox) Slot() string { return slotSandbox }
+func (a RemoveSandbox) Slot() string { return slotStop(a.ID) }
 
 // Slot implements Action.
 func (a PullImage) Slot() string { return slotImage(a.Name) }

@@ -19,11 +19,13 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// hookClient calls HTTP hooks. As with probes, certificates are not verified.
-var hookTransport = &http.Transport{
-	TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
-	DisableKeepAlives: true,
-	Proxy:             nil,
+// newHookTransport makes the requests of HTTP hooks. As with probes, certificates
+// are not verified.
+func newHookTransport() *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
+		DisableKeepAlives: true,
+	}
 }
 
 // runHook runs a lifecycle hook until it ends or ctx does.
@@ -53,7 +55,7 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 	}
 	if err != nil {
 		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck,revive // the words that users know
-			h.Command, spec.Name, j.pod.Name, cri.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
+			h.Command, spec.Name, j.name(), cri.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
 	}
 	return nil
 }
@@ -88,7 +90,7 @@ func get(ctx context.Context, u *url.URL, headers []v1.HTTPHeader) error {
 		}
 		req.Header.Add(hd.Name, hd.Value)
 	}
-	resp, err := hookTransport.RoundTrip(req)
+	resp, err := newHookTransport().RoundTrip(req)
 	if err != nil {
 		return err
 	}

@@ -155,7 +155,7 @@ func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 		want.Reason, want.Restart, again = "its definition changed", true, true
 		want.Message = fmt.Sprintf("%s %s definition changed", kind, c.Name)
 	case failing:
-		want.Reason = Reason("its " + string(failed) + " probe failed")
+		want.Reason = Reason("its " + probeName(failed) + " probe failed")
 		want.Message = fmt.Sprintf("%s %s failed %s probe", kind, c.Name, probeName(failed))
 		if g := result.TerminationGracePeriodSeconds; g != nil && p.Pod.DeletionGracePeriodSeconds == nil {
 			want.Grace = time.Duration(*g) * time.Second

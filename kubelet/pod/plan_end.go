@@ -111,8 +111,11 @@ func (p *planner) end(e end) {
 	for _, sb := range p.Runtime.Sandboxes {
 		if !p.Stopped[sb.ID] {
 			p.do(StopSandbox{sb.ID, e.reason})
-			return
+			waiting = true
 		}
+	}
+	if waiting {
+		return
 	}
 	if !p.Cleaned {
 		p.do(CleanUp{e.reason})
@@ -122,7 +125,7 @@ func (p *planner) end(e end) {
 	case p.Pod == nil:
 		p.remove(e)
 	case p.Pod.DeletionTimestamp != nil:
-		if p.Reported {
+		if p.Reported && !p.Deleted {
 			p.do(DeletePod{"everything of the Pod is cleaned up"})
 		}
 	default:
@@ -177,10 +180,12 @@ func (p *planner) remove(e end) {
 	}
 	for _, sb := range p.Runtime.Sandboxes {
 		p.do(RemoveSandbox{sb.ID, e.reason})
-		return
+	}
+	if len(p.Runtime.Sandboxes) > 0 {
+		return // and with them their containers
 	}
 	for _, c := range p.Runtime.Containers {
-		p.do(RemoveContainer{c.ID, c.Name, e.reason}) // its sandbox was removed by others
+		p.do(RemoveContainer{c.ID, c.Name, e.reason})
 	}
 }
 

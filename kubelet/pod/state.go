@@ -62,6 +62,9 @@ type Memory struct {
 	Cleaned bool
 	// Reported says that the API server has the final status of the Pod.
 	Reported bool
+	// Deleted says that the API server was told that the node is done with the
+	// Pod. Finalizers may keep the Pod for long after that.
+	Deleted bool
 	// Purged says that the logs of a deleted Pod are removed.
 	Purged bool
 	// BackOff are the times that BackOff was reported for, by container name.

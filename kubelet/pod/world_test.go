@@ -188,6 +188,7 @@ func (w *world) complete(slot string) {
 	case Purge:
 		w.state.Purged = true
 	case DeletePod:
+		w.state.Deleted = true
 		w.state.Pod = nil
 	}
 }

@@ -1,0 +1,230 @@
+package pod
+
+import (
+	"context"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes/fake"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
+)
+
+// rig is an agent on a fake runtime and a fake API server.
+type rig struct {
+	t       *testing.T
+	api     *fake.Clientset
+	runtime *fakeRuntime
+	node    *fakeNode
+	events  *record.FakeRecorder
+	logs    string
+	left    []types.UID
+	stop    func()
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	before := goleak.IgnoreCurrent()
+	r := &rig{
+		t: t, api: fake.NewClientset(), runtime: newFakeRuntime(), node: newFakeNode(),
+		events: record.NewFakeRecorder(1000), logs: t.TempDir(),
+	}
+	t.Cleanup(func() {
+		if r.stop != nil {
+			r.stop()
+		}
+		goleak.VerifyNone(t, before)
+	})
+	return r
+}
+
+// start starts an agent that remembers nothing.
+func (r *rig) start() {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	m := New(Config{
+		NodeName: "n1", Node: Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"},
+		Render: containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,
+		Observer: r.runtime, Sandboxes: r.runtime, Containers: r.runtime,
+		Volumes: r.node, Images: r.node, Cgroups: r.node, Probes: r.node,
+		Env: containers.EnvSources{Services: noServices}, Recorder: r.events,
+		Leftovers: func() ([]types.UID, error) { return r.left, nil },
+	})
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	r.stop = func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Error(err)
+		}
+		r.stop = nil
+	}
+}
+
+func (r *rig) create(change func(*v1.Pod)) *v1.Pod {
+	r.t.Helper()
+	pod := testPod(change)
+	pod.Spec.NodeName = "n1"
+	pod, err := r.api.CoreV1().Pods(pod.Namespace).Create(context.Background(), pod, metav1.CreateOptions{})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return pod
+}
+
+func (r *rig) pod() *v1.Pod {
+	pod, err := r.api.CoreV1().Pods("default").Get(context.Background(), "web", metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return pod
+}
+
+func (r *rig) eventually(what string, holds func() bool) {
+	r.t.Helper()
+	err := wait.PollUntilContextTimeout(context.Background(), 2*time.Millisecond, 10*time.Second, true,
+		func(context.Context) (bool, error) { return holds(), nil })
+	if err != nil {
+		r.t.Fatalf("%s: it did not come to that; the Pod is %+v", what, r.pod())
+	}
+}
+
+func (r *rig) phase(want v1.PodPhase) func() bool {
+	return func() bool { p := r.pod(); return p != nil && p.Status.Phase == want }
+}
+
+func (r *rig) delete(grace int64) {
+	r.t.Helper()
+	pod := r.pod().DeepCopy()
+	pod.DeletionTimestamp = &metav1.Time{Time: time.Now().Add(time.Duration(grace) * time.Second)}
+	pod.DeletionGracePeriodSeconds = &grace
+	if _, err := r.api.CoreV1().Pods("default").Update(context.Background(), pod, metav1.UpdateOptions{}); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *rig) nothingLeft() {
+	r.t.Helper()
+	r.eventually("nothing is left", func() bool { return r.pod() == nil && r.runtime.empty() && r.node.clean() })
+}
+
+func TestPodLife(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.create(func(p *v1.Pod) {
+		p.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Exec: &v1.ExecAction{Command: []string{"bye"}}}}
+	})
+	r.eventually("the Pod runs", r.phase(v1.PodRunning))
+	if ip := r.pod().Status.PodIP; ip != "10.0.0.9" {
+		t.Errorf("podIP is %q", ip)
+	}
+
+	r.runtime.exit("u1", 1)
+	r.eventually("the container is restarted", func() bool {
+		st := r.pod().Status
+		return len(st.ContainerStatuses) == 1 && st.ContainerStatuses[0].RestartCount == 1 && st.ContainerStatuses[0].State.Running != nil
+	})
+	r.runtime.exit("u1", 1)
+	r.eventually("then it backs off", func() bool {
+		w := r.pod().Status.ContainerStatuses[0].State.Waiting
+		return w != nil && w.Reason == "CrashLoopBackOff"
+	})
+
+	r.delete(30)
+	r.nothingLeft()
+}
+
+func TestRestartOfTheAgentRestartsNothing(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.create(nil)
+	r.eventually("the Pod runs", r.phase(v1.PodRunning))
+	for range 3 {
+		r.stop()
+		r.start()
+	}
+	r.delete(1)
+	r.nothingLeft()
+	if n := r.runtime.startCount(); n != 1 {
+		t.Errorf("%d containers were started", n)
+	}
+}
+
+func TestDeletionDoesNotWaitForAPull(t *testing.T) {
+	r := newRig(t)
+	r.node.pull = make(chan struct{}) // never ends
+	r.start()
+	r.create(nil)
+	r.eventually("the sandbox is there", func() bool { return !r.runtime.empty() })
+	r.delete(30)
+	r.nothingLeft()
+}
+
+func TestShorterGrace(t *testing.T) {
+	r := newRig(t)
+	r.runtime.obstinate = true
+	r.start()
+	r.create(nil)
+	r.eventually("the Pod runs", r.phase(v1.PodRunning))
+	r.delete(3600)
+	r.eventually("the end is announced", func() bool {
+		select {
+		case e := <-r.events.Events:
+			return e == "Normal Killing Stopping container main"
+		default:
+			return false
+		}
+	})
+	r.delete(0)
+	r.nothingLeft()
+}
+
+func TestOrphans(t *testing.T) {
+	r := newRig(t)
+	r.runtime.pods["o1"] = &cri.Pod{
+		Sandboxes:  []cri.Sandbox{{ID: "s", Ready: true, IPs: []string{"10.0.0.1"}}},
+		Containers: []cri.Container{{ID: "c", Name: "main", SandboxID: "s", State: cri.Running}},
+	}
+	r.runtime.owner["s"], r.runtime.owner["c"] = "o1", "o1"
+	r.left = []types.UID{"o2"} // a directory and a cgroup
+	r.node.mounted["o2"], r.node.cgroups["o2"] = true, true
+	r.start()
+	r.nothingLeft()
+}
+
+func TestPodThatSucceeds(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.create(func(p *v1.Pod) {
+		p.Spec.RestartPolicy = v1.RestartPolicyNever
+		p.Spec.InitContainers = []v1.Container{{Name: "side", RestartPolicy: ptr.To(v1.ContainerRestartPolicyAlways)}}
+	})
+	r.eventually("the Pod runs", r.phase(v1.PodRunning))
+	r.runtime.change("u1", func(p *cri.Pod) {
+		for i := range p.Containers {
+			if p.Containers[i].Name == "main" {
+				p.Containers[i].State, p.Containers[i].FinishedAt = cri.Exited, time.Now()
+			}
+		}
+	})
+	r.eventually("the Pod has succeeded", r.phase(v1.PodSucceeded))
+	r.eventually("it has cleaned up", r.node.clean)
+	if r.runtime.empty() {
+		t.Error("the containers are removed before the Pod is deleted: their logs are gone")
+	}
+	r.delete(0)
+	r.nothingLeft()
+}
