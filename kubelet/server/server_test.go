@@ -298,6 +298,8 @@ func TestPortForward(t *testing.T) {
 			if _, err := io.ReadFull(data, got); err != nil || string(got) != "box:80 hello" {
 				t.Errorf("got %q, %v", got, err)
 			}
+			_ = data.Reset()
+			_ = errStream.Reset()
 		})
 	}
 }

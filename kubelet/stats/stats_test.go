@@ -52,8 +52,10 @@ func onePod(mount string) []*runtimeapi.PodSandboxStats {
 		Attributes: &runtimeapi.PodSandboxAttributes{Id: "box", Metadata: &runtimeapi.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: "u1"}},
 		Linux: &runtimeapi.LinuxPodSandboxStats{
 			Cpu: cpu, Memory: memory, Process: &runtimeapi.ProcessUsage{ProcessCount: u(3)},
-			Network: &runtimeapi.NetworkUsage{Timestamp: 20 * second, DefaultInterface: &runtimeapi.NetworkInterfaceUsage{Name: "eth0", RxBytes: u(1), TxBytes: u(2)},
-				Interfaces: []*runtimeapi.NetworkInterfaceUsage{{Name: "eth0", RxBytes: u(1)}}},
+			Network: &runtimeapi.NetworkUsage{
+				Timestamp: 20 * second, DefaultInterface: &runtimeapi.NetworkInterfaceUsage{Name: "eth0", RxBytes: u(1), TxBytes: u(2)},
+				Interfaces: []*runtimeapi.NetworkInterfaceUsage{{Name: "eth0", RxBytes: u(1)}},
+			},
 			Containers: []*runtimeapi.ContainerStats{{
 				Attributes: &runtimeapi.ContainerAttributes{Id: "abc", Metadata: &runtimeapi.ContainerMetadata{Name: "main"}},
 				Cpu:        cpu, Memory: memory,
