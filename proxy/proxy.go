@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 )
 
@@ -92,6 +97,8 @@ type proxy struct {
 	conntrack conntrack
 	health    *health
 	localnet  *localnet
+	client    kubernetes.Interface
+	events    record.EventRecorder
 
 	created int // classes since the last rebuild
 }
@@ -100,19 +107,26 @@ func newProxy(cfg Config, client kubernetes.Interface, k *kernel, handle *netlin
 	return &proxy{
 		cfg: cfg, observer: newObserver(client, cfg.NodeName), state: NewState(),
 		kernel: k, conntrack: conntrack{handle}, health: newHealth(), localnet: newLocalnet(handle),
+		client: client,
 	}
 }
 
 func (p *proxy) run(ctx context.Context) error {
 	log := klog.FromContext(ctx)
-	if err := p.observer.start(ctx); err != nil {
+	watching, cancel := context.WithCancel(ctx)
+	defer p.observer.stop()
+	defer cancel()
+	if err := p.observer.start(watching); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	defer p.observer.stop()
 	defer func() { _ = p.health.close() }()
+	broadcaster := record.NewBroadcaster(record.WithContext(watching))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: p.client.CoreV1().Events("")})
+	p.events = broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "flyball-proxy", Host: p.cfg.NodeName})
 
 	p.plan(log, p.observer.take())
 	if err := p.rebuild(log); err != nil {
@@ -163,6 +177,9 @@ func (p *proxy) plan(log klog.Logger, dirty []ref) {
 		p.state.Set("service/"+r.name, p.state.PlanService(svc, p.cfg.NodeIPs))
 		if err := p.health.set(svc); err != nil {
 			log.Error(err, "Load balancers cannot ask for the health of a Service", "service", r.name)
+			namespace, name, _ := strings.Cut(r.name, "/")
+			p.events.Event(&corev1.ObjectReference{APIVersion: "v1", Kind: "Service", Namespace: namespace, Name: name},
+				corev1.EventTypeWarning, "FailedToStartServiceHealthcheck", err.Error())
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -118,6 +119,21 @@ func TestRun(t *testing.T) {
 			return fmt.Errorf("got %w, want connection refused", err)
 		}
 		return nil
+	})
+	taken, err := net.Listen("tcp4", ":0")
+	must(t, err)
+	defer taken.Close()
+	lb := apiService()
+	lb.Name, lb.Spec.Type, lb.Spec.ExternalTrafficPolicy = "lb", corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal
+	lb.Spec.HealthCheckNodePort = int32(taken.Addr().(*net.TCPAddr).Port)
+	_, err = client.CoreV1().Services("default").Create(ctx, lb, metav1.CreateOptions{})
+	must(t, err)
+	eventually(t, "an Event about a port that is taken", func() error {
+		list, err := client.CoreV1().Events("default").List(ctx, metav1.ListOptions{})
+		if err == nil && (len(list.Items) == 0 || list.Items[0].InvolvedObject.Name != "lb") {
+			err = fmt.Errorf("got %v", list.Items)
+		}
+		return err
 	})
 	cancel()
 	must(t, <-done)
