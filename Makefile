@@ -18,6 +18,9 @@ export GOFLAGS := -buildvcs=false
 
 ##@ Build
 
+# The first build of everything takes minutes: hack/step shows the package that it is at.
+GO_BUILD = hack/step "build $@" go build -v
+
 BUNDLED := bin/containerd bin/containerd-shim-runc-v2 bin/runc $(addprefix bin/cni/,bridge host-local loopback portmap)
 IMAGES  := bin/images/pause.tar bin/images/hello.tar
 
@@ -49,18 +52,18 @@ FLYBALL_LDFLAGS := -s -w $(foreach package,k8s.io/component-base/version k8s.io/
 FORCE:
 
 bin/flyball: FORCE # go build knows better than make what changed
-	go build -buildvcs=false -ldflags "$(FLYBALL_LDFLAGS)" -o $@ ./cmd/flyball
+	@$(GO_BUILD) -ldflags "$(FLYBALL_LDFLAGS)" -o $@ ./cmd/flyball
 
 CONTAINERD_PACKAGE := github.com/containerd/containerd/v2
 CONTAINERD_LDFLAGS := -s -w -X $(CONTAINERD_PACKAGE)/version.Version=$(CONTAINERD_VERSION)
 
 bin/containerd bin/containerd-shim-runc-v2: bin/%: go.mod
-	go build -ldflags "$(CONTAINERD_LDFLAGS)" -o $@ $(CONTAINERD_PACKAGE)/cmd/$*
+	@$(GO_BUILD) -ldflags "$(CONTAINERD_LDFLAGS)" -o $@ $(CONTAINERD_PACKAGE)/cmd/$*
 	@touch $@
 
 # runc needs C: libseccomp, and the code that enters namespaces before Go's runtime starts.
 bin/runc: go.mod | deps
-	CGO_ENABLED=1 go build -tags seccomp,netgo,osusergo -ldflags "-s -w -extldflags -static" -o $@ github.com/opencontainers/runc
+	@CGO_ENABLED=1 $(GO_BUILD) -tags seccomp,netgo,osusergo -ldflags "-s -w -extldflags -static" -o $@ github.com/opencontainers/runc
 	@touch $@
 
 CNI_PACKAGE := github.com/containernetworking/plugins
@@ -70,13 +73,13 @@ bin/cni/host-local: CNI_KIND := ipam
 bin/cni/portmap: CNI_KIND := meta
 bin/cni/%: CNI_KIND := main
 bin/cni/%: go.mod
-	go build -ldflags "$(CNI_LDFLAGS)" -o $@ $(CNI_PACKAGE)/plugins/$(CNI_KIND)/$*
+	@$(GO_BUILD) -ldflags "$(CNI_LDFLAGS)" -o $@ $(CNI_PACKAGE)/plugins/$(CNI_KIND)/$*
 	@touch $@
 
 IMAGE_SOURCES := $(shell find test/images -name '*.go' -not -name '*_test.go' 2>/dev/null)
 
 bin/images/%.tar: go.mod $(IMAGE_SOURCES)
-	go run ./test/images/build -dir bin/images $*
+	@hack/step "build $@" go run ./test/images/build -dir bin/images $*
 
 # The C parts of runc. Debian's release is the pin: within a release these packages get security fixes only.
 DEPS := gcc libc6-dev libseccomp-dev pkg-config
