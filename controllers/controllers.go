@@ -29,7 +29,6 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
-	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -86,14 +85,16 @@ func Loops() []Loop {
 		{
 			Name:  "deployment",
 			Reads: []string{"deployments", "replicasets", "pods (Recreate)"},
-			Writes: []string{"deployments/status", "deployments (annotation " + deployment.RevisionAnnotation + ")",
-				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events"},
+			Writes: []string{
+				"deployments/status", "deployments (annotation " + deployment.RevisionAnnotation + ")",
+				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events",
+			},
 			register: (*wiring).deployments,
 		},
 	}
 }
 
-// workers is how many objects of one kind are looked at at a time. A worker mostly waits for the API server.
+// workers is how many objects of one kind are looked at a time. A worker mostly waits for the API server.
 const workers = 16
 
 // Run runs all loops until ctx ends.
@@ -155,7 +156,7 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 		},
 		Controller: config.Controller{
 			// Names are unique within a manager; a process may have several.
-			SkipNameValidation:      ptr.To(true),
+			SkipNameValidation:      new(true),
 			MaxConcurrentReconciles: workers,
 		},
 		Metrics:                       metricsserver.Options{BindAddress: off(cfg.MetricsAddress)},
@@ -164,7 +165,7 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 		LeaderElectionID:              "flyball-controllers",
 		LeaderElectionNamespace:       namespace,
 		LeaderElectionReleaseOnCancel: true,
-		GracefulShutdownTimeout:       ptr.To(10 * time.Second),
+		GracefulShutdownTimeout:       new(10 * time.Second),
 	}
 }
 
@@ -265,8 +266,10 @@ func (w *wiring) replicaSets(group kinds.Group, name string) error {
 	if err != nil {
 		return err
 	}
-	loop := &replicaset.Reconciler{Kind: group.ReplicaSets, Client: w.GetClient(), Live: w.GetAPIReader(),
-		Recorder: w.recorder(replicaset.Component), Pods: pods, Sets: sets}
+	loop := &replicaset.Reconciler{
+		Kind: group.ReplicaSets, Client: w.GetClient(), Live: w.GetAPIReader(),
+		Recorder: w.recorder(replicaset.Component), Pods: pods, Sets: sets,
+	}
 	return loop.Register(w, name, controllerOptions())
 }
 
@@ -279,8 +282,10 @@ func (w *wiring) deployments(group kinds.Group, name string) error {
 	if err != nil {
 		return err
 	}
-	loop := &deployment.Reconciler{Group: group, Client: w.GetClient(), Live: w.GetAPIReader(),
-		Recorder: w.recorder(deployment.Component), DeploymentCache: deployments, SetCache: sets}
+	loop := &deployment.Reconciler{
+		Group: group, Client: w.GetClient(), Live: w.GetAPIReader(),
+		Recorder: w.recorder(deployment.Component), DeploymentCache: deployments, SetCache: sets,
+	}
 	return loop.Register(w, name, controllerOptions())
 }
 

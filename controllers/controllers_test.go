@@ -22,8 +22,10 @@ var env testenv.Env
 // Only our own kinds are served here at first, as in a cluster that is not Flyball's.
 func TestMain(m *testing.M) {
 	testenv.Main(m, &env, func(ctx context.Context, cfg *rest.Config, ready func()) error {
-		return controllers.Run(ctx, controllers.Config{Client: cfg, Ready: ready, LeaderElection: true,
-			Kinds: []schema.GroupVersion{v1alpha1.GroupVersion}})
+		return controllers.Run(ctx, controllers.Config{
+			Client: cfg, Ready: ready, LeaderElection: true,
+			Kinds: []schema.GroupVersion{v1alpha1.GroupVersion},
+		})
 	})
 }
 

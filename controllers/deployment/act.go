@@ -52,7 +52,7 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			err = errStale
 		}
-		r.metrics.count(action, err)
+		r.metrics.Count(action, err)
 		if err != nil {
 			return a.deployment, err
 		}

@@ -26,6 +26,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"flyball.dev/controllers/internal/actions"
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/owner"
 	"flyball.dev/controllers/internal/writes"
@@ -53,13 +54,14 @@ type Reconciler struct {
 
 	writes  *writes.Tracker
 	events  events
-	metrics metrics
+	metrics actions.Counter
 }
 
 // Register adds the loop to a manager.
 func (r *Reconciler) Register(manager ctrl.Manager, name string, options runtimecontroller.Options) error {
 	r.writes = writes.New(map[schema.GroupResource]writes.Cache{
-		r.Deployments.Resource: r.DeploymentCache, r.ReplicaSets.Resource: r.SetCache})
+		r.Deployments.Resource: r.DeploymentCache, r.ReplicaSets.Resource: r.SetCache,
+	})
 	r.events = events{r.Recorder}
 	r.metrics = newMetrics(ctrlmetrics.Registry, r.Deployments.GroupVersionKind.Group)
 	return ctrl.NewControllerManagedBy(manager).Named(name).WithOptions(options).
@@ -88,12 +90,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	plan := NewPlan(state)
 	d, failure := r.act(ctx, d, plan)
+	select {
+	case <-ctx.Done():
+		return ctrl.Result{}, nil // the end of the process is no failure
+	default:
+	}
 	status := plan.Status
 	var creation createError
 	switch {
-	case errors.Is(failure, errNamespaceEnds), ctx.Err() != nil: // the end of a namespace or of the process is no failure
+	case errors.Is(failure, errNamespaceEnds):
 		return ctrl.Result{}, nil
-	case errors.Is(failure, errStale):
+	case errors.Is(failure, errStale), errors.Is(failure, owner.ErrLeaving):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	case errors.Is(failure, errCollision):
 		status, failure = CollidedStatus(state), nil // the status that we write is the event that brings us back
@@ -109,7 +116,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 func (r *Reconciler) observe(ctx context.Context, d *appsv1.Deployment) (State, error) {
 	state := State{Deployment: d, Now: metav1.Now()}
 	for _, which := range []client.ListOption{owner.ControlledBy(d.UID), owner.Orphans()} {
-		sets, err := r.ReplicaSets.List(ctx, r.Client, client.InNamespace(d.Namespace), which)
+		sets, err := r.ReplicaSets.List(ctx, r.Client, client.InNamespace(d.Namespace), which, client.UnsafeDisableDeepCopy)
 		if err != nil {
 			return state, err
 		}

@@ -126,7 +126,9 @@ func (w *world) diff(what string, want, got any) {
 }
 
 func each(t *testing.T, test func(w *world)) {
+	t.Helper()
 	env.Each(t, func(t *testing.T, group kinds.Group, namespace string) {
+		t.Helper()
 		test(&world{T: t, Group: group, namespace: namespace})
 	})
 }
@@ -170,8 +172,10 @@ func TestRollsOutRollsBackAndScales(t *testing.T) {
 		set := w.sets()[0]
 		hash := set.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
 		w.diff("name", "web-"+hash, set.Name)
-		w.diff("annotations", map[string]string{"kubernetes.io/change-cause": "first", deployment.RevisionAnnotation: "1",
-			deployment.DesiredReplicasAnnotation: "3", deployment.MaxReplicasAnnotation: "4"}, set.Annotations)
+		w.diff("annotations", map[string]string{
+			"kubernetes.io/change-cause": "first", deployment.RevisionAnnotation: "1",
+			deployment.DesiredReplicasAnnotation: "3", deployment.MaxReplicasAnnotation: "4",
+		}, set.Annotations)
 		w.diff("Event", []string{fmt.Sprintf("Scaled up replica set web-%s from 0 to 3", hash)}, env.Events(w.T, w.d)["ScalingReplicaSet"])
 
 		w.apply(image("2"))
@@ -231,7 +235,8 @@ func TestBadTemplateStopsAndTimesOut(t *testing.T) {
 	each(t, func(w *world) {
 		w.apply(all(replicas(10), func(d *appsv1.Deployment) {
 			d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{
-				MaxSurge: ptr.To(intstr.FromInt32(3)), MaxUnavailable: ptr.To(intstr.FromInt32(2))}}
+				MaxSurge: new(intstr.FromInt32(3)), MaxUnavailable: new(intstr.FromInt32(2)),
+			}}
 			d.Spec.ProgressDeadlineSeconds = ptr.To[int32](600)
 		}))
 		w.expectComplete()

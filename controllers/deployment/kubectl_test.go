@@ -46,7 +46,7 @@ func TestKubectlRollout(t *testing.T) {
 		t.Helper()
 		before := current()
 		after := before.DeepCopy()
-		after.TypeMeta.SetGroupVersionKind(w.Deployments.GroupVersionKind)
+		after.SetGroupVersionKind(w.Deployments.GroupVersionKind)
 		if _, err := edit(after); err != nil {
 			t.Fatal(err)
 		}

@@ -186,8 +186,8 @@ func (r *rollout) step() bool {
 	return true
 }
 
-// change notes that the plan touches a member, and why.
-func (r *rollout) change(m *member, format string, args ...any) {
+// changef notes that the plan touches a member, and why.
+func (r *rollout) changef(m *member, format string, args ...any) {
 	if len(m.reasons) == 0 {
 		r.changed = append(r.changed, m)
 	}

@@ -64,7 +64,7 @@ func (r *rollout) ensureCurrent(size int32) {
 	set := &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Name: setName(d.Name, hash), Namespace: d.Namespace, Labels: template.Labels},
 		Spec: appsv1.ReplicaSetSpec{
-			Replicas:        ptr.To(size),
+			Replicas:        new(size),
 			MinReadySeconds: d.Spec.MinReadySeconds,
 			Selector:        labelsutil.CloneSelectorAndAddLabel(d.Spec.Selector, appsv1.DefaultDeploymentUniqueLabelKey, hash),
 			Template:        template,
@@ -74,7 +74,7 @@ func (r *rollout) ensureCurrent(size int32) {
 	r.copyAnnotations(set)
 	r.number(set)
 	r.annotateSize(set)
-	r.change(r.current, "no ReplicaSet has the current template")
+	r.changef(r.current, "no ReplicaSet has the current template")
 	r.noteRevision()
 	r.noteProgressing(corev1.ConditionTrue, NewReplicaSetReason, fmt.Sprintf("Created new replica set %q", set.Name))
 }
@@ -86,14 +86,14 @@ func (r *rollout) keepHistory() {
 	}
 	set := r.current.want
 	if r.copyAnnotations(set) {
-		r.change(r.current, "the Deployment's annotations changed")
+		r.changef(r.current, "the Deployment's annotations changed")
 	}
 	if r.number(set) {
-		r.change(r.current, "its template is the current one again")
+		r.changef(r.current, "its template is the current one again")
 	}
 	if set.Spec.MinReadySeconds != r.Deployment.Spec.MinReadySeconds {
 		set.Spec.MinReadySeconds = r.Deployment.Spec.MinReadySeconds
-		r.change(r.current, "minReadySeconds changed")
+		r.changef(r.current, "minReadySeconds changed")
 	}
 	r.noteRevision()
 	if condition(r.status, appsv1.DeploymentProgressing) == nil {
@@ -154,7 +154,7 @@ func (r *rollout) cleanUp() {
 	for _, m := range history[:max(0, len(history)-int(limit))] {
 		if specReplicas(m) == 0 && len(m.reasons) == 0 && m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
 			m.remove = true
-			r.change(m, "more than %d old ReplicaSets", limit)
+			r.changef(m, "more than %d old ReplicaSets", limit)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func (r *rollout) roll() {
 	room := max(0, r.replicas+r.surge-sum(r.all(), specReplicas))
 	size := specReplicas(r.current)
 	if target := min(r.replicas, size+room); target != size {
-		r.scale(r.current, target, "%d Pods wanted, room for %d more", r.replicas, room)
+		r.scalef(r.current, target, "%d Pods wanted, room for %d more", r.replicas, room)
 		return
 	}
 
@@ -63,7 +63,7 @@ func (r *rollout) shrinkOld() bool {
 	// ReplicaSet loop deletes Pods that are not ready before others.
 	for _, m := range r.old {
 		if n := min(spare, specReplicas(m)-availableReplicas(m)); n > 0 {
-			r.scale(m, specReplicas(m)-n, "%d of its Pods are not available", n)
+			r.scalef(m, specReplicas(m)-n, "%d of its Pods are not available", n)
 			spare -= n
 			shrunk = true
 		}
@@ -73,7 +73,7 @@ func (r *rollout) shrinkOld() bool {
 	extra := min(spare, sum(r.all(), availableReplicas)-least)
 	for _, m := range r.old {
 		if n := min(extra, specReplicas(m)); n > 0 {
-			r.scale(m, specReplicas(m)-n, "enough Pods are available without %d of its own", n)
+			r.scalef(m, specReplicas(m)-n, "enough Pods are available without %d of its own", n)
 			extra -= n
 			shrunk = true
 		}
@@ -86,7 +86,7 @@ func (r *rollout) recreate() {
 	stopping := false
 	for _, m := range r.old {
 		if specReplicas(m) > 0 {
-			r.scale(m, 0, "old Pods go first")
+			r.scalef(m, 0, "old Pods go first")
 			stopping = true
 		}
 	}
@@ -100,7 +100,7 @@ func (r *rollout) recreate() {
 	}
 	r.ensureCurrent(r.replicas)
 	if specReplicas(r.current) != r.replicas {
-		r.scale(r.current, r.replicas, "no old Pod is left")
+		r.scalef(r.current, r.replicas, "no old Pod is left")
 	}
 	if complete(r.Deployment, &r.Deployment.Status) {
 		r.cleanUp()
@@ -133,7 +133,7 @@ func (r *rollout) rescale() bool {
 		active = r.all()[len(r.all())-1:]
 	}
 	if len(active) == 1 {
-		r.scale(active[0], r.replicas, "%d Pods wanted", r.replicas)
+		r.scalef(active[0], r.replicas, "%d Pods wanted", r.replicas)
 		return true
 	}
 
@@ -141,7 +141,7 @@ func (r *rollout) rescale() bool {
 	if r.saturated() {
 		for _, m := range r.old {
 			if specReplicas(m) > 0 {
-				r.scale(m, 0, "the current ReplicaSet has all Pods")
+				r.scalef(m, 0, "the current ReplicaSet has all Pods")
 			}
 		}
 		return true
@@ -186,7 +186,7 @@ func (r *rollout) share(active []*member) {
 	}
 	sizes[0] = max(0, sizes[0]+add-added)
 	for i, m := range active {
-		r.scale(m, sizes[i], "its share of %d Pods", allowed)
+		r.scalef(m, sizes[i], "its share of %d Pods", allowed)
 	}
 }
 
@@ -215,14 +215,14 @@ func (r *rollout) saturated() bool {
 	return ok && desired == r.replicas && specReplicas(r.current) == r.replicas && availableReplicas(r.current) == r.replicas
 }
 
-// scale gives a member a size, and notes on it the size of the Deployment that this was decided for.
-func (r *rollout) scale(m *member, size int32, format string, args ...any) {
+// scalef gives a member a size, and notes on it the size of the Deployment that this was decided for.
+func (r *rollout) scalef(m *member, size int32, format string, args ...any) {
 	annotated := r.annotateSize(m.want)
 	if size == specReplicas(m) && !annotated {
 		return
 	}
 	m.want.Spec.Replicas = &size
-	r.change(m, format, args...)
+	r.changef(m, format, args...)
 }
 
 func (r *rollout) annotateSize(set *appsv1.ReplicaSet) bool {

@@ -100,7 +100,7 @@ func (r *rollout) timedOut(last *appsv1.DeploymentCondition) bool {
 	case last.Reason == ProgressDeadlineExceededReason:
 		return true
 	}
-	return !r.Now.Before(ptr.To(deadline(r.Deployment, last)))
+	return !r.Now.Before(new(deadline(r.Deployment, last)))
 }
 
 // nextLook is the time that is left until the deadline.
@@ -122,8 +122,10 @@ func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
 	for _, m := range members {
 		for _, c := range m.want.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure {
-				put(status, appsv1.DeploymentCondition{Type: appsv1.DeploymentReplicaFailure, Status: c.Status,
-					LastUpdateTime: c.LastTransitionTime, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message})
+				put(status, appsv1.DeploymentCondition{
+					Type: appsv1.DeploymentReplicaFailure, Status: c.Status,
+					LastUpdateTime: c.LastTransitionTime, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
+				})
 				return
 			}
 		}
@@ -162,7 +164,7 @@ func FailedStatus(s State, set string, failure error) appsv1.DeploymentStatus {
 // CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another template.
 func CollidedStatus(s State) appsv1.DeploymentStatus {
 	status := *s.Deployment.Status.DeepCopy()
-	status.CollisionCount = ptr.To(ptr.Deref(status.CollisionCount, 0) + 1)
+	status.CollisionCount = new(ptr.Deref(status.CollisionCount, 0) + 1)
 	return status
 }
 

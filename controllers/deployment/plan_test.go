@@ -23,7 +23,8 @@ func deployment(replicas int32) *appsv1.Deployment {
 			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels}, ProgressDeadlineSeconds: ptr.To[int32](600),
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "new"}}}},
 			Strategy: appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{
-				MaxSurge: ptr.To(intstr.FromInt32(3)), MaxUnavailable: ptr.To(intstr.FromInt32(2))}},
+				MaxSurge: new(intstr.FromInt32(3)), MaxUnavailable: new(intstr.FromInt32(2)),
+			}},
 		},
 	}
 }
@@ -34,13 +35,17 @@ func replicaSet(image string, revision, replicas int32, mutate ...func(*appsv1.R
 	d := deployment(0)
 	labels := map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: image}
 	set := &appsv1.ReplicaSet{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: image, UID: types.UID(image), Labels: labels, Generation: 1,
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "ns", Name: image, UID: types.UID(image), Labels: labels, Generation: 1,
 			CreationTimestamp: metav1.NewTime(start.Add(time.Duration(revision-100) * time.Hour)),
 			OwnerReferences:   []metav1.OwnerReference{*metav1.NewControllerRef(d, deploymentKind)},
-			Annotations:       map[string]string{RevisionAnnotation: fmt.Sprint(revision), DesiredReplicasAnnotation: "10", MaxReplicasAnnotation: "13"}},
+			Annotations:       map[string]string{RevisionAnnotation: fmt.Sprint(revision), DesiredReplicasAnnotation: "10", MaxReplicasAnnotation: "13"},
+		},
 		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, Template: *d.Spec.Template.DeepCopy()},
-		Status: appsv1.ReplicaSetStatus{Replicas: replicas, ReadyReplicas: replicas, AvailableReplicas: replicas,
-			TerminatingReplicas: ptr.To[int32](0), ObservedGeneration: 1},
+		Status: appsv1.ReplicaSetStatus{
+			Replicas: replicas, ReadyReplicas: replicas, AvailableReplicas: replicas,
+			TerminatingReplicas: ptr.To[int32](0), ObservedGeneration: 1,
+		},
 	}
 	set.Spec.Template.Labels = labels
 	set.Spec.Template.Spec.Containers[0].Image = image
@@ -119,8 +124,10 @@ func TestPlan(t *testing.T) {
 	}{
 		"First":         {reason: "a new Deployment gets its ReplicaSet at full size", want: []string{"create web- revision 1 size 10", "revision 1"}},
 		"FirstRecreate": {reason: "with Recreate too, since no old Pod runs", mutate: []func(*State){recreate}, want: []string{"create web- revision 1 size 10", "revision 1"}},
-		"NewTemplate": {reason: "the new one begins with the surge, and unavailable ones may go at once", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)},
-			want: []string{"create web- revision 2 size 3", "scale old 10 to 8", "revision 2"}},
+		"NewTemplate": {
+			reason: "the new one begins with the surge, and unavailable ones may go at once", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)},
+			want: []string{"create web- revision 2 size 3", "scale old 10 to 8", "revision 2"},
+		},
 		"Full":       {reason: "no room and nothing available: wait", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(0))}, mutate: []func(*State){revision("2")}},
 		"GrowFirst":  {reason: "room is used before anything shrinks", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 3)}, mutate: []func(*State){revision("2")}, want: []string{"scale new 3 to 5"}},
 		"ShrinkNext": {reason: "available new Pods replace old ones", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(4))}, mutate: []func(*State){revision("2")}, want: []string{"scale old 8 to 4"}},
@@ -134,8 +141,10 @@ func TestPlan(t *testing.T) {
 
 		"ScaleUp":           {reason: "the only ReplicaSet follows", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 5, sizedFor("5", "8"))}, mutate: []func(*State){revision("1")}, want: []string{"scale new 5 to 10 desired-replicas=10"}},
 		"ScaleInProportion": {reason: "in the midst of a rollout each keeps its share", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 4, sizedFor("5", "8")), replicaSet("new", 2, 4, sizedFor("5", "8"), available(0))}, mutate: []func(*State){revision("2")}, want: []string{"scale new 4 to 7 desired-replicas=10", "scale old 4 to 6 desired-replicas=10"}},
-		"ScaleToZero": {reason: "nothing is left of any", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(0))}, mutate: []func(*State){revision("2"), func(s *State) { s.Deployment.Spec.Replicas = ptr.To[int32](0) }},
-			want: []string{"scale old 8 to 0 desired-replicas=0", "scale new 5 to 0 desired-replicas=0"}},
+		"ScaleToZero": {
+			reason: "nothing is left of any", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(0))}, mutate: []func(*State){revision("2"), func(s *State) { s.Deployment.Spec.Replicas = ptr.To[int32](0) }},
+			want: []string{"scale old 8 to 0 desired-replicas=0", "scale new 5 to 0 desired-replicas=0"},
+		},
 		"Saturated": {reason: "old Pods go when the new ReplicaSet has all", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 3, sizedFor("5", "8")), replicaSet("new", 2, 10)}, mutate: []func(*State){revision("2")}, want: []string{"scale old 3 to 0 desired-replicas=10"}},
 
 		"PausedNew":   {reason: "a paused Deployment starts no rollout", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)}, mutate: []func(*State){revision("1"), paused}},
@@ -146,17 +155,25 @@ func TestPlan(t *testing.T) {
 		"RecreateWaits":  {reason: "a Pod that still runs holds everything up", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 0)}, mutate: []func(*State){recreate, func(s *State) { s.Running = map[types.UID]int{"old": 1} }}},
 		"RecreateStarts": {reason: "no old Pod is left", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 0)}, mutate: []func(*State){recreate}, want: []string{"create web- revision 2 size 10", "revision 2"}},
 
-		"CleanUp": {reason: "the oldest beyond the limit go, unless they have Pods or may get some", mutate: []func(*State){revision("5"), func(s *State) {
-			s.Deployment.Spec.RevisionHistoryLimit = ptr.To[int32](1)
-			s.Deployment.Status = appsv1.DeploymentStatus{Replicas: 10, UpdatedReplicas: 10, AvailableReplicas: 10, ObservedGeneration: 2}
-		}}, sets: []*appsv1.ReplicaSet{replicaSet("a", 1, 0), replicaSet("b", 2, 0, func(set *appsv1.ReplicaSet) { set.Status.Replicas = 1 }),
-			replicaSet("c", 3, 0, func(set *appsv1.ReplicaSet) { set.Generation = 9 }), replicaSet("d", 4, 0), replicaSet("new", 5, 10)},
-			want: []string{"delete a"}},
+		"CleanUp": {
+			reason: "the oldest beyond the limit go, unless they have Pods or may get some", mutate: []func(*State){revision("5"), func(s *State) {
+				s.Deployment.Spec.RevisionHistoryLimit = ptr.To[int32](1)
+				s.Deployment.Status = appsv1.DeploymentStatus{Replicas: 10, UpdatedReplicas: 10, AvailableReplicas: 10, ObservedGeneration: 2}
+			}}, sets: []*appsv1.ReplicaSet{
+				replicaSet("a", 1, 0), replicaSet("b", 2, 0, func(set *appsv1.ReplicaSet) { set.Status.Replicas = 1 }),
+				replicaSet("c", 3, 0, func(set *appsv1.ReplicaSet) { set.Generation = 9 }), replicaSet("d", 4, 0), replicaSet("new", 5, 10),
+			},
+			want: []string{"delete a"},
+		},
 		"Adopt": {reason: "a matching orphan is one of ours", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10, func(set *appsv1.ReplicaSet) { set.OwnerReferences = nil })}, mutate: []func(*State){revision("1")}, want: []string{"adopt new"}},
-		"Release": {reason: "one that the selector no longer matches is not", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10, func(set *appsv1.ReplicaSet) { set.Labels = nil })}, mutate: []func(*State){revision("1")},
-			want: []string{"release new", "create web- revision 1 size 10"}},
-		"Foreign": {reason: "what names another controller is none of our business", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10, func(set *appsv1.ReplicaSet) { set.OwnerReferences[0].UID = "x" })},
-			want: []string{"create web- revision 1 size 10", "revision 1"}},
+		"Release": {
+			reason: "one that the selector no longer matches is not", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10, func(set *appsv1.ReplicaSet) { set.Labels = nil })}, mutate: []func(*State){revision("1")},
+			want: []string{"release new", "create web- revision 1 size 10"},
+		},
+		"Foreign": {
+			reason: "what names another controller is none of our business", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10, func(set *appsv1.ReplicaSet) { set.OwnerReferences[0].UID = "x" })},
+			want: []string{"create web- revision 1 size 10", "revision 1"},
+		},
 		"NoSelector": {reason: "an empty selector would match everything", mutate: []func(*State){func(s *State) { s.Deployment.Spec.Selector = &metav1.LabelSelector{} }}, want: []string{"refuse"}},
 	}
 	for name, test := range tests {

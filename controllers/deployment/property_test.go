@@ -45,13 +45,14 @@ func newCluster(t *rapid.T) *cluster {
 func (c *cluster) configure() {
 	c.d.Generation++
 	c.scaled = true
-	c.d.Spec.Replicas = ptr.To(rapid.Int32Range(0, 12).Draw(c.T, "replicas"))
+	c.d.Spec.Replicas = new(rapid.Int32Range(0, 12).Draw(c.T, "replicas"))
 	c.d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RecreateDeploymentStrategyType}
 	if rapid.IntRange(0, 3).Draw(c.T, "strategy") > 0 {
 		surge := rapid.SampledFrom([]string{"0", "1", "3", "25%", "100%"}).Draw(c.T, "surge")
 		unavailable := rapid.SampledFrom([]string{"1", "2", "25%", "100%"}).Draw(c.T, "unavailable")
 		c.d.Spec.Strategy = appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType, RollingUpdate: &appsv1.RollingUpdateDeployment{
-			MaxSurge: ptr.To(intstr.Parse(surge)), MaxUnavailable: ptr.To(intstr.Parse(unavailable))}}
+			MaxSurge: new(intstr.Parse(surge)), MaxUnavailable: new(intstr.Parse(unavailable)),
+		}}
 	}
 }
 
@@ -60,7 +61,7 @@ func (c *cluster) sync() {
 	c.seen = State{Deployment: c.d.DeepCopy(), Running: map[types.UID]int{}}
 	for _, name := range c.names() {
 		s := c.sets[name]
-		c.seen.ReplicaSets = append(c.seen.ReplicaSets, s.ReplicaSet.DeepCopy())
+		c.seen.ReplicaSets = append(c.seen.ReplicaSets, s.DeepCopy())
 		c.seen.Running[s.UID] = int(s.ready + s.unready + s.lingering)
 	}
 }
@@ -102,8 +103,10 @@ func (s *set) drive() {
 }
 
 func (s *set) report() {
-	status := appsv1.ReplicaSetStatus{Replicas: s.ready + s.unready, ReadyReplicas: s.ready, AvailableReplicas: s.ready,
-		TerminatingReplicas: ptr.To(s.lingering), ObservedGeneration: s.Generation}
+	status := appsv1.ReplicaSetStatus{
+		Replicas: s.ready + s.unready, ReadyReplicas: s.ready, AvailableReplicas: s.ready,
+		TerminatingReplicas: new(s.lingering), ObservedGeneration: s.Generation,
+	}
 	s.Status = status
 	s.touch()
 }

@@ -58,7 +58,7 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 		case Refuse:
 			err = r.refuse(set, a)
 		}
-		r.metrics.count(action, err)
+		r.metrics.Count(action, err)
 		if err != nil && !errors.Is(err, errNamespaceEnds) {
 			return err
 		}

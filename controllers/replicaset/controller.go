@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"flyball.dev/controllers/internal/actions"
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/owner"
 	"flyball.dev/controllers/internal/writes"
@@ -56,7 +57,7 @@ type Reconciler struct {
 
 	writes  *writes.Tracker
 	events  events
-	metrics metrics
+	metrics actions.Counter
 }
 
 // Register adds the loop to a manager.
@@ -89,10 +90,12 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 	plan := NewPlan(state)
 	failure := r.act(ctx, set, plan)
-	if ctx.Err() != nil {
+	select {
+	case <-ctx.Done():
 		return ctrl.Result{}, nil // the end of the process is no failure
+	default:
 	}
-	if errors.Is(failure, errStale) {
+	if errors.Is(failure, errStale) || errors.Is(failure, owner.ErrLeaving) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	}
 	err = r.report(ctx, set, NewStatus(state, plan, failure))

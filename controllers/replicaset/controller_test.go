@@ -31,9 +31,10 @@ func TestMain(m *testing.M) {
 
 func TestCreatesAndScales(t *testing.T) {
 	env.Each(t, func(t *testing.T, group kinds.Group, namespace string) {
+		t.Helper()
 		set := create(t, group, testenv.ReplicaSet(namespace, "web", 3))
 		for _, n := range []int32{3, 7, 2, 0} {
-			apply(t, group, set, func(set *appsv1.ReplicaSet) { set.Spec.Replicas = ptr.To(n) })
+			apply(t, group, set, func(set *appsv1.ReplicaSet) { set.Spec.Replicas = new(n) })
 			expect(t, group, set, fmt.Sprint(n, " Pods"), func(s appsv1.ReplicaSetStatus) bool {
 				return ready(n)(s) && s.AvailableReplicas == n && s.FullyLabeledReplicas == n && ptr.Deref(s.TerminatingReplicas, -1) == 0
 			})
@@ -102,10 +103,13 @@ func ready(n int32) func(appsv1.ReplicaSetStatus) bool {
 
 func TestPodsAreOurs(t *testing.T) {
 	env.Each(t, func(t *testing.T, group kinds.Group, namespace string) {
+		t.Helper()
 		set := create(t, group, testenv.ReplicaSet(namespace, "web", 2))
 		expect(t, group, set, "2 Pods", ready(2))
-		want := metav1.OwnerReference{APIVersion: group.ReplicaSets.GroupVersionKind.GroupVersion().String(), Kind: "ReplicaSet", Name: "web",
-			UID: set.UID, Controller: ptr.To(true), BlockOwnerDeletion: ptr.To(true)}
+		want := metav1.OwnerReference{
+			APIVersion: group.ReplicaSets.GroupVersionKind.GroupVersion().String(), Kind: "ReplicaSet", Name: "web",
+			UID: set.UID, Controller: new(true), BlockOwnerDeletion: new(true),
+		}
 		var messages []string
 		for _, pod := range env.Pods(t, namespace, nil) {
 			if diff := cmp.Diff([]metav1.OwnerReference{want}, pod.OwnerReferences); diff != "" {
@@ -127,6 +131,7 @@ func TestPodsAreOurs(t *testing.T) {
 
 func TestReplacesAndAdoptsAndReleases(t *testing.T) {
 	env.Each(t, func(t *testing.T, group kinds.Group, namespace string) {
+		t.Helper()
 		matching, other := orphan(t, namespace, "matching", "web"), orphan(t, namespace, "other", "else")
 		set := create(t, group, testenv.ReplicaSet(namespace, "web", 2))
 		expect(t, group, set, "an orphan and a new Pod", ready(2))
@@ -189,8 +194,11 @@ func TestGroupsDoNotFight(t *testing.T) {
 
 func TestQuotaIsReportedAndRecovered(t *testing.T) {
 	env.Each(t, func(t *testing.T, group kinds.Group, namespace string) {
-		quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "two"},
-			Spec: corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("2")}}}
+		t.Helper()
+		quota := &corev1.ResourceQuota{
+			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "two"},
+			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("2")}},
+		}
 		if err := env.Client.Create(t.Context(), quota); err != nil {
 			t.Fatal(err)
 		}
@@ -211,6 +219,7 @@ func TestQuotaIsReportedAndRecovered(t *testing.T) {
 
 func TestMinReadySeconds(t *testing.T) {
 	env.Each(t, func(t *testing.T, group kinds.Group, namespace string) {
+		t.Helper()
 		set := testenv.ReplicaSet(namespace, "web", 2)
 		set.Spec.MinReadySeconds = 3600
 		set = create(t, group, set)

@@ -113,8 +113,10 @@ func NewPlan(s State) Plan {
 	case have < want:
 		plan.add(Create{min(want-have, burst), Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))})
 	case have > want:
-		plan.add(Delete{leastMissed(plan.Active, s.Neighbours, s.Now)[:min(have-want, burst)],
-			Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))})
+		plan.add(Delete{
+			leastMissed(plan.Active, s.Neighbours, s.Now)[:min(have-want, burst)],
+			Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have)),
+		})
 	}
 	return plan
 }

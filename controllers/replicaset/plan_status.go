@@ -25,7 +25,7 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	status.ObservedGeneration = set.Generation
 	status.Replicas = int32(len(plan.Active))
 	status.FullyLabeledReplicas, status.ReadyReplicas, status.AvailableReplicas = 0, 0, 0
-	status.TerminatingReplicas = ptr.To(int32(len(plan.Terminating)))
+	status.TerminatingReplicas = new(int32(len(plan.Terminating)))
 	template := labels.SelectorFromSet(set.Spec.Template.Labels)
 	for _, pod := range plan.Active {
 		if template.Matches(labels.Set(pod.Labels)) {

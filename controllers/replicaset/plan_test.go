@@ -24,20 +24,25 @@ func replicaSet(replicas int32) *appsv1.ReplicaSet {
 	labels := map[string]string{"app": "web"}
 	return &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", UID: "web-uid", Generation: 3},
-		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}}},
+		Spec: appsv1.ReplicaSetSpec{
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}},
+		},
 	}
 }
 
 // pod is a ready Pod of the ReplicaSet on node n1, an hour old.
 func pod(name string, mutate ...func(*corev1.Pod)) *corev1.Pod {
 	p := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID(name), Labels: map[string]string{"app": "web"},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "ns", Name: name, UID: types.UID(name), Labels: map[string]string{"app": "web"},
 			CreationTimestamp: metav1.NewTime(now.Add(-time.Hour)),
-			OwnerReferences:   []metav1.OwnerReference{*metav1.NewControllerRef(replicaSet(0), setKind)}},
+			OwnerReferences:   []metav1.OwnerReference{*metav1.NewControllerRef(replicaSet(0), setKind)},
+		},
 		Spec: corev1.PodSpec{NodeName: "n1"},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, Conditions: []corev1.PodCondition{
-			{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now.Add(-time.Hour))}}},
+			{Type: corev1.PodReady, Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(now.Add(-time.Hour))},
+		}},
 	}
 	for _, m := range mutate {
 		m(p)
@@ -56,14 +61,17 @@ func unbound(p *corev1.Pod)   { p.Spec.NodeName = ""; pending(p) }
 func on(node string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Spec.NodeName = node }
 }
+
 func readyFor(d time.Duration) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Status.Conditions[0].LastTransitionTime = metav1.NewTime(now.Add(-d)) }
 }
+
 func cost(n int) func(*corev1.Pod) {
 	return func(p *corev1.Pod) {
 		p.Annotations = map[string]string{corev1.PodDeletionCost: fmt.Sprint(n)}
 	}
 }
+
 func restarts(n int32) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Status.ContainerStatuses = []corev1.ContainerStatus{{RestartCount: n}} }
 }
@@ -103,20 +111,31 @@ func TestPlan(t *testing.T) {
 		"Enough":          {reason: "there is nothing to do", replicas: 2, pods: []*corev1.Pod{pod("a"), pod("b")}},
 		"ReplaceFinished": {reason: "a finished Pod does not count", replicas: 1, pods: []*corev1.Pod{pod("a", failed)}, want: []string{"create 1"}},
 		"ReplaceLeaving":  {reason: "a Pod on its way out does not count", replicas: 1, pods: []*corev1.Pod{pod("a", leaving)}, want: []string{"create 1"}},
-		"ReplaceDeleted": {reason: "a Pod that we deleted does not count, whatever the cache shows", replicas: 1, pods: []*corev1.Pod{pod("a")},
-			mutate: func(s *State) { s.Deleting = sets.New[types.UID]("a") }, want: []string{"create 1"}},
+		"ReplaceDeleted": {
+			reason: "a Pod that we deleted does not count, whatever the cache shows", replicas: 1, pods: []*corev1.Pod{pod("a")},
+			mutate: func(s *State) { s.Deleting = sets.New[types.UID]("a") }, want: []string{"create 1"},
+		},
 		"Adopt":        {reason: "a matching orphan is taken instead of creating a Pod", replicas: 1, pods: []*corev1.Pod{pod("a", orphan)}, want: []string{"adopt a"}},
 		"AdoptTooMany": {reason: "orphans are taken even if that makes too many", replicas: 0, pods: []*corev1.Pod{pod("a", orphan)}, want: []string{"adopt a", "delete a"}},
 		"NoAdoption": {reason: "finished, leaving, foreign and unlabeled Pods are left alone", replicas: 0, pods: []*corev1.Pod{
-			pod("a", orphan, failed), pod("b", orphan, leaving), pod("c", foreign), pod("d", orphan, unlabeled)}},
-		"Release": {reason: "a Pod that the selector no longer matches is let go and replaced", replicas: 1, pods: []*corev1.Pod{pod("a", unlabeled)},
-			want: []string{"release a", "create 1"}},
-		"Deleted": {reason: "a ReplicaSet on its way out does nothing", replicas: 3, pods: []*corev1.Pod{pod("a", orphan), pod("b", unlabeled)},
-			mutate: func(s *State) { s.ReplicaSet.DeletionTimestamp = &now }},
-		"NoSelector": {reason: "an empty selector would match everything", replicas: 3, mutate: func(s *State) { s.ReplicaSet.Spec.Selector = &metav1.LabelSelector{} },
-			want: []string{"refuse: the selector is empty or invalid: no Pod can be the ReplicaSet's"}},
-		"Mismatch": {reason: "Pods that would be released at once must not be created", replicas: 3, mutate: func(s *State) { s.ReplicaSet.Spec.Template.Labels = nil },
-			want: []string{"refuse: the selector does not match the labels of the Pod template: every new Pod would be lost at once"}},
+			pod("a", orphan, failed), pod("b", orphan, leaving), pod("c", foreign), pod("d", orphan, unlabeled),
+		}},
+		"Release": {
+			reason: "a Pod that the selector no longer matches is let go and replaced", replicas: 1, pods: []*corev1.Pod{pod("a", unlabeled)},
+			want: []string{"release a", "create 1"},
+		},
+		"Deleted": {
+			reason: "a ReplicaSet on its way out does nothing", replicas: 3, pods: []*corev1.Pod{pod("a", orphan), pod("b", unlabeled)},
+			mutate: func(s *State) { s.ReplicaSet.DeletionTimestamp = &now },
+		},
+		"NoSelector": {
+			reason: "an empty selector would match everything", replicas: 3, mutate: func(s *State) { s.ReplicaSet.Spec.Selector = &metav1.LabelSelector{} },
+			want: []string{"refuse: the selector is empty or invalid: no Pod can be the ReplicaSet's"},
+		},
+		"Mismatch": {
+			reason: "Pods that would be released at once must not be created", replicas: 3, mutate: func(s *State) { s.ReplicaSet.Spec.Template.Labels = nil },
+			want: []string{"refuse: the selector does not match the labels of the Pod template: every new Pod would be lost at once"},
+		},
 
 		"DeleteUnbound":  {reason: "unassigned before assigned", replicas: 1, pods: []*corev1.Pod{pod("a", pending), pod("b", unbound)}, want: []string{"delete b"}},
 		"DeletePending":  {reason: "Pending before Running", replicas: 1, pods: []*corev1.Pod{pod("a", unready), pod("b", pending)}, want: []string{"delete b"}},
@@ -125,8 +144,10 @@ func TestPlan(t *testing.T) {
 		"DeleteCrowded":  {reason: "more neighbours on the node first", replicas: 1, pods: []*corev1.Pod{pod("a"), pod("b", on("n2"))}, mutate: func(s *State) { s.Neighbours = map[string]int{"n1": 1, "n2": 2} }, want: []string{"delete b"}},
 		"DeleteFresh":    {reason: "ready for a shorter time first", replicas: 1, pods: []*corev1.Pod{pod("a"), pod("b", readyFor(time.Second))}, want: []string{"delete b"}},
 		"DeleteRestarts": {reason: "more restarts first", replicas: 1, pods: []*corev1.Pod{pod("a"), pod("b", restarts(2))}, want: []string{"delete b"}},
-		"DeleteYoung": {reason: "younger first", replicas: 1, pods: []*corev1.Pod{pod("a"), pod("b", func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(now.Add(-time.Second)) })},
-			want: []string{"delete b"}},
+		"DeleteYoung": {
+			reason: "younger first", replicas: 1, pods: []*corev1.Pod{pod("a"), pod("b", func(p *corev1.Pod) { p.CreationTimestamp = metav1.NewTime(now.Add(-time.Second)) })},
+			want: []string{"delete b"},
+		},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -153,8 +174,10 @@ func TestStatus(t *testing.T) {
 	}{
 		"Counts": {
 			reason: "each count has its own rule",
-			pods: []*corev1.Pod{pod("a"), pod("b", readyFor(4*time.Second)), pod("c", unready), pod("d", leaving), pod("e", failed), pod("f", failed, leaving),
-				pod("g", func(p *corev1.Pod) { p.Labels["track"] = "x" })},
+			pods: []*corev1.Pod{
+				pod("a"), pod("b", readyFor(4*time.Second)), pod("c", unready), pod("d", leaving), pod("e", failed), pod("f", failed, leaving),
+				pod("g", func(p *corev1.Pod) { p.Labels["track"] = "x" }),
+			},
 			mutate: func(s *State) { s.ReplicaSet.Spec.MinReadySeconds = 10 },
 			want:   appsv1.ReplicaSetStatus{Replicas: 4, FullyLabeledReplicas: 4, ReadyReplicas: 3, AvailableReplicas: 2, TerminatingReplicas: ptr.To[int32](1), ObservedGeneration: 3},
 			next:   6 * time.Second,

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/kubernetes/pkg/controller"
-	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -76,8 +75,10 @@ func (c *cluster) deliver(n int) {
 
 func (c *cluster) create(refs []metav1.OwnerReference, labels map[string]string, ours bool) *corev1.Pod {
 	name := fmt.Sprintf("pod-%d", c.version)
-	p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name), Labels: labels, OwnerReferences: refs},
-		Status: corev1.PodStatus{Phase: corev1.PodPending}}
+	p := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, UID: types.UID("uid-" + name), Labels: labels, OwnerReferences: refs},
+		Status:     corev1.PodStatus{Phase: corev1.PodPending},
+	}
 	c.write(name, p, ours)
 	return p
 }
@@ -217,7 +218,7 @@ func (c *cluster) others() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
 		"deliver": func(t *rapid.T) { c.deliver(rapid.IntRange(0, len(c.events)).Draw(t, "events")) },
 		"look":    func(*rapid.T) { c.look() },
-		"scale":   func(t *rapid.T) { c.set.Spec.Replicas = ptr.To(rapid.Int32Range(0, 6).Draw(t, "replicas")) },
+		"scale":   func(t *rapid.T) { c.set.Spec.Replicas = new(rapid.Int32Range(0, 6).Draw(t, "replicas")) },
 		"kubelet": func(t *rapid.T) {
 			p := c.any()
 			if p == nil {

@@ -3,6 +3,8 @@ package actions
 
 import (
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -15,23 +17,23 @@ type Counter struct {
 
 // NewCounter registers flyball_controller_actions_total, unless the registry has it already: several loops, and several
 // managers in one process, share it.
-func NewCounter(registry prometheus.Registerer, loop, group string) *Counter {
+func NewCounter(registry prometheus.Registerer, loop, group string) Counter {
 	total := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "flyball_controller_actions_total",
 		Help: "Planned actions that were carried out, by loop, API group, action and result (done or failed).",
 	}, []string{"loop", "group", "action", "result"})
-	var registered prometheus.AlreadyRegisteredError
-	if errors.As(registry.Register(total), &registered) {
+	if registered, ok := errors.AsType[prometheus.AlreadyRegisteredError](registry.Register(total)); ok {
 		total = registered.ExistingCollector.(*prometheus.CounterVec)
 	}
-	return &Counter{loop: loop, group: group, total: total}
+	return Counter{loop: loop, group: group, total: total}
 }
 
-// Add counts n objects that an action concerned. A failed action counts as one: how far it came is not known.
-func (c *Counter) Add(action string, n int, err error) {
+// Count counts an action, by the name of its type.
+func (c Counter) Count(action any, err error) {
+	name := fmt.Sprintf("%T", action)
 	result := "done"
 	if err != nil {
-		result, n = "failed", 1
+		result = "failed"
 	}
-	c.total.WithLabelValues(c.loop, c.group, action, result).Add(float64(n))
+	c.total.WithLabelValues(c.loop, c.group, strings.ToLower(name[strings.LastIndex(name, ".")+1:]), result).Inc()
 }

@@ -12,7 +12,8 @@ import (
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -20,23 +21,18 @@ import (
 	"flyball.dev/apis/apps/v1alpha1"
 )
 
-// Kind is a workload kind of one API group, seen as the canonical type T. The functions share memory with what they are
-// given: treat results as read only, as what comes from a cache.
+// Kind is a workload kind of one API group, seen as the canonical type T.
 type Kind[T client.Object] struct {
 	// GroupVersionKind is what a ControllerRef to such an object says.
 	GroupVersionKind schema.GroupVersionKind
 	// Resource is the plural that the API server knows the kind by.
 	Resource schema.GroupResource
-	// New returns an empty object of the group's own type, NewList an empty list of them.
-	New     func() client.Object
-	NewList func() client.ObjectList
-	// Canonical turns an object of the group's own type into the canonical one, with apiVersion and kind of the group, so
-	// that Events name the right object.
-	Canonical func(client.Object) T
-	// Items are the canonical objects of a list.
-	Items func(client.ObjectList) []T
-	// object is the way back; only creation needs a whole object.
-	object func(T) client.Object
+	// New returns an empty object of the group's own type.
+	New func() client.Object
+
+	newList   func() client.ObjectList
+	canonical func(client.Object) T // a shallow copy
+	object    func(T) client.Object // a deep one; only creation needs a whole object
 }
 
 // Group is one API group's pair of workload kinds.
@@ -57,6 +53,14 @@ func For(version schema.GroupVersion) (Group, error) {
 		appsv1.SchemeGroupVersion, v1alpha1.GroupVersion)
 }
 
+// Canonical turns an object of the group's own type into the canonical one, with apiVersion and kind of the group, so that
+// Events name the right object. The two share memory: treat the result as read only, as what comes from a cache.
+func (k Kind[T]) Canonical(object client.Object) T {
+	canonical := k.canonical(object)
+	canonical.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
+	return canonical
+}
+
 // Get reads one object. A NotFound error is the reader's own.
 func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, error) {
 	object := k.New()
@@ -66,11 +70,16 @@ func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.Namesp
 
 // List reads the objects that opts select.
 func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.ListOption) ([]T, error) {
-	list := k.NewList()
+	list := k.newList()
 	if err := reader.List(ctx, list, opts...); err != nil {
 		return nil, fmt.Errorf("listing %s: %w", k.Resource, err)
 	}
-	return k.Items(list), nil
+	var items []T
+	err := meta.EachListItem(list, func(object runtime.Object) error {
+		items = append(items, k.Canonical(object.(client.Object)))
+		return nil
+	})
+	return items, err
 }
 
 // Create creates an object and returns it as the API server stored it.
@@ -111,56 +120,36 @@ func (k Kind[T]) patch(before, after T) (client.Object, client.Patch, error) {
 }
 
 func apps() Group {
-	deployment := appsv1.SchemeGroupVersion.WithKind("Deployment")
-	replicaSet := appsv1.SchemeGroupVersion.WithKind("ReplicaSet")
-	group := Group{
+	return Group{
 		Deployments: Kind[*appsv1.Deployment]{
-			GroupVersionKind: deployment,
-			Resource:         schema.GroupResource{Group: deployment.Group, Resource: "deployments"},
+			GroupVersionKind: appsv1.SchemeGroupVersion.WithKind("Deployment"),
+			Resource:         schema.GroupResource{Group: appsv1.GroupName, Resource: "deployments"},
 			New:              func() client.Object { return &appsv1.Deployment{} },
-			NewList:          func() client.ObjectList { return &appsv1.DeploymentList{} },
-			Canonical: func(object client.Object) *appsv1.Deployment {
-				canonical := *object.(*appsv1.Deployment)
-				canonical.TypeMeta = typeMeta(deployment)
-				return &canonical
-			},
-			object: func(canonical *appsv1.Deployment) client.Object { return canonical.DeepCopy() },
+			newList:          func() client.ObjectList { return &appsv1.DeploymentList{} },
+			canonical:        func(object client.Object) *appsv1.Deployment { return new(*object.(*appsv1.Deployment)) },
+			object:           func(canonical *appsv1.Deployment) client.Object { return canonical.DeepCopy() },
 		},
 		ReplicaSets: Kind[*appsv1.ReplicaSet]{
-			GroupVersionKind: replicaSet,
-			Resource:         schema.GroupResource{Group: replicaSet.Group, Resource: "replicasets"},
+			GroupVersionKind: appsv1.SchemeGroupVersion.WithKind("ReplicaSet"),
+			Resource:         schema.GroupResource{Group: appsv1.GroupName, Resource: "replicasets"},
 			New:              func() client.Object { return &appsv1.ReplicaSet{} },
-			NewList:          func() client.ObjectList { return &appsv1.ReplicaSetList{} },
-			Canonical: func(object client.Object) *appsv1.ReplicaSet {
-				canonical := *object.(*appsv1.ReplicaSet)
-				canonical.TypeMeta = typeMeta(replicaSet)
-				return &canonical
-			},
-			object: func(canonical *appsv1.ReplicaSet) client.Object { return canonical.DeepCopy() },
+			newList:          func() client.ObjectList { return &appsv1.ReplicaSetList{} },
+			canonical:        func(object client.Object) *appsv1.ReplicaSet { return new(*object.(*appsv1.ReplicaSet)) },
+			object:           func(canonical *appsv1.ReplicaSet) client.Object { return canonical.DeepCopy() },
 		},
 	}
-	group.Deployments.Items = func(list client.ObjectList) []*appsv1.Deployment {
-		return items(list.(*appsv1.DeploymentList).Items, group.Deployments, func(o *appsv1.Deployment) client.Object { return o })
-	}
-	group.ReplicaSets.Items = func(list client.ObjectList) []*appsv1.ReplicaSet {
-		return items(list.(*appsv1.ReplicaSetList).Items, group.ReplicaSets, func(o *appsv1.ReplicaSet) client.Object { return o })
-	}
-	return group
 }
 
 func flyball() Group {
-	deployment := v1alpha1.GroupVersion.WithKind("Deployment")
-	replicaSet := v1alpha1.GroupVersion.WithKind("ReplicaSet")
-	group := Group{
+	return Group{
 		Deployments: Kind[*appsv1.Deployment]{
-			GroupVersionKind: deployment,
-			Resource:         schema.GroupResource{Group: deployment.Group, Resource: "deployments"},
+			GroupVersionKind: v1alpha1.GroupVersion.WithKind("Deployment"),
+			Resource:         schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "deployments"},
 			New:              func() client.Object { return &v1alpha1.Deployment{} },
-			NewList:          func() client.ObjectList { return &v1alpha1.DeploymentList{} },
-			Canonical: func(object client.Object) *appsv1.Deployment {
+			newList:          func() client.ObjectList { return &v1alpha1.DeploymentList{} },
+			canonical: func(object client.Object) *appsv1.Deployment {
 				o := object.(*v1alpha1.Deployment)
-				return &appsv1.Deployment{TypeMeta: typeMeta(deployment), ObjectMeta: o.ObjectMeta,
-					Spec: o.Spec.DeploymentSpec, Status: o.Status.DeploymentStatus}
+				return &appsv1.Deployment{ObjectMeta: o.ObjectMeta, Spec: o.Spec.DeploymentSpec, Status: o.Status.DeploymentStatus}
 			},
 			object: func(canonical *appsv1.Deployment) client.Object {
 				c := canonical.DeepCopy()
@@ -168,14 +157,13 @@ func flyball() Group {
 			},
 		},
 		ReplicaSets: Kind[*appsv1.ReplicaSet]{
-			GroupVersionKind: replicaSet,
-			Resource:         schema.GroupResource{Group: replicaSet.Group, Resource: "replicasets"},
+			GroupVersionKind: v1alpha1.GroupVersion.WithKind("ReplicaSet"),
+			Resource:         schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replicasets"},
 			New:              func() client.Object { return &v1alpha1.ReplicaSet{} },
-			NewList:          func() client.ObjectList { return &v1alpha1.ReplicaSetList{} },
-			Canonical: func(object client.Object) *appsv1.ReplicaSet {
+			newList:          func() client.ObjectList { return &v1alpha1.ReplicaSetList{} },
+			canonical: func(object client.Object) *appsv1.ReplicaSet {
 				o := object.(*v1alpha1.ReplicaSet)
-				return &appsv1.ReplicaSet{TypeMeta: typeMeta(replicaSet), ObjectMeta: o.ObjectMeta,
-					Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}
+				return &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}
 			},
 			object: func(canonical *appsv1.ReplicaSet) client.Object {
 				c := canonical.DeepCopy()
@@ -183,23 +171,4 @@ func flyball() Group {
 			},
 		},
 	}
-	group.Deployments.Items = func(list client.ObjectList) []*appsv1.Deployment {
-		return items(list.(*v1alpha1.DeploymentList).Items, group.Deployments, func(o *v1alpha1.Deployment) client.Object { return o })
-	}
-	group.ReplicaSets.Items = func(list client.ObjectList) []*appsv1.ReplicaSet {
-		return items(list.(*v1alpha1.ReplicaSetList).Items, group.ReplicaSets, func(o *v1alpha1.ReplicaSet) client.Object { return o })
-	}
-	return group
-}
-
-func items[S any, T client.Object](list []S, kind Kind[T], object func(*S) client.Object) []T {
-	canonical := make([]T, 0, len(list))
-	for i := range list {
-		canonical = append(canonical, kind.Canonical(object(&list[i])))
-	}
-	return canonical
-}
-
-func typeMeta(gvk schema.GroupVersionKind) metav1.TypeMeta {
-	return metav1.TypeMeta{APIVersion: gvk.GroupVersion().String(), Kind: gvk.Kind}
 }

@@ -7,10 +7,12 @@ package owner
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -24,6 +26,9 @@ const (
 	// Nobody is the key in Index of objects without a controller.
 	Nobody = "-"
 )
+
+// ErrLeaving says that an owner was deleted, although a cache does not show it yet.
+var ErrLeaving = errors.New("the owner is being deleted")
 
 // Keys are an object's keys in Index.
 func Keys(object client.Object) []string {
@@ -110,14 +115,16 @@ func PatchPod(ctx context.Context, writer client.Writer, pod *corev1.Pod, refs [
 // CheckAlive asks the API server, not a cache, whether an owner may still adopt. A cache that has not seen the owner's
 // deletion would let it take back what the garbage collector has just orphaned
 // (https://github.com/kubernetes/kubernetes/issues/42639).
-func CheckAlive(owner metav1.Object, live metav1.Object, err error) error {
+//
+// The error is ErrLeaving if it may not, whatever the cache says.
+func CheckAlive[T metav1.Object](owner, live T, err error) error {
 	switch {
+	case apierrors.IsNotFound(err):
+		return ErrLeaving
 	case err != nil:
 		return fmt.Errorf("asking whether %s/%s may adopt: %w", owner.GetNamespace(), owner.GetName(), err)
-	case live.GetUID() != owner.GetUID():
-		return fmt.Errorf("adopting for %s/%s: it was replaced by an object of the same name", owner.GetNamespace(), owner.GetName())
-	case live.GetDeletionTimestamp() != nil:
-		return fmt.Errorf("adopting for %s/%s: it is being deleted", owner.GetNamespace(), owner.GetName())
+	case live.GetUID() != owner.GetUID() || live.GetDeletionTimestamp() != nil:
+		return ErrLeaving
 	}
 	return nil
 }

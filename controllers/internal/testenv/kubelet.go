@@ -52,8 +52,10 @@ func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
 			_ = pods.Delete(ctx, pod.Name, metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](0), Preconditions: metav1.NewUIDPreconditions(string(pod.UID))})
 		}
 	case pod.Spec.NodeName == "":
-		_ = pods.Bind(ctx, &corev1.Binding{ObjectMeta: metav1.ObjectMeta{Name: pod.Name, UID: pod.UID},
-			Target: corev1.ObjectReference{Kind: "Node", Name: "node-" + string(pod.UID[0])}}, metav1.CreateOptions{})
+		_ = pods.Bind(ctx, &corev1.Binding{
+			ObjectMeta: metav1.ObjectMeta{Name: pod.Name, UID: pod.UID},
+			Target:     corev1.ObjectReference{Kind: "Node", Name: "node-" + string(pod.UID[0])},
+		}, metav1.CreateOptions{})
 	case pod.Status.Phase == corev1.PodPending:
 		ready := corev1.ConditionTrue
 		if behaviour == NeverReady {

@@ -136,12 +136,12 @@ func (e *Env) apply(ctx context.Context, file string) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", file, err)
 	}
-	defer reader.Close() //nolint:errcheck // embedded
+	defer reader.Close()
 	decoder := yaml.NewYAMLOrJSONDecoder(reader, 4096)
 	for {
 		var object unstructured.Unstructured
 		if err := decoder.Decode(&object); err != nil {
-			return nil //nolint:nilerr // the end
+			return nil
 		}
 		if len(object.Object) == 0 {
 			continue
@@ -259,8 +259,10 @@ func ReplicaSet(namespace, name string, replicas int32) *appsv1.ReplicaSet {
 	labels := map[string]string{"app": name}
 	return &appsv1.ReplicaSet{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
-		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: Template(labels, "image:1")},
+		Spec: appsv1.ReplicaSetSpec{
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: Template(labels, "image:1"),
+		},
 	}
 }
 
@@ -269,7 +271,9 @@ func Deployment(namespace, name string, replicas int32) *appsv1.Deployment {
 	labels := map[string]string{"app": name}
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
-		Spec: appsv1.DeploymentSpec{Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: Template(labels, "image:1")},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: Template(labels, "image:1"),
+		},
 	}
 }
