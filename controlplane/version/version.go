@@ -6,6 +6,7 @@
 package version
 
 import (
+	"strings"
 	_ "unsafe" // for go:linkname
 
 	_ "k8s.io/client-go/pkg/version" // owner of clientVersion
@@ -37,7 +38,11 @@ var clientCommit string
 func init() {
 	gitVersion, clientVersion = Kubernetes, Kubernetes
 	gitMajor, gitMinor = "1", "37"
-	gitCommit, clientCommit = "", ""
+	for _, commit := range []*string{&gitCommit, &clientCommit} {
+		if strings.HasPrefix(*commit, "$") { // the placeholder; make sets the commit through the linker
+			*commit = ""
+		}
+	}
 	// Get() answers from a copy that was taken when its package was initialised, before this function ran.
 	if err := componentversion.SetDynamicVersion(Kubernetes); err != nil {
 		panic("setting the reported Kubernetes version: " + err.Error())
