@@ -81,12 +81,14 @@ IMAGE_SOURCES := $(shell find test/images -name '*.go' -not -name '*_test.go' 2>
 bin/images/%.tar: go.mod $(IMAGE_SOURCES)
 	@hack/step "build $@" go run ./test/images/build -dir bin/images $*
 
-# The C parts of runc. Debian's release is the pin: within a release these packages get security fixes only.
+# The C parts of runc. Debian's release is the pin: within a release these packages get security fixes only. Elsewhere the
+# compiler says what it misses.
 DEPS := gcc libc6-dev libseccomp-dev pkg-config
 
 .PHONY: deps
 deps: ## Install the Debian packages that the build needs, when one is missing
-	@missing=$$(for p in $(DEPS); do dpkg-query -W -f '$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+	@command -v dpkg-query >/dev/null || exit 0; \
+	missing=$$(for p in $(DEPS); do dpkg-query -W -f '$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
 	test -z "$$missing" && exit 0; \
 	echo "installing" $$missing; \
 	test "$$(id -u)" = 0 || { echo "run as root, or install them yourself: apt-get install" $$missing >&2; exit 1; }; \
