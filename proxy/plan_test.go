@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
 )
 
@@ -283,6 +285,48 @@ func TestGolden(t *testing.T) {
 	must(t, err)
 	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
 		t.Errorf("run with -update if that is meant; -want +got:\n%s", diff)
+	}
+}
+
+// TestRegisters checks that the layout of family.go would hold IPv6 as well.
+func TestRegisters(t *testing.T) {
+	f := &family{words: 4}
+	if last := f.result() + f.words; last > unix.NFT_REG32_15 {
+		t.Errorf("the result ends in register %d, the last one is %d", last, unix.NFT_REG32_15)
+	}
+}
+
+func TestStaleFlows(t *testing.T) {
+	local := []netip.Addr{nodeIP}
+	filter := newStaleFlows([]Flow{
+		{toIP(netip.MustParseAddr("10.43.0.80")), 53, addrPorts("10.42.0.11:5353")},
+		{Port: 30053, Backends: addrPorts("10.42.0.11:5353")},
+		{Port: 30054},
+	}, local)
+	for name, tc := range map[string]struct {
+		reason   string
+		protocol uint8
+		to, from string
+		want     bool
+	}{
+		"Right":          {"it leads to an endpoint", unix.IPPROTO_UDP, "10.43.0.80:53", "10.42.0.11:5353", false},
+		"Gone":           {"its endpoint is gone", unix.IPPROTO_UDP, "10.43.0.80:53", "10.42.0.12:5353", true},
+		"NotTranslated":  {"there were no endpoints when it began", unix.IPPROTO_UDP, "10.43.0.80:53", "10.43.0.80:53", true},
+		"TCP":            {"TCP ends by itself", unix.IPPROTO_TCP, "10.43.0.80:53", "10.42.0.12:5353", false},
+		"AnotherPort":    {"it is nobody's that changed", unix.IPPROTO_UDP, "10.43.0.80:54", "10.42.0.12:5353", false},
+		"NodePort":       {"the NodePort's endpoint is gone", unix.IPPROTO_UDP, "192.0.2.1:30053", "10.42.0.12:5353", true},
+		"NotOurNodePort": {"it goes to another machine's port of that number", unix.IPPROTO_UDP, "203.0.113.1:30053", "203.0.113.1:30053", false},
+		"NodePortGone":   {"the Service that had the NodePort is gone", unix.IPPROTO_UDP, "192.0.2.1:30054", "10.42.0.12:5353", true},
+		"Process":        {"a process of this host has the port", unix.IPPROTO_UDP, "192.0.2.1:30054", "192.0.2.1:30054", false},
+	} {
+		to, from := netip.MustParseAddrPort(tc.to), netip.MustParseAddrPort(tc.from)
+		flow := &netlink.ConntrackFlow{
+			Forward: netlink.IPTuple{Protocol: tc.protocol, DstIP: to.Addr().AsSlice(), DstPort: to.Port()},
+			Reverse: netlink.IPTuple{Protocol: tc.protocol, SrcIP: from.Addr().AsSlice(), SrcPort: from.Port()},
+		}
+		if got := filter.MatchConntrackFlow(flow); got != tc.want {
+			t.Errorf("%s: got %v, want %v, because %s", name, got, tc.want, tc.reason)
+		}
 	}
 }
 
