@@ -58,14 +58,13 @@ func bootstrap(ctx context.Context, cfg Config, kubeconfig string, up func()) er
 			<-ctx.Done()
 			return nil
 		}
-		if ctx.Err() != nil {
-			return nil
+		if ctx.Err() == nil {
+			cfg.progress(PartBootstrap, StateStarting, err)
+			klog.FromContext(ctx).Error(err, "Applying manifests failed, trying again")
 		}
-		cfg.progress(PartBootstrap, StateStarting, err)
-		klog.FromContext(ctx).Error(err, "Applying manifests failed, trying again")
 		select {
 		case <-ctx.Done():
-			return nil
+			return context.Cause(ctx)
 		case <-time.After(backoff.Step()):
 		}
 	}
@@ -177,8 +176,10 @@ func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, cr
 	if established(crd) {
 		return nil
 	}
-	w, err := resource.Watch(ctx, metav1.ListOptions{ResourceVersion: crd.GetResourceVersion(),
-		FieldSelector: fields.OneTermEqualSelector("metadata.name", crd.GetName()).String()})
+	w, err := resource.Watch(ctx, metav1.ListOptions{
+		ResourceVersion: crd.GetResourceVersion(),
+		FieldSelector:   fields.OneTermEqualSelector("metadata.name", crd.GetName()).String(),
+	})
 	if err != nil {
 		return fmt.Errorf("watching CustomResourceDefinition %s: %w", crd.GetName(), err)
 	}

@@ -126,6 +126,7 @@ func (p *process) stop(t *testing.T) time.Duration {
 }
 
 func freePort(t *testing.T) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -186,7 +187,9 @@ func TestLife(t *testing.T) {
 		}
 	})
 	t.Run("Manifests", func(t *testing.T) {
-		var balls struct{ Items []any }
+		var balls struct {
+			Items []any `json:"items"`
+		}
 		data, err := admin.Discovery().RESTClient().Get().AbsPath("/apis/test.flyball.dev/v1/balls").DoRaw(ctx)
 		if err == nil {
 			err = json.Unmarshal(data, &balls)
@@ -314,6 +317,7 @@ func TestInterruptedStart(t *testing.T) {
 
 // testIdentities asks the server who each kubeconfig's holder is and what it may do.
 func testIdentities(t *testing.T, cfg Config) {
+	t.Helper()
 	server, agent := cfg.server("kubeconfig"), filepath.Join(cfg.DataDir, "agent")
 	type can struct {
 		verb, group, resource string
@@ -351,6 +355,7 @@ func testIdentities(t *testing.T, cfg Config) {
 // testControllers checks that the node allocator and the scheduler work, and that a namespace goes away, which takes the
 // garbage collector, discovery and the namespace controller.
 func testControllers(ctx context.Context, t *testing.T, client kubernetes.Interface) {
+	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}
 	if _, err := client.CoreV1().Nodes().Create(ctx, node, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)

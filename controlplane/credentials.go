@@ -74,8 +74,10 @@ func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) 
 func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.Authority) error {
 	dir := filepath.Join(cfg.DataDir, "agent")
 	store.Dir = dir
-	if _, err := store.Issue(ca, pki.Leaf{Name: "serving", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"},
-		DNSNames: []string{cfg.NodeName}, Addresses: []netip.Addr{cfg.NodeIP, netip.MustParseAddr("127.0.0.1")}}); err != nil {
+	if _, err := store.Issue(ca, pki.Leaf{
+		Name: "serving", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"},
+		DNSNames: []string{cfg.NodeName}, Addresses: []netip.Addr{cfg.NodeIP, netip.MustParseAddr("127.0.0.1")},
+	}); err != nil {
 		return err
 	}
 	if err := writeKubeconfigs(cfg, store, ca, []client{

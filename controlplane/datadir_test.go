@@ -52,6 +52,7 @@ func TestDataDirOfAnotherCluster(t *testing.T) {
 
 func edit(from, to string) func(*testing.T, *Config) {
 	return func(t *testing.T, c *Config) {
+		t.Helper()
 		path := c.server("cluster.yaml")
 		data, err := os.ReadFile(path)
 		if err == nil {
@@ -65,6 +66,7 @@ func edit(from, to string) func(*testing.T, *Config) {
 
 func drop(name string) func(*testing.T, *Config) {
 	return func(t *testing.T, c *Config) {
+		t.Helper()
 		if err := os.Remove(c.server(name)); err != nil {
 			t.Fatal(err)
 		}
@@ -72,6 +74,7 @@ func drop(name string) func(*testing.T, *Config) {
 }
 
 func otherAgent(t *testing.T, c *Config) {
+	t.Helper()
 	s := pki.Store{Dir: t.TempDir()}
 	ca, err := s.Authority("ca", "other")
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -204,8 +205,8 @@ type stack struct{ stops []func() }
 func (s *stack) push(stop func()) { s.stops = append(s.stops, stop) }
 
 func (s *stack) stopAll() {
-	for i := len(s.stops) - 1; i >= 0; i-- {
-		s.stops[i]()
+	for _, stop := range slices.Backward(s.stops) {
+		stop()
 	}
 }
 

@@ -20,17 +20,25 @@ func Settle() error {
 	if err != nil {
 		return fmt.Errorf("finding this program: %w", err)
 	}
-	maps, err := os.Open("/proc/self/maps")
+	maps, err := os.Open("/proc/self/smaps")
 	if err != nil {
 		return fmt.Errorf("reading this process's memory map: %w", err)
 	}
 	defer maps.Close()
+	var from, to uintptr
+	program := false
 	for s := bufio.NewScanner(maps); s.Scan(); {
-		var from, to uintptr
+		line := s.Text()
+		var a, b uintptr
 		var mode string
-		_, err := fmt.Sscanf(s.Text(), "%x-%x %s", &from, &to, &mode)
-		// Only what nobody can have written to: anything else would come back as it was on disk.
-		if err != nil || !strings.HasSuffix(s.Text(), " "+exe) || (mode != "r-xp" && mode != "r--p") {
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &a, &b, &mode); n == 3 {
+			from, to = a, b
+			program = strings.HasSuffix(line, " "+exe) && !strings.Contains(mode, "w")
+			continue
+		}
+		// Only what nobody has written to, not even a loader that relocates: a page that is dropped comes back as it is
+		// on disk. proc_pid_smaps(5): Anonymous counts the pages that no longer belong to the file.
+		if !program || !strings.HasPrefix(line, "Anonymous:") || !strings.HasSuffix(line, " 0 kB") {
 			continue
 		}
 		if _, _, errno := unix.Syscall(unix.SYS_MADVISE, from, to-from, unix.MADV_DONTNEED); errno != 0 {

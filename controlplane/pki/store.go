@@ -13,6 +13,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/util/cert"
@@ -172,7 +173,7 @@ func create(path string, sign func(crypto.Signer) ([]byte, error)) (*Pair, error
 		return nil, fmt.Errorf("encoding the certificate %s: %w", path, err)
 	}
 	p := &Pair{Path: path, Key: key, Cert: c, PEM: certPEM, KeyPEM: keyPEM}
-	return p, WriteFile(path, append(keyPEM[:len(keyPEM):len(keyPEM)], certPEM...), 0o600)
+	return p, WriteFile(path, append(slices.Clip(keyPEM), certPEM...), 0o600)
 }
 
 // readPair reads a key and a certificate that belong together. The error is fs.ErrNotExist if there is no such file.

@@ -95,8 +95,10 @@ func TestIssued(t *testing.T) {
 		usage x509.ExtKeyUsage
 		ok    bool
 	}{
-		{server, x509.ExtKeyUsageServerAuth, true}, {server, x509.ExtKeyUsageClientAuth, false},
-		{client, x509.ExtKeyUsageClientAuth, true}, {client, x509.ExtKeyUsageServerAuth, false},
+		{server, x509.ExtKeyUsageServerAuth, true},
+		{server, x509.ExtKeyUsageClientAuth, false},
+		{client, x509.ExtKeyUsageClientAuth, true},
+		{client, x509.ExtKeyUsageServerAuth, false},
 	} {
 		_, err := tc.p.Cert.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: t0, KeyUsages: []x509.ExtKeyUsage{tc.usage}})
 		if (err == nil) != tc.ok {
@@ -165,6 +167,7 @@ func TestBrokenFiles(t *testing.T) {
 
 func write(name, text string) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
+		t.Helper()
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -173,6 +176,7 @@ func write(name, text string) func(*testing.T, string) {
 
 func remove(name string) func(*testing.T, string) {
 	return func(t *testing.T, dir string) {
+		t.Helper()
 		if err := os.Remove(filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -180,6 +184,7 @@ func remove(name string) func(*testing.T, string) {
 }
 
 func mixed(t *testing.T, dir string) {
+	t.Helper()
 	other := issue(t, Store{Dir: filepath.Join(dir, "other")}, testLeaf())
 	mine, err := readPair(filepath.Join(dir, "server.pem"))
 	if err != nil {
@@ -189,6 +194,7 @@ func mixed(t *testing.T, dir string) {
 }
 
 func foreign(t *testing.T, dir string) {
+	t.Helper()
 	other := issue(t, Store{Dir: filepath.Join(dir, "other")}, testLeaf())
 	write("server.pem", string(other.KeyPEM)+string(other.PEM))(t, dir)
 }
