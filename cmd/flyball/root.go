@@ -99,20 +99,21 @@ func (f *configFlags) load() (parts.Set, error) {
 	return parts.Set{Config: cfg, Bundle: b}, err
 }
 
-// loadInUse is load, except that without flags the configuration that was last in use counts: what is to be removed is
-// what was made.
+// loadInUse is load, except that without --config the configuration that was last in use counts: what is to be removed is
+// what was made. It works on a machine that has lost its network.
 func (f *configFlags) loadInUse() (parts.Set, error) {
 	if f.file != "" {
 		return f.load()
 	}
-	recorded, found := instance.Recorded(instance.RunDir)
-	if !found {
-		return f.load()
-	}
 	cfg, err := config.Load("", func(c *v1alpha1.FlyballConfiguration) {
-		*c = recorded
+		if recorded, found := instance.Recorded(instance.RunDir); found {
+			*c = recorded
+		}
 		if f.values.DataDir != "" {
 			c.DataDir = f.values.DataDir
+		}
+		if c.NodeIP == "" {
+			c.NodeIP = "127.0.0.1" // removing does not depend on it
 		}
 	})
 	if err != nil {

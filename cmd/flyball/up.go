@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"flyball.dev/cmd/flyball/internal/hostcheck"
 	"flyball.dev/cmd/flyball/internal/instance"
@@ -67,6 +69,7 @@ func addBackgroundFlag(cmd *cobra.Command) *bool {
 }
 
 func runRole(ctx context.Context, role instance.Role, flags *configFlags, background bool) error {
+	forgetInherited()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	set, err := flags.load()
@@ -91,6 +94,7 @@ func runRole(ctx context.Context, role instance.Role, flags *configFlags, backgr
 
 // detached starts Flyball in the background. If it runs already with this data directory, there is nothing to do.
 func detached(ctx context.Context, flags *configFlags) error {
+	forgetInherited()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	set, err := flags.load()
@@ -137,4 +141,10 @@ func checkHost(o launch.Options) error {
 	}
 	progress.New(o.Out, began).Linef("✓ %-24s %.1fs", "host checks", time.Since(began).Seconds())
 	return nil
+}
+
+// forgetInherited keeps files that whoever started us left open, a lock perhaps, from living as long as the container
+// runtime does.
+func forgetInherited() {
+	_ = unix.CloseRange(launch.ListeningFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; not worth failing for
 }
