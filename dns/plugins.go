@@ -7,11 +7,11 @@ import (
 	"github.com/coredns/caddy"
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
-	_ "github.com/coredns/coredns/plugin/bind"
-	_ "github.com/coredns/coredns/plugin/cache"
-	_ "github.com/coredns/coredns/plugin/forward"
+	_ "github.com/coredns/coredns/plugin/bind"    // listens on one address
+	_ "github.com/coredns/coredns/plugin/cache"   // for answers of the host's servers
+	_ "github.com/coredns/coredns/plugin/forward" // asks them
 	"github.com/coredns/coredns/plugin/kubernetes"
-	_ "github.com/coredns/coredns/plugin/loadbalance"
+	_ "github.com/coredns/coredns/plugin/loadbalance" // varies the order of a headless Service's addresses
 	"github.com/go-logr/logr"
 	"github.com/miekg/dns"
 	"k8s.io/client-go/rest"
@@ -19,7 +19,7 @@ import (
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 )
 
-func init() {
+func init() { //nolint:gochecknoinits // CoreDNS has no other place for plugins
 	plugin.Register("report", setupReport)
 	plugin.Register("cluster", setupCluster)
 	// In the order in which a question passes them.

@@ -67,6 +67,7 @@ func (ns *namespace) do(f func()) {
 }
 
 func testConfig(t *testing.T) Config {
+	t.Helper()
 	return Config{NodeName: "a", ClusterCIDR: cluster, ServiceCIDR: service, ClusterDNS: dns, CNIConfDir: t.TempDir()}
 }
 
@@ -189,8 +190,9 @@ func addPod(t *testing.T, cfg Config, id string, pod *namespace) netip.Addr {
 		t.Fatal(err)
 	}
 	var list struct {
-		CNIVersion, Name string
-		Plugins          []map[string]any
+		CNIVersion string           `json:"cniVersion"`
+		Name       string           `json:"name"`
+		Plugins    []map[string]any `json:"plugins"`
 	}
 	if err := json.Unmarshal(conf, &list); err != nil {
 		t.Fatal(err)
@@ -210,7 +212,9 @@ func addPod(t *testing.T, cfg Config, id string, pod *namespace) netip.Addr {
 	}
 	t.Logf("CNI ADD took %s", time.Since(began))
 	var result struct {
-		IPs []struct{ Address netip.Prefix }
+		IPs []struct {
+			Address netip.Prefix `json:"address"`
+		} `json:"ips"`
 	}
 	if err := json.Unmarshal(out, &result); err != nil || len(result.IPs) != 1 {
 		t.Fatalf("CNI result: %v\n%s", err, out)

@@ -96,8 +96,8 @@ func readIndex(r io.Reader) (map[string]content, error) {
 // readManifest returns the path of the configuration by image name.
 func readManifest(r io.Reader) (map[string]string, error) {
 	var manifests []struct {
-		Config   string
-		RepoTags []string
+		Config   string   `json:"Config"`
+		RepoTags []string `json:"RepoTags"`
 	}
 	if err := json.NewDecoder(r).Decode(&manifests); err != nil {
 		return nil, fmt.Errorf("reading the archive's manifest: %w", err)

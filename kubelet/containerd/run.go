@@ -61,10 +61,10 @@ func Run(ctx context.Context, cfg Config) error {
 			}
 			first = false
 			up := time.Now()
-			err = p.wait(ctx)
+			err := p.wait(ctx)
 			p.close()
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the end of ctx is no failure
 			}
 			log.Error(err, "containerd ended, restarting it", "pid", p.pid, "log", cfg.LogFile)
 			if time.Since(up) >= steadyAfter {

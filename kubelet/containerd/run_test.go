@@ -36,7 +36,7 @@ func newTestConfig(t *testing.T) Config {
 	if _, err := os.Stat(filepath.Join(bin, "containerd")); err != nil {
 		t.Skip("`make bundled images` builds what this test runs")
 	}
-	state, err := os.MkdirTemp("/run", "flyball-test-") // t.TempDir is too long for a socket
+	state, err := os.MkdirTemp("/run", "flyball-test-") //nolint:usetesting // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
 	}

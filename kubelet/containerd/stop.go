@@ -140,7 +140,7 @@ func children(pid int) []int {
 	var found []int
 	for _, file := range files {
 		line, _ := os.ReadFile(file)
-		for _, f := range strings.Fields(string(line)) {
+		for f := range strings.FieldsSeq(string(line)) {
 			if child, err := strconv.Atoi(f); err == nil {
 				found = append(found, child)
 			}

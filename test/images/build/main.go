@@ -17,15 +17,15 @@ import (
 func main() {
 	dir := flag.String("dir", ".", "directory for NAME.tar")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *dir, flag.Args()); err != nil {
+	if err := run(*dir, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, dir string, names []string) error {
+func run(dir string, names []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	if len(names) == 0 {
 		return fmt.Errorf("building images: name at least one of %v", images.Names())
 	}

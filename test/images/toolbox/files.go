@@ -97,7 +97,7 @@ func test(_ context.Context, args []string) error {
 		return fmt.Errorf("there is no condition %s", args[0])
 	}
 	if !holds {
-		return exitCode(1)
+		return exitError(1)
 	}
 	return nil
 }

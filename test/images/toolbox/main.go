@@ -36,7 +36,7 @@ func commands() map[string]command {
 		"echo":  {"TEXT...", echo},
 		"env":   {"", env},
 		"exit":  {"CODE [AFTER]", exit},
-		"false": {"", func(context.Context, []string) error { return exitCode(1) }},
+		"false": {"", func(context.Context, []string) error { return exitError(1) }},
 		"host":  {"NAME: prints its addresses", resolve},
 		"hostname": {"", func(context.Context, []string) error {
 			name, err := os.Hostname()
@@ -57,37 +57,39 @@ func commands() map[string]command {
 	}
 }
 
-// exitCode ends the program without a message.
-type exitCode int
+// exitError ends the program without a message.
+type exitError int
 
-func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
+func (e exitError) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-func main() {
-	args := os.Args
+func main() { os.Exit(run(os.Args)) }
+
+func run(args []string) int {
 	if filepath.Base(args[0]) == "toolbox" {
 		args = args[1:]
 	}
 	if len(args) == 0 {
 		usage()
-		os.Exit(2)
+		return 2
 	}
 	c, ok := commands()[filepath.Base(args[0])]
 	if !ok {
 		fmt.Fprintf(os.Stderr, "toolbox: there is no command %q\n", args[0])
 		usage()
-		os.Exit(127)
+		return 127
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	err := c.run(ctx, args[1:])
-	var code exitCode
+	var code exitError
 	switch {
 	case errors.As(err, &code):
-		os.Exit(int(code))
+		return int(code)
 	case err != nil:
 		fmt.Fprintf(os.Stderr, "%s: %v\n", args[0], err)
-		os.Exit(1)
+		return 1
 	}
+	return 0
 }
 
 func usage() {
@@ -127,7 +129,7 @@ func exit(ctx context.Context, args []string) error {
 			return err
 		}
 	}
-	return exitCode(code)
+	return exitError(code)
 }
 
 func sleep(ctx context.Context, args []string) error {
@@ -149,7 +151,7 @@ func sleep(ctx context.Context, args []string) error {
 	case <-done:
 		return nil
 	case <-ctx.Done():
-		return exitCode(128 + int(syscall.SIGTERM))
+		return exitError(128 + int(syscall.SIGTERM))
 	}
 }
 
