@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -83,6 +84,13 @@ func (h legacy) children(path string) (sets.Set[string], error) {
 	return out, nil
 }
 
+func (h legacy) shares(path string) (uint64, error) {
+	if !h.has("cpu") {
+		return 0, nil
+	}
+	return readUint(filepath.Join(h.mounts["cpu"], path, "cpu.shares"))
+}
+
 // unified is the one unified hierarchy.
 type unified struct {
 	mount       string
@@ -114,6 +122,25 @@ func (h unified) remove(path string) error {
 func (h unified) children(path string) (sets.Set[string], error) {
 	out := sets.New[string]()
 	return out, subdirectories(filepath.Join(h.mount, path), out)
+}
+
+func (h unified) shares(path string) (uint64, error) {
+	weight, err := readUint(filepath.Join(h.mount, path, "cpu.weight"))
+	if err != nil || weight == 0 {
+		return 0, err
+	}
+	return sharesOf(weight), nil
+}
+
+// readUint is 0 if there is no such file, for example because the cgroup was removed meanwhile.
+func readUint(file string) (uint64, error) {
+	raw, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return 0, nil
+	} else if err != nil {
+		return 0, err
+	}
+	return strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
 }
 
 // apply makes a cgroup without putting a process into it, and sets its limits.

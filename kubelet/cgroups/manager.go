@@ -3,13 +3,13 @@ package cgroups
 import (
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
-	resourcehelper "k8s.io/component-helpers/resource"
 	v1qos "k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 )
 
@@ -27,6 +27,8 @@ type hierarchy interface {
 	remove(path string) error
 	// children are the names of the cgroups directly below.
 	children(path string) (sets.Set[string], error)
+	// shares are the cpu.shares of the cgroup, 0 if it is missing or has no CPU controller.
+	shares(path string) (uint64, error)
 }
 
 // Manager makes and removes cgroups. Its methods may be called concurrently.
@@ -36,9 +38,7 @@ type Manager struct {
 	hosts hierarchy
 
 	mu sync.Mutex
-	// burstable has the CPU requests of the Pods of that class, in thousandths.
-	burstable map[types.UID]int64
-	// shares is what the class was last given.
+	// shares is what the class of Burstable Pods was last given.
 	shares uint64
 }
 
@@ -47,7 +47,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Root == "" {
 		cfg.Root = "kubepods"
 	}
-	m := &Manager{root: cfg.Root, burstable: map[types.UID]int64{}}
+	m := &Manager{root: cfg.Root}
 	var err error
 	m.hosts, m.v2, err = detect(cfg.Root)
 	return m, err
@@ -59,11 +59,15 @@ func (m *Manager) V2() bool { return m.v2 }
 // EnsureNode makes the top and the class cgroups, with the memory and CPU of
 // allocatable as the limits of all Pods together. It is idempotent.
 func (m *Manager) EnsureNode(allocatable v1.ResourceList) error {
-	if err := m.hosts.ensure(classPath(m.root, v1.PodQOSGuaranteed), nodeLimits(allocatable)); err != nil {
-		return fmt.Errorf("making the cgroup of all Pods: %w", err)
+	top, limits := classPath(m.root, v1.PodQOSGuaranteed), nodeLimits(allocatable)
+	if err := m.hosts.ensure(top, limits); err != nil {
+		// The kernel refuses a memory limit below what running Pods use already.
+		// They must not be lost for that: the limit comes with the next start.
+		limits.Memory = 0
+		if again := m.hosts.ensure(top, limits); again != nil {
+			return fmt.Errorf("making the cgroup of all Pods: %w", err)
+		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if err := m.updateBurstable(); err != nil {
 		return err
 	}
@@ -75,7 +79,7 @@ func (m *Manager) EnsureNode(allocatable v1.ResourceList) error {
 
 // EnsurePod makes the cgroup of a Pod with the limits of its spec, corrects the
 // shares of its class, and returns the cgroup_parent for its sandbox. It is
-// idempotent; call it for every Pod after a start, and again after a resize.
+// idempotent, and is called again after a resize.
 func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 	class := v1qos.GetPodQOS(pod)
 	parent := podPath(m.root, class, pod.UID)
@@ -85,10 +89,6 @@ func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 	if class != v1.PodQOSBurstable {
 		return parent, nil
 	}
-	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.burstable[pod.UID] = requests.Cpu().MilliValue()
 	return parent, m.updateBurstable()
 }
 
@@ -101,22 +101,35 @@ func (m *Manager) RemovePod(uid types.UID) error {
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("removing the cgroup of Pod %s: %w", uid, err)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if _, ok := m.burstable[uid]; !ok {
-		return nil
-	}
-	delete(m.burstable, uid)
 	return m.updateBurstable()
 }
 
-// updateBurstable is called with mu held.
+// updateBurstable lets the class weigh as much as its Pods. What they weigh is
+// read from their cgroups, so that it is right after a restart as well.
 func (m *Manager) updateBurstable() error {
-	shares := burstableShares(m.burstable)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	class := classPath(m.root, v1.PodQOSBurstable)
+	names, err := m.hosts.children(class)
+	if err != nil {
+		return fmt.Errorf("listing cgroups of Burstable Pods: %w", err)
+	}
+	var pods []uint64
+	for name := range names {
+		if !strings.HasPrefix(name, podPrefix) {
+			continue
+		}
+		s, err := m.hosts.shares(path.Join(class, name))
+		if err != nil {
+			return fmt.Errorf("reading the shares of Burstable Pods: %w", err)
+		}
+		pods = append(pods, s)
+	}
+	shares := sumShares(pods)
 	if shares == m.shares {
 		return nil
 	}
-	if err := m.hosts.ensure(classPath(m.root, v1.PodQOSBurstable), Limits{Shares: shares}); err != nil {
+	if err := m.hosts.ensure(class, Limits{Shares: shares}); err != nil {
 		return fmt.Errorf("setting the shares of Burstable Pods: %w", err)
 	}
 	m.shares = shares
@@ -146,7 +159,6 @@ func (m *Manager) Remove() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.shares = 0
-	clear(m.burstable)
 	if err := m.hosts.remove(classPath(m.root, v1.PodQOSGuaranteed)); err != nil {
 		return fmt.Errorf("removing the cgroup of all Pods: %w", err)
 	}

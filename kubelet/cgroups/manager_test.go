@@ -80,6 +80,17 @@ func TestLifeOnHost(t *testing.T) {
 			t.Errorf("limits -want +got:\n%s", diff)
 		}
 	}
+	// One that remembers nothing, as after a restart, lets the class keep its weight.
+	again, err := New(Config{Root: m.root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.EnsureNode(resources("cpu", "2", "memory", "1Gi")); err != nil {
+		t.Fatal(err)
+	}
+	if again.shares != m.shares || m.shares < 500 || m.shares > 512 {
+		t.Errorf("shares of the class are %d, and %d after a restart; want 512", m.shares, again.shares)
+	}
 	uids, err := m.ListPods()
 	if err != nil {
 		t.Fatal(err)

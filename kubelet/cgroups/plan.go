@@ -3,6 +3,7 @@ package cgroups
 import (
 	"path"
 	"slices"
+	"sort"
 	"strings"
 
 	libcgroups "github.com/opencontainers/cgroups"
@@ -148,12 +149,19 @@ func podPath(root string, class v1.PodQOSClass, uid types.UID) string {
 	return path.Join(classPath(root, class), podPrefix+string(uid))
 }
 
-// burstableShares are the sum of what the Pods of the class request: together
-// they weigh as much as they asked for.
-func burstableShares(requests map[types.UID]int64) uint64 {
-	var sum int64
-	for _, milliCPU := range requests {
-		sum += milliCPU
+// sumShares is what a class weighs: as much as its Pods together asked for.
+func sumShares(pods []uint64) uint64 {
+	var sum uint64
+	for _, shares := range pods {
+		sum += shares
 	}
-	return Shares(sum)
+	return min(max(sum, minShares), maxShares)
+}
+
+// sharesOf is the inverse of the conversion to weights: the least shares that
+// have this weight, which is as exact as a weight can be.
+func sharesOf(weight uint64) uint64 {
+	return minShares + uint64(sort.Search(maxShares-minShares, func(i int) bool {
+		return libcgroups.ConvertCPUSharesToCgroupV2Value(minShares+uint64(i)) >= weight //nolint:gosec // i is not negative
+	}))
 }

@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
+	"pgregory.net/rapid"
 )
 
 func resources(kv ...string) v1.ResourceList {
@@ -139,9 +140,29 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-func TestBurstableShares(t *testing.T) {
-	got := burstableShares(map[types.UID]int64{"a": 500, "b": 1500})
-	if diff := cmp.Diff(uint64(2048), got); diff != "" {
-		t.Errorf("burstableShares() -want +got:\n%s", diff)
+func TestSumShares(t *testing.T) {
+	for _, tc := range []struct {
+		reason string
+		pods   []uint64
+		want   uint64
+	}{
+		{"a class without Pods has the least there is", nil, 2},
+		{"a class weighs as much as its Pods", []uint64{512, 1024}, 1536},
+		{"but not more than the kernel takes", []uint64{maxShares, 1024}, maxShares},
+	} {
+		if diff := cmp.Diff(tc.want, sumShares(tc.pods)); diff != "" {
+			t.Errorf("%s\nsumShares() -want +got:\n%s", tc.reason, diff)
+		}
 	}
+}
+
+func TestSharesOfWeight(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		shares := rapid.Uint64Range(minShares, maxShares).Draw(t, "shares")
+		weight := libcgroups.ConvertCPUSharesToCgroupV2Value(shares)
+		back := sharesOf(weight)
+		if back > shares || libcgroups.ConvertCPUSharesToCgroupV2Value(back) != weight {
+			t.Fatalf("%d shares have weight %d, which is said to come from %d", shares, weight, back)
+		}
+	})
 }

@@ -35,20 +35,17 @@ func (c content) mount(ctx context.Context, dir string) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	made, err := makeDir(dir, 0o777)
-	if err != nil {
+	if err := makeDir(dir, nil); err != nil {
 		return result{}, err
 	}
 	if c.memory {
-		if _, err := mountTmpfs(dir, 0); err != nil {
+		if err := mountTmpfs(dir, 0, nil); err != nil {
 			return result{}, err
 		}
 	}
-	if made {
-		// Other volumes may be mounted inside this one, which is read-only for the runtime.
-		if err := volumeutil.MakeNestedMountpoints(c.name, dir, *c.pod); err != nil {
-			return result{}, err
-		}
+	// Other volumes may be mounted inside this one, which is read-only for the runtime.
+	if err := volumeutil.MakeNestedMountpoints(c.name, dir, *c.pod); err != nil {
+		return result{}, err
 	}
 	w, err := volumeutil.NewAtomicWriter(dir, fmt.Sprintf("pod %s/%s volume %s", c.pod.Namespace, c.pod.Name, c.name))
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -21,28 +22,19 @@ func (emptyDir) directory() string { return "kubernetes.io~empty-dir" }
 
 func (v emptyDir) mount(_ context.Context, dir string) (result, error) {
 	done := result{Mounted: Mounted{HostPath: dir, SELinuxRelabel: true}}
-	made, err := makeDir(dir, 0o777)
-	if err != nil {
+	if err := makeDir(dir, fsGroup(v.pod)); err != nil {
 		return done, err
 	}
 	switch medium := v.source.Medium; {
 	case medium == v1.StorageMediumDefault:
+		return done, nil
 	case medium == v1.StorageMediumMemory:
-		var mounted bool
-		if mounted, err = mountTmpfs(dir, v.size()); err != nil {
-			return done, err
-		}
-		made = made || mounted
+		return done, mountTmpfs(dir, v.size(), fsGroup(v.pod))
 	case v1helper.IsHugePageMedium(medium):
 		return done, fmt.Errorf("emptyDir medium %s is not supported yet", medium)
 	default:
 		return done, fmt.Errorf("unknown storage medium %q", medium)
 	}
-	// What is in the volume belongs to the containers once they run.
-	if made {
-		err = own(dir, fsGroup(v.pod), false)
-	}
-	return done, err
 }
 
 // size of a memory-backed volume: the least of sizeLimit, what the Pod may use,
@@ -79,17 +71,26 @@ func allLimited(pod *v1.Pod) bool {
 	return true
 }
 
-// makeDir makes a directory with exactly these permissions, whatever the umask,
-// and says whether it was missing.
-func makeDir(dir string, perm os.FileMode) (made bool, err error) {
+// makeDir makes a directory that everybody in the Pod may write to, and that
+// belongs to the group, if any. It appears complete or not at all: once it is
+// there, what is in it belongs to the containers.
+func makeDir(dir string, group *int64) error {
 	if _, err := os.Lstat(dir); err == nil {
-		return false, nil
+		return nil
 	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return false, fmt.Errorf("making the volume's directory: %w", err)
+	// No volume has such a name: they are DNS labels.
+	draft := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new")
+	if err := os.MkdirAll(draft, 0o750); err != nil {
+		return fmt.Errorf("making the volume's directory: %w", err)
 	}
-	if err := os.Chmod(dir, perm); err != nil {
-		return false, fmt.Errorf("opening the volume's directory to the Pod: %w", err)
+	if err := os.Chmod(draft, 0o777); err != nil { // whatever the umask
+		return fmt.Errorf("opening the volume's directory to the Pod: %w", err)
 	}
-	return true, nil
+	if err := own(draft, group, false); err != nil {
+		return err
+	}
+	if err := os.Rename(draft, dir); err != nil {
+		return fmt.Errorf("making the volume's directory: %w", err)
+	}
+	return nil
 }

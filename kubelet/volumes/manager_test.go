@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +30,7 @@ import (
 // house is a Manager with an API server that has only what the test puts there.
 type house struct {
 	*Manager
-	t       testing.TB
+	tb      testing.TB
 	client  *fake.Clientset
 	tokens  atomic.Int32 // how many were signed
 	watches chan string  // resource of each watch that began
@@ -37,12 +38,12 @@ type house struct {
 	life    time.Duration // of tokens
 }
 
-func newHouse(t testing.TB, objects ...runtime.Object) *house {
-	t.Helper()
+func newHouse(tb testing.TB, objects ...runtime.Object) *house {
+	tb.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("mounting needs root")
+		tb.Skip("mounting needs root")
 	}
-	h := &house{t: t, client: fake.NewClientset(objects...), watches: make(chan string, 100), changed: make(chan types.UID, 100), life: time.Hour}
+	h := &house{tb: tb, client: fake.NewClientset(objects...), watches: make(chan string, 100), changed: make(chan types.UID, 100), life: time.Hour}
 	h.client.PrependReactor("create", "serviceaccounts", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		request := a.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenRequest).DeepCopy()
 		request.Spec.ExpirationSeconds = new(int64(h.life / time.Second))
@@ -58,7 +59,7 @@ func newHouse(t testing.TB, objects ...runtime.Object) *house {
 		}
 		return true, w, err
 	})
-	h.Manager = h.restart(t.TempDir())
+	h.Manager = h.restart(tb.TempDir())
 	return h
 }
 
@@ -74,13 +75,13 @@ func (h *house) restart(root string) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = m.Run(ctx) }()
-	h.t.Cleanup(func() {
+	h.tb.Cleanup(func() {
 		cancel()
 		<-ended
 		uids, _ := m.ListPods()
 		for _, uid := range uids {
 			if err := m.Unmount(context.Background(), uid); err != nil {
-				h.t.Errorf("cleaning up: %v", err)
+				h.tb.Errorf("cleaning up: %v", err)
 			}
 		}
 	})
@@ -143,10 +144,10 @@ func contentOf(dir, name string) string {
 }
 
 func (h *house) mount(p *v1.Pod) map[string]Mounted {
-	h.t.Helper()
-	mounted, err := h.Mount(h.t.Context(), p)
+	h.tb.Helper()
+	mounted, err := h.Mount(h.tb.Context(), p)
 	if err != nil {
-		h.t.Fatal(err)
+		h.tb.Fatal(err)
 	}
 	return mounted
 }
@@ -322,12 +323,16 @@ func TestEmptyDir(t *testing.T) {
 	if len(mounted) != 2 {
 		t.Errorf("mounted %v, want the two that a container uses", mounted)
 	}
-	info, err := os.Stat(mounted["disk"].HostPath)
-	if err != nil {
-		t.Fatal(err)
+	modes := map[string]string{}
+	for name, v := range mounted {
+		info, err := os.Stat(v.HostPath)
+		if err != nil {
+			t.Fatal(err)
+		}
+		modes[name] = fmt.Sprintf("%v %d", info.Mode(), info.Sys().(*syscall.Stat_t).Gid) //nolint:forcetypeassert // Linux
 	}
-	if diff := cmp.Diff("dgrwxrwxrwx", info.Mode().String()); diff != "" {
-		t.Errorf("mode of a disk volume -want +got:\n%s", diff)
+	if diff := cmp.Diff(map[string]string{"disk": "dgrwxrwxrwx 1234", "memory": "dgtrwxrwxrwx 1234"}, modes); diff != "" {
+		t.Errorf("modes and groups -want +got:\n%s", diff)
 	}
 	var st unix.Statfs_t
 	if err := unix.Statfs(mounted["memory"].HostPath, &st); err != nil {

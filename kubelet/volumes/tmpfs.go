@@ -10,36 +10,36 @@ import (
 	mount "k8s.io/mount-utils"
 )
 
-// mountTmpfs mounts a file system in memory at dir unless one is there already,
-// and says whether it did. size in bytes; 0 is the kernel's default, half of the memory.
-func mountTmpfs(dir string, size int64) (bool, error) {
+// mountTmpfs mounts a file system in memory at dir unless one is there already.
+// size in bytes; 0 is the kernel's default, half of the memory. If there is a
+// group, all that is made in there belongs to it.
+func mountTmpfs(dir string, size int64, group *int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return false, fmt.Errorf("looking at the volume's directory: %w", err)
+		return fmt.Errorf("looking at the volume's directory: %w", err)
 	}
 	if st.Type == unix.TMPFS_MAGIC {
 		if mounted, err := isMountPoint(dir); err != nil || mounted {
-			return false, err
+			return err
 		}
 	}
-	options := ""
+	options := "mode=1777"
+	if group != nil {
+		options = fmt.Sprintf("mode=3777,gid=%d", *group)
+	}
 	if size > 0 {
-		options = fmt.Sprintf("size=%d", size)
+		options += fmt.Sprintf(",size=%d", size)
 	}
 	// What is in memory on purpose must not reach the disk by way of swap. Kernels
 	// before 6.3 do not know the option.
-	noswap := "noswap"
-	if options != "" {
-		noswap += "," + options
-	}
-	err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, noswap)
+	err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options+",noswap")
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
 	}
 	if err != nil {
-		return false, fmt.Errorf("mounting a file system in memory at %s: %w", dir, err)
+		return fmt.Errorf("mounting a file system in memory at %s: %w", dir, err)
 	}
-	return true, nil
+	return nil
 }
 
 // isMountPoint compares mount IDs, which also finds bind mounts.
