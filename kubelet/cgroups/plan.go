@@ -162,6 +162,6 @@ func sumShares(pods []uint64) uint64 {
 // have this weight, which is as exact as a weight can be.
 func sharesOf(weight uint64) uint64 {
 	return minShares + uint64(sort.Search(maxShares-minShares, func(i int) bool {
-		return libcgroups.ConvertCPUSharesToCgroupV2Value(minShares+uint64(i)) >= weight //nolint:gosec // i is not negative
+		return libcgroups.ConvertCPUSharesToCgroupV2Value(minShares+uint64(i)) >= weight
 	}))
 }
