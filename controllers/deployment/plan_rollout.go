@@ -69,12 +69,11 @@ func (r *rollout) shrinkOld() bool {
 		}
 	}
 
-	// 2. Then available ones, as far as more are available than have to be.
-	extra := min(spare, sum(r.all(), availableReplicas)-least)
+	// 2. Then available ones: if anything is still spare, it is as many as are available beyond what has to be.
 	for _, m := range r.old {
-		if n := min(extra, specReplicas(m)); n > 0 {
+		if n := min(spare, specReplicas(m)); n > 0 {
 			r.scalef(m, specReplicas(m)-n, "enough Pods are available without %d of its own", n)
-			extra -= n
+			spare -= n
 			shrunk = true
 		}
 	}
