@@ -70,7 +70,7 @@ type Config struct {
 // again by the next Run. It waits for the runtime and the API server to come up.
 func Run(ctx context.Context, cfg Config) error {
 	for _, dir := range []string{cfg.RootDir, cfg.PodLogsDir, logLinks(cfg)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // log shippers read the logs
+		if err := os.MkdirAll(dir, 0o755); err != nil { // log shippers read the logs
 			return fmt.Errorf("making the kubelet's directories: %w", err)
 		}
 	}
@@ -103,10 +103,10 @@ func Run(ctx context.Context, cfg Config) error {
 
 // stopped hides errors that only say that we were asked to stop.
 func stopped(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // newClient is a client that does not limit itself: what the agent writes is
@@ -175,7 +175,7 @@ func (a *agent) build() (err error) {
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
 		ProbeMetrics: a.probes.MetricsHandler(), Configuration: a.configuration(),
-		BindAddress:  cfg.BindAddress, Port: cfg.Port, ServingCert: cfg.ServingCert, ClientCA: cfg.ClientCA,
+		BindAddress: cfg.BindAddress, Port: cfg.Port, ServingCert: cfg.ServingCert, ClientCA: cfg.ClientCA,
 	})
 	return err
 }

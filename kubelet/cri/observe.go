@@ -25,12 +25,14 @@ func (c *Client) Observe(ctx context.Context, uid types.UID) (Pod, error) {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		sandboxes, err = c.Runtime.ListPodSandbox(gctx, &runtimeapi.ListPodSandboxRequest{
-			Filter: &runtimeapi.PodSandboxFilter{LabelSelector: selector}})
+			Filter: &runtimeapi.PodSandboxFilter{LabelSelector: selector},
+		})
 		return err
 	})
 	g.Go(func() (err error) {
 		containers, err = c.Runtime.ListContainers(gctx, &runtimeapi.ListContainersRequest{
-			Filter: &runtimeapi.ContainerFilter{LabelSelector: selector}})
+			Filter: &runtimeapi.ContainerFilter{LabelSelector: selector},
+		})
 		return err
 	})
 	if err := g.Wait(); err != nil {

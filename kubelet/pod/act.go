@@ -84,7 +84,11 @@ func (w *worker) beginStop(id, name string, begun Stopping) {
 // settle takes over how an action ended.
 func (w *worker) settle(o outcome) {
 	slot := o.op.action.Slot()
-	w.dirty = true
+	switch o.op.action.(type) {
+	case MountVolumes, PullImage, RunPreStop, CleanUp, Purge, DeletePod: // the runtime has no part in them
+	default:
+		w.dirty = true
+	}
 	if w.ops[slot] != o.op {
 		return // another action has taken its place
 	}

@@ -123,7 +123,7 @@ func (j job) launch(ctx context.Context, a StartContainer, config *runtimeapi.Co
 	}
 	defer leave()
 	log := filepath.Join(sandbox.LogDirectory, config.LogPath)
-	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil { //nolint:gosec // log shippers read it
+	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil { // log shippers read it
 		return "", j.cannotStart(ctx, a, reasonCreateContainerError, err)
 	}
 	callCtx, cancel := j.call()
@@ -152,8 +152,7 @@ func (j job) cannotStart(ctx context.Context, a StartContainer, reason string, e
 		return context.Canceled
 	}
 	j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailed, "Error: "+cri.Message(err))
-	var own *containers.Error
-	if errors.As(err, &own) {
+	if _, ok := errors.AsType[*containers.Error](err); ok {
 		return err
 	}
 	return &failed{Reason: reason, Message: cri.Message(err), Err: err}

@@ -97,7 +97,7 @@ func (j job) mountVolumes(ctx context.Context) (func(*worker), error) {
 	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
 	if err != nil {
 		if ctx.Err() == nil {
-			for _, message := range strings.Split(err.Error(), "\n") {
+			for message := range strings.SplitSeq(err.Error(), "\n") {
 				j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedMount, message)
 			}
 		}
@@ -134,7 +134,7 @@ func (j job) createSandbox(ctx context.Context, a CreateSandbox) (func(*worker),
 	defer leave()
 	config, err := j.sandboxConfig(a.Attempt)
 	if err == nil {
-		err = os.MkdirAll(config.LogDirectory, 0o755) //nolint:gosec // log shippers read it
+		err = os.MkdirAll(config.LogDirectory, 0o755) // log shippers read it
 	}
 	if err == nil {
 		callCtx, cancel := j.call()

@@ -54,7 +54,7 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 		err = fmt.Errorf("command '%s' exited with %d", strings.Join(h.Command, " "), resp.ExitCode)
 	}
 	if err != nil {
-		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck,revive // the words that users know
+		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck // the words that users know
 			h.Command, spec.Name, j.name(), cri.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
 	}
 	return nil
@@ -71,7 +71,7 @@ func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetActi
 		err = get(ctx, u, h.HTTPHeaders)
 	}
 	if err != nil {
-		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q failed: %w", h.Path, spec.Name, err) //nolint:staticcheck,revive // the words that users know
+		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q failed: %w", h.Path, spec.Name, err) //nolint:revive // the words that users know
 	}
 	return nil
 }

@@ -51,7 +51,7 @@ func New(cfg Config) *Manager {
 
 // Run runs Pods until ctx ends. Containers run on then.
 func (m *Manager) Run(ctx context.Context) error {
-	_, err := m.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	told, err := m.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(obj any) { m.podChanged(nil, obj) },
 		UpdateFunc: func(old, obj any) { m.podChanged(old, obj) },
 		DeleteFunc: m.podGone,
@@ -64,7 +64,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	running.Go(func() { m.pods.RunWithContext(ctx) })
-	if !cache.WaitForCacheSync(ctx.Done(), m.pods.HasSynced) {
+	// Not the informer's own HasSynced: that says that the Pods are known to it,
+	// while podChanged may not have heard of them yet, and to a worker without a
+	// Pod everything that runs is an orphan.
+	if !cache.WaitForCacheSync(ctx.Done(), told.HasSynced) {
 		return nil
 	}
 
@@ -99,7 +102,7 @@ func (m *Manager) podChanged(old, obj any) {
 	if before, ok := old.(*v1.Pod); ok && before.UID != pod.UID {
 		m.podGone(before)
 	}
-	m.worker(pod.UID).setPod(pod)
+	m.tell(pod.UID, func(w *worker) { w.setPod(pod) })
 }
 
 func (m *Manager) podGone(obj any) {
@@ -107,12 +110,12 @@ func (m *Manager) podGone(obj any) {
 		obj = t.Obj
 	}
 	if pod, ok := obj.(*v1.Pod); ok {
-		m.worker(pod.UID).dropPod(pod)
+		m.tell(pod.UID, func(w *worker) { w.dropPod(pod) })
 	}
 }
 
 // runtimeChanged wakes the worker of a Pod to look at the runtime again.
-func (m *Manager) runtimeChanged(uid types.UID) { m.worker(uid).lookAgain() }
+func (m *Manager) runtimeChanged(uid types.UID) { m.tell(uid, (*worker).lookAgain) }
 
 // Retry wakes the worker of a Pod that waits for something outside of it, such
 // as a ConfigMap, which may be there now.
@@ -125,21 +128,24 @@ func (m *Manager) Retry(uid types.UID) {
 	}
 }
 
-// worker returns the worker of a Pod, and starts it if there is none. Before the
-// Pods are known workers only collect mail: to a worker without a Pod, everything
-// that runs is an orphan.
-func (m *Manager) worker(uid types.UID) *worker {
+// tell leaves mail for the worker of a Pod, and starts one if there is none. Both
+// under one lock: a worker must not retire between being found and being told,
+// nor look at its Pod before it was told of it. Before the Pods are known workers
+// only collect mail: to a worker without a Pod, everything that runs is an orphan.
+func (m *Manager) tell(uid types.UID, leave func(*worker)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w := m.workers[uid]
-	if w == nil {
-		w = newWorker(m, uid)
-		m.workers[uid] = w
-		if m.ctx != nil {
-			m.launch(w)
-		}
+	if w != nil {
+		leave(w)
+		return
 	}
-	return w
+	w = newWorker(m, uid)
+	m.workers[uid] = w
+	leave(w)
+	if m.ctx != nil {
+		m.launch(w)
+	}
 }
 
 // launch starts a worker. The caller holds the lock.

@@ -202,8 +202,8 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 			return false
 		}
 		next.Attempt, next.Reason = last.Attempt+1, Reason(endedHow(last))
-	} else if st := recordedStatus(p.Pod, c.Name); st != nil && st.ContainerID != "" {
-		next.Attempt, next.Reason = uint32(st.RestartCount)+1, "the runtime has lost it" //nolint:gosec // a count
+	} else if attempt := lostAttempt(p.Pod, c.Name); attempt > 0 {
+		next.Attempt, next.Reason = attempt, "the runtime has lost it"
 	}
 	image, ok := p.Images[c.Name]
 	if !ok {
@@ -236,6 +236,20 @@ func backOffDelay(restarts int) time.Duration {
 
 func endedHow(c cri.Container) string {
 	return fmt.Sprintf("attempt %d ended with exit code %d", c.Attempt, c.ExitCode)
+}
+
+// lostAttempt is the attempt that follows the ones the API server knows of, when
+// the runtime knows none. The status may have counted the loss already, see
+// reporter.missing.
+func lostAttempt(pod *v1.Pod, name string) uint32 {
+	st := recordedStatus(pod, name)
+	if st == nil {
+		return 0
+	}
+	if st.ContainerID != "" {
+		return uint32(st.RestartCount) + 1
+	}
+	return uint32(st.RestartCount)
 }
 
 // recordedStatus is what the API server has about a container, of any kind.

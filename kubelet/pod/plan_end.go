@@ -30,7 +30,7 @@ func endOf(s *State, now time.Time) (end, bool) {
 		return end{reason: "the node refuses the Pod", failed: *s.Rejected}, true
 	}
 	why, done := finished(s)
-	if at, ok := deadlineOf(s); ok && !now.Before(at) && !(done && endedBefore(s, at)) {
+	if at, ok := deadlineOf(s); ok && !now.Before(at) && (!done || !endedBefore(s, at)) {
 		return end{
 			reason: "the Pod ran longer than activeDeadlineSeconds",
 			failed: Rejection{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"},
@@ -50,11 +50,11 @@ func finished(s *State) (Reason, bool) {
 			return "an init container failed", true
 		}
 	}
-	left, any := false, false
+	left, made := false, false
 	for i := range s.Pod.Spec.Containers {
 		c := &s.Pod.Spec.Containers[i]
 		ended, ok := s.newest(c.Name)
-		any = any || ok
+		made = made || ok
 		if !ok {
 			// Whatever cleaned the runtime up: what has ended does not run again.
 			st := recordedStatus(s.Pod, c.Name)
@@ -69,7 +69,7 @@ func finished(s *State) (Reason, bool) {
 	if !left {
 		return "all containers have ended", true
 	}
-	lost := !usable && len(s.Runtime.Sandboxes) > 0 && any && s.Pod.Spec.RestartPolicy == v1.RestartPolicyNever
+	lost := !usable && len(s.Runtime.Sandboxes) > 0 && made && s.Pod.Spec.RestartPolicy == v1.RestartPolicyNever
 	return "the sandbox was lost, and the restart policy is Never", lost
 }
 

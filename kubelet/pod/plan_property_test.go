@@ -44,7 +44,8 @@ func TestPlanConverges(t *testing.T) {
 func drawPod(t *rapid.T) *v1.Pod {
 	return testPod(func(p *v1.Pod) {
 		p.Spec.RestartPolicy = rapid.SampledFrom([]v1.RestartPolicy{
-			v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever}).Draw(t, "policy")
+			v1.RestartPolicyAlways, v1.RestartPolicyOnFailure, v1.RestartPolicyNever,
+		}).Draw(t, "policy")
 		if rapid.Bool().Draw(t, "two") {
 			p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: "other"})
 		}
@@ -95,11 +96,11 @@ func (w *world) trouble(t *rapid.T) {
 		w.now = w.now.Add(time.Duration(rapid.IntRange(1, 700).Draw(t, "seconds")) * time.Second)
 	case "sandbox":
 		if len(w.state.Runtime.Sandboxes) > 0 {
-			w.log("the sandbox dies")
+			w.logf("the sandbox dies")
 			w.state.Runtime.Sandboxes[0].Ready = false
 		}
 	case "forget":
-		w.log("the agent forgets")
+		w.logf("the agent forgets")
 		w.forget()
 	case "halfway":
 		w.halfway()
@@ -115,7 +116,7 @@ func (w *world) trouble(t *rapid.T) {
 		}
 	case "vanish":
 		if rapid.IntRange(0, 19).Draw(t, "luck") == 0 {
-			w.log("the Pod vanishes from the API server")
+			w.logf("the Pod vanishes from the API server")
 			w.state.Pod = nil
 		}
 	}
@@ -125,7 +126,7 @@ func (w *world) trouble(t *rapid.T) {
 func (w *world) halfway() {
 	for _, slot := range w.slots() {
 		if a, ok := w.state.InFlight[slot].(StartContainer); ok {
-			w.log("killed while starting %s", a.Name)
+			w.logf("killed while starting %s", a.Name)
 			w.start(a, cri.Created)
 			break
 		}
@@ -137,7 +138,7 @@ func (w *world) delete() {
 	if w.state.Pod == nil || w.state.Pod.DeletionTimestamp != nil {
 		return
 	}
-	w.log("the Pod is deleted")
+	w.logf("the Pod is deleted")
 	w.state.Pod = w.state.Pod.DeepCopy()
 	w.state.Pod.DeletionTimestamp = &metav1.Time{Time: w.now.Add(30 * time.Second)}
 	w.state.Pod.DeletionGracePeriodSeconds = ptr.To[int64](30)

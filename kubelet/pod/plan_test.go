@@ -231,6 +231,14 @@ func TestPlanRestart(t *testing.T) {
 			},
 			want: []Action{StartContainer{Name: "main", Attempt: 5, SandboxID: "sb1", ImageRef: "sha256:1", Reason: "the runtime has lost it"}},
 		},
+		"ForgottenAndCounted": {
+			reason: "also when the status has counted the loss already",
+			change: func(s *State) {
+				s.Runtime.Containers, s.Images["main"] = nil, "sha256:1"
+				s.Pod.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "main", RestartCount: 5}}
+			},
+			want: []Action{StartContainer{Name: "main", Attempt: 5, SandboxID: "sb1", ImageRef: "sha256:1", Reason: "the runtime has lost it"}},
+		},
 		"Liveness": {
 			reason: "a failed liveness probe ends the container, with the grace of the probe",
 			change: func(s *State) {

@@ -64,7 +64,7 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 
 // instance fills in what the runtime tells about an instance.
 func (r *reporter) instance(spec *v1.Container, inst cri.Container, cs *v1.ContainerStatus) {
-	cs.RestartCount = int32(inst.Attempt) //nolint:gosec // a count
+	cs.RestartCount = int32(inst.Attempt)
 	cs.ContainerID = r.containerID(inst)
 	cs.ImageID = inst.ImageID
 	if inst.Image != "" {
@@ -81,7 +81,7 @@ func (r *reporter) instance(spec *v1.Container, inst cri.Container, cs *v1.Conta
 func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.ContainerStatus {
 	lost := &v1.ContainerStateTerminated{
 		Reason: "ContainerStatusUnknown", ExitCode: 137,
-		Message: "The container could not be located when the pod was terminated",
+		Message: "The container could not be located when the pod was deleted.  The container used to be Running",
 	}
 	switch {
 	case was.State.Terminated != nil:

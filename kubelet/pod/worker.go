@@ -220,7 +220,8 @@ func (w *worker) report(now time.Time) {
 		w.state.Status = &status
 	}
 	w.seen.Store(w.state.Status)
-	written := w.writer.set(w.state.Pod, *w.state.Status)
+	// The end of a deleted Pod waits for its last status.
+	written := w.writer.set(w.state.Pod, *w.state.Status, w.state.Cleaned)
 	if written && w.state.Cleaned && !w.state.Reported {
 		w.state.Reported = true
 		w.poke()

@@ -47,7 +47,7 @@ func (w *world) forget() {
 	}
 }
 
-func (w *world) log(format string, args ...any) {
+func (w *world) logf(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf("%s ", w.now.Sub(epoch))+fmt.Sprintf(format, args...))
 }
 
@@ -100,7 +100,7 @@ func (w *world) report() {
 }
 
 func (w *world) begin(a Action) {
-	w.log("plan %T %+v", a, a)
+	w.logf("plan %T %+v", a, a)
 	switch a := a.(type) {
 	case Cancel:
 		delete(w.state.InFlight, a.InSlot) // ends without effect; complete covers the other outcome
@@ -152,11 +152,11 @@ func (w *world) complete(slot string) {
 	a := w.state.InFlight[slot]
 	delete(w.state.InFlight, slot)
 	if w.failing {
-		w.log("fail %T", a)
+		w.logf("fail %T", a)
 		w.state.Failures[slot] = failureOf(a, &failed{Reason: "Failing", Message: "failing"}, w.state.Failures[slot], w.now)
 		return
 	}
-	w.log("done %T", a)
+	w.logf("done %T", a)
 	delete(w.state.Failures, slot)
 	switch a := a.(type) {
 	case MountVolumes:
@@ -231,7 +231,7 @@ func (w *world) exit(id string, code int32) {
 	for i := range w.state.Runtime.Containers {
 		c := &w.state.Runtime.Containers[i]
 		if c.ID == id && c.Alive() {
-			w.log("%s exits with %d", c.Name, code)
+			w.logf("%s exits with %d", c.Name, code)
 			c.State, c.ExitCode, c.FinishedAt = cri.Exited, code, w.now
 		}
 	}

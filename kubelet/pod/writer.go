@@ -18,7 +18,7 @@ import (
 const (
 	// settleTime is how long a status waits that says nothing a user acts on, such
 	// as ContainerCreating of a container that will run in a moment.
-	settleTime = 250 * time.Millisecond
+	settleTime = 500 * time.Millisecond
 
 	writeTimeout    = 10 * time.Second
 	writeRetryFirst = 200 * time.Millisecond
@@ -38,16 +38,17 @@ type writer struct {
 	base *v1.Pod // the newest Pod that was seen, by the watch or as an answer
 	want *v1.PodStatus
 	busy bool
-	hurt chan struct{} // capacity 1: what is wanted became urgent
+	rush chan struct{} // capacity 1: what is wanted became urgent
 }
 
 func newWriter(client kubernetes.Interface, uid types.UID, done func()) *writer {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &writer{client: client, uid: uid, done: done, ctx: ctx, stop: cancel, hurt: make(chan struct{}, 1)}
+	return &writer{client: client, uid: uid, done: done, ctx: ctx, stop: cancel, rush: make(chan struct{}, 1)}
 }
 
-// set asks for a status to be written, and says whether the API server has it.
-func (w *writer) set(pod *v1.Pod, status v1.PodStatus) bool {
+// set asks for a status to be written, at once or as soon as that matters to
+// somebody, and says whether the API server has it.
+func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.base == nil || newer(pod, w.base) {
@@ -57,11 +58,8 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus) bool {
 		return true
 	}
 	w.want = &status
-	if urgent(&w.base.Status, &status) {
-		select {
-		case w.hurt <- struct{}{}:
-		default:
-		}
+	if now || urgent(&w.base.Status, &status) {
+		w.hurry()
 	}
 	if !w.busy {
 		w.busy = true
@@ -75,7 +73,7 @@ func (w *writer) run() {
 	wait := writeRetryFirst
 	for {
 		select {
-		case <-w.hurt:
+		case <-w.rush:
 		case <-time.After(settleTime):
 		case <-w.ctx.Done():
 			return
@@ -112,7 +110,7 @@ func (w *writer) run() {
 
 func (w *writer) hurry() {
 	select {
-	case w.hurt <- struct{}{}:
+	case w.rush <- struct{}{}:
 	default:
 	}
 }
