@@ -73,9 +73,9 @@ func verifyNonRoot(in Input, sc *v1.SecurityContext) error {
 		return nil
 	case uid == nil && in.ImageUser.Name != "":
 		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s", in.ImageUser.Name, where)
-	case uid != nil && *uid == 0:
+	case uid == nil || *uid == 0: // an image that names nobody runs as root
 		return fmt.Errorf("container has runAsNonRoot and image will run as root %s", where)
-	case uid != nil:
+	default:
 		if errs := validation.IsValidUserID(*uid); len(errs) > 0 {
 			return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). (Must be 1-(%d)): %s %s",
 				*uid, math.MaxInt32, strings.Join(errs, "; "), where)
