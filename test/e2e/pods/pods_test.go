@@ -14,12 +14,15 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 
 	"flyball.dev/test/e2e/internal/cluster"
 )
@@ -167,14 +170,26 @@ func TestVolumes(t *testing.T) {
 func TestServiceAccount(t *testing.T) {
 	ns := cluster.Namespace(t)
 	const dir = "/var/run/secrets/kubernetes.io/serviceaccount/"
-	out := cluster.Output(t, ns, "token", pod(container("cat", dir+"token", dir+"namespace")))
-	token, namespace := out[:max(0, len(out)-len(ns))], ns
-	if !strings.HasSuffix(out, namespace) {
-		t.Errorf("the namespace file is not %q", namespace)
+	cluster.Run(t, ns, "token", pod(container("sleep", "inf")))
+	cluster.Await(t, ns, "token", cluster.Ready)
+	read := func(file string) string {
+		return strings.TrimSpace(cluster.Kubectl(t, "exec", "-n", ns, "token", "--", "cat", dir+file))
 	}
-	review, err := cluster.TryKubectl(t, "", "auth", "whoami", "-o", "json", "--token", strings.TrimSpace(token))
-	if err == nil && !strings.Contains(review, "system:serviceaccount:"+ns+":default") {
-		t.Errorf("the token is that of %s", review)
+	if got := read("namespace"); got != ns {
+		t.Errorf("the namespace file holds %q", got)
+	}
+	cfg := rest.AnonymousClientConfig(cluster.RESTConfig(t))
+	cfg.BearerToken = read("token")
+	c, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	review, err := c.AuthenticationV1().SelfSubjectReviews().Create(t.Context(), &authenticationv1.SelfSubjectReview{}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "system:serviceaccount:" + ns + ":default"; review.Status.UserInfo.Username != want {
+		t.Errorf("the token is that of %s, want %s", review.Status.UserInfo.Username, want)
 	}
 }
 
@@ -191,8 +206,9 @@ func TestInitContainers(t *testing.T) {
 		},
 		Containers: []corev1.Container{{Args: []string{"dial", "http://127.0.0.1:8080/"}, VolumeMounts: mount}},
 	}
-	out := cluster.Output(t, ns, "init", spec)
-	has(t, out, "init")
+	if out := cluster.Output(t, ns, "init", spec); !strings.Contains(out, "init\n") {
+		t.Errorf("the sidecar did not answer: %s", out)
+	}
 	pod := cluster.Await(t, ns, "init", cluster.Phase(corev1.PodSucceeded))
 	for _, s := range pod.Status.InitContainerStatuses {
 		if s.State.Terminated == nil {
