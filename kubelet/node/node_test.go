@@ -207,3 +207,31 @@ func TestTopImages(t *testing.T) {
 		t.Errorf("got %d images, the first of %d bytes with %d names", len(top), top[0].SizeBytes, len(top[0].Names))
 	}
 }
+
+// A Node that the last agent left Ready is Ready for the next one too, although
+// there is nothing to write.
+func TestReadyAfterQuickRestart(t *testing.T) {
+	client, cri := fake.NewClientset(), &fakeCRI{network: true}
+	n, ready := running(t, client, cri)
+	<-ready
+	eventually(t, client, "the first agent", isReady(v1.ConditionTrue))
+
+	next, err := New(n.cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := make(chan struct{})
+	next.cfg.Ready = func() { close(again) }
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- next.Run(ctx) }()
+	select {
+	case <-again:
+	case <-time.After(10 * time.Second):
+		t.Error("the next agent never said that the Node is Ready")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+}

@@ -101,6 +101,8 @@ func (r *reporter) report(ctx context.Context, waited time.Duration) outcome {
 	}
 	out := plan(r.identity(), r.machine, o, waited, time.Now())
 	if out.write == nil {
+		// Nothing to say after a quick restart: the API server has it all already.
+		r.tellReady(out)
 		return out
 	}
 	if o.existing == nil { // deleted behind our back, while the machine is alive
@@ -145,6 +147,11 @@ func (r *reporter) accepted(n *v1.Node, out outcome) {
 	for _, e := range out.events {
 		r.event(e.reason, e.message)
 	}
+	r.tellReady(out)
+}
+
+// tellReady tells once that the API server knows the Node as Ready.
+func (r *reporter) tellReady(out outcome) {
 	if out.ready && r.cfg.Ready != nil {
 		r.ready.Do(r.cfg.Ready)
 	}
