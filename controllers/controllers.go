@@ -108,6 +108,7 @@ func Run(ctx context.Context, cfg Config) error {
 	restConfig := rest.CopyConfig(cfg.Client)
 	restConfig.QPS = -1
 	restConfig.UserAgent = "flyball-controllers"
+	restConfig.WarningHandlerWithContext = rest.NoWarnings{} // they are about what a user wrote, and the user got them
 
 	ctrl.SetLogger(klog.Background()) // controller-runtime has parts that know this logger only
 	mgr, err := ctrl.NewManager(restConfig, options(ctx, cfg))

@@ -1,0 +1,92 @@
+package kinds_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/kinds"
+)
+
+// TestThereAndBack: what goes through a kind comes back whole, under the group's name.
+func TestThereAndBack(t *testing.T) {
+	for _, version := range []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion} {
+		group, err := kinds.For(version)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := &appsv1.Deployment{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", Labels: map[string]string{"a": "b"}},
+			Spec:       appsv1.DeploymentSpec{Replicas: new(int32(3)), Paused: true, Template: corev1.PodTemplateSpec{Spec: corev1.PodSpec{NodeName: "n"}}},
+		}
+		server := fake.NewClientBuilder().WithScheme(scheme()).Build()
+		if _, err := group.Deployments.Create(t.Context(), server, want); err != nil {
+			t.Fatal(err)
+		}
+		got, err := group.Deployments.Get(t.Context(), server, types.NamespacedName{Namespace: "ns", Name: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if kind := got.GetObjectKind().GroupVersionKind(); kind != group.Deployments.GroupVersionKind {
+			t.Errorf("%s: got kind %s", version, kind)
+		}
+		got.TypeMeta, got.ResourceVersion = want.TypeMeta, ""
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", version, diff)
+		}
+		list, err := group.Deployments.List(t.Context(), server, client.InNamespace("ns"))
+		if err != nil || len(list) != 1 || list[0].Name != "web" || list[0].Kind != "Deployment" {
+			t.Errorf("%s: listed %v, %v", version, list, err)
+		}
+	}
+}
+
+// TestPatchSaysWhatChanged: a patch holds the changed fields and the resourceVersion, so that fields that only the group
+// knows stay as they are.
+func TestPatchSaysWhatChanged(t *testing.T) {
+	group, err := kinds.For(v1alpha1.GroupVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sent string
+	server := fake.NewClientBuilder().WithScheme(scheme()).WithInterceptorFuncs(interceptor.Funcs{
+		Patch: func(_ context.Context, _ client.WithWatch, object client.Object, patch client.Patch, _ ...client.PatchOption) error {
+			data, err := patch.Data(object)
+			sent = string(data)
+			return err
+		},
+	}).Build()
+	before := &appsv1.ReplicaSet{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web", ResourceVersion: "7"}, Spec: appsv1.ReplicaSetSpec{Replicas: new(int32(3))}}
+	after := before.DeepCopy()
+	after.Spec.Replicas = new(int32(5))
+	if _, err := group.ReplicaSets.Patch(t.Context(), server, before, after); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(`{"metadata":{"resourceVersion":"7"},"spec":{"replicas":5}}`, sent); diff != "" {
+		t.Errorf("patch (-want +got):\n%s", diff)
+	}
+}
+
+func TestUnknownVersion(t *testing.T) {
+	if _, err := kinds.For(schema.GroupVersion{Group: "batch", Version: "v1"}); err == nil {
+		t.Error("no error")
+	}
+}
+
+func scheme() *runtime.Scheme {
+	known := runtime.NewScheme()
+	_ = appsv1.AddToScheme(known)
+	_ = v1alpha1.AddToScheme(known)
+	return known
+}
