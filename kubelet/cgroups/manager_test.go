@@ -16,18 +16,18 @@ import (
 )
 
 // hostManager works on the real cgroups of this host, under a name of its own.
-func hostManager(t *testing.T) *Manager {
-	t.Helper()
+func hostManager(tb testing.TB) *Manager {
+	tb.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("making cgroups needs root")
+		tb.Skip("making cgroups needs root")
 	}
 	m, err := New(Config{Root: fmt.Sprintf("flyball-test-%d", os.Getpid())})
 	if err != nil {
-		t.Skipf("no usable cgroups: %v", err)
+		tb.Skipf("no usable cgroups: %v", err)
 	}
-	t.Cleanup(func() {
+	tb.Cleanup(func() {
 		if err := m.Remove(); err != nil {
-			t.Errorf("cleaning up: %v", err)
+			tb.Errorf("cleaning up: %v", err)
 		}
 	})
 	return m
