@@ -29,7 +29,7 @@ func newUpCommand() *cobra.Command {
 	detach := cmd.Flags().Bool("detach", false, "run in the background, and return once the node is Ready")
 	background := addBackgroundFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *detach {
+		if *detach && !*background { // however the flag was spelled, a child does not detach again
 			return detached(cmd.Context(), flags)
 		}
 		return runRole(cmd.Context(), instance.Up, flags, *background)
