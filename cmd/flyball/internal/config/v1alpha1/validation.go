@@ -2,13 +2,16 @@ package v1alpha1
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kubeletapis "k8s.io/kubelet/pkg/apis"
 )
 
 const (
@@ -126,5 +129,24 @@ func validateKubelet(path *field.Path, k *KubeletConfiguration) field.ErrorList 
 	if k.MaxPods < 1 {
 		errs = append(errs, field.Invalid(path.Child("maxPods"), k.MaxPods, "must be at least 1"))
 	}
-	return append(errs, metav1validation.ValidateLabels(k.Labels, path.Child("labels"))...)
+	errs = append(errs, metav1validation.ValidateLabels(k.Labels, path.Child("labels"))...)
+	for _, label := range slices.Sorted(maps.Keys(k.Labels)) {
+		if reserved(label) {
+			errs = append(errs, field.Invalid(path.Child("labels"), label,
+				"a node may not give itself this label of Kubernetes' own; set it with kubectl label node"))
+		}
+	}
+	return errs
+}
+
+// reserved reports whether kube-apiserver's admission plugin NodeRestriction refuses the label from a node agent: it
+// would refuse the Node with it, for ever.
+func reserved(label string) bool {
+	domain, _, qualified := strings.Cut(label, "/")
+	for _, own := range []string{"kubernetes.io", "k8s.io"} {
+		if qualified && (domain == own || strings.HasSuffix(domain, "."+own)) {
+			return !kubeletapis.IsKubeletLabel(label)
+		}
+	}
+	return false
 }

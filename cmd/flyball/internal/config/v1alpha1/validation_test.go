@@ -29,8 +29,11 @@ func TestValidate(t *testing.T) {
 			c.ServiceCIDR, c.ClusterDNS = "10.0.0.0/9", "10.0.0.10"
 			c.ClusterCIDR = "172.16.0.0/16"
 		}, []string{"serviceCIDR"}},
-		"CRIEndpoint":   {"A TCP runtime would be open to everybody.", func(c *FlyballConfiguration) { c.CRIEndpoint = "tcp://127.0.0.1:1" }, []string{"criEndpoint"}},
-		"Labels":        {"The Node would be refused.", func(c *FlyballConfiguration) { c.Kubelet.Labels = map[string]string{"a b": "c"} }, []string{"kubelet.labels"}},
+		"CRIEndpoint": {"A TCP runtime would be open to everybody.", func(c *FlyballConfiguration) { c.CRIEndpoint = "tcp://127.0.0.1:1" }, []string{"criEndpoint"}},
+		"Labels":      {"The Node would be refused.", func(c *FlyballConfiguration) { c.Kubelet.Labels = map[string]string{"a b": "c"} }, []string{"kubelet.labels"}},
+		"ReservedLabel": {"NodeRestriction would refuse the Node.", func(c *FlyballConfiguration) {
+			c.Kubelet.Labels = map[string]string{"node-role.kubernetes.io/worker": "", "topology.kubernetes.io/zone": "a", "example.com/x": "y"}
+		}, []string{"kubelet.labels"}},
 		"EverythingBad": {"All errors are joined.", func(c *FlyballConfiguration) { c.BindAddress, c.Kubelet.MaxPods, c.Logging.Verbosity = "x", -1, 11 }, []string{"bindAddress", "kubelet.maxPods", "logging.verbosity"}},
 	}
 	for name, tc := range tests {
