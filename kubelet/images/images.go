@@ -76,9 +76,10 @@ type Manager struct {
 	users   map[string]user
 }
 
-// turn makes those who want the same image wait for one another.
+// turn makes those who want the same image wait for one another. Who has put its
+// token into taken has the turn.
 type turn struct {
-	sync.Mutex
+	taken   chan struct{} // capacity 1
 	waiting int
 }
 
@@ -178,7 +179,10 @@ func (m *Manager) present(ctx context.Context, r request, name string) (string, 
 // pull gets the image from its registry, with the credentials that the Pod has for it.
 func (m *Manager) pull(ctx context.Context, r request, name string) (string, error) {
 	asked := m.cfg.Now()
-	done := m.waitTurn(name)
+	done, err := m.waitTurn(ctx, name)
+	if err != nil {
+		return "", err
+	}
 	defer done()
 	if r.policy != v1.PullAlways {
 		// Whoever had the turn before us may have pulled it.
@@ -266,24 +270,30 @@ func (m *Manager) User(ctx context.Context, ref string) (uid *int64, name string
 	return nil, image.Username, nil
 }
 
-// waitTurn returns when nobody else pulls the image; the caller calls done afterwards.
-func (m *Manager) waitTurn(name string) (done func()) {
+// waitTurn returns when nobody else pulls the image; the caller calls done
+// afterwards. A Pod that was deleted does not wait for the pull of another.
+func (m *Manager) waitTurn(ctx context.Context, name string) (done func(), err error) {
 	m.mu.Lock()
 	t := m.pulling[name]
 	if t == nil {
-		t = &turn{}
+		t = &turn{taken: make(chan struct{}, 1)}
 		m.pulling[name] = t
 	}
 	t.waiting++
 	m.mu.Unlock()
-	t.Lock()
-	return func() {
-		t.Unlock()
+	leave := func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		if t.waiting--; t.waiting == 0 {
 			delete(m.pulling, name)
 		}
+	}
+	select {
+	case t.taken <- struct{}{}:
+		return func() { <-t.taken; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, context.Cause(ctx)
 	}
 }
 
