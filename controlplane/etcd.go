@@ -74,9 +74,9 @@ func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 // checkDatabase opens the database for reading and closes it again, since etcd panics in a goroutine of its own if it is
 // damaged, and waits forever if another process has it.
 func checkDatabase(path string) error {
-	_, err := os.Stat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
+		return nil // or killed the moment after it was created: etcd begins it anew
 	}
 	var db *bbolt.DB
 	if err == nil {
