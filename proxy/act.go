@@ -20,6 +20,7 @@ type kernel struct {
 	table  *nftables.Table
 	sets   []*nftables.Set
 	chains map[uint32]string // by the number of their class
+	turn   int32             // of the chains' priorities
 	netns  int               // file descriptor of a network namespace; 0: the process's own
 }
 
@@ -69,6 +70,7 @@ func (k *kernel) rebuild(all Change) error {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
 	remembered := k.affinity(conn)
+	k.turn = turn(conn, k.table)
 	conn.AddTable(k.table) // so that there is one to delete
 	conn.DelTable(k.table)
 	conn.AddTable(k.table)
@@ -95,6 +97,21 @@ func (k *kernel) rebuild(all Change) error {
 		return fmt.Errorf("writing nftables table %s (root and a kernel of 5.9 or later with nf_tables and NAT are needed): %w", tableName, err)
 	}
 	return nil
+}
+
+// turns is how many different priorities the tables of successive lives have.
+const turns = 40
+
+// turn puts the chains of a new table right behind those of the old one. Both
+// are hooked up while the kernel changes over, each seeing its rules by what
+// generation it reads; in the other order a packet could pass the new chain
+// before and the old one after that moment, and be translated by neither.
+func turn(conn *nftables.Conn, table *nftables.Table) int32 {
+	old, err := conn.ListChain(table, natPrerouting)
+	if err != nil || old.Priority == nil {
+		return 0
+	}
+	return (int32(*old.Priority) - dstnat + 1) % turns
 }
 
 // remove takes the table away, if it is there.
@@ -169,7 +186,7 @@ func (k *kernel) chain(c Chain) *nftables.Chain {
 	out := &nftables.Chain{Name: c.Name, Table: k.table}
 	if c.Hook != nil {
 		out.Type, out.Hooknum = c.Hook.kind, c.Hook.at
-		out.Priority = new(nftables.ChainPriority(c.Hook.priority))
+		out.Priority = new(nftables.ChainPriority(c.Hook.priority + k.turn))
 	}
 	return out
 }

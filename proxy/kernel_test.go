@@ -77,7 +77,6 @@ func (l *lab) expect(s *space, network, to string, n int, from netip.Addr, pods 
 
 func (l *lab) refused(s *space, network, to string) {
 	l.t.Helper()
-	start := time.Now()
 	_, err := s.ask(network, to)
 	if s == l.node && errors.Is(err, syscall.EPERM) {
 		return // that is how UDP hears of a packet that was not let out
@@ -85,14 +84,11 @@ func (l *lab) refused(s *space, network, to string) {
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		l.t.Fatalf("%s %s: got %v, want connection refused", network, to, err)
 	}
-	if took := time.Since(start); took > 300*time.Millisecond {
-		l.t.Errorf("%s %s: refused after %s only", network, to, took)
-	}
 }
 
 func (l *lab) dropped(s *space, network, to string) {
 	l.t.Helper()
-	if _, err := s.ask(network, to); !os.IsTimeout(err) {
+	if _, err := s.askWithin(300*time.Millisecond, network, to); !os.IsTimeout(err) {
 		l.t.Fatalf("%s %s: got %v, want a timeout", network, to, err)
 	}
 }
@@ -156,6 +152,8 @@ func TestTrafficPolicies(t *testing.T) {
 	l.refused(l.node, "tcp", "127.0.0.1:30080")                         // but loopback
 
 	l.set(web(policy(true, true), 0, 1))
+	// UDP clients that happen on the port of a former one would share its fate.
+	must(t, l.node.handle.ConntrackTableFlush(netlink.ConntrackTable))
 	l.expect(l.pods[2], "tcp", webIP, 20, podIP(2), "0")
 	for _, to := range []string{nodePort, "198.51.100.7:80"} {
 		l.expect(l.client, "tcp", to, 20, clientIP, "0") // the source is kept
@@ -289,7 +287,9 @@ func TestNoGap(t *testing.T) {
 	failed := make(chan error, 1)
 	go func() {
 		for !stop.Load() {
-			if _, err := l.pods[1].ask("tcp", webIP); err != nil {
+			// Not one of the endpoints: if one that reaches itself is taken
+			// away between its DNAT and its masquerading, that is its end.
+			if _, err := l.client.ask("tcp", webIP); err != nil {
 				failed <- err
 				return
 			}
@@ -308,6 +308,9 @@ func TestNoGap(t *testing.T) {
 	}
 	stop.Store(true)
 	must(t, <-failed)
+	if l.kernel.turn != 20 { // one by newLab, which found no table
+		t.Errorf("the chains of the 21st table are not behind those of the 20th: %d", l.kernel.turn)
+	}
 }
 
 func TestHostPorts(t *testing.T) {
@@ -338,8 +341,7 @@ func TestHostPorts(t *testing.T) {
 		l.expect(l.node, network, "192.0.2.1:9090", 2, nodeIP, "0")
 	}
 	l.node.serveTCP(7777, "host")
-	_, err := l.pods[0].dial("tcp", "127.0.0.1:7777")
-	if err == nil {
+	if _, err := l.pods[0].dial("tcp", "127.0.0.1:7777"); err == nil {
 		t.Error("a Pod reached the host's loopback")
 	}
 }

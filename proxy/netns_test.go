@@ -234,25 +234,24 @@ type answer struct {
 	from netip.Addr
 }
 
+// patience is for answers that must come, on a machine that is busy.
+const patience = 3 * time.Second
+
 func (s *space) dial(network, to string) (net.Conn, error) {
-	return s.dialFrom(network, "", to)
+	return s.dialWithin(patience, network, to)
 }
 
-func (s *space) dialFrom(network, from, to string) (c net.Conn, err error) {
-	d := net.Dialer{Timeout: 400 * time.Millisecond}
-	if from != "" && network == "tcp" {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
-	} else if from != "" {
-		d.LocalAddr = net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
-	}
+func (s *space) dialWithin(timeout time.Duration, network, to string) (c net.Conn, err error) {
 	return c, s.in(func() error {
-		c, err = d.Dial(network, to)
+		c, err = (&net.Dialer{Timeout: timeout}).Dial(network, to)
 		return err
 	})
 }
 
-func ask(c net.Conn) (answer, error) {
-	_ = c.SetDeadline(time.Now().Add(400 * time.Millisecond))
+func ask(c net.Conn) (answer, error) { return askWithin(patience, c) }
+
+func askWithin(timeout time.Duration, c net.Conn) (answer, error) {
+	_ = c.SetDeadline(time.Now().Add(timeout))
 	if _, err := c.Write([]byte("?\n")); err != nil {
 		return answer{}, err
 	}
@@ -266,12 +265,16 @@ func ask(c net.Conn) (answer, error) {
 
 // ask opens a connection, asks once, and closes it.
 func (s *space) ask(network, to string) (answer, error) {
-	c, err := s.dial(network, to)
+	return s.askWithin(patience, network, to)
+}
+
+func (s *space) askWithin(timeout time.Duration, network, to string) (answer, error) {
+	c, err := s.dialWithin(timeout, network, to)
 	if err != nil {
 		return answer{}, err
 	}
 	defer c.Close()
-	return ask(c)
+	return askWithin(timeout, c)
 }
 
 func must(tb testing.TB, err error) {

@@ -13,11 +13,15 @@ const (
 	rejectChain = "refuse"
 	dropChain   = "discard"
 
+	natPrerouting = "nat-prerouting"
 	servicesChain = "services"
 	localChain    = "local-addresses"
 
 	affinityMap = "affinity"
 )
+
+// dstnat is the priority at which destinations are translated.
+const dstnat = -100
 
 // Rule is a sequence of statements; the first that does not match ends it.
 type Rule []statement
@@ -74,7 +78,7 @@ func baseChains(f *family, serviceCIDR netip.Prefix) []Chain {
 			Rules: []Rule{{verdict{toJump, servicesChain}}},
 		},
 		{
-			Name: "nat-output", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookOutput, "output", -100},
+			Name: "nat-output", Hook: &hook{nftables.ChainTypeNAT, nftables.ChainHookOutput, "output", dstnat},
 			Rules: []Rule{{verdict{toJump, servicesChain}}},
 		},
 		{
