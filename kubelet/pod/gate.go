@@ -3,7 +3,12 @@ package pod
 import (
 	"context"
 	"sync"
+	"time"
 )
+
+// gateStay is how long a call counts. One that takes longer waits for something
+// (a CNI plugin, a disk), and must not keep other Pods from starting.
+const gateStay = 5 * time.Second
 
 // gate bounds how many expensive calls of the runtime are under way. Starting a
 // container goes before creating a sandbox, so that in a burst the first Pods get
@@ -22,7 +27,7 @@ func (g *gate) enter(ctx context.Context, urgent bool) (leave func(), err error)
 	if g.free > 0 {
 		g.free--
 		g.mu.Unlock()
-		return g.leave, nil
+		return g.stay(), nil
 	}
 	lane := 1
 	if urgent {
@@ -33,10 +38,21 @@ func (g *gate) enter(ctx context.Context, urgent bool) (leave func(), err error)
 	g.mu.Unlock()
 	select {
 	case <-turn:
-		return g.leave, nil
+		return g.stay(), nil
 	case <-ctx.Done():
 		g.giveUp(lane, turn)
 		return nil, ctx.Err()
+	}
+}
+
+// stay returns the function that gives the place back, which happens by itself
+// after a while.
+func (g *gate) stay() (leave func()) {
+	once := sync.OnceFunc(g.leave)
+	timer := time.AfterFunc(gateStay, once)
+	return func() {
+		timer.Stop()
+		once()
 	}
 }
 

@@ -57,7 +57,13 @@ func (p *planner) regular(c *v1.Container, sandboxID string) bool {
 	if ended, ok := p.newest(c.Name); ok && ended.State == cri.Exited && !p.restarts(c, ended) {
 		return false
 	}
-	return p.start(c, sandboxID)
+	if !p.start(c, sandboxID) {
+		return false
+	}
+	// One that cannot start holds nobody back.
+	_, noImage := p.Failures[slotImage(c.Name)]
+	_, failed := p.Failures[slotStart(c.Name)]
+	return p.busy(slotStart(c.Name)) || !noImage && !failed
 }
 
 // initContainers says whether all init containers are through. The furthest one

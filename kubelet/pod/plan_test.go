@@ -165,6 +165,17 @@ func TestPlanStart(t *testing.T) {
 				s.InFlight[slotStart("main")] = started
 			},
 		},
+		"PostStartNoImage": {
+			reason: "a container whose image cannot be pulled holds no other back, whatever its hook",
+			change: func(s *State) {
+				s.Runtime.Containers = nil
+				s.Pod.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{}}}
+				s.Pod.Spec.Containers = append(s.Pod.Spec.Containers, v1.Container{Name: "other"})
+				s.Failures[slotImage("main")] = Failure{Reason: "ImagePullBackOff", RetryAt: epoch.Add(time.Minute)}
+			},
+			want: []Action{PullImage{"other", "it has not run yet"}},
+			next: epoch.Add(time.Minute),
+		},
 		"SandboxLost": {
 			reason: "what still runs in a lost sandbox ends before there is a new one",
 			change: func(s *State) { s.Runtime.Sandboxes[0].Ready = false },

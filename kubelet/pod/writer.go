@@ -2,6 +2,8 @@ package pod
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"strconv"
 	"sync"
 	"time"
@@ -9,10 +11,11 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
-	statusutil "k8s.io/kubernetes/pkg/util/pod"
 )
 
 const (
@@ -38,7 +41,10 @@ type writer struct {
 	base *v1.Pod // the newest Pod that was seen, by the watch or as an answer
 	want *v1.PodStatus
 	busy bool
-	rush chan struct{} // capacity 1: what is wanted became urgent
+	// sent is the last status that the API server took, sentAt its answer's version.
+	sent   *v1.PodStatus
+	sentAt string
+	rush   chan struct{} // capacity 1: what is wanted became urgent
 }
 
 func newWriter(client kubernetes.Interface, uid types.UID, done func()) *writer {
@@ -54,7 +60,7 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	if w.base == nil || newer(pod, w.base) {
 		w.base = pod
 	}
-	if !w.busy && equal(w.base, status) {
+	if !w.busy && w.written(status) {
 		return true
 	}
 	w.want = &status
@@ -83,7 +89,13 @@ func (w *writer) run() {
 		w.mu.Unlock()
 
 		answer, err := w.write(base, want)
-		if err != nil && !gone(err) {
+		if apierrors.IsNotFound(err) {
+			w.mu.Lock()
+			w.busy = false
+			w.mu.Unlock()
+			return // the watch will tell
+		}
+		if err != nil {
 			select {
 			case <-time.After(wait):
 			case <-w.ctx.Done():
@@ -95,10 +107,11 @@ func (w *writer) run() {
 		}
 		wait = writeRetryFirst
 		w.mu.Lock()
-		if answer != nil && newer(answer, w.base) {
+		w.sent, w.sentAt = &want, answer.ResourceVersion
+		if newer(answer, w.base) {
 			w.base = answer
 		}
-		w.busy = err == nil && !equal(w.base, *w.want) && !apiequality.Semantic.DeepEqual(*w.want, want)
+		w.busy = !w.written(*w.want)
 		busy := w.busy
 		w.mu.Unlock()
 		if !busy {
@@ -116,16 +129,38 @@ func (w *writer) hurry() {
 }
 
 func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
-	status = withForeign(base, status)
+	// Upstream's PatchPodStatus does the same, but hides which error it was.
+	before, err := json.Marshal(v1.Pod{Status: base.Status})
+	if err != nil {
+		return nil, fmt.Errorf("encoding the status: %w", err)
+	}
+	// The UID makes the patch fail on another Pod of the same name.
+	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: w.uid}, Status: withForeign(base, status)})
+	if err != nil {
+		return nil, fmt.Errorf("encoding the status: %w", err)
+	}
+	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, v1.Pod{})
+	if err != nil {
+		return nil, fmt.Errorf("comparing the status with the last one: %w", err)
+	}
 	ctx, cancel := context.WithTimeout(w.ctx, writeTimeout)
 	defer cancel()
-	answer, _, _, err := statusutil.PatchPodStatus(ctx, w.client, base.Namespace, base.Name, w.uid, base.Status, status)
-	return answer, err
+	answer, err := w.client.CoreV1().Pods(base.Namespace).
+		Patch(ctx, base.Name, types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "status")
+	if err != nil {
+		return nil, fmt.Errorf("writing the status: %w", err)
+	}
+	return answer, nil
 }
 
-// gone says whether the API server no longer has this Pod, but none or another one.
-func gone(err error) bool {
-	return apierrors.IsNotFound(err) || apierrors.IsConflict(err)
+// written says whether the API server has a status. One that it took counts, even
+// if it left something of it out; writing it again would not help. The caller
+// holds the lock.
+func (w *writer) written(status v1.PodStatus) bool {
+	if w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) {
+		return true
+	}
+	return equal(w.base, status)
 }
 
 // withForeign takes the conditions that others own from the newest Pod.

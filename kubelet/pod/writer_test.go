@@ -1,0 +1,118 @@
+package pod
+
+import (
+	"errors"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+)
+
+// writing runs a test with a writer of the status of testPod, in a bubble of its own time.
+func writing(t *testing.T, pod *v1.Pod, react func() error, test func(w *writer, api *fake.Clientset, patches *atomic.Int32)) {
+	t.Helper()
+	synctest.Test(t, func(*testing.T) {
+		api := fake.NewClientset(pod)
+		var patches atomic.Int32
+		api.PrependReactor("patch", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
+			patches.Add(1)
+			err := react()
+			return err != nil, nil, err
+		})
+		w := newWriter(api, pod.UID, func() {})
+		defer w.stop()
+		test(w, api, &patches)
+	})
+}
+
+func statusOf(phase v1.PodPhase, message string) v1.PodStatus {
+	return v1.PodStatus{Phase: phase, Message: message}
+}
+
+func TestWriterLatestWins(t *testing.T) {
+	pod := testPod(nil)
+	writing(t, pod, func() error { time.Sleep(time.Second); return nil }, func(w *writer, api *fake.Clientset, patches *atomic.Int32) {
+		w.set(pod, statusOf(v1.PodRunning, "a"), false)
+		time.Sleep(500 * time.Millisecond) // the first write is under way
+		w.set(pod, statusOf(v1.PodRunning, "b"), true)
+		w.set(pod, statusOf(v1.PodRunning, "c"), true)
+		time.Sleep(time.Minute)
+		got, err := api.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil || got.Status.Message != "c" || patches.Load() != 2 {
+			t.Errorf("%q after %d writes, %v", got.Status.Message, patches.Load(), err)
+		}
+		if !w.set(got, statusOf(v1.PodRunning, "c"), true) || patches.Load() != 2 {
+			t.Error("what the API server has is written again")
+		}
+	})
+}
+
+func TestWriterWaitsWithWhatNobodyActsOn(t *testing.T) {
+	pod := testPod(nil)
+	writing(t, pod, func() error { return nil }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
+		w.set(pod, statusOf(v1.PodPending, "creating"), false)
+		time.Sleep(settleTime / 2)
+		w.set(pod, statusOf(v1.PodRunning, ""), false)
+		synctest.Wait()
+		if n := patches.Load(); n != 1 {
+			t.Errorf("%d writes, want one, of the running Pod, at once", n)
+		}
+	})
+}
+
+func TestWriterRetries(t *testing.T) {
+	pod := testPod(nil)
+	failures := 3
+	writing(t, pod, func() error {
+		if failures--; failures >= 0 {
+			return errors.New("the API server is away")
+		}
+		return nil
+	}, func(w *writer, api *fake.Clientset, _ *atomic.Int32) {
+		w.set(pod, statusOf(v1.PodRunning, "a"), true)
+		time.Sleep(time.Minute)
+		if got, err := api.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); err != nil || got.Status.Message != "a" {
+			t.Errorf("%q, %v", got.Status.Message, err)
+		}
+	})
+}
+
+func TestWriterGivesUpOnAPodThatIsGone(t *testing.T) {
+	pod := testPod(nil)
+	gone := apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "web")
+	writing(t, pod, func() error { return gone }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
+		w.set(pod, statusOf(v1.PodRunning, "a"), true)
+		time.Sleep(time.Hour)
+		if n := patches.Load(); n != 1 {
+			t.Errorf("%d writes", n)
+		}
+	})
+}
+
+func TestWriterKeepsConditionsOfOthers(t *testing.T) {
+	pod := testPod(func(p *v1.Pod) {
+		p.Status.Conditions = []v1.PodCondition{{Type: "example.com/theirs", Status: v1.ConditionTrue}, {Type: v1.PodReady, Status: v1.ConditionFalse}}
+	})
+	writing(t, pod, func() error { return nil }, func(w *writer, api *fake.Clientset, _ *atomic.Int32) {
+		st := statusOf(v1.PodRunning, "")
+		st.Conditions = []v1.PodCondition{{Type: v1.PodReady, Status: v1.ConditionTrue}}
+		w.set(pod, st, true)
+		time.Sleep(time.Second)
+		got, err := api.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, c := podutil.GetPodCondition(&got.Status, "example.com/theirs"); c == nil || !podutil.IsPodReady(got) {
+			t.Errorf("conditions: %+v", got.Status.Conditions)
+		}
+	})
+}
