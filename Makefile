@@ -183,6 +183,20 @@ test: build $(ENVTEST) ## Run all tests; the end-to-end tests need root
 e2e: build ## Run the end-to-end tests alone; STORY=pods runs one of them
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/$(if $(STORY),$(STORY)/)...
 
+# The suite is a module of its own. FOCUS and SKIP are regular expressions, SUITE is conformance or all; KUBECONFIG names
+# another cluster to test; FRESH=1 starts over where an interrupted run would go on. test/conformance/README.md says more.
+SUITE ?= conformance
+CONFORMANCE_FLAGS = -bin $(CURDIR)/bin -out $(CURDIR)/bin/conformance -suite '$(SUITE)' -focus '$(FOCUS)' -skip '$(SKIP)' \
+	$(if $(CONFORMANCE_KUBECONFIG),-kubeconfig '$(CONFORMANCE_KUBECONFIG)') $(if $(WORKERS),-workers $(WORKERS)) \
+	$(if $(filter 1,$(FRESH)),-fresh) $(if $(filter 1,$(REFERENCE)),-reference)
+
+# Only `make conformance KUBECONFIG=...` means another cluster: who has KUBECONFIG in the environment did not ask for it.
+CONFORMANCE_KUBECONFIG = $(if $(filter command line,$(origin KUBECONFIG)),$(abspath $(KUBECONFIG)))
+
+.PHONY: conformance
+conformance: $(if $(CONFORMANCE_KUBECONFIG),,build) ## Run Kubernetes' conformance suite; FOCUS='Deployment' runs a part of it
+	@cd test/conformance && GOWORK=off go build -o ../../bin/conformance/conformance . && exec ../../bin/conformance/conformance $(CONFORMANCE_FLAGS)
+
 ##@ Help
 
 .PHONY: help

@@ -1,0 +1,102 @@
+package suite
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Test is one test of the suite.
+type Test struct {
+	// Name is what Ginkgo calls it, with the texts of all containers around it.
+	Name string
+	// Serial tests run while no other does.
+	Serial bool
+}
+
+// SIG returns the special interest group that a test belongs to, such as node.
+func SIG(name string) string {
+	_, rest, ok := strings.Cut(name, "[sig-")
+	sig, _, closed := strings.Cut(rest, "]")
+	if !ok || !closed {
+		return "none"
+	}
+	return sig
+}
+
+// Conformance tells whether a test belongs to the conformance suite.
+func (t Test) Conformance() bool { return strings.Contains(t.Name, "[Conformance]") }
+
+// report is the part of Ginkgo's JSON report that List reads.
+type report struct {
+	SpecReports []struct {
+		LeafNodeType            string   `json:"LeafNodeType"`
+		ContainerHierarchyTexts []string `json:"ContainerHierarchyTexts"`
+		LeafNodeText            string   `json:"LeafNodeText"`
+		IsSerial                bool     `json:"IsSerial"`
+	} `json:"SpecReports"`
+}
+
+// List returns all tests of the suite, in the suite's order, without running any.
+func (p Programs) List(ctx context.Context) ([]Test, error) {
+	dir, err := os.MkdirTemp("", "conformance-list-")
+	if err != nil {
+		return nil, fmt.Errorf("listing tests: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	file := filepath.Join(dir, "report.json")
+	cmd := exec.CommandContext(ctx, p.E2E(), "--provider=skeleton", "--ginkgo.dry-run", "--ginkgo.silence-skips", "--ginkgo.json-report="+file)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("listing tests: %w\n%s", err, tail(out, 2000))
+	}
+	body, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("listing tests: %w", err)
+	}
+	return parse(body)
+}
+
+func parse(body []byte) ([]Test, error) {
+	var reports []report
+	if err := json.Unmarshal(body, &reports); err != nil {
+		return nil, fmt.Errorf("reading the list of tests: %w", err)
+	}
+	var tests []Test
+	for _, r := range reports {
+		for _, s := range r.SpecReports {
+			if s.LeafNodeType != "It" {
+				continue
+			}
+			name := strings.Join(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), " ")
+			tests = append(tests, Test{Name: name, Serial: s.IsSerial || strings.Contains(name, "[Serial]")})
+		}
+	}
+	return tests, nil
+}
+
+// Select returns the tests of the suite ("conformance" or "all") whose name matches the focus and not the skip; an empty
+// expression does not restrict.
+func Select(tests []Test, suite, focus, skip string) ([]Test, error) {
+	in, err := regexp.Compile(focus)
+	if err != nil {
+		return nil, fmt.Errorf("reading FOCUS: %w", err)
+	}
+	out, err := regexp.Compile(skip)
+	if err != nil {
+		return nil, fmt.Errorf("reading SKIP: %w", err)
+	}
+	if suite != "conformance" && suite != "all" {
+		return nil, fmt.Errorf("reading SUITE: it is conformance or all, not %q", suite)
+	}
+	return slices.DeleteFunc(slices.Clone(tests), func(t Test) bool {
+		return suite == "conformance" && !t.Conformance() || !in.MatchString(t.Name) || skip != "" && out.MatchString(t.Name)
+	}), nil
+}
+
+func tail(b []byte, n int) []byte { return b[max(0, len(b)-n):] }
