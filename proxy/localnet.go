@@ -12,12 +12,13 @@ import (
 // there. The chain guard-loopback keeps the opposite direction shut.
 type localnet struct {
 	handle *netlink.Handle
-	done   map[string]bool
-	write  func(path string) error
+	// done are the links that are set, by index: a bridge that is made anew has another.
+	done  map[int]bool
+	write func(path string) error
 }
 
 func newLocalnet(handle *netlink.Handle) *localnet {
-	return &localnet{handle, map[string]bool{}, func(path string) error {
+	return &localnet{handle, map[int]bool{}, func(path string) error {
 		return os.WriteFile(path, []byte("1"), 0o644)
 	}}
 }
@@ -32,18 +33,19 @@ func (l *localnet) allow(added []Element) error {
 		if err != nil || len(routes) == 0 {
 			return fmt.Errorf("finding the way to Pod %s: %w", addr, err)
 		}
-		link, err := l.handle.LinkByIndex(routes[0].LinkIndex)
+		index := routes[0].LinkIndex
+		if l.done[index] {
+			continue
+		}
+		link, err := l.handle.LinkByIndex(index)
 		if err != nil {
 			return fmt.Errorf("finding the link to Pod %s: %w", addr, err)
 		}
 		name := link.Attrs().Name
-		if l.done[name] {
-			continue
-		}
 		if err := l.write("/proc/sys/net/ipv4/conf/" + name + "/route_localnet"); err != nil {
 			return fmt.Errorf("setting route_localnet on %s: %w", name, err)
 		}
-		l.done[name] = true
+		l.done[index] = true
 	}
 	return nil
 }
