@@ -71,7 +71,7 @@ func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetActi
 		err = get(ctx, u, h.HTTPHeaders)
 	}
 	if err != nil {
-		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q failed: %w", h.Path, spec.Name, err) //nolint:revive // the words that users know
+		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q failed: %w", h.Path, spec.Name, err)
 	}
 	return nil
 }

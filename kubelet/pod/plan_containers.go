@@ -90,13 +90,11 @@ func (p *planner) initContainers(sandboxID string) bool {
 	}
 	if furthest >= 0 {
 		c := &inits[furthest]
-		through := false
+		step := p.initContainer
 		if isSidecar(c) {
-			through = p.sidecar(c, sandboxID)
-		} else {
-			through = p.initContainer(c, sandboxID)
+			step = p.sidecar
 		}
-		if !through {
+		if through := step(c, sandboxID); !through {
 			return false
 		}
 	}
