@@ -38,7 +38,8 @@ func main() {
 	defer stop()
 	if err := run(ctx, o); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop has been called
 	}
 }
 
@@ -73,7 +74,7 @@ func run(ctx context.Context, o options) error {
 
 // measure brings one side up, takes every figure, and takes it down again whatever happens.
 func measure(ctx context.Context, s *side, o options) (f *figures, err error) {
-	progress("%s: starting from an empty data directory", s.name)
+	progressf("%s: starting from an empty data directory", s.name)
 	defer func() {
 		// A cancelled run must clean up as well.
 		err = errors.Join(err, s.down(context.WithoutCancel(ctx)))
@@ -83,15 +84,15 @@ func measure(ctx context.Context, s *side, o options) (f *figures, err error) {
 	if err != nil {
 		return nil, err
 	}
-	progress("%s: %d Pods one at a time, then %d at once", s.name, o.pods, o.burst)
+	progressf("%s: %d Pods one at a time, then %d at once", s.name, o.pods, o.burst)
 	if err := c.podLatency(ctx, o.pods, f); err != nil {
 		return nil, err
 	}
 	if err := c.burst(ctx, o.burst, f); err != nil {
 		return nil, err
 	}
-	progress("%s: idle for %v", s.name, o.idle)
+	progressf("%s: idle for %v", s.name, o.idle)
 	return f, s.watchIdle(ctx, o.idle, f)
 }
 
-func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+func progressf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }

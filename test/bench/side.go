@@ -55,7 +55,7 @@ func newUpstream(ctx context.Context, dir string) (*side, error) {
 	if _, err := os.Stat(filepath.Join(s.bin, "runc")); err == nil {
 		return s, nil
 	}
-	progress("upstream: building its programs, which takes minutes")
+	progressf("upstream: building its programs, which takes minutes")
 	return s, s.command(ctx, []string{"bash", script, "build"})
 }
 
@@ -105,7 +105,7 @@ func (s *side) start(ctx context.Context, f *figures) (*client, error) {
 
 // untilReadyz probes every 10 ms, which is the resolution of the figure.
 func (s *side) untilReadyz(ctx context.Context, up chan error) error {
-	probe := &http.Client{Timeout: time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}} //nolint:gosec // only asks whether the server is ready
+	probe := &http.Client{Timeout: time.Second, Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
 	defer probe.CloseIdleConnections()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

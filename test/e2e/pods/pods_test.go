@@ -587,8 +587,11 @@ func TestStats(t *testing.T) {
 	cluster.Eventually(t, cluster.Soon, func() error {
 		var summary struct {
 			Pods []struct {
-				PodRef struct{ Name, Namespace string }
-			}
+				PodRef struct {
+					Name      string `json:"name"`
+					Namespace string `json:"namespace"`
+				} `json:"podRef"`
+			} `json:"pods"`
 		}
 		if err := json.Unmarshal([]byte(cluster.Kubectl(t, "get", "--raw", proxy+"/stats/summary")), &summary); err != nil {
 			return err

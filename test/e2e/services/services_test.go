@@ -268,14 +268,14 @@ func TestHostPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	port := int32(l.Addr().(*net.TCPAddr).Port)
+	port := l.Addr().(*net.TCPAddr).Port
 	l.Close()
 	cluster.Run(t, ns, "web", corev1.PodSpec{Containers: []corev1.Container{{
-		Args: []string{"serve", "http=:8080"}, Ports: []corev1.ContainerPort{{ContainerPort: 8080, HostPort: port}},
+		Args: []string{"serve", "http=:8080"}, Ports: []corev1.ContainerPort{{ContainerPort: 8080, HostPort: int32(port)}},
 	}}})
 	pod := cluster.Await(t, ns, "web", cluster.Ready)
 	cluster.Eventually(t, cluster.Soon, func() error {
-		got, err := cluster.Get(t.Context(), fmt.Sprintf("http://%s:%d/", pod.Status.HostIP, port))
+		got, err := cluster.Get(t.Context(), "http://"+net.JoinHostPort(pod.Status.HostIP, strconv.Itoa(port))+"/")
 		if err != nil || got != "web\n" {
 			return fmt.Errorf("the host's port answers %q, %w", got, err)
 		}

@@ -54,11 +54,11 @@ func (s Set) Up() []supervisor.Part {
 }
 
 func (s Set) agent(before []supervisor.Part, first, api, bootstrapped string) []supervisor.Part {
-	parts := append(before, s.routes(first))
+	before = append(before, s.routes(first))
 	if s.Config.CRIEndpoint == "" {
-		parts = append(parts, s.containerd(first), s.images())
+		before = append(before, s.containerd(first), s.images())
 	}
-	return append(parts, s.network(api), s.kubelet(api), s.proxy(bootstrapped), s.dns(bootstrapped))
+	return append(before, s.network(api), s.kubelet(api), s.proxy(bootstrapped), s.dns(bootstrapped))
 }
 
 func (s Set) controlPlane() supervisor.Part {

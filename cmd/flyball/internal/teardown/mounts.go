@@ -14,8 +14,8 @@ import (
 
 // mountsBelow returns the mount points at or below dir, the deepest first.
 func mountsBelow(dir string) ([]string, error) {
-	if real, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = real
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
 	}
 	mounts, err := mount.ParseMountInfo("/proc/self/mountinfo")
 	if err != nil {

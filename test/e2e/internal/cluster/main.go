@@ -24,7 +24,7 @@ const lockFile = "/run/lock/flyball-e2e.lock"
 
 // Root is the directory of the repository.
 func Root() string {
-	_, file, _, _ := runtime.Caller(0)
+	_, file, _, _ := runtime.Caller(0) //nolint:dogsled // only the file matters
 	return filepath.Join(filepath.Dir(file), "..", "..", "..", "..")
 }
 
