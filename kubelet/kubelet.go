@@ -193,7 +193,8 @@ func (a *agent) buildPods() error {
 		Volumes: a.volumes, Cgroups: a.cgroups, Probes: a.probes,
 		Images:   images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes}),
 		Env:      containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
-		Recorder: a.recorder, Leftovers: a.leftovers, LogLinks: logLinks(a.cfg),
+		Recorder: a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
+		LogLinks: logLinks(a.cfg),
 	})
 	for _, c := range a.pods.Collectors() {
 		// A second agent in this process shares the metrics of the first.
@@ -241,13 +242,6 @@ func (a *agent) servicesOf(ctx context.Context, namespace string) ([]*v1.Service
 		list = append(list, o.(*v1.Service)) //nolint:forcetypeassert // an informer of Services
 	})
 	return list, err
-}
-
-// leftovers are the Pods that have files or a cgroup on this node.
-func (a *agent) leftovers() ([]types.UID, error) {
-	files, err := a.volumes.ListPods()
-	groups, err2 := a.cgroups.ListPods()
-	return append(files, groups...), errors.Join(err, err2)
 }
 
 func (a *agent) containerEvent(p *v1.Pod, container, kind, reason, message string) {

@@ -74,6 +74,15 @@ func (h legacy) remove(path string) error {
 	return errors.Join(errs...)
 }
 
+func (h legacy) empty(path string) (bool, error) {
+	for _, dir := range h.paths(path) {
+		if empty, err := noProcess(dir); err != nil || !empty {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
 func (h legacy) children(path string) (sets.Set[string], error) {
 	out := sets.New[string]()
 	for _, dir := range h.paths(path) {
@@ -118,6 +127,8 @@ func (h unified) remove(path string) error {
 		return err
 	})
 }
+
+func (h unified) empty(path string) (bool, error) { return noProcess(filepath.Join(h.mount, path)) }
 
 func (h unified) children(path string) (sets.Set[string], error) {
 	out := sets.New[string]()
@@ -208,6 +219,14 @@ func killPIDs(dir string) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func noProcess(dir string) (bool, error) {
+	pids, err := libcgroups.GetAllPids(dir)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+		return true, nil
+	}
+	return err == nil && len(pids) == 0, err
 }
 
 func subdirectories(dir string, into sets.Set[string]) error {

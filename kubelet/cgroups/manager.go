@@ -27,6 +27,8 @@ type hierarchy interface {
 	remove(path string) error
 	// children are the names of the cgroups directly below.
 	children(path string) (sets.Set[string], error)
+	// empty says whether no process is in or below the cgroup.
+	empty(path string) (bool, error)
 	// shares are the cpu.shares of the cgroup, 0 if it is missing or has no CPU controller.
 	shares(path string) (uint64, error)
 }
@@ -151,6 +153,19 @@ func (m *Manager) ListPods() ([]types.UID, error) {
 		}
 	}
 	return uids, nil
+}
+
+// Empty says whether the Pod's cgroup holds no process, in itself or below.
+func (m *Manager) Empty(uid types.UID) (bool, error) {
+	for _, class := range classes {
+		if empty, err := m.hosts.empty(podPath(m.root, class, uid)); err != nil || !empty {
+			if err != nil {
+				err = fmt.Errorf("looking for processes of Pod %s: %w", uid, err)
+			}
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // Remove kills and removes everything below and including the top cgroup, for a

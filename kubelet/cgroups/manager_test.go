@@ -106,6 +106,9 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if empty, err := m.Empty("x"); err != nil || !empty {
+		t.Errorf("Empty() = %v, %v, of a new cgroup", empty, err)
+	}
 	// A process that does not end by itself, in a cgroup below the Pod's.
 	left := exec.Command(os.Args[0], "-test.run=TestSleeper")
 	left.Env = append(os.Environ(), "FLYBALL_SLEEP=1")
@@ -128,6 +131,9 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 		if err := libcgroups.WriteCgroupProc(filepath.Join(dir, parent, "container"), left.Process.Pid); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if empty, err := m.Empty("x"); err != nil || empty {
+		t.Errorf("Empty() = %v, %v, while a process runs in it", empty, err)
 	}
 	for range 2 { // the second time it is gone already
 		if err := m.RemovePod("x"); err != nil {
