@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -21,7 +22,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/component-base/metrics/legacyregistry"
 
 	"flyball.dev/kubelet/cgroups"
 	"flyball.dev/kubelet/containers"
@@ -174,7 +174,7 @@ func (a *agent) build() (err error) {
 			NodeName: cfg.NodeName, Runtime: a.cri.Runtime, Images: a.cri.Images,
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
-		ProbeMetrics: a.probes.MetricsHandler(), Configuration: a.configuration(),
+		Metrics: a.metrics(), ProbeMetrics: a.probes.MetricsHandler(), Configuration: a.configuration(),
 		BindAddress: cfg.BindAddress, Port: cfg.Port, ServingCert: cfg.ServingCert, ClientCA: cfg.ClientCA,
 	})
 	return err
@@ -196,11 +196,15 @@ func (a *agent) buildPods() error {
 		Recorder: a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
 		LogLinks: logLinks(a.cfg),
 	})
-	for _, c := range a.pods.Collectors() {
-		// A second agent in this process shares the metrics of the first.
-		_ = legacyregistry.Registerer().Register(c)
-	}
 	return nil
+}
+
+// metrics are those of the Pods of this agent. They have a registry of their own:
+// that of the process would keep those of an earlier agent for ever.
+func (a *agent) metrics() prometheus.Gatherer {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(a.pods.Collectors()...)
+	return registry
 }
 
 // render is what of this node enters CRI configs.

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	authorizationv1 "k8s.io/api/authorization/v1"
@@ -205,7 +206,10 @@ func newFixture(t *testing.T) *fixture {
 	if err := os.Symlink("../outside", filepath.Join(hostLogs, "link")); err != nil {
 		t.Fatal(err)
 	}
+	own := prometheus.NewRegistry()
+	own.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "of_this_agent", Help: "A metric that is not the whole process's."}))
 	f.server, err = New(Config{
+		Metrics:  own,
 		NodeName: "n1", Client: f.api(), Pods: fakePods{[]*v1.Pod{webPod()}}, Runtime: f.cri, Stats: fakeStats{},
 		ServingCert: f.ca.issue(t, "n1"), ClientCA: f.ca.pool, HostLogDir: hostLogs,
 	})

@@ -5,7 +5,10 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
@@ -28,6 +31,16 @@ var (
 
 func stable(name, help string, labels []string) *metrics.Desc {
 	return metrics.NewDesc(name, help, labels, nil, metrics.STABLE, "")
+}
+
+// metrics serves those of this agent and those of the process.
+func (s *Server) metrics() http.Handler {
+	all := prometheus.Gatherers{legacyregistry.DefaultGatherer}
+	if s.cfg.Metrics != nil {
+		all = append(all, s.cfg.Metrics)
+	}
+	// What one of them cannot tell must not hide the rest.
+	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
 // resourceMetrics serves the Summary in Prometheus' form.

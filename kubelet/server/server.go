@@ -16,11 +16,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/component-base/metrics/legacyregistry"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
@@ -67,6 +67,9 @@ type Config struct {
 	Pods    Pods
 	Runtime Runtime
 	Stats   Stats
+	// Metrics are served under /metrics together with those that libraries keep for
+	// the whole process. May be nil.
+	Metrics prometheus.Gatherer
 	// ProbeMetrics is served under /metrics/probes. May be nil.
 	ProbeMetrics http.Handler
 	// Healthy fails /healthz while it returns an error. May be nil.
@@ -204,7 +207,7 @@ func (s *Server) Handler() http.Handler {
 		}
 	}
 
-	mux.Handle("GET /metrics", legacyregistry.Handler())
+	mux.Handle("GET /metrics", s.metrics())
 	mux.Handle("GET /metrics/resource", resourceMetrics(s.cfg.Stats))
 	if s.cfg.ProbeMetrics != nil {
 		mux.Handle("GET /metrics/probes", s.cfg.ProbeMetrics)

@@ -92,6 +92,7 @@ func TestReads(t *testing.T) {
 		"configuration":    {"GET", "/configz", 200, `{"kubeletconfig":null}`},
 		"summary":          {"GET", "/stats/summary", 200, `"fs":{`},
 		"metrics":          {"GET", "/metrics", 200, "go_goroutines"},
+		"own metrics":      {"GET", "/metrics", 200, "of_this_agent 0"},
 		"no cadvisor":      {"GET", "/metrics/cadvisor", 404, "/metrics/resource"},
 		"run":              {"POST", "/run/default/web/main?cmd=ls+-l", 200, `ran ["ls" "-l"]`},
 		"nothing":          {"GET", "/nothing", 404, ""},
