@@ -107,10 +107,11 @@ FLYBALL := bin/flyball
 .PHONY: up
 up: build ## Start the cluster in the background, and the sample Pods in it
 	@$(FLYBALL) up --detach
-	@$(FLYBALL) kubectl apply -k config/samples
-	@$(FLYBALL) kubectl wait --timeout=120s --for=jsonpath='{.status.readyReplicas}'=2 deployment.apps/hello
-	@$(FLYBALL) kubectl wait --timeout=120s --for=jsonpath='{.status.readyReplicas}'=1 deployment.apps.flyball.dev/hello-flyball
-	@$(FLYBALL) kubectl wait --for=condition=Available --timeout=120s deployments.apps.flyball.dev/hello-flyball
+	@hack/step "apply config/samples" $(FLYBALL) kubectl apply -k config/samples
+	@hack/step "sample Pods are Ready" $(FLYBALL) kubectl wait --timeout=120s --for=condition=Available \
+		deployment.apps/hello deployment.apps.flyball.dev/hello-flyball
+	@hack/step "their Service has endpoints" $(FLYBALL) kubectl wait --timeout=60s \
+		--for=jsonpath='{.endpoints[2].conditions.ready}'=true endpointslice -l kubernetes.io/service-name=hello
 	@echo; $(FLYBALL) kubectl get pods -o wide
 	@echo; echo "The Service hello answers:"
 	@$(FLYBALL) kubectl get --raw /api/v1/namespaces/default/services/hello:http/proxy/ | sed 's/^/  /'
@@ -120,7 +121,8 @@ up: build ## Start the cluster in the background, and the sample Pods in it
 	@echo "  bin/flyball status"
 
 .PHONY: down
-down: bin/flyball ## Stop the cluster and everything of it; PURGE=1 removes its data too
+down: ## Stop the cluster and everything of it; PURGE=1 removes its data too
+	@test -x $(FLYBALL) || $(MAKE) --no-print-directory $(FLYBALL)
 	@$(FLYBALL) down $(if $(filter 1,$(PURGE)),--purge)
 
 # The directory of upstream.sh, which starts the processes that we are compared with.

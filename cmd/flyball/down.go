@@ -52,7 +52,7 @@ func down(ctx context.Context, flags *configFlags, purge bool) error {
 				return err
 			}
 		}
-		printer.Linef("✓ %-24s %.1fs", "stopping flyball", time.Since(began).Seconds())
+		printer.Done("stopping flyball", time.Since(began))
 	}
 	// Nobody starts while we remove.
 	lock, err := instance.Acquire(instance.RunDir, instance.Up)
@@ -65,10 +65,10 @@ func down(ctx context.Context, flags *configFlags, purge bool) error {
 		began := time.Now()
 		if err := step.Run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", step.Name, err))
-			printer.Linef("✗ %-24s %v", step.Name, err)
+			printer.Failed(step.Name, err)
 			continue
 		}
-		printer.Linef("✓ %-24s %.1fs", step.Name, time.Since(began).Seconds())
+		printer.Done(step.Name, time.Since(began))
 	}
 	return errors.Join(errs...)
 }

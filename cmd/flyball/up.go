@@ -139,7 +139,7 @@ func checkHost(o launch.Options) error {
 	if err := hostcheck.Missing(hostcheck.Check(hostcheck.Observe(want), want)); err != nil {
 		return fmt.Errorf("checking this host: %w", err)
 	}
-	progress.New(o.Out, began).Linef("✓ %-24s %.1fs", "host checks", time.Since(began).Seconds())
+	progress.New(o.Out, began).Done("host checks", time.Since(began))
 	return nil
 }
 

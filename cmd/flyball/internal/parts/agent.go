@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -87,7 +88,7 @@ func (s Set) images() supervisor.Part {
 	const name = "images"
 	return supervisor.Part{Name: name, After: []string{"containerd"}, Run: func(ctx context.Context, report supervisor.Report) error {
 		for i, file := range s.Bundle.Images() {
-			_, err := Import(ctx, s.Containerd().Socket, file)
+			_, err := load(ctx, s.Containerd().Socket, file, containerd.Preload)
 			if i > 0 && errors.Is(err, os.ErrNotExist) {
 				continue // only the first, the pause image, is needed
 			}
@@ -103,12 +104,16 @@ func (s Set) images() supervisor.Part {
 
 // Import loads an image archive into the bundled container runtime, and returns the names of the images.
 func Import(ctx context.Context, socket, file string) ([]string, error) {
+	return load(ctx, socket, file, containerd.Import)
+}
+
+func load(ctx context.Context, socket, file string, into func(context.Context, string, io.Reader) ([]string, error)) ([]string, error) {
 	f, err := os.Open(file)
 	if err != nil {
 		return nil, fmt.Errorf("opening the image archive: %w", err)
 	}
 	defer f.Close()
-	names, err := containerd.Import(ctx, socket, f)
+	names, err := into(ctx, socket, f)
 	if err != nil {
 		return nil, fmt.Errorf("importing %s: %w", file, err)
 	}

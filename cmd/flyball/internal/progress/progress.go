@@ -42,9 +42,9 @@ func (p *Printer) Show(parts []board.Part) {
 		}
 		switch part.State {
 		case board.Up:
-			p.Linef("✓ %-24s %s", part.Name, seconds(part.Took))
+			p.Done(part.Name, part.Took)
 		case board.Down:
-			p.Linef("✗ %-24s %s", part.Name, part.LastError)
+			p.Failed(part.Name, part.LastError)
 		default:
 			continue
 		}
@@ -53,16 +53,26 @@ func (p *Printer) Show(parts []board.Part) {
 	p.spin(parts)
 }
 
-// Linef prints a line above the spinner.
-func (p *Printer) Linef(format string, args ...any) {
+// linef prints a line above the spinner.
+func (p *Printer) linef(format string, args ...any) {
 	if p.terminal {
 		fmt.Fprint(p.out, clearLine)
 	}
 	fmt.Fprintf(p.out, " "+format+"\n", args...)
 }
 
-// Done removes the spinner.
-func (p *Printer) Done() {
+// Done prints that a step is done, and the time it took.
+func (p *Printer) Done(step string, took time.Duration) {
+	p.linef("✓ %-33s %5.1fs", step, took.Seconds())
+}
+
+// Failed prints why a step failed.
+func (p *Printer) Failed(step string, why any) {
+	p.linef("✗ %-33s %v", step, why)
+}
+
+// Clear removes the spinner.
+func (p *Printer) Clear() {
 	if p.terminal {
 		fmt.Fprint(p.out, clearLine)
 	}
@@ -87,7 +97,7 @@ func (p *Printer) spin(parts []board.Part) {
 func (p *Printer) Follow(states <-chan []board.Part) {
 	ticker := time.NewTicker(frameEvery)
 	defer ticker.Stop()
-	defer p.Done()
+	defer p.Clear()
 	var last []board.Part
 	for {
 		select {

@@ -19,9 +19,9 @@ func TestShow(t *testing.T) {
 	p.Show([]board.Part{etcd, {Name: "dns", State: board.Starting}})
 	p.Show([]board.Part{etcd, {Name: "dns", State: board.Up, Took: time.Second}})
 	want := "" +
-		" ✓ etcd                     0.2s\n" +
-		" ✗ dns                      no address\n" +
-		" ✓ dns                      1.0s\n"
+		" ✓ etcd                                0.2s\n" +
+		" ✗ dns                               no address\n" +
+		" ✓ dns                                 1.0s\n"
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Errorf("plain lines: -want, +got:\n%s", diff)
 	}
