@@ -191,7 +191,7 @@ func (a *agent) buildPods() error {
 		Render:   render, Client: a.client,
 		Observer: a.cri, Sandboxes: a.cri.Runtime, Containers: a.cri.Runtime,
 		Volumes: a.volumes, Cgroups: a.cgroups, Probes: a.probes,
-		Images:   images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes}),
+		Images:   images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes, Pulled: a.node.Recheck}),
 		Env:      containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
 		Recorder: a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
 		LogLinks: logLinks(a.cfg),
@@ -232,8 +232,19 @@ func (a *agent) run(ctx context.Context) error {
 	parts.Go(func() error { return a.volumes.Run(ctx) })
 	parts.Go(func() error { return a.pods.Run(ctx) })
 	parts.Go(func() error { return a.node.Run(ctx) })
+	parts.Go(func() error { return a.collector().Run(ctx) })
 	parts.Go(func() error { return a.server.Run(ctx) })
 	return parts.Wait()
+}
+
+// collector removes unused images when the disk fills up.
+func (a *agent) collector() *images.Collector {
+	return &images.Collector{
+		Images: a.cri.Images, Containers: a.cri.Runtime, Removed: a.node.Recheck,
+		Event: func(kind, reason, message string) {
+			a.recorder.Event(node.Reference(a.cfg.NodeName), kind, reason, message)
+		},
+	}
 }
 
 // servicesOf lists the Services of a namespace, once they have been read.

@@ -20,6 +20,8 @@ const (
 	// namespace is the one whose images CRI shows.
 	namespace   = "k8s.io"
 	snapshotter = "overlayfs"
+	// What CRI takes for a pin, from containerd's internal/cri/labels.
+	labelPinned, pinnedValue = "io.cri-containerd.pinned", "pinned"
 	// CRI learns of an imported image by an event, which takes milliseconds.
 	visibleTimeout  = 10 * time.Second
 	visibleInterval = 2 * time.Millisecond
@@ -41,12 +43,55 @@ type Image struct {
 // returns their names. When it returns, CRI shows them and a container can be started from them at once. An image that
 // is there already, by name and content, is left alone; for that, r must be an io.ReadSeeker, such as an *os.File.
 func Import(ctx context.Context, socket string, r io.Reader) ([]string, error) {
+	return load(ctx, socket, r, false)
+}
+
+// Preload is Import of images that no registry has: it pins them, so that nobody who frees a disk removes them.
+func Preload(ctx context.Context, socket string, r io.Reader) ([]string, error) {
+	return load(ctx, socket, r, true)
+}
+
+func load(ctx context.Context, socket string, r io.Reader, pinned bool) ([]string, error) {
 	c, err := dial(socket)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = c.Close() }()
+	names, err := store(ctx, c, r)
+	if err != nil {
+		return nil, err
+	}
+	if pinned {
+		if err := pin(ctx, c, names); err != nil {
+			return nil, err
+		}
+	}
+	return names, awaitVisible(ctx, socket, names, pinned)
+}
 
+// pin sets the label that CRI takes for a pin.
+func pin(ctx context.Context, c *client.Client, names []string) error {
+	for _, name := range names {
+		i, err := c.ImageService().Get(ctx, name)
+		if err != nil {
+			return fmt.Errorf("looking up image %s: %w", name, err)
+		}
+		if i.Labels[labelPinned] == pinnedValue {
+			continue
+		}
+		if i.Labels == nil {
+			i.Labels = map[string]string{}
+		}
+		i.Labels[labelPinned] = pinnedValue
+		if _, err := c.ImageService().Update(ctx, i, "labels."+labelPinned); err != nil {
+			return fmt.Errorf("pinning image %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// store brings the images of an archive into containerd, unless they are there.
+func store(ctx context.Context, c *client.Client, r io.Reader) ([]string, error) {
 	if s, ok := r.(io.ReadSeeker); ok {
 		names, err := present(ctx, c, s)
 		if err != nil || names != nil {
@@ -67,7 +112,7 @@ func Import(ctx context.Context, socket string, r io.Reader) ([]string, error) {
 	if len(names) == 0 {
 		return nil, errors.New("importing the archive: no image in it has a name; save it under a name such as example.com/app:1")
 	}
-	return names, awaitVisible(ctx, socket, names)
+	return names, nil
 }
 
 // normalize turns the name that an OCI layout gives an image into a full reference, or nothing if it is a bare tag.
@@ -111,8 +156,8 @@ func present(ctx context.Context, c *client.Client, archive io.ReadSeeker) ([]st
 	return names, nil
 }
 
-// awaitVisible returns when CRI shows the images.
-func awaitVisible(ctx context.Context, socket string, names []string) error {
+// awaitVisible returns when CRI shows the images, as pinned if they are to be.
+func awaitVisible(ctx context.Context, socket string, names []string, pinned bool) error {
 	conn, err := dialCRI(socket)
 	if err != nil {
 		return err
@@ -124,7 +169,7 @@ func awaitVisible(ctx context.Context, socket string, names []string) error {
 	for _, name := range names {
 		for {
 			resp, err := service.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: &runtimeapi.ImageSpec{Image: name}})
-			if err == nil && resp.Image != nil {
+			if err == nil && resp.Image != nil && (resp.Image.Pinned || !pinned) {
 				break
 			}
 			select {

@@ -3,6 +3,8 @@ package containerd
 import (
 	"bytes"
 	"context"
+	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -126,6 +128,17 @@ func TestImages(t *testing.T) {
 		id, _ := img.ConfigName()
 		ids[id.String()] = true
 	}
+	// One that is there already gets its pin all the same.
+	bundled := archives(t, "example.com/a:2", sample(t))["OCI layout"]
+	for _, load := range []func(context.Context, string, io.Reader) ([]string, error){Import, Preload, Preload, Import} {
+		names, err := load(ctx, c.Socket, bundled)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"example.com/a:2"}, names); diff != "" {
+			t.Errorf("names -want +got:\n%s", diff)
+		}
+	}
 	if _, err := Import(ctx, c.Socket, strings.NewReader("no archive")); err == nil {
 		t.Error("importing no archive gives no error")
 	}
@@ -157,6 +170,12 @@ func TestImages(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, i := range list {
+		if i.Pinned != slices.Contains(i.Tags, "example.com/a:2") {
+			t.Errorf("pinned is %t of %v", i.Pinned, i.Tags)
+		}
+		if i.Pinned {
+			continue
+		}
 		if !ids[i.ID] || len(i.Tags) != 1 {
 			t.Errorf("unexpected image %+v", i)
 		}

@@ -28,6 +28,8 @@ type Collector struct {
 	Containers Containers
 	// Event records an Event about the node. May be nil.
 	Event func(eventtype, reason, message string)
+	// Removed is called after images were removed. May be nil.
+	Removed func()
 	// Policy has upstream's thresholds if zero.
 	Policy Policy
 
@@ -73,6 +75,9 @@ func (c *Collector) Collect(ctx context.Context, now time.Time) error {
 		if _, err := c.Images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: r.ID}}); err != nil {
 			errs = append(errs, fmt.Errorf("removing image %s: %w", r.ID, err))
 		}
+	}
+	if len(plan) > 0 && c.Removed != nil {
+		c.Removed()
 	}
 	if missing > 0 && c.Event != nil {
 		c.Event("Warning", "FreeDiskSpaceFailed", fmt.Sprintf(

@@ -113,10 +113,12 @@ func (s *store) ListContainers(context.Context, *runtimeapi.ListContainersReques
 func TestCollect(t *testing.T) {
 	s := &store{}
 	var events []string
+	told := 0
 	// On any disk: in use is always more than nothing, and all of it is too much.
 	c := Collector{
 		Images: s, Containers: s, Policy: Policy{HighPercent: 0, LowPercent: -1, MinAge: time.Minute},
-		Event: func(_, reason, _ string) { events = append(events, reason) },
+		Removed: func() { told++ },
+		Event:   func(_, reason, _ string) { events = append(events, reason) },
 	}
 	for _, now := range []time.Time{noon, noon.Add(2 * time.Minute)} {
 		if err := c.Collect(t.Context(), now); err != nil {
@@ -128,6 +130,9 @@ func TestCollect(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"sha256:2"}, s.removed); diff != "" {
 		t.Errorf("removed -want +got:\n%s", diff)
+	}
+	if told != 1 {
+		t.Errorf("told of removals %d times, want once", told)
 	}
 	if diff := cmp.Diff([]string{"FreeDiskSpaceFailed", "FreeDiskSpaceFailed"}, events); diff != "" {
 		t.Errorf("events -want +got:\n%s", diff)

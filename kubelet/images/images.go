@@ -45,6 +45,8 @@ type Secrets interface {
 type Config struct {
 	Images  runtimeapi.ImageServiceClient
 	Secrets Secrets
+	// Pulled is called after a pull, and must not block. May be nil.
+	Pulled func()
 	// Now is the clock; time.Now if nil.
 	Now func() time.Time
 }
@@ -200,6 +202,9 @@ func (m *Manager) pull(ctx context.Context, r request, name string) (string, err
 	ref, err := m.pullWith(ctx, r, name, credentials)
 	if err != nil {
 		return "", err
+	}
+	if m.cfg.Pulled != nil {
+		m.cfg.Pulled()
 	}
 	ended := m.cfg.Now()
 	// Best effort: the size is only told, and User asks again.

@@ -25,6 +25,7 @@ const eventFailedWarning = "Warning " + eventFailed + " "
 
 // runtime is an image service that has what it was given or has pulled.
 type runtime struct {
+	told int // how often Pulled was called
 	runtimeapi.ImageServiceClient
 	mu      sync.Mutex
 	present map[string]*runtimeapi.Image
@@ -89,7 +90,7 @@ func newTest(present ...string) (*Manager, *runtime, *time.Time) {
 	for _, name := range present {
 		r.present[name] = &runtimeapi.Image{Id: "sha256:" + name, Username: "web"}
 	}
-	m := New(Config{Images: r, Now: func() time.Time { return now }, Secrets: secrets{
+	m := New(Config{Images: r, Pulled: func() { r.told++ }, Now: func() time.Time { return now }, Secrets: secrets{
 		"mine": dockerConfig("registry.example", "me"), "other": dockerConfig("other.example", "you"),
 	}})
 	return m, r, &now
@@ -217,6 +218,10 @@ func TestEnsure(t *testing.T) {
 			}
 			if diff := cmp.Diff(tc.events, events); diff != "" {
 				t.Errorf("%s\nevents -want +got:\n%s", tc.reason, diff)
+			}
+			pulls := strings.Count(strings.Join(events, "\n"), "Successfully pulled")
+			if r.told != pulls {
+				t.Errorf("told of %d pulls, want %d", r.told, pulls)
 			}
 			if diff := cmp.Diff(tc.calls, r.calls); diff != "" {
 				t.Errorf("%s\ncalls -want +got:\n%s", tc.reason, diff)

@@ -181,12 +181,16 @@ func (n *Node) ownLease(ctx context.Context, l *coordinationv1.Lease) error {
 	return nil
 }
 
-// event publishes an Event about the Node. The reference's UID is the Node's
-// name, as upstream's kubelet has it: the Event may be older than the object.
+// event publishes an Event about the Node.
 func (n *Node) event(reason, message string) {
 	if n.cfg.Recorder == nil {
 		return
 	}
-	ref := &v1.ObjectReference{Kind: "Node", Name: n.cfg.Name, UID: types.UID(n.cfg.Name)}
-	n.cfg.Recorder.Event(ref, v1.EventTypeNormal, reason, message)
+	n.cfg.Recorder.Event(Reference(n.cfg.Name), v1.EventTypeNormal, reason, message)
+}
+
+// Reference is what Events about a Node refer to. Its UID is the Node's name, as
+// upstream's kubelet has it: the Event may be older than the object.
+func Reference(name string) *v1.ObjectReference {
+	return &v1.ObjectReference{Kind: "Node", Name: name, UID: types.UID(name)}
 }
