@@ -175,6 +175,7 @@ func (a *agent) build() (err error) {
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
 		Metrics: a.metrics(), ProbeMetrics: a.probes.MetricsHandler(), Configuration: a.configuration(),
+		Healthy:     a.cri.Healthy,
 		BindAddress: cfg.BindAddress, Port: cfg.Port, ServingCert: cfg.ServingCert, ClientCA: cfg.ClientCA,
 	})
 	return err

@@ -20,6 +20,32 @@ import (
 // maxMessage bounds one answer of the runtime, in bytes; a node full of Pods fits easily.
 const maxMessage = 16 << 20
 
+// callTimeout bounds a call of the runtime whose caller sets no bound of its own,
+// as upstream's runtimeRequestTimeout does: a runtime that hangs must not hold up
+// a Pod's worker for ever.
+const callTimeout = 2 * time.Minute
+
+// unbounded calls take as long as they take: a pull as long as its image is
+// large, a command as long as it runs, and the first question waits for the
+// runtime to come up.
+var unbounded = map[string]bool{
+	runtimeapi.ImageService_PullImage_FullMethodName:  true,
+	runtimeapi.RuntimeService_ExecSync_FullMethodName: true,
+	runtimeapi.RuntimeService_Version_FullMethodName:  true,
+}
+
+// bounded gives a call without a deadline one.
+func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if _, ok := ctx.Deadline(); !ok && !unbounded[method] {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, timeout)
+			defer cancel()
+		}
+		return invoke(ctx, method, req, reply, conn, opts...)
+	}
+}
+
 // Client is a connection to a runtime.
 type Client struct {
 	// Runtime and Images are the services of the runtime.
@@ -36,6 +62,8 @@ type Client struct {
 	known map[types.UID][]string
 	// seen is what the last relist found, by Pod.
 	seen map[types.UID]string
+	// listed is when the last relist ended well.
+	listed time.Time
 }
 
 // Dial returns a Client for an endpoint such as
@@ -56,6 +84,7 @@ func Dial(endpoint string) (*Client, error) {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
+		grpc.WithUnaryInterceptor(bounded(callTimeout)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the container runtime at %s: %w", endpoint, err)
@@ -70,7 +99,7 @@ func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClien
 	return &Client{
 		Runtime: rt, Images: images,
 		containers: map[string]Container{}, sandboxes: map[string]Sandbox{},
-		known: map[types.UID][]string{}, seen: map[types.UID]string{},
+		known: map[types.UID][]string{}, seen: map[types.UID]string{}, listed: time.Now(),
 	}
 }
 
@@ -89,6 +118,20 @@ func (c *Client) Wait(ctx context.Context) (*runtimeapi.VersionResponse, error) 
 		return nil, fmt.Errorf("waiting for the container runtime: %w", err)
 	}
 	return v, nil
+}
+
+// silence is how long the runtime may be without a successful relist; upstream's threshold.
+const silence = 3 * time.Minute
+
+// Healthy returns an error if it is long since the runtime could be listed: Pods
+// on this node are not looked after then.
+func (c *Client) Healthy() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if since := time.Since(c.listed); since > silence {
+		return fmt.Errorf("listing the container runtime's Pods: it has not answered for %s; look at its log", since.Truncate(time.Second))
+	}
+	return nil
 }
 
 // IsNotFound says whether the runtime does not know what was asked for.

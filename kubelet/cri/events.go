@@ -131,7 +131,7 @@ func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	}
 	c.mu.Lock()
 	before := c.seen
-	c.seen = now
+	c.seen, c.listed = now, time.Now()
 	c.mu.Unlock()
 	for uid := range maps.Keys(before) {
 		if _, ok := now[uid]; !ok {
