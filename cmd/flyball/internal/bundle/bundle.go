@@ -3,12 +3,16 @@ package bundle
 
 import (
 	"debug/buildinfo"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
+
+	"k8s.io/component-base/version"
 )
 
 // Images that are preloaded.
@@ -77,13 +81,19 @@ type Part struct {
 // Unknown stands for a version that cannot be told.
 const Unknown = "unknown"
 
-// Version of Flyball itself.
+// Version of Flyball itself: of its module where it was built as one, of its commit where it was built from a clone.
 func Version() string {
+	const commitLength = 12
 	info, found := debug.ReadBuildInfo()
-	if !found || info.Main.Version == "" {
+	switch commit := version.Get().GitCommit; {
+	case !found || info.Main.Version == "":
 		return Unknown
+	case info.Main.Version != "(devel)":
+		return info.Main.Version
+	case len(commit) >= commitLength:
+		return "devel+" + commit[:commitLength]
 	}
-	return info.Main.Version
+	return "devel"
 }
 
 // Parts are the versions of everything that is bundled. They are read from the programs themselves, so a program that
@@ -101,7 +111,7 @@ func (b Bundle) Parts() []Part {
 		switch {
 		case err == nil:
 			version = moduleVersion(info, p.module)
-		case !os.IsNotExist(err):
+		case !errors.Is(err, fs.ErrNotExist):
 			version = Unknown
 		}
 		parts = append(parts, Part{p.name, version})

@@ -32,6 +32,9 @@ import (
 // default would let garbage grow to as much again before it is collected.
 const gcPercent = 50
 
+// interruptHint ends the progress in the foreground.
+const interruptHint = "Interrupt to stop; Pods run on, and the next start finds them. `flyball down` ends them too."
+
 // Options say what to run.
 type Options struct {
 	// Role of this process.
@@ -138,9 +141,15 @@ func show(ctx context.Context, out *os.File, b *board.Board) func() {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	states, done := make(chan []board.Part), make(chan struct{})
-	began := time.Now()
-	printer := progress.New(out, began)
-	go func() { printer.Follow(states); close(done) }()
+	printer := progress.New(out, time.Now())
+	settled := false // read once states is closed
+	go func() {
+		defer close(done)
+		printer.Follow(states)
+		if settled {
+			fmt.Fprintln(out, interruptHint)
+		}
+	}()
 	go func() {
 		defer close(states)
 		for {
@@ -151,6 +160,7 @@ func show(ctx context.Context, out *os.File, b *board.Board) func() {
 				return
 			}
 			if Settled(ps) {
+				settled = true
 				return
 			}
 			select {

@@ -10,8 +10,10 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
+	"github.com/samber/lo"
 	"k8s.io/client-go/discovery"
 
 	"flyball.dev/cmd/flyball/internal/board"
@@ -148,6 +150,7 @@ func (s Set) kubelet(api string) supervisor.Part {
 		if err != nil {
 			return err
 		}
+		ready := atomic.Bool{}
 		return kubelet.Run(ctx, kubelet.Config{
 			NodeName: c.NodeName, NodeIP: c.NodeAddr, Client: client,
 			RootDir: filepath.Join(c.DataDir, "kubelet"), PodLogsDir: PodLogsDir,
@@ -155,7 +158,9 @@ func (s Set) kubelet(api string) supervisor.Part {
 			ClusterDNS:  []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
 			BindAddress: c.BindAddr, Port: c.Kubelet.Port, ServingCert: serving, ClientCA: clientCA,
 			MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels,
-			Ready: up(report, Kubelet),
+			// Containers run on whatever happens to the Node object: an error does not take a part down that was up.
+			Report: func(err error) { report(Kubelet, lo.Ternary(ready.Load(), board.Up, board.Starting), err) },
+			Ready:  func() { ready.Store(true); report(Kubelet, board.Up, nil) },
 		})
 	}}
 }

@@ -88,9 +88,14 @@ func (p *Printer) spin(parts []board.Part) {
 			starting = append(starting, part.Name)
 		}
 	}
-	runes := []rune(frames)
-	p.frame = (p.frame + 1) % len(runes)
-	fmt.Fprintf(p.out, "%s %c %s %s", clearLine, runes[p.frame], strings.Join(starting, ", "), seconds(time.Since(p.began)))
+	turning := []rune(frames)
+	p.frame = (p.frame + 1) % len(turning)
+	line := []rune(fmt.Sprintf(" %c %.1fs %s", turning[p.frame], time.Since(p.began).Seconds(), strings.Join(starting, ", ")))
+	// A line that wraps could not be cleared.
+	if width := p.width(); len(line) > width {
+		line = line[:width]
+	}
+	fmt.Fprint(p.out, clearLine+string(line))
 }
 
 // Follow shows the states it is given until the channel is closed, and keeps the spinner turning in between.
@@ -113,4 +118,13 @@ func (p *Printer) Follow(states <-chan []board.Part) {
 	}
 }
 
-func seconds(d time.Duration) string { return fmt.Sprintf("%.1fs", d.Seconds()) }
+// width is how much fits into one line of the terminal.
+func (p *Printer) width() int {
+	const usual = 80
+	if f, ok := p.out.(*os.File); ok {
+		if width, _, err := term.GetSize(int(f.Fd())); err == nil && width > 0 {
+			return width - 1
+		}
+	}
+	return usual - 1
+}
