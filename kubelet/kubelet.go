@@ -35,7 +35,7 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of the node agent. All fields but NodeLabels, ResolvConf and Ready are required.
+// Config of the node agent. All fields but NodeLabels, ResolvConf, Report and Ready are required.
 type Config struct {
 	// NodeName is the name of the Node object, NodeIP the address it reports.
 	NodeName string
@@ -62,6 +62,10 @@ type Config struct {
 	MaxPods int
 	// NodeLabels are set on the Node object.
 	NodeLabels map[string]string
+	// Report is called with each failure that the agent as a whole suffers from and
+	// that it goes on after: the Node cannot be registered, the runtime hangs.
+	// Failures of a Pod are told by the Pod's status and Events. May be nil.
+	Report func(error)
 	// Ready is called once, when the Node is registered and Ready.
 	Ready func()
 }
@@ -147,7 +151,7 @@ func (a *agent) build() (err error) {
 	a.node, err = node.New(node.Config{
 		Name: cfg.NodeName, IP: cfg.NodeIP, Client: a.client, Runtime: a.cri.Runtime, Images: a.cri.Images,
 		Port: cfg.Port, MaxPods: cfg.MaxPods, RootDir: cfg.RootDir, Labels: cfg.NodeLabels,
-		Recorder: a.recorder, Ready: cfg.Ready,
+		Recorder: a.recorder, Report: cfg.Report, Ready: cfg.Ready,
 	})
 	if err != nil {
 		return err

@@ -41,8 +41,8 @@ type Images interface {
 	ListImages(ctx context.Context, in *runtimeapi.ListImagesRequest, opts ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error)
 }
 
-// Config is what a Node is made of. All fields but Labels, VolumesInUse, Recorder
-// and Ready are required.
+// Config is what a Node is made of. All fields but Labels, VolumesInUse, Recorder,
+// Report and Ready are required.
 type Config struct {
 	Name    string
 	IP      netip.Addr
@@ -61,6 +61,9 @@ type Config struct {
 	VolumesInUse func() []v1.UniqueVolumeName
 	// Recorder publishes Events about the Node. May be nil.
 	Recorder record.EventRecorder
+	// Report is called each time that the Node cannot be registered or its status not
+	// be written; both are tried again. May be nil.
+	Report func(error)
 	// Ready is called once, when the API server has accepted that the Node is Ready. May be nil.
 	Ready func()
 }

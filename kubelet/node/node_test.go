@@ -17,9 +17,11 @@ import (
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -87,6 +89,38 @@ func running(t *testing.T, client kubernetes.Interface, cri *fakeCRI) (n *Node, 
 		}
 	})
 	return n, ready
+}
+
+// TestReport registers at an API server that refuses at first.
+func TestReport(t *testing.T) {
+	client := fake.NewClientset()
+	refusals := 2
+	client.PrependReactor("create", "nodes", func(clienttesting.Action) (bool, runtime.Object, error) {
+		refusals--
+		return refusals >= 0, nil, errors.New("refused")
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	reported := make(chan error, 10)
+	cri := &fakeCRI{network: true}
+	n, err := New(Config{
+		Name: "n1", IP: netip.MustParseAddr("192.0.2.1"), Client: client, Runtime: cri, Images: cri, Port: 10250,
+		MaxPods: 110, RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: cancel,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Run(ctx); err != nil {
+		t.Fatal(err)
+	}
+	close(reported)
+	var got []string
+	for err := range reported {
+		got = append(got, err.Error())
+	}
+	failure := "registering this machine, which is tried again; the API server must be reachable and know the identity system:node:n1: creating Node n1: refused"
+	if diff := cmp.Diff([]string{failure, failure}, got); diff != "" {
+		t.Errorf("reports -want +got:\n%s", diff)
+	}
 }
 
 // eventually waits until the Node in the API is as wanted.

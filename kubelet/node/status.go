@@ -44,13 +44,26 @@ func (r *reporter) register(ctx context.Context) error {
 			r.event("Starting", "Starting kubelet.")
 			return nil
 		}
-		klog.FromContext(ctx).Error(err, "Registering this machine failed, trying again; the API server must be reachable and know the identity system:node:"+r.cfg.Name)
+		if ctx.Err() == nil {
+			r.failed(ctx, fmt.Errorf("registering this machine, which is tried again; the API server must be reachable and know the identity system:node:%s: %w", r.cfg.Name, err))
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("registering node %s: %w", r.cfg.Name, context.Cause(ctx))
 		case <-time.After(backoff.Step()):
 		}
 	}
+}
+
+// failed tells of what is going to be tried again: whoever waits for the Node wants
+// to know why it does not come. Without somebody to tell, it is logged.
+func (r *reporter) failed(ctx context.Context, err error) {
+	if r.cfg.Report == nil {
+		klog.FromContext(ctx).Error(err, "The Node is not up to date")
+		return
+	}
+	klog.FromContext(ctx).V(1).Info("The Node is not up to date", "err", err)
+	r.cfg.Report(err)
 }
 
 // create makes the Node unless it exists.
@@ -92,11 +105,12 @@ func (r *reporter) reportStatus(ctx context.Context) {
 
 // report is one turn: observe, plan, act.
 func (r *reporter) report(ctx context.Context, waited time.Duration) outcome {
-	log := klog.FromContext(ctx)
 	o := r.observe(ctx)
 	var err error
 	if o.existing, err = r.existing(ctx); err != nil {
-		log.Error(err, "Reporting the status of this machine failed, trying again")
+		if ctx.Err() == nil {
+			r.failed(ctx, fmt.Errorf("reporting the status of this machine, which is tried again: %w", err))
+		}
 		return outcome{again: lookLatest}
 	}
 	out := plan(r.identity(), r.machine, o, waited, time.Now())
@@ -111,7 +125,7 @@ func (r *reporter) report(ctx context.Context, waited time.Duration) outcome {
 		err = r.update(ctx, out)
 	}
 	if err != nil && ctx.Err() == nil {
-		log.Error(err, "Reporting the status of this machine failed, trying again", "because", out.reason)
+		r.failed(ctx, fmt.Errorf("reporting the status of this machine (%s), which is tried again: %w", out.reason, err))
 		out.again = lookLatest
 	}
 	return out
