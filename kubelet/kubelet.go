@@ -15,6 +15,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -99,6 +100,9 @@ func Run(ctx context.Context, cfg Config) error {
 	recorder := broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: cfg.NodeName})
 
 	a := &agent{cfg: cfg, client: client, cri: rt, runtime: version.GetRuntimeName(), recorder: recorder}
+	if a.recursiveReadOnly, err = rt.RecursiveReadOnly(ctx); err != nil {
+		return stopped(ctx, err)
+	}
 	if err := a.build(); err != nil {
 		return err
 	}
@@ -135,6 +139,8 @@ type agent struct {
 	cri      *cri.Client
 	runtime  string
 	recorder record.EventRecorder
+	// recursiveReadOnly are the runtime handlers that can do that.
+	recursiveReadOnly sets.Set[string]
 
 	node     *node.Node
 	cgroups  *cgroups.Manager
@@ -192,13 +198,14 @@ func (a *agent) buildPods() error {
 	}
 	a.pods = pod.New(pod.Config{
 		NodeName: a.cfg.NodeName,
-		Node:     pod.Node{IPs: []string{a.cfg.NodeIP.String()}, RuntimeName: a.runtime},
+		Node:     pod.Node{IPs: []string{a.cfg.NodeIP.String()}, RuntimeName: a.runtime, RecursiveReadOnly: a.recursiveReadOnly},
 		Render:   render, Client: a.client,
 		Observer: a.cri, Sandboxes: a.cri.Runtime, Containers: a.cri.Runtime,
 		Volumes: a.volumes, Cgroups: a.cgroups, Probes: a.probes,
-		Images:   images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes, Pulled: a.node.Recheck}),
-		Env:      containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
-		Recorder: a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
+		Images:       images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes, Pulled: a.node.Recheck}),
+		Env:          containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
+		NetworkError: a.cri.NetworkError,
+		Recorder:     a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
 		LogLinks: logLinks(a.cfg),
 	})
 	return nil
@@ -225,7 +232,7 @@ func (a *agent) render() (containers.Node, error) {
 	n.Name, n.IPs = a.cfg.NodeName, []netip.Addr{a.cfg.NodeIP}
 	n.PodLogsDir, n.SeccompDir = a.cfg.PodLogsDir, filepath.Join(a.cfg.RootDir, "seccomp")
 	n.ClusterDNS, n.ClusterDomain = a.cfg.ClusterDNS, a.cfg.ClusterDomain
-	n.Allocatable = a.node.Allocatable()
+	n.Allocatable, n.RecursiveReadOnly = a.node.Allocatable(), a.recursiveReadOnly
 	return n, nil
 }
 

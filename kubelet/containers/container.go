@@ -41,6 +41,8 @@ type Input struct {
 	// Container of any kind. An ephemeral container is passed as
 	// v1.Container(ec.EphemeralContainerCommon).
 	Container *v1.Container
+	// RuntimeHandler of the sandbox, "" for the default one.
+	RuntimeHandler string
 	// TargetID is the container ID whose PID namespace an ephemeral container joins, if any.
 	TargetID string
 	Attempt  uint32

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/protoadapt"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"sigs.k8s.io/yaml"
 
@@ -36,7 +37,7 @@ func testNode() Node {
 		MemoryCapacity:    4 << 30,
 		LowestOOMScoreAdj: -1000,
 		HugepageSizes:     []string{"2MB"},
-		RecursiveReadOnly: true,
+		RecursiveReadOnly: sets.New(""),
 	}
 }
 

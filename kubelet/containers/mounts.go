@@ -72,7 +72,7 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 		if !ok {
 			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, in.Container.Name)
 		}
-		rendered, err := volumeMount(m, vol, in.Node.RecursiveReadOnly)
+		rendered, err := volumeMount(m, vol, in.Node.RecursiveReadOnly.Has(in.RuntimeHandler))
 		if err != nil {
 			return nil, err
 		}
@@ -122,6 +122,13 @@ func mountPropagation(mode *v1.MountPropagationMode) (runtimeapi.MountPropagatio
 		return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL, nil
 	}
 	return 0, fmt.Errorf("invalid MountPropagation mode: %q", *mode)
+}
+
+// RecursivelyReadOnly says whether a mount is made recursively read-only by a
+// runtime that can do so or cannot, for the status of the container.
+func RecursivelyReadOnly(m v1.VolumeMount, supported bool) bool {
+	recursive, err := recursiveReadOnly(m, supported)
+	return err == nil && recursive
 }
 
 func recursiveReadOnly(m v1.VolumeMount, supported bool) (bool, error) {

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -40,6 +41,7 @@ type Node struct {
 	SwapController bool
 	// HugepageSizes are the huge page sizes of the kernel in cgroup notation, for example 2MB.
 	HugepageSizes []string
-	// RecursiveReadOnly says that the runtime can make mounts recursively read-only.
-	RecursiveReadOnly bool
+	// RecursiveReadOnly are the runtime handlers that can make mounts recursively
+	// read-only; the default one is named "".
+	RecursiveReadOnly sets.Set[string]
 }

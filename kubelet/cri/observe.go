@@ -88,7 +88,7 @@ func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (Sandbox
 	st := resp.GetStatus()
 	sb := Sandbox{
 		ID: s.Id, Name: s.GetMetadata().GetName(), Namespace: s.GetMetadata().GetNamespace(),
-		Attempt: s.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: nanos(s.CreatedAt),
+		Attempt: s.GetMetadata().GetAttempt(), Ready: ready, CreatedAt: nanos(s.CreatedAt), Handler: s.RuntimeHandler,
 		HostNetwork: st.GetLinux().GetNamespaces().GetOptions().GetNetwork() == runtimeapi.NamespaceMode_NODE,
 	}
 	if ip := st.GetNetwork().GetIp(); ip != "" {

@@ -25,6 +25,8 @@ type Sandbox struct {
 	CreatedAt       time.Time
 	// IPs of the sandbox, the primary one first; empty in the host's network.
 	IPs []string
+	// Handler is the runtime handler, "" for the default one.
+	Handler string
 	// HostNetwork says that the sandbox shares the network of the node.
 	HostNetwork bool
 }

@@ -94,6 +94,9 @@ func (j job) containerConfig(ctx context.Context, a StartContainer, spec *v1.Con
 		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
 		PodIPs: j.podIPs(), Volumes: j.mounted,
 	}
+	if len(j.runtime.Sandboxes) > 0 {
+		in.RuntimeHandler = j.runtime.Sandboxes[0].Handler
+	}
 	if in.Env, err = containers.Environment(ctx, j.m.cfg.Env, in); err != nil {
 		return nil, err
 	}

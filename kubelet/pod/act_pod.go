@@ -132,24 +132,67 @@ func (j job) createSandbox(ctx context.Context, a CreateSandbox) (func(*worker),
 		return nil, err
 	}
 	defer leave()
-	config, err := j.sandboxConfig(a.Attempt)
-	if err == nil {
-		err = os.MkdirAll(config.LogDirectory, 0o755) // log shippers read it
-	}
-	if err == nil {
-		callCtx, cancel := j.call()
-		defer cancel()
-		_, err = j.m.cfg.Sandboxes.RunPodSandbox(callCtx, &runtimeapi.RunPodSandboxRequest{
-			Config: config, RuntimeHandler: "",
-		})
-	}
+	config, err := j.runSandbox(ctx, a.Attempt)
 	if err != nil {
-		if j.ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+cri.Message(err))
+		if ctx.Err() == nil {
+			j.tellNoSandbox(err)
 		}
 		return nil, fmt.Errorf("creating the sandbox: %w", err)
 	}
+	_, warnings := containers.DNS(j.pod, j.m.cfg.Render)
+	for _, w := range warnings {
+		j.m.event(j.pod, "", v1.EventTypeWarning, w.Reason, w.Message)
+	}
 	return func(w *worker) { w.sandbox = config }, nil
+}
+
+func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
+	handler, err := j.runtimeHandler(ctx)
+	if err != nil {
+		return nil, err
+	}
+	config, err := j.sandboxConfig(attempt)
+	if err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil { // log shippers read it
+		return nil, err
+	}
+	callCtx, cancel := j.call()
+	defer cancel()
+	_, err = j.m.cfg.Sandboxes.RunPodSandbox(callCtx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	return config, err
+}
+
+// runtimeHandler is what the Pod's RuntimeClass stands for, "" for the default.
+func (j job) runtimeHandler(ctx context.Context) (string, error) {
+	name := ptr.Deref(j.pod.Spec.RuntimeClassName, "")
+	if name == "" {
+		return "", nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	class, err := j.m.cfg.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return "", err // names the class already
+	} else if err != nil {
+		return "", fmt.Errorf("failed to lookup RuntimeClass %s: %w", name, err)
+	}
+	return class.Handler, nil
+}
+
+// tellNoSandbox says why there is no sandbox. That the node has no network is
+// asked for only now: on a healthy node it costs nothing.
+func (j job) tellNoSandbox(err error) {
+	if j.m.cfg.NetworkError != nil && !j.pod.Spec.HostNetwork {
+		ctx, cancel := context.WithTimeout(j.ctx, apiTimeout)
+		defer cancel()
+		if because := j.m.cfg.NetworkError(ctx); because != nil {
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonNetworkNotReady, "network is not ready: "+because.Error())
+			return
+		}
+	}
+	j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+cri.Message(err))
 }
 
 func (j job) stopSandbox(a StopSandbox) (func(*worker), error) {

@@ -37,6 +37,9 @@ type Config struct {
 	// Env is where environments take their values from.
 	Env containers.EnvSources
 
+	// NetworkError says why no sandbox can have a network now; it is asked when one
+	// could not be created. May be nil.
+	NetworkError func(ctx context.Context) error
 	// Recorder publishes Events.
 	Recorder record.EventRecorder
 	// Leftovers lists Pods of which something besides sandboxes may be left on

@@ -16,6 +16,7 @@ const (
 	reasonFailedMount         = "FailedMount"
 	reasonFailedKillPod       = "FailedKillPod"
 	reasonFailedCreateSandbox = "FailedCreatePodSandBox"
+	reasonNetworkNotReady     = "NetworkNotReady"
 	reasonSandboxChanged      = "SandboxChanged"
 	reasonFailedPostStart     = "FailedPostStartHook"
 	reasonFailedPreStop       = "FailedPreStopHook"

@@ -54,7 +54,8 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := New(Config{
 		NodeName: "n1", Node: Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"},
-		Render: containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,
+		NetworkError: func(context.Context) error { return r.runtime.networkError },
+		Render:       containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,
 		Observer: r.runtime, Sandboxes: r.runtime, Containers: r.runtime,
 		Volumes: r.node, Images: r.node, Cgroups: r.node, Probes: r.node,
 		Env: containers.EnvSources{Services: noServices}, Recorder: r.events,
@@ -113,6 +114,23 @@ func (r *rig) delete(grace int64) {
 	pod.DeletionGracePeriodSeconds = &grace
 	if _, err := r.api.CoreV1().Pods("default").Update(context.Background(), pod, metav1.UpdateOptions{}); err != nil {
 		r.t.Fatal(err)
+	}
+}
+
+// event waits for an Event.
+func (r *rig) event(want string) {
+	r.t.Helper()
+	var seen []string
+	for {
+		select {
+		case e := <-r.events.Events:
+			if e == want {
+				return
+			}
+			seen = append(seen, e)
+		case <-time.After(10 * time.Second):
+			r.t.Fatalf("no Event %q, but %q", want, seen)
+		}
 	}
 }
 

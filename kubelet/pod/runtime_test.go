@@ -30,6 +30,8 @@ type fakeRuntime struct {
 	// obstinate containers ignore SIGTERM and keep StopContainer waiting.
 	obstinate bool
 	hooks     []string
+	// refusal is why no sandbox can be made, networkError why it has no network.
+	refusal, networkError error
 }
 
 func newFakeRuntime() *fakeRuntime {
@@ -95,11 +97,18 @@ func (f *fakeRuntime) ownerOf(id string) (types.UID, error) {
 }
 
 func (f *fakeRuntime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error) {
+	f.mu.Lock()
+	refusal := f.refusal
+	f.mu.Unlock()
+	if refusal != nil {
+		return nil, refusal
+	}
 	uid := types.UID(in.Config.Metadata.Uid)
 	id := f.id(uid)
 	f.change(uid, func(p *cri.Pod) {
 		p.Sandboxes = append([]cri.Sandbox{{
 			ID: id, Attempt: in.Config.Metadata.Attempt, Ready: true, IPs: []string{"10.0.0.9"}, CreatedAt: time.Now(),
+			Handler: in.RuntimeHandler,
 		}}, p.Sandboxes...)
 	})
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: id}, nil

@@ -5,6 +5,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
@@ -36,6 +37,8 @@ type Node struct {
 	IPs []string
 	// RuntimeName is the scheme of container IDs, for example containerd.
 	RuntimeName string
+	// RecursiveReadOnly are the runtime handlers that can make mounts recursively read-only.
+	RecursiveReadOnly sets.Set[string]
 }
 
 // Memory is what a worker remembers from one look to the next. All of it may be

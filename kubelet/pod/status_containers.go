@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
 
+	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/probes"
 )
@@ -31,7 +32,7 @@ func (r *reporter) containers(specs []v1.Container, old []v1.ContainerStatus, wa
 
 func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting string) v1.ContainerStatus {
 	cs := v1.ContainerStatus{
-		Name: spec.Name, Image: spec.Image, VolumeMounts: volumeMounts(spec),
+		Name: spec.Name, Image: spec.Image, VolumeMounts: r.volumeMounts(spec),
 		RestartCount: was.RestartCount, LastTerminationState: was.LastTerminationState,
 		State: waitingState(waiting, ""),
 	}
@@ -173,12 +174,17 @@ func waitingState(reason, message string) v1.ContainerState {
 	return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason, Message: message}}
 }
 
-func volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {
+func (r *reporter) volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {
 	var list []v1.VolumeMountStatus
+	sb, _ := r.sandbox()
+	supported := r.Node.RecursiveReadOnly.Has(sb.Handler)
 	for _, m := range spec.VolumeMounts {
 		st := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyDisabled)
+			if containers.RecursivelyReadOnly(m, supported) {
+				st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyEnabled)
+			}
 		}
 		list = append(list, st)
 	}
