@@ -202,10 +202,11 @@ func (a *agent) buildPods() error {
 		Render:   render, Client: a.client,
 		Observer: a.cri, Sandboxes: a.cri.Runtime, Containers: a.cri.Runtime,
 		Volumes: a.volumes, Cgroups: a.cgroups, Probes: a.probes,
-		Images:       images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes, Pulled: a.node.Recheck}),
-		Env:          containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
-		NetworkError: a.cri.NetworkError,
-		Recorder:     a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
+		Images:     images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes, Pulled: a.node.Recheck}),
+		Env:        containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
+		NodeObject: a.node.Object, NetworkError: a.cri.NetworkError,
+		Report:   a.cfg.Report,
+		Recorder: a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
 		LogLinks: logLinks(a.cfg),
 	})
 	return nil

@@ -137,6 +137,9 @@ func (c *Client) Healthy() error {
 // IsNotFound says whether the runtime does not know what was asked for.
 func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
+// IsHung says whether the runtime did not answer in time.
+func IsHung(err error) bool { return status.Code(err) == codes.DeadlineExceeded }
+
 // Message is the text of an error of the runtime without gRPC's frame.
 func Message(err error) string {
 	if s, ok := status.FromError(err); ok {

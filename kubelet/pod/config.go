@@ -37,9 +37,14 @@ type Config struct {
 	// Env is where environments take their values from.
 	Env containers.EnvSources
 
+	// NodeObject returns the Node as it was last watched, nil if it was not seen yet.
+	// Pods that do not fit it are refused.
+	NodeObject func() *v1.Node
 	// NetworkError says why no sandbox can have a network now; it is asked when one
 	// could not be created. May be nil.
 	NetworkError func(ctx context.Context) error
+	// Report is told of a runtime that hangs. May be nil.
+	Report func(error)
 	// Recorder publishes Events.
 	Recorder record.EventRecorder
 	// Leftovers lists Pods of which something besides sandboxes may be left on

@@ -23,6 +23,8 @@ type Manager struct {
 	pods    cache.SharedIndexInformer
 	gate    *gate
 	metrics *metrics
+	// admissions are the Pods that were let in by this process.
+	admissions admissions
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -46,6 +48,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
 		pods: factory.Core().V1().Pods().Informer(), workers: map[types.UID]*worker{},
+		admissions: admissions{admitted: map[types.UID]bool{}},
 	}
 }
 

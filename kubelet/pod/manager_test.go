@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"maps"
 	"path/filepath"
 	"testing"
 	"time"
@@ -9,6 +10,7 @@ import (
 	"go.uber.org/goleak"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -29,7 +31,11 @@ type rig struct {
 	events  *record.FakeRecorder
 	logs    string
 	left    []types.UID
-	stop    func()
+	reports chan string
+	// room is what the node has, labels are its.
+	room   v1.ResourceList
+	labels map[string]string
+	stop   func()
 }
 
 func newRig(t *testing.T) *rig {
@@ -37,7 +43,7 @@ func newRig(t *testing.T) *rig {
 	before := goleak.IgnoreCurrent()
 	r := &rig{
 		t: t, api: fake.NewClientset(), runtime: newFakeRuntime(), node: newFakeNode(),
-		events: record.NewFakeRecorder(1000), logs: t.TempDir(),
+		events: record.NewFakeRecorder(1000), logs: t.TempDir(), reports: make(chan string, 100),
 	}
 	t.Cleanup(func() {
 		if r.stop != nil {
@@ -54,6 +60,8 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := New(Config{
 		NodeName: "n1", Node: Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"},
+		NodeObject:   r.machine,
+		Report:       func(err error) { r.reports <- err.Error() },
 		NetworkError: func(context.Context) error { return r.runtime.networkError },
 		Render:       containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,
 		Observer: r.runtime, Sandboxes: r.runtime, Containers: r.runtime,
@@ -70,6 +78,13 @@ func (r *rig) start() {
 		}
 		r.stop = nil
 	}
+}
+
+// machine is the Node as it is watched. The API server has none: no test must need it.
+func (r *rig) machine() *v1.Node {
+	room := v1.ResourceList{v1.ResourcePods: resource.MustParse("110")}
+	maps.Copy(room, r.room)
+	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: r.labels}, Status: v1.NodeStatus{Allocatable: room}}
 }
 
 func (r *rig) create(change func(*v1.Pod)) *v1.Pod {
@@ -179,6 +194,21 @@ func TestRestartOfTheAgentRestartsNothing(t *testing.T) {
 	if n := r.runtime.startCount(); n != 1 {
 		t.Errorf("%d containers were started", n)
 	}
+}
+
+func TestHungRuntime(t *testing.T) {
+	r := newRig(t)
+	r.runtime.hung = true
+	r.start()
+	r.create(nil)
+	r.eventually("the Pod runs once the runtime answers again", r.phase(v1.PodRunning))
+	want := "observing Pod u1: the container runtime hangs, and nothing can be done for the Pod meanwhile: " +
+		"listing: rpc error: code = DeadlineExceeded desc = too late"
+	if got := <-r.reports; got != want {
+		t.Errorf("reported %q", got)
+	}
+	r.delete(1)
+	r.nothingLeft()
 }
 
 func TestDeletionDoesNotWaitForAPull(t *testing.T) {

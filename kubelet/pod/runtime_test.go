@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -30,6 +31,8 @@ type fakeRuntime struct {
 	// obstinate containers ignore SIGTERM and keep StopContainer waiting.
 	obstinate bool
 	hooks     []string
+	// hung lets the next question time out.
+	hung bool
 	// refusal is why no sandbox can be made, networkError why it has no network.
 	refusal, networkError error
 }
@@ -41,6 +44,10 @@ func newFakeRuntime() *fakeRuntime {
 func (f *fakeRuntime) Observe(_ context.Context, uid types.UID) (cri.Pod, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.hung {
+		f.hung = false
+		return cri.Pod{}, fmt.Errorf("listing: %w", status.Error(codes.DeadlineExceeded, "too late"))
+	}
 	p := cri.Pod{UID: uid}
 	if have := f.pods[uid]; have != nil {
 		p.Sandboxes = append(p.Sandboxes, have.Sandboxes...)

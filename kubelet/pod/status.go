@@ -24,6 +24,9 @@ func Status(s State, now time.Time) v1.PodStatus {
 	r.end, r.ended = endOf(&s, now)
 
 	st := s.Pod.Status.DeepCopy()
+	if neverRan(&s) {
+		return r.refused(st)
+	}
 	st.ObservedGeneration = s.Pod.Generation
 	st.QOSClass = qos.GetPodQOS(s.Pod)
 	st.StartTime = old.StartTime
@@ -42,6 +45,30 @@ func Status(s State, now time.Time) v1.PodStatus {
 
 	r.phase(st)
 	r.conditions(st)
+	return *st
+}
+
+// neverRan says whether the Pod is, or was before a restart of the agent, refused.
+func neverRan(s *State) bool {
+	if s.Rejected != nil {
+		return true
+	}
+	st := &s.Pod.Status
+	return st.Phase == v1.PodFailed && len(st.ContainerStatuses)+len(st.InitContainerStatuses) == 0 &&
+		len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) == 0
+}
+
+// refused is the status of a Pod that the node does not run: no word of its
+// containers, because clients would show what they wait for, and not the reason.
+func (r *reporter) refused(st *v1.PodStatus) v1.PodStatus {
+	st.ObservedGeneration = r.Pod.Generation
+	st.QOSClass = qos.GetPodQOS(r.Pod)
+	if st.StartTime = r.old.StartTime; st.StartTime == nil {
+		st.StartTime = &metav1.Time{Time: r.now}
+	}
+	if r.Rejected != nil {
+		st.Phase, st.Reason, st.Message = v1.PodFailed, r.Rejected.Reason, r.Rejected.Message
+	}
 	return *st
 }
 

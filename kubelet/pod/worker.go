@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/probes"
 	"flyball.dev/kubelet/volumes"
 )
@@ -32,10 +34,11 @@ type worker struct {
 	mu   sync.Mutex
 	mail mail
 
-	state   State
-	dirty   bool // the runtime has to be asked again
-	ops     map[string]*op
-	mounted map[string]volumes.Mounted
+	state    State
+	admitted bool // see admit
+	dirty    bool // the runtime has to be asked again
+	ops      map[string]*op
+	mounted  map[string]volumes.Mounted
 	// sandbox is the config of the sandbox that runs, if this process made it.
 	sandbox *runtimeapi.PodSandboxConfig
 	writer  *writer
@@ -107,6 +110,7 @@ func (w *worker) run(ctx context.Context) {
 		next := w.sync(ctx)
 		if w.state.gone() && !w.dirty && w.m.retire(w) {
 			w.m.metrics.forget(w.uid)
+			w.m.admissions.forget(w.uid)
 			return
 		}
 		timer.Stop()
@@ -129,6 +133,13 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	w.openMail()
 	if err := w.observe(ctx); err != nil {
 		klog.FromContext(ctx).V(1).Info("Cannot observe the Pod, trying again", "err", err)
+		if w.m.cfg.Report != nil && cri.IsHung(err) {
+			w.m.cfg.Report(fmt.Errorf("observing Pod %s: the container runtime hangs, and nothing can be done for the Pod meanwhile: %w", w.uid, err))
+		}
+		return time.Now().Add(observeRetry)
+	}
+	if err := w.admit(ctx); err != nil {
+		klog.FromContext(ctx).V(1).Info("Cannot say whether the Pod fits the node, trying again", "err", err)
 		return time.Now().Add(observeRetry)
 	}
 	now := time.Now()
