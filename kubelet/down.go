@@ -17,21 +17,22 @@ import (
 const downGrace = 10 * time.Second
 
 // StopPods stops and removes every sandbox of a runtime and all containers in
-// them, all at once, and returns when nothing is left. The node agent must not
-// run: it would start them again.
-func StopPods(ctx context.Context, criEndpoint string) error {
+// them, all at once, and returns when nothing is left. It returns the UIDs of all
+// Pods that the runtime knew, also of those that had ended: their logs are still
+// there. The node agent must not run: it would start them again.
+func StopPods(ctx context.Context, criEndpoint string) ([]string, error) {
 	rt, err := cri.Dial(criEndpoint)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer rt.Close()
 	sandboxes, err := rt.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
-		return fmt.Errorf("listing sandboxes: %w", err)
+		return nil, fmt.Errorf("listing sandboxes: %w", err)
 	}
 	containers, err := rt.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	if err != nil {
-		return fmt.Errorf("listing containers: %w", err)
+		return nil, fmt.Errorf("listing containers: %w", err)
 	}
 	inSandbox := map[string][]string{}
 	for _, c := range containers.Containers {
@@ -39,13 +40,15 @@ func StopPods(ctx context.Context, criEndpoint string) error {
 			inSandbox[c.PodSandboxId] = append(inSandbox[c.PodSandboxId], c.Id)
 		}
 	}
+	uids := make([]string, len(sandboxes.Items))
 	failures := make([]error, len(sandboxes.Items))
 	var all sync.WaitGroup
 	for i, s := range sandboxes.Items {
+		uids[i] = s.GetMetadata().GetUid()
 		all.Go(func() { failures[i] = stopPod(ctx, rt.Runtime, s, inSandbox[s.Id]) })
 	}
 	all.Wait()
-	return errors.Join(failures...)
+	return uids, errors.Join(failures...)
 }
 
 func stopPod(ctx context.Context, rt runtimeapi.RuntimeServiceClient, s *runtimeapi.PodSandbox, containers []string) error {

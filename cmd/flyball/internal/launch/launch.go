@@ -26,6 +26,7 @@ import (
 	"flyball.dev/cmd/flyball/internal/status"
 	"flyball.dev/cmd/flyball/internal/supervisor"
 	"flyball.dev/cmd/flyball/internal/teardown"
+	"flyball.dev/controlplane"
 )
 
 // gcPercent trades CPU for memory: the heap of an idle control plane is mostly caches that live for ever, and Go's
@@ -89,9 +90,10 @@ func Run(ctx context.Context, o Options) error {
 	stopShowing := show(ctx, o.Out, b)
 	defer stopShowing()
 
-	fresh := !runtimeAnswers(o.Set)
+	go settle(ctx, b)
+	untouched := fresh(o.Set)
 	err = supervisor.Run(ctx, b, ps)
-	if err != nil && fresh && o.Role != instance.Server && !wasReady(b) {
+	if err != nil && untouched && o.Role != instance.Server && !wasReady(b) {
 		return errors.Join(err, undo(ctx, o.Set))
 	}
 	return err
@@ -200,13 +202,36 @@ func Failed(ps []board.Part) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-func runtimeAnswers(s parts.Set) bool {
-	conn, err := net.Dial("unix", strings.TrimPrefix(s.CRIEndpoint(), "unix://"))
-	if err != nil {
+// fresh tells whether no Pod can be running here: there is neither a runtime that answers nor the state of one that died,
+// beside which containers run on.
+func fresh(s parts.Set) bool {
+	if _, err := os.Stat(s.Containerd().StateDir); err == nil {
 		return false
 	}
+	conn, err := net.Dial("unix", strings.TrimPrefix(s.CRIEndpoint(), "unix://"))
+	if err != nil {
+		return true
+	}
 	conn.Close()
-	return true
+	return false
+}
+
+// settle gives back, once everything is up, the memory that only the start needed.
+func settle(ctx context.Context, b *board.Board) {
+	for {
+		ps, changed := b.Snapshot()
+		if Settled(ps) {
+			break
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+	if err := controlplane.Settle(); err != nil {
+		klog.FromContext(ctx).Error(err, "The memory that the start needed is kept")
+	}
 }
 
 // wasReady tells whether the Node was ever Ready.

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/sets"
+
 	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
 	"flyball.dev/kubelet"
@@ -35,7 +37,12 @@ type Step struct {
 // Steps remove what a node agent left. Later steps are worth trying when an earlier one failed.
 func Steps(s parts.Set, runDir string, purge bool) []Step {
 	pods := knownPods(filepath.Join(s.Config.DataDir, "kubelet"))
-	steps := []Step{{"stopping Pods", func(ctx context.Context) error { return stopPods(ctx, s) }}}
+	steps := []Step{{"stopping Pods", func(ctx context.Context) error {
+		stopped, err := stopPods(ctx, s)
+		// A Pod that had ended has no directory any more, but logs.
+		pods = sets.List(sets.New(pods...).Insert(stopped...))
+		return err
+	}}}
 	if s.Config.CRIEndpoint == "" {
 		steps = append(steps, Step{"stopping containerd", func(ctx context.Context) error { return containerd.Stop(ctx, s.Containerd()) }})
 	}
@@ -52,11 +59,11 @@ func Steps(s parts.Set, runDir string, purge bool) []Step {
 	return steps
 }
 
-func stopPods(ctx context.Context, s parts.Set) error {
+func stopPods(ctx context.Context, s parts.Set) ([]string, error) {
 	socket := strings.TrimPrefix(s.CRIEndpoint(), "unix://")
 	conn, err := net.Dial("unix", socket)
 	if err != nil {
-		return nil // no runtime, no Pods; what is left of them goes with the runtime's shims
+		return nil, nil // no runtime, no Pods; what is left of them goes with the runtime's shims
 	}
 	conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, stopPodsWithin)
