@@ -5,6 +5,8 @@ import (
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+
+	"flyball.dev/kubelet/logs"
 )
 
 // configuration is what /configz shows: the part of upstream's kubelet
@@ -12,21 +14,25 @@ import (
 // configures nothing.
 func (a *agent) configuration() *kubeletconfig.KubeletConfiguration {
 	c := &kubeletconfig.KubeletConfiguration{
-		TypeMeta:                  metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
-		Address:                   a.cfg.BindAddress.String(),
-		Port:                      int32(a.cfg.Port),
-		PodLogsDir:                a.cfg.PodLogsDir,
-		ClusterDomain:             a.cfg.ClusterDomain,
-		MaxPods:                   int32(a.cfg.MaxPods),
-		CgroupDriver:              "cgroupfs",
-		CgroupRoot:                "/",
-		CgroupsPerQOS:             new(true),
-		ContainerRuntimeEndpoint:  a.cfg.CRIEndpoint,
-		NodeStatusReportFrequency: metav1.Duration{Duration: 5 * time.Minute},
-		NodeStatusUpdateFrequency: metav1.Duration{Duration: 10 * time.Second},
-		NodeLeaseDurationSeconds:  40,
-		EvictionHard:              map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
-		EnableSystemLogHandler:    new(true),
+		TypeMeta:                    metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
+		Address:                     a.cfg.BindAddress.String(),
+		Port:                        int32(a.cfg.Port),
+		PodLogsDir:                  a.cfg.PodLogsDir,
+		ClusterDomain:               a.cfg.ClusterDomain,
+		MaxPods:                     int32(a.cfg.MaxPods),
+		CgroupDriver:                "cgroupfs",
+		CgroupRoot:                  "/",
+		CgroupsPerQOS:               new(true),
+		ContainerRuntimeEndpoint:    a.cfg.CRIEndpoint,
+		NodeStatusReportFrequency:   metav1.Duration{Duration: 5 * time.Minute},
+		NodeStatusUpdateFrequency:   metav1.Duration{Duration: 10 * time.Second},
+		NodeLeaseDurationSeconds:    40,
+		EvictionHard:                map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
+		ContainerLogMaxSize:         "10Mi",
+		ContainerLogMaxFiles:        new(int32(logs.DefaultPolicy.MaxFiles)),
+		ImageGCHighThresholdPercent: new(int32(85)),
+		ImageGCLowThresholdPercent:  new(int32(80)),
+		EnableSystemLogHandler:      new(true),
 	}
 	for _, dns := range a.cfg.ClusterDNS {
 		c.ClusterDNS = append(c.ClusterDNS, dns.String())

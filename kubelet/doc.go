@@ -7,6 +7,7 @@
 //	containers/  renders CRI configs and environments
 //	volumes/     puts volumes onto the host and keeps them fresh
 //	images/      pulls images
+//	logs/        keeps the logs of containers small
 //	probes/      startup, liveness and readiness probes
 //	cgroups/     the cgroups of Pods
 //	node/        the Node object: registration, Lease, status

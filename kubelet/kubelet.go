@@ -28,6 +28,7 @@ import (
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/logs"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/pod"
 	"flyball.dev/kubelet/probes"
@@ -246,6 +247,9 @@ func (a *agent) run(ctx context.Context) error {
 	parts.Go(func() error { return a.pods.Run(ctx) })
 	parts.Go(func() error { return a.node.Run(ctx) })
 	parts.Go(func() error { return a.collector().Run(ctx) })
+	parts.Go(func() error {
+		return logs.Rotator{Dir: a.cfg.PodLogsDir, Runtime: a.cri.Runtime, Policy: logs.DefaultPolicy}.Run(ctx)
+	})
 	parts.Go(func() error { return a.server.Run(ctx) })
 	return parts.Wait()
 }

@@ -192,6 +192,14 @@ func (j job) linkLog(id string, a StartContainer, sandbox *runtimeapi.PodSandbox
 	}
 }
 
+// removeLog removes a log with what was put aside of it.
+func removeLog(path string) {
+	rotated, _ := filepath.Glob(path + ".*") // fails only for a malformed pattern, which removes less
+	for _, file := range append(rotated, path) {
+		_ = os.Remove(file)
+	}
+}
+
 func (j job) logLink(id, container, pod, namespace string) string {
 	if j.m.cfg.LogLinks == "" {
 		return ""
@@ -252,7 +260,7 @@ func (j job) removeContainer(a RemoveContainer) (func(*worker), error) {
 		_ = os.Remove(j.logLink(a.ID, a.Name, j.pod.Name, j.pod.Namespace))
 		for _, c := range j.runtime.Containers {
 			if c.ID == a.ID && c.LogPath != "" {
-				_ = os.Remove(c.LogPath)
+				removeLog(c.LogPath)
 			}
 		}
 	}

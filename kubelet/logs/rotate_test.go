@@ -1,0 +1,203 @@
+package logs
+
+import (
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/grpc"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"pgregory.net/rapid"
+
+	"flyball.dev/kubelet/containers"
+)
+
+func TestPlan(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		log    log
+		want   *rotation // nil: not due
+	}{
+		"Small":  {reason: "it may still grow", log: log{size: 9}},
+		"Fresh":  {reason: "no container has written yet", log: log{size: -1}},
+		"Full":   {reason: "the first time nothing is compressed: shippers may still read", log: log{size: 10}, want: &rotation{putAside: true, reopen: true}},
+		"Second": {reason: "what was put aside before is compressed now", log: log{size: 10, rotated: []string{"l.1"}}, want: &rotation{compress: []string{"l.1"}, putAside: true, reopen: true}},
+		"Many": {
+			reason: "the oldest goes", log: log{size: 10, rotated: []string{"l.4", "l.3.gz", "l.2.gz", "l.1.gz"}},
+			want: &rotation{remove: []string{"l.1.gz"}, compress: []string{"l.4"}, putAside: true, reopen: true},
+		},
+		"Crashed": {
+			reason: "what a compression left half-done is done again, what it left over goes", log: log{size: 10, rotated: []string{"l.1", "l.1.gz", "l.2", "l.2.tmp"}},
+			want: &rotation{remove: []string{"l.1", "l.2.tmp"}, compress: []string{"l.2"}, putAside: true, reopen: true},
+		},
+		"Headless": {reason: "we ended before the runtime was told", log: log{size: -1, rotated: []string{"l.1"}}, want: &rotation{reopen: true}},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			var got *rotation
+			if p := (Policy{MaxSize: 10, MaxFiles: 5}); due(tc.log, p) {
+				r := plan(tc.log, p)
+				got = &r
+			}
+			if diff := cmp.Diff(tc.want, got, cmp.AllowUnexported(rotation{})); diff != "" {
+				t.Errorf("%s\nplan() -want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+// writer is a runtime with one container, which holds its log open.
+type writer struct {
+	path    string
+	file    *os.File
+	refuses bool
+	stopped bool
+	asked   int
+}
+
+func (w *writer) ListContainers(context.Context, *runtimeapi.ListContainersRequest, ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
+	w.asked++
+	if w.stopped {
+		return &runtimeapi.ListContainersResponse{}, nil
+	}
+	return &runtimeapi.ListContainersResponse{Containers: []*runtimeapi.Container{{
+		Id: "c1", Metadata: &runtimeapi.ContainerMetadata{Name: "main", Attempt: 2},
+		Labels: map[string]string{containers.LabelPodUID: "u1", containers.LabelContainerName: "main"},
+	}}}, nil
+}
+
+func (w *writer) ReopenContainerLog(_ context.Context, in *runtimeapi.ReopenContainerLogRequest, _ ...grpc.CallOption) (*runtimeapi.ReopenContainerLogResponse, error) {
+	if w.refuses || in.ContainerId != "c1" {
+		return nil, errors.New("no")
+	}
+	return &runtimeapi.ReopenContainerLogResponse{}, w.open()
+}
+
+func (w *writer) open() (err error) {
+	if w.file != nil {
+		_ = w.file.Close()
+	}
+	w.file, err = os.OpenFile(w.path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	return err
+}
+
+func newWriter(t testing.TB, dir string) *writer {
+	t.Helper()
+	w := &writer{path: filepath.Join(dir, "default_web_u1", "main", "2.log")}
+	if err := errors.Join(os.MkdirAll(filepath.Dir(w.path), 0o755), w.open()); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// content maps the files of the container to what is in them.
+func (w *writer) content(t testing.TB) map[string]string {
+	t.Helper()
+	found := map[string]string{}
+	entries, err := os.ReadDir(filepath.Dir(w.path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		f, err := os.Open(filepath.Join(filepath.Dir(w.path), e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var r io.Reader = f
+		if strings.HasSuffix(e.Name(), compressed) {
+			if r, err = gzip.NewReader(f); err != nil {
+				t.Fatal(err)
+			}
+		}
+		text, err := io.ReadAll(r)
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		found[e.Name()] = string(text)
+	}
+	return found
+}
+
+func TestRotate(t *testing.T) {
+	dir := t.TempDir()
+	w := newWriter(t, dir)
+	defer func() { _ = w.file.Close() }()
+	r := Rotator{Dir: dir, Runtime: w, Policy: Policy{MaxSize: 4, MaxFiles: 3}}
+	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	step := func(reason, text string, want map[string]string) {
+		t.Helper()
+		if _, err := w.file.WriteString(text); err != nil {
+			t.Fatal(err)
+		}
+		err := r.Rotate(t.Context(), now)
+		if (err != nil) != w.refuses {
+			t.Errorf("%s: %v", reason, err)
+		}
+		if diff := cmp.Diff(want, w.content(t)); diff != "" {
+			t.Errorf("%s: files -want +got:\n%s", reason, diff)
+		}
+		now = now.Add(time.Second)
+	}
+	step("nothing to do", "one", map[string]string{"2.log": "one"})
+	if w.asked > 0 {
+		t.Error("the runtime was asked for nothing")
+	}
+	w.refuses = true
+	step("the runtime refuses", "1", map[string]string{"2.log": "one1"})
+	w.refuses = false
+	step("put aside", "", map[string]string{"2.log": "", "2.log.20300101-000002": "one1"})
+	step("compressed", "two2", map[string]string{"2.log": "", "2.log.20300101-000002.gz": "one1", "2.log.20300101-000003": "two2"})
+	step("removed", "three", map[string]string{"2.log": "", "2.log.20300101-000003.gz": "two2", "2.log.20300101-000004": "three"})
+	if err := os.Remove(w.path); err != nil { // as a crash before the reopening leaves it
+		t.Fatal(err)
+	}
+	step("reopened", "", map[string]string{"2.log": "", "2.log.20300101-000003.gz": "two2", "2.log.20300101-000004": "three"})
+	w.stopped = true
+	step("a container that has ended", "the last words", map[string]string{"2.log": "the last words", "2.log.20300101-000003.gz": "two2", "2.log.20300101-000004": "three"})
+}
+
+// Whatever is written and whenever the runtime refuses: no more files than allowed
+// are kept, and what they hold is the unbroken end of what was written.
+func TestRotateProperties(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			rt.Fatal(err)
+		}
+		w := newWriter(t, dir)
+		defer func() { _ = w.file.Close() }()
+		r := Rotator{Dir: dir, Runtime: w, Policy: Policy{MaxSize: 4, MaxFiles: rapid.IntRange(2, 5).Draw(rt, "files")}}
+		now, written := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC), ""
+		for _, text := range rapid.SliceOfN(rapid.StringMatching(`[a-z]{0,6}`), 1, 12).Draw(rt, "texts") {
+			if _, err := w.file.WriteString(text); err != nil {
+				rt.Fatal(err)
+			}
+			written += text
+			w.refuses = rapid.Bool().Draw(rt, "refuses")
+			_ = r.Rotate(t.Context(), now)
+			now = now.Add(time.Second)
+			files, kept := w.content(t), ""
+			for _, name := range slices.Sorted(maps.Keys(files)) {
+				if name != "2.log" {
+					kept += files[name]
+				}
+			}
+			kept += files["2.log"]
+			if len(files) > r.Policy.MaxFiles {
+				rt.Fatalf("%d files are kept of %d", len(files), r.Policy.MaxFiles)
+			}
+			if !strings.HasSuffix(written, kept) {
+				rt.Fatalf("kept %q of %q", kept, written)
+			}
+		}
+	})
+}
