@@ -169,7 +169,7 @@ func TestRotate(t *testing.T) {
 // are kept, and what they hold is the unbroken end of what was written.
 func TestRotateProperties(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		dir, err := os.MkdirTemp(t.TempDir(), "")
+		dir, err := os.MkdirTemp(t.TempDir(), "") //nolint:usetesting // one per check, not per test
 		if err != nil {
 			rt.Fatal(err)
 		}

@@ -17,7 +17,7 @@ import (
 func TestRuntimeClass(t *testing.T) {
 	r := newRig(t)
 	r.start()
-	pod := r.create(func(p *v1.Pod) { p.Spec.RuntimeClassName = ptr.To("sandboxed") })
+	pod := r.create(func(p *v1.Pod) { p.Spec.RuntimeClassName = new("sandboxed") })
 	r.event(`Warning FailedCreatePodSandBox Failed to create pod sandbox: runtimeclasses.node.k8s.io "sandboxed" not found`)
 	class := &nodev1.RuntimeClass{ObjectMeta: metav1.ObjectMeta{Name: "sandboxed"}, Handler: "gvisor"}
 	if _, err := r.api.NodeV1().RuntimeClasses().Create(t.Context(), class, metav1.CreateOptions{}); err != nil {
