@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,17 +20,18 @@ type progress struct {
 	total    int
 	workers  int
 
-	mu                            sync.Mutex
-	passed, failed, skipped, live int
-	estimate                      map[string]float64 // seconds by test, from earlier runs
-	left                          float64            // estimated seconds of work that is not done
-	begun, shown                  time.Time
+	mu                      sync.Mutex
+	passed, failed, skipped int
+	live                    map[string]time.Time // when a running test began
+	estimate                map[string]float64   // seconds by test, from earlier runs
+	left                    float64              // estimated seconds of work that is not done
+	begun, shown            time.Time
 }
 
 func newProgress(tests []suite.Test, workers int, estimate map[string]float64) *progress {
 	p := &progress{
 		out: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), total: len(tests), workers: workers,
-		estimate: estimate, begun: time.Now(), shown: time.Now(),
+		estimate: estimate, begun: time.Now(), shown: time.Now(), live: map[string]time.Time{},
 	}
 	for _, t := range tests {
 		p.left += p.seconds(t.Name)
@@ -37,25 +39,30 @@ func newProgress(tests []suite.Test, workers int, estimate map[string]float64) *
 	return p
 }
 
-// seconds guesses how long a test takes; half a minute is about the mean of the suite.
-func (p *progress) seconds(name string) float64 {
-	if s, ok := p.estimate[name]; ok {
+func (p *progress) seconds(name string) float64 { return guess(p.estimate, name) }
+
+// guess says how long a test takes, from earlier runs or from what the suite calls slow.
+func guess(known map[string]float64, name string) float64 {
+	if s, ok := known[name]; ok {
 		return s
 	}
-	return 30
+	if strings.Contains(name, "[Slow]") {
+		return 300
+	}
+	return 20
 }
 
-func (p *progress) started(suite.Test) {
+func (p *progress) started(t suite.Test) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.live++
+	p.live[t.Name] = time.Now()
 	p.show(false)
 }
 
 func (p *progress) ended(o suite.Outcome) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.live--
+	delete(p.live, o.Name)
 	p.left -= p.seconds(o.Name)
 	switch o.State {
 	case suite.Passed:
@@ -84,9 +91,23 @@ func (p *progress) show(now bool) {
 	p.shown = time.Now()
 	p.clear()
 	left := time.Duration(max(0, p.left) / float64(p.workers) * float64(time.Second)).Round(time.Minute)
-	_, _ = fmt.Fprintf(p.out, "%d of %d done, %d failed, %d skipped, %d running, %s passed, about %s left",
-		p.passed+p.failed+p.skipped, p.total, p.failed, p.skipped, p.live, time.Since(p.begun).Round(time.Second), left)
+	line := fmt.Sprintf("%d of %d done, %d failed, %d skipped, %d running, %s passed, about %s left", p.passed+p.failed+p.skipped,
+		p.total, p.failed, p.skipped, len(p.live), time.Since(p.begun).Round(time.Second), strings.TrimSuffix(left.String(), "0s"))
+	if name, since := p.oldest(); since > 2*time.Minute {
+		line += fmt.Sprintf("; %s since %s", name, since.Round(time.Second))
+	}
+	_, _ = fmt.Fprint(p.out, line)
 	if !p.terminal || now {
 		_, _ = fmt.Fprintln(p.out)
 	}
+}
+
+// oldest is the test that has been running longest: a hanging one has a name then.
+func (p *progress) oldest() (name string, since time.Duration) {
+	for n, t := range p.live {
+		if d := time.Since(t); d > since {
+			name, since = n, d
+		}
+	}
+	return name, since
 }

@@ -45,7 +45,7 @@ func session(ctx context.Context, o options) error {
 		return fmt.Errorf("choosing tests: none of the %d of the suite %s matches FOCUS=%q SKIP=%q", len(all), o.suite, o.focus, o.skip)
 	}
 	// An image that fails to build costs its tests, not the run.
-	build := images.Builder{Root: filepath.Dir(o.bin), Dir: filepath.Join(o.out, "images"), Progress: step}
+	build := images.Builder{Root: "../..", Dir: filepath.Join(o.out, "images"), Progress: step}
 	if err := build.Build(ctx); err != nil {
 		if ctx.Err() != nil {
 			return err
@@ -122,7 +122,7 @@ func drive(ctx context.Context, o options, programs suite.Programs, kubeconfig, 
 	}
 	times := filepath.Join(o.out, "seconds.json")
 	seconds := readSeconds(times)
-	suite.Order(rest, seconds)
+	suite.Order(rest, func(t suite.Test) float64 { return guess(seconds, t.Name) })
 	p := newProgress(rest, o.workers, seconds)
 	var broken error
 	runner := suite.Runner{
@@ -134,8 +134,8 @@ func drive(ctx context.Context, o options, programs suite.Programs, kubeconfig, 
 		},
 	}
 	err = errors.Join(runner.Run(ctx, rest), broken)
+	keepSeconds(times, seconds, journal.Outcomes)
 	if err == nil {
-		keepSeconds(times, seconds, journal.Outcomes)
 		err = results.WriteJUnit(filepath.Join(o.out, "junit.xml"), journal.Outcomes)
 	}
 	return journal.Outcomes, errors.Join(err, journal.Close(err == nil))

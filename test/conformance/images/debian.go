@@ -86,6 +86,14 @@ func (d debian) busybox(ctx context.Context) (tree, error) {
 	if !ok {
 		return nil, fmt.Errorf("unpacking busybox-static: it has no /bin/busybox")
 	}
+	// Debian's busybox is older than the suite's: its sh drops variables such as data-1, which Kubernetes allows. bash
+	// hands them on.
+	bash := tree{}
+	if err := d.unpack(ctx, bash, []string{"bash-static"}); err != nil {
+		return nil, err
+	}
+	t["usr/bin/bash-static"] = bash["usr/bin/bash-static"]
+	t.link("bin/sh", "bash-static")
 	local := filepath.Join(d.dir, "busybox")
 	if err := os.WriteFile(local, program.body, 0o755); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package suite
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -141,7 +142,7 @@ func (r *Runner) exec(ctx context.Context, t Test) []byte {
 
 var (
 	summary = regexp.MustCompile(`(\d+) Passed \| (\d+) Failed`)
-	failure = regexp.MustCompile(`(?m)^\s*\[(FAILED|PANICKED|TIMEDOUT|INTERRUPTED)\] (.*)$`)
+	failure = regexp.MustCompile(`(?m)^\s*\[(FAILED|PANICKED!|TIMEDOUT|INTERRUPTED)\] ((?:.*\n){1,3})`)
 	skipped = regexp.MustCompile(`(?m)^\s*\[SKIPPED\] (.*)$`)
 )
 
@@ -160,9 +161,12 @@ func judge(out []byte) Outcome {
 	}
 }
 
+// message returns the first match that says something: Ginkgo also prints where a failure is, before what it is.
 func message(re *regexp.Regexp, out []byte, group int) string {
-	if m := re.FindSubmatch(out); m != nil {
-		return strings.TrimSpace(string(m[group]))
+	for _, m := range re.FindAllSubmatch(out, -1) {
+		if text := strings.Join(strings.Fields(string(m[group])), " "); !strings.HasPrefix(text, "in [") && text != "" {
+			return text
+		}
 	}
 	return ""
 }
@@ -180,17 +184,8 @@ func FileName(name string) string {
 	return s[:min(len(s), 180)] + ".log"
 }
 
-// Order puts the tests that took longest last time first, so that none of them runs alone in the end. Tests of unknown
-// length keep their order behind those.
-func Order(tests []Test, seconds map[string]float64) {
-	slices.SortStableFunc(tests, func(a, b Test) int {
-		switch d := seconds[b.Name] - seconds[a.Name]; {
-		case d > 0:
-			return 1
-		case d < 0:
-			return -1
-		default:
-			return 0
-		}
-	})
+// Order puts the tests that take longest first, so that none of them runs alone in the end. Tests that take equally long
+// keep their order.
+func Order(tests []Test, seconds func(Test) float64) {
+	slices.SortStableFunc(tests, func(a, b Test) int { return cmp.Compare(seconds(b), seconds(a)) })
 }
