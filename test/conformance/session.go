@@ -65,7 +65,7 @@ func test(ctx context.Context, o options, programs suite.Programs, version strin
 		return err
 	}
 	defer func() { _ = registry.Close() }()
-	list, err := images.RepoList(images.Address)
+	list, err := images.RepoList(registry.Host())
 	if err != nil {
 		return fmt.Errorf("writing the repository list: %w", err)
 	}

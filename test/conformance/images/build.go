@@ -72,7 +72,21 @@ func (b *Builder) Build(ctx context.Context) error {
 			break
 		}
 	}
-	return failed
+	return errors.Join(failed, sweep(path))
+}
+
+// sweep removes the layers of images that were replaced.
+func sweep(path layout.Path) error {
+	unused, err := path.GarbageCollect()
+	if err != nil {
+		return fmt.Errorf("sweeping the image layout: %w", err)
+	}
+	for _, h := range unused {
+		if err := path.RemoveBlob(h); err != nil {
+			return fmt.Errorf("sweeping the image layout: %w", err)
+		}
+	}
+	return nil
 }
 
 func (b *Builder) one(ctx context.Context, path layout.Path, name, key string) error {

@@ -23,6 +23,7 @@ type Registry struct {
 	manifests map[string]stored // by digest
 	tags      map[string]string // NAME:TAG to digest
 	server    *http.Server
+	host      string
 }
 
 type stored struct{ mediaType, digest string }
@@ -51,6 +52,7 @@ func Serve(dir, address string) (*Registry, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the image registry: %w", err)
 	}
+	r.host = l.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2/", r.serve)
 	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: mux}
@@ -114,6 +116,9 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	}
 	return s, "", false
 }
+
+// Host is the first part of its images' references, such as 127.0.0.1:35000.
+func (r *Registry) Host() string { return r.host }
 
 // Close ends the registry.
 func (r *Registry) Close() error { return r.server.Close() }
