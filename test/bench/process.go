@@ -10,8 +10,9 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// usage is what one program needs; several processes of one name are added up.
+// usage is what one process needs.
 type usage struct {
+	pid  int
 	name string
 	rss  int     // bytes
 	cpu  float64 // seconds of CPU time since the process started, or per second once it is a rate
@@ -36,15 +37,16 @@ func (s *side) watchIdle(ctx context.Context, period time.Duration, f *figures) 
 	seconds := time.Since(began).Seconds()
 	for _, a := range after {
 		for _, b := range before {
-			if a.name == b.name {
-				f.idle = append(f.idle, usage{name: a.name, rss: a.rss, cpu: (a.cpu - b.cpu) / seconds})
+			if a.pid == b.pid {
+				f.idle = append(f.idle, usage{pid: a.pid, name: a.name, rss: a.rss, cpu: (a.cpu - b.cpu) / seconds})
 			}
 		}
 	}
 	return nil
 }
 
-// processes are those whose executable lies in bin. Shims and what they start are left out.
+// processes are those whose executable lies in bin and that run under its name: flyball under another name is some test's
+// API server. Shims and what they start are left out.
 func processes(bin string) ([]usage, error) {
 	all, err := procfs.AllProcs()
 	if err != nil {
@@ -53,14 +55,19 @@ func processes(bin string) ([]usage, error) {
 	var list []usage
 	for _, p := range all {
 		exe, err := p.Executable()
-		if err != nil || filepath.Dir(exe) != bin || strings.HasPrefix(filepath.Base(exe), "containerd-shim") {
+		if err != nil || filepath.Dir(exe) != bin {
 			continue // a kernel thread, ended since, or not ours
+		}
+		name := filepath.Base(exe)
+		args, err := p.CmdLine()
+		if err != nil || len(args) == 0 || filepath.Base(args[0]) != name || strings.HasPrefix(name, "containerd-shim") {
+			continue
 		}
 		stat, err := p.Stat()
 		if err != nil {
 			continue // ended since
 		}
-		list = append(list, usage{name: filepath.Base(exe), rss: stat.ResidentMemory(), cpu: stat.CPUTime()})
+		list = append(list, usage{pid: p.PID, name: name, rss: stat.ResidentMemory(), cpu: stat.CPUTime()})
 	}
 	return list, nil
 }
