@@ -31,8 +31,10 @@ type Config struct {
 	// RegistryHosts is the directory of per-registry settings in containerd's hosts.toml format ("certs.d"); it may be
 	// absent. Read for each pull.
 	RegistryHosts string
-	// Ready, if set, is called once when CRI answers for the first time.
+	// Ready, if set, is called each time CRI answers: at first, and after containerd was started again.
 	Ready func()
+	// Down, if set, is called with the reason each time containerd ended or could not be started again.
+	Down func(err error)
 }
 
 // maxStateDir leaves room for "/s/", a SHA-256 in hex and a NUL in the 108 bytes of a unix socket address.

@@ -29,7 +29,7 @@ const (
 )
 
 // Run starts containerd, or adopts the one that already runs with our configuration, calls cfg.Ready when CRI answers,
-// and restarts containerd when it dies. It returns when ctx ends, and leaves containerd running. It returns an error
+// and restarts containerd when it dies, of which cfg.Down hears. It returns when ctx ends, and leaves containerd running. It returns an error
 // when containerd cannot be started the first time.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
@@ -55,8 +55,9 @@ func Run(ctx context.Context, cfg Config) error {
 			return err
 		case err != nil:
 			log.Error(err, "Restarting containerd failed")
+			cfg.tellDown(err)
 		default:
-			if first && cfg.Ready != nil {
+			if cfg.Ready != nil {
 				cfg.Ready()
 			}
 			first = false
@@ -67,6 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 				return nil //nolint:nilerr // the end of ctx is no failure
 			}
 			log.Error(err, "containerd ended, restarting it", "pid", p.pid, "log", cfg.LogFile)
+			cfg.tellDown(fmt.Errorf("running containerd: process %d ended; see %s", p.pid, cfg.LogFile))
 			if time.Since(up) >= steadyAfter {
 				backOff = 0
 			}
@@ -76,6 +78,12 @@ func Run(ctx context.Context, cfg Config) error {
 			return nil
 		case <-time.After(backOff):
 		}
+	}
+}
+
+func (c Config) tellDown(err error) {
+	if c.Down != nil {
+		c.Down(err)
 	}
 }
 

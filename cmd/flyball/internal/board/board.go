@@ -85,7 +85,7 @@ func next(p Part, state State, err error, now time.Time) Part {
 		return p
 	case state == Up && p.State == Starting:
 		p.Took = now.Sub(p.Since)
-	case state == Starting && p.State == Down:
+	case p.State == Down && (state == Starting || state == Up):
 		p.Restarts++
 	}
 	p.State, p.Since = state, now

@@ -81,6 +81,8 @@ func (s Set) containerd(first string) supervisor.Part {
 	return supervisor.Part{Name: name, After: after(first), Run: func(ctx context.Context, report supervisor.Report) error {
 		c := s.Containerd()
 		c.Ready = up(report, name)
+		// The room starts it again itself, and containers run on meanwhile.
+		c.Down = func(err error) { report(name, board.Down, err) }
 		return containerd.Run(ctx, c)
 	}}
 }
