@@ -55,7 +55,9 @@ func processes() []string {
 		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
 		mine := bytes.Contains(line, []byte(RunDir)) || DataDir != "" && bytes.Contains(line, []byte(DataDir)) || bytes.Contains(cgroup, []byte("/kubepods"))
-		if mine && filepath.Base(dir) != strconv.Itoa(os.Getpid()) {
+		pid, _ := strconv.Atoi(filepath.Base(dir))
+		// The dead may wait for a moment until init asks for them.
+		if mine && pid != os.Getpid() && Ended(pid) != nil {
 			left = append(left, fmt.Sprintf("process %s: %s", filepath.Base(dir), bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
 		}
 	}
@@ -128,7 +130,7 @@ func tables() []string {
 	return left
 }
 
-// PID of the flyball process that holds the lock of this name.
+// PID of the flyball process that holds the lock of this name, or of containerd by the name containerd/containerd.
 func PID(t testing.TB, lock string) int {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(RunDir, lock+".pid"))
@@ -140,6 +142,15 @@ func PID(t testing.TB, lock string) int {
 		t.Fatal(err)
 	}
 	return pid
+}
+
+// Ended returns nil if the process is gone, or dead and only waits for its parent.
+func Ended(pid int) error {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if _, after, found := bytes.Cut(stat, []byte(") ")); err != nil || found && after[0] == 'Z' {
+		return nil //nolint:nilerr // it has no status because it is gone
+	}
+	return fmt.Errorf("process %d still runs", pid)
 }
 
 // ProcessesOf returns the pids of a Pod's containers whose program is called name.
