@@ -185,8 +185,9 @@ test: build $(ENVTEST) ## Run all tests; the end-to-end tests need root
 e2e: build ## Run the end-to-end tests alone; STORY=pods runs one of them
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/$(if $(STORY),$(STORY)/)...
 
-# The suite is a module of its own. FOCUS and SKIP are regular expressions, SUITE is conformance or all; KUBECONFIG names
-# another cluster to test; FRESH=1 starts over where an interrupted run would go on. test/conformance/README.md says more.
+# The suite is a module of its own. FOCUS and SKIP are regular expressions, SUITE is conformance, subset or all;
+# KUBECONFIG names another cluster to test; FRESH=1 starts over where an interrupted run would go on.
+# test/conformance/README.md says more.
 SUITE ?= conformance
 CONFORMANCE_FLAGS = -bin $(CURDIR)/bin -out $(CURDIR)/bin/conformance -suite '$(SUITE)' -focus '$(FOCUS)' -skip '$(SKIP)' \
 	$(if $(CONFORMANCE_KUBECONFIG),-kubeconfig '$(CONFORMANCE_KUBECONFIG)') $(if $(WORKERS),-workers $(WORKERS)) \

@@ -40,7 +40,7 @@ type options struct {
 func run(ctx context.Context, args []string) error {
 	var o options
 	f := flag.NewFlagSet("conformance", flag.ContinueOnError)
-	f.StringVar(&o.suite, "suite", "conformance", "which tests: conformance or all")
+	f.StringVar(&o.suite, "suite", "conformance", "which tests: conformance, subset (what continuous integration runs) or all")
 	f.StringVar(&o.focus, "focus", "", "run only the tests whose name matches this regular expression")
 	f.StringVar(&o.skip, "skip", "", "do not run the tests whose name matches this regular expression")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "test this cluster instead of a fresh one of Flyball's")

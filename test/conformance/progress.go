@@ -90,9 +90,9 @@ func (p *progress) show(now bool) {
 	}
 	p.shown = time.Now()
 	p.clear()
-	left := time.Duration(max(0, p.left) / float64(p.workers) * float64(time.Second)).Round(time.Minute)
+	left := time.Duration(max(0, p.left) / float64(p.workers) * float64(time.Second)).Round(10 * time.Second)
 	line := fmt.Sprintf("%d of %d done, %d failed, %d skipped, %d running, %s passed, about %s left", p.passed+p.failed+p.skipped,
-		p.total, p.failed, p.skipped, len(p.live), time.Since(p.begun).Round(time.Second), strings.TrimSuffix(left.String(), "0s"))
+		p.total, p.failed, p.skipped, len(p.live), time.Since(p.begun).Round(time.Second), left.String())
 	if name, since := p.oldest(); since > 2*time.Minute {
 		line += fmt.Sprintf("; %s since %s", name, since.Round(time.Second))
 	}

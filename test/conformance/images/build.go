@@ -25,7 +25,7 @@ import (
 const (
 	refAnnotation = "org.opencontainers.image.ref.name"
 	keyAnnotation = "dev.flyball.conformance.key"
-	format        = "2" // to be raised when the builder makes something else of the same Spec
+	format        = "3" // to be raised when the builder makes something else of the same Spec
 )
 
 // Builder builds the images of the catalog. It must run inside the module of the conformance suite.

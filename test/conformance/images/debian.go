@@ -103,8 +103,11 @@ func (d debian) busybox(ctx context.Context) (tree, error) {
 		return nil, fmt.Errorf("listing what busybox can do: %w", err)
 	}
 	for name := range strings.FieldsSeq(string(list)) {
-		if _, ok := t[place(name)]; !ok {
-			t.link(name, "/bin/busybox")
+		// The original has all of them in /bin, where a test looks for sysctl.
+		for _, at := range []string{name, "bin/" + filepath.Base(name)} {
+			if _, ok := t[place(at)]; !ok {
+				t.link(at, "/bin/busybox")
+			}
 		}
 	}
 	for name, mode := range map[string]int64{"tmp": 0o1777, "var/tmp": 0o1777, "root": 0o700, "home": 0o755, "run": 0o755, "usr/sbin": 0o755, "usr/lib": 0o755, "usr/lib64": 0o755} {

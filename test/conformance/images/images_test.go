@@ -2,6 +2,7 @@ package images
 
 import (
 	"archive/tar"
+	"errors"
 	"io"
 	"path/filepath"
 	"slices"
@@ -55,7 +56,7 @@ func TestLayer(t *testing.T) {
 	var got []string
 	for in := tar.NewReader(r); ; {
 		h, err := in.Next()
-		if err == io.EOF { //nolint:errorlint // as documented
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -80,7 +80,7 @@ func parse(body []byte) ([]Test, error) {
 	return tests, nil
 }
 
-// Select returns the tests of the suite ("conformance" or "all") whose name matches the focus and not the skip; an empty
+// Select returns the tests of the suite ("conformance", "subset" or "all") whose name matches the focus and not the skip; an empty
 // expression does not restrict.
 func Select(tests []Test, suite, focus, skip string) ([]Test, error) {
 	in, err := regexp.Compile(focus)
@@ -91,8 +91,14 @@ func Select(tests []Test, suite, focus, skip string) ([]Test, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading SKIP: %w", err)
 	}
-	if suite != "conformance" && suite != "all" {
-		return nil, fmt.Errorf("reading SUITE: it is conformance or all, not %q", suite)
+	switch suite {
+	case "conformance", "all":
+	case "subset":
+		if tests, err = Subset(tests); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("reading SUITE: it is conformance, subset or all, not %q", suite)
 	}
 	return slices.DeleteFunc(slices.Clone(tests), func(t Test) bool {
 		return suite == "conformance" && !t.Conformance() || !in.MatchString(t.Name) || skip != "" && out.MatchString(t.Name)
