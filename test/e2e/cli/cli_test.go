@@ -86,7 +86,9 @@ func TestVersion(t *testing.T) {
 		t.Errorf("there are no versions of %v", missing)
 	}
 
-	var k struct{ ClientVersion, ServerVersion struct{ GitVersion, Major, Minor string } }
+	var k struct {
+		ClientVersion, ServerVersion struct{ GitVersion, Major, Minor string }
+	}
 	decode(t, succeeds(t, "kubectl", "version", "-o", "json"), &k)
 	for side, got := range map[string]struct{ GitVersion, Major, Minor string }{"server": k.ServerVersion, "client": k.ClientVersion} {
 		if got.GitVersion != "v1.37.2+flyball" || got.Major != "1" || got.Minor != "37" {
@@ -166,7 +168,7 @@ func TestImages(t *testing.T) {
 		}
 	})
 	t.Run("Import", func(t *testing.T) {
-		named := tag.Repository.Tag("imported")
+		named := tag.Tag("imported")
 		file := filepath.Join(t.TempDir(), "image.tar")
 		if err := tarball.WriteToFile(file, named, img); err != nil {
 			t.Fatal(err)

@@ -146,7 +146,7 @@ func forgetCgroups(uid string) {
 					if err == nil && d.IsDir() {
 						dirs = append(dirs, path)
 					}
-					return nil //nolint:nilerr // what is gone need not be removed
+					return nil // what is gone need not be removed
 				})
 				for _, dir := range slices.Backward(dirs) {
 					_ = os.Remove(dir)
