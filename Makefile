@@ -123,6 +123,11 @@ up: build ## Start the cluster in the background, and the sample Pods in it
 down: bin/flyball ## Stop the cluster and everything of it; PURGE=1 removes its data too
 	@$(FLYBALL) down $(if $(filter 1,$(PURGE)),--purge)
 
+.PHONY: run
+run: bin/flyball ## Run the loops for apps.flyball.dev from here against the cluster of KUBECONFIG
+	@$(FLYBALL) kubectl apply --server-side -k config/crd
+	$(FLYBALL) controllers --health-address=127.0.0.1:8081
+
 # The directory of upstream.sh, which starts the processes that we are compared with.
 YARDSTICK ?= ../shared/yardstick
 
