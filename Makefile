@@ -150,7 +150,7 @@ generate: bin/tools/controller-gen ## Generate deep copies, CRDs and RBAC from t
 # generate DIR: writes everything that is generated below DIR.
 define generate
 bin/tools/controller-gen object:headerFile=/dev/null paths=./apis/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/apis/apps/v1alpha1); \
-bin/tools/controller-gen crd:maxDescLen=0,generateEmbeddedObjectMeta=true paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
+bin/tools/controller-gen crd:generateEmbeddedObjectMeta=true paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
 bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/... output:rbac:dir=$(1)/config/rbac; \
 go run ./hack/crdschema $(1)/config/crd/bases/*.yaml
 endef

@@ -89,6 +89,8 @@ func (a *actor) do(ctx context.Context, action Action) error {
 		}
 		a.writes.Wrote(a.deployment, a.Deployments.Resource, stored)
 		a.deployment = stored
+	case RollBack:
+		a.events.rolledBack(a.deployment, action)
 	case Refuse:
 		a.events.refused(a.deployment, action)
 	}
