@@ -25,7 +25,7 @@ BUNDLED := bin/containerd bin/containerd-shim-runc-v2 bin/runc $(addprefix bin/c
 IMAGES  := bin/images/pause.tar bin/images/hello.tar
 
 .PHONY: build
-build: bundled images bin/flyball ## Build bin/flyball and everything it bundles
+build: bundled images bin/flyball bin/kubectl-flyball ## Build bin/flyball and everything it bundles
 
 .PHONY: bundled
 bundled: $(BUNDLED) ## Build the bundled containerd, runc and CNI plugins
@@ -53,6 +53,9 @@ FORCE:
 
 bin/flyball: FORCE # go build knows better than make what changed
 	@$(GO_BUILD) -ldflags "$(FLYBALL_LDFLAGS)" -o $@ ./cmd/flyball
+
+bin/kubectl-flyball: # the same program as a plugin of kubectl: `kubectl flyball rollout status …`
+	@mkdir -p $(@D) && ln -sf flyball $@
 
 CONTAINERD_PACKAGE := github.com/containerd/containerd/v2
 CONTAINERD_LDFLAGS := -s -w -X $(CONTAINERD_PACKAGE)/version.Version=$(CONTAINERD_VERSION)

@@ -113,6 +113,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
 }
 
+// Explain observes a Deployment of the group's own type and plans, and does no more. It needs the Group and a Client only.
+func (r *Reconciler) Explain(ctx context.Context, object client.Object) (Plan, error) {
+	state, err := r.observe(ctx, r.Deployments.Canonical(object), r.Deployments.Options(object))
+	if err != nil {
+		return Plan{}, err
+	}
+	return NewPlan(state), nil
+}
+
 func (r *Reconciler) observe(ctx context.Context, d *appsv1.Deployment, options kinds.Options) (State, error) {
 	state := State{Deployment: d, Options: options, Now: metav1.Now()}
 	for _, which := range []client.ListOption{owner.ControlledBy(d.UID), owner.Orphans()} {

@@ -34,6 +34,8 @@ type State struct {
 
 // Action is one step of a plan.
 type Action interface {
+	// What is the action, in words.
+	What() string
 	// Why is the reason, in words.
 	Why() string
 }

@@ -105,6 +105,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	return ctrl.Result{RequeueAfter: NextLook(state, plan)}, errors.Join(failure, err)
 }
 
+// Explain observes a ReplicaSet of the group's own type and plans, and does no more. It needs the Kind and a Client only.
+func (r *Reconciler) Explain(ctx context.Context, object client.Object) (State, Plan, error) {
+	r.writes = writes.New(nil)
+	state, err := r.observe(ctx, r.Kind.Canonical(object), r.Kind.Options(object))
+	if err != nil {
+		return state, Plan{}, err
+	}
+	return state, NewPlan(state), nil
+}
+
 func (r *Reconciler) observe(ctx context.Context, set *appsv1.ReplicaSet, options kinds.Options) (State, error) {
 	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	for _, which := range []client.ListOption{owner.ControlledBy(set.UID), owner.Orphans()} {
