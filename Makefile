@@ -99,6 +99,17 @@ deps: ## Install the Debian packages that the build needs, when one is missing
 	apt-get install -qq -y --no-install-recommends $$missing >/dev/null 2>&1 || \
 	{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; }
 
+# The loops' image, for clusters that are not Flyball's. PUSH=1 sends it to the registry in IMAGE.
+IMAGE     := flyball.dev/flyball:latest
+PLATFORMS := linux/amd64 linux/arm64
+
+.PHONY: image
+image: $(PLATFORMS:%=bin/platforms/%/flyball) ## Build the image of the loops for all PLATFORMS into bin/flyball-image.tar
+	go run ./hack/image -ref $(IMAGE) -out bin/flyball-image.tar $(if $(filter 1,$(PUSH)),-push) $(foreach p,$(PLATFORMS),$(p)=bin/platforms/$(p)/flyball)
+
+bin/platforms/%/flyball: FORCE
+	@GOOS=$(*D) GOARCH=$(*F) $(GO_BUILD) -ldflags "$(FLYBALL_LDFLAGS)" -o $@ ./cmd/flyball
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin
@@ -155,10 +166,11 @@ define generate
 bin/tools/controller-gen object:headerFile=/dev/null paths=./apis/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/apis/apps/v1alpha1); \
 bin/tools/controller-gen crd:generateEmbeddedObjectMeta=true paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
 bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/... output:rbac:dir=$(1)/config/rbac; \
-go run ./hack/crdschema $(1)/config/crd/bases/*.yaml
+go run ./hack/crdschema $(1)/config/crd/bases/*.yaml; \
+go run ./hack/chart $(1)/config $(1)/config
 endef
 
-GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml
+GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/rbac/role_installed.yaml config/helm/flyball/files
 
 .PHONY: verify
 verify: bin/tools/controller-gen ## Check that generated code and manifests are current

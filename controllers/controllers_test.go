@@ -15,12 +15,16 @@ import (
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers"
@@ -42,14 +46,58 @@ func freeAddress() string {
 	return listener.Addr().String()
 }
 
-// Only our own kinds are served here at first, as in a cluster that is not Flyball's.
+// The loops run as config/default installs them in a cluster that is not Flyball's: for our own kinds only, as its
+// ServiceAccount, with the permissions that this has.
 func TestMain(m *testing.M) {
-	testenv.Main(m, &env, func(ctx context.Context, cfg *rest.Config, ready func()) error {
+	testenv.Main(m, &env, func(ctx context.Context, _ *rest.Config, ready func()) error {
+		if err := install(ctx); err != nil {
+			return err
+		}
+		cfg := rest.CopyConfig(env.Admin)
+		cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + installedIn + ":flyball-controllers"}
 		return controllers.Run(ctx, controllers.Config{
-			Client: cfg, Ready: ready, LeaderElection: true, MetricsAddress: metricsAt, HealthAddress: healthAt,
+			Client: cfg, Ready: ready, LeaderElection: true, LeaseNamespace: installedIn, MetricsAddress: metricsAt, HealthAddress: healthAt,
 			Kinds: []schema.GroupVersion{v1alpha1.GroupVersion},
 		})
 	})
+}
+
+const installedIn = "flyball-system"
+
+// install does what kubectl apply --server-side -k config/default does.
+func install(ctx context.Context) error {
+	manifests, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../config/default")
+	if err != nil {
+		return fmt.Errorf("building config/default: %w", err)
+	}
+	for _, manifest := range manifests.Resources() {
+		content, err := manifest.Map()
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", manifest.CurId(), err)
+		}
+		object := &unstructured.Unstructured{Object: content}
+		if err := env.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+			return fmt.Errorf("applying %s: %w", manifest.CurId(), err)
+		}
+	}
+	return nil
+}
+
+// TestInstalledHasNothingToDoWithApps: the cluster's own Deployments stay the cluster's own, also if somebody should ask
+// the loops for them.
+func TestInstalledHasNothingToDoWithApps(t *testing.T) {
+	cfg := rest.CopyConfig(env.Admin)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + installedIn + ":flyball-controllers"}
+	clientset, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clientset.AppsV1().Deployments("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing Deployments of apps/v1: %v", err)
+	}
+	if _, err := clientset.CoreV1().Secrets("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing Secrets: %v", err)
+	}
 }
 
 func TestServesTheKindsItIsToldTo(t *testing.T) {
