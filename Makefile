@@ -147,14 +147,15 @@ YARDSTICK ?= ../shared/yardstick
 
 .PHONY: bench
 bench: build ## Measure speed and memory, beside upstream's own processes where YARDSTICK has them
+	go run ./test/bench/rollouts -bin bin
 	go run ./test/bench -bin bin $(if $(wildcard $(YARDSTICK)/upstream.sh),-yardstick $(YARDSTICK))
 
 ##@ Develop
 
-TOOLS := bin/tools/golangci-lint bin/tools/controller-gen
+TOOLS := bin/tools/golangci-lint bin/tools/controller-gen bin/tools/helm
 
 $(TOOLS): tools/go.mod
-	cd tools && go build -ldflags "-s -w" -o ../bin/tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint sigs.k8s.io/controller-tools/cmd/controller-gen
+	cd tools && go build -ldflags "-s -w" -o ../bin/tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint sigs.k8s.io/controller-tools/cmd/controller-gen helm.sh/helm/v4/cmd/helm
 	@touch $(TOOLS)
 
 .PHONY: generate
