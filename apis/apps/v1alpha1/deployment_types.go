@@ -51,7 +51,8 @@ type RollingUpdateDeployment struct {
 
 	// partition is how many Pods stay on the old revision until it is lowered: a number, or a percentage of replicas,
 	// rounded up. The rollout pauses when all others are of the new revision and available, and the progress deadline
-	// does not count meanwhile. What a first rollout, or a rollback, finds nothing old to keep of, ignores it. Default 0.
+	// does not count meanwhile. A first rollout has nothing old to keep, and a rollback keeps nothing of what failed.
+	// Default 0.
 	// +optional
 	Partition *intstr.IntOrString `json:"partition,omitempty"`
 }
