@@ -25,7 +25,7 @@ BUNDLED := bin/containerd bin/containerd-shim-runc-v2 bin/runc $(addprefix bin/c
 IMAGES  := bin/images/pause.tar bin/images/hello.tar
 
 .PHONY: build
-build: bundled images bin/flyball ## Build bin/flyball and everything it bundles
+build: bundled images bin/flyball bin/kubectl-flyball ## Build bin/flyball and everything it bundles
 
 .PHONY: bundled
 bundled: $(BUNDLED) ## Build the bundled containerd, runc and CNI plugins
@@ -53,6 +53,9 @@ FORCE:
 
 bin/flyball: FORCE # go build knows better than make what changed
 	@$(GO_BUILD) -ldflags "$(FLYBALL_LDFLAGS)" -o $@ ./cmd/flyball
+
+bin/kubectl-flyball: # the same program as a plugin of kubectl: `kubectl flyball rollout status …`
+	@mkdir -p $(@D) && ln -sf flyball $@
 
 CONTAINERD_PACKAGE := github.com/containerd/containerd/v2
 CONTAINERD_LDFLAGS := -s -w -X $(CONTAINERD_PACKAGE)/version.Version=$(CONTAINERD_VERSION)
@@ -96,6 +99,17 @@ deps: ## Install the Debian packages that the build needs, when one is missing
 	apt-get install -qq -y --no-install-recommends $$missing >/dev/null 2>&1 || \
 	{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing >/dev/null; }
 
+# The loops' image, for clusters that are not Flyball's. PUSH=1 sends it to the registry in IMAGE.
+IMAGE     := flyball.dev/flyball:latest
+PLATFORMS := linux/amd64 linux/arm64
+
+.PHONY: image
+image: $(PLATFORMS:%=bin/platforms/%/flyball) ## Build the image of the loops for all PLATFORMS into bin/flyball-image.tar
+	go run ./hack/image -ref $(IMAGE) -out bin/flyball-image.tar $(if $(filter 1,$(PUSH)),-push) $(foreach p,$(PLATFORMS),$(p)=bin/platforms/$(p)/flyball)
+
+bin/platforms/%/flyball: FORCE
+	@GOOS=$(*D) GOARCH=$(*F) $(GO_BUILD) -ldflags "$(FLYBALL_LDFLAGS)" -o $@ ./cmd/flyball
+
 .PHONY: clean
 clean: ## Remove what was built
 	rm -rf bin
@@ -125,19 +139,25 @@ down: ## Stop the cluster and everything of it; PURGE=1 removes its data too
 	@test -x $(FLYBALL) || $(MAKE) --no-print-directory $(FLYBALL)
 	@$(FLYBALL) down $(if $(filter 1,$(PURGE)),--purge)
 
+.PHONY: run
+run: bin/flyball ## Run the loops for apps.flyball.dev from here against the cluster of KUBECONFIG
+	@$(FLYBALL) kubectl apply --server-side -k config/crd
+	$(FLYBALL) controllers --health-address=127.0.0.1:8081
+
 # The directory of upstream.sh, which starts the processes that we are compared with.
 YARDSTICK ?= ../shared/yardstick
 
 .PHONY: bench
 bench: build ## Measure speed and memory, beside upstream's own processes where YARDSTICK has them
+	go run ./test/bench/rollouts -bin bin
 	go run ./test/bench -bin bin $(if $(wildcard $(YARDSTICK)/upstream.sh),-yardstick $(YARDSTICK))
 
 ##@ Develop
 
-TOOLS := bin/tools/golangci-lint bin/tools/controller-gen
+TOOLS := bin/tools/golangci-lint bin/tools/controller-gen bin/tools/helm
 
 $(TOOLS): tools/go.mod
-	cd tools && go build -ldflags "-s -w" -o ../bin/tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint sigs.k8s.io/controller-tools/cmd/controller-gen
+	cd tools && go build -ldflags "-s -w" -o ../bin/tools/ github.com/golangci/golangci-lint/v2/cmd/golangci-lint sigs.k8s.io/controller-tools/cmd/controller-gen helm.sh/helm/v4/cmd/helm
 	@touch $(TOOLS)
 
 .PHONY: generate
@@ -147,12 +167,13 @@ generate: bin/tools/controller-gen ## Generate deep copies, CRDs and RBAC from t
 # generate DIR: writes everything that is generated below DIR.
 define generate
 bin/tools/controller-gen object:headerFile=/dev/null paths=./apis/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/apis/apps/v1alpha1); \
-bin/tools/controller-gen crd:maxDescLen=0,generateEmbeddedObjectMeta=true paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
+bin/tools/controller-gen crd:generateEmbeddedObjectMeta=true paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
 bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/... output:rbac:dir=$(1)/config/rbac; \
-go run ./hack/crdschema $(1)/config/crd/bases/*.yaml
+go run ./hack/crdschema $(1)/config/crd/bases/*.yaml; \
+go run ./hack/chart $(1)/config $(1)/config
 endef
 
-GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml
+GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/rbac/role_installed.yaml config/helm/flyball/files
 
 .PHONY: verify
 verify: bin/tools/controller-gen ## Check that generated code and manifests are current

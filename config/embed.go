@@ -4,6 +4,7 @@
 //	crd/      the CRDs, generated from apis/ by controller-gen and finished by hack/crdschema
 //	rbac/     what the loops may do, generated from markers in controllers/, and who may
 //	manager/  the loops as a Deployment of their own, for a cluster that is not Flyball's
+//	helm/     the same as a Helm chart; hack/chart puts CRDs and roles into it
 //	default/  crd, rbac and manager together, for `kubectl apply -k` in such a cluster
 //	samples/  what `make up` applies
 package config

@@ -13,6 +13,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -34,7 +36,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -47,6 +51,8 @@ import (
 )
 
 // +kubebuilder:rbac:groups=coordination.k8s.io,resources=leases,namespace=kube-system,verbs=get;create;update
+// +kubebuilder:rbac:groups=authentication.k8s.io,resources=tokenreviews,verbs=create
+// +kubebuilder:rbac:groups=authorization.k8s.io,resources=subjectaccessreviews,verbs=create
 
 // Config is what Run needs.
 type Config struct {
@@ -59,7 +65,9 @@ type Config struct {
 	// LeaseNamespace defaults to kube-system.
 	LeaderElection bool
 	LeaseNamespace string
-	// MetricsAddress serves /metrics, HealthAddress /healthz and /readyz, both over HTTP; empty means not at all.
+	// MetricsAddress serves /metrics over HTTPS with a certificate of its own making, to those whom the API server lets
+	// get the path /metrics. HealthAddress serves /healthz and /readyz over HTTP; ready means that the loops run, or that
+	// another process leads. Empty means not at all.
 	MetricsAddress, HealthAddress string
 	// Ready, if not nil, is called once, when all loops run on full caches.
 	Ready func()
@@ -124,6 +132,14 @@ func Run(ctx context.Context, cfg Config) error {
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: events.Events("")})
 
 	w := &wiring{Manager: mgr, broadcaster: broadcaster}
+	for _, check := range []func(string, healthz.Checker) error{mgr.AddHealthzCheck, mgr.AddReadyzCheck} {
+		if err := check("ping", healthz.Ping); err != nil {
+			return fmt.Errorf("setting up the health checks: %w", err)
+		}
+	}
+	if err := mgr.AddReadyzCheck("loops", w.ready); err != nil {
+		return fmt.Errorf("setting up the health checks: %w", err)
+	}
 	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return w.start(ctx, cfg) })); err != nil {
 		return fmt.Errorf("setting up the loops: %w", err)
 	}
@@ -160,7 +176,9 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 			SkipNameValidation:      new(true),
 			MaxConcurrentReconciles: workers,
 		},
-		Metrics:                       metricsserver.Options{BindAddress: off(cfg.MetricsAddress)},
+		Metrics: metricsserver.Options{
+			BindAddress: off(cfg.MetricsAddress), SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization,
+		},
 		HealthProbeBindAddress:        off(cfg.HealthAddress),
 		LeaderElection:                cfg.LeaderElection,
 		LeaderElectionID:              "flyball-controllers",
@@ -198,6 +216,20 @@ func slim(object any) (any, error) {
 type wiring struct {
 	ctrl.Manager
 	broadcaster record.EventBroadcaster
+	running     atomic.Bool
+}
+
+// ready says whether the loops run. A process that waits to lead is ready too: it is what it can be.
+func (w *wiring) ready(*http.Request) error {
+	select {
+	case <-w.Elected():
+	default:
+		return nil
+	}
+	if !w.running.Load() {
+		return errors.New("the loops are starting: caches are being filled, or a kind is not served yet")
+	}
+	return nil
 }
 
 // start starts all loops, each group's as soon as its kinds are served.
@@ -215,7 +247,11 @@ func (w *wiring) start(ctx context.Context, cfg Config) error {
 		}
 		return err
 	}
-	if w.GetCache().WaitForCacheSync(ctx) && cfg.Ready != nil {
+	if !w.GetCache().WaitForCacheSync(ctx) {
+		return nil
+	}
+	w.running.Store(true)
+	if cfg.Ready != nil {
 		cfg.Ready()
 	}
 	return nil

@@ -2,31 +2,102 @@ package controllers_test
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/kustomize/api/krusty"
+	"sigs.k8s.io/kustomize/kyaml/filesys"
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers"
 	"flyball.dev/controllers/internal/testenv"
 )
 
-var env testenv.Env
+var (
+	env testenv.Env
+	// metricsAt and healthAt are where the loops under test serve.
+	metricsAt, healthAt = freeAddress(), freeAddress()
+)
 
-// Only our own kinds are served here at first, as in a cluster that is not Flyball's.
+func freeAddress() string {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	defer listener.Close()
+	return listener.Addr().String()
+}
+
+// The loops run as config/default installs them in a cluster that is not Flyball's: for our own kinds only, as its
+// ServiceAccount, with the permissions that this has.
 func TestMain(m *testing.M) {
-	testenv.Main(m, &env, func(ctx context.Context, cfg *rest.Config, ready func()) error {
+	testenv.Main(m, &env, func(ctx context.Context, _ *rest.Config, ready func()) error {
+		if err := install(ctx); err != nil {
+			return err
+		}
+		cfg := rest.CopyConfig(env.Admin)
+		cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + installedIn + ":flyball-controllers"}
 		return controllers.Run(ctx, controllers.Config{
-			Client: cfg, Ready: ready, LeaderElection: true,
+			Client: cfg, Ready: ready, LeaderElection: true, LeaseNamespace: installedIn, MetricsAddress: metricsAt, HealthAddress: healthAt,
 			Kinds: []schema.GroupVersion{v1alpha1.GroupVersion},
 		})
 	})
+}
+
+const installedIn = "flyball-system"
+
+// install does what kubectl apply --server-side -k config/default does.
+func install(ctx context.Context) error {
+	manifests, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), "../config/default")
+	if err != nil {
+		return fmt.Errorf("building config/default: %w", err)
+	}
+	for _, manifest := range manifests.Resources() {
+		content, err := manifest.Map()
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", manifest.CurId(), err)
+		}
+		object := &unstructured.Unstructured{Object: content}
+		if err := env.Client.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+			return fmt.Errorf("applying %s: %w", manifest.CurId(), err)
+		}
+	}
+	return nil
+}
+
+// TestInstalledHasNothingToDoWithApps: the cluster's own Deployments stay the cluster's own, also if somebody should ask
+// the loops for them.
+func TestInstalledHasNothingToDoWithApps(t *testing.T) {
+	cfg := rest.CopyConfig(env.Admin)
+	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + installedIn + ":flyball-controllers"}
+	clientset, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clientset.AppsV1().Deployments("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing Deployments of apps/v1: %v", err)
+	}
+	if _, err := clientset.CoreV1().Secrets("default").List(t.Context(), metav1.ListOptions{}); !apierrors.IsForbidden(err) {
+		t.Errorf("listing Secrets: %v", err)
+	}
 }
 
 func TestServesTheKindsItIsToldTo(t *testing.T) {
@@ -67,6 +138,83 @@ func TestServesTheKindsItIsToldTo(t *testing.T) {
 	if d := time.Since(start); d > 5*time.Second {
 		t.Fatalf("Run took %v to end", d)
 	}
+}
+
+// TestMetricsAreForThoseWhoMay: who is nobody is refused, who may not get /metrics too, an administrator reads.
+func TestMetricsAreForThoseWhoMay(t *testing.T) {
+	clientset, err := kubernetes.NewForConfig(env.Admin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := func(name string) string {
+		accounts := clientset.CoreV1().ServiceAccounts("default")
+		if _, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		request, err := accounts.CreateToken(t.Context(), name, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return request.Status.Token
+	}
+	stranger, scraper := token("stranger"), token("scraper")
+	if _, err := clientset.RbacV1().ClusterRoles().Create(t.Context(), &rbacv1.ClusterRole{
+		ObjectMeta: metav1.ObjectMeta{Name: "scraper"}, Rules: []rbacv1.PolicyRule{{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := clientset.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "scraper"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "scraper"},
+		Subjects: []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: "default", Name: "scraper"}},
+	}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		token string
+		want  int
+	}{"Nobody": {"", http.StatusUnauthorized}, "Stranger": {stranger, http.StatusForbidden}, "Scraper": {scraper, http.StatusOK}} {
+		testenv.Eventually(t, func() error {
+			status, body, err := get(t, "https://"+metricsAt+"/metrics", test.token)
+			if err != nil {
+				return err
+			}
+			if status != test.want {
+				return fmt.Errorf("%s: status %d, want %d", name, status, test.want)
+			}
+			if read := strings.Contains(body, "controller_runtime_"); read != (test.want == http.StatusOK) {
+				return fmt.Errorf("%s: metrics in the answer: %v", name, read)
+			}
+			return nil
+		})
+	}
+}
+
+func TestSaysThatItIsReady(t *testing.T) {
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if status, body, err := get(t, "http://"+healthAt+path, ""); err != nil || status != http.StatusOK {
+			t.Errorf("%s: %d %s %v", path, status, body, err)
+		}
+	}
+}
+
+func get(t *testing.T, url, token string) (status int, body string, err error) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	if token != "" {
+		request.Header.Set("Authorization", "Bearer "+token)
+	}
+	anyCertificate := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	defer anyCertificate.CloseIdleConnections()
+	response, err := anyCertificate.Do(request)
+	if err != nil {
+		return 0, "", err
+	}
+	defer response.Body.Close()
+	data, err := io.ReadAll(response.Body)
+	return response.StatusCode, string(data), err
 }
 
 func TestUnknownKind(t *testing.T) {

@@ -37,7 +37,8 @@ func run(ctx context.Context, args []string) error {
 	}
 	root.AddCommand(
 		newUpCommand(), newServerCommand(), newAgentCommand(), newDownCommand(), newStatusCommand(), newCheckCommand(),
-		newKubectlCommand(), newImageCommand(), newVersionCommand(),
+		newKubectlCommand(), newRolloutCommand(), newPlanCommand(), newControllersCommand(), newImageCommand(),
+		newVersionCommand(),
 	)
 	// Upstream's packages add flags of their own programs to every command's, such as --version.
 	pflag.CommandLine = pflag.NewFlagSet(root.Name(), pflag.ContinueOnError)

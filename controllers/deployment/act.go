@@ -47,7 +47,7 @@ type actor struct {
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
 	a := &actor{Reconciler: r, deployment: d, versions: map[types.UID]string{}}
 	for _, action := range plan.Actions {
-		klog.FromContext(ctx).V(2).Info("Acting", "action", fmt.Sprintf("%T", action), "reason", action.Why())
+		klog.FromContext(ctx).V(2).Info("Acting", "action", action.What(), "reason", action.Why())
 		err := a.do(ctx, action)
 		if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 			err = errStale
@@ -89,6 +89,8 @@ func (a *actor) do(ctx context.Context, action Action) error {
 		}
 		a.writes.Wrote(a.deployment, a.Deployments.Resource, stored)
 		a.deployment = stored
+	case RollBack:
+		a.events.rolledBack(a.deployment, action)
 	case Refuse:
 		a.events.refused(a.deployment, action)
 	}

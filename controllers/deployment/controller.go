@@ -67,7 +67,7 @@ func (r *Reconciler) Register(manager ctrl.Manager, name string, options runtime
 	return ctrl.NewControllerManagedBy(manager).Named(name).WithOptions(options).
 		For(r.Deployments.New()).
 		Watches(r.ReplicaSets.New(), handler.EnqueueRequestsFromMapFunc(r.deploymentsOf)).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.recreatedBy), builder.WithPredicates(podEnds())).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds())).
 		Complete(r)
 }
 
@@ -76,7 +76,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if !r.writes.CaughtUp(request.NamespacedName) {
 		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	d, err := r.Deployments.Get(ctx, r.Client, request.NamespacedName)
+	d, options, err := r.Deployments.GetOptions(ctx, r.Client, request.NamespacedName)
 	if apierrors.IsNotFound(err) {
 		r.writes.Forget(request.NamespacedName)
 		return ctrl.Result{}, nil
@@ -84,7 +84,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("reading Deployment %s: %w", request, err)
 	}
-	state, err := r.observe(ctx, d)
+	state, err := r.observe(ctx, d, options)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -95,7 +95,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil // the end of the process is no failure
 	default:
 	}
-	status := plan.Status
+	status, kept := plan.Status, plan.Kept
 	var creation createError
 	switch {
 	case errors.Is(failure, errNamespaceEnds):
@@ -103,18 +103,27 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	case errors.Is(failure, errStale), errors.Is(failure, owner.ErrLeaving):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	case errors.Is(failure, errCollision):
-		status, failure = CollidedStatus(state), nil // the status that we write is the event that brings us back
+		status, kept, failure = CollidedStatus(state), options.Status, nil // the status that we write is the event that brings us back
 	case errors.As(failure, &creation):
 		status = FailedStatus(state, creation.name, creation.error)
 	case failure != nil:
 		return ctrl.Result{}, failure
 	}
-	err = r.report(ctx, d, status)
+	err = r.report(ctx, d, status, options.Status, r.Deployments.Keeps(kept))
 	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
 }
 
-func (r *Reconciler) observe(ctx context.Context, d *appsv1.Deployment) (State, error) {
-	state := State{Deployment: d, Now: metav1.Now()}
+// Explain observes a Deployment of the group's own type and plans, and does no more. It needs the Group and a Client only.
+func (r *Reconciler) Explain(ctx context.Context, object client.Object) (Plan, error) {
+	state, err := r.observe(ctx, r.Deployments.Canonical(object), r.Deployments.Options(object))
+	if err != nil {
+		return Plan{}, err
+	}
+	return NewPlan(state), nil
+}
+
+func (r *Reconciler) observe(ctx context.Context, d *appsv1.Deployment, options kinds.Options) (State, error) {
+	state := State{Deployment: d, Options: options, Now: metav1.Now()}
 	for _, which := range []client.ListOption{owner.ControlledBy(d.UID), owner.Orphans()} {
 		sets, err := r.ReplicaSets.List(ctx, r.Client, client.InNamespace(d.Namespace), which, client.UnsafeDisableDeepCopy)
 		if err != nil {
@@ -122,10 +131,10 @@ func (r *Reconciler) observe(ctx context.Context, d *appsv1.Deployment) (State, 
 		}
 		state.ReplicaSets = append(state.ReplicaSets, sets...)
 	}
-	if d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
+	if !looksAtPods(d, options) {
 		return state, nil
 	}
-	state.Running = map[types.UID]int{}
+	state.Running, state.Crashing = map[types.UID]int{}, map[types.UID]int{}
 	for _, set := range state.ReplicaSets {
 		var pods corev1.PodList
 		if err := r.Client.List(ctx, &pods, client.InNamespace(d.Namespace), owner.ControlledBy(set.UID), client.UnsafeDisableDeepCopy); err != nil {
@@ -135,18 +144,42 @@ func (r *Reconciler) observe(ctx context.Context, d *appsv1.Deployment) (State, 
 			if !podutil.IsPodTerminal(&pods.Items[i]) {
 				state.Running[set.UID]++
 			}
+			if crashes(&pods.Items[i], options) {
+				state.Crashing[set.UID]++
+			}
 		}
 	}
 	return state, nil
 }
 
-func (r *Reconciler) report(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus) error {
-	if equality.Semantic.DeepEqual(d.Status, status) {
+// looksAtPods says whether planning needs more than ReplicaSets.
+func looksAtPods(d *appsv1.Deployment, options kinds.Options) bool {
+	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback != nil && options.Rollback.OnCrashLoop != nil
+}
+
+// crashes says whether a Pod counts as one that rollback.onCrashLoop is about.
+func crashes(pod *corev1.Pod, options kinds.Options) bool {
+	return options.Rollback != nil && options.Rollback.OnCrashLoop != nil && pod.DeletionTimestamp == nil &&
+		!podutil.IsPodReady(pod) && mostRestarts(pod) >= options.Rollback.OnCrashLoop.Restarts
+}
+
+func mostRestarts(pod *corev1.Pod) int32 {
+	most := int32(0)
+	for _, statuses := range [][]corev1.ContainerStatus{pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses} {
+		for _, status := range statuses {
+			most = max(most, status.RestartCount)
+		}
+	}
+	return most
+}
+
+func (r *Reconciler) report(ctx context.Context, d *appsv1.Deployment, status appsv1.DeploymentStatus, was, is kinds.Status) error {
+	if equality.Semantic.DeepEqual(d.Status, status) && equality.Semantic.DeepEqual(was, is) {
 		return nil
 	}
 	after := d.DeepCopy()
 	after.Status = status
-	stored, err := r.Deployments.PatchStatus(ctx, r.Client, d, after)
+	stored, err := r.Deployments.PatchStatus(ctx, r.Client, d, after, was, is)
 	switch {
 	case err == nil:
 		r.writes.Wrote(d, r.Deployments.Resource, stored)
@@ -182,8 +215,8 @@ func (r *Reconciler) deploymentsOf(ctx context.Context, object client.Object) []
 	return requests
 }
 
-// recreatedBy is the Deployment with the strategy Recreate that may have waited for the end of a Pod.
-func (r *Reconciler) recreatedBy(ctx context.Context, pod client.Object) []reconcile.Request {
+// waitingFor is the Deployment that may have waited for a Pod to end, or to crash.
+func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []reconcile.Request {
 	ref := metav1.GetControllerOfNoCopy(pod)
 	if ref == nil || !owner.Is(ref, r.ReplicaSets.GroupVersionKind) {
 		return nil
@@ -197,19 +230,21 @@ func (r *Reconciler) recreatedBy(ctx context.Context, pod client.Object) []recon
 		return nil
 	}
 	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
-	d, err := r.Deployments.Get(ctx, r.Client, key)
-	if err != nil || d.Spec.Strategy.Type != appsv1.RecreateDeploymentStrategyType {
+	d, options, err := r.Deployments.GetOptions(ctx, r.Client, key)
+	if err != nil || !looksAtPods(d, options) {
 		return nil
 	}
 	return []reconcile.Request{{NamespacedName: key}}
 }
 
-// podEnds lets the two ways through in which a Pod stops running.
+// podEnds lets the two ways through in which a Pod stops running, and that one that crashed did so again or is not ready.
 func podEnds() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(update event.UpdateEvent) bool {
-			return !podutil.IsPodTerminal(update.ObjectOld.(*corev1.Pod)) && podutil.IsPodTerminal(update.ObjectNew.(*corev1.Pod))
+			before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)
+			return !podutil.IsPodTerminal(before) && podutil.IsPodTerminal(after) || mostRestarts(before) != mostRestarts(after) ||
+				mostRestarts(after) > 0 && podutil.IsPodReady(before) != podutil.IsPodReady(after)
 		},
 	}
 }

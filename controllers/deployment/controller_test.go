@@ -299,6 +299,13 @@ func TestAdoptsAndReleasesReplicaSets(t *testing.T) {
 		if _, err := w.ReplicaSets.Create(w.Context(), env.Client, orphan); err != nil {
 			w.Fatal(err)
 		}
+		testenv.Eventually(w.T, func() error { // before the loops know it, a Deployment could only make another one
+			set, err := w.ReplicaSets.Get(w.Context(), env.Client, client.ObjectKeyFromObject(orphan))
+			if err == nil && set.Status.AvailableReplicas != 3 {
+				err = fmt.Errorf("the orphan's status is %+v", set.Status)
+			}
+			return err
+		})
 		w.apply(func(*appsv1.Deployment) {})
 		w.expectComplete()
 		w.diff("the orphan has the template, so it is the current one", []string{"1 image:1 3"}, w.history())

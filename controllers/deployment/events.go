@@ -10,6 +10,7 @@ import (
 const (
 	ScalingReplicaSetReason = "ScalingReplicaSet"
 	SelectingAllReason      = "SelectingAll"
+	RolledBackReason        = "RolledBack"
 )
 
 // events says on the Deployment what was done, in upstream's words: people and tools look for them.
@@ -29,4 +30,8 @@ func (e events) failedCreate(d *appsv1.Deployment, set string, err error) {
 
 func (e events) refused(d *appsv1.Deployment, refusal Refuse) {
 	e.Event(d, corev1.EventTypeWarning, SelectingAllReason, refusal.Why())
+}
+
+func (e events) rolledBack(d *appsv1.Deployment, rollBack RollBack) {
+	e.Event(d, corev1.EventTypeWarning, RolledBackReason, rollBack.Message)
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/utils/ptr"
 
+	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/owner"
 )
 
@@ -22,12 +23,19 @@ type State struct {
 	// Running counts the Pods that have not finished, terminating ones included, by the UID of their ReplicaSet. It is
 	// needed for Recreate only.
 	Running map[types.UID]int
+	// Crashing counts the Pods that are not ready and have restarted as often as rollback.onCrashLoop says, by the UID of
+	// their ReplicaSet.
+	Crashing map[types.UID]int
+	// Options are what the Deployment asks for beyond apps/v1.
+	Options kinds.Options
 	// Now is the time of the observation.
 	Now metav1.Time
 }
 
 // Action is one step of a plan.
 type Action interface {
+	// What is the action, in words.
+	What() string
 	// Why is the reason, in words.
 	Why() string
 }
@@ -83,6 +91,8 @@ type Refuse struct {
 type Plan struct {
 	Actions []Action
 	Status  appsv1.DeploymentStatus
+	// Kept is the part of the status that apps/v1 lacks.
+	Kept kinds.Status
 	// Next is how long it takes until the mere passing of time matters; 0 if it does not.
 	Next time.Duration
 }
@@ -93,7 +103,7 @@ func NewPlan(s State) Plan {
 	if err != nil || selector.Empty() {
 		status := *s.Deployment.Status.DeepCopy()
 		status.ObservedGeneration = s.Deployment.Generation
-		return Plan{Status: status, Actions: []Action{Refuse{Reason("the selector is empty or invalid: no ReplicaSet can be the Deployment's")}}}
+		return Plan{Status: status, Kept: s.Options.Status, Actions: []Action{Refuse{Reason("the selector is empty or invalid: no ReplicaSet can be the Deployment's")}}}
 	}
 
 	// 1. ReplicaSets change hands.
@@ -114,8 +124,11 @@ func NewPlan(s State) Plan {
 	plan.Actions = append(plan.Actions, r.actions()...)
 	plan.Status = r.newStatus(progressing)
 	if progressing {
+		plan.Actions = append(plan.Actions, r.conclude(&plan.Status)...)
 		plan.Next = r.nextLook(plan.Status)
 	}
+	plan.Kept = r.kept
+	plan.Kept.Selector = selector.String()
 	return plan
 }
 
@@ -126,9 +139,15 @@ type rollout struct {
 	replicas, surge, unavailable int32
 	// status is the Deployment's last status, with conditions that the plan adds.
 	status appsv1.DeploymentStatus
+	// kept is the last status beyond apps/v1, as the plan changes it.
+	kept kinds.Status
 	// current is the member of the current template, nil if there is none; old are all others, oldest first.
 	current *member
 	old     []*member
+	// failed is the member of the current template while current is the one that its rollout was taken back to.
+	failed *member
+	// keep is how many Pods the partition keeps on old revisions.
+	keep int32
 	// changed are the members that the plan touches, in the order in which it does.
 	changed  []*member
 	revision *SetRevision
@@ -143,7 +162,9 @@ type member struct {
 }
 
 func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
-	r := &rollout{State: s, replicas: ptr.Deref(s.Deployment.Spec.Replicas, 1), status: *s.Deployment.Status.DeepCopy()}
+	r := &rollout{
+		State: s, replicas: ptr.Deref(s.Deployment.Spec.Replicas, 1), status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status,
+	}
 	r.surge, r.unavailable = fenceposts(s.Deployment.Spec.Strategy, r.replicas)
 	owned = append([]*appsv1.ReplicaSet(nil), owned...)
 	sort.Slice(owned, func(i, j int) bool { return older(owned[i], owned[j]) })
@@ -160,6 +181,7 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 			r.old = append(r.old, m)
 		}
 	}
+	r.takeBack()
 	return r
 }
 

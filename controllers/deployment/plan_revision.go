@@ -85,20 +85,30 @@ func (r *rollout) keepHistory() {
 		return
 	}
 	set := r.current.want
+	if set.Spec.MinReadySeconds != r.Deployment.Spec.MinReadySeconds {
+		set.Spec.MinReadySeconds = r.Deployment.Spec.MinReadySeconds
+		r.changef(r.current, "minReadySeconds changed")
+	}
+	if r.kept.Rollback != nil {
+		return // it stands in for the current one, and keeps its own place in the history
+	}
 	if r.copyAnnotations(set) {
 		r.changef(r.current, "the Deployment's annotations changed")
 	}
 	if r.number(set) {
 		r.changef(r.current, "its template is the current one again")
-	}
-	if set.Spec.MinReadySeconds != r.Deployment.Spec.MinReadySeconds {
-		set.Spec.MinReadySeconds = r.Deployment.Spec.MinReadySeconds
-		r.changef(r.current, "minReadySeconds changed")
+		if r.Options.Rollback != nil {
+			r.noteFound() // what became of the template before it must not count against this one
+		}
 	}
 	r.noteRevision()
 	if condition(r.status, appsv1.DeploymentProgressing) == nil {
-		r.noteProgressing(corev1.ConditionTrue, FoundNewReplicaSetReason, fmt.Sprintf("Found new replica set %q", set.Name))
+		r.noteFound()
 	}
+}
+
+func (r *rollout) noteFound() {
+	r.noteProgressing(corev1.ConditionTrue, FoundNewReplicaSetReason, fmt.Sprintf("Found new replica set %q", r.current.want.Name))
 }
 
 func (r *rollout) copyAnnotations(set *appsv1.ReplicaSet) bool {
@@ -146,7 +156,7 @@ func (r *rollout) cleanUp() {
 	limit := ptr.Deref(r.Deployment.Spec.RevisionHistoryLimit, math.MaxInt32)
 	var history []*member
 	for _, m := range r.old {
-		if m.seen.DeletionTimestamp == nil {
+		if m.seen.DeletionTimestamp == nil && m.seen.Name != r.kept.AvailableReplicaSet {
 			history = append(history, m)
 		}
 	}

@@ -30,13 +30,15 @@ func fenceposts(strategy appsv1.DeploymentStrategy, replicas int32) (surge, unav
 // roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our doing, never fewer than
 // replicas-unavailable available ones.
 func (r *rollout) roll() {
-	r.ensureCurrent(min(r.replicas, max(0, r.replicas+r.surge-sum(r.old, specReplicas))))
+	r.keep = r.partition()
+	wanted := r.replicas - r.keep
+	r.ensureCurrent(min(wanted, max(0, r.replicas+r.surge-sum(r.old, specReplicas))))
 
 	// 1. Grow the current ReplicaSet into the room there is. It shrinks only if the Deployment did.
 	room := max(0, r.replicas+r.surge-sum(r.all(), specReplicas))
 	size := specReplicas(r.current)
-	if target := min(r.replicas, size+room); target != size {
-		r.scalef(r.current, target, "%d Pods wanted, room for %d more", r.replicas, room)
+	if target := min(wanted, size+room); target != size {
+		r.scalef(r.current, target, "%d Pods wanted, room for %d more", wanted, room)
 		return
 	}
 
@@ -57,6 +59,7 @@ func (r *rollout) shrinkOld() bool {
 	// Pods of the current ReplicaSet that are not available yet may never be: they must not cost old Pods, or a bad
 	// template would take the Deployment down bit by bit.
 	spare := sum(r.all(), specReplicas) - least - max(0, specReplicas(r.current)-availableReplicas(r.current))
+	spare = min(spare, sum(r.old, specReplicas)-r.keep)
 	shrunk := false
 
 	// 1. Unhealthy old Pods first: losing them makes nothing less available, keeping them would block the rollout. The

@@ -34,12 +34,16 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 		Conditions:          append([]appsv1.DeploymentCondition(nil), r.status.Conditions...),
 		TerminatingReplicas: ptr.To[int32](0),
 	}
+	updated := r.current
+	if r.kept.Rollback != nil {
+		updated = r.failed
+	}
 	for _, m := range r.all() {
 		set := m.want.Status
 		status.Replicas += set.Replicas
 		status.ReadyReplicas += set.ReadyReplicas
 		status.AvailableReplicas += set.AvailableReplicas
-		if m == r.current {
+		if m == updated {
 			status.UpdatedReplicas = set.Replicas
 		}
 		if set.TerminatingReplicas != nil && status.TerminatingReplicas != nil {
@@ -68,6 +72,9 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 		remove(status, appsv1.DeploymentProgressing)
 		return
 	}
+	if r.kept.Rollback != nil {
+		return // it failed, and says so until the template changes
+	}
 	last := condition(r.status, appsv1.DeploymentProgressing)
 	if last != nil && last.Reason == NewReplicaSetAvailableReason && status.Replicas == status.UpdatedReplicas {
 		return
@@ -79,7 +86,10 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	switch {
 	case complete(r.Deployment, status):
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, NewReplicaSetAvailableReason, subject+" has successfully progressed.")
-	case moved(r.Deployment.Status, *status):
+	case r.held(status):
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
+			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.", subject, r.replicas-r.keep, r.keep))
+	case moved(r.Deployment.Status, *status), last != nil && last.Reason == PartitionReachedReason:
 		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is the time of the last
 		// progress, from which the deadline counts.
 		remove(status, appsv1.DeploymentProgressing)
@@ -95,7 +105,7 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 // timedOut says whether the last progress is longer ago than the deadline allows.
 func (r *rollout) timedOut(last *appsv1.DeploymentCondition) bool {
 	switch {
-	case last == nil, last.Reason == NewReplicaSetAvailableReason:
+	case last == nil, last.Reason == NewReplicaSetAvailableReason, last.Reason == PartitionReachedReason:
 		return false // nothing to count from: a rollout begins with a condition of its own
 	case last.Reason == ProgressDeadlineExceededReason:
 		return true
@@ -106,8 +116,11 @@ func (r *rollout) timedOut(last *appsv1.DeploymentCondition) bool {
 // nextLook is the time that is left until the deadline.
 func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
 	last := condition(status, appsv1.DeploymentProgressing)
-	if last == nil || !hasDeadline(r.Deployment) || complete(r.Deployment, &status) ||
-		last.Reason == ProgressDeadlineExceededReason || last.Reason == NewReplicaSetAvailableReason {
+	if last == nil || !hasDeadline(r.Deployment) || complete(r.Deployment, &status) || r.kept.Rollback != nil {
+		return 0
+	}
+	switch last.Reason {
+	case ProgressDeadlineExceededReason, NewReplicaSetAvailableReason, PartitionReachedReason:
 		return 0
 	}
 	return max(time.Second, deadline(r.Deployment, last).Sub(r.Now.Time))

@@ -89,6 +89,8 @@ func words(actions []Action) []string {
 			out = append(out, "delete "+a.ReplicaSet.Name)
 		case SetRevision:
 			out = append(out, "revision "+a.Revision)
+		case RollBack:
+			out = append(out, fmt.Sprintf("roll back from %s to %s: %s", a.From.ReplicaSet, a.To.ReplicaSet, a.Why()))
 		case Refuse:
 			out = append(out, "refuse")
 		}

@@ -12,6 +12,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
+
+	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/kinds"
 )
 
 // cluster is an API server with one Deployment, its ReplicaSets and the numbers of their Pods. ReplicaSets report late,
@@ -21,6 +24,7 @@ type cluster struct {
 	now     int64
 	d       *appsv1.Deployment
 	sets    map[string]*set
+	options kinds.Options
 	seen    State // what the caches show
 	scaled  bool  // somebody changed replicas, surge or a ReplicaSet since the loop last found nothing to do
 	created int64
@@ -30,11 +34,13 @@ type cluster struct {
 type set struct {
 	*appsv1.ReplicaSet
 	ready, unready, lingering int32
+	crashing                  int32 // of those that are not ready, at most
 }
 
 func newCluster(t *rapid.T) *cluster {
 	d := deployment(0)
 	d.Spec.RevisionHistoryLimit = ptr.To[int32](2)
+	d.Spec.ProgressDeadlineSeconds = ptr.To[int32](20)
 	c := &cluster{T: t, d: d, sets: map[string]*set{}, now: 1_000_000}
 	c.configure()
 	c.sync()
@@ -54,15 +60,23 @@ func (c *cluster) configure() {
 			MaxSurge: new(intstr.Parse(surge)), MaxUnavailable: new(intstr.Parse(unavailable)),
 		}}
 	}
+	c.options.Partition, c.options.Rollback = nil, nil
+	if rapid.Bool().Draw(c.T, "partitioned") {
+		c.options.Partition = new(intstr.Parse(rapid.SampledFrom([]string{"0", "2", "50%", "100%"}).Draw(c.T, "partition")))
+	}
+	if rapid.Bool().Draw(c.T, "takes back") {
+		c.options.Rollback = &v1alpha1.Rollback{OnProgressDeadlineExceeded: true, OnCrashLoop: &v1alpha1.CrashLoop{Restarts: 1}}
+	}
 }
 
 // sync lets the caches catch up.
 func (c *cluster) sync() {
-	c.seen = State{Deployment: c.d.DeepCopy(), Running: map[types.UID]int{}}
+	c.seen = State{Deployment: c.d.DeepCopy(), Options: c.options, Running: map[types.UID]int{}, Crashing: map[types.UID]int{}}
 	for _, name := range c.names() {
 		s := c.sets[name]
 		c.seen.ReplicaSets = append(c.seen.ReplicaSets, s.DeepCopy())
 		c.seen.Running[s.UID] = int(s.ready + s.unready + s.lingering)
+		c.seen.Crashing[s.UID] = int(min(s.unready, s.crashing))
 	}
 }
 
@@ -127,7 +141,7 @@ func (c *cluster) look() bool {
 		}
 	}
 	if c.d.Generation == c.seen.Deployment.Generation {
-		c.d.Status = plan.Status
+		c.d.Status, c.options.Status = plan.Status, plan.Kept
 	}
 	if acted {
 		c.sync() // the loop does not look again before it sees its own writes
@@ -178,6 +192,10 @@ func (c *cluster) act(action Action) bool {
 		delete(c.sets, a.ReplicaSet.Name)
 	case SetRevision:
 		annotateDeployment(c.d, a.Revision)
+	case RollBack:
+		if good := c.seen.Options.Status.AvailableReplicaSet; a.To.ReplicaSet != good || a.From.ReplicaSet == good {
+			c.Fatalf("rolled back from %s to %s, although %s was the last to be available", a.From.ReplicaSet, a.To.ReplicaSet, good)
+		}
 	default:
 		c.Fatalf("unexpected action %#v", action)
 	}
@@ -219,6 +237,7 @@ func (c *cluster) check(plan Plan) {
 			oldRunning += int32(c.seen.Running[s.UID])
 		}
 	}
+	c.checkOptions(plan, touched)
 	if grows && after > replicas+surge {
 		c.Fatalf("grew from %d to %d Pods, %d+%d allowed: %s", before, after, replicas, surge, words(plan.Actions))
 	}
@@ -231,6 +250,45 @@ func (c *cluster) check(plan Plan) {
 	if growsCurrent && !c.scaled && d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType && oldRunning > 0 {
 		c.Fatalf("grew while %d old Pods run: %s", oldRunning, words(plan.Actions))
 	}
+}
+
+// checkOptions judges what a plan makes of a partition, and of a template that failed.
+func (c *cluster) checkOptions(plan Plan, touched map[string]*appsv1.ReplicaSet) {
+	d, options := c.seen.Deployment, c.seen.Options
+	var before, after, grown int32
+	for _, s := range c.seen.ReplicaSets {
+		want := s
+		if t := touched[s.Name]; t != nil {
+			want = t
+		}
+		if sameTemplate(&s.Spec.Template, &d.Spec.Template) {
+			grown += *want.Spec.Replicas - *s.Spec.Replicas
+			continue
+		}
+		before, after = before+*s.Spec.Replicas, after+*want.Spec.Replicas
+	}
+	if plan.Kept.Rollback != nil {
+		if options.Status.Rollback != nil && grown > 0 {
+			c.Fatalf("the failed template gets %d more Pods: %s", grown, words(plan.Actions))
+		}
+		return
+	}
+	if options.Partition == nil || c.scaled || d.Spec.Paused || d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
+		return
+	}
+	keep, _ := intstr.GetScaledValueFromIntOrPercent(options.Partition, int(*d.Spec.Replicas), true)
+	if least := min(before, int32(keep)); after < before && after < least && c.total() <= *d.Spec.Replicas {
+		c.Fatalf("from %d to %d old Pods, %d stay: %s", before, after, least, words(plan.Actions))
+	}
+}
+
+// total is how many Pods the ReplicaSets are to have.
+func (c *cluster) total() int32 {
+	var total int32
+	for _, s := range c.seen.ReplicaSets {
+		total += *s.Spec.Replicas
+	}
+	return total
 }
 
 func (c *cluster) steps() map[string]func(*rapid.T) {
@@ -258,7 +316,9 @@ func (c *cluster) steps() map[string]func(*rapid.T) {
 			if s == nil {
 				return
 			}
-			switch n := rapid.Int32Range(0, 5).Draw(t, "pods"); rapid.IntRange(0, 3).Draw(t, "what") {
+			switch n := rapid.Int32Range(0, 5).Draw(t, "pods"); rapid.IntRange(0, 4).Draw(t, "what") {
+			case 4:
+				s.crashing = n
 			case 0:
 				n = min(n, s.unready)
 				s.unready, s.ready = s.unready-n, s.ready+n
@@ -275,25 +335,26 @@ func (c *cluster) steps() map[string]func(*rapid.T) {
 }
 
 // TestProperty: whatever happens in whatever order, no plan allows more than replicas+maxSurge Pods or fewer than
-// replicas-maxUnavailable available ones, there are never two ReplicaSets of one template, and once the world holds still
-// and Pods get ready, all of them are of the current template.
+// replicas-maxUnavailable available ones, there are never two ReplicaSets of one template, the partition is kept, a template
+// that failed gets no more Pods, and once the world holds still and Pods get ready, all of them are of the current template,
+// or, if that failed, of the last one that was available.
 func TestProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCluster(t)
 		t.Repeat(c.steps())
-		c.d.Spec.Paused = false
+		c.d.Spec.Paused, c.options.Partition = false, nil
 		c.d.Generation++
 		rounds, still := 0, 0
 		for ; rounds < 300 && still < 2; rounds++ {
 			for _, name := range c.names() {
 				s := c.sets[name]
 				s.drive()
-				s.ready, s.unready, s.lingering = s.ready+s.unready, 0, 0
+				s.ready, s.unready, s.lingering, s.crashing = s.ready+s.unready, 0, 0, 0
 				s.report()
 			}
 			before := c.d.Status
 			c.sync()
-			if c.look() || !complete(c.d, &before) {
+			if c.look() || !complete(c.d, &before) && c.options.Status.Rollback == nil {
 				still = 0
 			} else {
 				still++
@@ -302,6 +363,9 @@ func TestProperty(t *testing.T) {
 		old := 0
 		for _, s := range c.sets {
 			current := sameTemplate(&s.Spec.Template, &c.d.Spec.Template)
+			if back := c.options.Status.Rollback; back != nil {
+				current = s.Name == back.To.ReplicaSet
+			}
 			if want := *c.d.Spec.Replicas; current && s.ready != want || !current && *s.Spec.Replicas != 0 {
 				t.Fatalf("after %d rounds %s has %d Pods, status %+v", rounds, s.Name, s.ready, c.d.Status)
 			}
@@ -309,7 +373,7 @@ func TestProperty(t *testing.T) {
 				old++
 			}
 		}
-		if !complete(c.d, &c.d.Status) || old > 2 {
+		if back := c.options.Status.Rollback != nil; !back && (!complete(c.d, &c.d.Status) || old > 3) {
 			t.Fatalf("after %d rounds: %d old ReplicaSets, status %+v", rounds, old, c.d.Status)
 		}
 	})

@@ -37,7 +37,7 @@ func (r refused) Error() string { return string(r) }
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
 	alive := false
 	for _, action := range plan.Actions {
-		klog.FromContext(ctx).V(2).Info("Acting", "action", fmt.Sprintf("%T", action), "reason", action.Why())
+		klog.FromContext(ctx).V(2).Info("Acting", "action", action.What(), "reason", action.Why())
 		var err error
 		switch a := action.(type) {
 		case Release:

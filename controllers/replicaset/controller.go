@@ -76,7 +76,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if !r.writes.CaughtUp(request.NamespacedName) {
 		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	set, err := r.Kind.Get(ctx, r.Client, request.NamespacedName)
+	set, options, err := r.Kind.GetOptions(ctx, r.Client, request.NamespacedName)
 	if apierrors.IsNotFound(err) {
 		r.writes.Forget(request.NamespacedName)
 		return ctrl.Result{}, nil
@@ -84,7 +84,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err != nil {
 		return ctrl.Result{}, fmt.Errorf("reading ReplicaSet %s: %w", request, err)
 	}
-	state, err := r.observe(ctx, set)
+	state, err := r.observe(ctx, set, options)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -98,15 +98,25 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if errors.Is(failure, errStale) || errors.Is(failure, owner.ErrLeaving) {
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	}
-	err = r.report(ctx, set, NewStatus(state, plan, failure))
+	err = r.report(ctx, set, NewStatus(state, plan, failure), options.Status)
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
 	}
 	return ctrl.Result{RequeueAfter: NextLook(state, plan)}, errors.Join(failure, err)
 }
 
-func (r *Reconciler) observe(ctx context.Context, set *appsv1.ReplicaSet) (State, error) {
-	state := State{ReplicaSet: set, Now: metav1.Now()}
+// Explain observes a ReplicaSet of the group's own type and plans, and does no more. It needs the Kind and a Client only.
+func (r *Reconciler) Explain(ctx context.Context, object client.Object) (State, Plan, error) {
+	r.writes = writes.New(nil)
+	state, err := r.observe(ctx, r.Kind.Canonical(object), r.Kind.Options(object))
+	if err != nil {
+		return state, Plan{}, err
+	}
+	return state, NewPlan(state), nil
+}
+
+func (r *Reconciler) observe(ctx context.Context, set *appsv1.ReplicaSet, options kinds.Options) (State, error) {
+	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	for _, which := range []client.ListOption{owner.ControlledBy(set.UID), owner.Orphans()} {
 		pods, err := r.pods(ctx, set.Namespace, which)
 		if err != nil {
@@ -156,13 +166,14 @@ func (r *Reconciler) pods(ctx context.Context, namespace string, which client.Li
 	return pods, nil
 }
 
-func (r *Reconciler) report(ctx context.Context, set *appsv1.ReplicaSet, status appsv1.ReplicaSetStatus) error {
-	if equality.Semantic.DeepEqual(set.Status, status) {
+func (r *Reconciler) report(ctx context.Context, set *appsv1.ReplicaSet, status appsv1.ReplicaSetStatus, was kinds.Status) error {
+	is := r.Kind.Keeps(kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)})
+	if equality.Semantic.DeepEqual(set.Status, status) && was == is {
 		return nil
 	}
 	after := set.DeepCopy()
 	after.Status = status
-	stored, err := r.Kind.PatchStatus(ctx, r.Client, set, after)
+	stored, err := r.Kind.PatchStatus(ctx, r.Client, set, after, was, is)
 	switch {
 	case err == nil:
 		r.writes.Wrote(set, r.Kind.Resource, stored)

@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -99,6 +100,33 @@ func orphan(t *testing.T, namespace, name, app string) *corev1.Pod {
 
 func ready(n int32) func(appsv1.ReplicaSetStatus) bool {
 	return func(s appsv1.ReplicaSetStatus) bool { return s.Replicas == n && s.ReadyReplicas == n }
+}
+
+func TestScaleDownTakesNamedPods(t *testing.T) {
+	t.Parallel()
+	group, namespace := env.Groups["flyball"], env.Namespace(t)
+	set := create(t, group, testenv.ReplicaSet(namespace, "web", 4))
+	expect(t, group, set, "4 Pods", ready(4))
+	pods := env.Pods(t, namespace, nil)
+	for i := range pods[:2] { // the cost says that these are the last to go
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"annotations":{"controller.kubernetes.io/pod-deletion-cost":"100"}}}`))
+		if err := env.Client.Patch(t.Context(), &pods[i], patch); err != nil {
+			t.Fatal(err)
+		}
+	}
+	object := group.ReplicaSets.New()
+	object.SetNamespace(namespace)
+	object.SetName("web")
+	patch := fmt.Sprintf(`{"spec":{"replicas":2,"scaleDown":{"podsToDelete":[%q,%q]}}}`, pods[0].Name, pods[1].Name)
+	if err := env.Client.Patch(t.Context(), object, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, group, set, "2 Pods", ready(2))
+	for _, left := range env.Pods(t, namespace, nil) {
+		if left.DeletionTimestamp == nil && (left.Name == pods[0].Name || left.Name == pods[1].Name) {
+			t.Errorf("Pod %s is left, although it was named", left.Name)
+		}
+	}
 }
 
 func TestPodsAreOurs(t *testing.T) {

@@ -29,12 +29,16 @@ type State struct {
 	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node. It is needed for scaling
 	// down only.
 	Neighbours map[string]int
+	// PodsToDelete are the names of Pods that go before all others.
+	PodsToDelete sets.Set[string]
 	// Now is the time of the observation.
 	Now metav1.Time
 }
 
 // Action is one step of a plan.
 type Action interface {
+	// What is the action, in words.
+	What() string
 	// Why is the reason, in words.
 	Why() string
 }
@@ -114,7 +118,7 @@ func NewPlan(s State) Plan {
 		plan.add(Create{min(want-have, burst), Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))})
 	case have > want:
 		plan.add(Delete{
-			leastMissed(plan.Active, s.Neighbours, s.Now)[:min(have-want, burst)],
+			leastMissed(s, plan.Active)[:min(have-want, burst)],
 			Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have)),
 		})
 	}
@@ -141,12 +145,15 @@ func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 
 // leastMissed orders Pods as upstream does when it scales down: unassigned before assigned, Pending before Running, not
 // ready before ready, lower before higher controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the
-// node, shorter before longer ready, more before fewer restarts, younger before older.
-func leastMissed(pods []*corev1.Pod, neighbours map[string]int, now metav1.Time) []*corev1.Pod {
-	ranked := controller.ActivePodsWithRanks{Pods: append([]*corev1.Pod(nil), pods...), Rank: make([]int, len(pods)), Now: now}
+// node, shorter before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete precede all.
+func leastMissed(s State, pods []*corev1.Pod) []*corev1.Pod {
+	ranked := controller.ActivePodsWithRanks{Pods: append([]*corev1.Pod(nil), pods...), Rank: make([]int, len(pods)), Now: s.Now}
 	for i, pod := range pods {
-		ranked.Rank[i] = neighbours[pod.Spec.NodeName]
+		ranked.Rank[i] = s.Neighbours[pod.Spec.NodeName]
 	}
 	sort.Sort(ranked)
+	sort.SliceStable(ranked.Pods, func(i, j int) bool {
+		return s.PodsToDelete.Has(ranked.Pods[i].Name) && !s.PodsToDelete.Has(ranked.Pods[j].Name)
+	})
 	return ranked.Pods
 }

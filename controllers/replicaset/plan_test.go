@@ -137,8 +137,16 @@ func TestPlan(t *testing.T) {
 			want: []string{"refuse: the selector does not match the labels of the Pod template: every new Pod would be lost at once"},
 		},
 
-		"DeleteUnbound":  {reason: "unassigned before assigned", replicas: 1, pods: []*corev1.Pod{pod("a", pending), pod("b", unbound)}, want: []string{"delete b"}},
-		"DeletePending":  {reason: "Pending before Running", replicas: 1, pods: []*corev1.Pod{pod("a", unready), pod("b", pending)}, want: []string{"delete b"}},
+		"DeleteUnbound": {reason: "unassigned before assigned", replicas: 1, pods: []*corev1.Pod{pod("a", pending), pod("b", unbound)}, want: []string{"delete b"}},
+		"DeletePending": {reason: "Pending before Running", replicas: 1, pods: []*corev1.Pod{pod("a", unready), pod("b", pending)}, want: []string{"delete b"}},
+		"DeleteNamed": {
+			reason: "named ones before all others, but no more than are too many", replicas: 2, pods: []*corev1.Pod{pod("a", unbound), pod("b", cost(9)), pod("c"), pod("d")},
+			mutate: func(s *State) { s.PodsToDelete = sets.New("b", "d", "stranger") }, want: []string{"delete d", "delete b"},
+		},
+		"DeleteNamedNot": {
+			reason: "no Pod goes for being named alone", replicas: 2, pods: []*corev1.Pod{pod("a"), pod("b")},
+			mutate: func(s *State) { s.PodsToDelete = sets.New("b") },
+		},
 		"DeleteUnready":  {reason: "not ready before ready", replicas: 1, pods: []*corev1.Pod{pod("a", cost(-5)), pod("b", unready)}, want: []string{"delete b"}},
 		"DeleteCheap":    {reason: "lower deletion cost first", replicas: 1, pods: []*corev1.Pod{pod("a", cost(5)), pod("b", cost(-1))}, want: []string{"delete b"}},
 		"DeleteCrowded":  {reason: "more neighbours on the node first", replicas: 1, pods: []*corev1.Pod{pod("a"), pod("b", on("n2"))}, mutate: func(s *State) { s.Neighbours = map[string]int{"n1": 1, "n2": 2} }, want: []string{"delete b"}},

@@ -15,7 +15,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// settings are keyed by the path of a schema below properties; those that a kind lacks do not concern it. The bounds on
+// settings are keyed by the path of a schema below properties; those that a kind lacks do not concern it. No value takes
+// the key away. The bounds on
 // sizes let the API server see that the CEL rules on the selector are cheap; they are what labels keep to anyway, or far
 // above use.
 var settings = []struct {
@@ -36,11 +37,22 @@ var settings = []struct {
 	}},
 	{spec("strategy", "properties", "type"), "default", "RollingUpdate"},
 	{spec("strategy", "properties", "type"), "enum", []any{"Recreate", "RollingUpdate"}},
-	{spec("strategy", "properties", "rollingUpdate", "properties", "maxSurge"), "default", "25%"},
-	{spec("strategy", "properties", "rollingUpdate", "properties", "maxUnavailable"), "default", "25%"},
+	{rolling("maxSurge"), "default", "25%"},
+	{rolling("maxUnavailable"), "default", "25%"},
 	{spec("selector", "properties", "matchLabels"), "maxProperties", int64(64)},
 	{spec("selector", "properties", "matchLabels", "additionalProperties"), "maxLength", int64(63)},
 	{spec("selector", "properties", "matchExpressions"), "maxItems", int64(64)},
+	{spec("selector", "properties", "matchExpressions", "items", "properties", "key"), "maxLength", int64(317)},
+	{spec("selector", "properties", "matchExpressions", "items", "properties", "operator"), "enum", []any{"In", "NotIn", "Exists", "DoesNotExist"}},
+	{spec("selector", "properties", "matchExpressions", "items", "properties", "values"), "maxItems", int64(128)},
+	{spec("selector", "properties", "matchExpressions", "items", "properties", "values", "items"), "maxLength", int64(63)},
+	// The fields that ours put beside upstream's under the same name; controller-gen says twice what they are.
+	{rolling("maxSurge"), "allOf", nil},
+	{rolling("maxUnavailable"), "allOf", nil},
+	{rolling("maxSurge"), "maxLength", int64(16)},
+	{rolling("maxUnavailable"), "maxLength", int64(16)},
+	{rolling("partition"), "maxLength", int64(16)},
+	{spec("rollback", "properties", "onCrashLoop", "properties", "pods"), "maxLength", int64(16)},
 	{spec("template", "properties", "metadata", "properties", "labels", "additionalProperties"), "maxLength", int64(63)},
 	// A merge patch of the status says nothing of a number that was 0 and stays 0, also when it is not stored yet.
 	{[]string{"status", "properties", "replicas"}, "default", int64(0)},
@@ -48,8 +60,28 @@ var settings = []struct {
 	{[]string{"status", "properties", "conditions", "items"}, "required", []any{"status", "type"}},
 }
 
+// metadata are the fields of an embedded object's metadata, which upstream's generator leaves without a word.
+var metadata = map[string]string{
+	"annotations": "Annotations that the object gets.",
+	"finalizers":  "Finalizers that the object gets: it is removed only when all of them are gone.",
+	"labels":      "Labels that the object gets.",
+	"name":        "Name is ignored: the object gets one of its own.",
+	"namespace":   "Namespace is ignored: the object lies in its owner's.",
+}
+
+// embedded are the places with such metadata.
+var embedded = [][]string{
+	spec("template", "properties", "metadata", "properties"),
+	spec("template", "properties", "spec", "properties", "volumes", "items", "properties", "ephemeral", "properties",
+		"volumeClaimTemplate", "properties", "metadata", "properties"),
+}
+
 func spec(path ...string) []string {
 	return append([]string{"spec", "properties"}, path...)
+}
+
+func rolling(field string) []string {
+	return spec("strategy", "properties", "rollingUpdate", "properties", field)
 }
 
 func main() {
@@ -92,10 +124,25 @@ func finish(file string) error {
 
 func set(version map[string]any) {
 	for _, s := range settings {
-		fields := append([]string{"schema", "openAPIV3Schema", "properties"}, s.path...)
-		schema, found, err := unstructured.NestedFieldNoCopy(version, fields...)
-		if property, ok := schema.(map[string]any); found && ok && err == nil {
+		if property := find(version, s.path); property != nil {
 			property[s.key] = s.value
+			if s.value == nil {
+				delete(property, s.key)
+			}
 		}
 	}
+	for _, path := range embedded {
+		for name, description := range metadata {
+			if property := find(version, append(path[:len(path):len(path)], name)); property != nil {
+				property["description"] = description
+			}
+		}
+	}
+}
+
+// find returns the schema at a path, nil if there is none.
+func find(version map[string]any, path []string) map[string]any {
+	schema, _, _ := unstructured.NestedFieldNoCopy(version, append([]string{"schema", "openAPIV3Schema", "properties"}, path...)...)
+	property, _ := schema.(map[string]any)
+	return property
 }

@@ -3,21 +3,129 @@ package v1alpha1
 import (
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// DeploymentSpec is the wanted state of a Deployment: all of the apps/v1 fields, with the defaults of apps/v1.
+// DeploymentSpec is the wanted state of a Deployment: all of the apps/v1 fields, with the defaults and limits of apps/v1,
+// and those that apps/v1 lacks.
 //
 // +kubebuilder:validation:XValidation:rule="self.selector == oldSelf.selector",message="field is immutable",fieldPath=".selector"
 // +kubebuilder:validation:XValidation:rule="(has(self.selector.matchLabels) && size(self.selector.matchLabels) > 0) || (has(self.selector.matchExpressions) && size(self.selector.matchExpressions) > 0)",message="empty selector is invalid for deployment",fieldPath=".selector"
 // +kubebuilder:validation:XValidation:rule="!has(self.selector.matchLabels) || self.selector.matchLabels.all(k, has(self.template.metadata) && has(self.template.metadata.labels) && k in self.template.metadata.labels && self.template.metadata.labels[k] == self.selector.matchLabels[k])",message="selector does not match template labels",fieldPath=".template"
+// +kubebuilder:validation:XValidation:rule="!has(self.selector.matchExpressions) || self.selector.matchExpressions.all(e, (e.operator in ['In', 'Exists']) == (has(self.template.metadata) && has(self.template.metadata.labels) && e.key in self.template.metadata.labels && (e.operator in ['Exists', 'DoesNotExist'] || !has(e.values) || self.template.metadata.labels[e.key] in e.values)))",message="selector does not match template labels",fieldPath=".template"
 // +kubebuilder:validation:XValidation:rule="!has(self.template.spec) || !has(self.template.spec.restartPolicy) || self.template.spec.restartPolicy == 'Always'",message="template.spec.restartPolicy must be Always",fieldPath=".template"
+// +kubebuilder:validation:XValidation:rule="!has(self.template.spec) || !has(self.template.spec.activeDeadlineSeconds)",message="template.spec.activeDeadlineSeconds must not be set: a Deployment's Pods have no end",fieldPath=".template"
+// +kubebuilder:validation:XValidation:rule="!has(self.progressDeadlineSeconds) || self.progressDeadlineSeconds > (has(self.minReadySeconds) ? self.minReadySeconds : 0)",message="must be greater than minReadySeconds",fieldPath=".progressDeadlineSeconds"
+// +kubebuilder:validation:XValidation:rule="!has(self.strategy.type) || self.strategy.type != 'Recreate' || !has(self.strategy.rollingUpdate)",message="may not be specified when strategy type is Recreate",fieldPath=".strategy.rollingUpdate"
+// +kubebuilder:validation:XValidation:rule="!has(self.strategy.rollingUpdate) || !has(self.strategy.rollingUpdate.maxSurge) || !has(self.strategy.rollingUpdate.maxUnavailable) || !string(self.strategy.rollingUpdate.maxSurge).matches('^0+%?$') || !string(self.strategy.rollingUpdate.maxUnavailable).matches('^0+%?$')",message="may not be 0 when maxSurge is 0",fieldPath=".strategy.rollingUpdate.maxUnavailable"
+// +kubebuilder:validation:XValidation:rule="!has(self.strategy.rollingUpdate) || !has(self.strategy.rollingUpdate.maxSurge) || (type(self.strategy.rollingUpdate.maxSurge) == int ? self.strategy.rollingUpdate.maxSurge >= 0 : self.strategy.rollingUpdate.maxSurge.matches('^[0-9]+%$'))",message="must be a number of Pods or a percentage such as 25%",fieldPath=".strategy.rollingUpdate.maxSurge"
+// +kubebuilder:validation:XValidation:rule="!has(self.strategy.rollingUpdate) || !has(self.strategy.rollingUpdate.maxUnavailable) || (type(self.strategy.rollingUpdate.maxUnavailable) == int ? self.strategy.rollingUpdate.maxUnavailable >= 0 : self.strategy.rollingUpdate.maxUnavailable.matches('^([0-9]{1,2}|100)%$'))",message="must be a number of Pods or a percentage of at most 100%",fieldPath=".strategy.rollingUpdate.maxUnavailable"
+// +kubebuilder:validation:XValidation:rule="!has(self.strategy.rollingUpdate) || !has(self.strategy.rollingUpdate.partition) || (type(self.strategy.rollingUpdate.partition) == int ? self.strategy.rollingUpdate.partition >= 0 : self.strategy.rollingUpdate.partition.matches('^([0-9]{1,2}|100)%$'))",message="must be a number of Pods or a percentage of at most 100%",fieldPath=".strategy.rollingUpdate.partition"
+// +kubebuilder:validation:XValidation:rule="!has(self.rollback) || !has(self.rollback.onCrashLoop) || !has(self.rollback.onCrashLoop.pods) || (type(self.rollback.onCrashLoop.pods) == int ? self.rollback.onCrashLoop.pods >= 1 : self.rollback.onCrashLoop.pods.matches('^([1-9][0-9]?|100)%$'))",message="must be a number of Pods, at least 1, or a percentage of 1% to 100%",fieldPath=".rollback.onCrashLoop.pods"
 type DeploymentSpec struct {
 	appsv1.DeploymentSpec `json:",inline"`
+
+	// It takes the place of the embedded field of the same name, which knows no partition.
+	// +optional
+	Strategy DeploymentStrategy `json:"strategy,omitempty,omitzero"`
+
+	// rollback says when a rollout has failed and is to be taken back to the last revision of which all Pods were
+	// available. A revision that was taken back is not tried again before the template changes. Without this field
+	// nothing is taken back.
+	// +optional
+	Rollback *Rollback `json:"rollback,omitempty"`
+}
+
+// DeploymentStrategy is how Pods of an old revision are replaced.
+type DeploymentStrategy struct {
+	appsv1.DeploymentStrategy `json:",inline"`
+
+	// It takes the place of the embedded field of the same name.
+	// +optional
+	RollingUpdate *RollingUpdateDeployment `json:"rollingUpdate,omitempty"`
+}
+
+// RollingUpdateDeployment bounds a rolling update.
+type RollingUpdateDeployment struct {
+	appsv1.RollingUpdateDeployment `json:",inline"`
+
+	// partition is how many Pods stay on the old revision until it is lowered: a number, or a percentage of replicas,
+	// rounded up. The rollout pauses when all others are of the new revision and available, and the progress deadline
+	// does not count meanwhile. A first rollout has nothing old to keep, and a rollback keeps nothing of what failed.
+	// Default 0.
+	// +optional
+	Partition *intstr.IntOrString `json:"partition,omitempty"`
+}
+
+// Rollback says when a rollout has failed. Any of its conditions is enough.
+type Rollback struct {
+	// onProgressDeadlineExceeded takes a rollout back that made no progress for progressDeadlineSeconds.
+	// +optional
+	OnProgressDeadlineExceeded bool `json:"onProgressDeadlineExceeded,omitempty"`
+
+	// onCrashLoop takes a rollout back whose new Pods crash again and again, without waiting for the deadline.
+	// +optional
+	OnCrashLoop *CrashLoop `json:"onCrashLoop,omitempty"`
+}
+
+// CrashLoop is when new Pods count as crashing.
+type CrashLoop struct {
+	// restarts is how often a container of a Pod that is not ready has to have been restarted. Default 3.
+	// +optional
+	// +kubebuilder:default=3
+	// +kubebuilder:validation:Minimum=1
+	Restarts int32 `json:"restarts,omitempty"`
+
+	// pods is how many Pods of the new revision have to crash: a number, or a percentage of replicas, rounded up.
+	// Default 1.
+	// +optional
+	// +kubebuilder:default=1
+	Pods *intstr.IntOrString `json:"pods,omitempty"`
 }
 
 // DeploymentStatus is the observed state of a Deployment, written by the Deployment loop alone.
 type DeploymentStatus struct {
 	appsv1.DeploymentStatus `json:",inline"`
+
+	// selector is the selector in its text form, as the scale subresource gives it to autoscalers.
+	// +optional
+	Selector string `json:"selector,omitempty"`
+
+	// availableReplicaSet is the ReplicaSet of the last revision of which all Pods were available: the one that a failed
+	// rollout is taken back to.
+	// +optional
+	AvailableReplicaSet string `json:"availableReplicaSet,omitempty"`
+
+	// rollback says that the current template was tried and taken back. It goes when the template changes.
+	// +optional
+	Rollback *RollbackStatus `json:"rollback,omitempty"`
+}
+
+// RolledBack is the type of the condition that is True while the Pods are, after a failed rollout, of an earlier template
+// than the current one.
+const RolledBack appsv1.DeploymentConditionType = "RolledBack"
+
+// RollbackStatus is what was taken back, to what and why.
+type RollbackStatus struct {
+	// from is the revision that failed, to the revision that took its place.
+	From RollbackRevision `json:"from"`
+	To   RollbackRevision `json:"to"`
+	// reason is ProgressDeadlineExceeded or CrashLoop.
+	Reason string `json:"reason"`
+	// message says the same in words, with numbers.
+	// +optional
+	Message string `json:"message,omitempty"`
+	// time is when it was decided.
+	Time metav1.Time `json:"time"`
+}
+
+// RollbackRevision names a revision of a Deployment.
+type RollbackRevision struct {
+	// revision is its number in the history at the time.
+	// +optional
+	Revision int64 `json:"revision,omitempty"`
+	// replicaSet is its ReplicaSet.
+	ReplicaSet string `json:"replicaSet"`
 }
 
 // Deployment rolls a Pod template out through ReplicaSets of this group, as an apps/v1 Deployment does through those of
@@ -25,7 +133,7 @@ type DeploymentStatus struct {
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas
+// +kubebuilder:subresource:scale:specpath=.spec.replicas,statuspath=.status.replicas,selectorpath=.status.selector
 // +kubebuilder:resource:shortName=fdeploy,categories=all
 // +kubebuilder:printcolumn:name="Ready",type=integer,JSONPath=`.status.readyReplicas`,description="Pods with a Ready condition"
 // +kubebuilder:printcolumn:name="Desired",type=integer,JSONPath=`.spec.replicas`,description="Wanted Pods"

@@ -1,7 +1,8 @@
 // Package v1alpha1 holds the Go types of apps.flyball.dev/v1alpha1: Deployment and ReplicaSet.
 //
 // Both are their apps/v1 namesakes under a group of ours: spec and status embed upstream's types inline, so that a
-// manifest moves over by its apiVersion alone and a new upstream field needs nothing here. The kinds exist so that
+// manifest moves over by its apiVersion alone and a new upstream field needs nothing here. What they add: rollback,
+// strategy.rollingUpdate.partition and scaleDown in the spec, and in the status what came of them. The kinds exist so that
 // Flyball's controllers can be installed in a cluster whose apps/v1 kinds somebody else reconciles, and so that they can
 // grow fields that apps/v1 will not have; a field is added, never changed or left out.
 //

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
@@ -32,7 +33,25 @@ type Kind[T client.Object] struct {
 
 	newList   func() client.ObjectList
 	canonical func(client.Object) T // a shallow copy
-	object    func(T) client.Object // a deep one; only creation needs a whole object
+	options   func(client.Object) Options
+	object    func(T, Status) client.Object // a deep copy, without what only Options hold
+}
+
+// Options are the fields of a group's spec and status that apps/v1 lacks. Those of apps/v1 objects are all zero.
+type Options struct {
+	// Rollback and Partition are of Deployments, PodsToDelete of ReplicaSets.
+	Rollback     *v1alpha1.Rollback
+	Partition    *intstr.IntOrString
+	PodsToDelete []string
+	// Status is what was last reported.
+	Status Status
+}
+
+// Status are the fields that apps/v1 lacks of an object's status. Writing them to an apps/v1 object does nothing.
+type Status struct {
+	Selector            string
+	AvailableReplicaSet string
+	Rollback            *v1alpha1.RollbackStatus
 }
 
 // Group is one API group's pair of workload kinds.
@@ -68,6 +87,24 @@ func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.Namesp
 	return k.Canonical(object), err
 }
 
+// GetOptions is Get that also reads what apps/v1 lacks.
+func (k Kind[T]) GetOptions(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, Options, error) {
+	object := k.New()
+	err := reader.Get(ctx, key, object)
+	return k.Canonical(object), k.options(object), err
+}
+
+// Options are what an object of the group's own type has beyond apps/v1.
+func (k Kind[T]) Options(object client.Object) Options { return k.options(object) }
+
+// Keeps is as much of a status beyond apps/v1 as the group has fields for.
+func (k Kind[T]) Keeps(status Status) Status {
+	if k.GroupVersionKind.Group == appsv1.GroupName {
+		return Status{}
+	}
+	return status
+}
+
 // List reads the objects that opts select.
 func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.ListOption) ([]T, error) {
 	list := k.newList()
@@ -84,7 +121,7 @@ func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.
 
 // Create creates an object and returns it as the API server stored it.
 func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T, error) {
-	created := k.object(object)
+	created := k.object(object, Status{})
 	err := writer.Create(ctx, created)
 	return k.Canonical(created), err
 }
@@ -92,27 +129,27 @@ func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T,
 // Patch makes the API server's object differ from before as after does, unless somebody else changed it since before was
 // read: that is a Conflict. It returns the object as stored.
 func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after T) (T, error) {
-	object, patch, err := k.patch(before, after)
+	object, patch, err := k.patch(before, after, Status{}, Status{})
 	if err == nil {
 		err = writer.Patch(ctx, object, patch)
 	}
 	return k.Canonical(object), err
 }
 
-// PatchStatus is Patch for the status subresource.
-func (k Kind[T]) PatchStatus(ctx context.Context, writer client.StatusClient, before, after T) (T, error) {
-	object, patch, err := k.patch(before, after)
+// PatchStatus is Patch for the status subresource; was and is are the fields of the status that apps/v1 lacks.
+func (k Kind[T]) PatchStatus(ctx context.Context, writer client.StatusClient, before, after T, was, is Status) (T, error) {
+	object, patch, err := k.patch(before, after, was, is)
 	if err == nil {
 		err = writer.Status().Patch(ctx, object, patch)
 	}
 	return k.Canonical(object), err
 }
 
-func (k Kind[T]) patch(before, after T) (client.Object, client.Patch, error) {
+func (k Kind[T]) patch(before, after T, was, is Status) (client.Object, client.Patch, error) {
 	object := k.New()
 	object.SetNamespace(before.GetNamespace())
 	object.SetName(before.GetName())
-	data, err := client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}).Data(after)
+	data, err := client.MergeFromWithOptions(k.object(before, was), client.MergeFromWithOptimisticLock{}).Data(k.object(after, is))
 	if err != nil {
 		err = fmt.Errorf("rendering the patch of %s %s/%s: %w", k.Resource, before.GetNamespace(), before.GetName(), err)
 	}
@@ -127,7 +164,8 @@ func apps() Group {
 			New:              func() client.Object { return &appsv1.Deployment{} },
 			newList:          func() client.ObjectList { return &appsv1.DeploymentList{} },
 			canonical:        func(object client.Object) *appsv1.Deployment { return new(*object.(*appsv1.Deployment)) },
-			object:           func(canonical *appsv1.Deployment) client.Object { return canonical.DeepCopy() },
+			options:          func(client.Object) Options { return Options{} },
+			object:           func(canonical *appsv1.Deployment, _ Status) client.Object { return canonical.DeepCopy() },
 		},
 		ReplicaSets: Kind[*appsv1.ReplicaSet]{
 			GroupVersionKind: appsv1.SchemeGroupVersion.WithKind("ReplicaSet"),
@@ -135,7 +173,8 @@ func apps() Group {
 			New:              func() client.Object { return &appsv1.ReplicaSet{} },
 			newList:          func() client.ObjectList { return &appsv1.ReplicaSetList{} },
 			canonical:        func(object client.Object) *appsv1.ReplicaSet { return new(*object.(*appsv1.ReplicaSet)) },
-			object:           func(canonical *appsv1.ReplicaSet) client.Object { return canonical.DeepCopy() },
+			options:          func(client.Object) Options { return Options{} },
+			object:           func(canonical *appsv1.ReplicaSet, _ Status) client.Object { return canonical.DeepCopy() },
 		},
 	}
 }
@@ -149,11 +188,34 @@ func flyball() Group {
 			newList:          func() client.ObjectList { return &v1alpha1.DeploymentList{} },
 			canonical: func(object client.Object) *appsv1.Deployment {
 				o := object.(*v1alpha1.Deployment)
-				return &appsv1.Deployment{ObjectMeta: o.ObjectMeta, Spec: o.Spec.DeploymentSpec, Status: o.Status.DeploymentStatus}
+				spec := o.Spec.DeploymentSpec
+				spec.Strategy = o.Spec.Strategy.DeploymentStrategy
+				if rolling := o.Spec.Strategy.RollingUpdate; rolling != nil {
+					spec.Strategy.RollingUpdate = &rolling.RollingUpdateDeployment
+				}
+				return &appsv1.Deployment{ObjectMeta: o.ObjectMeta, Spec: spec, Status: o.Status.DeploymentStatus}
 			},
-			object: func(canonical *appsv1.Deployment) client.Object {
+			options: func(object client.Object) Options {
+				o := object.(*v1alpha1.Deployment)
+				options := Options{Rollback: o.Spec.Rollback, Status: Status{
+					Selector: o.Status.Selector, AvailableReplicaSet: o.Status.AvailableReplicaSet, Rollback: o.Status.Rollback,
+				}}
+				if o.Spec.Strategy.RollingUpdate != nil {
+					options.Partition = o.Spec.Strategy.RollingUpdate.Partition
+				}
+				return options
+			},
+			object: func(canonical *appsv1.Deployment, status Status) client.Object {
 				c := canonical.DeepCopy()
-				return &v1alpha1.Deployment{ObjectMeta: c.ObjectMeta, Spec: v1alpha1.DeploymentSpec{DeploymentSpec: c.Spec}}
+				o := &v1alpha1.Deployment{ObjectMeta: c.ObjectMeta, Spec: v1alpha1.DeploymentSpec{DeploymentSpec: c.Spec}}
+				o.Spec.Strategy.DeploymentStrategy = c.Spec.Strategy
+				if c.Spec.Strategy.RollingUpdate != nil {
+					o.Spec.Strategy.RollingUpdate = &v1alpha1.RollingUpdateDeployment{RollingUpdateDeployment: *c.Spec.Strategy.RollingUpdate}
+				}
+				o.Status = v1alpha1.DeploymentStatus{
+					DeploymentStatus: c.Status, Selector: status.Selector, AvailableReplicaSet: status.AvailableReplicaSet, Rollback: status.Rollback,
+				}
+				return o
 			},
 		},
 		ReplicaSets: Kind[*appsv1.ReplicaSet]{
@@ -165,9 +227,20 @@ func flyball() Group {
 				o := object.(*v1alpha1.ReplicaSet)
 				return &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}
 			},
-			object: func(canonical *appsv1.ReplicaSet) client.Object {
+			options: func(object client.Object) Options {
+				o := object.(*v1alpha1.ReplicaSet)
+				options := Options{Status: Status{Selector: o.Status.Selector}}
+				if o.Spec.ScaleDown != nil {
+					options.PodsToDelete = o.Spec.ScaleDown.PodsToDelete
+				}
+				return options
+			},
+			object: func(canonical *appsv1.ReplicaSet, status Status) client.Object {
 				c := canonical.DeepCopy()
-				return &v1alpha1.ReplicaSet{ObjectMeta: c.ObjectMeta, Spec: v1alpha1.ReplicaSetSpec{ReplicaSetSpec: c.Spec}}
+				return &v1alpha1.ReplicaSet{
+					ObjectMeta: c.ObjectMeta, Spec: v1alpha1.ReplicaSetSpec{ReplicaSetSpec: c.Spec},
+					Status: v1alpha1.ReplicaSetStatus{ReplicaSetStatus: c.Status, Selector: status.Selector},
+				}
 			},
 		},
 	}

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -75,6 +76,59 @@ func TestPatchSaysWhatChanged(t *testing.T) {
 	}
 	if diff := cmp.Diff(`{"metadata":{"resourceVersion":"7"},"spec":{"replicas":5}}`, sent); diff != "" {
 		t.Errorf("patch (-want +got):\n%s", diff)
+	}
+}
+
+// TestOptions: what apps/v1 lacks is read, survives a change of the rest, and is written to the status of those that have
+// a field for it.
+func TestOptions(t *testing.T) {
+	group, err := kinds.For(v1alpha1.GroupVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rolling := &v1alpha1.RollingUpdateDeployment{Partition: new(intstr.FromInt32(2))}
+	rolling.MaxSurge = new(intstr.FromInt32(1))
+	stored := &v1alpha1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "web"}, Spec: v1alpha1.DeploymentSpec{
+		Strategy: v1alpha1.DeploymentStrategy{RollingUpdate: rolling}, Rollback: &v1alpha1.Rollback{OnProgressDeadlineExceeded: true},
+	}}
+	server := fake.NewClientBuilder().WithScheme(scheme()).WithObjects(stored).WithStatusSubresource(stored).Build()
+	key := types.NamespacedName{Namespace: "ns", Name: "web"}
+	d, was, err := group.Deployments.GetOptions(t.Context(), server, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(kinds.Options{Rollback: stored.Spec.Rollback, Partition: rolling.Partition}, was); diff != "" {
+		t.Errorf("options (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(rolling.MaxSurge, d.Spec.Strategy.RollingUpdate.MaxSurge); diff != "" {
+		t.Errorf("maxSurge (-want +got):\n%s", diff)
+	}
+	after := d.DeepCopy()
+	after.Spec.Replicas = new(int32(5))
+	if d, err = group.Deployments.Patch(t.Context(), server, d, after); err != nil {
+		t.Fatal(err)
+	}
+	after = d.DeepCopy()
+	after.Status.Replicas = 5
+	is := kinds.Status{Selector: "app=web", AvailableReplicaSet: "web-1", Rollback: &v1alpha1.RollbackStatus{Reason: "CrashLoop"}}
+	if _, err = group.Deployments.PatchStatus(t.Context(), server, d, after, was.Status, is); err != nil {
+		t.Fatal(err)
+	}
+	d, now, err := group.Deployments.GetOptions(t.Context(), server, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := was
+	want.Status = is
+	if diff := cmp.Diff(want, now); diff != "" || d.Status.Replicas != 5 || *d.Spec.Replicas != 5 {
+		t.Errorf("afterwards (-want +got):\n%s; %+v", diff, d)
+	}
+	apps, err := kinds.For(appsv1.SchemeGroupVersion)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(kinds.Status{}, apps.Deployments.Keeps(is)); diff != "" || group.Deployments.Keeps(is) != is {
+		t.Errorf("apps/v1 keeps what it has no field for: %s", diff)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -127,4 +128,37 @@ func CheckAlive[T metav1.Object](owner, live T, err error) error {
 		return ErrLeaving
 	}
 	return nil
+}
+
+// Live makes a client that reads from the API server understand ControlledBy and Orphans, which are cache indexes: it
+// lists everything and sorts out. That is for a look now and then, not for a loop.
+func Live(c client.Client) client.Client { return live{c} }
+
+type live struct{ client.Client }
+
+func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	options := client.ListOptions{}
+	options.ApplyOptions(opts)
+	if options.FieldSelector == nil {
+		return l.Client.List(ctx, list, opts...)
+	}
+	uid, found := options.FieldSelector.RequiresExactMatch(Index)
+	if !found {
+		return l.Client.List(ctx, list, opts...)
+	}
+	options.FieldSelector = nil
+	if err := l.Client.List(ctx, list, &options); err != nil {
+		return err
+	}
+	all, err := meta.ExtractList(list)
+	if err != nil {
+		return fmt.Errorf("reading a list: %w", err)
+	}
+	kept := all[:0]
+	for _, item := range all {
+		if object, ok := item.(client.Object); ok && Keys(object)[0] == uid {
+			kept = append(kept, item)
+		}
+	}
+	return meta.SetList(list, kept)
 }

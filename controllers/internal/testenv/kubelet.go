@@ -20,6 +20,8 @@ const (
 	NeverReady = "never-ready"
 	// Lingers: the Pod is not removed when it is deleted.
 	Lingers = "lingers"
+	// Crashes: the Pod runs, is not ready, and its container was restarted three times.
+	Crashes = "crashes"
 	// Ignored Pods stay as they were created.
 	Ignored = "ignored"
 )
@@ -57,11 +59,14 @@ func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
 			Target:     corev1.ObjectReference{Kind: "Node", Name: "node-" + string(pod.UID[0])},
 		}, metav1.CreateOptions{})
 	case pod.Status.Phase == corev1.PodPending:
-		ready := corev1.ConditionTrue
-		if behaviour == NeverReady {
+		ready, restarts := corev1.ConditionTrue, ""
+		switch behaviour {
+		case NeverReady:
 			ready = corev1.ConditionFalse
+		case Crashes:
+			ready, restarts = corev1.ConditionFalse, `"containerStatuses":[{"name":"main","image":"image","imageID":"","ready":false,"restartCount":3}],`
 		}
-		patch := `{"status":{"phase":"Running","conditions":[{"type":"Ready","status":"` + string(ready) +
+		patch := `{"status":{` + restarts + `"phase":"Running","conditions":[{"type":"Ready","status":"` + string(ready) +
 			`","lastTransitionTime":"` + metav1.Now().UTC().Format("2006-01-02T15:04:05Z") + `"}]}}`
 		_, _ = pods.Patch(ctx, pod.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 	}

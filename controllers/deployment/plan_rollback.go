@@ -1,0 +1,151 @@
+package deployment
+
+import (
+	"fmt"
+	"sort"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/controller"
+
+	"flyball.dev/apis/apps/v1alpha1"
+)
+
+// What only Deployments of apps.flyball.dev ask for: a partition, and automatic rollback.
+//
+// A rollback leaves the Deployment's spec alone: that is its user's. The status notes that the current template failed, and
+// from then on, until the template changes, the ReplicaSet of the last available revision stands where the current one
+// would; the strategies need not know.
+
+// Reasons of conditions beside upstream's.
+const (
+	PartitionReachedReason = "PartitionReached"
+	CrashLoopReason        = "CrashLoop"
+)
+
+// RollBack notes that the current template failed. The next plan acts on the note.
+type RollBack struct {
+	v1alpha1.RollbackStatus
+	Reason
+}
+
+// takeBack exchanges the current ReplicaSet for the one that a failed rollout is taken back to, if the last status says
+// that the current template is what failed.
+func (r *rollout) takeBack() {
+	note := r.kept.Rollback
+	if note == nil {
+		return
+	}
+	to := find(r.old, note.To.ReplicaSet)
+	if r.currentName() != note.From.ReplicaSet || to == nil {
+		// The template changed, or there is nothing left to go back to: a rollout begins, and with it a new deadline.
+		r.kept.Rollback = nil
+		remove(&r.status, v1alpha1.RolledBack)
+		if r.current != nil {
+			r.noteFound()
+		}
+		return
+	}
+	r.failed = r.current // nil, if somebody deleted it
+	old := make([]*member, 0, len(r.old))
+	for _, m := range r.old {
+		if m != to {
+			old = append(old, m)
+		}
+	}
+	if r.failed != nil {
+		old = append(old, r.failed)
+	}
+	sort.SliceStable(old, func(i, j int) bool { return older(old[i].want, old[j].want) })
+	r.current, r.old = to, old
+}
+
+// currentName is the name that the current template's ReplicaSet has, or would get.
+func (r *rollout) currentName() string {
+	if r.current != nil {
+		return r.current.want.Name
+	}
+	template := r.Deployment.Spec.Template.DeepCopy()
+	return setName(r.Deployment.Name, controller.ComputeHash(template, r.Deployment.Status.CollisionCount))
+}
+
+// partition is how many Pods stay on old revisions. No Pod goes back to one: those that have moved count.
+func (r *rollout) partition() int32 {
+	if r.Options.Partition == nil || r.kept.Rollback != nil {
+		return 0
+	}
+	wanted, _ := intstr.GetScaledValueFromIntOrPercent(r.Options.Partition, int(r.replicas), true) // validated
+	moved := int32(0)
+	if r.current != nil {
+		moved = specReplicas(r.current)
+	}
+	return max(0, min(int32(wanted), sum(r.old, specReplicas), r.replicas-moved))
+}
+
+// held says whether all Pods but those that the partition keeps are of the current template, and all are available.
+func (r *rollout) held(status *appsv1.DeploymentStatus) bool {
+	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep && status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
+}
+
+// conclude notes which revision is known to be good, and whether the current one has failed. It returns the action that
+// says so, if it has.
+func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
+	if r.kept.Rollback != nil || r.current == nil || r.current.seen == nil {
+		return nil
+	}
+	if complete(r.Deployment, status) {
+		if r.replicas > 0 {
+			r.kept.AvailableReplicaSet = r.current.want.Name
+		}
+		return nil
+	}
+	reason, what := r.failure(status)
+	to := find(r.old, r.kept.AvailableReplicaSet)
+	if reason == "" || to == nil {
+		return nil
+	}
+	from := r.current
+	note := v1alpha1.RollbackStatus{From: revisionOf(from), To: revisionOf(to), Reason: reason, Time: r.Now}
+	note.Message = fmt.Sprintf("Rolled back from revision %d (replica set %q) to revision %d (replica set %q): %s",
+		note.From.Revision, note.From.ReplicaSet, note.To.Revision, note.To.ReplicaSet, what)
+	r.kept.Rollback = &note
+	r.set(status, v1alpha1.RolledBack, corev1.ConditionTrue, reason, note.Message)
+	if hasDeadline(r.Deployment) {
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, reason, note.Message)
+	}
+	return []Action{RollBack{note, Reason(what)}}
+}
+
+// failure is why the current rollout counts as failed: the reason and the same in words; empty if it does not.
+func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string) {
+	on := r.Options.Rollback
+	if on == nil {
+		return "", ""
+	}
+	if on.OnCrashLoop != nil {
+		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
+		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
+		if n := r.Crashing[r.current.seen.UID]; n >= max(1, most) {
+			return CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready", n, on.OnCrashLoop.Restarts)
+		}
+	}
+	last := condition(*status, appsv1.DeploymentProgressing)
+	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == ProgressDeadlineExceededReason {
+		return ProgressDeadlineExceededReason, fmt.Sprintf("it made no progress for %d seconds", *r.Deployment.Spec.ProgressDeadlineSeconds)
+	}
+	return "", ""
+}
+
+func revisionOf(m *member) v1alpha1.RollbackRevision {
+	return v1alpha1.RollbackRevision{Revision: revision(m.want), ReplicaSet: m.want.Name}
+}
+
+func find(members []*member, name string) *member {
+	for _, m := range members {
+		if m.want.Name == name && m.want.DeletionTimestamp == nil {
+			return m
+		}
+	}
+	return nil
+}

@@ -1,0 +1,89 @@
+package kinds
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"flyball.dev/apis/apps/v1alpha1"
+)
+
+// Found is a workload object that somebody named.
+type Found struct {
+	Group
+	// Object is of the group's own type, Kind is Deployment or ReplicaSet.
+	Object client.Object
+	Kind   schema.GroupVersionKind
+}
+
+// String is how kubectl names the object, deployment.apps/web say.
+func (f Found) String() string {
+	return strings.ToLower(f.Kind.Kind) + "." + f.Kind.Group + "/" + f.Object.GetName()
+}
+
+// names are what people call the kinds.
+var names = map[string]string{
+	"deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment", "fdeploy": "Deployment",
+	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "frs": "ReplicaSet",
+}
+
+// Find reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it looks in both, and the one that has
+// the object is meant.
+func Find(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
+	resource, name, ok := strings.Cut(reference, "/")
+	kind, group, _ := strings.Cut(strings.ToLower(resource), ".")
+	if !ok || name == "" || names[kind] == "" {
+		return Found{}, fmt.Errorf("understanding %q: write deployment/NAME or replicaset/NAME, with a group (deployment.apps.flyball.dev/NAME) if both have one", reference)
+	}
+	var all []Found
+	for _, version := range []schema.GroupVersion{v1alpha1.GroupVersion, appsv1.SchemeGroupVersion} {
+		if group != "" && group != version.Group {
+			continue
+		}
+		found, err := find(ctx, reader, version.WithKind(names[kind]), types.NamespacedName{Namespace: namespace, Name: name})
+		switch {
+		case err == nil:
+			all = append(all, found)
+		case group == "" && (apierrors.IsNotFound(err) || meta.IsNoMatchError(err)):
+		default:
+			return Found{}, fmt.Errorf("reading %s in namespace %s: %w", reference, namespace, err)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return Found{}, fmt.Errorf("looking for %s in namespace %s: neither %s nor %s has one", reference, namespace, v1alpha1.GroupVersion.Group, appsv1.GroupName)
+	case 1:
+		return all[0], nil
+	}
+	return Found{}, fmt.Errorf("looking for %s in namespace %s: there are two; name one of them: %s or %s", reference, namespace, all[0], all[1])
+}
+
+func find(ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, key types.NamespacedName) (Found, error) {
+	found, err := Empty(kind)
+	if err == nil {
+		err = reader.Get(ctx, key, found.Object)
+	}
+	return found, err
+}
+
+// Empty is a workload object of a kind without anything in it. It is an error if the kind is none of ours to serve.
+func Empty(kind schema.GroupVersionKind) (Found, error) {
+	group, err := For(kind.GroupVersion())
+	if err != nil {
+		return Found{}, err
+	}
+	switch kind.Kind {
+	case "Deployment":
+		return Found{group, group.Deployments.New(), kind}, nil
+	case "ReplicaSet":
+		return Found{group, group.ReplicaSets.New(), kind}, nil
+	}
+	return Found{}, fmt.Errorf("finding the loop of kind %s: there are those of Deployment and ReplicaSet only", kind)
+}

@@ -1,0 +1,93 @@
+// Package preview says what a loop would do next with an object, and why, without doing it.
+//
+// It lets the loop's own code observe, from the API server instead of a cache, and plan. A manifest that is not applied
+// is first given to the API server as a dry run, which defaults and validates it and merges it with what is there. The
+// package writes nothing; that dry run apart, it only reads.
+package preview
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"flyball.dev/controllers/deployment"
+	"flyball.dev/controllers/internal/kinds"
+	"flyball.dev/controllers/internal/owner"
+	"flyball.dev/controllers/replicaset"
+)
+
+// fieldOwner is who applies manifests, in dry runs only.
+const fieldOwner = client.FieldOwner("flyball-plan")
+
+// Preview is what a loop would do next.
+type Preview struct {
+	// Object is who it is about, deployment.apps/web say.
+	Object    string `json:"object"`
+	Namespace string `json:"namespace"`
+	Steps     []Step `json:"steps"`
+	// Conditions are what the loop would report afterwards, one per line.
+	Conditions []string `json:"conditions,omitempty"`
+	// Next is when it would look again though nothing happens; 0 means not before something does.
+	Next time.Duration `json:"next,omitempty"`
+}
+
+// Step is one action, with its reason.
+type Step struct {
+	What string `json:"what"`
+	Why  string `json:"why"`
+}
+
+// Of is about the object that KIND/NAME names.
+func Of(ctx context.Context, c client.Client, namespace, reference string) (Preview, error) {
+	found, err := kinds.Find(ctx, c, namespace, reference)
+	if err != nil {
+		return Preview{}, err
+	}
+	return explain(ctx, c, found)
+}
+
+// OfManifest is about an object as it would be once the manifest was applied, by server-side apply.
+func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Unstructured) (Preview, error) {
+	found, err := kinds.Empty(manifest.GroupVersionKind())
+	if err != nil {
+		return Preview{}, err
+	}
+	applied := manifest.DeepCopy()
+	if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership, client.DryRunAll); err != nil {
+		return Preview{}, fmt.Errorf("asking the API server what %s %s would become: %w", manifest.GetKind(), manifest.GetName(), err)
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(applied.Object, found.Object); err != nil {
+		return Preview{}, fmt.Errorf("reading what %s %s would become: %w", manifest.GetKind(), manifest.GetName(), err)
+	}
+	return explain(ctx, c, found)
+}
+
+func explain(ctx context.Context, c client.Client, found kinds.Found) (Preview, error) {
+	preview := Preview{Object: found.String(), Namespace: found.Object.GetNamespace()}
+	live := owner.Live(c)
+	if found.Kind.Kind == "ReplicaSet" {
+		loop := &replicaset.Reconciler{Kind: found.ReplicaSets, Client: live}
+		state, plan, err := loop.Explain(ctx, found.Object)
+		for _, action := range plan.Actions {
+			preview.Steps = append(preview.Steps, Step{action.What(), action.Why()})
+		}
+		if err == nil {
+			preview.Next = replicaset.NextLook(state, plan)
+		}
+		return preview, err
+	}
+	loop := &deployment.Reconciler{Group: found.Group, Client: live}
+	plan, err := loop.Explain(ctx, found.Object)
+	for _, action := range plan.Actions {
+		preview.Steps = append(preview.Steps, Step{action.What(), action.Why()})
+	}
+	for _, c := range plan.Status.Conditions {
+		preview.Conditions = append(preview.Conditions, fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message))
+	}
+	preview.Next = plan.Next
+	return preview, err
+}

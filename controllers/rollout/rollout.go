@@ -1,0 +1,152 @@
+// Package rollout is what a person does to a Deployment's rollout by hand: undo, pause, resume, restart. status.go and
+// history.go are what they look at.
+//
+// It is kubectl rollout for Deployments of both groups, since kubectl knows those of apps/v1 only. It writes what that
+// writes, the template and spec.paused, and leaves everything that follows to the loop.
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/client-go/util/retry"
+	labelsutil "k8s.io/kubernetes/pkg/util/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"flyball.dev/controllers/internal/kinds"
+)
+
+const (
+	// restartedAt is the annotation of the template that kubectl rollout restart sets.
+	restartedAt = "kubectl.kubernetes.io/restartedAt"
+	// changeCause says why a revision was made, in its maker's words.
+	changeCause = "kubernetes.io/change-cause"
+)
+
+// Rollout is a Deployment, as somebody named it.
+type Rollout struct {
+	client client.WithWatch
+	found  kinds.Found
+}
+
+// Find finds the Deployment that KIND/NAME names.
+func Find(ctx context.Context, c client.WithWatch, namespace, reference string) (*Rollout, error) {
+	found, err := kinds.Find(ctx, c, namespace, reference)
+	if err != nil {
+		return nil, err
+	}
+	if found.Kind.Kind != "Deployment" {
+		return nil, fmt.Errorf("looking for the rollout of %s: only Deployments have one", found)
+	}
+	return &Rollout{client: c, found: found}, nil
+}
+
+// String is how kubectl names the Deployment.
+func (r *Rollout) String() string { return r.found.String() }
+
+// Pause keeps the Deployment from rolling anything out.
+func (r *Rollout) Pause(ctx context.Context) error {
+	return r.edit(ctx, func(d *appsv1.Deployment) error {
+		if d.Spec.Paused {
+			return fmt.Errorf("pausing %s: it is paused already", r)
+		}
+		d.Spec.Paused = true
+		return nil
+	})
+}
+
+// Resume ends a pause.
+func (r *Rollout) Resume(ctx context.Context) error {
+	return r.edit(ctx, func(d *appsv1.Deployment) error {
+		if !d.Spec.Paused {
+			return fmt.Errorf("resuming %s: it is not paused", r)
+		}
+		d.Spec.Paused = false
+		return nil
+	})
+}
+
+// Restart replaces all Pods by ones of the same template, as a rollout.
+func (r *Rollout) Restart(ctx context.Context, now time.Time) error {
+	return r.edit(ctx, func(d *appsv1.Deployment) error {
+		if d.Spec.Paused {
+			return fmt.Errorf("restarting %s: it is paused; resume it first", r)
+		}
+		if d.Spec.Template.Annotations == nil {
+			d.Spec.Template.Annotations = map[string]string{}
+		}
+		d.Spec.Template.Annotations[restartedAt] = now.Format(time.RFC3339)
+		return nil
+	})
+}
+
+// Undo makes the template of an earlier revision the current one, of the one before the current if revision is 0. It
+// returns the revision that it took.
+func (r *Rollout) Undo(ctx context.Context, revision int64) (int64, error) {
+	history, err := r.History(ctx)
+	if err != nil {
+		return 0, err
+	}
+	to, err := pick(r, history, revision)
+	if err != nil {
+		return 0, err
+	}
+	return to.Number, r.edit(ctx, func(d *appsv1.Deployment) error {
+		if d.Spec.Paused {
+			return fmt.Errorf("rolling back %s: it is paused; resume it first", r)
+		}
+		d.Spec.Template = *to.Template.DeepCopy()
+		d.Spec.Template.Labels = labelsutil.CloneAndRemoveLabel(d.Spec.Template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+		delete(d.Annotations, changeCause)
+		if to.ChangeCause != "" {
+			if d.Annotations == nil {
+				d.Annotations = map[string]string{}
+			}
+			d.Annotations[changeCause] = to.ChangeCause
+		}
+		return nil
+	})
+}
+
+// pick finds a revision in a history, 0 being the one before the newest.
+func pick(r *Rollout, history []Revision, revision int64) (Revision, error) {
+	if revision == 0 {
+		if len(history) < 2 {
+			return Revision{}, fmt.Errorf("rolling back %s: there is no earlier revision in its history", r)
+		}
+		return history[len(history)-2], nil
+	}
+	for _, h := range history {
+		if h.Number == revision {
+			return h, nil
+		}
+	}
+	return Revision{}, fmt.Errorf("looking for revision %d of %s: its history has no such revision; `rollout history` shows those it has", revision, r)
+}
+
+// edit changes the Deployment, again from the start if somebody else changed it meanwhile.
+func (r *Rollout) edit(ctx context.Context, change func(*appsv1.Deployment) error) error {
+	return retry.OnError(retry.DefaultBackoff, apierrors.IsConflict, func() error {
+		before, err := r.get(ctx)
+		if err != nil {
+			return err
+		}
+		after := before.DeepCopy()
+		if err := change(after); err != nil {
+			return err
+		}
+		_, err = r.found.Deployments.Patch(ctx, r.client, before, after)
+		return err
+	})
+}
+
+func (r *Rollout) get(ctx context.Context) (*appsv1.Deployment, error) {
+	d, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", r, err)
+	}
+	return d, nil
+}

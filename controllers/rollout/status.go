@@ -1,0 +1,83 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	appsv1 "k8s.io/api/apps/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/kubectl/pkg/polymorphichelpers"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"flyball.dev/controllers/deployment"
+	"flyball.dev/controllers/internal/kinds"
+)
+
+// ErrFailed says that a rollout ended otherwise than its user wanted.
+var ErrFailed = errors.New("the rollout failed")
+
+// Status tells how far the rollout is, whenever that changes, until it is over or ctx ends. A rollout that failed, or was
+// taken back, is ErrFailed. If the rollout waits at its partition, it is over as far as it goes.
+func (r *Rollout) Status(ctx context.Context, watch bool, tell func(string)) error {
+	last := ""
+	for {
+		// The watch begins before the first look, so that nothing falls between.
+		list := &unstructured.UnstructuredList{}
+		list.SetGroupVersionKind(r.found.Kind)
+		events, err := r.client.Watch(ctx, list, &client.ListOptions{
+			Namespace: r.found.Object.GetNamespace(), FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, r.found.Object.GetName()),
+		})
+		if err != nil {
+			return fmt.Errorf("watching %s: %w", r, err)
+		}
+		for open := true; open; {
+			d, options, err := r.found.Deployments.GetOptions(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+			if err != nil {
+				events.Stop()
+				return fmt.Errorf("reading %s: %w", r, err)
+			}
+			message, done, err := describe(d, options)
+			if err == nil && message != last {
+				tell(message)
+				last = message
+			}
+			if done || err != nil || !watch {
+				events.Stop()
+				return err
+			}
+			select {
+			case <-ctx.Done():
+				events.Stop()
+				return fmt.Errorf("waiting for the rollout of %s: %w", r, ctx.Err())
+			case _, open = <-events.ResultChan():
+			}
+		}
+	}
+}
+
+// describe says how far a rollout is, in kubectl's words, and whether it is over.
+func describe(d *appsv1.Deployment, options kinds.Options) (message string, done bool, err error) {
+	observed := d.Generation <= d.Status.ObservedGeneration
+	if back := options.Status.Rollback; back != nil && observed {
+		return "", false, fmt.Errorf("%w: %s", ErrFailed, back.Message)
+	}
+	for _, c := range d.Status.Conditions {
+		if observed && c.Type == appsv1.DeploymentProgressing && c.Reason == deployment.PartitionReachedReason {
+			return fmt.Sprintf("deployment %q waits at its partition: %s", d.Name, c.Message), true, nil
+		}
+	}
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)
+	if err != nil {
+		return "", false, fmt.Errorf("reading the status: %w", err)
+	}
+	message, done, err = (&polymorphichelpers.DeploymentStatusViewer{}).Status(&unstructured.Unstructured{Object: content}, 0)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrFailed, err)
+	}
+	return strings.TrimSpace(message), done, err
+}
