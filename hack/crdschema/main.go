@@ -10,6 +10,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
@@ -133,7 +134,7 @@ func set(version map[string]any) {
 	}
 	for _, path := range embedded {
 		for name, description := range metadata {
-			if property := find(version, append(path[:len(path):len(path)], name)); property != nil {
+			if property := find(version, append(slices.Clip(path), name)); property != nil {
 				property["description"] = description
 			}
 		}

@@ -152,7 +152,7 @@ func write(out string, tag name.Tag, index v1.ImageIndex) error {
 		if err != nil || entry.IsDir() {
 			return err
 		}
-		data, err := os.ReadFile(path)
+		data, err := os.ReadFile(path) //nolint:gosec // a directory that we have just made
 		if err != nil {
 			return err
 		}

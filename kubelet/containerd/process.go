@@ -160,7 +160,18 @@ func find(c Config) (*process, error) {
 	return nil, nil
 }
 
-// pidsWith returns the processes on whose command line name is followed by value.
+// sameDir tells whether a directory is the same to a process as to us. One that neither has any more is.
+func sameDir(pid int, dir string) bool {
+	ours, err := os.Stat(dir)
+	theirs, theirErr := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "root", dir))
+	if err != nil || theirErr != nil {
+		return errors.Is(err, fs.ErrNotExist) && errors.Is(theirErr, fs.ErrNotExist)
+	}
+	return os.SameFile(ours, theirs)
+}
+
+// pidsWith returns the processes on whose command line name is followed by value, a path that means the same file to them
+// as to us: a Flyball in a container has the same paths, and its processes show here too.
 func pidsWith(name, value string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -173,7 +184,7 @@ func pidsWith(name, value string) ([]int, error) {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err == nil && hasArgument(line, name, value) {
+		if err == nil && hasArgument(line, name, value) && sameDir(pid, filepath.Dir(value)) {
 			pids = append(pids, pid)
 		}
 	}

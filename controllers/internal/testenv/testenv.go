@@ -67,6 +67,7 @@ func start(env *Env, run func(ctx context.Context, cfg *rest.Config, ready func(
 	cluster.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
 	env.Admin, err = cluster.Start()
 	if err != nil {
+		_ = cluster.Stop() // a CRD that is refused leaves the processes running
 		return stop, fmt.Errorf("starting kube-apiserver and etcd from %s: %w", assets, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 )
 
@@ -33,10 +34,12 @@ func main() {
 	flag.IntVar(&o.pods, "pods", 1000, "Pods of the Deployment that starts from 0")
 	flag.IntVar(&o.update, "update", 500, "Pods of the Deployment that is updated")
 	flag.Parse()
-	ctrl.SetLogger(logr.Discard()) // envtest's
+	ctrl.SetLogger(logr.Discard()) // envtest's, and client-go's: watches that end with their side are no news
+	klog.SetLogger(logr.Discard())
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
+	err := run(ctx, o)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

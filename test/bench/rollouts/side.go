@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -47,8 +48,8 @@ func sides(bin, upstream string) []side {
 func (s side) start(ctx context.Context, fail func(error)) (c *cluster, stop func(), err error) {
 	var undo []func()
 	stop = func() {
-		for i := len(undo) - 1; i >= 0; i-- {
-			undo[i]()
+		for _, end := range slices.Backward(undo) {
+			end()
 		}
 	}
 	dir, err := os.MkdirTemp("", "bench-rollouts-")

@@ -130,7 +130,7 @@ func selector() *metav1.LabelSelector {
 }
 
 func template(version string) corev1.PodTemplateSpec {
-	grace := int64(2)
+	grace := int64(5)
 	return corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"app": "web", "version": version}},
 		Spec: corev1.PodSpec{
@@ -142,8 +142,9 @@ func template(version string) corev1.PodTemplateSpec {
 					PeriodSeconds: 1,
 					ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
 				},
-				// An endpoint is taken out of the Service a moment after its Pod is told to end.
-				Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 1}}},
+				// The Pod is told to end at the moment in which the Service is told to do without it. Until the EndpointSlice
+				// has changed takes some 30 ms, and a second and a half on a machine with too much to do.
+				Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 3}}},
 			}},
 		},
 	}

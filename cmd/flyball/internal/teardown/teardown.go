@@ -36,12 +36,12 @@ type Step struct {
 
 // Steps remove what a node agent left. Later steps are worth trying when an earlier one failed.
 func Steps(s parts.Set, runDir string, purge bool) []Step {
-	pods := knownPods(filepath.Join(s.Config.DataDir, "kubelet"))
+	pods := append(knownPods(filepath.Join(s.Config.DataDir, "kubelet")), remembered(s)...)
 	steps := []Step{{"stopping Pods", func(ctx context.Context) error {
 		stopped, err := stopPods(ctx, s)
 		// A Pod that had ended has no directory any more, but logs.
 		pods = sets.List(sets.New(pods...).Insert(stopped...))
-		return err
+		return errors.Join(err, remember(s, pods))
 	}}}
 	if s.Config.CRIEndpoint == "" {
 		steps = append(steps, Step{"stopping containerd", func(ctx context.Context) error { return containerd.Stop(ctx, s.Containerd()) }})
@@ -69,6 +69,25 @@ func stopPods(ctx context.Context, s parts.Set) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, stopPodsWithin)
 	defer cancel()
 	return kubelet.StopPods(ctx, s.CRIEndpoint())
+}
+
+// stoppedPods is the file with the UIDs of the Pods that were taken down and not purged. Those that had ended have logs,
+// and nothing else by which a later purge could know them.
+func stoppedPods(s parts.Set) string {
+	return filepath.Join(s.Config.DataDir, "kubelet", "stopped-pods")
+}
+
+func remembered(s parts.Set) []string {
+	data, _ := os.ReadFile(stoppedPods(s))
+	return strings.Fields(string(data))
+}
+
+func remember(s parts.Set, pods []string) error {
+	err := os.WriteFile(stoppedPods(s), []byte(strings.Join(pods, "\n")+"\n"), 0o600)
+	if err != nil && !errors.Is(err, os.ErrNotExist) { // without the directory no Pod ever ran here
+		return fmt.Errorf("noting the Pods that were stopped: %w", err)
+	}
+	return nil
 }
 
 // ownMounts are the directories below which every mount is ours.
