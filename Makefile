@@ -198,7 +198,7 @@ E2E_TIMEOUT  := 20m
 
 # The end-to-end tests come last and one after the other: each has this machine for itself.
 .PHONY: test
-test: build $(ENVTEST) ## Run all tests; the end-to-end tests need root
+test: build $(ENVTEST) bin/tools/helm ## Run all tests; the end-to-end tests need root
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest go test -p 2 -timeout $(UNIT_TIMEOUT) $$(go list ./... | grep -v /test/e2e)
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/...
 

@@ -31,7 +31,7 @@ const helm = "../bin/tools/helm"
 // do or how they are started.
 func TestChartInstallsWhatKustomizeDoes(t *testing.T) {
 	if _, err := os.Stat(helm); err != nil {
-		t.Skip("rendering the chart needs helm: make bin/tools/helm")
+		t.Fatal("rendering the chart needs helm: make bin/tools/helm")
 	}
 	out, err := exec.CommandContext(t.Context(), helm, "template", "flyball", "helm/flyball", "--namespace", "flyball-system").Output()
 	if err != nil {
@@ -88,7 +88,7 @@ func TestChartWithHelm(t *testing.T) {
 	}
 	for _, program := range []string{helm, filepath.Join(assets, "kube-apiserver"), filepath.Join(assets, "etcd")} {
 		if _, err := os.Stat(program); err != nil {
-			t.Skip("installing the chart needs helm, kube-apiserver and etcd: make bin/tools/helm bin/envtest/kube-apiserver bin/envtest/etcd")
+			t.Fatal("installing the chart needs helm, kube-apiserver and etcd: make bin/tools/helm bin/envtest/kube-apiserver bin/envtest/etcd")
 		}
 	}
 	ctrl.SetLogger(logr.Discard()) // envtest's
