@@ -42,7 +42,8 @@ func cgroupRoots() []string {
 	return roots
 }
 
-// removeCgroups removes the cgroups of the Pods with these UIDs, and kills what still runs in them.
+// removeCgroups removes the cgroups of the Pods with these UIDs, and kills what still runs in them. Those above go too, once
+// they are empty: a node agent makes them before its first Pod.
 func removeCgroups(ctx context.Context, roots, uids []string) error {
 	var errs []error
 	for _, root := range roots {
@@ -51,10 +52,8 @@ func removeCgroups(ctx context.Context, roots, uids []string) error {
 			for _, uid := range uids {
 				errs = append(errs, removeCgroupTree(ctx, filepath.Join(top, class, "pod"+uid)))
 			}
-			if len(uids) > 0 {
-				// Not empty while it has Pods of others.
-				_ = os.Remove(filepath.Join(top, class))
-			}
+			// Not empty while it has Pods of others.
+			_ = os.Remove(filepath.Join(top, class))
 		}
 	}
 	return errors.Join(errs...)

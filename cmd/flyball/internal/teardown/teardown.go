@@ -49,7 +49,12 @@ func Steps(s parts.Set, runDir string, purge bool) []Step {
 	steps = append(steps,
 		Step{"removing Services", func(context.Context) error { return proxy.Cleanup() }},
 		Step{"removing the network", func(context.Context) error { return network.Cleanup(s.Network()) }},
-		Step{"removing cgroups", func(ctx context.Context) error { return removeCgroups(ctx, cgroupRoots(), pods) }},
+		Step{"removing cgroups", func(ctx context.Context) error {
+			if _, err := os.Stat(filepath.Join(s.Config.DataDir, "kubelet")); errors.Is(err, os.ErrNotExist) {
+				return nil // no node agent of ours has run
+			}
+			return removeCgroups(ctx, cgroupRoots(), pods)
+		}},
 		Step{"unmounting", func(context.Context) error { return unmountBelow(ownMounts(s, runDir)...) }},
 		Step{"removing run-time files", func(context.Context) error { return removeTree(runDir) }},
 	)

@@ -25,6 +25,13 @@ func TestRemoveCgroups(t *testing.T) {
 	if left := below(t, root); len(left) > 0 {
 		t.Errorf("after the last Pod, %v are left", left)
 	}
+	mkdirs(t, root, "kubepods/burstable", "kubepods/besteffort")
+	if err := removeCgroups(t.Context(), []string{root}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if left := below(t, root); len(left) > 0 {
+		t.Errorf("without any Pod, %v are left", left)
+	}
 }
 
 func TestRemovePodLogs(t *testing.T) {
