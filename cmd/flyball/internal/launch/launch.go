@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -208,12 +207,7 @@ func fresh(s parts.Set) bool {
 	if _, err := os.Stat(s.Containerd().StateDir); err == nil {
 		return false
 	}
-	conn, err := net.Dial("unix", strings.TrimPrefix(s.CRIEndpoint(), "unix://"))
-	if err != nil {
-		return true
-	}
-	conn.Close()
-	return false
+	return !s.RuntimeAnswers()
 }
 
 // settle gives back, once everything is up, the memory that only the start needed.

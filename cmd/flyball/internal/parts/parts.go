@@ -5,7 +5,9 @@ package parts
 import (
 	"context"
 	"io/fs"
+	"net"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
@@ -123,6 +125,16 @@ func (s Set) CRIEndpoint() string {
 		return s.Config.CRIEndpoint
 	}
 	return "unix://" + s.Containerd().Socket
+}
+
+// RuntimeAnswers tells whether a container runtime listens there.
+func (s Set) RuntimeAnswers() bool {
+	conn, err := net.Dial("unix", strings.TrimPrefix(s.CRIEndpoint(), "unix://"))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
 
 // Network is the configuration of the node network, without a client.

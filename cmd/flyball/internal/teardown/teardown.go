@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,12 +64,9 @@ func Steps(s parts.Set, runDir string, purge bool) []Step {
 }
 
 func stopPods(ctx context.Context, s parts.Set) ([]string, error) {
-	socket := strings.TrimPrefix(s.CRIEndpoint(), "unix://")
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
+	if !s.RuntimeAnswers() {
 		return nil, nil // no runtime, no Pods; what is left of them goes with the runtime's shims
 	}
-	conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, stopPodsWithin)
 	defer cancel()
 	return kubelet.StopPods(ctx, s.CRIEndpoint())
