@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/samber/lo"
 	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
 	sigsyaml "sigs.k8s.io/yaml"
 
@@ -23,6 +25,8 @@ type Config struct {
 	NodeAddr, BindAddr, DNSAddr netip.Addr
 	ClusterPrefix               netip.Prefix
 	ServicePrefix               netip.Prefix
+	// ControllerKinds are Controllers.Kinds.
+	ControllerKinds []schema.GroupVersion
 }
 
 // Decode reads a configuration file strictly: an unknown or repeated field is an error that names it and its line.
@@ -69,7 +73,9 @@ func Load(path string, override func(*v1alpha1.FlyballConfiguration)) (*Config, 
 // parse is called with a valid configuration only.
 func parse(c *v1alpha1.FlyballConfiguration) *Config {
 	c.DataDir = filepath.Clean(c.DataDir)
+	kinds := lo.Map(c.Controllers.Kinds, func(kind string, _ int) schema.GroupVersion { return lo.Must(schema.ParseGroupVersion(kind)) })
 	return &Config{
+		ControllerKinds:      kinds,
 		FlyballConfiguration: *c,
 		NodeAddr:             netip.MustParseAddr(c.NodeIP),
 		BindAddr:             netip.MustParseAddr(c.BindAddress),

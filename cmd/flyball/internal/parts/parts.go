@@ -7,12 +7,14 @@ import (
 	"io/fs"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/cmd/flyball/internal/board"
 	"flyball.dev/cmd/flyball/internal/bundle"
 	"flyball.dev/cmd/flyball/internal/config"
@@ -80,7 +82,7 @@ func (s Set) controlPlane() supervisor.Part {
 				ClusterCIDR: c.ClusterPrefix, ServiceCIDR: c.ServicePrefix,
 				ClusterDNS: c.DNSAddr, ClusterDomain: c.ClusterDomain,
 				AdminKubeconfig: instance.AdminKubeconfig,
-				Manifests:       []fs.FS{embedded.CRDs, embedded.RBAC},
+				Manifests:       s.manifests(),
 				Progress: func(part, state string, err error) {
 					if state == controlplane.StateDown && err == nil {
 						state = string(board.Stopped)
@@ -92,6 +94,14 @@ func (s Set) controlPlane() supervisor.Part {
 	}
 }
 
+// manifests are what the cluster has from the start. Kinds that the server does not reconcile are whoever's that does.
+func (s Set) manifests() []fs.FS {
+	if slices.Contains(s.Config.ControllerKinds, v1alpha1.GroupVersion) {
+		return []fs.FS{embedded.CRDs, embedded.RBAC}
+	}
+	return []fs.FS{embedded.RBAC}
+}
+
 func (s Set) controllers() supervisor.Part {
 	const name = "controllers"
 	return supervisor.Part{Name: name, After: []string{controlplane.PartBootstrap}, Run: func(ctx context.Context, report supervisor.Report) error {
@@ -99,7 +109,7 @@ func (s Set) controllers() supervisor.Part {
 		if err != nil {
 			return err
 		}
-		return controllers.Run(ctx, controllers.Config{Client: client, Ready: up(report, name)})
+		return controllers.Run(ctx, controllers.Config{Client: client, Kinds: s.Config.ControllerKinds, Ready: up(report, name)})
 	}}
 }
 

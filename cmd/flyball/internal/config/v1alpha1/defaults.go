@@ -2,6 +2,11 @@ package v1alpha1
 
 import (
 	"net/netip"
+	"slices"
+
+	appsv1 "k8s.io/api/apps/v1"
+
+	"flyball.dev/apis/apps/v1alpha1"
 )
 
 // The defaults of a cluster.
@@ -18,6 +23,9 @@ const (
 	// dnsOffset is where upstream's installers put the cluster DNS in the Service range, and where people look for it.
 	dnsOffset = 10
 )
+
+// allKinds are the API groups and versions that Flyball has loops for.
+var allKinds = []string{appsv1.SchemeGroupVersion.String(), v1alpha1.GroupVersion.String()}
 
 // HostDefaults are the defaults that come from the machine.
 type HostDefaults struct {
@@ -40,6 +48,9 @@ func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
 	setDefault(&c.ClusterDomain, DefaultClusterDomain)
 	if prefix, err := netip.ParsePrefix(c.ServiceCIDR); err == nil {
 		setDefault(&c.ClusterDNS, nth(prefix, dnsOffset).String())
+	}
+	if len(c.Controllers.Kinds) == 0 {
+		c.Controllers.Kinds = slices.Clone(allKinds)
 	}
 	setDefault(&c.Kubelet.Port, DefaultKubeletPort)
 	setDefault(&c.Kubelet.MaxPods, DefaultMaxPods)

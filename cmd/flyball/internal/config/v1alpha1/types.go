@@ -51,10 +51,20 @@ type FlyballConfiguration struct {
 	// unix:///run/crio/crio.sock. Default: empty, the bundled one.
 	CRIEndpoint string `json:"criEndpoint,omitempty"`
 
+	// Controllers configures the server's own loops.
+	Controllers ControllersConfiguration `json:"controllers,omitzero"`
 	// Kubelet configures the node agent.
 	Kubelet KubeletConfiguration `json:"kubelet,omitzero"`
 	// Logging configures what is logged.
 	Logging LoggingConfiguration `json:"logging,omitzero"`
+}
+
+// ControllersConfiguration configures the server's own loops.
+type ControllersConfiguration struct {
+	// Kinds are the API groups and versions whose Deployments and ReplicaSets the server reconciles: apps/v1,
+	// apps.flyball.dev/v1alpha1, or both. Where the second is left out, the server does not define its kinds either, and
+	// the Helm chart may bring both. Default: both.
+	Kinds []string `json:"kinds,omitempty"`
 }
 
 // KubeletConfiguration configures the node agent.

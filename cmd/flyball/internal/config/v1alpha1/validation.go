@@ -44,6 +44,13 @@ func Validate(c *FlyballConfiguration) field.ErrorList {
 	if e := c.CRIEndpoint; e != "" && !strings.HasPrefix(e, "unix:///") {
 		errs = append(errs, field.Invalid(field.NewPath("criEndpoint"), e, "must be a unix socket, such as unix:///run/crio/crio.sock"))
 	}
+	for i, kind := range c.Controllers.Kinds {
+		if path := field.NewPath("controllers", "kinds").Index(i); !slices.Contains(allKinds, kind) {
+			errs = append(errs, field.NotSupported(path, kind, allKinds))
+		} else if slices.Index(c.Controllers.Kinds, kind) < i {
+			errs = append(errs, field.Duplicate(path, kind))
+		}
+	}
 	errs = append(errs, validateKubelet(field.NewPath("kubelet"), &c.Kubelet)...)
 	if v := c.Logging.Verbosity; v < 0 || v > maxVerbosity {
 		errs = append(errs, field.Invalid(field.NewPath("logging", "verbosity"), v, fmt.Sprintf("must be from 0 to %d", maxVerbosity)))

@@ -34,6 +34,8 @@ func TestValidate(t *testing.T) {
 		"ReservedLabel": {"NodeRestriction would refuse the Node.", func(c *FlyballConfiguration) {
 			c.Kubelet.Labels = map[string]string{"node-role.kubernetes.io/worker": "", "topology.kubernetes.io/zone": "a", "example.com/x": "y"}
 		}, []string{"kubelet.labels"}},
+		"UnknownKind":   {"Nobody would reconcile them.", func(c *FlyballConfiguration) { c.Controllers.Kinds = []string{"apps/v1", "batch/v1", "apps/v1"} }, []string{"controllers.kinds[1]", "controllers.kinds[2]"}},
+		"OneKind":       {"The other is somebody else's.", func(c *FlyballConfiguration) { c.Controllers.Kinds = []string{"apps/v1"} }, nil},
 		"EverythingBad": {"All errors are joined.", func(c *FlyballConfiguration) { c.BindAddress, c.Kubelet.MaxPods, c.Logging.Verbosity = "x", -1, 11 }, []string{"bindAddress", "kubelet.maxPods", "logging.verbosity"}},
 	}
 	for name, tc := range tests {
