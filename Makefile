@@ -193,17 +193,21 @@ ENVTEST := $(addprefix bin/envtest/,kube-apiserver etcd kubectl)
 $(ENVTEST):
 	@mkdir -p $(@D) && ln -sf ../flyball $@
 
+# Makes a second machine out of namespaces, for the end-to-end tests and the suite.
+bin/machine: FORCE
+	@go build -o $@ ./test/machine
+
 UNIT_TIMEOUT := 15m
 E2E_TIMEOUT  := 20m
 
 # The end-to-end tests come last and one after the other: each has this machine for itself.
 .PHONY: test
-test: build $(ENVTEST) bin/tools/helm ## Run all tests; the end-to-end tests need root
+test: build $(ENVTEST) bin/machine bin/tools/helm ## Run all tests; the end-to-end tests need root
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest go test -p 2 -timeout $(UNIT_TIMEOUT) $$(go list ./... | grep -v /test/e2e)
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/...
 
 .PHONY: e2e
-e2e: build ## Run the end-to-end tests alone; STORY=pods runs one of them
+e2e: build bin/machine ## Run the end-to-end tests alone; STORY=pods runs one of them
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/$(if $(STORY),$(STORY)/)...
 
 # The suite is a module of its own. FOCUS and SKIP are regular expressions, SUITE is conformance, subset or all;
@@ -218,7 +222,7 @@ CONFORMANCE_FLAGS = -bin $(CURDIR)/bin -out $(CURDIR)/bin/conformance -suite '$(
 CONFORMANCE_KUBECONFIG = $(if $(filter command line,$(origin KUBECONFIG)),$(abspath $(KUBECONFIG)))
 
 .PHONY: conformance
-conformance: $(if $(CONFORMANCE_KUBECONFIG),,build) ## Run Kubernetes' conformance suite; FOCUS='Deployment' runs a part of it
+conformance: $(if $(CONFORMANCE_KUBECONFIG),,build bin/machine) ## Run Kubernetes' conformance suite; FOCUS='Deployment' runs a part of it
 	@cd test/conformance && GOWORK=off go build -o ../../bin/conformance/conformance . && exec ../../bin/conformance/conformance $(CONFORMANCE_FLAGS)
 
 ##@ Help
