@@ -55,6 +55,8 @@ var settings = []struct {
 	{rolling("partition"), "maxLength", int64(16)},
 	{spec("rollback", "properties", "onCrashLoop", "properties", "pods"), "maxLength", int64(16)},
 	{spec("template", "properties", "metadata", "properties", "labels", "additionalProperties"), "maxLength", int64(63)},
+	// Who waits for an object sees from the start that no loop has seen it yet.
+	{[]string{"status"}, "default", map[string]any{"observedGeneration": int64(-1), "replicas": int64(0)}},
 	// A merge patch of the status says nothing of a number that was 0 and stays 0, also when it is not stored yet.
 	{[]string{"status", "properties", "replicas"}, "default", int64(0)},
 	// The key of a list of type map has to be required; upstream's type says optional.
