@@ -10,6 +10,7 @@
 package controllers
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/samber/lo"
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -27,26 +29,22 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
-	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/internal/kinds"
+	"flyball.dev/controllers/internal/loop"
 	"flyball.dev/controllers/internal/owner"
-	"flyball.dev/controllers/internal/writes"
 	"flyball.dev/controllers/replicaset"
 )
 
@@ -78,7 +76,7 @@ type Loop struct {
 	Name          string
 	Reads, Writes []string
 
-	register func(*wiring, kinds.Group, string) error
+	register func(loop.Manager, kinds.Group) error
 }
 
 // Loops are all loops of Flyball. Each runs once per API group.
@@ -88,7 +86,7 @@ func Loops() []Loop {
 			Name:     "replicaset",
 			Reads:    []string{"replicasets", "pods"},
 			Writes:   []string{"replicasets/status", "pods (creation, deletion, ownerReferences)", "events"},
-			register: (*wiring).replicaSets,
+			register: replicaset.Register,
 		},
 		{
 			Name:  "deployment",
@@ -97,7 +95,7 @@ func Loops() []Loop {
 				"deployments/status", "deployments (annotation " + deployment.RevisionAnnotation + ")",
 				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events",
 			},
-			register: (*wiring).deployments,
+			register: deployment.Register,
 		},
 	}
 }
@@ -131,7 +129,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: events.Events("")})
 
-	w := &wiring{Manager: mgr, broadcaster: broadcaster}
+	w := &wiring{Manager: loop.Manager{Manager: mgr, Events: broadcaster}}
 	for _, check := range []func(string, healthz.Checker) error{mgr.AddHealthzCheck, mgr.AddReadyzCheck} {
 		if err := check("ping", healthz.Ping); err != nil {
 			return fmt.Errorf("setting up the health checks: %w", err)
@@ -153,16 +151,6 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 	known := runtime.NewScheme()
 	_ = scheme.AddToScheme(known)
 	_ = v1alpha1.AddToScheme(known)
-	off := func(address string) string {
-		if address == "" {
-			return "0"
-		}
-		return address
-	}
-	namespace := cfg.LeaseNamespace
-	if namespace == "" {
-		namespace = "kube-system"
-	}
 	return ctrl.Options{
 		Scheme:      known,
 		Logger:      klog.FromContext(ctx).V(1), // what controller-runtime finds worth saying is not news to a user
@@ -177,12 +165,12 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 			MaxConcurrentReconciles: workers,
 		},
 		Metrics: metricsserver.Options{
-			BindAddress: off(cfg.MetricsAddress), SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization,
+			BindAddress: cmp.Or(cfg.MetricsAddress, "0"), SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization,
 		},
-		HealthProbeBindAddress:        off(cfg.HealthAddress),
+		HealthProbeBindAddress:        cmp.Or(cfg.HealthAddress, "0"),
 		LeaderElection:                cfg.LeaderElection,
 		LeaderElectionID:              "flyball-controllers",
-		LeaderElectionNamespace:       namespace,
+		LeaderElectionNamespace:       cmp.Or(cfg.LeaseNamespace, "kube-system"),
 		LeaderElectionReleaseOnCancel: true,
 		GracefulShutdownTimeout:       new(10 * time.Second),
 	}
@@ -195,28 +183,30 @@ func slim(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	meta := pod.ObjectMeta
-	meta.ManagedFields = nil
-	kept := &corev1.Pod{TypeMeta: pod.TypeMeta, ObjectMeta: meta, Spec: corev1.PodSpec{NodeName: pod.Spec.NodeName}}
-	for _, c := range pod.Spec.InitContainers {
-		kept.Spec.InitContainers = append(kept.Spec.InitContainers, corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy})
+	pod.ManagedFields = nil
+	restarts := func(s corev1.ContainerStatus, _ int) corev1.ContainerStatus {
+		return corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount}
 	}
-	kept.Status.Phase = pod.Status.Phase
-	kept.Status.Conditions = pod.Status.Conditions
-	for _, s := range pod.Status.ContainerStatuses {
-		kept.Status.ContainerStatuses = append(kept.Status.ContainerStatuses, corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount})
-	}
-	for _, s := range pod.Status.InitContainerStatuses {
-		kept.Status.InitContainerStatuses = append(kept.Status.InitContainerStatuses, corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount})
-	}
-	return kept, nil
+	return &corev1.Pod{
+		TypeMeta: pod.TypeMeta, ObjectMeta: pod.ObjectMeta,
+		Spec: corev1.PodSpec{
+			NodeName: pod.Spec.NodeName,
+			InitContainers: lo.Map(pod.Spec.InitContainers, func(c corev1.Container, _ int) corev1.Container {
+				return corev1.Container{Name: c.Name, RestartPolicy: c.RestartPolicy}
+			}),
+		},
+		Status: corev1.PodStatus{
+			Phase: pod.Status.Phase, Conditions: pod.Status.Conditions,
+			ContainerStatuses:     lo.Map(pod.Status.ContainerStatuses, restarts),
+			InitContainerStatuses: lo.Map(pod.Status.InitContainerStatuses, restarts),
+		},
+	}, nil
 }
 
 // wiring starts loops on a manager.
 type wiring struct {
-	ctrl.Manager
-	broadcaster record.EventBroadcaster
-	running     atomic.Bool
+	loop.Manager
+	running atomic.Bool
 }
 
 // ready says whether the loops run. A process that waits to lead is ready too: it is what it can be.
@@ -268,9 +258,9 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 	if err := w.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), owner.Index, owner.Keys); err != nil {
 		return fmt.Errorf("indexing ReplicaSets: %w", err)
 	}
-	for _, loop := range Loops() {
-		if err := loop.register(w, group, loop.Name+"."+version.Group); err != nil {
-			return fmt.Errorf("starting the loop %s for %s: %w", loop.Name, version, err)
+	for _, l := range Loops() {
+		if err := l.register(w.Manager, group); err != nil {
+			return fmt.Errorf("starting the loop %s for %s: %w", l.Name, version, err)
 		}
 	}
 	return nil
@@ -292,57 +282,4 @@ func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 		}
 		return true, nil
 	})
-}
-
-func (w *wiring) replicaSets(group kinds.Group, name string) error {
-	pods, err := w.store(&corev1.Pod{})
-	if err != nil {
-		return err
-	}
-	sets, err := w.store(group.ReplicaSets.New())
-	if err != nil {
-		return err
-	}
-	loop := &replicaset.Reconciler{
-		Kind: group.ReplicaSets, Client: w.GetClient(), Live: w.GetAPIReader(),
-		Recorder: w.recorder(replicaset.Component), Pods: pods, Sets: sets,
-	}
-	return loop.Register(w, name, controllerOptions())
-}
-
-func (w *wiring) deployments(group kinds.Group, name string) error {
-	sets, err := w.store(group.ReplicaSets.New())
-	if err != nil {
-		return err
-	}
-	deployments, err := w.store(group.Deployments.New())
-	if err != nil {
-		return err
-	}
-	loop := &deployment.Reconciler{
-		Group: group, Client: w.GetClient(), Live: w.GetAPIReader(),
-		Recorder: w.recorder(deployment.Component), DeploymentCache: deployments, SetCache: sets,
-	}
-	return loop.Register(w, name, controllerOptions())
-}
-
-// store is the informer's store of a kind.
-func (w *wiring) store(object client.Object) (writes.Cache, error) {
-	informer, err := w.GetCache().GetInformer(context.Background(), object, cache.BlockUntilSynced(false))
-	if err != nil {
-		return nil, fmt.Errorf("watching %T: %w", object, err)
-	}
-	return informer.(toolscache.SharedIndexInformer).GetStore(), nil
-}
-
-func (w *wiring) recorder(component string) record.EventRecorder {
-	return w.broadcaster.NewRecorder(w.GetScheme(), corev1.EventSource{Component: component})
-}
-
-// controllerOptions try a failing object again soon, and never less often than once a minute: what it fails on, a quota
-// say, may have gone without anything telling us.
-func controllerOptions() controller.Options {
-	return controller.Options{
-		RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, time.Minute),
-	}
 }

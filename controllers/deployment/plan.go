@@ -2,16 +2,20 @@ package deployment
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/utils/ptr"
+	"k8s.io/kubernetes/pkg/controller"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
 	"flyball.dev/controllers/internal/kinds"
+	"flyball.dev/controllers/internal/loop"
 	"flyball.dev/controllers/internal/owner"
 )
 
@@ -32,19 +36,11 @@ type State struct {
 	Now metav1.Time
 }
 
-// Action is one step of a plan.
-type Action interface {
-	// What is the action, in words.
-	What() string
-	// Why is the reason, in words.
-	Why() string
-}
-
-// Reason is embedded by all actions.
-type Reason string
-
-// Why implements Action.
-func (r Reason) Why() string { return string(r) }
+// Action is one step of a plan, Reason why it is.
+type (
+	Action = loop.Action
+	Reason = loop.Reason
+)
 
 // Adopt makes the Deployment the controller of a ReplicaSet that has none.
 type Adopt struct {
@@ -85,6 +81,43 @@ type SetRevision struct {
 // Refuse does nothing, because whatever could be done would be wrong.
 type Refuse struct {
 	Reason
+}
+
+// What is an action in words.
+func What(action Action) string {
+	switch a := action.(type) {
+	case Adopt:
+		return "adopt ReplicaSet " + a.ReplicaSet.Name
+	case Release:
+		return "release ReplicaSet " + a.ReplicaSet.Name
+	case Create:
+		return fmt.Sprintf("create ReplicaSet %s with %d Pods", a.ReplicaSet.Name, *a.ReplicaSet.Spec.Replicas)
+	case Update:
+		return a.what()
+	case Delete:
+		return "delete ReplicaSet " + a.ReplicaSet.Name
+	case SetRevision:
+		return "number the template revision " + a.Revision
+	case RollBack:
+		return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
+			a.From.Revision, a.From.ReplicaSet, a.To.Revision, a.To.ReplicaSet)
+	}
+	return "do nothing"
+}
+
+func (u Update) what() string {
+	if from, to := *u.Before.Spec.Replicas, *u.After.Spec.Replicas; from != to {
+		return fmt.Sprintf("scale ReplicaSet %s from %d to %d", u.Before.Name, from, to)
+	}
+	fields := lo.Keys(lo.OmitBy(u.After.Annotations, func(key, value string) bool {
+		old, found := u.Before.Annotations[key]
+		return found && old == value
+	}))
+	if u.Before.Spec.MinReadySeconds != u.After.Spec.MinReadySeconds {
+		fields = append(fields, "minReadySeconds")
+	}
+	slices.Sort(fields)
+	return fmt.Sprintf("update ReplicaSet %s: %s", u.Before.Name, strings.Join(fields, ", "))
 }
 
 // Plan is what is to be done, and what to report once it is.
@@ -162,20 +195,15 @@ type member struct {
 }
 
 func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
-	r := &rollout{
-		State: s, replicas: ptr.Deref(s.Deployment.Spec.Replicas, 1), status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status,
-	}
+	r := &rollout{State: s, replicas: *s.Deployment.Spec.Replicas, status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status}
 	r.surge, r.unavailable = fenceposts(s.Deployment.Spec.Strategy, r.replicas)
-	owned = append([]*appsv1.ReplicaSet(nil), owned...)
-	sort.Slice(owned, func(i, j int) bool { return older(owned[i], owned[j]) })
+	owned = slices.Clone(owned)
+	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
 		m := &member{seen: set, want: set.DeepCopy()}
-		if set.Spec.Replicas == nil {
-			m.want.Spec.Replicas = ptr.To[int32](1)
-		}
 		// Of several ReplicaSets with the current template (a new API version may have changed what equal means) the
-		// oldest is the current one.
-		if r.current == nil && sameTemplate(&set.Spec.Template, &s.Deployment.Spec.Template) {
+		// oldest is the current one. The hash is no measure: it changes when a release adds a field to the API.
+		if r.current == nil && util.EqualIgnoreHash(&set.Spec.Template, &s.Deployment.Spec.Template) {
 			r.current = m
 		} else {
 			r.old = append(r.old, m)
@@ -236,16 +264,27 @@ func (r *rollout) actions() []Action {
 	return actions
 }
 
+// all are the members, the current one last.
 func (r *rollout) all() []*member {
 	if r.current == nil {
 		return r.old
 	}
-	return append(append([]*member(nil), r.old...), r.current)
+	return append(slices.Clone(r.old), r.current)
 }
 
-func older(a, b *appsv1.ReplicaSet) bool {
-	if a.CreationTimestamp.Equal(&b.CreationTimestamp) {
-		return a.Name < b.Name
-	}
-	return a.CreationTimestamp.Before(&b.CreationTimestamp)
+func older(a, b *member) bool {
+	return controller.ReplicaSetsByCreationTimestamp{a.want, b.want}.Less(0, 1)
 }
+
+func (m *member) size() int32 { return *m.want.Spec.Replicas }
+
+// available leaves out Pods that the ReplicaSet was told to delete and still reports.
+func (m *member) available() int32 { return min(m.want.Status.AvailableReplicas, m.size()) }
+
+// wanted are the ReplicaSets as they shall be.
+func wanted(members []*member) []*appsv1.ReplicaSet {
+	return lo.Map(members, func(m *member, _ int) *appsv1.ReplicaSet { return m.want })
+}
+
+// size is how many Pods members shall have.
+func size(members []*member) int32 { return util.GetReplicaCountForReplicaSets(wanted(members)) }

@@ -9,10 +9,10 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/kubernetes/pkg/controller"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	labelsutil "k8s.io/kubernetes/pkg/util/labels"
 	"k8s.io/utils/ptr"
 )
@@ -43,15 +43,6 @@ var ownAnnotations = map[string]bool{
 	appsv1.DeprecatedRollbackTo:        true,
 }
 
-// sameTemplate compares Pod templates but for the label pod-template-hash, which only a ReplicaSet's has. The hash itself
-// is no measure: it changes when a release adds a field to the API.
-func sameTemplate(a, b *corev1.PodTemplateSpec) bool {
-	x, y := *a, *b
-	x.Labels = labelsutil.CloneAndRemoveLabel(a.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	y.Labels = labelsutil.CloneAndRemoveLabel(b.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
-	return equality.Semantic.DeepEqual(x, y)
-}
-
 // ensureCurrent plans the ReplicaSet of the current template, unless there is one.
 func (r *rollout) ensureCurrent(size int32) {
 	if r.current != nil {
@@ -73,7 +64,7 @@ func (r *rollout) ensureCurrent(size int32) {
 	r.current = &member{want: set}
 	r.copyAnnotations(set)
 	r.number(set)
-	r.annotateSize(set)
+	util.SetReplicasAnnotations(set, r.replicas, r.replicas+r.surge)
 	r.changef(r.current, "no ReplicaSet has the current template")
 	r.noteRevision()
 	r.noteProgressing(corev1.ConditionTrue, NewReplicaSetReason, fmt.Sprintf("Created new replica set %q", set.Name))
@@ -102,7 +93,7 @@ func (r *rollout) keepHistory() {
 		}
 	}
 	r.noteRevision()
-	if condition(r.status, appsv1.DeploymentProgressing) == nil {
+	if util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing) == nil {
 		r.noteFound()
 	}
 }
@@ -162,7 +153,7 @@ func (r *rollout) cleanUp() {
 	}
 	sort.SliceStable(history, func(i, j int) bool { return revision(history[i].seen) < revision(history[j].seen) })
 	for _, m := range history[:max(0, len(history)-int(limit))] {
-		if specReplicas(m) == 0 && len(m.reasons) == 0 && m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
+		if m.size() == 0 && len(m.reasons) == 0 && m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
 			m.remove = true
 			r.changef(m, "more than %d old ReplicaSets", limit)
 		}

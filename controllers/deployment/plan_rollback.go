@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"sort"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/kubernetes/pkg/controller"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
 	"flyball.dev/apis/apps/v1alpha1"
 )
@@ -41,23 +43,15 @@ func (r *rollout) takeBack() {
 	if r.currentName() != note.From.ReplicaSet || to == nil {
 		// The template changed, or there is nothing left to go back to: a rollout begins, and with it a new deadline.
 		r.kept.Rollback = nil
-		remove(&r.status, v1alpha1.RolledBack)
+		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
 			r.noteFound()
 		}
 		return
 	}
 	r.failed = r.current // nil, if somebody deleted it
-	old := make([]*member, 0, len(r.old))
-	for _, m := range r.old {
-		if m != to {
-			old = append(old, m)
-		}
-	}
-	if r.failed != nil {
-		old = append(old, r.failed)
-	}
-	sort.SliceStable(old, func(i, j int) bool { return older(old[i].want, old[j].want) })
+	old := lo.Without(r.all(), to)
+	sort.SliceStable(old, func(i, j int) bool { return older(old[i], old[j]) })
 	r.current, r.old = to, old
 }
 
@@ -76,11 +70,8 @@ func (r *rollout) partition() int32 {
 		return 0
 	}
 	wanted, _ := intstr.GetScaledValueFromIntOrPercent(r.Options.Partition, int(r.replicas), true) // validated
-	moved := int32(0)
-	if r.current != nil {
-		moved = specReplicas(r.current)
-	}
-	return max(0, min(int32(wanted), sum(r.old, specReplicas), r.replicas-moved))
+	moved := size(r.all()) - size(r.old)
+	return max(0, min(int32(wanted), size(r.old), r.replicas-moved))
 }
 
 // held says whether all Pods but those that the partition keeps are of the current template, and all are available.
@@ -94,7 +85,7 @@ func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
 	if r.kept.Rollback != nil || r.current == nil || r.current.seen == nil {
 		return nil
 	}
-	if complete(r.Deployment, status) {
+	if util.DeploymentComplete(r.Deployment, status) {
 		if r.replicas > 0 {
 			r.kept.AvailableReplicaSet = r.current.want.Name
 		}
@@ -111,7 +102,7 @@ func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
 		note.From.Revision, note.From.ReplicaSet, note.To.Revision, note.To.ReplicaSet, what)
 	r.kept.Rollback = &note
 	r.set(status, v1alpha1.RolledBack, corev1.ConditionTrue, reason, note.Message)
-	if hasDeadline(r.Deployment) {
+	if util.HasProgressDeadline(r.Deployment) {
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, reason, note.Message)
 	}
 	return []Action{RollBack{note, Reason(what)}}
@@ -130,7 +121,7 @@ func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string
 			return CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready", n, on.OnCrashLoop.Restarts)
 		}
 	}
-	last := condition(*status, appsv1.DeploymentProgressing)
+	last := util.GetDeploymentCondition(*status, appsv1.DeploymentProgressing)
 	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == ProgressDeadlineExceededReason {
 		return ProgressDeadlineExceededReason, fmt.Sprintf("it made no progress for %d seconds", *r.Deployment.Spec.ProgressDeadlineSeconds)
 	}
@@ -141,11 +132,8 @@ func revisionOf(m *member) v1alpha1.RollbackRevision {
 	return v1alpha1.RollbackRevision{Revision: revision(m.want), ReplicaSet: m.want.Name}
 }
 
+// find returns nil if there is none of that name, or it is on its way out.
 func find(members []*member, name string) *member {
-	for _, m := range members {
-		if m.want.Name == name && m.want.DeletionTimestamp == nil {
-			return m
-		}
-	}
-	return nil
+	found, _ := lo.Find(members, func(m *member) bool { return m.want.Name == name && m.want.DeletionTimestamp == nil })
+	return found
 }

@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
 	"flyball.dev/apis/apps/v1alpha1"
 )
@@ -136,7 +137,7 @@ func TestBeyondApps(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s", test.reason, diff)
 			}
 			progress := ""
-			if c := condition(plan.Status, appsv1.DeploymentProgressing); c != nil {
+			if c := util.GetDeploymentCondition(plan.Status, appsv1.DeploymentProgressing); c != nil {
 				progress = string(c.Status) + " " + c.Reason
 			}
 			back := ""
@@ -146,8 +147,8 @@ func TestBeyondApps(t *testing.T) {
 			if diff := cmp.Diff([]string{test.progress, test.good, back}, []string{progress, plan.Kept.AvailableReplicaSet, back}); diff != "" || back != test.back {
 				t.Errorf("%s: progress, good revision (-want +got):\n%s; back to %q, want %q", test.reason, diff, back, test.back)
 			}
-			if (condition(plan.Status, v1alpha1.RolledBack) != nil) != (back != "" && state.Options.Status.Rollback == nil) {
-				t.Errorf("%s: condition RolledBack: %v", test.reason, condition(plan.Status, v1alpha1.RolledBack))
+			if (util.GetDeploymentCondition(plan.Status, v1alpha1.RolledBack) != nil) != (back != "" && state.Options.Status.Rollback == nil) {
+				t.Errorf("%s: condition RolledBack: %v", test.reason, util.GetDeploymentCondition(plan.Status, v1alpha1.RolledBack))
 			}
 			if plan.Kept.Selector != "app=web" {
 				t.Errorf("selector %q", plan.Kept.Selector)

@@ -1,12 +1,14 @@
 package deployment
 
 import (
+	"cmp"
 	"math"
 	"sort"
-	"strconv"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
 )
 
@@ -17,14 +19,10 @@ func fenceposts(strategy appsv1.DeploymentStrategy, replicas int32) (surge, unav
 		return 0, 0
 	}
 	rolling := ptr.Deref(strategy.RollingUpdate, appsv1.RollingUpdateDeployment{})
+	quarter := new(intstr.FromString("25%"))
 	// Errors are excluded by validation; 0 is then the careful answer.
-	quarter := intstr.FromString("25%")
-	s, _ := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(rolling.MaxSurge, quarter), int(replicas), true)
-	u, _ := intstr.GetScaledValueFromIntOrPercent(intstr.ValueOrDefault(rolling.MaxUnavailable, quarter), int(replicas), false)
-	if s == 0 && u == 0 {
-		u = 1
-	}
-	return int32(s), min(int32(u), replicas)
+	surge, unavailable, _ = util.ResolveFenceposts(cmp.Or(rolling.MaxSurge, quarter), cmp.Or(rolling.MaxUnavailable, quarter), replicas)
+	return surge, min(unavailable, replicas)
 }
 
 // roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our doing, never fewer than
@@ -32,11 +30,11 @@ func fenceposts(strategy appsv1.DeploymentStrategy, replicas int32) (surge, unav
 func (r *rollout) roll() {
 	r.keep = r.partition()
 	wanted := r.replicas - r.keep
-	r.ensureCurrent(min(wanted, max(0, r.replicas+r.surge-sum(r.old, specReplicas))))
+	r.ensureCurrent(min(wanted, max(0, r.replicas+r.surge-size(r.old))))
 
 	// 1. Grow the current ReplicaSet into the room there is. It shrinks only if the Deployment did.
-	room := max(0, r.replicas+r.surge-sum(r.all(), specReplicas))
-	size := specReplicas(r.current)
+	room := max(0, r.replicas+r.surge-size(r.all()))
+	size := r.current.size()
 	if target := min(wanted, size+room); target != size {
 		r.scalef(r.current, target, "%d Pods wanted, room for %d more", wanted, room)
 		return
@@ -48,7 +46,7 @@ func (r *rollout) roll() {
 	}
 
 	// 3. Forget the oldest.
-	if complete(r.Deployment, &r.Deployment.Status) {
+	if util.DeploymentComplete(r.Deployment, &r.Deployment.Status) {
 		r.cleanUp()
 	}
 }
@@ -58,15 +56,15 @@ func (r *rollout) shrinkOld() bool {
 	least := r.replicas - r.unavailable
 	// Pods of the current ReplicaSet that are not available yet may never be: they must not cost old Pods, or a bad
 	// template would take the Deployment down bit by bit.
-	spare := sum(r.all(), specReplicas) - least - max(0, specReplicas(r.current)-availableReplicas(r.current))
-	spare = min(spare, sum(r.old, specReplicas)-r.keep)
+	spare := size(r.all()) - least - max(0, r.current.size()-r.current.available())
+	spare = min(spare, size(r.old)-r.keep)
 	shrunk := false
 
 	// 1. Unhealthy old Pods first: losing them makes nothing less available, keeping them would block the rollout. The
 	// ReplicaSet loop deletes Pods that are not ready before others.
 	for _, m := range r.old {
-		if n := min(spare, specReplicas(m)-availableReplicas(m)); n > 0 {
-			r.scalef(m, specReplicas(m)-n, "%d of its Pods are not available", n)
+		if n := min(spare, m.size()-m.available()); n > 0 {
+			r.scalef(m, m.size()-n, "%d of its Pods are not available", n)
 			spare -= n
 			shrunk = true
 		}
@@ -74,8 +72,8 @@ func (r *rollout) shrinkOld() bool {
 
 	// 2. Then available ones: if anything is still spare, it is as many as are available beyond what has to be.
 	for _, m := range r.old {
-		if n := min(spare, specReplicas(m)); n > 0 {
-			r.scalef(m, specReplicas(m)-n, "enough Pods are available without %d of its own", n)
+		if n := min(spare, m.size()); n > 0 {
+			r.scalef(m, m.size()-n, "enough Pods are available without %d of its own", n)
 			spare -= n
 			shrunk = true
 		}
@@ -87,7 +85,7 @@ func (r *rollout) shrinkOld() bool {
 func (r *rollout) recreate() {
 	stopping := false
 	for _, m := range r.old {
-		if specReplicas(m) > 0 {
+		if m.size() > 0 {
 			r.scalef(m, 0, "old Pods go first")
 			stopping = true
 		}
@@ -101,10 +99,10 @@ func (r *rollout) recreate() {
 		return
 	}
 	r.ensureCurrent(r.replicas)
-	if specReplicas(r.current) != r.replicas {
+	if r.current.size() != r.replicas {
 		r.scalef(r.current, r.replicas, "no old Pod is left")
 	}
-	if complete(r.Deployment, &r.Deployment.Status) {
+	if util.DeploymentComplete(r.Deployment, &r.Deployment.Status) {
 		r.cleanUp()
 	}
 }
@@ -113,7 +111,7 @@ func (r *rollout) recreate() {
 func (r *rollout) scaled() bool {
 	for _, m := range r.all() {
 		desired, ok := number(m.want, DesiredReplicasAnnotation)
-		if specReplicas(m) > 0 && ok && desired != r.replicas {
+		if m.size() > 0 && ok && desired != r.replicas {
 			return true
 		}
 	}
@@ -123,12 +121,7 @@ func (r *rollout) scaled() bool {
 // rescale brings a Deployment to its size without rolling anything out: it was scaled, or it is paused. It says whether it
 // could.
 func (r *rollout) rescale() bool {
-	var active []*member
-	for _, m := range r.all() {
-		if specReplicas(m) > 0 {
-			active = append(active, m)
-		}
-	}
+	active := lo.Filter(r.all(), func(m *member, _ int) bool { return m.size() > 0 })
 
 	// 1. One ReplicaSet has all Pods; if none has, the newest gets them.
 	if len(active) == 0 && len(r.all()) > 0 {
@@ -140,9 +133,9 @@ func (r *rollout) rescale() bool {
 	}
 
 	// 2. The rollout is over but for old Pods, of an adopted ReplicaSet perhaps.
-	if r.saturated() {
+	if r.current != nil && util.IsSaturated(r.Deployment, r.current.want) {
 		for _, m := range r.old {
-			if specReplicas(m) > 0 {
+			if m.size() > 0 {
 				r.scalef(m, 0, "the current ReplicaSet has all Pods")
 			}
 		}
@@ -163,18 +156,18 @@ func (r *rollout) share(active []*member) {
 	if r.replicas > 0 {
 		allowed = r.replicas + r.surge
 	}
-	add := allowed - sum(active, specReplicas)
+	add := allowed - size(active)
 	// Of equal ones the newer comes first when growing, the older when shrinking.
 	sort.SliceStable(active, func(i, j int) bool {
 		a, b := active[i], active[j]
-		if specReplicas(a) != specReplicas(b) {
-			return specReplicas(a) > specReplicas(b)
+		if a.size() != b.size() {
+			return a.size() > b.size()
 		}
-		return older(a.want, b.want) == (add < 0)
+		return older(a, b) == (add < 0)
 	})
 	sizes, added := make([]int32, len(active)), int32(0)
 	for i, m := range active {
-		sizes[i] = specReplicas(m)
+		sizes[i] = m.size()
 		if add != 0 {
 			part := r.part(m, allowed)
 			if add > 0 {
@@ -194,7 +187,7 @@ func (r *rollout) share(active []*member) {
 
 // part is by how much a ReplicaSet changes when the Deployment's size with surge becomes allowed.
 func (r *rollout) part(m *member, allowed int32) int32 {
-	size := specReplicas(m)
+	size := m.size()
 	if r.replicas == 0 {
 		return -size
 	}
@@ -208,44 +201,12 @@ func (r *rollout) part(m *member, allowed int32) int32 {
 	return int32(math.Round(float64(size)*float64(allowed)/float64(before))) - size
 }
 
-// saturated says whether the current ReplicaSet has all Pods of the Deployment, knows so, and all are available.
-func (r *rollout) saturated() bool {
-	if r.current == nil {
-		return false
-	}
-	desired, ok := number(r.current.want, DesiredReplicasAnnotation)
-	return ok && desired == r.replicas && specReplicas(r.current) == r.replicas && availableReplicas(r.current) == r.replicas
-}
-
 // scalef gives a member a size, and notes on it the size of the Deployment that this was decided for.
 func (r *rollout) scalef(m *member, size int32, format string, args ...any) {
-	annotated := r.annotateSize(m.want)
-	if size == specReplicas(m) && !annotated {
+	annotated := util.SetReplicasAnnotations(m.want, r.replicas, r.replicas+r.surge)
+	if size == m.size() && !annotated {
 		return
 	}
 	m.want.Spec.Replicas = &size
 	r.changef(m, format, args...)
-}
-
-func (r *rollout) annotateSize(set *appsv1.ReplicaSet) bool {
-	desired := annotate(set, DesiredReplicasAnnotation, strconv.Itoa(int(r.replicas)))
-	most := annotate(set, MaxReplicasAnnotation, strconv.Itoa(int(r.replicas+r.surge)))
-	return desired || most
-}
-
-func specReplicas(m *member) int32 {
-	return *m.want.Spec.Replicas
-}
-
-// availableReplicas leaves out Pods that the ReplicaSet was told to delete and still reports.
-func availableReplicas(m *member) int32 {
-	return min(m.want.Status.AvailableReplicas, specReplicas(m))
-}
-
-func sum(members []*member, of func(*member) int32) int32 {
-	var total int32
-	for _, m := range members {
-		total += of(m)
-	}
-	return total
 }

@@ -2,12 +2,13 @@ package deployment
 
 import (
 	"fmt"
-	"math"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
 )
 
@@ -28,31 +29,24 @@ const (
 // newStatus sums up the ReplicaSets as the plan leaves them. Whether there is progress is judged only while something is
 // rolled out.
 func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
+	sets := wanted(r.all())
 	status := appsv1.DeploymentStatus{
 		ObservedGeneration:  r.Deployment.Generation,
+		Replicas:            util.GetActualReplicaCountForReplicaSets(sets),
+		ReadyReplicas:       util.GetReadyReplicaCountForReplicaSets(sets),
+		AvailableReplicas:   util.GetAvailableReplicaCountForReplicaSets(sets),
+		TerminatingReplicas: util.GetTerminatingReplicaCountForReplicaSets(sets),
 		CollisionCount:      r.status.CollisionCount,
-		Conditions:          append([]appsv1.DeploymentCondition(nil), r.status.Conditions...),
-		TerminatingReplicas: ptr.To[int32](0),
+		Conditions:          slices.Clone(r.status.Conditions),
 	}
+	status.UnavailableReplicas = max(0, size(r.all())-status.AvailableReplicas)
 	updated := r.current
 	if r.kept.Rollback != nil {
 		updated = r.failed
 	}
-	for _, m := range r.all() {
-		set := m.want.Status
-		status.Replicas += set.Replicas
-		status.ReadyReplicas += set.ReadyReplicas
-		status.AvailableReplicas += set.AvailableReplicas
-		if m == updated {
-			status.UpdatedReplicas = set.Replicas
-		}
-		if set.TerminatingReplicas != nil && status.TerminatingReplicas != nil {
-			*status.TerminatingReplicas += *set.TerminatingReplicas
-		} else if set.TerminatingReplicas == nil && set.ObservedGeneration > 0 {
-			status.TerminatingReplicas = nil // one that does not say makes the sum unknown
-		}
+	if updated != nil {
+		status.UpdatedReplicas = updated.want.Status.Replicas
 	}
-	status.UnavailableReplicas = max(0, sum(r.all(), specReplicas)-status.AvailableReplicas)
 	if status.AvailableReplicas >= r.replicas-r.unavailable {
 		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, MinimumReplicasAvailableReason, "Deployment has minimum availability.")
 	} else {
@@ -68,14 +62,14 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 // judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not judged again when
 // Pods fail later.
 func (r *rollout) judge(status *appsv1.DeploymentStatus) {
-	if !hasDeadline(r.Deployment) {
-		remove(status, appsv1.DeploymentProgressing)
+	if !util.HasProgressDeadline(r.Deployment) {
+		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
 		return
 	}
 	if r.kept.Rollback != nil {
 		return // it failed, and says so until the template changes
 	}
-	last := condition(r.status, appsv1.DeploymentProgressing)
+	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
 	if last != nil && last.Reason == NewReplicaSetAvailableReason && status.Replicas == status.UpdatedReplicas {
 		return
 	}
@@ -84,19 +78,23 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 		subject = fmt.Sprintf("ReplicaSet %q", r.current.want.Name)
 	}
 	switch {
-	case complete(r.Deployment, status):
+	case util.DeploymentComplete(r.Deployment, status):
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, NewReplicaSetAvailableReason, subject+" has successfully progressed.")
 	case r.held(status):
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.", subject, r.replicas-r.keep, r.keep))
-	case moved(r.Deployment.Status, *status), last != nil && last.Reason == PartitionReachedReason:
+	case util.DeploymentProgressing(r.Deployment, status), last != nil && last.Reason == PartitionReachedReason:
 		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is the time of the last
 		// progress, from which the deadline counts.
-		remove(status, appsv1.DeploymentProgressing)
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, ReplicaSetUpdatedReason, subject+" is progressing.")
-		if now := condition(*status, appsv1.DeploymentProgressing); last != nil && last.Status == corev1.ConditionTrue {
-			now.LastTransitionTime = last.LastTransitionTime
+		since := r.Now
+		if last != nil && last.Status == corev1.ConditionTrue {
+			since = last.LastTransitionTime
 		}
+		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
+		util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
+			Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, LastUpdateTime: r.Now, LastTransitionTime: since,
+			Reason: ReplicaSetUpdatedReason, Message: subject + " is progressing.",
+		})
 	case r.timedOut(last):
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, ProgressDeadlineExceededReason, subject+" has timed out progressing.")
 	}
@@ -115,8 +113,8 @@ func (r *rollout) timedOut(last *appsv1.DeploymentCondition) bool {
 
 // nextLook is the time that is left until the deadline.
 func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
-	last := condition(status, appsv1.DeploymentProgressing)
-	if last == nil || !hasDeadline(r.Deployment) || complete(r.Deployment, &status) || r.kept.Rollback != nil {
+	last := util.GetDeploymentCondition(status, appsv1.DeploymentProgressing)
+	if last == nil || !util.HasProgressDeadline(r.Deployment) || util.DeploymentComplete(r.Deployment, &status) || r.kept.Rollback != nil {
 		return 0
 	}
 	switch last.Reason {
@@ -128,27 +126,23 @@ func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
 
 // copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the current one's first.
 func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
-	members := append([]*member(nil), r.old...)
-	if r.current != nil {
-		members = append([]*member{r.current}, r.old...)
-	}
-	for _, m := range members {
+	for _, m := range append([]*member{r.current}, r.old...) {
+		if m == nil {
+			continue
+		}
 		for _, c := range m.want.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure {
-				put(status, appsv1.DeploymentCondition{
-					Type: appsv1.DeploymentReplicaFailure, Status: c.Status,
-					LastUpdateTime: c.LastTransitionTime, LastTransitionTime: c.LastTransitionTime, Reason: c.Reason, Message: c.Message,
-				})
+				util.SetDeploymentCondition(status, util.ReplicaSetToDeploymentCondition(c))
 				return
 			}
 		}
 	}
-	remove(status, appsv1.DeploymentReplicaFailure)
+	util.RemoveDeploymentCondition(status, appsv1.DeploymentReplicaFailure)
 }
 
 // notePause keeps the time of a pause from counting against the deadline.
 func (r *rollout) notePause() {
-	last := condition(r.status, appsv1.DeploymentProgressing)
+	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
 	if last != nil && last.Reason == ProgressDeadlineExceededReason {
 		return // a failure that was reported stays reported
 	}
@@ -162,7 +156,7 @@ func (r *rollout) notePause() {
 
 // noteProgressing sets the condition Progressing of Deployments that have a deadline.
 func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
-	if hasDeadline(r.Deployment) {
+	if util.HasProgressDeadline(r.Deployment) {
 		r.set(&r.status, appsv1.DeploymentProgressing, value, reason, message)
 	}
 }
@@ -181,62 +175,13 @@ func CollidedStatus(s State) appsv1.DeploymentStatus {
 	return status
 }
 
-// complete says whether all Pods are of the current template and available, and no others are there.
-func complete(d *appsv1.Deployment, status *appsv1.DeploymentStatus) bool {
-	replicas := ptr.Deref(d.Spec.Replicas, 1)
-	return status.UpdatedReplicas == replicas && status.Replicas == replicas && status.AvailableReplicas == replicas &&
-		status.ObservedGeneration >= d.Generation
-}
-
-// moved says whether there are more new, fewer old, more ready or more available Pods than before.
-func moved(before, after appsv1.DeploymentStatus) bool {
-	return after.UpdatedReplicas > before.UpdatedReplicas ||
-		after.Replicas-after.UpdatedReplicas < before.Replicas-before.UpdatedReplicas ||
-		after.ReadyReplicas > before.ReadyReplicas || after.AvailableReplicas > before.AvailableReplicas
-}
-
-func hasDeadline(d *appsv1.Deployment) bool {
-	return ptr.Deref(d.Spec.ProgressDeadlineSeconds, math.MaxInt32) != math.MaxInt32
-}
-
 // deadline is when a lack of progress since a condition's last update becomes a failure.
 func deadline(d *appsv1.Deployment, since *appsv1.DeploymentCondition) metav1.Time {
 	return metav1.NewTime(since.LastUpdateTime.Add(time.Duration(*d.Spec.ProgressDeadlineSeconds) * time.Second))
 }
 
-func condition(status appsv1.DeploymentStatus, of appsv1.DeploymentConditionType) *appsv1.DeploymentCondition {
-	for i := range status.Conditions {
-		if status.Conditions[i].Type == of {
-			return &status.Conditions[i]
-		}
-	}
-	return nil
-}
-
-func remove(status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType) {
-	var kept []appsv1.DeploymentCondition
-	for _, c := range status.Conditions {
-		if c.Type != of {
-			kept = append(kept, c)
-		}
-	}
-	status.Conditions = kept
-}
-
 func (r *rollout) set(status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string) {
-	put(status, appsv1.DeploymentCondition{Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message})
-}
-
-// put sets a condition, unless it is there with the same status and reason. lastTransitionTime is when the status changed.
-func put(status *appsv1.DeploymentStatus, c appsv1.DeploymentCondition) {
-	if old := condition(*status, c.Type); old != nil {
-		if old.Status == c.Status && old.Reason == c.Reason {
-			return
-		}
-		if old.Status == c.Status {
-			c.LastTransitionTime = old.LastTransitionTime
-		}
-	}
-	remove(status, c.Type)
-	status.Conditions = append(status.Conditions, c)
+	util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
+		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
+	})
 }

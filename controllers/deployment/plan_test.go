@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
 )
 
@@ -233,7 +234,7 @@ func TestProgressing(t *testing.T) {
 			}
 			plan := NewPlan(state)
 			got := ""
-			if c := condition(plan.Status, appsv1.DeploymentProgressing); c != nil {
+			if c := util.GetDeploymentCondition(plan.Status, appsv1.DeploymentProgressing); c != nil {
 				got = fmt.Sprintf("%s %s %s", c.Status, c.Reason, c.Message)
 			}
 			for _, action := range plan.Actions {

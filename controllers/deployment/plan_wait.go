@@ -4,6 +4,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 )
 
 // Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus), which are absent when all is
@@ -22,18 +23,18 @@ func waitable(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.T
 		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",
 		Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,
 	}
-	progressing := condition(status, appsv1.DeploymentProgressing)
+	progressing := util.GetDeploymentCondition(status, appsv1.DeploymentProgressing)
 	switch {
 	case progressing != nil && progressing.Status == corev1.ConditionFalse:
 		is.Type, is.Reason, is.Message = Stalled, progressing.Reason, progressing.Message
-	case progressing != nil && progressing.Reason == PartitionReachedReason, complete(d, &status):
+	case progressing != nil && progressing.Reason == PartitionReachedReason, util.DeploymentComplete(d, &status):
 		is.Type = ""
 	}
 	for _, of := range []appsv1.DeploymentConditionType{Reconciling, Stalled} {
 		if of == is.Type {
-			put(&status, is)
+			util.SetDeploymentCondition(&status, is)
 		} else {
-			remove(&status, of)
+			util.RemoveDeploymentCondition(&status, of)
 		}
 	}
 	return status

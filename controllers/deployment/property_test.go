@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
@@ -155,13 +156,13 @@ func (c *cluster) act(action Action) bool {
 	switch a := action.(type) {
 	case Create:
 		if taken := c.sets[a.ReplicaSet.Name]; taken != nil {
-			if sameTemplate(&taken.Spec.Template, &a.ReplicaSet.Spec.Template) {
+			if util.EqualIgnoreHash(&taken.Spec.Template, &a.ReplicaSet.Spec.Template) {
 				return false
 			}
 			c.Fatalf("collision of %s", a.ReplicaSet.Name)
 		}
 		for _, s := range c.sets {
-			if sameTemplate(&s.Spec.Template, &a.ReplicaSet.Spec.Template) && metav1.IsControlledBy(s, c.d) {
+			if util.EqualIgnoreHash(&s.Spec.Template, &a.ReplicaSet.Spec.Template) && metav1.IsControlledBy(s, c.d) {
 				c.Fatalf("a second ReplicaSet for the template of %s", s.Name)
 			}
 		}
@@ -191,7 +192,7 @@ func (c *cluster) act(action Action) bool {
 		}
 		delete(c.sets, a.ReplicaSet.Name)
 	case SetRevision:
-		annotateDeployment(c.d, a.Revision)
+		util.SetDeploymentRevision(c.d, a.Revision)
 	case RollBack:
 		if good := c.seen.Options.Status.AvailableReplicaSet; a.To.ReplicaSet != good || a.From.ReplicaSet == good {
 			c.Fatalf("rolled back from %s to %s, although %s was the last to be available", a.From.ReplicaSet, a.To.ReplicaSet, good)
@@ -220,7 +221,7 @@ func (c *cluster) check(plan Plan) {
 			touched[a.Before.Name] = a.After
 			if *a.After.Spec.Replicas > *a.Before.Spec.Replicas {
 				grows = true
-				growsCurrent = growsCurrent || sameTemplate(&a.After.Spec.Template, &d.Spec.Template)
+				growsCurrent = growsCurrent || util.EqualIgnoreHash(&a.After.Spec.Template, &d.Spec.Template)
 			}
 		}
 	}
@@ -233,7 +234,7 @@ func (c *cluster) check(plan Plan) {
 		after += *want.Spec.Replicas
 		availableBefore += min(*s.Spec.Replicas, s.Status.AvailableReplicas)
 		availableAfter += min(*want.Spec.Replicas, s.Status.AvailableReplicas)
-		if !sameTemplate(&s.Spec.Template, &d.Spec.Template) {
+		if !util.EqualIgnoreHash(&s.Spec.Template, &d.Spec.Template) {
 			oldRunning += int32(c.seen.Running[s.UID])
 		}
 	}
@@ -261,7 +262,7 @@ func (c *cluster) checkOptions(plan Plan, touched map[string]*appsv1.ReplicaSet)
 		if t := touched[s.Name]; t != nil {
 			want = t
 		}
-		if sameTemplate(&s.Spec.Template, &d.Spec.Template) {
+		if util.EqualIgnoreHash(&s.Spec.Template, &d.Spec.Template) {
 			grown += *want.Spec.Replicas - *s.Spec.Replicas
 			continue
 		}
@@ -354,7 +355,7 @@ func TestProperty(t *testing.T) {
 			}
 			before := c.d.Status
 			c.sync()
-			if c.look() || !complete(c.d, &before) && c.options.Status.Rollback == nil {
+			if c.look() || !util.DeploymentComplete(c.d, &before) && c.options.Status.Rollback == nil {
 				still = 0
 			} else {
 				still++
@@ -362,7 +363,7 @@ func TestProperty(t *testing.T) {
 		}
 		old := 0
 		for _, s := range c.sets {
-			current := sameTemplate(&s.Spec.Template, &c.d.Spec.Template)
+			current := util.EqualIgnoreHash(&s.Spec.Template, &c.d.Spec.Template)
 			if back := c.options.Status.Rollback; back != nil {
 				current = s.Name == back.To.ReplicaSet
 			}
@@ -373,7 +374,7 @@ func TestProperty(t *testing.T) {
 				old++
 			}
 		}
-		if back := c.options.Status.Rollback != nil; !back && (!complete(c.d, &c.d.Status) || old > 3) {
+		if back := c.options.Status.Rollback != nil; !back && (!util.DeploymentComplete(c.d, &c.d.Status) || old > 3) {
 			t.Fatalf("after %d rounds: %d old ReplicaSets, status %+v", rounds, old, c.d.Status)
 		}
 	})

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,22 +69,28 @@ func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Uns
 
 func explain(ctx context.Context, c client.Client, found kinds.Found) (Preview, error) {
 	preview := Preview{Object: found.String(), Namespace: found.Object.GetNamespace()}
-	live := owner.Live(c)
+	reader := live{c}
 	if found.Kind.Kind == "ReplicaSet" {
-		loop := &replicaset.Reconciler{Kind: found.ReplicaSets, Client: live}
-		state, plan, err := loop.Explain(ctx, found.Object)
+		set, options := found.ReplicaSets.Read(found.Object)
+		state, err := replicaset.Observe(ctx, found.ReplicaSets, reader, set, options)
+		if err != nil {
+			return preview, err
+		}
+		plan := replicaset.NewPlan(state)
 		for _, action := range plan.Actions {
-			preview.Steps = append(preview.Steps, Step{action.What(), action.Why()})
+			preview.Steps = append(preview.Steps, Step{replicaset.What(action), action.Why()})
 		}
-		if err == nil {
-			preview.Next = replicaset.NextLook(state, plan)
-		}
+		preview.Next = replicaset.NextLook(state, plan)
+		return preview, nil
+	}
+	d, options := found.Deployments.Read(found.Object)
+	state, err := deployment.Observe(ctx, found.ReplicaSets, reader, d, options)
+	if err != nil {
 		return preview, err
 	}
-	loop := &deployment.Reconciler{Group: found.Group, Client: live}
-	plan, err := loop.Explain(ctx, found.Object)
+	plan := deployment.NewPlan(state)
 	for _, action := range plan.Actions {
-		preview.Steps = append(preview.Steps, Step{action.What(), action.Why()})
+		preview.Steps = append(preview.Steps, Step{deployment.What(action), action.Why()})
 	}
 	for _, c := range plan.Status.Conditions {
 		if c.Type == deployment.Reconciling || c.Type == deployment.Stalled {
@@ -92,5 +99,36 @@ func explain(ctx context.Context, c client.Client, found kinds.Found) (Preview, 
 		preview.Conditions = append(preview.Conditions, fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message))
 	}
 	preview.Next = plan.Next
-	return preview, err
+	return preview, nil
+}
+
+// live makes a reader of the API server understand owner.ControlledBy and owner.Orphans, which are cache indexes: it lists
+// everything and sorts out. That is for a look now and then, not for a loop.
+type live struct{ client.Reader }
+
+func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
+	options := client.ListOptions{}
+	options.ApplyOptions(opts)
+	if options.FieldSelector == nil {
+		return l.Reader.List(ctx, list, opts...)
+	}
+	uid, found := options.FieldSelector.RequiresExactMatch(owner.Index)
+	if !found {
+		return l.Reader.List(ctx, list, opts...)
+	}
+	options.FieldSelector = nil
+	if err := l.Reader.List(ctx, list, &options); err != nil {
+		return err
+	}
+	all, err := meta.ExtractList(list)
+	if err != nil {
+		return fmt.Errorf("reading a list: %w", err)
+	}
+	kept := all[:0]
+	for _, item := range all {
+		if object, ok := item.(client.Object); ok && owner.Keys(object)[0] == uid {
+			kept = append(kept, item)
+		}
+	}
+	return meta.SetList(list, kept)
 }

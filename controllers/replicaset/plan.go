@@ -3,7 +3,9 @@ package replicaset
 import (
 	"fmt"
 	"sort"
+	"strings"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +15,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
 
+	"flyball.dev/controllers/internal/loop"
 	"flyball.dev/controllers/internal/owner"
 )
 
@@ -35,19 +38,11 @@ type State struct {
 	Now metav1.Time
 }
 
-// Action is one step of a plan.
-type Action interface {
-	// What is the action, in words.
-	What() string
-	// Why is the reason, in words.
-	Why() string
-}
-
-// Reason is embedded by all actions.
-type Reason string
-
-// Why implements Action.
-func (r Reason) Why() string { return string(r) }
+// Action is one step of a plan, Reason why it is.
+type (
+	Action = loop.Action
+	Reason = loop.Reason
+)
 
 // Adopt makes the ReplicaSet the controller of a Pod that has none.
 type Adopt struct {
@@ -76,6 +71,22 @@ type Delete struct {
 // Refuse does nothing, because whatever could be done would be wrong.
 type Refuse struct {
 	Reason
+}
+
+// What is an action in words.
+func What(action Action) string {
+	switch a := action.(type) {
+	case Adopt:
+		return "adopt Pod " + a.Pod.Name
+	case Release:
+		return "release Pod " + a.Pod.Name
+	case Create:
+		return fmt.Sprintf("create %d Pods", a.Count)
+	case Delete:
+		names := lo.Map(a.Pods, func(pod *corev1.Pod, _ int) string { return pod.Name })
+		return fmt.Sprintf("delete %d Pods: %s", len(a.Pods), strings.Join(names, ", "))
+	}
+	return "do nothing"
 }
 
 // Plan is what is to be done, and on what Pods that was decided.

@@ -3,9 +3,9 @@ package replicaset
 import (
 	"time"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/utils/ptr"
@@ -21,51 +21,35 @@ const (
 // failed.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
-	status := *set.Status.DeepCopy()
-	status.ObservedGeneration = set.Generation
-	status.Replicas = int32(len(plan.Active))
-	status.FullyLabeledReplicas, status.ReadyReplicas, status.AvailableReplicas = 0, 0, 0
-	status.TerminatingReplicas = new(int32(len(plan.Terminating)))
 	template := labels.SelectorFromSet(set.Spec.Template.Labels)
-	for _, pod := range plan.Active {
-		if template.Matches(labels.Set(pod.Labels)) {
-			status.FullyLabeledReplicas++
-		}
-		if podutil.IsPodReady(pod) {
-			status.ReadyReplicas++
-		}
-		if podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now) {
-			status.AvailableReplicas++
-		}
+	count := func(is func(*corev1.Pod) bool) int32 { return int32(lo.CountBy(plan.Active, is)) }
+	status := appsv1.ReplicaSetStatus{
+		ObservedGeneration:   set.Generation,
+		Replicas:             int32(len(plan.Active)),
+		FullyLabeledReplicas: count(func(pod *corev1.Pod) bool { return template.Matches(labels.Set(pod.Labels)) }),
+		ReadyReplicas:        count(podutil.IsPodReady),
+		AvailableReplicas:    count(func(pod *corev1.Pod) bool { return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now) }),
+		TerminatingReplicas:  new(int32(len(plan.Terminating))),
 	}
-	status.Conditions = conditions(s, plan, failure)
-	return status
-}
-
-// conditions keeps a ReplicaFailure as it began for as long as it lasts.
-func conditions(s State, plan Plan, failure error) []appsv1.ReplicaSetCondition {
-	var kept []appsv1.ReplicaSetCondition
 	failing := false
-	for _, condition := range s.ReplicaSet.Status.Conditions {
-		if condition.Type == appsv1.ReplicaSetReplicaFailure {
-			failing = true
-			if failure == nil {
-				continue
-			}
+	for _, condition := range set.Status.Conditions {
+		isFailure := condition.Type == appsv1.ReplicaSetReplicaFailure
+		if !isFailure || failure != nil { // a failure stays as it began for as long as it lasts
+			status.Conditions = append(status.Conditions, condition)
 		}
-		kept = append(kept, condition)
+		failing = failing || isFailure
 	}
-	if failure == nil || failing {
-		return kept
+	if failure != nil && !failing {
+		reason := FailedCreateReason
+		if len(plan.Active) > int(ptr.Deref(set.Spec.Replicas, 1)) {
+			reason = FailedDeleteReason
+		}
+		status.Conditions = append(status.Conditions, appsv1.ReplicaSetCondition{
+			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
+			LastTransitionTime: s.Now, Reason: reason, Message: failure.Error(),
+		})
 	}
-	reason := FailedCreateReason
-	if len(plan.Active) > int(ptr.Deref(s.ReplicaSet.Spec.Replicas, 1)) {
-		reason = FailedDeleteReason
-	}
-	return append(kept, appsv1.ReplicaSetCondition{
-		Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
-		LastTransitionTime: s.Now, Reason: reason, Message: failure.Error(),
-	})
+	return status
 }
 
 // NextLook is how long it takes until a Pod becomes available by the mere passing of time; 0 if none will.
@@ -73,18 +57,12 @@ func NextLook(s State, plan Plan) time.Duration {
 	var next time.Duration
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
 	for _, pod := range plan.Active {
-		ready := podutil.GetPodReadyCondition(pod.Status)
-		if minReady == 0 || ready == nil || ready.Status != corev1.ConditionTrue {
+		if minReady == 0 || !podutil.IsPodReady(pod) {
 			continue
 		}
-		if left := ready.LastTransitionTime.Add(minReady).Sub(s.Now.Time); left > 0 && (next == 0 || left < next) {
+		if left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time); left > 0 && (next == 0 || left < next) {
 			next = left
 		}
 	}
 	return next
-}
-
-// needsNeighbours says whether planning needs State.Neighbours, which costs a look at other ReplicaSets.
-func needsNeighbours(set *appsv1.ReplicaSet, pods []*corev1.Pod) bool {
-	return len(pods) > int(ptr.Deref(set.Spec.Replicas, 1)) && metav1.GetControllerOfNoCopy(set) != nil
 }

@@ -31,10 +31,9 @@ type Kind[T client.Object] struct {
 	// New returns an empty object of the group's own type.
 	New func() client.Object
 
-	newList   func() client.ObjectList
-	canonical func(client.Object) T // a shallow copy
-	options   func(client.Object) Options
-	object    func(T, Status) client.Object // a deep copy, without what only Options hold
+	newList func() client.ObjectList
+	read    func(client.Object) (T, Options) // a shallow copy
+	write   func(T, Status) client.Object    // a shallow copy, without what only Options hold
 }
 
 // Options are the fields of a group's spec and status that apps/v1 lacks. Those of apps/v1 objects are all zero.
@@ -72,37 +71,27 @@ func For(version schema.GroupVersion) (Group, error) {
 		appsv1.SchemeGroupVersion, v1alpha1.GroupVersion)
 }
 
-// Canonical turns an object of the group's own type into the canonical one, with apiVersion and kind of the group, so that
-// Events name the right object. The two share memory: treat the result as read only, as what comes from a cache.
-func (k Kind[T]) Canonical(object client.Object) T {
-	canonical := k.canonical(object)
+// Read turns an object of the group's own type into the canonical one, with apiVersion and kind of the group, so that
+// Events name the right object, and into what that has no fields for. All share memory: treat the result as read only, as
+// what comes from a cache.
+func (k Kind[T]) Read(object client.Object) (T, Options) {
+	canonical, options := k.read(object)
 	canonical.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
-	return canonical
+	return canonical, options
 }
 
 // Get reads one object. A NotFound error is the reader's own.
 func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, error) {
-	object := k.New()
-	err := reader.Get(ctx, key, object)
-	return k.Canonical(object), err
+	object, _, err := k.GetOptions(ctx, reader, key)
+	return object, err
 }
 
 // GetOptions is Get that also reads what apps/v1 lacks.
 func (k Kind[T]) GetOptions(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, Options, error) {
 	object := k.New()
 	err := reader.Get(ctx, key, object)
-	return k.Canonical(object), k.options(object), err
-}
-
-// Options are what an object of the group's own type has beyond apps/v1.
-func (k Kind[T]) Options(object client.Object) Options { return k.options(object) }
-
-// Keeps is as much of a status beyond apps/v1 as the group has fields for.
-func (k Kind[T]) Keeps(status Status) Status {
-	if k.GroupVersionKind.Group == appsv1.GroupName {
-		return Status{}
-	}
-	return status
+	canonical, options := k.Read(object)
+	return canonical, options, err
 }
 
 // List reads the objects that opts select.
@@ -112,8 +101,9 @@ func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.
 		return nil, fmt.Errorf("listing %s: %w", k.Resource, err)
 	}
 	var items []T
-	err := meta.EachListItem(list, func(object runtime.Object) error {
-		items = append(items, k.Canonical(object.(client.Object)))
+	err := meta.EachListItem(list, func(item runtime.Object) error {
+		canonical, _ := k.Read(item.(client.Object))
+		items = append(items, canonical)
 		return nil
 	})
 	return items, err
@@ -121,127 +111,123 @@ func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.
 
 // Create creates an object and returns it as the API server stored it.
 func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T, error) {
-	created := k.object(object, Status{})
+	created := k.write(object.DeepCopyObject().(T), Status{})
 	err := writer.Create(ctx, created)
-	return k.Canonical(created), err
+	canonical, _ := k.Read(created)
+	return canonical, err
 }
 
 // Patch makes the API server's object differ from before as after does, unless somebody else changed it since before was
 // read: that is a Conflict. It returns the object as stored.
 func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after T) (T, error) {
-	object, patch, err := k.patch(before, after, Status{}, Status{})
-	if err == nil {
-		err = writer.Patch(ctx, object, patch)
-	}
-	return k.Canonical(object), err
+	return k.patch(before, after, Status{}, Status{}, func(object client.Object, patch client.Patch) error {
+		return writer.Patch(ctx, object, patch)
+	})
 }
 
 // PatchStatus is Patch for the status subresource; was and is are the fields of the status that apps/v1 lacks.
 func (k Kind[T]) PatchStatus(ctx context.Context, writer client.StatusClient, before, after T, was, is Status) (T, error) {
-	object, patch, err := k.patch(before, after, was, is)
-	if err == nil {
-		err = writer.Status().Patch(ctx, object, patch)
-	}
-	return k.Canonical(object), err
+	return k.patch(before, after, was, is, func(object client.Object, patch client.Patch) error {
+		return writer.Status().Patch(ctx, object, patch)
+	})
 }
 
-func (k Kind[T]) patch(before, after T, was, is Status) (client.Object, client.Patch, error) {
+func (k Kind[T]) patch(before, after T, was, is Status, send func(client.Object, client.Patch) error) (T, error) {
 	object := k.New()
 	object.SetNamespace(before.GetNamespace())
 	object.SetName(before.GetName())
-	data, err := client.MergeFromWithOptions(k.object(before, was), client.MergeFromWithOptimisticLock{}).Data(k.object(after, is))
+	data, err := client.MergeFromWithOptions(k.write(before, was), client.MergeFromWithOptimisticLock{}).Data(k.write(after, is))
 	if err != nil {
-		err = fmt.Errorf("rendering the patch of %s %s/%s: %w", k.Resource, before.GetNamespace(), before.GetName(), err)
+		return before, fmt.Errorf("rendering the patch of %s %s/%s: %w", k.Resource, before.GetNamespace(), before.GetName(), err)
 	}
-	return object, client.RawPatch(types.MergePatchType, data), err
+	err = send(object, client.RawPatch(types.MergePatchType, data))
+	canonical, _ := k.Read(object)
+	return canonical, err
+}
+
+// Keeps is as much of a status beyond apps/v1 as the group has fields for.
+func (k Kind[T]) Keeps(status Status) Status {
+	if k.GroupVersionKind.Group == appsv1.GroupName {
+		return Status{}
+	}
+	return status
 }
 
 func apps() Group {
+	version := appsv1.SchemeGroupVersion
 	return Group{
 		Deployments: Kind[*appsv1.Deployment]{
-			GroupVersionKind: appsv1.SchemeGroupVersion.WithKind("Deployment"),
-			Resource:         schema.GroupResource{Group: appsv1.GroupName, Resource: "deployments"},
+			GroupVersionKind: version.WithKind("Deployment"),
+			Resource:         version.WithResource("deployments").GroupResource(),
 			New:              func() client.Object { return &appsv1.Deployment{} },
 			newList:          func() client.ObjectList { return &appsv1.DeploymentList{} },
-			canonical:        func(object client.Object) *appsv1.Deployment { return new(*object.(*appsv1.Deployment)) },
-			options:          func(client.Object) Options { return Options{} },
-			object:           func(canonical *appsv1.Deployment, _ Status) client.Object { return canonical.DeepCopy() },
+			read:             func(o client.Object) (*appsv1.Deployment, Options) { return new(*o.(*appsv1.Deployment)), Options{} },
+			write:            func(d *appsv1.Deployment, _ Status) client.Object { return new(*d) },
 		},
 		ReplicaSets: Kind[*appsv1.ReplicaSet]{
-			GroupVersionKind: appsv1.SchemeGroupVersion.WithKind("ReplicaSet"),
-			Resource:         schema.GroupResource{Group: appsv1.GroupName, Resource: "replicasets"},
+			GroupVersionKind: version.WithKind("ReplicaSet"),
+			Resource:         version.WithResource("replicasets").GroupResource(),
 			New:              func() client.Object { return &appsv1.ReplicaSet{} },
 			newList:          func() client.ObjectList { return &appsv1.ReplicaSetList{} },
-			canonical:        func(object client.Object) *appsv1.ReplicaSet { return new(*object.(*appsv1.ReplicaSet)) },
-			options:          func(client.Object) Options { return Options{} },
-			object:           func(canonical *appsv1.ReplicaSet, _ Status) client.Object { return canonical.DeepCopy() },
+			read:             func(o client.Object) (*appsv1.ReplicaSet, Options) { return new(*o.(*appsv1.ReplicaSet)), Options{} },
+			write:            func(s *appsv1.ReplicaSet, _ Status) client.Object { return new(*s) },
 		},
 	}
 }
 
 func flyball() Group {
+	version := v1alpha1.GroupVersion
 	return Group{
 		Deployments: Kind[*appsv1.Deployment]{
-			GroupVersionKind: v1alpha1.GroupVersion.WithKind("Deployment"),
-			Resource:         schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "deployments"},
+			GroupVersionKind: version.WithKind("Deployment"),
+			Resource:         version.WithResource("deployments").GroupResource(),
 			New:              func() client.Object { return &v1alpha1.Deployment{} },
 			newList:          func() client.ObjectList { return &v1alpha1.DeploymentList{} },
-			canonical: func(object client.Object) *appsv1.Deployment {
-				o := object.(*v1alpha1.Deployment)
-				spec := o.Spec.DeploymentSpec
-				spec.Strategy = o.Spec.Strategy.DeploymentStrategy
-				if rolling := o.Spec.Strategy.RollingUpdate; rolling != nil {
-					spec.Strategy.RollingUpdate = &rolling.RollingUpdateDeployment
-				}
-				return &appsv1.Deployment{ObjectMeta: o.ObjectMeta, Spec: spec, Status: o.Status.DeploymentStatus}
-			},
-			options: func(object client.Object) Options {
-				o := object.(*v1alpha1.Deployment)
-				options := Options{Rollback: o.Spec.Rollback, Status: Status{
-					Selector: o.Status.Selector, AvailableReplicaSet: o.Status.AvailableReplicaSet, Rollback: o.Status.Rollback,
-				}}
-				if o.Spec.Strategy.RollingUpdate != nil {
-					options.Partition = o.Spec.Strategy.RollingUpdate.Partition
-				}
-				return options
-			},
-			object: func(canonical *appsv1.Deployment, status Status) client.Object {
-				c := canonical.DeepCopy()
-				o := &v1alpha1.Deployment{ObjectMeta: c.ObjectMeta, Spec: v1alpha1.DeploymentSpec{DeploymentSpec: c.Spec}}
-				o.Spec.Strategy.DeploymentStrategy = c.Spec.Strategy
-				if c.Spec.Strategy.RollingUpdate != nil {
-					o.Spec.Strategy.RollingUpdate = &v1alpha1.RollingUpdateDeployment{RollingUpdateDeployment: *c.Spec.Strategy.RollingUpdate}
-				}
-				o.Status = v1alpha1.DeploymentStatus{
-					DeploymentStatus: c.Status, Selector: status.Selector, AvailableReplicaSet: status.AvailableReplicaSet, Rollback: status.Rollback,
-				}
-				return o
-			},
+			read:             readDeployment,
+			write:            writeDeployment,
 		},
 		ReplicaSets: Kind[*appsv1.ReplicaSet]{
-			GroupVersionKind: v1alpha1.GroupVersion.WithKind("ReplicaSet"),
-			Resource:         schema.GroupResource{Group: v1alpha1.GroupVersion.Group, Resource: "replicasets"},
+			GroupVersionKind: version.WithKind("ReplicaSet"),
+			Resource:         version.WithResource("replicasets").GroupResource(),
 			New:              func() client.Object { return &v1alpha1.ReplicaSet{} },
 			newList:          func() client.ObjectList { return &v1alpha1.ReplicaSetList{} },
-			canonical: func(object client.Object) *appsv1.ReplicaSet {
-				o := object.(*v1alpha1.ReplicaSet)
-				return &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}
-			},
-			options: func(object client.Object) Options {
+			read: func(object client.Object) (*appsv1.ReplicaSet, Options) {
 				o := object.(*v1alpha1.ReplicaSet)
 				options := Options{Status: Status{Selector: o.Status.Selector}}
 				if o.Spec.ScaleDown != nil {
 					options.PodsToDelete = o.Spec.ScaleDown.PodsToDelete
 				}
-				return options
+				return &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}, options
 			},
-			object: func(canonical *appsv1.ReplicaSet, status Status) client.Object {
-				c := canonical.DeepCopy()
+			write: func(s *appsv1.ReplicaSet, status Status) client.Object {
 				return &v1alpha1.ReplicaSet{
-					ObjectMeta: c.ObjectMeta, Spec: v1alpha1.ReplicaSetSpec{ReplicaSetSpec: c.Spec},
-					Status: v1alpha1.ReplicaSetStatus{ReplicaSetStatus: c.Status, Selector: status.Selector},
+					ObjectMeta: s.ObjectMeta, Spec: v1alpha1.ReplicaSetSpec{ReplicaSetSpec: s.Spec},
+					Status: v1alpha1.ReplicaSetStatus{ReplicaSetStatus: s.Status, Selector: status.Selector},
 				}
 			},
 		},
 	}
+}
+
+func readDeployment(object client.Object) (*appsv1.Deployment, Options) {
+	o := object.(*v1alpha1.Deployment)
+	d := &appsv1.Deployment{ObjectMeta: o.ObjectMeta, Spec: o.Spec.DeploymentSpec, Status: o.Status.DeploymentStatus}
+	d.Spec.Strategy = o.Spec.Strategy.DeploymentStrategy
+	options := Options{Rollback: o.Spec.Rollback, Status: Status{o.Status.Selector, o.Status.AvailableReplicaSet, o.Status.Rollback}}
+	if rolling := o.Spec.Strategy.RollingUpdate; rolling != nil {
+		d.Spec.Strategy.RollingUpdate = &rolling.RollingUpdateDeployment
+		options.Partition = rolling.Partition
+	}
+	return d, options
+}
+
+func writeDeployment(d *appsv1.Deployment, status Status) client.Object {
+	o := &v1alpha1.Deployment{ObjectMeta: d.ObjectMeta, Spec: v1alpha1.DeploymentSpec{DeploymentSpec: d.Spec}, Status: v1alpha1.DeploymentStatus{
+		DeploymentStatus: d.Status, Selector: status.Selector, AvailableReplicaSet: status.AvailableReplicaSet, Rollback: status.Rollback,
+	}}
+	o.Spec.Strategy.DeploymentStrategy = d.Spec.Strategy
+	if rolling := d.Spec.Strategy.RollingUpdate; rolling != nil {
+		o.Spec.Strategy.RollingUpdate = &v1alpha1.RollingUpdateDeployment{RollingUpdateDeployment: *rolling}
+	}
+	return o
 }
