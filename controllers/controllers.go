@@ -130,12 +130,7 @@ func Run(ctx context.Context, cfg Config) error {
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: events.Events("")})
 
 	w := &wiring{Manager: loop.Manager{Manager: mgr, Events: broadcaster}}
-	for _, check := range []func(string, healthz.Checker) error{mgr.AddHealthzCheck, mgr.AddReadyzCheck} {
-		if err := check("ping", healthz.Ping); err != nil {
-			return fmt.Errorf("setting up the health checks: %w", err)
-		}
-	}
-	if err := mgr.AddReadyzCheck("loops", w.ready); err != nil {
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("loops", w.ready)); err != nil {
 		return fmt.Errorf("setting up the health checks: %w", err)
 	}
 	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return w.start(ctx, cfg) })); err != nil {
@@ -269,14 +264,10 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 // served waits until the API server serves a group's kinds, or ctx ends.
 func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Steps: 12, Cap: 5 * time.Second}
-	told := false
 	return backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
 		for _, kind := range []schema.GroupVersionKind{group.Deployments.GroupVersionKind, group.ReplicaSets.GroupVersionKind} {
 			if _, err := w.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version); err != nil {
-				if !told {
-					klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does", "kind", kind, "err", err)
-					told = true
-				}
+				klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does", "kind", kind, "err", err)
 				return false, nil
 			}
 		}

@@ -281,10 +281,10 @@ func (m *member) size() int32 { return *m.want.Spec.Replicas }
 // available leaves out Pods that the ReplicaSet was told to delete and still reports.
 func (m *member) available() int32 { return min(m.want.Status.AvailableReplicas, m.size()) }
 
-// wanted are the ReplicaSets as they shall be.
-func wanted(members []*member) []*appsv1.ReplicaSet {
+// sets are the ReplicaSets as they shall be.
+func sets(members []*member) []*appsv1.ReplicaSet {
 	return lo.Map(members, func(m *member, _ int) *appsv1.ReplicaSet { return m.want })
 }
 
 // size is how many Pods members shall have.
-func size(members []*member) int32 { return util.GetReplicaCountForReplicaSets(wanted(members)) }
+func size(members []*member) int32 { return util.GetReplicaCountForReplicaSets(sets(members)) }

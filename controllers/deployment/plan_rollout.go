@@ -34,8 +34,7 @@ func (r *rollout) roll() {
 
 	// 1. Grow the current ReplicaSet into the room there is. It shrinks only if the Deployment did.
 	room := max(0, r.replicas+r.surge-size(r.all()))
-	size := r.current.size()
-	if target := min(wanted, size+room); target != size {
+	if target := min(wanted, r.current.size()+room); target != r.current.size() {
 		r.scalef(r.current, target, "%d Pods wanted, room for %d more", wanted, room)
 		return
 	}
@@ -58,41 +57,34 @@ func (r *rollout) shrinkOld() bool {
 	// template would take the Deployment down bit by bit.
 	spare := size(r.all()) - least - max(0, r.current.size()-r.current.available())
 	spare = min(spare, size(r.old)-r.keep)
-	shrunk := false
+	before := size(r.old)
+	shrink := func(m *member, most int32, why string) {
+		if n := min(spare, most); n > 0 {
+			r.scalef(m, m.size()-n, why, n)
+			spare -= n
+		}
+	}
 
 	// 1. Unhealthy old Pods first: losing them makes nothing less available, keeping them would block the rollout. The
 	// ReplicaSet loop deletes Pods that are not ready before others.
 	for _, m := range r.old {
-		if n := min(spare, m.size()-m.available()); n > 0 {
-			r.scalef(m, m.size()-n, "%d of its Pods are not available", n)
-			spare -= n
-			shrunk = true
-		}
+		shrink(m, m.size()-m.available(), "%d of its Pods are not available")
 	}
 
 	// 2. Then available ones: if anything is still spare, it is as many as are available beyond what has to be.
 	for _, m := range r.old {
-		if n := min(spare, m.size()); n > 0 {
-			r.scalef(m, m.size()-n, "enough Pods are available without %d of its own", n)
-			spare -= n
-			shrunk = true
-		}
+		shrink(m, m.size(), "enough Pods are available without %d of its own")
 	}
-	return shrunk
+	return size(r.old) < before
 }
 
 // recreate is the strategy Recreate: no Pod of the current template before the last old one is gone.
 func (r *rollout) recreate() {
 	stopping := false
 	for _, m := range r.old {
+		stopping = stopping || m.size() > 0 || m.seen.Status.Replicas > 0 || r.Running[m.seen.UID] > 0
 		if m.size() > 0 {
 			r.scalef(m, 0, "old Pods go first")
-			stopping = true
-		}
-	}
-	for _, m := range r.old {
-		if m.seen.Status.Replicas > 0 || r.Running[m.seen.UID] > 0 {
-			stopping = true
 		}
 	}
 	if stopping {

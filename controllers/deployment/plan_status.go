@@ -26,16 +26,25 @@ const (
 	MinimumReplicasUnavailableReason = "MinimumReplicasUnavailable"
 )
 
+// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus), which are absent when all is
+// well. Helm's --wait and others take an object of a kind that they do not know for ready unless one of them is True.
+const (
+	Reconciling appsv1.DeploymentConditionType = "Reconciling"
+	Stalled     appsv1.DeploymentConditionType = "Stalled"
+
+	rollingOutReason = "RollingOut"
+)
+
 // newStatus sums up the ReplicaSets as the plan leaves them. Whether there is progress is judged only while something is
 // rolled out.
 func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
-	sets := wanted(r.all())
+	all := sets(r.all())
 	status := appsv1.DeploymentStatus{
 		ObservedGeneration:  r.Deployment.Generation,
-		Replicas:            util.GetActualReplicaCountForReplicaSets(sets),
-		ReadyReplicas:       util.GetReadyReplicaCountForReplicaSets(sets),
-		AvailableReplicas:   util.GetAvailableReplicaCountForReplicaSets(sets),
-		TerminatingReplicas: util.GetTerminatingReplicaCountForReplicaSets(sets),
+		Replicas:            util.GetActualReplicaCountForReplicaSets(all),
+		ReadyReplicas:       util.GetReadyReplicaCountForReplicaSets(all),
+		AvailableReplicas:   util.GetAvailableReplicaCountForReplicaSets(all),
+		TerminatingReplicas: util.GetTerminatingReplicaCountForReplicaSets(all),
 		CollisionCount:      r.status.CollisionCount,
 		Conditions:          slices.Clone(r.status.Conditions),
 	}
@@ -95,33 +104,34 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 			Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, LastUpdateTime: r.Now, LastTransitionTime: since,
 			Reason: ReplicaSetUpdatedReason, Message: subject + " is progressing.",
 		})
-	case r.timedOut(last):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, ProgressDeadlineExceededReason, subject+" has timed out progressing.")
+	default:
+		if left, counting := r.timeLeft(last); counting && left <= 0 {
+			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, ProgressDeadlineExceededReason, subject+" has timed out progressing.")
+		}
 	}
 }
 
-// timedOut says whether the last progress is longer ago than the deadline allows.
-func (r *rollout) timedOut(last *appsv1.DeploymentCondition) bool {
-	switch {
-	case last == nil, last.Reason == NewReplicaSetAvailableReason, last.Reason == PartitionReachedReason:
-		return false // nothing to count from: a rollout begins with a condition of its own
-	case last.Reason == ProgressDeadlineExceededReason:
-		return true
-	}
-	return !r.Now.Before(new(deadline(r.Deployment, last)))
-}
-
-// nextLook is the time that is left until the deadline.
-func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
-	last := util.GetDeploymentCondition(status, appsv1.DeploymentProgressing)
-	if last == nil || !util.HasProgressDeadline(r.Deployment) || util.DeploymentComplete(r.Deployment, &status) || r.kept.Rollback != nil {
-		return 0
+// timeLeft is how long it takes until a lack of progress becomes a failure, if that is counted: a rollout begins with a
+// condition of its own, and what is over is not judged again.
+func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration, counting bool) {
+	if last == nil || !util.HasProgressDeadline(r.Deployment) {
+		return 0, false
 	}
 	switch last.Reason {
 	case ProgressDeadlineExceededReason, NewReplicaSetAvailableReason, PartitionReachedReason:
+		return 0, false
+	}
+	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
+	return deadline.Sub(r.Now.Time), true
+}
+
+// nextLook is when the deadline passes.
+func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
+	left, counting := r.timeLeft(util.GetDeploymentCondition(status, appsv1.DeploymentProgressing))
+	if !counting || util.DeploymentComplete(r.Deployment, &status) || r.kept.Rollback != nil {
 		return 0
 	}
-	return max(time.Second, deadline(r.Deployment, last).Sub(r.Now.Time))
+	return max(time.Second, left)
 }
 
 // copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the current one's first.
@@ -175,13 +185,32 @@ func CollidedStatus(s State) appsv1.DeploymentStatus {
 	return status
 }
 
-// deadline is when a lack of progress since a condition's last update becomes a failure.
-func deadline(d *appsv1.Deployment, since *appsv1.DeploymentCondition) metav1.Time {
-	return metav1.NewTime(since.LastUpdateTime.Add(time.Duration(*d.Spec.ProgressDeadlineSeconds) * time.Second))
-}
-
 func (r *rollout) set(status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string) {
 	util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
 		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
 	})
+}
+
+// waitable is a status from which a stranger sees whether the rollout is over. It is for our own kind: that of apps/v1 is
+// known, and has upstream's conditions only.
+func waitable(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
+	is := appsv1.DeploymentCondition{
+		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",
+		Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,
+	}
+	progressing := util.GetDeploymentCondition(status, appsv1.DeploymentProgressing)
+	switch {
+	case progressing != nil && progressing.Status == corev1.ConditionFalse:
+		is.Type, is.Reason, is.Message = Stalled, progressing.Reason, progressing.Message
+	case progressing != nil && progressing.Reason == PartitionReachedReason, util.DeploymentComplete(d, &status):
+		is.Type = ""
+	}
+	for _, of := range []appsv1.DeploymentConditionType{Reconciling, Stalled} {
+		if of == is.Type {
+			util.SetDeploymentCondition(&status, is)
+		} else {
+			util.RemoveDeploymentCondition(&status, of)
+		}
+	}
+	return status
 }

@@ -1,7 +1,8 @@
 // Package replicaset is the loop that keeps the wanted number of Pods of a ReplicaSet alive, for apps/v1 and
 // apps.flyball.dev alike.
 //
-// plan.go decides what to do, plan_status.go what to report, act.go does it, controller.go watches and observes.
+// plan.go decides what to do and what to report, act.go does it, controller.go watches and observes; the course of a look
+// is internal/loop's.
 //
 // It reads ReplicaSets and Pods. It is the one writer of a ReplicaSet's status, creates and deletes the ReplicaSet's Pods,
 // and writes their ControllerRef when it adopts or releases them. It leaves the spec of ReplicaSets to their Deployment,

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
@@ -12,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
 
@@ -21,6 +23,12 @@ import (
 
 // burst is how many Pods one plan creates or deletes at most, so that the status of a large ReplicaSet moves meanwhile.
 const burst = 500
+
+// Reasons of the condition ReplicaFailure, and of the Events that go with it.
+const (
+	FailedCreateReason = "FailedCreate"
+	FailedDeleteReason = "FailedDelete"
+)
 
 // State is what the loop knows when it plans.
 type State struct {
@@ -167,4 +175,54 @@ func leastMissed(s State, pods []*corev1.Pod) []*corev1.Pod {
 		return s.PodsToDelete.Has(ranked.Pods[i].Name) && !s.PodsToDelete.Has(ranked.Pods[j].Name)
 	})
 	return ranked.Pods
+}
+
+// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed, and failure if carrying the plan out
+// failed.
+func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
+	set := s.ReplicaSet
+	template := labels.SelectorFromSet(set.Spec.Template.Labels)
+	count := func(is func(*corev1.Pod) bool) int32 { return int32(lo.CountBy(plan.Active, is)) }
+	status := appsv1.ReplicaSetStatus{
+		ObservedGeneration:   set.Generation,
+		Replicas:             int32(len(plan.Active)),
+		FullyLabeledReplicas: count(func(pod *corev1.Pod) bool { return template.Matches(labels.Set(pod.Labels)) }),
+		ReadyReplicas:        count(podutil.IsPodReady),
+		AvailableReplicas:    count(func(pod *corev1.Pod) bool { return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now) }),
+		TerminatingReplicas:  new(int32(len(plan.Terminating))),
+	}
+	failing := false
+	for _, condition := range set.Status.Conditions {
+		isFailure := condition.Type == appsv1.ReplicaSetReplicaFailure
+		if !isFailure || failure != nil { // a failure stays as it began for as long as it lasts
+			status.Conditions = append(status.Conditions, condition)
+		}
+		failing = failing || isFailure
+	}
+	if failure != nil && !failing {
+		reason := FailedCreateReason
+		if len(plan.Active) > int(ptr.Deref(set.Spec.Replicas, 1)) {
+			reason = FailedDeleteReason
+		}
+		status.Conditions = append(status.Conditions, appsv1.ReplicaSetCondition{
+			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
+			LastTransitionTime: s.Now, Reason: reason, Message: failure.Error(),
+		})
+	}
+	return status
+}
+
+// NextLook is how long it takes until a Pod becomes available by the mere passing of time; 0 if none will.
+func NextLook(s State, plan Plan) time.Duration {
+	var next time.Duration
+	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
+	for _, pod := range plan.Active {
+		if minReady == 0 || !podutil.IsPodReady(pod) {
+			continue
+		}
+		if left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time); left > 0 && (next == 0 || left < next) {
+			next = left
+		}
+	}
+	return next
 }

@@ -47,7 +47,10 @@ func Find(ctx context.Context, reader client.Reader, namespace, reference string
 		if group != "" && group != version.Group {
 			continue
 		}
-		found, err := find(ctx, reader, version.WithKind(names[kind]), types.NamespacedName{Namespace: namespace, Name: name})
+		found, err := Empty(version.WithKind(names[kind]))
+		if err == nil {
+			err = reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, found.Object)
+		}
 		switch {
 		case err == nil:
 			all = append(all, found)
@@ -63,14 +66,6 @@ func Find(ctx context.Context, reader client.Reader, namespace, reference string
 		return all[0], nil
 	}
 	return Found{}, fmt.Errorf("looking for %s in namespace %s: there are two; name one of them: %s or %s", reference, namespace, all[0], all[1])
-}
-
-func find(ctx context.Context, reader client.Reader, kind schema.GroupVersionKind, key types.NamespacedName) (Found, error) {
-	found, err := Empty(kind)
-	if err == nil {
-		err = reader.Get(ctx, key, found.Object)
-	}
-	return found, err
 }
 
 // Empty is a workload object of a kind without anything in it. It is an error if the kind is none of ours to serve.

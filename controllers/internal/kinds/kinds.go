@@ -153,59 +153,33 @@ func (k Kind[T]) Keeps(status Status) Status {
 	return status
 }
 
+// kindOf is the kind whose objects are of own's type, and its lists of list's.
+func kindOf[T client.Object](kind schema.GroupVersionKind, own client.Object, list client.ObjectList,
+	read func(client.Object) (T, Options), write func(T, Status) client.Object,
+) Kind[T] {
+	resource, _ := meta.UnsafeGuessKindToResource(kind)
+	return Kind[T]{
+		GroupVersionKind: kind, Resource: resource.GroupResource(), read: read, write: write,
+		New:     func() client.Object { return own.DeepCopyObject().(client.Object) },
+		newList: func() client.ObjectList { return list.DeepCopyObject().(client.ObjectList) },
+	}
+}
+
 func apps() Group {
-	version := appsv1.SchemeGroupVersion
 	return Group{
-		Deployments: Kind[*appsv1.Deployment]{
-			GroupVersionKind: version.WithKind("Deployment"),
-			Resource:         version.WithResource("deployments").GroupResource(),
-			New:              func() client.Object { return &appsv1.Deployment{} },
-			newList:          func() client.ObjectList { return &appsv1.DeploymentList{} },
-			read:             func(o client.Object) (*appsv1.Deployment, Options) { return new(*o.(*appsv1.Deployment)), Options{} },
-			write:            func(d *appsv1.Deployment, _ Status) client.Object { return new(*d) },
-		},
-		ReplicaSets: Kind[*appsv1.ReplicaSet]{
-			GroupVersionKind: version.WithKind("ReplicaSet"),
-			Resource:         version.WithResource("replicasets").GroupResource(),
-			New:              func() client.Object { return &appsv1.ReplicaSet{} },
-			newList:          func() client.ObjectList { return &appsv1.ReplicaSetList{} },
-			read:             func(o client.Object) (*appsv1.ReplicaSet, Options) { return new(*o.(*appsv1.ReplicaSet)), Options{} },
-			write:            func(s *appsv1.ReplicaSet, _ Status) client.Object { return new(*s) },
-		},
+		Deployments: kindOf(appsv1.SchemeGroupVersion.WithKind("Deployment"), &appsv1.Deployment{}, &appsv1.DeploymentList{},
+			func(o client.Object) (*appsv1.Deployment, Options) { return new(*o.(*appsv1.Deployment)), Options{} },
+			func(d *appsv1.Deployment, _ Status) client.Object { return new(*d) }),
+		ReplicaSets: kindOf(appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), &appsv1.ReplicaSet{}, &appsv1.ReplicaSetList{},
+			func(o client.Object) (*appsv1.ReplicaSet, Options) { return new(*o.(*appsv1.ReplicaSet)), Options{} },
+			func(s *appsv1.ReplicaSet, _ Status) client.Object { return new(*s) }),
 	}
 }
 
 func flyball() Group {
-	version := v1alpha1.GroupVersion
 	return Group{
-		Deployments: Kind[*appsv1.Deployment]{
-			GroupVersionKind: version.WithKind("Deployment"),
-			Resource:         version.WithResource("deployments").GroupResource(),
-			New:              func() client.Object { return &v1alpha1.Deployment{} },
-			newList:          func() client.ObjectList { return &v1alpha1.DeploymentList{} },
-			read:             readDeployment,
-			write:            writeDeployment,
-		},
-		ReplicaSets: Kind[*appsv1.ReplicaSet]{
-			GroupVersionKind: version.WithKind("ReplicaSet"),
-			Resource:         version.WithResource("replicasets").GroupResource(),
-			New:              func() client.Object { return &v1alpha1.ReplicaSet{} },
-			newList:          func() client.ObjectList { return &v1alpha1.ReplicaSetList{} },
-			read: func(object client.Object) (*appsv1.ReplicaSet, Options) {
-				o := object.(*v1alpha1.ReplicaSet)
-				options := Options{Status: Status{Selector: o.Status.Selector}}
-				if o.Spec.ScaleDown != nil {
-					options.PodsToDelete = o.Spec.ScaleDown.PodsToDelete
-				}
-				return &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}, options
-			},
-			write: func(s *appsv1.ReplicaSet, status Status) client.Object {
-				return &v1alpha1.ReplicaSet{
-					ObjectMeta: s.ObjectMeta, Spec: v1alpha1.ReplicaSetSpec{ReplicaSetSpec: s.Spec},
-					Status: v1alpha1.ReplicaSetStatus{ReplicaSetStatus: s.Status, Selector: status.Selector},
-				}
-			},
-		},
+		Deployments: kindOf(v1alpha1.GroupVersion.WithKind("Deployment"), &v1alpha1.Deployment{}, &v1alpha1.DeploymentList{}, readDeployment, writeDeployment),
+		ReplicaSets: kindOf(v1alpha1.GroupVersion.WithKind("ReplicaSet"), &v1alpha1.ReplicaSet{}, &v1alpha1.ReplicaSetList{}, readReplicaSet, writeReplicaSet),
 	}
 }
 
@@ -230,4 +204,20 @@ func writeDeployment(d *appsv1.Deployment, status Status) client.Object {
 		o.Spec.Strategy.RollingUpdate = &v1alpha1.RollingUpdateDeployment{RollingUpdateDeployment: *rolling}
 	}
 	return o
+}
+
+func readReplicaSet(object client.Object) (*appsv1.ReplicaSet, Options) {
+	o := object.(*v1alpha1.ReplicaSet)
+	options := Options{Status: Status{Selector: o.Status.Selector}}
+	if o.Spec.ScaleDown != nil {
+		options.PodsToDelete = o.Spec.ScaleDown.PodsToDelete
+	}
+	return &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}, options
+}
+
+func writeReplicaSet(s *appsv1.ReplicaSet, status Status) client.Object {
+	return &v1alpha1.ReplicaSet{
+		ObjectMeta: s.ObjectMeta, Spec: v1alpha1.ReplicaSetSpec{ReplicaSetSpec: s.Spec},
+		Status: v1alpha1.ReplicaSetStatus{ReplicaSetStatus: s.Status, Selector: status.Selector},
+	}
 }
