@@ -243,6 +243,8 @@ type fakeNode struct {
 	cgroups map[types.UID]bool
 	// pull, if set, is what a pull waits for.
 	pull chan struct{}
+	// noVolume, if set, is why no image of a volume can be pulled.
+	noVolume error
 }
 
 func newFakeNode() *fakeNode {
@@ -276,6 +278,15 @@ func (n *fakeNode) Ensure(ctx context.Context, _ *v1.Pod, _ *v1.Container, _ *ru
 		}
 	}
 	return "sha256:1", nil
+}
+
+func (n *fakeNode) EnsureVolume(_ context.Context, _ *v1.Pod, vol *v1.ImageVolumeSource, _ *runtimeapi.PodSandboxConfig, _ func(eventtype, reason, msg string)) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.noVolume != nil {
+		return "", n.noVolume
+	}
+	return "sha256:" + vol.Reference, nil
 }
 
 func (n *fakeNode) User(context.Context, string) (*int64, string, error) { return nil, "", nil }
