@@ -122,12 +122,13 @@ func drive(ctx context.Context, o options, programs suite.Programs, kubeconfig, 
 	}
 	times := filepath.Join(o.out, "seconds.json")
 	seconds := readSeconds(times)
-	suite.Order(rest, func(t suite.Test) float64 { return guess(seconds, t.Name) })
+	estimate := func(t suite.Test) float64 { return guess(seconds, t.Name) }
+	suite.Order(rest, estimate)
 	p := newProgress(rest, o.workers, seconds)
 	var broken error
 	runner := suite.Runner{
 		Programs: programs, Kubeconfig: kubeconfig, RepoList: repoList, LogDir: logs, Workers: o.workers, Limit: o.limit,
-		Started: p.started,
+		Seconds: estimate, Started: p.started,
 		Ended: func(outcome suite.Outcome) {
 			p.ended(outcome)
 			broken = errors.Join(broken, journal.Add(outcome))
