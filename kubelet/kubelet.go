@@ -201,14 +201,14 @@ func (a *agent) buildPods() error {
 		NodeName: a.cfg.NodeName,
 		Node:     pod.Node{IPs: []string{a.cfg.NodeIP.String()}, RuntimeName: a.runtime, RecursiveReadOnly: a.recursiveReadOnly},
 		Render:   render, Client: a.client,
-		Observer: a.cri, Sandboxes: a.cri.Runtime, Containers: a.cri.Runtime,
+		Observer: a.cri, Sandboxes: a.cri.Runtime, Containers: a.cri.Runtime, Resizer: a.cri,
 		Volumes: a.volumes, Cgroups: a.cgroups, Probes: a.probes,
 		Images:     images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes, Pulled: a.node.Recheck}),
 		Env:        containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
 		NodeObject: a.node.Object, NetworkError: a.cri.NetworkError,
 		Report:   a.cfg.Report,
 		Recorder: a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
-		LogLinks: logLinks(a.cfg),
+		LogLinks: logLinks(a.cfg), AllocationDir: filepath.Join(a.cfg.RootDir, "allocations"),
 	})
 	return nil
 }

@@ -281,5 +281,8 @@ func (j job) removeContainer(a RemoveContainer) (func(*worker), error) {
 			}
 		}
 	}
-	return func(w *worker) { delete(w.state.Stopping, a.ID) }, nil
+	return func(w *worker) {
+		delete(w.state.Stopping, a.ID)
+		delete(w.state.Given, a.ID)
+	}, nil
 }

@@ -75,6 +75,14 @@ func (j job) do(ctx context.Context, a Action) (func(*worker), error) {
 		return j.runPreStop(ctx, a)
 	case StopContainer:
 		return nil, j.stopContainer(ctx, a)
+	case GrowCgroup:
+		return j.growCgroup(a)
+	case CheckMemory:
+		return j.checkMemory(ctx, a)
+	case ResizeContainer:
+		return j.resizeContainer(a)
+	case ShrinkCgroup:
+		return j.shrinkCgroup(a)
 	case RemoveContainer:
 		return j.removeContainer(a)
 	case StopSandbox:
@@ -231,8 +239,8 @@ func (j job) cleanUp(ctx context.Context) (func(*worker), error) {
 	return func(w *worker) { w.state.Cleaned = true }, nil
 }
 
-// purge removes the logs: all directories that end in the UID, for the name of
-// an orphan is not known, and the links that point into them.
+// purge removes the record of the Pod's resources and the logs: all directories that
+// end in the UID, for the name of an orphan is not known, and the links into them.
 func (j job) purge() (func(*worker), error) {
 	dirs, err := filepath.Glob(filepath.Join(j.m.cfg.Render.PodLogsDir, "*_"+string(j.uid)))
 	if err != nil || j.m.cfg.Render.PodLogsDir == "" {
@@ -247,6 +255,9 @@ func (j job) purge() (func(*worker), error) {
 	}
 	if err := errors.Join(failures...); err != nil {
 		return nil, fmt.Errorf("removing the logs: %w", err)
+	}
+	if err := j.m.admissions.files.remove(j.uid); err != nil {
+		return nil, err
 	}
 	return func(w *worker) { w.state.Purged = true }, nil
 }

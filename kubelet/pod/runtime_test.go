@@ -35,6 +35,8 @@ type fakeRuntime struct {
 	hung bool
 	// refusal is why no sandbox can be made, networkError why it has no network.
 	refusal, networkError error
+	// noResize is why no container can be resized.
+	noResize error
 }
 
 func newFakeRuntime() *fakeRuntime {
@@ -146,10 +148,12 @@ func (f *fakeRuntime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemoveP
 func (f *fakeRuntime) CreateContainer(_ context.Context, in *runtimeapi.CreateContainerRequest, _ ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error) {
 	uid := types.UID(in.SandboxConfig.Metadata.Uid)
 	id := f.id(uid)
+	has := cri.ResourcesOf(in.Config.GetLinux().GetResources())
 	f.change(uid, func(p *cri.Pod) {
 		p.Containers = append([]cri.Container{{
 			ID: id, Name: in.Config.Metadata.Name, SandboxID: in.PodSandboxId, Attempt: in.Config.Metadata.Attempt,
 			State: cri.Created, Annotations: in.Config.Annotations, Labels: in.Config.Labels, CreatedAt: time.Now(),
+			Resources: &has,
 		}}, p.Containers...)
 	})
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
@@ -245,6 +249,8 @@ type fakeNode struct {
 	pull chan struct{}
 	// noVolume, if set, is why no image of a volume can be pulled.
 	noVolume error
+	// sizes are the changes that were made to the cgroups of Pods.
+	sizes []string
 }
 
 func newFakeNode() *fakeNode {
@@ -297,6 +303,33 @@ func (n *fakeNode) EnsurePod(pod *v1.Pod) (string, error) {
 	n.cgroups[pod.UID] = true
 	return "/kubepods/pod" + string(pod.UID), nil
 }
+
+func (n *fakeNode) GrowPod(pod *v1.Pod) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sizes = append(n.sizes, "grow to "+pod.Spec.Containers[0].Resources.Requests.Cpu().String())
+	return nil
+}
+
+func (n *fakeNode) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) {
+	return 0, 0, false, nil
+}
+
+// Resize implements Resizer.
+func (f *fakeRuntime) Resize(_ context.Context, id string, r *runtimeapi.LinuxContainerResources) error {
+	f.mu.Lock()
+	refusal := f.noResize
+	f.mu.Unlock()
+	if refusal != nil {
+		return refusal
+	}
+	has := cri.ResourcesOf(r)
+	f.set(id, func(c *cri.Container) { c.Resources = &has })
+	return nil
+}
+
+// MemoryUsage implements Resizer.
+func (f *fakeRuntime) MemoryUsage(context.Context, string) (uint64, error) { return 1 << 20, nil }
 
 func (n *fakeNode) RemovePod(uid types.UID) error {
 	n.mu.Lock()
