@@ -244,6 +244,7 @@ func TestInfo(t *testing.T) {
 	want := Info{
 		PodName: "p", PodNamespace: "ns", PodUID: "u", Container: "c", Hash: Hash(c), RestartCount: 2,
 		TerminationGracePeriod: ptr.To[int64](7), PreStop: c.Lifecycle.PreStop,
+		Created: &Created{Container: c.Resources},
 	}
 	if diff := cmp.Diff(want, ParseInfo(config.Labels, config.Annotations)); diff != "" {
 		t.Errorf("ParseInfo() -want +got:\n%s", diff)
