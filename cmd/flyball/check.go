@@ -30,7 +30,11 @@ func newCheckCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		want := hostWants(set, instance.Up)
+		role := instance.Up
+		if set.Joined != nil {
+			role = instance.Agent
+		}
+		want := hostWants(set, role)
 		findings := hostcheck.Check(hostcheck.Observe(want), want)
 		if err := printFindings(cmd.OutOrStdout(), findings, *output); err != nil {
 			return err
