@@ -128,7 +128,7 @@ func lookAgain(s state) time.Time {
 			next = t
 		}
 	}
-	if s.pending != nil && !s.pending.seen {
+	if s.pending != nil && s.request == nil {
 		at(s.pending.abandonAt)
 	}
 	if h := s.have; h != nil {
