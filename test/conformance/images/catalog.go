@@ -161,6 +161,8 @@ func page(name, ref string) Spec {
 			name + ".jpg": moduleFiles + name + "/html/" + name + ".jpg",
 			"data.json":   moduleFiles + name + "/html/data.json",
 		},
+		// A test of image volumes reads there what the original is based on.
+		Files: map[string]string{"etc/os-release": "NAME=\"Alpine Linux\"\nID=alpine\nPRETTY_NAME=\"Alpine Linux\"\n"},
 		Config: v1.Config{
 			Entrypoint: []string{"/agnhost"}, Cmd: []string{"test-webserver"}, WorkingDir: "/",
 			ExposedPorts: ports("80/tcp", "8080/tcp", "8081/tcp", "9376/tcp", "5000/tcp"),
