@@ -77,6 +77,7 @@ func hostWants(s parts.Set, role instance.Role) hostcheck.Want {
 		// What an earlier run left is no conflict.
 		OwnInterfaces: []string{network.Bridge}, OwnAddresses: []netip.Addr{c.DNSAddr},
 	}
+	w.OwnRoutes, _ = network.Routes() // what cannot be read is not known to be ours
 	if role != instance.Agent {
 		w.Ports["API server"] = c.Port
 	}

@@ -136,7 +136,10 @@ func (s Set) network(api string) supervisor.Part {
 			return err
 		}
 		c := s.Network()
-		c.Client, c.Ready = client, up(report, name)
+		ready := atomic.Bool{}
+		c.Client = client
+		c.Ready = func() { ready.Store(true); report(name, board.Up, nil) }
+		c.Report = func(err error) { report(name, lo.Ternary(ready.Load(), board.Up, board.Starting), err) }
 		return network.Run(ctx, c)
 	}}
 }
