@@ -71,7 +71,7 @@ func newRolloutStatusCommand(find findRollout) *cobra.Command {
 		defer stop()
 		if *timeout > 0 {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, *timeout)
+			ctx, cancel = context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("it is not over after %v", *timeout))
 			defer cancel()
 		}
 		r, err := find(ctx, args[0])

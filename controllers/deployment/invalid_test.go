@@ -55,6 +55,7 @@ var invalid = map[string]struct {
 	"NoContainers":      {"Deployment", `{"template":{"spec":{"containers":null}}}`, "spec.template.spec.containers: Required value", true},
 	"NoName":            {"Deployment", `{"template":{"spec":{"containers":[{"image":"i"}]}}}`, "spec.template.spec.containers[0].name: Required value", true},
 	"NamesTwice":        {"Deployment", `{"template":{"spec":{"containers":[{"name":"c","image":"i"},{"name":"c","image":"i"}]}}}`, `spec.template.spec.containers[1]: Duplicate value: {"name":"c"}`, true},
+	"EnvTwice":          {"Deployment", `{"template":{"spec":{"containers":[{"name":"c","image":"i","env":[{"name":"A"},{"name":"A"}]}]}}}`, `spec.template.spec.containers[0].env[1]: Duplicate value: {"name":"A"}`, false},
 	"ReplicasInWords":   {"Deployment", `{"replicas":"three"}`, `spec.replicas: Invalid value: "string": spec.replicas in body must be of type integer`, true},
 	"Operator":          {"Deployment", `{"selector":{"matchExpressions":[{"key":"app","operator":"Is"}]}}`, `spec.selector.matchExpressions[0].operator: Unsupported value: "Is"`, true},
 	"NoOperator":        {"Deployment", `{"selector":{"matchExpressions":[{"key":"app"}]}}`, "spec.selector.matchExpressions[0].operator: Required value", true},
