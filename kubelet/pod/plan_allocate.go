@@ -45,14 +45,22 @@ func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map
 		used[c.Now.UID] = requests(c.Now)
 	}
 	refused := map[types.UID]*Pending{}
-	for _, c := range claims {
-		wants := requests(c.Pod)
-		if short := shortage(wants, used, c.Now.UID, allocatable); short != nil {
-			short.Generation = c.Pod.Generation
-			refused[c.Pod.UID] = short
-			continue
+	for freed := true; freed; { // what one gives back while it takes something else, another may want
+		freed = false
+		var left []Claim
+		for _, c := range claims {
+			wants := requests(c.Pod)
+			if short := shortage(wants, used, c.Now.UID, allocatable); short != nil {
+				short.Generation = c.Pod.Generation
+				refused[c.Pod.UID] = short
+				left = append(left, c)
+				continue
+			}
+			freed = freed || raises(wants, used[c.Pod.UID])
+			used[c.Pod.UID] = wants
+			delete(refused, c.Pod.UID)
 		}
-		used[c.Pod.UID] = wants
+		claims = left
 	}
 	return refused
 }
@@ -106,7 +114,8 @@ func first(a, b bool) int {
 }
 
 // raises says whether the claim asks for more of anything.
-func (c Claim) raises() bool {
-	wants, has := requests(c.Pod), requests(c.Now)
-	return slices.ContainsFunc(resizable, func(n v1.ResourceName) bool { return amount(n, wants) > amount(n, has) })
+func (c Claim) raises() bool { return raises(requests(c.Now), requests(c.Pod)) }
+
+func raises(from, to v1.ResourceList) bool {
+	return slices.ContainsFunc(resizable, func(n v1.ResourceName) bool { return amount(n, to) > amount(n, from) })
 }
