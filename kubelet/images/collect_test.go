@@ -93,7 +93,9 @@ type store struct {
 
 func (s *store) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error) {
 	return &runtimeapi.ListImagesResponse{Images: []*runtimeapi.Image{
-		{Id: "sha256:1", RepoTags: []string{"a:1"}, Size: 1}, {Id: "sha256:2", Size: 1}, {Id: "sha256:3", Size: 1, Pinned: true},
+		{Id: "sha256:1", RepoTags: []string{"a:1"}, Size: 1},
+		{Id: "sha256:2", Size: 1},
+		{Id: "sha256:3", Size: 1, Pinned: true},
 		{Id: "sha256:4", Size: 1},
 	}}, nil
 }

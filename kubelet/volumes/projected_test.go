@@ -34,7 +34,7 @@ func projected(sources ...v1.VolumeProjection) v1.Volume {
 
 func TestTrustBundle(t *testing.T) {
 	h := newHouse(t)
-	p := pod(projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: ptr.To("ctb"), Path: "ca.pem"}}))
+	p := pod(projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: new("ctb"), Path: "ca.pem"}}))
 	message := `MountVolume.SetUp failed for volume "v" : clustertrustbundle.certificates.k8s.io "ctb" not found`
 	if _, err := h.Mount(t.Context(), p); err == nil || err.Error() != message {
 		t.Fatalf("Mount() = %v, want %s", err, message)
@@ -60,7 +60,7 @@ func TestTrustBundle(t *testing.T) {
 // over, for the first word of it may have come too early.
 func TestChangedWhileMounting(t *testing.T) {
 	h := newHouse(t)
-	p := pod(projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: ptr.To("ctb"), Path: "ca.pem"}}))
+	p := pod(projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: new("ctb"), Path: "ca.pem"}}))
 	if _, err := h.Mount(t.Context(), p); err == nil {
 		t.Fatal("mounted what is not there")
 	}

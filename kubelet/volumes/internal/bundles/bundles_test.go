@@ -19,7 +19,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
-	"k8s.io/utils/ptr"
 )
 
 func block(der string, headers map[string]string) string {
@@ -70,24 +69,24 @@ func TestAnchors(t *testing.T) {
 		want   []string
 		err    string
 	}{
-		"Name":      {reason: "a bundle without a signer", source: v1.ClusterTrustBundleProjection{Name: ptr.To("alone")}, want: []string{"r0"}},
-		"NameOther": {reason: "or with one", source: v1.ClusterTrustBundleProjection{Name: ptr.To("s:2:a")}, want: []string{"r4"}},
+		"Name":      {reason: "a bundle without a signer", source: v1.ClusterTrustBundleProjection{Name: new("alone")}, want: []string{"r0"}},
+		"NameOther": {reason: "or with one", source: v1.ClusterTrustBundleProjection{Name: new("s:2:a")}, want: []string{"r4"}},
 		"Missing": {
-			reason: "a name that is not there", source: v1.ClusterTrustBundleProjection{Name: ptr.To("none")},
+			reason: "a name that is not there", source: v1.ClusterTrustBundleProjection{Name: new("none")},
 			err: `clustertrustbundle.certificates.k8s.io "none" not found`,
 		},
-		"MissingOptional": {reason: "is an empty file if it is optional", source: v1.ClusterTrustBundleProjection{Name: ptr.To("none"), Optional: new(true)}},
-		"Labels":          {reason: "of a signer, those with the label", source: v1.ClusterTrustBundleProjection{SignerName: ptr.To("s/1"), LabelSelector: yes}, want: []string{"r1", "r2"}},
-		"All":             {reason: "an empty selector picks all, each certificate once", source: v1.ClusterTrustBundleProjection{SignerName: ptr.To("s/1"), LabelSelector: &metav1.LabelSelector{}}, want: []string{"r1", "r2", "r3"}},
+		"MissingOptional": {reason: "is an empty file if it is optional", source: v1.ClusterTrustBundleProjection{Name: new("none"), Optional: new(true)}},
+		"Labels":          {reason: "of a signer, those with the label", source: v1.ClusterTrustBundleProjection{SignerName: new("s/1"), LabelSelector: yes}, want: []string{"r1", "r2"}},
+		"All":             {reason: "an empty selector picks all, each certificate once", source: v1.ClusterTrustBundleProjection{SignerName: new("s/1"), LabelSelector: &metav1.LabelSelector{}}, want: []string{"r1", "r2", "r3"}},
 		"NoSelector": {
-			reason: "none picks nothing", source: v1.ClusterTrustBundleProjection{SignerName: ptr.To("s/1")},
+			reason: "none picks nothing", source: v1.ClusterTrustBundleProjection{SignerName: new("s/1")},
 			err: `combination of signerName and labelSelector matched zero ClusterTrustBundles: signer "s/1", labels ""`,
 		},
-		"NoSelectorOptional": {reason: "which may be allowed", source: v1.ClusterTrustBundleProjection{SignerName: ptr.To("s/1"), Optional: new(true)}},
+		"NoSelectorOptional": {reason: "which may be allowed", source: v1.ClusterTrustBundleProjection{SignerName: new("s/1"), Optional: new(true)}},
 		"Neither":            {reason: "validation lets no such thing pass", err: "ClusterTrustBundle projection requires either name or signerName to be set"},
 		"BadSelector": {
 			reason: "nor this",
-			source: v1.ClusterTrustBundleProjection{SignerName: ptr.To("s/1"), LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "?"}}}},
+			source: v1.ClusterTrustBundleProjection{SignerName: new("s/1"), LabelSelector: &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "a", Operator: "?"}}}},
 			err:    `parsing the label selector of a ClusterTrustBundle projection: "?" is not a valid label selector operator`,
 		},
 	}
@@ -133,7 +132,7 @@ func TestChanges(t *testing.T) {
 	changed := make(chan []types.UID, 10)
 	store := New(client, func(holders []types.UID) { changed <- holders })
 	defer store.Close()
-	all, err := QueryOf(&v1.ClusterTrustBundleProjection{SignerName: ptr.To("s/1"), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}})
+	all, err := QueryOf(&v1.ClusterTrustBundleProjection{SignerName: new("s/1"), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}})
 	if err != nil {
 		t.Fatal(err)
 	}

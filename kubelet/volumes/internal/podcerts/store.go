@@ -214,4 +214,4 @@ func (s *Store) observe(e *entry, index cache.Indexer, namespace string) state {
 }
 
 // jitter is drawn anew for each certificate.
-func jitter() time.Duration { return rand.N(spread) }
+func jitter() time.Duration { return rand.N(spread) } //nolint:gosec // no secret

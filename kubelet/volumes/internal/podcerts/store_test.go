@@ -55,7 +55,9 @@ func newTown(t *testing.T) *town {
 	w.Store = New(Config{
 		Client: w.client, NodeName: "n1",
 		Changed: func(pods []types.UID) { w.changed <- pods },
-		Event:   func(_ *v1.Pod, kind, reason, message string) { w.events = append(w.events, kind+" "+reason+" "+message) },
+		Event: func(_ *v1.Pod, kind, reason, message string) {
+			w.events = append(w.events, kind+" "+reason+" "+message)
+		},
 	})
 	t.Cleanup(w.Close)
 	w.Hold("pod-uid", true)
