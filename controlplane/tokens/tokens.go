@@ -54,17 +54,17 @@ func (t Token) secret() *v1.Secret {
 	s := &v1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Name: bootstraputil.BootstrapTokenSecretName(t.ID), Namespace: metav1.NamespaceSystem},
 		Type:       bootstrapapi.SecretTypeBootstrapToken,
-		StringData: map[string]string{
-			bootstrapapi.BootstrapTokenIDKey:               t.ID,
-			bootstrapapi.BootstrapTokenSecretKey:           t.Secret,
-			bootstrapapi.BootstrapTokenUsageAuthentication: "true",
+		Data: map[string][]byte{
+			bootstrapapi.BootstrapTokenIDKey:               []byte(t.ID),
+			bootstrapapi.BootstrapTokenSecretKey:           []byte(t.Secret),
+			bootstrapapi.BootstrapTokenUsageAuthentication: []byte("true"),
 		},
 	}
 	if t.Description != "" {
-		s.StringData[bootstrapapi.BootstrapTokenDescriptionKey] = t.Description
+		s.Data[bootstrapapi.BootstrapTokenDescriptionKey] = []byte(t.Description)
 	}
 	if !t.Expires.IsZero() {
-		s.StringData[bootstrapapi.BootstrapTokenExpirationKey] = t.Expires.Format(time.RFC3339)
+		s.Data[bootstrapapi.BootstrapTokenExpirationKey] = []byte(t.Expires.Format(time.RFC3339))
 	}
 	return s
 }

@@ -33,12 +33,13 @@ const (
 
 // discover asks a server that is not trusted yet for its authority, and returns that if it is the one that the token
 // pins. Nothing secret is sent: who answers may be anybody.
-func discover(ctx context.Context, server string, token Token) (*x509.Certificate, error) {
+func discover(ctx context.Context, cfg Config) (*x509.Certificate, error) {
+	server := cfg.Server
 	client, err := newClient(&rest.Config{Host: server, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})
 	if err != nil {
 		return nil, err
 	}
-	info, err := patiently(ctx, func(ctx context.Context) (*v1.ConfigMap, error) {
+	info, err := patiently(ctx, cfg.patience, func(ctx context.Context) (*v1.ConfigMap, error) {
 		return client.CoreV1().ConfigMaps(metav1.NamespacePublic).Get(ctx, bootstrapapi.ConfigMapClusterInfo, metav1.GetOptions{})
 	})
 	switch {
@@ -51,12 +52,12 @@ func discover(ctx context.Context, server string, token Token) (*x509.Certificat
 	if err != nil {
 		return nil, fmt.Errorf("reading what %s says of its cluster: %w; is it a Flyball server?", server, err)
 	}
-	return pinned(server, config.Clusters[""], token.Pin)
+	return pinned(server, config.Clusters[""], cfg.Token.Pin)
 }
 
 // patiently repeats a request while the server is there and not ready for it.
-func patiently[T any](ctx context.Context, ask func(context.Context) (T, error)) (T, error) {
-	deadline := time.Now().Add(startPatience)
+func patiently[T any](ctx context.Context, patience time.Duration, ask func(context.Context) (T, error)) (T, error) {
+	deadline := time.Now().Add(patience)
 	for {
 		one, cancel := context.WithTimeout(ctx, answerWithin)
 		answer, err := ask(one)
@@ -82,7 +83,7 @@ func unreachable(server string, err error) error {
 
 // newClient is a client of a server as it was told, without limits of its own.
 func newClient(c *rest.Config) (kubernetes.Interface, error) {
-	c.QPS, c.UserAgent = -1, "flyball-join"
+	c.QPS, c.UserAgent, c.ContentType = -1, "flyball-join", "application/json"
 	client, err := kubernetes.NewForConfig(c)
 	if err != nil {
 		return nil, fmt.Errorf("preparing to reach the server at %s: %w", c.Host, err)
@@ -91,20 +92,21 @@ func newClient(c *rest.Config) (kubernetes.Interface, error) {
 }
 
 // facts asks for what a node has to know of its cluster.
-func facts(ctx context.Context, client kubernetes.Interface, server string, token Token) (*Cluster, error) {
-	cm, err := patiently(ctx, func(ctx context.Context) (*v1.ConfigMap, error) {
+func facts(ctx context.Context, client kubernetes.Interface, cfg Config) (*Cluster, error) {
+	server := cfg.Server
+	cm, err := patiently(ctx, cfg.patience, func(ctx context.Context) (*v1.ConfigMap, error) {
 		return client.CoreV1().ConfigMaps(metav1.NamespaceSystem).Get(ctx, FactsConfigMap, metav1.GetOptions{})
 	})
 	switch {
 	case apierrors.IsUnauthorized(err):
-		return nil, fmt.Errorf("joining the cluster at %s: the server does not accept the token %s: it has expired, was deleted, or its secret is wrong; make a new one with `flyball token create` on the server", server, token.ID)
+		return nil, fmt.Errorf("joining the cluster at %s: the server does not accept the token %s: it has expired, was deleted, or its secret is wrong; make a new one with `flyball token create` on the server", server, cfg.Token.ID)
 	case apierrors.IsForbidden(err) || apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("asking %s what a node has to know of its cluster: %w; is it a Flyball server of this version?", server, err)
 	case err != nil:
 		return nil, unreachable(server, err)
 	}
 	c := &Cluster{
-		Server: server, NodeName: "unknown yet",
+		Server: server, NodeName: cfg.NodeName,
 		ClusterCIDR: cm.Data["clusterCIDR"], ServiceCIDR: cm.Data["serviceCIDR"],
 		ClusterDNS: cm.Data["clusterDNS"], ClusterDomain: cm.Data["clusterDomain"],
 	}

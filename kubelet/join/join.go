@@ -42,12 +42,17 @@ type Config struct {
 	// NodeName and NodeIP are this machine's.
 	NodeName string
 	NodeIP   netip.Addr
+
+	patience time.Duration // with a server that is starting; startPatience if zero
 }
 
 // Join makes the machine a node of the cluster, or returns an error that says what is in the way. Nothing is left behind
 // then that would keep it from another try. It does not make the Node object; the kubelet does.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
-	ca, err := discover(ctx, cfg.Server, cfg.Token)
+	if cfg.patience == 0 {
+		cfg.patience = startPatience
+	}
+	ca, err := discover(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +66,10 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	cluster, err := facts(ctx, client, cfg.Server, cfg.Token)
+	cluster, err := facts(ctx, client, cfg)
 	if err != nil {
 		return nil, err
 	}
-	cluster.NodeName = cfg.NodeName
 	if err := checkName(ctx, client, cfg); err != nil {
 		return nil, err
 	}
