@@ -261,7 +261,11 @@ func (n *fakeNode) Mount(_ context.Context, pod *v1.Pod) (map[string]volumes.Mou
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounted[pod.UID] = true
-	return nil, nil
+	mounted := map[string]volumes.Mounted{}
+	for _, vol := range pod.Spec.Volumes {
+		mounted[vol.Name] = volumes.Mounted{Image: vol.Image != nil, ReadOnly: true}
+	}
+	return mounted, nil
 }
 
 func (n *fakeNode) Prepare(context.Context, *v1.Pod, map[string]volumes.Mounted, volumes.FilesSpec) (volumes.Files, error) {
