@@ -98,9 +98,12 @@ func (i *Informer) Index(ctx context.Context) (cache.Indexer, error) {
 
 // Close stops the informer for good and waits for its end.
 func (i *Informer) Close() {
-	i.Need(false)
 	i.mu.Lock()
 	i.closed = true
+	if i.current != nil {
+		i.current.cancel()
+		i.current = nil
+	}
 	i.mu.Unlock()
 	i.running.Wait()
 }
