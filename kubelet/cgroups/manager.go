@@ -42,9 +42,10 @@ const (
 	quotaNumber
 	memoryNumber
 	memoryUsageNumber
-
-	unlimited = -1
 )
+
+// unlimited is the number of a limit that is not set.
+const unlimited = -1
 
 // Manager makes and removes cgroups. Its methods may be called concurrently.
 type Manager struct {

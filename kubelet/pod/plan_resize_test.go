@@ -212,8 +212,10 @@ func TestResizeStatus(t *testing.T) {
 			change: func(s *State) { s.Pending = &Pending{Reason: "OutOfcpu", Message: "too much", Generation: 2} },
 			want:   []v1.PodCondition{{Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: v1.PodReasonDeferred, Message: "too much", ObservedGeneration: 2}},
 			memory: "100Mi",
-			events: []resizeEvent{{v1.EventTypeWarning, "ResizeDeferred",
-				`Pod resize OutOfcpu: {"containers":[{"name":"main","resources":{"limits":{"memory":"100Mi"}}}],"generation":2,"error":"too much"}`}},
+			events: []resizeEvent{{
+				v1.EventTypeWarning, "ResizeDeferred",
+				`Pod resize OutOfcpu: {"containers":[{"name":"main","resources":{"limits":{"memory":"100Mi"}}}],"generation":2,"error":"too much"}`,
+			}},
 		},
 		"Infeasible": {
 			reason: "one that never will be has a reason of its own",
@@ -222,16 +224,20 @@ func TestResizeStatus(t *testing.T) {
 			},
 			want:   []v1.PodCondition{{Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: v1.PodReasonInfeasible, Message: "far too much", ObservedGeneration: 2}},
 			memory: "100Mi",
-			events: []resizeEvent{{v1.EventTypeWarning, "ResizeInfeasible",
-				`Pod resize Infeasible: {"containers":[{"name":"main","resources":{"limits":{"memory":"100Mi"}}}],"generation":2,"error":"far too much"}`}},
+			events: []resizeEvent{{
+				v1.EventTypeWarning, "ResizeInfeasible",
+				`Pod resize Infeasible: {"containers":[{"name":"main","resources":{"limits":{"memory":"100Mi"}}}],"generation":2,"error":"far too much"}`,
+			}},
 		},
 		"InProgress": {
 			reason: "until all is done the container reports what it has",
 			change: resized,
 			want:   []v1.PodCondition{{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue, ObservedGeneration: 2}},
 			memory: "100Mi",
-			events: []resizeEvent{{v1.EventTypeNormal, "ResizeStarted",
-				`Pod resize started: {"containers":[{"name":"main","resources":{"limits":{"memory":"200Mi"}}}],"generation":2}`}},
+			events: []resizeEvent{{
+				v1.EventTypeNormal, "ResizeStarted",
+				`Pod resize started: {"containers":[{"name":"main","resources":{"limits":{"memory":"200Mi"}}}],"generation":2}`,
+			}},
 		},
 		"Error": {
 			reason: "why it does not go on stands in the condition",
@@ -242,8 +248,10 @@ func TestResizeStatus(t *testing.T) {
 			},
 			want:   []v1.PodCondition{{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue, Reason: v1.PodReasonError, Message: "no", ObservedGeneration: 2}},
 			memory: "100Mi",
-			events: []resizeEvent{{v1.EventTypeWarning, "ResizeError",
-				`Pod resize error: {"containers":[{"name":"main","resources":{"limits":{"memory":"200Mi"}}}],"generation":2,"error":"no"}`}},
+			events: []resizeEvent{{
+				v1.EventTypeWarning, "ResizeError",
+				`Pod resize error: {"containers":[{"name":"main","resources":{"limits":{"memory":"200Mi"}}}],"generation":2,"error":"no"}`,
+			}},
 		},
 		"Completed": {
 			reason: "what is done is told also by an agent that did not see the beginning",
@@ -254,8 +262,10 @@ func TestResizeStatus(t *testing.T) {
 				s.Sized = 2
 			},
 			memory: "200Mi",
-			events: []resizeEvent{{v1.EventTypeNormal, "ResizeCompleted",
-				`Pod resize completed: {"containers":[{"name":"main","resources":{"limits":{"memory":"200Mi"}}}],"generation":2}`}},
+			events: []resizeEvent{{
+				v1.EventTypeNormal, "ResizeCompleted",
+				`Pod resize completed: {"containers":[{"name":"main","resources":{"limits":{"memory":"200Mi"}}}],"generation":2}`,
+			}},
 		},
 	}
 	for name, tc := range cases {

@@ -57,7 +57,7 @@ func (r *rig) shares() int64 {
 	return 0
 }
 
-// says says whether a condition has a reason.
+// says tells whether a condition has a reason.
 func (r *rig) says(kind v1.PodConditionType, reason string) func() bool {
 	return func() bool {
 		_, c := podutil.GetPodCondition(&r.pod().Status, kind)
