@@ -109,9 +109,12 @@ func Catalog() map[string]Spec {
 	return map[string]Spec{
 		"agnhost":      agnhost,
 		"agnhost-prev": previous,
-		"busybox":      {Ref: ref(suite.BusyBox), Config: v1.Config{Cmd: []string{"sh"}}},
-		"nginx":        nginx,
-		"nginx-new":    newer,
+		"busybox": {
+			Ref: ref(suite.BusyBox), Programs: map[string]string{"bin/sh": "flyball.dev/test/conformance/images/sh"},
+			Config: v1.Config{Cmd: []string{"sh"}},
+		},
+		"nginx":     nginx,
+		"nginx-new": newer,
 		"pause": {
 			Ref: ref(suite.Pause), Bare: true, Programs: map[string]string{"pause": "flyball.dev/test/images/pause"},
 			Config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535", Env: []string{"GOMAXPROCS=1", "GOGC=off"}},
