@@ -176,6 +176,9 @@ func TestWatch(t *testing.T) {
 		for {
 			select {
 			case got := <-seen:
+				if got == "own" {
+					t.Errorf("%s: what the agent did itself was reported", what)
+				}
 				if got == want {
 					return
 				}
@@ -187,14 +190,23 @@ func TestWatch(t *testing.T) {
 
 	first := <-f.streams
 	expect("what was there before", "u1")
-	first <- &runtimeapi.ContainerEventResponse{PodSandboxStatus: &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: "u2"}}}
+	const stopped = runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT
+	event := func(kind runtimeapi.ContainerEventType, uid string) {
+		first <- &runtimeapi.ContainerEventResponse{
+			ContainerEventType: kind,
+			PodSandboxStatus:   &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: uid}},
+		}
+	}
+	event(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, "own")
+	event(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, "own")
+	event(stopped, "u2")
 	expect("an event", "u2")
-	first <- &runtimeapi.ContainerEventResponse{ContainersStatuses: []*runtimeapi.ContainerStatus{{Labels: labels("u3", "c")}}}
+	first <- &runtimeapi.ContainerEventResponse{ContainerEventType: stopped, ContainersStatuses: []*runtimeapi.ContainerStatus{{Labels: labels("u3", "c")}}}
 	expect("an event without a sandbox", "u3")
 	f.mu.Lock()
 	f.sandboxes = nil
 	f.mu.Unlock()
-	first <- &runtimeapi.ContainerEventResponse{}
+	first <- &runtimeapi.ContainerEventResponse{ContainerEventType: stopped}
 	expect("an event that does not say whose it is", "u1")
 
 	close(first)
