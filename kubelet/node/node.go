@@ -74,7 +74,6 @@ type Node struct {
 	machine machine
 	poke    chan struct{} // capacity 1: look again at once
 	cached  cache.Store   // holds the Node object of this machine, as last watched
-	synced  cache.InformerSynced
 	watch   cache.Controller
 	ready   sync.Once
 }
@@ -88,7 +87,6 @@ func New(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, machine: m, poke: make(chan struct{}, 1)}
 	n.cached, n.watch = n.newInformer()
-	n.synced = n.watch.HasSynced
 	return n, nil
 }
 

@@ -3,7 +3,9 @@ package pod
 import (
 	"context"
 	"fmt"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -48,7 +50,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
 		pods: factory.Core().V1().Pods().Informer(), workers: map[types.UID]*worker{},
-		admissions: admissions{admitted: map[types.UID]bool{}},
+		admissions: newAdmissions(cfg.AllocationDir),
 	}
 }
 
@@ -74,12 +76,20 @@ func (m *Manager) Run(ctx context.Context) error {
 		return nil
 	}
 
+	// Before any worker decides: what one Pod may have depends on what all have.
+	if m.admissions.allocated, err = m.admissions.files.load(); err != nil {
+		return err
+	}
+	resized := slices.Collect(maps.Keys(m.admissions.allocated))
 	m.mu.Lock()
 	m.ctx = ctx
 	for _, w := range m.workers {
 		m.launch(w)
 	}
 	m.mu.Unlock()
+	for _, uid := range resized {
+		m.runtimeChanged(uid)
+	}
 	m.adoptLeftovers(ctx)
 	m.cfg.Observer.Watch(ctx, m.runtimeChanged)
 	m.all.Wait()
@@ -114,6 +124,12 @@ func (m *Manager) podGone(obj any) {
 	}
 	if pod, ok := obj.(*v1.Pod); ok {
 		m.tell(pod.UID, func(w *worker) { w.dropPod(pod) })
+		m.mu.Lock()
+		ctx := m.ctx
+		m.mu.Unlock()
+		if ctx != nil {
+			m.roomAppeared(ctx)
+		}
 	}
 }
 

@@ -62,6 +62,7 @@ func drawPod(t *rapid.T) *v1.Pod {
 			}
 			p.Spec.InitContainers = append(p.Spec.InitContainers, c)
 		}
+		drawSizes(t, p)
 	})
 }
 
@@ -69,7 +70,7 @@ func drawPod(t *rapid.T) *v1.Pod {
 func (w *world) trouble(t *rapid.T) {
 	switch rapid.SampledFrom([]string{
 		"turn", "turn", "turn", "complete", "complete", "complete", "complete", "fail", "exit", "time",
-		"sandbox", "forget", "liveness", "delete", "vanish", "unknown", "halfway", "metadata",
+		"sandbox", "forget", "liveness", "delete", "vanish", "unknown", "halfway", "metadata", "resize",
 	}).Draw(t, "step") {
 	case "turn":
 		w.turn()
@@ -108,6 +109,8 @@ func (w *world) trouble(t *rapid.T) {
 		for _, c := range w.alive("") {
 			w.state.Probes[c.Name] = probes.Result{ContainerID: c.ID, Startup: probes.Success, Liveness: probes.Failure}
 		}
+	case "resize":
+		w.resize(t)
 	case "metadata":
 		w.state.Stale = true
 	case "delete":
@@ -177,6 +180,7 @@ func (w *world) checkSettled() {
 	default:
 		w.broken("the Pod is %q in the end: %+v", st.Phase, st)
 	}
+	w.checkResized()
 	dead := map[string]int{}
 	for _, c := range w.state.Runtime.Containers {
 		if c.State == cri.Exited {

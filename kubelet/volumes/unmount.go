@@ -31,6 +31,8 @@ func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
 		s.gone = true
 	}
 	m.objects.Hold(uid, nil)
+	m.bundles.Hold(uid, nil)
+	m.certificates.Hold(uid, false)
 	m.tokens.DeleteServiceAccountToken(uid)
 	if err := removeAll(m.podDir(uid)); err != nil {
 		return err

@@ -49,7 +49,7 @@ func guess(known map[string]float64, name string) float64 {
 	if strings.Contains(name, "[Slow]") {
 		return 300
 	}
-	return 20
+	return longSeconds / 2
 }
 
 func (p *progress) started(t suite.Test) {
