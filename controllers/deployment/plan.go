@@ -36,11 +36,11 @@ type State struct {
 	Now metav1.Time
 }
 
-// Action is one step of a plan, Reason why it is.
-type (
-	Action = loop.Action
-	Reason = loop.Reason
-)
+// Action is one step of a plan.
+type Action = loop.Action
+
+// Reason is embedded by all actions.
+type Reason = loop.Reason
 
 // Adopt makes the Deployment the controller of a ReplicaSet that has none.
 type Adopt struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
@@ -90,7 +91,7 @@ func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader cl
 		return state, err
 	}
 	orphans, err := pods(owner.Orphans())
-	state.Pods = append(own, orphans...)
+	state.Pods = slices.Concat(own, orphans)
 	controllerRef := metav1.GetControllerOfNoCopy(set)
 	if err != nil || controllerRef == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
 		return state, err

@@ -46,11 +46,11 @@ type State struct {
 	Now metav1.Time
 }
 
-// Action is one step of a plan, Reason why it is.
-type (
-	Action = loop.Action
-	Reason = loop.Reason
-)
+// Action is one step of a plan.
+type Action = loop.Action
+
+// Reason is embedded by all actions.
+type Reason = loop.Reason
 
 // Adopt makes the ReplicaSet the controller of a Pod that has none.
 type Adopt struct {

@@ -133,9 +133,12 @@ func (l *Loop[T]) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 		return ctrl.Result{}, fmt.Errorf("reading %s %s: %w", l.Kind.GroupVersionKind.Kind, request, err)
 	}
 	report, err := l.Look(ctx, object, options)
-	switch {
-	case ctx.Err() != nil:
+	select {
+	case <-ctx.Done():
 		return ctrl.Result{}, nil // the end of the process is no failure
+	default:
+	}
+	switch {
 	case errors.Is(err, ErrStale):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	case report == nil:
