@@ -103,6 +103,9 @@ func mustJoin(set parts.Set, now time.Time) (bool, join.Token, error) {
 	}
 	expired, is := join.Expired(set.AgentDir(), now)
 	switch {
+	case is && expired.IsZero() && set.Config.Token == "":
+		return false, token, fmt.Errorf("starting node %s: its certificate in %s cannot be read; join again with a token of `flyball token create` on the server",
+			set.Joined.NodeName, set.AgentDir())
 	case is && set.Config.Token == "":
 		return false, token, fmt.Errorf("starting node %s: its certificate expired on %s, and it was not there to renew it; join again with a token of `flyball token create` on the server",
 			set.Joined.NodeName, expired.Format(time.DateTime))

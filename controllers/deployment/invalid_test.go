@@ -7,9 +7,11 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
@@ -154,6 +156,36 @@ func TestInvalid(t *testing.T) {
 		if err := create(v1alpha1.GroupVersion.String(), kind, `{"rollbak":{}}`); err == nil || !strings.Contains(err.Error(), `unknown field "spec.rollbak"`) {
 			t.Error("a typing error: ", err)
 		}
+	}
+}
+
+// TestAcceptsWhatWasReadFromACluster: a manifest of apps/v1 as older programs print it needs its apiVersion changed and no
+// more, and becomes the same Deployment.
+func TestAcceptsWhatWasReadFromACluster(t *testing.T) {
+	t.Parallel()
+	namespace := env.Namespace(t)
+	for _, kind := range []string{"Deployment", "ReplicaSet"} {
+		specs := map[string]any{}
+		for _, version := range []string{"apps/v1", v1alpha1.GroupVersion.String()} {
+			object := &unstructured.Unstructured{Object: map[string]any{
+				"apiVersion": version, "kind": kind, "metadata": map[string]any{"namespace": namespace, "name": "read", "creationTimestamp": nil},
+				"spec": merged(t, `{"template":{"metadata":{
+					"creationTimestamp":null,"generation":1,"resourceVersion":"7","uid":"u","generateName":"g-","selfLink":"",
+					"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"n","uid":"u"}],
+					"managedFields":[{"manager":"m","operation":"Update","time":"2026-01-01T00:00:00Z","fieldsType":"FieldsV1","fieldsV1":{"f:x":{}}}]}}}`),
+				"status": map[string]any{},
+			}}
+			if err := env.Client.Create(t.Context(), object, client.DryRunAll, client.FieldValidation(metav1.FieldValidationStrict)); err != nil {
+				t.Errorf("%s %s: %v", version, kind, err)
+			}
+			var template corev1.PodTemplateSpec
+			content, _, _ := unstructured.NestedMap(object.Object, "spec", "template")
+			if err := runtime.DefaultUnstructuredConverter.FromUnstructured(content, &template); err != nil {
+				t.Fatal(err)
+			}
+			specs[version] = template.ObjectMeta
+		}
+		(&world{T: t}).diff("metadata of the template", specs["apps/v1"], specs[v1alpha1.GroupVersion.String()])
 	}
 }
 

@@ -111,7 +111,8 @@ func (c *Certificates) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, e
 	return nil, errors.New("the serving certificate of this node has not been issued yet; `flyball kubectl get csr` on the server shows whether it was approved")
 }
 
-// Expired tells whether the client certificate of a joined machine can no longer renew itself, and since when.
+// Expired tells whether the client certificate of a joined machine can no longer renew itself, and since when;
+// zero if there is none that can be read.
 func Expired(dir string, now time.Time) (time.Time, bool) {
 	pair := filepath.Join(dir, clientPair+"-current.pem")
 	cert, err := tls.LoadX509KeyPair(pair, pair)

@@ -82,7 +82,8 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 
 // save writes everything that a start without the token needs.
 func (c *Cluster) save(dir string, ca, cert, key []byte) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	// Others may pass the data directory: containers reach their own files in it.
+	if err := errors.Join(os.MkdirAll(filepath.Dir(dir), 0o711), os.MkdirAll(dir, 0o700)); err != nil {
 		return fmt.Errorf("making the agent's directory: %w", err)
 	}
 	store, err := newStore(klog.Background(), clientPair, dir)

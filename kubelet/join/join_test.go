@@ -179,7 +179,7 @@ func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
 func (s *server) config(t *testing.T) Config {
 	t.Helper()
 	return Config{
-		Dir: filepath.Join(t.TempDir(), "agent"), Server: s.url, Token: Token{ID: "abcdef", Secret: secret, Pin: Pin(s.ca)},
+		Dir: filepath.Join(t.TempDir(), "data", "agent"), Server: s.url, Token: Token{ID: "abcdef", Secret: secret, Pin: Pin(s.ca)},
 		NodeName: "n2", NodeIP: netip.MustParseAddr("192.0.2.2"), patience: time.Millisecond,
 	}
 }
@@ -214,6 +214,11 @@ func TestJoin(t *testing.T) {
 				t.Errorf("the authority kept is not the server's: %s, %v", pin, err)
 			}
 			checkIdentity(t, cfg.Dir)
+			for path, want := range map[string]os.FileMode{filepath.Dir(cfg.Dir): 0o711, cfg.Dir: 0o700} {
+				if info, err := os.Stat(path); err != nil || info.Mode().Perm() != want {
+					t.Errorf("the mode of %s is %v (%v), want %v", path, info.Mode(), err, want)
+				}
+			}
 		})
 	}
 }

@@ -24,6 +24,10 @@ func TestPlanConverges(t *testing.T) {
 		w.broken = func(format string, args ...any) {
 			t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(w.trace, "\n"))
 		}
+		if rapid.Bool().Draw(t, "runs already") {
+			w.settle()
+			w.resize(t)
+		}
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			w.trouble(t)
 		}

@@ -138,7 +138,9 @@ func drive(ctx context.Context, o options, programs suite.Programs, kubeconfig, 
 			broken = errors.Join(broken, journal.Add(outcome))
 		},
 	}
+	stop := p.run()
 	err = errors.Join(runner.Run(ctx, rest), broken)
+	stop()
 	err = errors.Join(err, keepSeconds(o.times(), seconds, journal.Outcomes))
 	if err == nil {
 		err = results.WriteJUnit(filepath.Join(o.out, "junit.xml"), journal.Outcomes)

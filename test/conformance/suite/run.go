@@ -48,8 +48,9 @@ type Runner struct {
 	Limit time.Duration
 	// Seconds says how long a test will take.
 	Seconds func(Test) float64
-	// Started and Ended are told about each test, one call at a time.
-	Started func(Test)
+	// Started is told about each test that begins, and of the one that its process ran before, if any. Ended is told what
+	// became of it, which is known when its process ends. They are called one at a time.
+	Started func(before string, t Test)
 	Ended   func(Outcome)
 
 	mu sync.Mutex
@@ -152,10 +153,10 @@ func (r *Runner) exec(ctx context.Context, tests []Test) (report, out []byte) {
 	// Tests start kubectl; those go with them.
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
-	printed := &watcher{waiting: tests, started: func(t Test) {
+	printed := &watcher{waiting: tests, started: func(before string, t Test) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		r.Started(t)
+		r.Started(before, t)
 	}}
 	cmd.Stdout, cmd.Stderr = printed, printed
 	if err := cmd.Run(); err != nil {
@@ -170,7 +171,8 @@ type watcher struct {
 	all     bytes.Buffer
 	line    int // where the last line begins
 	waiting []Test
-	started func(Test)
+	current string
+	started func(before string, t Test)
 }
 
 func (w *watcher) Write(p []byte) (int, error) {
@@ -182,7 +184,8 @@ func (w *watcher) Write(p []byte) (int, error) {
 			return len(p), nil
 		}
 		if i := slices.IndexFunc(w.waiting, func(t Test) bool { return string(rest[:end]) == t.Name || bytes.HasPrefix(rest, []byte(t.Name+" [")) }); i >= 0 {
-			w.started(w.waiting[i])
+			w.started(w.current, w.waiting[i])
+			w.current = w.waiting[i].Name
 			w.waiting = slices.Delete(slices.Clone(w.waiting), i, i+1)
 		}
 		w.line += end + 1

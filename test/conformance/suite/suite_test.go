@@ -62,7 +62,7 @@ func TestRunner(t *testing.T) {
 	r := Runner{
 		Programs: Programs{Dir: dir}, LogDir: filepath.Join(dir, "failed"), Workers: 2, Limit: time.Minute,
 		Seconds: func(Test) float64 { return 1 },
-		Started: func(t Test) { started[t.Name] = true },
+		Started: func(_ string, t Test) { started[t.Name] = true },
 		Ended:   func(o Outcome) { got[o.Name] = o.State },
 	}
 	if err := r.Run(t.Context(), []Test{{Name: "good"}, {Name: "crash"}, {Name: "bad"}}); err != nil {
