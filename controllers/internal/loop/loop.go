@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/resourceversion"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
@@ -154,20 +153,13 @@ func (l *Loop[T]) report(ctx context.Context, report *Report[T], was kinds.Statu
 	if equality.Semantic.DeepEqual(report.Before, report.After) && equality.Semantic.DeepEqual(was, is) {
 		return nil
 	}
-	// A patch that the cache shows to conflict already is not sent: the next look is due, and would only wait for it.
-	key := client.ObjectKeyFromObject(report.Before)
-	if cached, err := l.Kind.Get(ctx, l.Client, key); err == nil {
-		if order, err := resourceversion.CompareResourceVersion(cached.GetResourceVersion(), report.Before.GetResourceVersion()); err == nil && order > 0 {
-			return nil
-		}
-	}
 	stored, err := l.Kind.PatchStatus(ctx, l.Client, report.Before, report.After, was, is)
 	switch {
 	case err == nil:
 		l.Writes.Wrote(report.Before, l.Kind.Resource, stored)
 	case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // the event of the other write brings us back
 	default:
-		return fmt.Errorf("writing the status of %s %s: %w", l.Kind.GroupVersionKind.Kind, key, err)
+		return fmt.Errorf("writing the status of %s %s: %w", l.Kind.GroupVersionKind.Kind, client.ObjectKeyFromObject(report.Before), err)
 	}
 	return nil
 }
