@@ -121,6 +121,18 @@ func TestMachineReachesTheHost(t *testing.T) {
 	}
 }
 
+func TestAddressInUse(t *testing.T) {
+	needRoot(t)
+	in(t, "true")
+	out, code := machine(t, "run", "other", "--address", "192.168.79.3/24", "--host", "192.168.79.4/24", "--", "true")
+	if code != 1 || !strings.Contains(out, "has the address 192.168.79.1/30 already") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if _, err := os.Stat((Machine{Name: "other"}).dir()); err == nil {
+		t.Error("a machine that could not be made is left")
+	}
+}
+
 // Whatever is done in a machine, the host is afterwards as it was before.
 func TestRemoveLeavesNothing(t *testing.T) {
 	needRoot(t)
