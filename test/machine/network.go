@@ -20,7 +20,7 @@ func (m Machine) linkName() string { return "fbm-" + m.Name }
 
 // link makes the veth pair between the host and the machine's network namespace, and sets up the host's end.
 func (m Machine) link(pid int) error {
-	if err := m.Network.free(); err != nil {
+	if err := m.free(); err != nil {
 		return err
 	}
 	veth := &netlink.Veth{
