@@ -213,7 +213,7 @@ test: build $(ENVTEST) bin/machine bin/tools/helm ## Run all tests; the end-to-e
 	$(MAKE) --no-print-directory conformance SUITE=subset FRESH=1
 
 .PHONY: e2e
-e2e: build bin/machine ## Run the end-to-end tests alone; STORY=pods runs one of them
+e2e: build bin/machine bin/tools/helm ## Run the end-to-end tests alone; STORY=pods runs one of them
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/$(if $(STORY),$(STORY)/)...
 
 # FOCUS and SKIP are regular expressions, SUITE is conformance, subset or all;

@@ -47,7 +47,7 @@ func machine(t *testing.T, args ...string) (string, int) {
 // in runs a shell script in the tests' machine, makes it where there is none, and returns what it printed.
 func in(t *testing.T, script string) string {
 	t.Helper()
-	out, code := machine(t, "run", name, "--address", "192.168.79.2/30", "--host", "192.168.79.1/30", "--", "sh", "-c", script)
+	out, code := machine(t, "run", name, "--address", "192.168.78.2/30", "--host", "192.168.78.1/30", "--", "sh", "-c", script)
 	if code != 0 {
 		t.Fatalf("%s: exit code %d\n%s", script, code, out)
 	}
@@ -92,7 +92,7 @@ func TestMachineIsApart(t *testing.T) {
 func TestMachineReachesTheHost(t *testing.T) {
 	needRoot(t)
 	in(t, "true")
-	l, err := net.Listen("tcp", "192.168.79.1:0")
+	l, err := net.Listen("tcp", "192.168.78.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,13 +111,25 @@ func TestMachineReachesTheHost(t *testing.T) {
 		host, port, _ := net.SplitHostPort(address)
 		return machine(t, "exec", name, "--", "bash", "-c", "timeout 10 cat < /dev/tcp/"+host+"/"+port)
 	}
-	if out, code := dial(l.Addr().String()); code != 0 || out != "192.168.79.2" {
+	if out, code := dial(l.Addr().String()); code != 0 || out != "192.168.78.2" {
 		t.Errorf("dialing the host: exit code %d: %s", code, out)
 	}
 	for _, address := range []string{"10.42.1.1:80", "10.43.0.1:443"} {
 		if out, code := dial(address); code == 0 || !strings.Contains(out, "No route to host") {
 			t.Errorf("dialing %s: exit code %d, want no route: %s", address, code, out)
 		}
+	}
+}
+
+func TestAddressInUse(t *testing.T) {
+	needRoot(t)
+	in(t, "true")
+	out, code := machine(t, "run", "other", "--address", "192.168.78.3/24", "--host", "192.168.78.4/24", "--", "true")
+	if code != 1 || !strings.Contains(out, "has the address 192.168.78.1/30 already") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	if _, err := os.Stat((Machine{Name: "other"}).dir()); err == nil {
+		t.Error("a machine that could not be made is left")
 	}
 }
 

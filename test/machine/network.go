@@ -20,6 +20,9 @@ func (m Machine) linkName() string { return "fbm-" + m.Name }
 
 // link makes the veth pair between the host and the machine's network namespace, and sets up the host's end.
 func (m Machine) link(pid int) error {
+	if err := m.free(); err != nil {
+		return err
+	}
 	veth := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{Name: m.linkName()}, PeerName: eth0, PeerNamespace: netlink.NsPid(pid),
 	}
@@ -27,6 +30,20 @@ func (m Machine) link(pid int) error {
 		return fmt.Errorf("making the link %s: %w", m.linkName(), err)
 	}
 	return setLink(m.linkName(), m.Host)
+}
+
+// free returns an error if the host has the network of the link elsewhere: another machine's, say.
+func (n Network) free() error {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("listing the host's addresses: %w", err)
+	}
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Overlaps(n.Host) {
+			return fmt.Errorf("making the link: the host has the address %s already; choose others with --host and --address", p)
+		}
+	}
+	return nil
 }
 
 // unlink removes the pair. It goes with the namespace too, but later.

@@ -37,12 +37,19 @@ func (d debian) unpack(ctx context.Context, t tree, packages []string) error {
 		var stdout, stderr bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &stdout, &stderr
 		if err := cmd.Run(); err != nil {
-			return nil, fmt.Errorf("fetching packages %v (an old package list? try apt-get update): %w\n%s", packages, err, &stderr)
+			return nil, fmt.Errorf("fetching packages %v: %w\n%s", packages, err, &stderr)
 		}
 		return stdout.Bytes(), nil
 	}
 	// An empty cache makes apt print all of them, not only those that are missing.
 	list, err := apt("none", "--print-uris", "install")
+	if err != nil {
+		// A fresh machine has no package lists.
+		if out, failed := exec.CommandContext(ctx, "apt-get", "-qq", "update").CombinedOutput(); failed != nil {
+			return fmt.Errorf("%w\nupdating the package lists: %w\n%s", err, failed, out)
+		}
+		list, err = apt("none", "--print-uris", "install")
+	}
 	if err != nil {
 		return err
 	}

@@ -127,16 +127,25 @@ var Toolbox = images.Ref("toolbox")
 var Hello = images.Ref("hello")
 
 func importToolbox() error {
-	tag, img, err := images.Build(context.Background(), "toolbox")
+	file, err := ToolboxArchive()
 	if err != nil {
 		return err
 	}
-	file := filepath.Join(DataDir, "toolbox.tar")
-	if err := tarball.WriteToFile(file, tag, img); err != nil {
-		return fmt.Errorf("writing the toolbox image: %w", err)
-	}
 	defer os.Remove(file)
 	return Flyball("image", "import", file)
+}
+
+// ToolboxArchive writes the toolbox image to a file, for `flyball image import`.
+func ToolboxArchive() (string, error) {
+	tag, img, err := images.Build(context.Background(), "toolbox")
+	if err != nil {
+		return "", err
+	}
+	file := filepath.Join(DataDir, "toolbox.tar")
+	if err := tarball.WriteToFile(file, tag, img); err != nil {
+		return "", fmt.Errorf("writing the toolbox image: %w", err)
+	}
+	return file, nil
 }
 
 // dump shows what helps to understand a failure.
