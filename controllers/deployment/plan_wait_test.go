@@ -27,10 +27,14 @@ func TestWaitable(t *testing.T) {
 		want   []appsv1.DeploymentCondition
 	}{
 		"Complete": {"Nothing to say.", done, nil},
-		"New": {"A Deployment without Pods is not ready.", func(*appsv1.DeploymentStatus) {},
-			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)}},
-		"OnePodShort": {"As for apps/v1, a Pod that failed later counts too.", func(s *appsv1.DeploymentStatus) { done(s); s.AvailableReplicas = 2 },
-			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)}},
+		"New": {
+			"A Deployment without Pods is not ready.", func(*appsv1.DeploymentStatus) {},
+			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)},
+		},
+		"OnePodShort": {
+			"As for apps/v1, a Pod that failed later counts too.", func(s *appsv1.DeploymentStatus) { done(s); s.AvailableReplicas = 2 },
+			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)},
+		},
 		"StillRolling": {"The condition is older than this look.", func(s *appsv1.DeploymentStatus) {
 			s.Conditions = append(s.Conditions, is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier))
 		}, []appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier)}},

@@ -68,7 +68,7 @@ func restart(t *testing.T, signal syscall.Signal) {
 		}
 		return nil
 	})
-	cmd := exec.Command(args[0], args[1:]...) //nolint:gosec // it ran a moment ago
+	cmd := exec.Command(args[0], args[1:]...)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

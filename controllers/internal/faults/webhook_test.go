@@ -45,7 +45,9 @@ func (w *webhook) ServeHTTP(response http.ResponseWriter, request *http.Request)
 		answer.Result = &metav1.Status{Message: refusal}
 	}
 	review.Request, review.Response = nil, answer
-	_ = json.NewEncoder(response).Encode(review)
+	if err := json.NewEncoder(response).Encode(review); err != nil {
+		http.Error(response, err.Error(), http.StatusInternalServerError)
+	}
 }
 
 // refuse asks a webhook about requests in the rollout's namespace, which lets n through.

@@ -155,5 +155,7 @@ func (m *metrics) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (m *metrics) answer(w http.ResponseWriter, what any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(what)
+	if err := json.NewEncoder(w).Encode(what); err != nil {
+		m.t.Error(err)
+	}
 }
