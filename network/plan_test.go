@@ -102,7 +102,8 @@ func TestWant(t *testing.T) {
 		"Impostors": {
 			reason: "a node with our address, or with that of a Pod, is not a gateway",
 			nodes: []Node{
-				self, {Name: "b", PodCIDR: other.PodCIDR, InternalIP: self.InternalIP},
+				self,
+				{Name: "b", PodCIDR: other.PodCIDR, InternalIP: self.InternalIP},
 				{Name: "c", PodCIDR: p("10.42.2.0/24"), InternalIP: netip.MustParseAddr("10.42.3.4")},
 			},
 			want: Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},

@@ -87,7 +87,8 @@ func TestLoadRole(t *testing.T) {
 		"Joined": {"a restart needs nothing", instance.Agent, v1alpha1.FlyballConfiguration{DataDir: joined}, nil},
 		"JoinedAgain": {
 			"the same command again, as a service manager gives it at each start", instance.Agent,
-			v1alpha1.FlyballConfiguration{DataDir: joined, Server: testServer, Token: token + pin}, nil,
+			v1alpha1.FlyballConfiguration{DataDir: joined, Server: testServer, Token: token + pin},
+			nil,
 		},
 		"OtherCluster": {
 			"a machine is a node of one cluster", instance.Agent,
@@ -95,11 +96,13 @@ func TestLoadRole(t *testing.T) {
 			[]string{"https://192.0.2.9:6443", "another cluster", testServer, "down --purge"},
 		},
 		"OtherName": {
-			"a node does not change its name", instance.Agent, v1alpha1.FlyballConfiguration{DataDir: joined, NodeName: "n3"},
+			"a node does not change its name", instance.Agent,
+			v1alpha1.FlyballConfiguration{DataDir: joined, NodeName: "n3"},
 			[]string{"nodeName", "n2", "n3"},
 		},
 		"Expired": {
-			"it was off for a year", instance.Agent, v1alpha1.FlyballConfiguration{DataDir: expired},
+			"it was off for a year", instance.Agent,
+			v1alpha1.FlyballConfiguration{DataDir: expired},
 			[]string{"n2", "expired on", "flyball token create"},
 		},
 		"OfAServer": {
@@ -108,11 +111,13 @@ func TestLoadRole(t *testing.T) {
 			[]string{own, "belongs to a server", "down --purge", "--data-dir"},
 		},
 		"NoToken": {
-			"the server would not let it in", instance.Agent, v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), Server: testServer},
+			"the server would not let it in", instance.Agent,
+			v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), Server: testServer},
 			[]string{"a token is needed", "flyball token create"},
 		},
 		"NoServer": {
-			"a token does not say where the server is", instance.Agent, v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), Token: token + pin},
+			"a token does not say where the server is", instance.Agent,
+			v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), Token: token + pin},
 			[]string{"server", "https://192.0.2.1:6443"},
 		},
 		"Malformed": {
@@ -121,11 +126,13 @@ func TestLoadRole(t *testing.T) {
 			[]string{"malformed", "flyball token create"},
 		},
 		"UpOnAJoined": {
-			"two clusters in one directory would mix", instance.Up, v1alpha1.FlyballConfiguration{DataDir: joined},
+			"two clusters in one directory would mix", instance.Up,
+			v1alpha1.FlyballConfiguration{DataDir: joined},
 			[]string{"n2", testServer, "flyball agent", "down --purge"},
 		},
 		"UpWithServer": {
-			"the file was meant for an agent", instance.Server, v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), Server: testServer},
+			"the file was meant for an agent", instance.Server,
+			v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), Server: testServer},
 			[]string{testServer, "flyball agent"},
 		},
 	} {

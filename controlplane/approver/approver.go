@@ -41,8 +41,10 @@ func Run(ctx context.Context, cfg Config) error {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: cfg.Client.CoreV1().Events("")})
-	a := &approver{Config: cfg, left: map[string]string{},
-		events: broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "flyball-csr-approver"})}
+	a := &approver{
+		Config: cfg, left: map[string]string{},
+		events: broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "flyball-csr-approver"}),
+	}
 
 	requests := informers.NewSharedInformerFactoryWithOptions(cfg.Client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector("spec.signerName", certificatesv1.KubeletServingSignerName).String()
@@ -144,8 +146,8 @@ func (a *approver) approve(ctx context.Context, request *certificatesv1.Certific
 		Type: certificatesv1.CertificateApproved, Status: v1.ConditionTrue, Reason: reasonApproved, Message: reason,
 	})
 	_, err := a.Client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, approved.Name, approved, metav1.UpdateOptions{})
-	if err == nil || apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil {
-		return nil // the watch brings what it is now
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil {
+		return nil //nolint:nilerr // the watch brings what it is now
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -10,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"net/http"
@@ -17,13 +19,16 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	certutil "k8s.io/client-go/util/cert"
@@ -40,12 +45,17 @@ type server struct {
 	node *v1.Node // that exists
 	// foreign answers as anything but a Flyball server.
 	foreign bool
-	request *certificatesv1.CertificateSigningRequest
+	mu      sync.Mutex
+	// requests by name; two are made at once.
+	requests map[string]*certificatesv1.CertificateSigningRequest
+	// issued counts certificates, and old makes them so that they are to be renewed at once.
+	issued int64
+	old    bool
 }
 
 func newServer(t *testing.T, name string) *server {
 	t.Helper()
-	s := &server{t: t}
+	s := &server{t: t, requests: map[string]*certificatesv1.CertificateSigningRequest{}}
 	s.key, s.ca = authority(t)
 	listening := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -61,7 +71,7 @@ func newServer(t *testing.T, name string) *server {
 	} else {
 		leaf.DNSNames = []string{name}
 	}
-	listening.TLS = &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{s.sign(leaf, key.Public())}, PrivateKey: key}}}
+	listening.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{{Certificate: [][]byte{s.sign(leaf, key.Public())}, PrivateKey: key}}}
 	listening.StartTLS()
 	t.Cleanup(func() { listening.CloseClientConnections(); listening.Close() })
 	s.url = listening.URL
@@ -109,7 +119,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 		ca, _ := certutil.EncodeCertificates(s.ca)
 		data, _ := clientcmd.Write(clientcmdapi.Config{Clusters: map[string]*clientcmdapi.Cluster{"": {Server: s.url, CertificateAuthorityData: ca}}})
 		answer(w, &v1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: map[string]string{"kubeconfig": string(data)}})
-	case r.Header.Get("Authorization") != "Bearer abcdef."+secret:
+	case len(r.TLS.PeerCertificates) == 0 && r.Header.Get("Authorization") != "Bearer abcdef."+secret:
 		refuse(w, http.StatusUnauthorized, metav1.StatusReasonUnauthorized)
 	case path == "/api/v1/namespaces/kube-system/configmaps/"+FactsConfigMap:
 		answer(w, &v1.ConfigMap{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "ConfigMap"}, Data: map[string]string{
@@ -126,6 +136,10 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 
 // serveRequests issues every certificate at once.
 func (s *server) serveRequests(w http.ResponseWriter, r *http.Request) {
+	name := strings.TrimPrefix(r.URL.Query().Get("fieldSelector"), "metadata.name=")
+	s.mu.Lock()
+	request := s.requests[name]
+	s.mu.Unlock()
 	switch {
 	case r.Method == http.MethodPost:
 		c := &certificatesv1.CertificateSigningRequest{}
@@ -137,41 +151,58 @@ func (s *server) serveRequests(w http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			s.t.Error(err)
 		}
-		c.Name, c.UID, c.ResourceVersion = "csr-1", "uid-1", "1"
-		s.request = c.DeepCopy()
-		s.request.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: v1.ConditionTrue}}
-		s.request.Status.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.sign(&x509.Certificate{
-			SerialNumber: big.NewInt(3), Subject: asked.Subject, NotAfter: time.Now().Add(time.Hour),
-		}, asked.PublicKey)})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.issued++
+		c.Name, c.UID, c.ResourceVersion = fmt.Sprintf("csr-%d", s.issued), types.UID(fmt.Sprint(s.issued)), "1"
+		request := c.DeepCopy()
+		request.Status.Conditions = []certificatesv1.CertificateSigningRequestCondition{{Type: certificatesv1.CertificateApproved, Status: v1.ConditionTrue}}
+		leaf := &x509.Certificate{
+			SerialNumber: big.NewInt(s.issued), Subject: asked.Subject, DNSNames: asked.DNSNames, IPAddresses: asked.IPAddresses,
+			NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+		}
+		if s.old {
+			leaf.NotBefore = time.Now().Add(-100 * time.Hour)
+		}
+		request.Status.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.sign(leaf, asked.PublicKey)})
+		s.requests[c.Name] = request
 		answer(w, c)
 	case r.URL.Query().Get("watch") != "":
 		w.Header().Set("Content-Type", "application/json")
-		mark := &certificatesv1.CertificateSigningRequest{TypeMeta: s.request.TypeMeta}
+		mark := &certificatesv1.CertificateSigningRequest{TypeMeta: request.TypeMeta}
 		mark.ResourceVersion, mark.Annotations = "1", map[string]string{metav1.InitialEventsAnnotationKey: "true"}
-		for kind, object := range map[string]any{"ADDED": s.request} {
-			_ = json.NewEncoder(w).Encode(map[string]any{"type": kind, "object": object})
+		for kind, object := range map[string]any{"ADDED": request} {
+			write(w, map[string]any{"type": kind, "object": object})
 		}
-		_ = json.NewEncoder(w).Encode(map[string]any{"type": "BOOKMARK", "object": mark})
+		write(w, map[string]any{"type": "BOOKMARK", "object": mark})
 		_ = http.NewResponseController(w).Flush()
 		<-r.Context().Done()
 	default:
 		answer(w, &certificatesv1.CertificateSigningRequestList{
 			TypeMeta: metav1.TypeMeta{APIVersion: "certificates.k8s.io/v1", Kind: "CertificateSigningRequestList"},
 			ListMeta: metav1.ListMeta{ResourceVersion: "1"},
-			Items:    []certificatesv1.CertificateSigningRequest{*s.request},
+			Items:    []certificatesv1.CertificateSigningRequest{*request},
 		})
 	}
 }
 
 func answer(w http.ResponseWriter, object any) {
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(object)
+	write(w, object)
+}
+
+func write(w http.ResponseWriter, object any) {
+	data, err := json.Marshal(object)
+	if err != nil {
+		panic(err) // all of them are Kubernetes' own types
+	}
+	_, _ = w.Write(append(data, '\n'))
 }
 
 func refuse(w http.ResponseWriter, code int, reason metav1.StatusReason) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(code)
-	_ = json.NewEncoder(w).Encode(&metav1.Status{
+	write(w, &metav1.Status{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Reason: reason, Code: int32(code),
 	})
 }
@@ -247,6 +278,47 @@ func checkIdentity(t *testing.T, dir string) {
 	}
 	if _, is := Expired(dir, time.Now().Add(2*time.Hour)); !is {
 		t.Error("the certificate does not expire")
+	}
+}
+
+// TestCertificates: a machine that has joined gets a serving certificate for what its Node reports, and renews the
+// certificate that it joined with when that grows old.
+func TestCertificates(t *testing.T) {
+	s := newServer(t, "127.0.0.1")
+	s.old = true
+	cfg := s.config(t)
+	if _, err := Join(t.Context(), cfg); err != nil {
+		t.Fatal(err)
+	}
+	s.old = false
+	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP}
+	if _, err := c.GetCertificate(nil); err == nil {
+		t.Error("there is a serving certificate before anybody asked for one")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	up, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- c.Run(ctx, func() { close(up) }) }()
+	<-up
+	cert, err := c.GetCertificate(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := cert.Leaf; !slices.Equal(l.DNSNames, []string{"n2"}) || len(l.IPAddresses) != 1 || l.IPAddresses[0].String() != "192.0.2.2" || l.Subject.CommonName != "system:node:n2" {
+		t.Errorf("the serving certificate is for %s: %v, %v", l.Subject, l.DNSNames, l.IPAddresses)
+	}
+	pair := filepath.Join(cfg.Dir, clientPair+"-current.pem")
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if current, err := tls.LoadX509KeyPair(pair, pair); err == nil && current.Leaf.NotBefore.After(time.Now().Add(-time.Hour)) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the client certificate was not renewed")
+		}
+	}
+	checkIdentity(t, cfg.Dir)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

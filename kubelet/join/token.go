@@ -20,7 +20,7 @@ type Token struct {
 }
 
 // tokenForm is how errors describe a token.
-const tokenForm = "it has the form ID.SECRET.HASH, as `flyball token create` prints it on the server" //nolint:gosec // words
+const tokenForm = "it has the form ID.SECRET.HASH, as `flyball token create` prints it on the server"
 
 // ParseToken reads a token. Errors do not repeat it: it is a secret.
 func ParseToken(s string) (Token, error) {

@@ -185,7 +185,7 @@ func (r *reporter) existing(ctx context.Context) (*v1.Node, error) {
 		}
 		return n, nil
 	}
-	if cached != nil && r.written != nil && cached.UID == r.written.UID {
+	if r.written != nil && cached.UID == r.written.UID {
 		if newer, err := resourceversion.CompareResourceVersion(r.written.ResourceVersion, cached.ResourceVersion); err == nil && newer > 0 {
 			return r.written, nil
 		}

@@ -6,11 +6,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -237,7 +239,7 @@ func testPods(t *testing.T) {
 		}
 		// From outside of the cluster, through the address of either machine.
 		for _, ip := range []string{serverIP, secondIP} {
-			url := fmt.Sprintf("http://%s:%d/", ip, service.Spec.Ports[0].NodePort)
+			url := "http://" + net.JoinHostPort(ip, strconv.Itoa(int(service.Spec.Ports[0].NodePort))) + "/"
 			answers(t, url, name, func() (string, error) { return cluster.Get(t.Context(), url) })
 		}
 		if out := cluster.Kubectl(t, "exec", "-n", ns, name, "--", "toolbox", "hostname"); strings.TrimSpace(out) != name {
