@@ -81,8 +81,7 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *Rejection {
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
 	var others []*v1.Pod
-	for _, o := range m.pods.GetStore().List() {
-		p := o.(*v1.Pod) //nolint:forcetypeassert // an informer of Pods
+	for _, p := range m.pods.Pods() {
 		if p.UID == pod.UID || !m.admissions.admitted[p.UID] && p.Status.StartTime == nil {
 			continue
 		}

@@ -54,6 +54,9 @@ type Files struct {
 func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]Mounted, spec FilesSpec) (Files, error) {
 	var files Files
 	var err error
+	if m.cfg.NoFiles {
+		return m.pretendFiles(pod, mounted, spec)
+	}
 	if spec.Hosts != nil {
 		files.EtcHosts = filepath.Join(m.podDir(pod.UID), "etc-hosts")
 		if err = writeHosts(files.EtcHosts, spec.Hosts); err != nil {

@@ -144,8 +144,10 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 
 // mountAll is called with the Pod's lock held.
 func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted, error) {
-	if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
-		return nil, fmt.Errorf("making the Pod's directory: %w", err)
+	if !m.cfg.NoFiles {
+		if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
+			return nil, fmt.Errorf("making the Pod's directory: %w", err)
+		}
 	}
 	used := usedVolumes(pod)
 	var (
@@ -193,6 +195,9 @@ type result struct {
 }
 
 func (m *Manager) mountOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (result, error) {
+	if m.cfg.NoFiles {
+		return m.pretend(ctx, pod, vol)
+	}
 	v, err := m.volumeFor(pod, vol)
 	if err != nil {
 		return result{}, err

@@ -32,8 +32,10 @@ func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
 	}
 	m.objects.Hold(uid, nil)
 	m.tokens.DeleteServiceAccountToken(uid)
-	if err := removeAll(m.podDir(uid)); err != nil {
-		return err
+	if !m.cfg.NoFiles {
+		if err := removeAll(m.podDir(uid)); err != nil {
+			return err
+		}
 	}
 	m.mu.Lock()
 	delete(m.states, uid)

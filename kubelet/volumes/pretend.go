@@ -1,0 +1,55 @@
+package volumes
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+
+	v1 "k8s.io/api/core/v1"
+)
+
+// pretend finds out whether a volume could be mounted. What would be in it is
+// collected as for any other node, so that a missing object or key keeps the Pod
+// from running; what is on the host is not looked at.
+func (m *Manager) pretend(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (result, error) {
+	done := result{Mounted: Mounted{HostPath: filepath.Join(m.volumesDir(pod.UID), vol.Name)}}
+	switch s := vol.VolumeSource; {
+	case s.ConfigMap != nil, s.Secret != nil, s.DownwardAPI != nil, s.Projected != nil:
+		v, err := m.volumeFor(pod, vol)
+		if err != nil {
+			return done, err
+		}
+		c, ok := v.(content)
+		if !ok {
+			return done, fmt.Errorf("volume kind %s has no content to collect", kindOf(s))
+		}
+		done.ReadOnly = true
+		_, done.next, err = c.collect(ctx)
+		return done, err
+	case s.HostPath != nil:
+		done.HostPath = s.HostPath.Path
+	}
+	return done, nil
+}
+
+// pretendFiles names the files of a container without making any.
+func (m *Manager) pretendFiles(pod *v1.Pod, mounted map[string]Mounted, spec FilesSpec) (Files, error) {
+	var files Files
+	if spec.Hosts != nil {
+		files.EtcHosts = filepath.Join(m.podDir(pod.UID), "etc-hosts")
+	}
+	if spec.TerminationLog {
+		files.TerminationLog = m.TerminationLog(pod.UID, spec.Container, spec.Attempt)
+	}
+	for index, sub := range spec.SubPaths {
+		vol, ok := mounted[sub.Volume]
+		if !ok {
+			return files, fmt.Errorf("cannot find volume %q to mount into container %q", sub.Volume, spec.Container)
+		}
+		if files.SubPaths == nil {
+			files.SubPaths = map[int]string{}
+		}
+		files.SubPaths[index] = filepath.Join(vol.HostPath, sub.Path)
+	}
+	return files, nil
+}
