@@ -25,7 +25,7 @@ type Manager struct {
 	cfg     Config
 	pods    string // RootDir/pods, links resolved: the kernel's mount table has no links
 	objects *objects.Store
-	tokens  *token.Manager
+	tokens  tokens
 	// queue has the UIDs of Pods whose contents may be out of date.
 	queue workqueue.TypedRateLimitingInterface[types.UID]
 
@@ -50,9 +50,13 @@ func New(cfg Config) *Manager {
 	m := &Manager{
 		cfg:    cfg,
 		pods:   pods,
-		tokens: token.NewManager(patientClient{cfg.Client}),
 		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](time.Second, 2*time.Minute)),
 		states: map[types.UID]*state{},
+	}
+	if !cfg.NoFiles {
+		m.tokens = token.NewManager(patientClient{cfg.Client})
+	} else {
+		m.tokens = unkept{patientClient{cfg.Client}}
 	}
 	m.objects = objects.New(cfg.Client, m.objectChanged)
 	return m
