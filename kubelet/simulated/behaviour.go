@@ -1,6 +1,7 @@
 package simulated
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -96,7 +97,7 @@ var settings = map[string]setting{
 	StartAfter: func(b *behaviour, v string) (err error) { b.startAfter, err = duration(v, maxStart); return err },
 	StartError: func(b *behaviour, v string) (err error) { b.startError, err = text(v); return err },
 	ExitAfter: func(b *behaviour, v string) (err error) {
-		if b.exits = v != never; b.exits {
+		if b.exits, b.exitAfter = v != never, 0; b.exits {
 			b.exitAfter, err = duration(v, maxRun)
 		}
 		return err
@@ -121,58 +122,52 @@ var settings = map[string]setting{
 // behaviourOf reads what a container of a Pod does. An error names every
 // annotation of the Pod that is wrong, whichever container it is for.
 func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
-	regular, own, err := annotations(pod, container)
-	b := byDefault(pod, container)
-	said := map[string]bool{}
-	errs := []error{err}
-	for _, values := range []map[string]string{regular, own} {
-		for _, name := range slices.Sorted(maps.Keys(values)) {
-			said[name] = true
-			if err := settings[name](&b, values[name]); err != nil {
-				errs = append(errs, fmt.Errorf("annotation %s: %w", keyOf(pod, name, container), err))
-			}
-		}
-	}
-	if (said[ExitCode] || said[ExitReason]) && !said[ExitAfter] && !b.exits {
-		b.exits, b.exitAfter = true, jobTakes
-	}
-	return b, errors.Join(errs...)
-}
-
-// annotations sorts the settings of a Pod into those for its regular containers,
-// if this is one, and those for this container.
-func annotations(pod *v1.Pod, container string) (regular, own map[string]string, err error) {
-	regular, own = map[string]string{}, map[string]string{}
+	does, others := byDefault(pod, container), behaviour{probes: map[probes.Kind]verdict{}}
 	var errs []error
-	for _, key := range slices.Sorted(maps.Keys(pod.Annotations)) {
-		rest, ours := strings.CutPrefix(key, Prefix)
-		if !ours {
-			continue
+	said := map[string]bool{}
+	for _, a := range annotationsOf(pod) {
+		to := &others
+		if a.container == container || a.container == "" && isRegular(pod, container) {
+			to, said[a.setting] = &does, true
 		}
-		name, target, suffixed := strings.Cut(rest, ".")
-		switch {
-		case settings[name] == nil:
-			errs = append(errs, fmt.Errorf("annotation %s: there is no such setting; there are %s", key, strings.Join(slices.Sorted(maps.Keys(settings)), ", ")))
-		case !suffixed:
-			if isRegular(pod, container) {
-				regular[name] = pod.Annotations[key]
-			}
-		case !hasContainer(pod, target):
-			errs = append(errs, fmt.Errorf("annotation %s: the Pod has no container %q", key, target))
-		case target == container:
-			own[name] = pod.Annotations[key]
+		if err := a.read(pod, to); err != nil {
+			errs = append(errs, fmt.Errorf("annotation %s: %w", a.key, err))
 		}
 	}
-	return regular, own, errors.Join(errs...)
+	if (said[ExitCode] || said[ExitReason]) && !said[ExitAfter] && !does.exits {
+		does.exits, does.exitAfter = true, jobTakes
+	}
+	return does, errors.Join(errs...)
 }
 
-// keyOf is the annotation that decides about a setting of a container.
-func keyOf(pod *v1.Pod, name, container string) string {
-	own := Prefix + name + "." + container
-	if _, ok := pod.Annotations[own]; ok {
-		return own
+// annotation is one of ours. container is empty if it is for all regular ones.
+type annotation struct{ key, setting, container string }
+
+// annotationsOf are ours of a Pod, those for one container last: they win.
+func annotationsOf(pod *v1.Pod) []annotation {
+	var found []annotation
+	for key := range pod.Annotations {
+		if rest, ours := strings.CutPrefix(key, Prefix); ours {
+			setting, container, _ := strings.Cut(rest, ".")
+			found = append(found, annotation{key, setting, container})
+		}
 	}
-	return Prefix + name
+	slices.SortFunc(found, func(a, b annotation) int {
+		return cmp.Or(cmp.Compare(a.container, b.container), cmp.Compare(a.key, b.key))
+	})
+	return found
+}
+
+// read takes over what the annotation says.
+func (a annotation) read(pod *v1.Pod, b *behaviour) error {
+	read := settings[a.setting]
+	if read == nil {
+		return fmt.Errorf("there is no such setting; there are %s", strings.Join(slices.Sorted(maps.Keys(settings)), ", "))
+	}
+	if a.container != "" && !hasContainer(pod, a.container) {
+		return fmt.Errorf("the Pod has no container %q", a.container)
+	}
+	return read(b, pod.Annotations[a.key])
 }
 
 // byDefault is what a container does of which nothing is said: a regular one runs

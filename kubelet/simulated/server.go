@@ -139,9 +139,13 @@ func (r router) nodes(do func(*runtime) bool) {
 	}
 }
 
-// ContainerStatus implements server.Runtime. Who asks wants to read the log.
+// ContainerStatus implements server.Runtime. Who asks wants to read the log. A
+// container that is gone has ended, for those who follow its log, and has no log.
 func (r router) ContainerStatus(ctx context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
-	resp, err := (*runtimeapi.ContainerStatusResponse)(nil), notFound("container", in.ContainerId)
+	resp := &runtimeapi.ContainerStatusResponse{Status: &runtimeapi.ContainerStatus{
+		Id: in.ContainerId, State: runtimeapi.ContainerState_CONTAINER_EXITED,
+	}}
+	var err error
 	r.nodes(func(rt *runtime) bool {
 		if _, unknown := rt.container(in.ContainerId); unknown != nil {
 			return false

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
@@ -181,3 +182,5 @@ func TestPodRuns(t *testing.T) {
 	}
 	r.gone("web")
 }
+
+func portOf(n int) intstr.IntOrString { return intstr.FromInt32(int32(n)) }
