@@ -70,33 +70,60 @@ func bootstrap(ctx context.Context, cfg Config, kubeconfig string, up func()) er
 	}
 }
 
+// Apply applies all manifests in from and returns once every CustomResourceDefinition among them is served.
+func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
+	var objects []*unstructured.Unstructured
+	for _, f := range from {
+		got, err := readAll(f, func(data []byte) ([]byte, error) { return data, nil })
+		if err != nil {
+			return err
+		}
+		objects = append(objects, got...)
+	}
+	client, err := dynamic.NewForConfig(rest.AddUserAgent(rc, "bootstrap"))
+	if err != nil {
+		return fmt.Errorf("connecting to kube-apiserver: %w", err)
+	}
+	return applyAll(ctx, client, objects)
+}
+
 // readManifests reads our manifests and the caller's, in this order.
 func readManifests(cfg Config) ([]*unstructured.Unstructured, error) {
-	var objects []*unstructured.Unstructured
-	for i, from := range append([]fs.FS{manifests}, cfg.Manifests...) {
-		err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
-				return err
-			}
-			data, err := fs.ReadFile(from, name)
-			if err == nil && i == 0 {
-				data, err = render(string(data), cfg)
-			}
-			if err != nil {
-				return fmt.Errorf("reading the manifest %s: %w", name, err)
-			}
-			got, err := decode(data)
-			if err != nil {
-				return fmt.Errorf("reading the manifest %s: %w", name, err)
-			}
-			objects = append(objects, got...)
-			return nil
-		})
+	objects, err := readAll(manifests, func(data []byte) ([]byte, error) { return render(string(data), cfg) })
+	if err != nil {
+		return nil, err
+	}
+	for _, from := range cfg.Manifests {
+		got, err := readAll(from, func(data []byte) ([]byte, error) { return data, nil })
 		if err != nil {
 			return nil, err
 		}
+		objects = append(objects, got...)
 	}
 	return objects, nil
+}
+
+// readAll reads the manifests in from, except for kustomizations, each after prepare.
+func readAll(from fs.FS, prepare func([]byte) ([]byte, error)) (objects []*unstructured.Unstructured, err error) {
+	err = fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
+			return err
+		}
+		data, err := fs.ReadFile(from, name)
+		if err == nil {
+			data, err = prepare(data)
+		}
+		var got []*unstructured.Unstructured
+		if err == nil {
+			got, err = decode(data)
+		}
+		if err != nil {
+			return fmt.Errorf("reading the manifest %s: %w", name, err)
+		}
+		objects = append(objects, got...)
+		return nil
+	})
+	return objects, err
 }
 
 func render(text string, cfg Config) ([]byte, error) {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -24,8 +23,8 @@ var errSilent = errors.New("the command failed")
 // run is the program: args are those of the process. Called by another name, it is that program: envtest starts
 // kube-apiserver, etcd and kubectl by their names.
 func run(ctx context.Context, args []string) error {
-	if program, found := argv0[filepath.Base(args[0])]; found {
-		return program(args[1:])
+	if run, found := program(args[0]); found {
+		return run(args[1:])
 	}
 	root := &cobra.Command{
 		Use:   "flyball",
@@ -38,6 +37,7 @@ func run(ctx context.Context, args []string) error {
 	root.AddCommand(
 		newUpCommand(), newServerCommand(), newAgentCommand(), newDownCommand(), newStatusCommand(), newCheckCommand(),
 		newKubectlCommand(), newRolloutCommand(), newPlanCommand(), newControllersCommand(), newImageCommand(),
+		newEnvtestCommand(),
 		newVersionCommand(),
 	)
 	// Upstream's packages add flags of their own programs to every command's, such as --version.

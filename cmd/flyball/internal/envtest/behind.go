@@ -1,0 +1,56 @@
+package envtest
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+
+	"flyball.dev/config"
+	"flyball.dev/controllers"
+	"flyball.dev/controlplane"
+	"flyball.dev/controlplane/programs"
+	"flyball.dev/kubelet/simulated"
+)
+
+// Behind is what Mode asks for, nil if that is nothing. It works when its controllers do and its nodes are Ready.
+func (m Mode) Behind() programs.Behind {
+	if !m.Controllers {
+		return nil
+	}
+	return func(ctx context.Context, server programs.Server, up func()) error {
+		if err := controlplane.Apply(ctx, server.Client, []fs.FS{config.CRDs}); err != nil {
+			return fmt.Errorf("installing the kinds of apps.flyball.dev: %w", err)
+		}
+		g, ctx := errgroup.WithContext(ctx)
+		var waits []chan struct{}
+		run := func(part func(ctx context.Context, up func()) error) {
+			ready := make(chan struct{})
+			waits = append(waits, ready)
+			g.Go(func() error { return part(ctx, func() { close(ready) }) })
+		}
+		run(func(ctx context.Context, up func()) error { return programs.RunControllers(ctx, server, up) })
+		run(func(ctx context.Context, up func()) error {
+			return controllers.Run(ctx, controllers.Config{Client: rest.CopyConfig(server.Client), Ready: up})
+		})
+		if m.Nodes > 0 {
+			run(func(ctx context.Context, up func()) error {
+				return simulated.Run(ctx, simulated.Config{Client: rest.CopyConfig(server.Client), Nodes: m.Nodes, Ready: up})
+			})
+		}
+		g.Go(func() error {
+			for _, ready := range waits {
+				select {
+				case <-ready:
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			up()
+			return nil
+		})
+		return g.Wait()
+	}
+}
