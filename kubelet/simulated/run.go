@@ -216,10 +216,27 @@ func (s *shared) run(ctx context.Context) error {
 		all.Go(func() error { informer.RunWithContext(ctx); return nil })
 	}
 	all.Go(func() error { return s.volumes.Run(ctx) })
-	if cache.WaitForCacheSync(ctx.Done(), told...) {
+	if synced(ctx, told) {
 		s.start(ctx, all)
 	}
 	return all.Wait()
+}
+
+// synced waits until all is known, and says whether that came before the end. The
+// library's own wait looks ten times a second only, and a test suite waits for us.
+func synced(ctx context.Context, told []cache.InformerSynced) bool {
+	look := time.NewTicker(2 * time.Millisecond)
+	defer look.Stop()
+	for _, done := range told {
+		for !done() {
+			select {
+			case <-ctx.Done():
+				return false
+			case <-look.C:
+			}
+		}
+	}
+	return true
 }
 
 // start starts the nodes, some at a time, and says when all are ready.

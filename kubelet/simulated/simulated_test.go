@@ -83,6 +83,7 @@ func start(t *testing.T, nodes int) *rig {
 	}
 	r := &rig{t: t, namespace: namespace.Name, prefix: namespace.Name + "-"}
 	ctx, cancel := context.WithCancel(context.Background())
+	begun := time.Now()
 	done, ready := make(chan error, 1), make(chan struct{})
 	go func() {
 		done <- Run(ctx, Config{Client: admin, Nodes: nodes, Prefix: r.prefix, Ready: func() { close(ready) }, Report: func(err error) { t.Log(err) }})
@@ -90,6 +91,7 @@ func start(t *testing.T, nodes int) *rig {
 	r.stop = func() {
 		begun := time.Now()
 		cancel()
+		defer func() { t.Logf("stopped after %s", time.Since(begun)) }()
 		if err := <-done; err != nil {
 			t.Error("running:", err)
 		}
@@ -101,6 +103,7 @@ func start(t *testing.T, nodes int) *rig {
 	t.Cleanup(func() { r.stop() })
 	select {
 	case <-ready:
+		t.Logf("%d nodes are ready after %s", nodes, time.Since(begun))
 	case err := <-done:
 		done <- err
 		t.Fatal("running:", err)
