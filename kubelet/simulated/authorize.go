@@ -3,16 +3,22 @@ package simulated
 import (
 	"context"
 	"fmt"
+	"time"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
 )
 
 // roleOfNodes is upstream's role of nodes. Where the Node authorizer is on, it is
 // bound to nobody.
 const roleOfNodes = "system:node"
+
+// authorizePatience is how long the API server may take to know of the binding.
+const authorizePatience = 30 * time.Second
 
 // bindingOfNodes is the name of the binding that is made where it is off.
 const bindingOfNodes = "flyball:simulated-nodes"
@@ -28,15 +34,11 @@ func (s *shared) authorize(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Verb: "patch", Resource: "nodes", Subresource: "status", Version: "v1", Name: name,
-		}},
-	}, metav1.CreateOptions{})
+	allowed, err := mayReport(ctx, client, name)
 	if err != nil {
 		return fmt.Errorf("asking the API server what %s may do; the client of simulated nodes must be an administrator's: %w", identityOf(name).UserName, err)
 	}
-	if review.Status.Allowed {
+	if allowed {
 		return nil
 	}
 	_, err = s.client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
@@ -47,5 +49,25 @@ func (s *shared) authorize(ctx context.Context) error {
 	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return fmt.Errorf("letting nodes do what nodes do: %w", err)
 	}
+	// The API server learns of it from a watch.
+	err = wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, authorizePatience, true, func(ctx context.Context) (bool, error) {
+		return mayReport(ctx, client, name)
+	})
+	if err != nil {
+		return fmt.Errorf("waiting until %s may do what nodes do, by the ClusterRoleBinding %s: %w", identityOf(name).UserName, bindingOfNodes, err)
+	}
 	return nil
+}
+
+// mayReport asks, as a node, whether it may report its status.
+func mayReport(ctx context.Context, client kubernetes.Interface, name string) (bool, error) {
+	review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Verb: "patch", Resource: "nodes", Subresource: "status", Version: "v1", Name: name,
+		}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return false, err
+	}
+	return review.Status.Allowed, nil
 }

@@ -17,6 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/images"
 )
 
 const (
@@ -93,7 +95,11 @@ func (s *imageStore) PullImage(ctx context.Context, in *runtimeapi.PullImageRequ
 	if failure != "" {
 		return nil, errors.New(failure)
 	}
-	name := in.GetImage().GetImage()
+	return &runtimeapi.PullImageResponse{ImageRef: s.add(in.GetImage().GetImage())}, nil
+}
+
+// add makes an image present and returns its ID.
+func (s *imageStore) add(name string) string {
 	image := &runtimeapi.Image{
 		Id: idOf(name), RepoTags: []string{name}, RepoDigests: []string{repository(name) + "@" + idOf(name)},
 		Size: imageSize, Uid: &runtimeapi.Int64Value{Value: imageUser},
@@ -101,7 +107,27 @@ func (s *imageStore) PullImage(ctx context.Context, in *runtimeapi.PullImageRequ
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.images[image.Id] = image
-	return &runtimeapi.PullImageResponse{ImageRef: image.Id}, nil
+	return image.Id
+}
+
+// imported stands before the agent's images.Manager. An image that is never to be
+// pulled was imported by somebody: on a node that runs nothing that has happened.
+type imported struct {
+	*images.Manager
+
+	store *imageStore
+}
+
+// Ensure implements pod.Images.
+func (i imported) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec images.Recorder) (string, error) {
+	if c.ImagePullPolicy == v1.PullNever {
+		name := c.Image
+		if repository(name) == name {
+			name += ":latest" // as the agent calls it
+		}
+		i.store.add(name)
+	}
+	return i.Manager.Ensure(ctx, pod, c, sandbox, rec)
 }
 
 // pullOf is how long a pull takes and why it fails, if it does: as those

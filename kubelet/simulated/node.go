@@ -86,7 +86,7 @@ func (n *simulatedNode) build(s *shared, client kubernetes.Interface, recorder r
 		Client: client, Pods: n.podSrc,
 		Observer: observer, Sandboxes: n.runtime, Containers: n.runtime,
 		Volumes: s.volumes, Cgroups: noCgroups{}, Probes: n.probes,
-		Images:     images.New(images.Config{Images: n.images, Secrets: s.volumes, Pulled: n.node.Recheck}),
+		Images:     imported{images.New(images.Config{Images: n.images, Secrets: s.volumes, Pulled: n.node.Recheck}), n.images},
 		Env:        containers.EnvSources{Objects: s.volumes, Services: s.servicesOf},
 		NodeObject: n.node.Object, NetworkError: observer.NetworkError,
 		Report: s.cfg.Report, Recorder: recorder, HookTransport: hookTransport{},

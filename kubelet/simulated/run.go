@@ -164,8 +164,8 @@ func newShared(cfg Config) (*shared, error) {
 	})
 	slim := informers.WithTransform(withoutManagedFields)
 	s.pods = informers.NewSharedInformerFactoryWithOptions(s.client, 0, bound, slim).Core().V1().Pods().Informer()
-	rest := informers.NewSharedInformerFactoryWithOptions(s.client, 0, slim).Core().V1()
-	s.nodes, s.services = rest.Nodes().Informer(), rest.Services().Informer()
+	others := informers.NewSharedInformerFactoryWithOptions(s.client, 0, slim).Core().V1()
+	s.nodes, s.services = others.Nodes().Informer(), others.Services().Informer()
 	s.volumes = volumes.New(volumes.Config{
 		NoFiles: true, RootDir: s.logs.dir, Client: s.client, Allocatable: s.allocatable,
 		Changed: func(uid types.UID) {
