@@ -130,7 +130,7 @@ func TestAnnotations(t *testing.T) {
 		"job-fails":       {all(asJob, says(ExitCode, "1")), func(p *v1.Pod) bool { return p.Status.Phase == v1.PodFailed }},
 		"out-of-range":    {says(ExitCode, "256"), waits("CreateContainerConfigError", Prefix+"exit-code: 256 is out of range")},
 		"unknown":         {says("raediness", "x"), waits("CreateContainerConfigError", Prefix+"raediness: there is no such setting")},
-		"non-root":        {func(p *v1.Pod) { p.Spec.SecurityContext = &v1.PodSecurityContext{RunAsNonRoot: ptr.To(true)} }, isReady},
+		"non-root":        {func(p *v1.Pod) { p.Spec.SecurityContext = &v1.PodSecurityContext{RunAsNonRoot: new(true)} }, isReady},
 		"never-pull": {func(p *v1.Pod) {
 			p.Spec.Containers[0].ImagePullPolicy, p.Spec.Containers[0].Image = v1.PullNever, "local"
 		}, isReady},
@@ -190,7 +190,7 @@ func withInit(p *v1.Pod) {
 
 func asJob(p *v1.Pod) {
 	neverRestart(p)
-	p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "1", Controller: ptr.To(true)}}
+	p.OwnerReferences = []metav1.OwnerReference{{APIVersion: "batch/v1", Kind: "Job", Name: "j", UID: "1", Controller: new(true)}}
 }
 
 func hook(pre bool) func(*v1.Pod) {
