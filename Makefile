@@ -186,6 +186,7 @@ verify: bin/tools/controller-gen ## Check that generated code and manifests are 
 lint: bin/tools/golangci-lint verify ## Check imports, style and what is generated
 	go vet ./...
 	bin/tools/golangci-lint run
+	$(IN_CONFORMANCE) go vet ./... && $(IN_CONFORMANCE) ../../bin/tools/golangci-lint run
 
 # What controller-runtime's envtest looks for: flyball does what its name says.
 ENVTEST := $(addprefix bin/envtest/,kube-apiserver etcd kubectl)
@@ -197,6 +198,9 @@ $(ENVTEST):
 bin/machine: FORCE
 	@go build -o $@ ./test/machine
 
+# The conformance suite is a module of its own.
+IN_CONFORMANCE := cd $(CURDIR)/test/conformance && GOWORK=off
+
 UNIT_TIMEOUT := 15m
 E2E_TIMEOUT  := 20m
 
@@ -204,13 +208,15 @@ E2E_TIMEOUT  := 20m
 .PHONY: test
 test: build $(ENVTEST) bin/machine bin/tools/helm ## Run all tests; the end-to-end tests need root
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest go test -p 2 -timeout $(UNIT_TIMEOUT) $$(go list ./... | grep -v /test/e2e)
+	$(IN_CONFORMANCE) go test -p 2 ./...
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/...
+	$(MAKE) --no-print-directory conformance SUITE=subset FRESH=1
 
 .PHONY: e2e
 e2e: build bin/machine ## Run the end-to-end tests alone; STORY=pods runs one of them
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/$(if $(STORY),$(STORY)/)...
 
-# The suite is a module of its own. FOCUS and SKIP are regular expressions, SUITE is conformance, subset or all;
+# FOCUS and SKIP are regular expressions, SUITE is conformance, subset or all;
 # KUBECONFIG names another cluster to test; FRESH=1 starts over where an interrupted run would go on.
 # test/conformance/README.md says more.
 SUITE ?= conformance
@@ -223,7 +229,7 @@ CONFORMANCE_KUBECONFIG = $(if $(filter command line,$(origin KUBECONFIG)),$(absp
 
 .PHONY: conformance
 conformance: $(if $(CONFORMANCE_KUBECONFIG),,build bin/machine) ## Run Kubernetes' conformance suite; FOCUS='Deployment' runs a part of it
-	@cd test/conformance && GOWORK=off go build -o ../../bin/conformance/conformance . && exec ../../bin/conformance/conformance $(CONFORMANCE_FLAGS)
+	@$(IN_CONFORMANCE) go build -o ../../bin/conformance/conformance . && exec ../../bin/conformance/conformance $(CONFORMANCE_FLAGS)
 
 ##@ Help
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"embed"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -37,12 +38,12 @@ var manifests embed.FS
 // bootstrap applies all manifests and calls up once they are there and every CustomResourceDefinition among them is served.
 // It then waits for ctx to end. While it fails it tries again, since what is in the way may go away (a webhook that does
 // not answer).
-func bootstrap(ctx context.Context, cfg Config, kubeconfig string, up func()) error {
-	objects, err := readManifests(cfg)
+func bootstrap(ctx context.Context, cfg Config, creds *credentials, up func()) error {
+	objects, err := readManifests(cfg, creds.ca.PEM)
 	if err != nil {
 		return err
 	}
-	rc, err := loadKubeconfig(kubeconfig)
+	rc, err := loadKubeconfig(creds.admin)
 	if err != nil {
 		return err
 	}
@@ -88,8 +89,8 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 }
 
 // readManifests reads our manifests and the caller's, in this order.
-func readManifests(cfg Config) ([]*unstructured.Unstructured, error) {
-	objects, err := readAll(manifests, func(data []byte) ([]byte, error) { return render(string(data), cfg) })
+func readManifests(cfg Config, ca []byte) ([]*unstructured.Unstructured, error) {
+	objects, err := readAll(manifests, func(data []byte) ([]byte, error) { return render(string(data), cfg, ca) })
 	if err != nil {
 		return nil, err
 	}
@@ -126,14 +127,16 @@ func readAll(from fs.FS, prepare func([]byte) ([]byte, error)) (objects []*unstr
 	return objects, err
 }
 
-func render(text string, cfg Config) ([]byte, error) {
+func render(text string, cfg Config, ca []byte) ([]byte, error) {
 	t, err := template.New("").Option("missingkey=error").Parse(text)
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
 	err = t.Execute(&b, map[string]any{
-		"ClusterDNS": cfg.ClusterDNS, "UserKubeletClient": userKubeletClient, "UserDNS": userDNS,
+		"ClusterCIDR": cfg.ClusterCIDR, "ServiceCIDR": cfg.ServiceCIDR, "ClusterDNS": cfg.ClusterDNS, "ClusterDomain": cfg.ClusterDomain,
+		"Server": cfg.URL(), "Authority": base64.StdEncoding.EncodeToString(ca),
+		"UserKubeletClient": userKubeletClient, "UserDNS": userDNS, "UserApprover": userApprover,
 	})
 	return b.Bytes(), err
 }

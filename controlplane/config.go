@@ -16,6 +16,7 @@ const (
 	PartScheduler         = "kube-scheduler"
 	PartControllerManager = "kube-controller-manager"
 	PartBootstrap         = "bootstrap"
+	PartApprover          = "csr-approver"
 )
 
 // The states that Config.Progress speaks of.
@@ -93,6 +94,11 @@ func (c Config) nodeCIDRBits() int {
 
 // apiServiceIP is the address of the Service default/kubernetes: always the first of the range.
 func (c Config) apiServiceIP() netip.Addr { return c.ServiceCIDR.Masked().Addr().Next() }
+
+// URL is where other machines reach kube-apiserver.
+func (c Config) URL() string {
+	return "https://" + netip.AddrPortFrom(c.NodeIP, uint16(c.Port)).String()
+}
 
 // localURL is where the parts on this machine reach kube-apiserver.
 func (c Config) localURL() string { return "https://" + c.localAddress() }

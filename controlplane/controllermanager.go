@@ -21,8 +21,9 @@ func controllerManagerFlags(cfg Config, c *credentials) []string {
 	}
 	return []string{
 		"--kubeconfig=" + c.controllerManager,
-		// Everything that is on by default, except for the two whose work package controllers does.
-		"--controllers=*,-" + names.ReplicaSetController + ",-" + names.DeploymentController,
+		// Everything that is on by default, except for the two whose work package controllers does; and what removes the
+		// tokens that machines join with when they have expired.
+		"--controllers=*," + names.TokenCleanerController + ",-" + names.ReplicaSetController + ",-" + names.DeploymentController,
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file=" + c.serviceAccountKey,
 		"--root-ca-file=" + c.ca.CertPath,

@@ -13,6 +13,7 @@ const (
 	userFrontProxy    = "front-proxy-client"
 	userDNS           = "system:flyball:dns"
 	userControllers   = "system:flyball:controllers"
+	userApprover      = "system:flyball:csr-approver"
 )
 
 // credentials are the files that the parts of the server are started with.
@@ -22,8 +23,8 @@ type credentials struct {
 	servingCert, kubeletClient, frontProxyClient string
 	// serviceAccountKey signs the tokens of service accounts.
 	serviceAccountKey string
-	// admin, scheduler and controllerManager are kubeconfigs.
-	admin, scheduler, controllerManager string
+	// admin, scheduler, controllerManager and approver are kubeconfigs.
+	admin, scheduler, controllerManager, approver string
 }
 
 // ensureCredentials makes or renews everything that authenticates anybody in this cluster. It writes, beside the files that
@@ -59,18 +60,21 @@ func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) 
 	c.admin = filepath.Join(kubeconfigs, "admin.kubeconfig")
 	c.scheduler = filepath.Join(kubeconfigs, "kube-scheduler.kubeconfig")
 	c.controllerManager = filepath.Join(kubeconfigs, "kube-controller-manager.kubeconfig")
+	c.approver = filepath.Join(kubeconfigs, "csr-approver.kubeconfig")
 	if err := writeKubeconfigs(cfg, store, c.ca, []client{
 		{pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"system:masters"}}, []string{c.admin, cfg.AdminKubeconfig}},
 		{pki.Leaf{Name: "kube-scheduler", CommonName: "system:kube-scheduler"}, []string{c.scheduler}},
 		{pki.Leaf{Name: "kube-controller-manager", CommonName: "system:kube-controller-manager"}, []string{c.controllerManager}},
 		{pki.Leaf{Name: "controllers", CommonName: userControllers}, []string{filepath.Join(kubeconfigs, "controllers.kubeconfig")}},
+		{pki.Leaf{Name: "csr-approver", CommonName: userApprover}, []string{c.approver}},
 	}); err != nil {
 		return nil, err
 	}
 	return c, ensureAgentCredentials(cfg, store, c.ca)
 }
 
-// ensureAgentCredentials writes what the node agent of this machine needs. A machine that joins will ask for the same.
+// ensureAgentCredentials writes what the node agent of this machine needs. A machine that joins gets the same
+// from package kubelet/join, which asks for it.
 func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.Authority) error {
 	dir := filepath.Join(cfg.DataDir, "agent")
 	store.Dir = dir

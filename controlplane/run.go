@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -142,8 +143,17 @@ func (r *runner) run(ctx context.Context, listener net.Listener) error {
 	parts.push(r.start(ctx, PartScheduler, fail, func(ctx context.Context, up func()) error {
 		return runScheduler(ctx, r.scheduler, up)
 	}).stop)
+	bootstrapped := make(chan struct{})
 	parts.push(r.start(ctx, PartBootstrap, fail, func(ctx context.Context, up func()) error {
-		return bootstrap(ctx, r.cfg, r.creds.admin, up)
+		return bootstrap(ctx, r.cfg, r.creds, sync.OnceFunc(func() { close(bootstrapped); up() }))
+	}).stop)
+	parts.push(r.start(ctx, PartApprover, fail, func(ctx context.Context, up func()) error {
+		select { // its role is among the manifests
+		case <-bootstrapped:
+		case <-ctx.Done():
+			return nil
+		}
+		return runApprover(ctx, r.cfg, r.creds, up)
 	}).stop)
 	select {
 	case <-ctx.Done():

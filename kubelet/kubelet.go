@@ -56,12 +56,13 @@ type Config struct {
 	ClusterDomain string
 	// ResolvConf is the name service of the host; /etc/resolv.conf if empty.
 	ResolvConf string
-	// BindAddress and Port are where the HTTPS server listens, with ServingCert;
+	// BindAddress and Port are where the HTTPS server listens. GetCertificate is what
+	// it shows, asked at each handshake since it may be renewed or not be there yet;
 	// ClientCA signs the clients that it accepts.
-	BindAddress netip.Addr
-	Port        int
-	ServingCert tls.Certificate
-	ClientCA    *x509.CertPool
+	BindAddress    netip.Addr
+	Port           int
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	ClientCA       *x509.CertPool
 	// MaxPods is how many Pods the Node offers to run.
 	MaxPods int
 	// NodeLabels are set on the Node object.
@@ -189,7 +190,7 @@ func (a *agent) build() (err error) {
 		}),
 		Metrics: a.metrics(), ProbeMetrics: a.probes.MetricsHandler(), Configuration: a.configuration(),
 		Healthy:     a.cri.Healthy,
-		BindAddress: cfg.BindAddress, Port: cfg.Port, ServingCert: cfg.ServingCert, ClientCA: cfg.ClientCA,
+		BindAddress: cfg.BindAddress, Port: cfg.Port, GetCertificate: cfg.GetCertificate, ClientCA: cfg.ClientCA,
 	})
 	return err
 }
@@ -203,14 +204,14 @@ func (a *agent) buildPods() error {
 		NodeName: a.cfg.NodeName,
 		Node:     pod.Node{IPs: []string{a.cfg.NodeIP.String()}, RuntimeName: a.runtime, RecursiveReadOnly: a.recursiveReadOnly},
 		Render:   render, Client: a.client,
-		Observer: a.cri, Sandboxes: a.cri.Runtime, Containers: a.cri.Runtime,
+		Observer: a.cri, Sandboxes: a.cri.Runtime, Containers: a.cri.Runtime, Resizer: a.cri,
 		Volumes: a.volumes, Cgroups: a.cgroups, Probes: a.probes,
 		Images:     images.New(images.Config{Images: a.cri.Images, Secrets: a.volumes, Pulled: a.node.Recheck}),
 		Env:        containers.EnvSources{Objects: a.volumes, Services: a.servicesOf},
 		NodeObject: a.node.Object, NetworkError: a.cri.NetworkError,
 		Report:   a.cfg.Report,
 		Recorder: a.recorder, Leftovers: func() ([]types.UID, error) { return leftovers(a.volumes.ListPods, a.cgroups) },
-		LogLinks: logLinks(a.cfg),
+		LogLinks: logLinks(a.cfg), AllocationDir: filepath.Join(a.cfg.RootDir, "allocations"),
 	})
 	return nil
 }

@@ -178,7 +178,11 @@ func changeRoute(do Operation, r Route) error {
 	if do == RemoveRoute {
 		return ignore(netlink.RouteDel(&route), unix.ESRCH)
 	}
-	return netlink.RouteReplace(&route)
+	err := netlink.RouteReplace(&route)
+	if r.Via.IsValid() && (errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINVAL)) {
+		return fmt.Errorf("%s is in no network that this machine has an address in: %w; the nodes of a cluster must share a network, so start the other node, or this one, with an address of a shared one (--node-ip)", r.Via, err)
+	}
+	return err
 }
 
 // dumped repeats nothing and hides nothing but the interruption of a dump by a change meanwhile: what was read is whole

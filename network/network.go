@@ -34,6 +34,8 @@ type Config struct {
 	MTU int
 	// Ready, if set, is called once when Pods can have a network.
 	Ready func()
+	// Report, if set, is called with what cannot be done and is tried again.
+	Report func(error)
 }
 
 const (
@@ -121,6 +123,7 @@ type loop struct {
 	cfg   Config
 	nodes func() []Node
 	ready bool
+	said  string // the last error, which is logged once
 }
 
 func (l *loop) run(ctx context.Context, changed <-chan struct{}) error {
@@ -135,23 +138,37 @@ func (l *loop) run(ctx context.Context, changed <-chan struct{}) error {
 		}
 		retry = nil
 		done, err := l.sync(log)
-		switch {
-		case err != nil:
-			log.Error(err, "Configuring the node network failed, retrying", "after", delay)
-			retry, delay = time.After(delay), min(2*delay, retryMax)
-		case done && !l.ready:
+		if done && !l.ready {
 			l.ready = true
 			if l.cfg.Ready != nil {
 				l.cfg.Ready()
 			}
-			fallthrough
-		default:
-			delay = retryMin
 		}
+		l.tell(log, err)
+		if err == nil {
+			delay = retryMin
+			continue
+		}
+		retry, delay = time.After(delay), min(2*delay, retryMax)
 	}
 }
 
-// sync is observe, plan, act. It reports whether Pods can have a network.
+// tell says what is in the way, once.
+func (l *loop) tell(log klog.Logger, err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if text != "" && text != l.said {
+		log.Error(err, "Configuring the node network failed, trying again")
+		if l.cfg.Report != nil {
+			l.cfg.Report(err)
+		}
+	}
+	l.said = text
+}
+
+// sync is observe, plan, act. It reports whether Pods can have a network, which they can without one to other nodes.
 func (l *loop) sync(log klog.Logger) (bool, error) {
 	wanted := want(l.cfg.NodeName, l.cfg.ClusterCIDR, l.cfg.ServiceCIDR, l.nodes())
 	host, err := observe()
@@ -166,14 +183,32 @@ func (l *loop) sync(log klog.Logger) (bool, error) {
 	for _, a := range actions {
 		log.V(2).Info("Changing the node network", "action", a.String(), "reason", a.Reason)
 	}
-	if err := act(actions); err != nil {
+	own, others := byOthers(actions)
+	if err := act(own); err != nil {
 		return false, err
 	}
+	toOthers := act(others)
 	if !wanted.PodCIDR.IsValid() {
-		return false, nil
+		return false, toOthers
 	}
 	// Last: with this file the runtime begins to start Pods.
-	return true, writeConflist(l.cfg.CNIConfDir, conflist(wanted, ipamDir(l.cfg.CNIConfDir)))
+	if err := writeConflist(l.cfg.CNIConfDir, conflist(wanted, ipamDir(l.cfg.CNIConfDir))); err != nil {
+		return false, errors.Join(err, toOthers)
+	}
+	return true, toOthers
+}
+
+// Routes are the destinations of the routes on this machine that are ours, those that lead nowhere included.
+func Routes() ([]netip.Prefix, error) {
+	host, err := observe()
+	if err != nil {
+		return nil, err
+	}
+	var to []netip.Prefix
+	for _, r := range host.Routes {
+		to = append(to, r.To)
+	}
+	return to, nil
 }
 
 // Cleanup removes everything that Setup and Run made, the interfaces of Pods that are left included. Kernel settings

@@ -160,14 +160,40 @@ func want(self string, cluster, service netip.Prefix, nodes []Node) Wanted {
 	// A process on the host that connects to a Service needs a route before the proxy may translate the address. A
 	// packet that it does not translate gets no answer on the bridge.
 	w.Routes = append(w.Routes, Route{To: service, Dev: Bridge})
-	for _, n := range nodes {
-		if n.Name == self || !n.InternalIP.IsValid() || !usable(n.PodCIDR, cluster) || n.PodCIDR.Overlaps(w.PodCIDR) {
-			continue
-		}
-		w.Routes = append(w.Routes, Route{To: n.PodCIDR, Via: n.InternalIP})
-	}
+	w.Routes = append(w.Routes, toOthers(nodes[own], cluster, nodes)...)
 	slices.SortFunc(w.Routes, compareRoutes)
 	return w
+}
+
+// toOthers returns the routes to the Pods of the other nodes, each through its node's address. Of two nodes that claim the
+// same Pods the first by name gets them; one that claims our own or our address gets none.
+func toOthers(self Node, cluster netip.Prefix, nodes []Node) []Route {
+	var routes []Route
+	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
+	for _, n := range nodes {
+		taken := func(r Route) bool { return r.To.Overlaps(n.PodCIDR) }
+		switch {
+		case n.Name == self.Name || !usable(n.PodCIDR, cluster) || n.PodCIDR.Overlaps(self.PodCIDR):
+		case !n.InternalIP.IsValid() || n.InternalIP == self.InternalIP || cluster.Contains(n.InternalIP):
+		case slices.ContainsFunc(routes, taken):
+		default:
+			routes = append(routes, Route{To: n.PodCIDR, Via: n.InternalIP})
+		}
+	}
+	return routes
+}
+
+// byOthers separates the actions that depend on other nodes from those that this node needs for itself. A node that cannot
+// be reached must not keep the Pods of this one from starting.
+func byOthers(actions []Action) (own, others []Action) {
+	for _, a := range actions {
+		if a.Do == AddRoute && a.Route.Via.IsValid() {
+			others = append(others, a)
+		} else {
+			own = append(own, a)
+		}
+	}
+	return own, others
 }
 
 // usable reports whether a podCIDR lies in the cluster's and has room for a gateway and a Pod.

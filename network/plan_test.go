@@ -92,6 +92,21 @@ func TestWant(t *testing.T) {
 			nodes:  []Node{self, {Name: "c", PodCIDR: self.PodCIDR, InternalIP: other.InternalIP}, {Name: "d", PodCIDR: other.PodCIDR}},
 			want:   Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},
 		},
+		"Rivals": {
+			reason: "of two nodes with one podCIDR the first gets it, whatever the order; else two routes would replace each other for ever",
+			nodes:  []Node{{Name: "c", PodCIDR: other.PodCIDR, InternalIP: netip.MustParseAddr("192.0.2.4")}, self, other},
+			want: Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{
+				{To: other.PodCIDR, Via: other.InternalIP}, toServices,
+			}},
+		},
+		"Impostors": {
+			reason: "a node with our address, or with that of a Pod, is not a gateway",
+			nodes: []Node{
+				self, {Name: "b", PodCIDR: other.PodCIDR, InternalIP: self.InternalIP},
+				{Name: "c", PodCIDR: p("10.42.2.0/24"), InternalIP: netip.MustParseAddr("10.42.3.4")},
+			},
+			want: Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, want("a", cluster, service, tc.nodes), same); diff != "" {

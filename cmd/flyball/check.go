@@ -30,7 +30,11 @@ func newCheckCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		want := hostWants(set, instance.Up)
+		role := instance.Up
+		if set.Joined != nil {
+			role = instance.Agent
+		}
+		want := hostWants(set, role)
 		findings := hostcheck.Check(hostcheck.Observe(want), want)
 		if err := printFindings(cmd.OutOrStdout(), findings, *output); err != nil {
 			return err
@@ -73,6 +77,7 @@ func hostWants(s parts.Set, role instance.Role) hostcheck.Want {
 		// What an earlier run left is no conflict.
 		OwnInterfaces: []string{network.Bridge}, OwnAddresses: []netip.Addr{c.DNSAddr},
 	}
+	w.OwnRoutes, _ = network.Routes() // what cannot be read is not known to be ours
 	if role != instance.Agent {
 		w.Ports["API server"] = c.Port
 	}

@@ -26,7 +26,7 @@ func newImageCommand() *cobra.Command {
 		return set.Containerd().Socket, nil
 	}
 	cmd.AddCommand(newImageImportCommand(socket), newImageListCommand(socket), newImagePullCommand(socket))
-	return cmd
+	return asGroup(cmd)
 }
 
 func newImageImportCommand(socket func() (string, error)) *cobra.Command {

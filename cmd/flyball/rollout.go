@@ -35,7 +35,22 @@ func newRolloutCommand() *cobra.Command {
 		newRolloutVerb(find, "restart", "Replace all Pods by new ones of the same template", "restarted",
 			func(r *rollout.Rollout, ctx context.Context) error { return r.Restart(ctx, time.Now()) }),
 	)
+	return asGroup(cmd)
+}
+
+// asGroup makes a command of its subcommands alone: without one it shows them, and with another it fails.
+func asGroup(cmd *cobra.Command) *cobra.Command {
+	cmd.Args = cobra.NoArgs
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 	return cmd
+}
+
+// oneDeployment is for commands that are about one Deployment.
+func oneDeployment(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s: name one Deployment as KIND/NAME, such as deployment/web", cmd.CommandPath())
+	}
+	return nil
 }
 
 // findRollout finds what KIND/NAME names.
@@ -43,7 +58,7 @@ type findRollout func(ctx context.Context, reference string) (*rollout.Rollout, 
 
 func newRolloutVerb(find findRollout, verb, short, done string, do func(*rollout.Rollout, context.Context) error) *cobra.Command {
 	return &cobra.Command{
-		Use: verb + " KIND/NAME", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " KIND/NAME", Short: short, Args: oneDeployment,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := find(cmd.Context(), args[0])
 			if err != nil {
@@ -60,7 +75,7 @@ func newRolloutVerb(find findRollout, verb, short, done string, do func(*rollout
 
 func newRolloutStatusCommand(find findRollout) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "status KIND/NAME", Short: "Show how far a rollout is, until it is over", Args: cobra.ExactArgs(1),
+		Use: "status KIND/NAME", Short: "Show how far a rollout is, until it is over", Args: oneDeployment,
 		Long: "Show how far a rollout is, until it is over. The exit code is 1 if it failed or was taken back, and 0 if it is\n" +
 			"complete or waits at its partition.",
 	}
@@ -71,7 +86,7 @@ func newRolloutStatusCommand(find findRollout) *cobra.Command {
 		defer stop()
 		if *timeout > 0 {
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, *timeout)
+			ctx, cancel = context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("it is not over after %v", *timeout))
 			defer cancel()
 		}
 		r, err := find(ctx, args[0])
@@ -84,7 +99,7 @@ func newRolloutStatusCommand(find findRollout) *cobra.Command {
 }
 
 func newRolloutHistoryCommand(find findRollout) *cobra.Command {
-	cmd := &cobra.Command{Use: "history KIND/NAME", Short: "Show the revisions of a Deployment, or one of them", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "history KIND/NAME", Short: "Show the revisions of a Deployment, or one of them", Args: oneDeployment}
 	revision := cmd.Flags().Int64("revision", 0, "show the Pod template of this revision")
 	output := addOutputFlag(cmd, "json")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -127,7 +142,7 @@ func newRolloutHistoryCommand(find findRollout) *cobra.Command {
 }
 
 func newRolloutUndoCommand(find findRollout) *cobra.Command {
-	cmd := &cobra.Command{Use: "undo KIND/NAME", Short: "Roll back to an earlier revision", Args: cobra.ExactArgs(1)}
+	cmd := &cobra.Command{Use: "undo KIND/NAME", Short: "Roll back to an earlier revision", Args: oneDeployment}
 	revision := cmd.Flags().Int64("to-revision", 0, "the revision to roll back to (default: the one before the current)")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r, err := find(cmd.Context(), args[0])

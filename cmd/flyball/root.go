@@ -15,6 +15,7 @@ import (
 	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
 	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
+	"flyball.dev/kubelet/join"
 )
 
 // errSilent ends the program with exit code 1 when what is to be said has been said.
@@ -35,7 +36,7 @@ func run(ctx context.Context, args []string) error {
 		SilenceUsage:  true,
 	}
 	root.AddCommand(
-		newUpCommand(), newServerCommand(), newAgentCommand(), newDownCommand(), newStatusCommand(), newCheckCommand(),
+		newUpCommand(), newServerCommand(), newAgentCommand(), newTokenCommand(), newDownCommand(), newStatusCommand(), newCheckCommand(),
 		newKubectlCommand(), newRolloutCommand(), newPlanCommand(), newControllersCommand(), newImageCommand(),
 		newEnvtestCommand(),
 		newVersionCommand(),
@@ -77,11 +78,13 @@ func addConfigFlags(cmd *cobra.Command) *configFlags {
 
 // load reads the configuration file, overrides it by the flags that were given, and finds the bundle.
 func (f *configFlags) load() (parts.Set, error) {
-	cfg, err := config.Load(f.file, func(c *v1alpha1.FlyballConfiguration) {
+	var joined *join.Cluster
+	cfg, err := config.Load(f.file, func(c *v1alpha1.FlyballConfiguration) (err error) {
 		v := f.values
 		for target, value := range map[*string]string{
 			&c.DataDir: v.DataDir, &c.NodeName: v.NodeName, &c.NodeIP: v.NodeIP, &c.ClusterCIDR: v.ClusterCIDR,
 			&c.ServiceCIDR: v.ServiceCIDR, &c.ClusterDomain: v.ClusterDomain, &c.CRIEndpoint: v.CRIEndpoint,
+			&c.Server: v.Server, &c.Token: v.Token,
 		} {
 			if value != "" {
 				*target = value
@@ -92,12 +95,14 @@ func (f *configFlags) load() (parts.Set, error) {
 				*target = value
 			}
 		}
+		joined, err = complete(c)
+		return err
 	})
 	if err != nil {
 		return parts.Set{}, err
 	}
 	b, err := bundle.Find()
-	return parts.Set{Config: cfg, Bundle: b}, err
+	return parts.Set{Config: cfg, Bundle: b, Joined: joined}, err
 }
 
 // loadInUse is load, except that without --config the configuration that was last in use counts: what is to be removed is
@@ -106,7 +111,7 @@ func (f *configFlags) loadInUse() (parts.Set, error) {
 	if f.file != "" {
 		return f.load()
 	}
-	cfg, err := config.Load("", func(c *v1alpha1.FlyballConfiguration) {
+	cfg, err := config.Load("", func(c *v1alpha1.FlyballConfiguration) error {
 		if recorded, found := instance.Recorded(instance.RunDir); found {
 			*c = recorded
 		}
@@ -116,6 +121,8 @@ func (f *configFlags) loadInUse() (parts.Set, error) {
 		if c.NodeIP == "" {
 			c.NodeIP = "127.0.0.1" // removing does not depend on it
 		}
+		_, _ = complete(c) // what cannot be read is no reason not to remove it
+		return nil
 	})
 	if err != nil {
 		return parts.Set{}, err

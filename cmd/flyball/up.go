@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,45 +19,31 @@ import (
 )
 
 func newUpCommand() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "up",
-		Short: "Start the server and the node agent of this machine",
-		Long: "Start the server and the node agent of this machine in one process, until it is interrupted.\n" +
-			"Interrupting it leaves Pods running; `flyball down` stops them too.",
-		Args: cobra.NoArgs,
-	}
-	flags := addConfigFlags(cmd)
-	detach := cmd.Flags().Bool("detach", false, "run in the background, and return once the node is Ready")
-	background := addBackgroundFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if *detach && !*background { // however the flag was spelled, a child does not detach again
-			return detached(cmd.Context(), flags)
-		}
-		return runRole(cmd.Context(), instance.Up, flags, *background)
-	}
+	cmd, _ := newRoleCommand(instance.Up, "Start the server and the node agent of this machine",
+		"Start the server and the node agent of this machine in one process, until it is interrupted.\n"+
+			"Interrupting it leaves Pods running; `flyball down` stops them too.")
 	return cmd
 }
 
 func newServerCommand() *cobra.Command {
-	return newRoleCommand(instance.Server, "Start only the server of this machine: the control plane and the controllers",
+	cmd, _ := newRoleCommand(instance.Server, "Start only the server of this machine: the control plane and the controllers",
 		"Start only the server: etcd, the Kubernetes control plane and Flyball's controllers, until it is interrupted.\n"+
-			"`flyball agent` starts the other half; `flyball up` is both.")
+			"`flyball agent` starts the other half, here or on another machine; `flyball up` is both.")
+	return cmd
 }
 
-func newAgentCommand() *cobra.Command {
-	return newRoleCommand(instance.Agent, "Start only the node agent of this machine",
-		"Start only the node agent: container runtime, node network, kubelet, service proxy and DNS, until it is interrupted.\n"+
-			"It uses the credentials that `flyball server` leaves in the data directory.")
-}
-
-func newRoleCommand(role instance.Role, short, long string) *cobra.Command {
+func newRoleCommand(role instance.Role, short, long string) (*cobra.Command, *configFlags) {
 	cmd := &cobra.Command{Use: string(role), Short: short, Long: long, Args: cobra.NoArgs}
 	flags := addConfigFlags(cmd)
+	detach := cmd.Flags().Bool("detach", false, "run in the background, and return once everything is up")
 	background := addBackgroundFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if *detach && !*background { // however the flag was spelled, a child does not detach again
+			return detached(cmd.Context(), role, flags)
+		}
 		return runRole(cmd.Context(), role, flags, *background)
 	}
-	return cmd
+	return cmd, flags
 }
 
 // addBackgroundFlag adds the flag by which --detach tells the child that nobody looks at its output.
@@ -72,7 +59,7 @@ func runRole(ctx context.Context, role instance.Role, flags *configFlags, backgr
 	forgetInherited()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	set, err := flags.load()
+	set, err := flags.loadRole(ctx, role)
 	if err != nil {
 		return err
 	}
@@ -93,15 +80,15 @@ func runRole(ctx context.Context, role instance.Role, flags *configFlags, backgr
 }
 
 // detached starts Flyball in the background. If it runs already with this data directory, there is nothing to do.
-func detached(ctx context.Context, flags *configFlags) error {
+func detached(ctx context.Context, role instance.Role, flags *configFlags) error {
 	forgetInherited()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	set, err := flags.load()
+	set, err := flags.loadRole(ctx, role)
 	if err != nil {
 		return err
 	}
-	o := launch.Options{Role: instance.Up, Set: set, Out: os.Stdout}
+	o := launch.Options{Role: role, Set: set, Out: os.Stdout}
 	running, err := status.Get(ctx, o.Role.Socket(instance.RunDir))
 	if err == nil && running.Role == string(o.Role) && running.DataDir == set.Config.DataDir {
 		fmt.Printf("Flyball is already running since %s (pid %d)\n", running.StartedAt.Format(time.DateTime), running.PID)
@@ -111,18 +98,28 @@ func detached(ctx context.Context, flags *configFlags) error {
 	if err := checkHost(o); err != nil {
 		return err
 	}
-	args := append([]string{"up", "--background"}, withoutDetach(os.Args[2:])...)
+	args := append([]string{string(role), "--background"}, forChild(os.Args[2:])...)
 	if err := launch.Detach(ctx, o, args, os.Stdout); err != nil {
 		return err
 	}
-	fmt.Printf("Node %s is Ready after %.1fs. The log is below %s/log.\n", set.Config.NodeName, time.Since(began).Seconds(), set.Config.DataDir)
+	what := "Node " + set.Config.NodeName + " is Ready"
+	if role == instance.Server {
+		what = "The server is up"
+	}
+	fmt.Printf("%s after %.1fs. The log is below %s/log.\n", what, time.Since(began).Seconds(), set.Config.DataDir)
 	return nil
 }
 
-func withoutDetach(args []string) []string {
+// forChild are the arguments of the process in the background: it does not detach again, and has no use for a token any
+// more, which everybody could read there.
+func forChild(args []string) []string {
 	var out []string
-	for _, a := range args {
-		if a != "--detach" && a != "--detach=true" {
+	for i := 0; i < len(args); i++ {
+		switch a := args[i]; {
+		case a == "--detach", strings.HasPrefix(a, "--detach="), strings.HasPrefix(a, "--token="):
+		case a == "--token":
+			i++
+		default:
 			out = append(out, a)
 		}
 	}

@@ -109,6 +109,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	case failure != nil:
 		return ctrl.Result{}, failure
 	}
+	if r.Deployments.GroupVersionKind.Group != appsv1.GroupName {
+		status = waitable(d, status, state.Now)
+	}
 	err = r.report(ctx, d, status, options.Status, r.Deployments.Keeps(kept))
 	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
 }

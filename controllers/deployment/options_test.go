@@ -1,16 +1,13 @@
 package deployment_test
 
 import (
-	"encoding/json"
 	"fmt"
-	"maps"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/discovery"
@@ -150,90 +147,6 @@ func TestScaleSubresource(t *testing.T) {
 	w.expect("scaled", func(d *appsv1.Deployment) bool { return d.Status.AvailableReplicas == 5 })
 }
 
-// TestInvalid: what is wrong is refused, and the message names the field.
-func TestInvalid(t *testing.T) {
-	t.Parallel()
-	namespace := env.Namespace(t)
-	tests := map[string]struct {
-		kind, spec, want string
-		apps             bool // apps/v1 refuses it too
-	}{
-		"NoSelector":        {"Deployment", `{"selector":{}}`, "spec.selector: Invalid value: empty selector is invalid for deployment", true},
-		"OtherLabels":       {"Deployment", `{"selector":{"matchLabels":{"app":"x"}}}`, "spec.template: Invalid value: selector does not match template labels", true},
-		"OtherExpressions":  {"Deployment", `{"selector":{"matchExpressions":[{"key":"app","operator":"NotIn","values":["web"]}]}}`, "spec.template: Invalid value: selector does not match template labels", true},
-		"MissingExpression": {"Deployment", `{"selector":{"matchExpressions":[{"key":"tier","operator":"Exists"}]}}`, "spec.template: Invalid value: selector does not match template labels", true},
-		"BothZero":          {"Deployment", `{"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":"0%"}}}`, "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: may not be 0 when maxSurge is 0", true},
-		"NegativeSurge":     {"Deployment", `{"strategy":{"rollingUpdate":{"maxSurge":-1}}}`, "spec.strategy.rollingUpdate.maxSurge: Invalid value: must be a number of Pods", true},
-		"NoPercentage":      {"Deployment", `{"strategy":{"rollingUpdate":{"maxSurge":"5"}}}`, "spec.strategy.rollingUpdate.maxSurge: Invalid value: must be a number of Pods", true},
-		"MoreThanAll":       {"Deployment", `{"strategy":{"rollingUpdate":{"maxUnavailable":"101%"}}}`, "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: must be a number of Pods", true},
-		"RecreateRolling":   {"Deployment", `{"strategy":{"type":"Recreate","rollingUpdate":{"maxSurge":1}}}`, "spec.strategy.rollingUpdate: Invalid value: may not be specified when strategy type is Recreate", true},
-		"Strategy":          {"Deployment", `{"strategy":{"type":"Blue"}}`, `spec.strategy.type: Unsupported value: "Blue"`, true},
-		"Deadline":          {"Deployment", `{"minReadySeconds":600}`, "spec.progressDeadlineSeconds: Invalid value: must be greater than minReadySeconds", true},
-		"Replicas":          {"Deployment", `{"replicas":-1}`, "spec.replicas: Invalid value: -1", true},
-		"History":           {"Deployment", `{"revisionHistoryLimit":-1}`, "spec.revisionHistoryLimit: Invalid value: -1", true},
-		"RestartPolicy":     {"Deployment", `{"template":{"spec":{"restartPolicy":"Never"}}}`, "template.spec.restartPolicy must be Always", true},
-		"ActiveDeadline":    {"Deployment", `{"template":{"spec":{"activeDeadlineSeconds":5}}}`, "template.spec.activeDeadlineSeconds must not be set", true},
-		"Partition":         {"Deployment", `{"strategy":{"rollingUpdate":{"partition":"half"}}}`, "spec.strategy.rollingUpdate.partition: Invalid value: must be a number of Pods", false},
-		"NegativePartition": {"Deployment", `{"strategy":{"rollingUpdate":{"partition":-1}}}`, "spec.strategy.rollingUpdate.partition: Invalid value: must be a number of Pods", false},
-		"CrashPods":         {"Deployment", `{"rollback":{"onCrashLoop":{"pods":0}}}`, "spec.rollback.onCrashLoop.pods: Invalid value: must be a number of Pods, at least 1", false},
-		"CrashRestarts":     {"Deployment", `{"rollback":{"onCrashLoop":{"restarts":0}}}`, "spec.rollback.onCrashLoop.restarts: Invalid value: 0", false},
-		"SetNoSelector":     {"ReplicaSet", `{"selector":{}}`, "spec.selector: Invalid value: empty selector is invalid for replicaset", true},
-		"SetOtherLabels":    {"ReplicaSet", `{"selector":{"matchLabels":{"app":"x"}}}`, "spec.template: Invalid value: selector does not match template labels", true},
-		"SetRestartPolicy":  {"ReplicaSet", `{"template":{"spec":{"restartPolicy":"Never"}}}`, "template.spec.restartPolicy must be Always", true},
-		"PodsTwice":         {"ReplicaSet", `{"scaleDown":{"podsToDelete":["a","a"]}}`, `spec.scaleDown.podsToDelete[1]: Duplicate value: "a"`, false},
-		"PodNameless":       {"ReplicaSet", `{"scaleDown":{"podsToDelete":[""]}}`, "spec.scaleDown.podsToDelete[0]: Invalid value", false},
-	}
-	create := func(version, kind, spec string) error {
-		base := map[string]any{
-			"selector": map[string]any{"matchLabels": map[string]any{"app": "web"}},
-			"template": map[string]any{"metadata": map[string]any{"labels": map[string]any{"app": "web"}}, "spec": map[string]any{"containers": []any{map[string]any{"name": "c", "image": "i"}}}},
-		}
-		var over map[string]any
-		if err := json.Unmarshal([]byte(spec), &over); err != nil {
-			t.Fatal(err)
-		}
-		for key, value := range over {
-			if key != "template" {
-				base[key] = value
-				continue
-			}
-			maps.Copy(base["template"].(map[string]any)["spec"].(map[string]any), value.(map[string]any)["spec"].(map[string]any))
-		}
-		object := unstructuredOf(version, kind, namespace, base)
-		return env.Client.Create(t.Context(), object, client.DryRunAll)
-	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			err := create(v1alpha1.GroupVersion.String(), test.kind, test.spec)
-			if err == nil || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("got  %v\nwant %s", err, test.want)
-			}
-			if test.apps {
-				if err := create("apps/v1", test.kind, test.spec); err == nil {
-					t.Error("apps/v1 accepts it")
-				}
-			}
-		})
-	}
-	if err := create(v1alpha1.GroupVersion.String(), "Deployment", `{}`); err != nil {
-		t.Error("a valid one is refused: ", err)
-	}
-}
-
-func TestSelectorIsImmutable(t *testing.T) {
-	w := ours(t)
-	w.apply(func(*appsv1.Deployment) {})
-	before := w.d.DeepCopy()
-	after := before.DeepCopy()
-	after.Spec.Selector.MatchLabels["more"], after.Spec.Template.Labels["more"] = "x", "x"
-	_, err := w.Deployments.Patch(w.Context(), env.Client, before, after)
-	if want := "spec.selector: Invalid value: field is immutable"; err == nil || !strings.Contains(err.Error(), want) {
-		if !strings.Contains(fmt.Sprint(err), "the object has been modified") {
-			t.Errorf("got %v, want %s", err, want)
-		}
-	}
-}
-
 // TestDefaults: what is left out is what apps/v1 makes of it.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
@@ -254,10 +167,4 @@ func TestDefaults(t *testing.T) {
 	w := &world{T: t}
 	w.diff("defaults", specs["apps"], specs["flyball"])
 	w.diff("maxSurge", intstr.FromString("25%"), *specs["flyball"].Strategy.RollingUpdate.MaxSurge)
-}
-
-func unstructuredOf(version, kind, namespace string, spec map[string]any) *unstructured.Unstructured {
-	return &unstructured.Unstructured{Object: map[string]any{
-		"apiVersion": version, "kind": kind, "metadata": map[string]any{"namespace": namespace, "generateName": "invalid-"}, "spec": spec,
-	}}
 }

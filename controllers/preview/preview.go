@@ -86,6 +86,9 @@ func explain(ctx context.Context, c client.Client, found kinds.Found) (Preview, 
 		preview.Steps = append(preview.Steps, Step{action.What(), action.Why()})
 	}
 	for _, c := range plan.Status.Conditions {
+		if c.Type == deployment.Reconciling || c.Type == deployment.Stalled {
+			continue // they say to programs what the others say to people
+		}
 		preview.Conditions = append(preview.Conditions, fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message))
 	}
 	preview.Next = plan.Next

@@ -53,7 +53,7 @@ func (r *Rollout) Status(ctx context.Context, watch bool, tell func(string)) err
 			select {
 			case <-ctx.Done():
 				events.Stop()
-				return fmt.Errorf("waiting for the rollout of %s: %w", r, ctx.Err())
+				return fmt.Errorf("waiting for the rollout of %s: %w; it goes on: %s", r, context.Cause(ctx), last)
 			case _, open = <-events.ResultChan():
 			}
 		}

@@ -9,10 +9,12 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/yaml"
 )
 
@@ -55,6 +57,8 @@ var settings = []struct {
 	{rolling("partition"), "maxLength", int64(16)},
 	{spec("rollback", "properties", "onCrashLoop", "properties", "pods"), "maxLength", int64(16)},
 	{spec("template", "properties", "metadata", "properties", "labels", "additionalProperties"), "maxLength", int64(63)},
+	// Who waits for an object sees from the start that no loop has seen it yet.
+	{[]string{"status"}, "default", map[string]any{"observedGeneration": int64(-1), "replicas": int64(0)}},
 	// A merge patch of the status says nothing of a number that was 0 and stays 0, also when it is not stored yet.
 	{[]string{"status", "properties", "replicas"}, "default", int64(0)},
 	// The key of a list of type map has to be required; upstream's type says optional.
@@ -68,6 +72,38 @@ var metadata = map[string]string{
 	"labels":      "Labels that the object gets.",
 	"name":        "Name is ignored: the object gets one of its own.",
 	"namespace":   "Namespace is ignored: the object lies in its owner's.",
+}
+
+// ignored are the other fields of an object's metadata. The API server sets them, and they mean nothing in a template; but
+// apps/v1 accepts them there, and manifests that were once read from a cluster have them.
+var ignored = map[string]any{
+	"creationTimestamp": moment(), "deletionTimestamp": moment(),
+	"deletionGracePeriodSeconds": number(), "generation": number(),
+	"generateName": text(), "resourceVersion": text(), "selfLink": text(), "uid": text(),
+	"ownerReferences": list(map[string]any{
+		"apiVersion": text(), "kind": text(), "name": text(), "uid": text(), "controller": truth(), "blockOwnerDeletion": truth(),
+	}),
+	"managedFields": list(map[string]any{
+		"apiVersion": text(), "fieldsType": text(), "manager": text(), "operation": text(), "subresource": text(), "time": moment(),
+		"fieldsV1": field("object", "x-kubernetes-preserve-unknown-fields", true),
+	}),
+}
+
+func field(kind string, more ...any) map[string]any {
+	schema := map[string]any{"type": kind, "description": "Ignored: an object's own has what the API server sets.", "nullable": true}
+	for i := 0; i+1 < len(more); i += 2 {
+		schema[more[i].(string)] = more[i+1]
+	}
+	return schema
+}
+
+func text() map[string]any   { return field("string") }
+func truth() map[string]any  { return field("boolean") }
+func number() map[string]any { return field("integer", "format", "int64") }
+func moment() map[string]any { return field("string", "format", "date-time") }
+
+func list(properties map[string]any) map[string]any {
+	return field("array", "x-kubernetes-list-type", "atomic", "items", map[string]any{"type": "object", "properties": properties})
 }
 
 // embedded are the places with such metadata.
@@ -133,6 +169,9 @@ func set(version map[string]any) {
 		}
 	}
 	for _, path := range embedded {
+		if properties := find(version, path); properties != nil {
+			maps.Copy(properties, runtime.DeepCopyJSON(ignored))
+		}
 		for name, description := range metadata {
 			if property := find(version, append(slices.Clip(path), name)); property != nil {
 				property["description"] = description

@@ -124,7 +124,10 @@ func layer(file string) ([]byte, error) {
 	if _, err := w.Write(data); err != nil {
 		return nil, err
 	}
-	return buffer.Bytes(), w.Close()
+	if err := w.Close(); err != nil { // it writes the end of the archive
+		return nil, err
+	}
+	return buffer.Bytes(), nil
 }
 
 // write writes an index as an OCI layout in a tar file, under the name that containerd and Docker look for.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
@@ -63,10 +64,37 @@ func TestImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		whole(t, image)
 		config, err := image.ConfigFile()
 		if err != nil || config.Architecture != m.Platform.Architecture || config.Config.User != user {
 			t.Errorf("%s: config %+v, %v", m.Platform, config, err)
 		}
+	}
+}
+
+// whole checks that the image's one layer is an archive of the program alone, with an end.
+func whole(t *testing.T, image v1.Image) {
+	t.Helper()
+	layers, err := image.Layers()
+	if err != nil || len(layers) != 1 {
+		t.Fatal(layers, err)
+	}
+	content, err := layers[0].Uncompressed()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	data, err := io.ReadAll(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const block = 512
+	if end := make([]byte, 2*block); len(data)%block != 0 || !bytes.HasSuffix(data, end) {
+		t.Errorf("the layer has %d bytes and no end", len(data))
+	}
+	header, err := tar.NewReader(bytes.NewReader(data)).Next()
+	if err != nil || header.Name != program || header.Mode != 0o755 {
+		t.Error(header, err)
 	}
 }
 

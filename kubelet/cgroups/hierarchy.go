@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -95,11 +96,25 @@ func (h legacy) children(path string) (sets.Set[string], error) {
 	return out, nil
 }
 
-func (h legacy) shares(path string) (uint64, error) {
-	if !h.has("cpu") {
+func (h legacy) read(path string, n number) (int64, error) {
+	controller, file := "cpu", "cpu.shares"
+	switch n {
+	case quotaNumber:
+		file = "cpu.cfs_quota_us"
+	case memoryNumber:
+		controller, file = "memory", "memory.limit_in_bytes"
+	case memoryUsageNumber:
+		controller, file = "memory", "memory.usage_in_bytes"
+	}
+	if !h.has(controller) {
 		return 0, nil
 	}
-	return readUint(filepath.Join(h.mounts["cpu"], path, "cpu.shares"))
+	value, err := readNumber(filepath.Join(h.mounts[controller], path, file))
+	// No limit is the largest number of pages there can be.
+	if n == memoryNumber && value >= math.MaxInt64/int64(os.Getpagesize())*int64(os.Getpagesize()) {
+		value = unlimited
+	}
+	return value, err
 }
 
 // unified is the one unified hierarchy.
@@ -137,23 +152,39 @@ func (h unified) children(path string) (sets.Set[string], error) {
 	return out, subdirectories(filepath.Join(h.mount, path), out)
 }
 
-func (h unified) shares(path string) (uint64, error) {
-	weight, err := readUint(filepath.Join(h.mount, path, "cpu.weight"))
-	if err != nil || weight == 0 {
-		return 0, err
+func (h unified) read(path string, n number) (int64, error) {
+	dir := filepath.Join(h.mount, path)
+	switch n {
+	case sharesNumber:
+		weight, err := readNumber(filepath.Join(dir, "cpu.weight"))
+		if err != nil || weight == 0 {
+			return 0, err
+		}
+		return int64(sharesOf(uint64(weight))), nil
+	case quotaNumber:
+		return readNumber(filepath.Join(dir, "cpu.max"))
+	case memoryNumber:
+		return readNumber(filepath.Join(dir, "memory.max"))
+	default:
+		return readNumber(filepath.Join(dir, "memory.current"))
 	}
-	return sharesOf(weight), nil
 }
 
-// readUint is 0 if there is no such file, for example because the cgroup was removed meanwhile.
-func readUint(file string) (uint64, error) {
+// readNumber reads the first number of a file, which for quotas is the one per
+// QuotaPeriod: nobody else sets periods here. It is 0 if there is no such file, for
+// example because the cgroup was removed meanwhile.
+func readNumber(file string) (int64, error) {
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
 		return 0, nil
 	} else if err != nil {
 		return 0, err
 	}
-	return strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 64)
+	first, _, _ := strings.Cut(strings.TrimSpace(string(raw)), " ")
+	if first == "max" {
+		return unlimited, nil
+	}
+	return strconv.ParseInt(first, 10, 64)
 }
 
 // apply makes a cgroup without putting a process into it, and sets its limits.

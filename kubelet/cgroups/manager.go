@@ -31,9 +31,23 @@ type hierarchy interface {
 	children(path string) (sets.Set[string], error)
 	// empty says whether no process is in or below the cgroup.
 	empty(path string) (bool, error)
-	// shares are the cpu.shares of the cgroup, 0 if it is missing or has no CPU controller.
-	shares(path string) (uint64, error)
+	// read returns one number of the cgroup: 0 if it is missing or has no such
+	// controller, unlimited if a limit is not set.
+	read(path string, n number) (int64, error)
 }
+
+// number is what can be read of a cgroup, in the units of Limits.
+type number int
+
+const (
+	sharesNumber number = iota
+	quotaNumber
+	memoryNumber
+	memoryUsageNumber
+)
+
+// unlimited is the number of a limit that is not set.
+const unlimited = -1
 
 // Manager makes and removes cgroups. Its methods may be called concurrently.
 type Manager struct {
@@ -96,6 +110,40 @@ func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 	return parent, m.updateBurstable()
 }
 
+// GrowPod raises the limits of the Pod's cgroup to those of its spec, and lowers
+// none: containers that are yet to shrink still fit. Once they have, EnsurePod sets
+// the rest. It needs no memory of what the limits were.
+func (m *Manager) GrowPod(pod *v1.Pod) error {
+	at := podPath(m.root, v1qos.GetPodQOS(pod), pod.UID)
+	limits := podLimits(pod)
+	var has [3]int64
+	for i, n := range []number{sharesNumber, quotaNumber, memoryNumber} {
+		var err error
+		if has[i], err = m.hosts.read(at, n); err != nil {
+			return fmt.Errorf("reading the limits of the Pod: %w", err)
+		}
+	}
+	if err := m.hosts.ensure(at, limits.above(has[0], has[1], has[2])); err != nil {
+		return fmt.Errorf("raising the limits of the Pod: %w", err)
+	}
+	return nil
+}
+
+// PodMemory returns how much memory the Pod uses, and whether EnsurePod would lower
+// its limit, to which, both in bytes.
+func (m *Manager) PodMemory(pod *v1.Pod) (usage, limit int64, lower bool, err error) {
+	at := podPath(m.root, v1qos.GetPodQOS(pod), pod.UID)
+	limit = podLimits(pod).Memory
+	has, err := m.hosts.read(at, memoryNumber)
+	if err == nil {
+		usage, err = m.hosts.read(at, memoryUsageNumber)
+	}
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("reading the memory of the Pod: %w", err)
+	}
+	return usage, limit, limit != 0 && (has == unlimited || limit < has), nil
+}
+
 // RemovePod kills what is left in the Pod's cgroup and removes it. It is idempotent.
 func (m *Manager) RemovePod(uid types.UID) error {
 	var errs []error
@@ -123,11 +171,11 @@ func (m *Manager) updateBurstable() error {
 		if !strings.HasPrefix(name, podPrefix) {
 			continue
 		}
-		s, err := m.hosts.shares(path.Join(class, name))
+		s, err := m.hosts.read(path.Join(class, name), sharesNumber)
 		if err != nil {
 			return fmt.Errorf("reading the shares of Burstable Pods: %w", err)
 		}
-		pods = append(pods, s)
+		pods = append(pods, uint64(s))
 	}
 	shares := sumShares(pods)
 	if shares == m.shares {

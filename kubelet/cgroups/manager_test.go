@@ -171,3 +171,56 @@ func TestUnifiedTree(t *testing.T) {
 		t.Errorf("remove() of a missing cgroup: %v", err)
 	}
 }
+
+// TestResizeOnHost grows and shrinks a cgroup as a resize does, and reads it back.
+func TestResizeOnHost(t *testing.T) {
+	m := hostManager(t)
+	sized := func(cpu, memory string) *v1.Pod {
+		r := resources("cpu", cpu, "memory", memory)
+		return pod("r", v1.ResourceRequirements{Requests: r, Limits: r})
+	}
+	look := func(p *v1.Pod) map[string]int64 {
+		got := map[string]int64{}
+		for name, n := range map[string]number{"shares": sharesNumber, "quota": quotaNumber, "memory": memoryNumber} {
+			v, err := m.hosts.read(podPath(m.root, v1.PodQOSGuaranteed, p.UID), n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got[name] = v
+		}
+		return got
+	}
+	if _, err := m.EnsurePod(sized("1", "64Mi")); err != nil {
+		t.Fatal(err)
+	}
+	other := sized("500m", "128Mi")
+	if err := m.GrowPod(other); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int64{"shares": 1024, "quota": 100000, "memory": 128 << 20}
+	if diff := cmp.Diff(want, look(other)); diff != "" {
+		t.Errorf("grown -want +got:\n%s", diff)
+	}
+	if _, _, lower, err := m.PodMemory(sized("500m", "64Mi")); err != nil || !lower {
+		t.Errorf("64Mi would be lower: %v, %v", lower, err)
+	}
+	if usage, limit, lower, err := m.PodMemory(other); err != nil || lower || limit != 128<<20 || usage > limit {
+		t.Errorf("usage %d, limit %d, lower %v, %v", usage, limit, lower, err)
+	}
+	if _, err := m.EnsurePod(other); err != nil {
+		t.Fatal(err)
+	}
+	if got := look(other)["quota"]; got != 50000 {
+		t.Errorf("quota is %d after the shrinking", got)
+	}
+	free := pod("free", v1.ResourceRequirements{Requests: resources("cpu", "100m")})
+	at, err := m.EnsurePod(free)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []number{quotaNumber, memoryNumber} {
+		if v, err := m.hosts.read(at, n); err != nil || v != unlimited {
+			t.Errorf("limit %d of a Pod without limits is %d, %v", n, v, err)
+		}
+	}
+}

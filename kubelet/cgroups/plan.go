@@ -66,6 +66,20 @@ func podLimits(pod *v1.Pod) Limits {
 	return out
 }
 
+// above leaves out the limits that would lower what a cgroup has.
+func (l Limits) above(shares, quota, memory int64) Limits {
+	if int64(l.Shares) <= shares {
+		l.Shares = 0
+	}
+	if quota == unlimited || l.Quota <= quota {
+		l.Quota = 0
+	}
+	if memory == unlimited || l.Memory <= memory {
+		l.Memory = 0
+	}
+	return l
+}
+
 func limited(pod *v1.Pod, name v1.ResourceName) bool {
 	if r := pod.Spec.Resources; r != nil {
 		if q := r.Limits[name]; !q.IsZero() {

@@ -168,3 +168,25 @@ func TestSharesOfWeight(t *testing.T) {
 		}
 	})
 }
+
+func TestAbove(t *testing.T) {
+	wanted := Limits{Shares: 512, Quota: 50000, Memory: 100}
+	cases := map[string]struct {
+		reason                string
+		shares, quota, memory int64
+		want                  Limits
+	}{
+		"Growing":   {"all that is less is raised", 256, 25000, 50, wanted},
+		"Shrinking": {"nothing is lowered", 1024, 100000, 200, Limits{}},
+		"Mixed":     {"each for itself", 256, 100000, 50, Limits{Shares: 512, Memory: 100}},
+		"Unlimited": {"no limit is more than any", 2, unlimited, unlimited, Limits{Shares: 512}},
+		"Missing":   {"a cgroup that is missing is made", 0, 0, 0, wanted},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, wanted.above(tc.shares, tc.quota, tc.memory)); diff != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.reason, diff)
+			}
+		})
+	}
+}

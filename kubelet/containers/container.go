@@ -2,11 +2,13 @@ package containers
 
 import (
 	"fmt"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
+	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -55,10 +57,12 @@ type Input struct {
 	// Volumes from volumes.Manager.Mount, Files from volumes.Manager.Prepare.
 	Volumes map[string]volumes.Mounted
 	Files   volumes.Files
+	// VolumeImages are the IDs of the images that are volumes, by volume.
+	VolumeImages map[string]string
 }
 
 // Files describes what must lie on the host before the container is created. It
-// needs Node, Pod, Container, Attempt, Env and PodIPs of the Input.
+// needs Node, Pod, Container, Attempt, Env, PodIPs and Volumes of the Input.
 func Files(in Input) (volumes.FilesSpec, error) {
 	spec := volumes.FilesSpec{
 		Container:      in.Container.Name,
@@ -91,6 +95,9 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 	annotations, err := containerAnnotations(pod, c, in.Attempt)
 	if err != nil {
 		return nil, configError(err)
+	}
+	if refs := volumeImages(mounts); len(refs) > 0 {
+		annotations[images.AnnotationVolumes] = strings.Join(refs, ",")
 	}
 	signal, err := stopSignal(c)
 	if err != nil {

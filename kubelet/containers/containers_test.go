@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
+	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -244,6 +245,7 @@ func TestInfo(t *testing.T) {
 	want := Info{
 		PodName: "p", PodNamespace: "ns", PodUID: "u", Container: "c", Hash: Hash(c), RestartCount: 2,
 		TerminationGracePeriod: ptr.To[int64](7), PreStop: c.Lifecycle.PreStop,
+		Created: &Created{Container: c.Resources},
 	}
 	if diff := cmp.Diff(want, ParseInfo(config.Labels, config.Annotations)); diff != "" {
 		t.Errorf("ParseInfo() -want +got:\n%s", diff)
@@ -399,4 +401,62 @@ func TestUserNamespacesAreRefused(t *testing.T) {
 	pod.Spec.HostUsers = new(false)
 	_, err := Sandbox(pod, SandboxOptions{Node: testNode()})
 	wantError(t, "hostUsers: false is not supported yet", err)
+}
+
+func TestImageVolumes(t *testing.T) {
+	image := func(ref string) *runtimeapi.ImageSpec {
+		return &runtimeapi.ImageSpec{Image: ref, UserSpecifiedImage: "a:1", RuntimeHandler: "h", Annotations: map[string]string{"k": "v"}}
+	}
+	cases := map[string]struct {
+		reason string
+		mount  v1.VolumeMount
+		ref    string
+		want   *runtimeapi.Mount
+		err    string
+	}{
+		"Whole": {
+			reason: "an image is read-only, and has no path on the host", ref: "sha256:a", mount: v1.VolumeMount{},
+			want: &runtimeapi.Mount{ContainerPath: "/m", Readonly: true, Image: image("sha256:a")},
+		},
+		"SubPath": {
+			reason: "the runtime finds the path in the image", ref: "sha256:a", mount: v1.VolumeMount{SubPath: "etc/x"},
+			want: &runtimeapi.Mount{ContainerPath: "/m", Readonly: true, Image: image("sha256:a"), ImageSubPath: "etc/x"},
+		},
+		"SubPathExpr": {
+			reason: "with variables", ref: "sha256:a", mount: v1.VolumeMount{SubPathExpr: "$(D)/x"},
+			want: &runtimeapi.Mount{ContainerPath: "/m", Readonly: true, Image: image("sha256:a"), ImageSubPath: "d/x"},
+		},
+		"Escape":  {reason: "never out of it", ref: "sha256:a", mount: v1.VolumeMount{SubPath: "../x"}, err: "unable to provision SubPath `../x`: must not contain '..'"},
+		"NoImage": {reason: "never without it", err: `cannot find the image of volume "v" to mount into container "c"`},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := basePod()
+			pod.Annotations = map[string]string{"k": "v"}
+			pod.Spec.Volumes = []v1.Volume{{Name: "v", VolumeSource: v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "a:1"}}}}
+			tc.mount.Name, tc.mount.MountPath = "v", "/m"
+			pod.Spec.Containers[0].VolumeMounts = []v1.VolumeMount{tc.mount}
+			in := Input{
+				Node: testNode(), Pod: pod, Container: &pod.Spec.Containers[0], RuntimeHandler: "h", Env: []*runtimeapi.KeyValue{{Key: "D", Value: []byte("d")}},
+				Volumes: map[string]volumes.Mounted{"v": {Image: true, ReadOnly: true}}, VolumeImages: map[string]string{"v": tc.ref},
+			}
+			spec, err := Files(in)
+			if err == nil && len(spec.SubPaths) > 0 {
+				t.Errorf("%s: wants %v made on the host", tc.reason, spec.SubPaths)
+			}
+			config, err := Container(in)
+			if tc.err != "" || err != nil {
+				if err == nil || err.Error() != tc.err {
+					t.Errorf("%s: error %v, want %s", tc.reason, err, tc.err)
+				}
+				return
+			}
+			if diff := cmp.Diff(tc.want, config.Mounts[0], cmpopts.IgnoreUnexported(runtimeapi.Mount{}, runtimeapi.ImageSpec{})); diff != "" {
+				t.Errorf("%s\nmount -want +got:\n%s", tc.reason, diff)
+			}
+			if got := config.Annotations[images.AnnotationVolumes]; got != tc.ref {
+				t.Errorf("the container tells that it uses %q, want %q", got, tc.ref)
+			}
+		})
+	}
 }

@@ -27,6 +27,10 @@ const (
 	annotationMessagePolicy    = "io.kubernetes.container.terminationMessagePolicy"
 	annotationPreStop          = "io.kubernetes.container.preStopHandler"
 	annotationPorts            = "io.kubernetes.container.ports"
+
+	// annotationResources is what the container was made with. The runtime reports
+	// what it has now, but neither memory requests nor the values before rounding.
+	annotationResources = "flyball.dev/resources"
 )
 
 // Info is what the annotations and labels of a container tell, enough to end it
@@ -42,6 +46,14 @@ type Info struct {
 	TerminationGracePeriod   *int64
 	DeletionGracePeriod      *int64
 	PreStop                  *v1.LifecycleHandler
+	// Created is what the container was made with; nil if that is not known.
+	Created *Created
+}
+
+// Created are the resources that a container was made with: its own and those of its Pod.
+type Created struct {
+	Container v1.ResourceRequirements  `json:"container"`
+	Pod       *v1.ResourceRequirements `json:"pod,omitempty"`
 }
 
 // ParseInfo reads the labels and annotations of a container. What is missing or unreadable stays zero.
@@ -64,6 +76,12 @@ func ParseInfo(labels, annotations map[string]string) Info {
 		handler := &v1.LifecycleHandler{}
 		if json.Unmarshal([]byte(raw), handler) == nil {
 			info.PreStop = handler
+		}
+	}
+	if raw := annotations[annotationResources]; raw != "" {
+		created := &Created{}
+		if json.Unmarshal([]byte(raw), created) == nil {
+			info.Created = created
 		}
 	}
 	return info
@@ -126,6 +144,11 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 		annotationMessagePath:   c.TerminationMessagePath,
 		annotationMessagePolicy: string(c.TerminationMessagePolicy),
 	}
+	created, err := json.Marshal(Created{Container: c.Resources, Pod: pod.Spec.Resources})
+	if err != nil {
+		return nil, fmt.Errorf("encoding resources of container %s: %w", c.Name, err)
+	}
+	a[annotationResources] = string(created)
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
 		a[annotationDeletionGrace] = strconv.FormatInt(*s, 10)
 	}

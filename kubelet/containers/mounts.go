@@ -23,21 +23,12 @@ func wantsHosts(in Input) bool {
 func subPaths(in Input) (map[int]volumes.SubPath, error) {
 	var out map[int]volumes.SubPath
 	for i, m := range in.Container.VolumeMounts {
-		sub := m.SubPath
-		if m.SubPathExpr != "" {
-			var err error
-			if sub, err = expandSubPath(m.SubPathExpr, envMap(in.Env)); err != nil {
-				return nil, err
-			}
+		sub, err := subPath(m, in.Env)
+		if err != nil {
+			return nil, err
 		}
-		if sub == "" {
-			continue
-		}
-		if path.IsAbs(sub) {
-			return nil, fmt.Errorf("error SubPath `%s` must not be an absolute path", sub)
-		}
-		if slices.Contains(strings.Split(sub, "/"), "..") {
-			return nil, fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", sub)
+		if sub == "" || in.Volumes[m.Name].Image {
+			continue // the runtime finds the path in an image
 		}
 		if out == nil {
 			out = map[int]volumes.SubPath{}
@@ -45,6 +36,24 @@ func subPaths(in Input) (map[int]volumes.SubPath, error) {
 		out[i] = volumes.SubPath{Volume: m.Name, Path: sub}
 	}
 	return out, nil
+}
+
+// subPath is the path inside its volume that a mount wants, "" for all of it.
+func subPath(m v1.VolumeMount, env []*runtimeapi.KeyValue) (string, error) {
+	sub := m.SubPath
+	if m.SubPathExpr != "" {
+		var err error
+		if sub, err = expandSubPath(m.SubPathExpr, envMap(env)); err != nil {
+			return "", err
+		}
+	}
+	if path.IsAbs(sub) {
+		return "", fmt.Errorf("error SubPath `%s` must not be an absolute path", sub)
+	}
+	if slices.Contains(strings.Split(sub, "/"), "..") {
+		return "", fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", sub)
+	}
+	return sub, nil
 }
 
 // expandSubPath fails on variables that are missing or empty: the container
@@ -76,7 +85,12 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 		if err != nil {
 			return nil, err
 		}
-		if m.SubPath != "" || m.SubPathExpr != "" {
+		switch {
+		case vol.Image:
+			if err := imageMount(rendered, in, m); err != nil {
+				return nil, err
+			}
+		case m.SubPath != "" || m.SubPathExpr != "":
 			if rendered.HostPath = in.Files.SubPaths[i]; rendered.HostPath == "" {
 				// Never fall back to the whole volume.
 				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", m.Name, in.Container.Name)
@@ -91,6 +105,34 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(in.Container.TerminationMessagePath), HostPath: p, SelinuxRelabel: true})
 	}
 	return out, nil
+}
+
+// imageMount completes the mount of an image, which the runtime finds by its ID.
+func imageMount(rendered *runtimeapi.Mount, in Input, m v1.VolumeMount) error {
+	ref := in.VolumeImages[m.Name]
+	if ref == "" {
+		return fmt.Errorf("cannot find the image of volume %q to mount into container %q", m.Name, in.Container.Name)
+	}
+	rendered.Image = &runtimeapi.ImageSpec{Image: ref, RuntimeHandler: in.RuntimeHandler, Annotations: in.Pod.Annotations}
+	for i := range in.Pod.Spec.Volumes {
+		if v := &in.Pod.Spec.Volumes[i]; v.Name == m.Name && v.Image != nil {
+			rendered.Image.UserSpecifiedImage = v.Image.Reference
+		}
+	}
+	var err error
+	rendered.ImageSubPath, err = subPath(m, in.Env)
+	return err
+}
+
+// volumeImages are the IDs of the images among the mounts.
+func volumeImages(mounts []*runtimeapi.Mount) []string {
+	var refs []string
+	for _, m := range mounts {
+		if ref := m.GetImage().GetImage(); ref != "" && !slices.Contains(refs, ref) {
+			refs = append(refs, ref)
+		}
+	}
+	return refs
 }
 
 func volumeMount(m v1.VolumeMount, vol volumes.Mounted, supportsRRO bool) (*runtimeapi.Mount, error) {

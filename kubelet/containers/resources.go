@@ -14,7 +14,7 @@ import (
 	"flyball.dev/kubelet/cgroups"
 )
 
-// Resources renders the limits of one container, also for an update in place.
+// Resources renders the limits of one container that is made.
 func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
 	limits := effectiveLimits(pod, c)
 	r := linuxResources(node, c.Resources.Requests, limits)
@@ -31,14 +31,26 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContain
 	return r
 }
 
-// effectiveLimits are the container's limits, and the Pod's where the container has none (KEP-2837).
+// Update renders the limits of one container for a change while it runs. What
+// cannot change is left out.
+func Update(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
+	r := Resources(node, pod, c)
+	r.HugepageLimits = nil
+	return r
+}
+
 func effectiveLimits(pod *v1.Pod, c *v1.Container) v1.ResourceList {
-	if !resourcehelper.IsPodLevelResourcesSet(pod) {
-		return c.Resources.Limits
+	return Limits(pod.Spec.Resources, c.Resources)
+}
+
+// Limits are the container's limits, and the Pod's where the container has none (KEP-2837).
+func Limits(pod *v1.ResourceRequirements, container v1.ResourceRequirements) v1.ResourceList {
+	if !resourcehelper.IsPodLevelResourcesSet(&v1.Pod{Spec: v1.PodSpec{Resources: pod}}) {
+		return container.Limits
 	}
 	limits := v1.ResourceList{}
-	maps.Copy(limits, pod.Spec.Resources.Limits)
-	for name, q := range c.Resources.Limits {
+	maps.Copy(limits, pod.Limits)
+	for name, q := range container.Limits {
 		if !q.IsZero() || v1helper.IsHugePageResourceName(name) {
 			limits[name] = q
 		}

@@ -176,6 +176,9 @@ func TestWatch(t *testing.T) {
 		for {
 			select {
 			case got := <-seen:
+				if got == "own" {
+					t.Errorf("%s: what the agent did itself was reported", what)
+				}
 				if got == want {
 					return
 				}
@@ -187,14 +190,23 @@ func TestWatch(t *testing.T) {
 
 	first := <-f.streams
 	expect("what was there before", "u1")
-	first <- &runtimeapi.ContainerEventResponse{PodSandboxStatus: &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: "u2"}}}
+	const stopped = runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT
+	event := func(kind runtimeapi.ContainerEventType, uid string) {
+		first <- &runtimeapi.ContainerEventResponse{
+			ContainerEventType: kind,
+			PodSandboxStatus:   &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: uid}},
+		}
+	}
+	event(runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, "own")
+	event(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, "own")
+	event(stopped, "u2")
 	expect("an event", "u2")
-	first <- &runtimeapi.ContainerEventResponse{ContainersStatuses: []*runtimeapi.ContainerStatus{{Labels: labels("u3", "c")}}}
+	first <- &runtimeapi.ContainerEventResponse{ContainerEventType: stopped, ContainersStatuses: []*runtimeapi.ContainerStatus{{Labels: labels("u3", "c")}}}
 	expect("an event without a sandbox", "u3")
 	f.mu.Lock()
 	f.sandboxes = nil
 	f.mu.Unlock()
-	first <- &runtimeapi.ContainerEventResponse{}
+	first <- &runtimeapi.ContainerEventResponse{ContainerEventType: stopped}
 	expect("an event that does not say whose it is", "u1")
 
 	close(first)
@@ -268,6 +280,56 @@ func TestTerminationMessage(t *testing.T) {
 			})
 			if got != tc.want {
 				t.Errorf("%s: %q, want %q", tc.reason, got, tc.want)
+			}
+		})
+	}
+}
+
+func (f *fakeService) UpdateContainerResources(_ context.Context, in *runtimeapi.UpdateContainerResourcesRequest, _ ...grpc.CallOption) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.statuses[in.ContainerId].Resources = &runtimeapi.ContainerResources{Linux: in.Linux}
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
+func TestResizeIsObserved(t *testing.T) {
+	f := &fakeService{sandboxes: []*runtimeapi.PodSandbox{sandbox("s1", "u1")}, statuses: map[string]*runtimeapi.ContainerStatus{}}
+	f.add("c1", "main", 0, runtimeapi.ContainerState_CONTAINER_RUNNING)
+	c := New(f, nil)
+	if p, err := c.Observe(t.Context(), "u1"); err != nil || p.Containers[0].Resources != nil {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	resources := &runtimeapi.LinuxContainerResources{CpuShares: 512, CpuQuota: 50000, CpuPeriod: 100000, MemoryLimitInBytes: 1 << 20}
+	if err := c.Resize(t.Context(), "c1", resources); err != nil {
+		t.Fatal(err)
+	}
+	p, err := c.Observe(t.Context(), "u1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Resources{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 1 << 20}
+	if d := cmp.Diff(want, p.Containers[0].Resources); d != "" {
+		t.Errorf("Observe() after Resize() -want +got:\n%s", d)
+	}
+}
+
+func TestSatisfies(t *testing.T) {
+	has := Resources{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, Memory: 100}
+	cases := map[string]struct {
+		reason string
+		wanted Resources
+		want   bool
+	}{
+		"Same":     {"what is there is enough", has, true},
+		"NoLimits": {"a limit that is not asked for stays as it is", Resources{CPUShares: 512}, true},
+		"Shares":   {"a request counts", Resources{CPUShares: 256}, false},
+		"Quota":    {"a limit counts", Resources{CPUShares: 512, CPUQuota: 25000, CPUPeriod: 100000}, false},
+		"Memory":   {"so does that of memory", Resources{CPUShares: 512, Memory: 200}, false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			if got := has.Satisfies(tc.wanted); got != tc.want {
+				t.Errorf("%s: got %v", tc.reason, got)
 			}
 		})
 	}

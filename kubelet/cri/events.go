@@ -23,10 +23,13 @@ const (
 	reconnectMax   = 5 * time.Second
 )
 
-// Watch calls changed for each Pod of which a sandbox or container was created,
-// started, stopped or removed, until ctx ends. changed must not block. It may be
-// called for more Pods than changed. Pods that the runtime knew before are
-// reported once at the start.
+// Watch calls changed for each Pod of which a sandbox or container stopped or was
+// removed, until ctx ends. changed must not block. It may be called for more Pods
+// than changed. Pods that the runtime knew before are reported once at the start.
+//
+// Events of what was created or started are left out: who creates and starts hears
+// of it by the answer to the call. They are most of what a Pod's start would be
+// observed for. Should somebody else have done it, the next relist finds out.
 func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
 	logger := klog.FromContext(ctx)
 	every, wait := relistEvery, reconnectFirst
@@ -67,6 +70,10 @@ func (c *Client) stream(ctx context.Context, every time.Duration, changed func(t
 		e, err := events.Recv()
 		if err != nil {
 			return fmt.Errorf("reading container events: %w", err)
+		}
+		switch e.ContainerEventType {
+		case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
+			continue
 		}
 		if uid := podOf(e); uid != "" {
 			changed(uid)

@@ -106,7 +106,7 @@ func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (Sandbox
 }
 
 // container adds the details. They are read once per state: nothing in them
-// changes while the state stays.
+// changes while the state stays, but for the resources, see Resize.
 func (c *Client) container(ctx context.Context, s *runtimeapi.Container) (Container, error) {
 	state := stateOf(s.State)
 	c.mu.Lock()
@@ -143,6 +143,10 @@ func convert(st *runtimeapi.ContainerStatus, sandboxID string) Container {
 	}
 	if u := st.GetUser().GetLinux(); u != nil {
 		cn.User = &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}
+	}
+	if r := st.GetResources().GetLinux(); r != nil {
+		resources := ResourcesOf(r)
+		cn.Resources = &resources
 	}
 	return cn
 }

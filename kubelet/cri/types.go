@@ -59,9 +59,34 @@ type Container struct {
 	Image, ImageID string
 	LogPath        string
 	User           *v1.LinuxContainerUser
+	// Resources that the container has now, as the runtime reports them; nil if it does not.
+	Resources *Resources
 
 	// Labels and Annotations that the container was created with.
 	Labels, Annotations map[string]string
+}
+
+// Resources are the limits of a container that can change while it runs. Zero is
+// what the runtime leaves alone.
+type Resources struct {
+	// CPUShares are cpu.shares; CPUQuota is in microseconds per CPUPeriod, -1 for no limit.
+	CPUShares, CPUQuota, CPUPeriod int64
+	// Memory limit in bytes.
+	Memory int64
+}
+
+// ResourcesOf picks from CRI's resources those that can change while a container runs.
+func ResourcesOf(r *runtimeapi.LinuxContainerResources) Resources {
+	return Resources{
+		CPUShares: r.GetCpuShares(), CPUQuota: r.GetCpuQuota(), CPUPeriod: r.GetCpuPeriod(), Memory: r.GetMemoryLimitInBytes(),
+	}
+}
+
+// Satisfies says whether a container that has r has what is wanted.
+func (r Resources) Satisfies(wanted Resources) bool {
+	return r.CPUShares == wanted.CPUShares &&
+		(wanted.CPUQuota == 0 || r.CPUQuota == wanted.CPUQuota && r.CPUPeriod == wanted.CPUPeriod) &&
+		(wanted.Memory == 0 || r.Memory == wanted.Memory)
 }
 
 // Alive says whether a process of the container may run.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,10 @@ import (
 
 // collectEvery is how often the disk is looked at. Images come slowly.
 const collectEvery = 5 * time.Minute
+
+// AnnotationVolumes lists the IDs of the images that a container has as volumes,
+// with commas between them.
+const AnnotationVolumes = "flyball.dev/image-volumes"
 
 // Containers lists what images are in use. CRI's RuntimeServiceClient is one.
 type Containers interface {
@@ -120,6 +125,9 @@ func (c *Collector) observe(ctx context.Context, now time.Time) ([]Stored, error
 		used[container.ImageRef] = true
 		used[container.ImageId] = true
 		used[container.GetImage().GetImage()] = true
+		for ref := range strings.SplitSeq(container.Annotations[AnnotationVolumes], ",") {
+			used[ref] = true
+		}
 	}
 	before := c.seen
 	c.seen = make(map[string]times, len(list.Images))

@@ -95,7 +95,10 @@ type store struct {
 
 func (s *store) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error) {
 	return &runtimeapi.ListImagesResponse{Images: []*runtimeapi.Image{
-		{Id: "sha256:1", RepoTags: []string{"a:1"}, Size: 1}, {Id: "sha256:2", Size: 1}, {Id: "sha256:3", Size: 1, Pinned: true},
+		{Id: "sha256:1", RepoTags: []string{"a:1"}, Size: 1},
+		{Id: "sha256:2", Size: 1},
+		{Id: "sha256:3", Size: 1, Pinned: true},
+		{Id: "sha256:4", Size: 1},
 	}}, nil
 }
 
@@ -109,7 +112,9 @@ func (s *store) RemoveImage(_ context.Context, in *runtimeapi.RemoveImageRequest
 }
 
 func (s *store) ListContainers(context.Context, *runtimeapi.ListContainersRequest, ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
-	return &runtimeapi.ListContainersResponse{Containers: []*runtimeapi.Container{{ImageRef: "a:1"}}}, nil
+	return &runtimeapi.ListContainersResponse{Containers: []*runtimeapi.Container{
+		{ImageRef: "a:1", Annotations: map[string]string{AnnotationVolumes: "sha256:9,sha256:4"}},
+	}}, nil
 }
 
 func TestCollect(t *testing.T) {

@@ -103,14 +103,15 @@ func New(cfg Config) *Manager {
 // pulls; pulls of the same image wait for one another, others run in parallel.
 // rec records Events about the container. Errors are *Error, or of ctx.
 func (m *Manager) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec Recorder) (ref string, err error) {
-	ref, err = m.ensure(ctx, request{pod: pod, image: c.Image, policy: pullPolicy(c), sandbox: sandbox, record: rec})
-	if e, ok := errors.AsType[*Error](err); ok {
-		rec(v1.EventTypeWarning, eventFailed, "Error: "+e.Reason)
-	}
-	return ref, err
+	return m.ensure(ctx, request{pod: pod, image: c.Image, policy: pullPolicy(c.ImagePullPolicy, c.Image), sandbox: sandbox, record: rec})
 }
 
-// request is one container's wish for an image.
+// EnsureVolume is Ensure for the image of a volume that a container needs.
+func (m *Manager) EnsureVolume(ctx context.Context, pod *v1.Pod, vol *v1.ImageVolumeSource, sandbox *runtimeapi.PodSandboxConfig, rec Recorder) (ref string, err error) {
+	return m.ensure(ctx, request{pod: pod, image: vol.Reference, policy: pullPolicy(vol.PullPolicy, vol.Reference), sandbox: sandbox, record: rec})
+}
+
+// request is a container's wish for an image, its own or that of a volume.
 type request struct {
 	pod     *v1.Pod
 	image   string // as the user wrote it
@@ -124,6 +125,14 @@ func (r request) spec(name string) *runtimeapi.ImageSpec {
 }
 
 func (m *Manager) ensure(ctx context.Context, r request) (string, error) {
+	ref, err := m.get(ctx, r)
+	if e, ok := errors.AsType[*Error](err); ok {
+		r.record(v1.EventTypeWarning, eventFailed, "Error: "+e.Reason)
+	}
+	return ref, err
+}
+
+func (m *Manager) get(ctx context.Context, r request) (string, error) {
 	name, err := withTag(r.image)
 	if err != nil {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: %v", r.image, err)
@@ -317,11 +326,11 @@ func withTag(image string) (string, error) {
 }
 
 // pullPolicy is what the API server has defaulted already, except in tests and old objects.
-func pullPolicy(c *v1.Container) v1.PullPolicy {
-	if c.ImagePullPolicy != "" {
-		return c.ImagePullPolicy
+func pullPolicy(policy v1.PullPolicy, image string) v1.PullPolicy {
+	if policy != "" {
+		return policy
 	}
-	if name, err := withTag(c.Image); err == nil && strings.HasSuffix(name, ":latest") {
+	if name, err := withTag(image); err == nil && strings.HasSuffix(name, ":latest") {
 		return v1.PullAlways
 	}
 	return v1.PullIfNotPresent

@@ -319,3 +319,34 @@ func TestUser(t *testing.T) {
 		t.Error("User() of an image that is not there succeeded")
 	}
 }
+
+func TestEnsureVolume(t *testing.T) {
+	cases := map[string]struct {
+		reason string
+		vol    v1.ImageVolumeSource
+		ref    string
+		err    string
+		pulled int
+	}{
+		"Present":    {reason: "what is there is not pulled", vol: v1.ImageVolumeSource{Reference: "here:1", PullPolicy: v1.PullIfNotPresent}, ref: "sha256:here:1"},
+		"Always":     {reason: "unless it is asked for", vol: v1.ImageVolumeSource{Reference: "here:1", PullPolicy: v1.PullAlways}, ref: "sha256:here:1", pulled: 1},
+		"Default":    {reason: "as with containers", vol: v1.ImageVolumeSource{Reference: "here:1"}, ref: "sha256:here:1"},
+		"DefaultTag": {reason: "as with containers", vol: v1.ImageVolumeSource{Reference: "latest"}, ref: "sha256:latest:latest", pulled: 1},
+		"Never":      {reason: "with upstream's reason", vol: v1.ImageVolumeSource{Reference: "there:1", PullPolicy: v1.PullNever}, err: ReasonErrImageNeverPull},
+		"Refused":    {reason: "with upstream's reason", vol: v1.ImageVolumeSource{Reference: "refused:1"}, err: ReasonErrImagePull},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			m, r, _ := newTest("here:1")
+			r.refuse["refused:1"] = errors.New("no")
+			last := ""
+			ref, err := m.EnsureVolume(t.Context(), testPod(), &tc.vol, nil, func(kind, reason, message string) { last = kind + " " + reason + " " + message })
+			if ref != tc.ref || r.told != tc.pulled {
+				t.Errorf("%s: %q after %d pulls, want %q after %d", tc.reason, ref, r.told, tc.ref, tc.pulled)
+			}
+			if e, ok := errors.AsType[*Error](err); (tc.err != "") != ok || ok && (e.Reason != tc.err || last != "Warning Failed Error: "+tc.err) {
+				t.Errorf("%s: error %v after Event %q, want %s", tc.reason, err, last, tc.err)
+			}
+		})
+	}
+}

@@ -130,8 +130,7 @@ func (n *Node) Recheck() {
 // Object returns the Node as last seen in the API, nil before that. It must not
 // be changed.
 func (n *Node) Object() *v1.Node {
-	object, _ := n.source.Node()
-	return object
+	return n.source.Node()
 }
 
 // Capacity and Allocatable of this machine; what cgroups and admission are

@@ -171,17 +171,47 @@ func TestNodeLife(t *testing.T) {
 	}
 	eventually(t, client, "the node lifecycle controller had given it up", isReady(v1.ConditionTrue))
 
-	if err := client.CoreV1().Nodes().Delete(t.Context(), "n1", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, client, "it was deleted while the machine is alive", isReady(v1.ConditionTrue))
-
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
 		l, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(ctx, "n1", metav1.GetOptions{})
 		return err == nil && *l.Spec.LeaseDurationSeconds == 40 && len(l.OwnerReferences) == 1, nil
 	})
 	if err != nil {
 		t.Errorf("the lease: %v", err)
+	}
+}
+
+// TestDeletedNode: who deletes a Node takes the machine out of the cluster until its agent is started again.
+func TestDeletedNode(t *testing.T) {
+	client, cri := fake.NewClientset(), &fakeCRI{network: true}
+	for _, start := range []string{"first", "second"} {
+		ctx, cancel := context.WithCancel(t.Context())
+		reported, ready, ended := make(chan error, 100), make(chan struct{}), make(chan error, 1)
+		n, err := New(Config{
+			Name: "n1", IP: netip.MustParseAddr("192.0.2.1"), Client: client, Runtime: cri, Images: cri, Port: 10250,
+			MaxPods: 110, RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: func() { close(ready) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		go func() { ended <- n.Run(ctx) }()
+		<-ready
+		eventually(t, client, "the "+start+" start registers it", isReady(v1.ConditionTrue))
+		if err := client.CoreV1().Nodes().Delete(ctx, "n1", metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		for err := range reported {
+			if strings.Contains(err.Error(), "Node n1 was deleted; restart") {
+				break
+			}
+		}
+		n.Recheck()
+		cancel()
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if list, err := client.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); err != nil || len(list.Items) > 0 {
+			t.Errorf("after the %s start there are %d Nodes (%v): it came back by itself", start, len(list.Items), err)
+		}
 	}
 }
 

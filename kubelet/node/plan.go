@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/component-helpers/nodedeclaredfeatures/features/inplacepodresize"
 )
 
 const (
@@ -201,12 +202,21 @@ func desired(id identity, m machine, o observation, now time.Time) *v1.Node {
 		s.Images = o.images
 	}
 	s.VolumesInUse = o.volumes
+	s.DeclaredFeatures = slices.Clone(declaredFeatures)
 
 	for _, kind := range []v1.NodeConditionType{v1.NodeMemoryPressure, v1.NodeDiskPressure, v1.NodePIDPressure} {
 		setCondition(s, pressureCondition(kind, o, now), now)
 	}
 	setCondition(s, readyCondition(o.runtime, now), now)
 	return n
+}
+
+// declaredFeatures are what the API server and the scheduler must know that this
+// agent can do, sorted: they refuse or avoid it for a Node that does not say so. The
+// names are those of upstream's feature gates (KEP-5328).
+var declaredFeatures = []string{
+	inplacepodresize.IPPRPodLevelResourcesFeatureGate,
+	inplacepodresize.IPPRInitContainersFeatureGate,
 }
 
 func labels(id identity, m machine) map[string]string {

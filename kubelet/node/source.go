@@ -18,9 +18,8 @@ type Source interface {
 	// ends, so that what others do to it (assign a podCIDR, mark it Unknown after a
 	// silence, delete it) is answered at once.
 	Run(ctx context.Context, changed func())
-	// Node returns the object as last seen, nil if there is none. known says whether
-	// the API server was asked at all.
-	Node() (node *v1.Node, known bool)
+	// Node returns the object as last seen, nil if there is none or it was not seen yet.
+	Node() *v1.Node
 }
 
 // watched is a watch of one Node.
@@ -65,10 +64,10 @@ func (w *watched) Run(ctx context.Context, changed func()) {
 }
 
 // Node implements Source.
-func (w *watched) Node() (*v1.Node, bool) {
+func (w *watched) Node() *v1.Node {
 	obj, ok, err := w.store.GetByKey(w.name)
 	if err != nil || !ok {
-		return nil, w.watch.HasSynced()
+		return nil
 	}
-	return obj.(*v1.Node), true
+	return obj.(*v1.Node)
 }

@@ -113,18 +113,18 @@ func (r *reporter) report(ctx context.Context, waited time.Duration) outcome {
 		}
 		return outcome{again: lookLatest}
 	}
+	if o.existing == nil {
+		// Whoever deletes a Node takes the machine out of the cluster. It does not come back by itself.
+		r.failed(ctx, fmt.Errorf("reporting the status of this machine: Node %s was deleted; restart the node agent if it is to be registered again, or take it down", r.cfg.Name))
+		return outcome{again: look}
+	}
 	out := plan(r.identity(), r.machine, o, waited, time.Now())
 	if out.write == nil {
 		// Nothing to say after a quick restart: the API server has it all already.
 		r.tellReady(out)
 		return out
 	}
-	if o.existing == nil { // deleted behind our back, while the machine is alive
-		err = r.create(ctx)
-	} else {
-		err = r.update(ctx, out)
-	}
-	if err != nil && ctx.Err() == nil {
+	if err = r.update(ctx, out); err != nil && ctx.Err() == nil {
 		r.failed(ctx, fmt.Errorf("reporting the status of this machine (%s), which is tried again: %w", out.reason, err))
 		out.again = lookLatest
 	}
@@ -174,8 +174,8 @@ func (r *reporter) tellReady(out outcome) {
 // existing is the newest Node object known: the watched one, or our own write if
 // that is newer. nil means that there is none.
 func (r *reporter) existing(ctx context.Context) (*v1.Node, error) {
-	cached, known := r.source.Node()
-	if !known {
+	cached := r.Object()
+	if cached == nil { // not watched yet, or deleted: the watch may lag behind our own creation
 		n, err := r.cfg.Client.CoreV1().Nodes().Get(ctx, r.cfg.Name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
 			return nil, nil

@@ -85,7 +85,7 @@ func (w *worker) beginStop(id, name string, begun Stopping) {
 func (w *worker) settle(o outcome) {
 	slot := o.op.action.Slot()
 	switch o.op.action.(type) {
-	case MountVolumes, PullImage, RunPreStop, CleanUp, Purge, DeletePod: // the runtime has no part in them
+	case MountVolumes, PullImage, RunPreStop, CleanUp, Purge, DeletePod, GrowCgroup, CheckMemory, ShrinkCgroup: // the runtime has no part in them
 	default:
 		w.dirty = true
 	}
@@ -119,6 +119,8 @@ func failureOf(a Action, err error, before Failure, now time.Time) Failure {
 		first, longest = 500*time.Millisecond, 2*time.Minute
 	case StartContainer:
 		first = time.Second
+	case GrowCgroup, CheckMemory, ResizeContainer, ShrinkCgroup:
+		f.Reason, first, longest = v1.PodReasonError, time.Second, 30*time.Second
 	case StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, CleanUp:
 		longest = 30 * time.Second
 	}

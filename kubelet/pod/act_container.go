@@ -17,6 +17,7 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
+// pullImage makes the images of a container present, its own and those of its volumes.
 func (j job) pullImage(ctx context.Context, a PullImage) (func(*worker), error) {
 	// The runtime looks at the Pod's name and annotations only; there may be no cgroup yet.
 	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.attempt()})
@@ -24,13 +25,29 @@ func (j job) pullImage(ctx context.Context, a PullImage) (func(*worker), error) 
 		return nil, err
 	}
 	c := specOf(j.pod, a.Name)
-	ref, err := j.m.cfg.Images.Ensure(ctx, j.pod, c, config, func(kind, reason, message string) {
-		j.m.event(j.pod, a.Name, kind, reason, message)
-	})
+	record := func(kind, reason, message string) { j.m.event(j.pod, a.Name, kind, reason, message) }
+	volumes := map[string]string{}
+	for _, vol := range imageVolumes(j.pod, c) {
+		if volumes[vol.Name], err = j.m.cfg.Images.EnsureVolume(ctx, j.pod, vol.Image, config, record); err != nil {
+			return nil, err
+		}
+	}
+	ref, err := j.m.cfg.Images.Ensure(ctx, j.pod, c, config, record)
 	if err != nil {
 		return nil, err
 	}
-	return func(w *worker) { w.state.Images[a.Name] = ref }, nil
+	return func(w *worker) { w.state.Images[a.Name], w.volumeImages[a.Name] = ref, volumes }, nil
+}
+
+// imageVolumes are the volumes of a container that are images.
+func imageVolumes(pod *v1.Pod, c *v1.Container) []v1.Volume {
+	var list []v1.Volume
+	for _, vol := range pod.Spec.Volumes {
+		if vol.Image != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == vol.Name }) {
+			list = append(list, vol)
+		}
+	}
+	return list
 }
 
 // attempt of the newest sandbox.
@@ -92,7 +109,7 @@ func (j job) containerConfig(ctx context.Context, a StartContainer, spec *v1.Con
 	in := containers.Input{
 		Node: j.m.cfg.Render, Pod: j.pod, Container: spec, TargetID: j.targetID(a.Name),
 		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
-		PodIPs: j.podIPs(), Volumes: j.mounted,
+		PodIPs: j.podIPs(), Volumes: j.mounted, VolumeImages: j.volumeImages[a.Name],
 	}
 	if len(j.runtime.Sandboxes) > 0 {
 		in.RuntimeHandler = j.runtime.Sandboxes[0].Handler
@@ -264,5 +281,8 @@ func (j job) removeContainer(a RemoveContainer) (func(*worker), error) {
 			}
 		}
 	}
-	return func(w *worker) { delete(w.state.Stopping, a.ID) }, nil
+	return func(w *worker) {
+		delete(w.state.Stopping, a.ID)
+		delete(w.state.Given, a.ID)
+	}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -40,12 +41,14 @@ type job struct {
 	node    Node
 	mounted map[string]volumes.Mounted
 	sandbox *runtimeapi.PodSandboxConfig
+	// volumeImages are the IDs of the images that are volumes, by container and volume.
+	volumeImages map[string]map[string]string
 }
 
 func (w *worker) job(ctx context.Context) job {
 	return job{
 		m: w.m, ctx: ctx, uid: w.uid, pod: w.state.Last, runtime: w.state.Runtime,
-		node: w.state.Node, mounted: w.mounted, sandbox: w.sandbox,
+		node: w.state.Node, mounted: w.mounted, sandbox: w.sandbox, volumeImages: maps.Clone(w.volumeImages),
 	}
 }
 
@@ -72,6 +75,14 @@ func (j job) do(ctx context.Context, a Action) (func(*worker), error) {
 		return j.runPreStop(ctx, a)
 	case StopContainer:
 		return nil, j.stopContainer(ctx, a)
+	case GrowCgroup:
+		return j.growCgroup(a)
+	case CheckMemory:
+		return j.checkMemory(ctx, a)
+	case ResizeContainer:
+		return j.resizeContainer(a)
+	case ShrinkCgroup:
+		return j.shrinkCgroup(a)
 	case RemoveContainer:
 		return j.removeContainer(a)
 	case StopSandbox:
@@ -236,8 +247,8 @@ func (j job) makeLogDir(dir string) error {
 	return os.MkdirAll(dir, 0o755)
 }
 
-// purge removes the logs: all directories that end in the UID, for the name of
-// an orphan is not known, and the links that point into them.
+// purge removes the record of the Pod's resources and the logs: all directories that
+// end in the UID, for the name of an orphan is not known, and the links into them.
 func (j job) purge() (func(*worker), error) {
 	dirs, err := filepath.Glob(filepath.Join(j.m.cfg.Render.PodLogsDir, "*_"+string(j.uid)))
 	if err != nil || j.m.cfg.Render.PodLogsDir == "" {
@@ -252,6 +263,9 @@ func (j job) purge() (func(*worker), error) {
 	}
 	if err := errors.Join(failures...); err != nil {
 		return nil, fmt.Errorf("removing the logs: %w", err)
+	}
+	if err := j.m.admissions.files.remove(j.uid); err != nil {
+		return nil, err
 	}
 	return func(w *worker) { w.state.Purged = true }, nil
 }

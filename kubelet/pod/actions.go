@@ -1,6 +1,10 @@
 package pod
 
-import "time"
+import (
+	"time"
+
+	"flyball.dev/kubelet/cri"
+)
 
 // Action is one step of a Plan. At most one action is under way per slot; one
 // that is planned while another holds its slot replaces that one.
@@ -22,6 +26,7 @@ const (
 	slotNode    = "node"
 	slotSandbox = "sandbox"
 	slotAPI     = "api"
+	slotResize  = "resize"
 )
 
 func slotImage(name string) string { return "image/" + name }
@@ -97,6 +102,40 @@ type RemoveContainer struct {
 	Reason
 }
 
+// GrowCgroup raises the limits of the Pod's cgroup to those of a generation of the
+// Pod, and lowers none.
+type GrowCgroup struct {
+	Generation int64
+	Reason
+}
+
+// CheckMemory fails if the memory limit of the Pod, or of one of the containers, is
+// to fall below what is used.
+type CheckMemory struct {
+	Generation int64
+	Containers []ContainerMemory
+	Reason
+}
+
+// ContainerMemory is a memory limit that a container is to get, in bytes.
+type ContainerMemory struct {
+	Name, ID string
+	Limit    int64
+}
+
+// ResizeContainer changes the resources of a running container.
+type ResizeContainer struct {
+	ID, Name  string
+	Resources cri.Resources
+	Reason
+}
+
+// ShrinkCgroup sets the limits of the Pod's cgroup to those of a generation of the Pod.
+type ShrinkCgroup struct {
+	Generation int64
+	Reason
+}
+
 // ReportBackOff tells the user that a container waits before it restarts.
 type ReportBackOff struct {
 	Name  string
@@ -145,6 +184,18 @@ func (a StopContainer) Slot() string { return slotStop(a.ID) }
 
 // Slot implements Action.
 func (a RemoveContainer) Slot() string { return slotStop(a.ID) }
+
+// Slot implements Action.
+func (GrowCgroup) Slot() string { return slotResize }
+
+// Slot implements Action.
+func (CheckMemory) Slot() string { return slotResize }
+
+// Slot implements Action.
+func (ResizeContainer) Slot() string { return slotResize }
+
+// Slot implements Action.
+func (ShrinkCgroup) Slot() string { return slotResize }
 
 // Slot implements Action. It is carried out at once and holds none.
 func (a ReportBackOff) Slot() string { return "" }

@@ -3,11 +3,9 @@ package pod
 import (
 	"context"
 	"fmt"
-	"maps"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
@@ -17,6 +15,19 @@ import (
 type admissions struct {
 	mu       sync.Mutex
 	admitted map[types.UID]bool
+	// allocated is what each Pod has; files keep what of it cannot be found out again.
+	allocated map[types.UID]*Allocation
+	files     allocationFiles
+	// claims are the resizes that are not granted, pending says why.
+	claims  map[types.UID]Claim
+	pending map[types.UID]*Pending
+}
+
+func newAdmissions(dir string) admissions {
+	return admissions{
+		admitted: map[types.UID]bool{}, allocated: map[types.UID]*Allocation{}, files: allocationFiles{dir},
+		claims: map[types.UID]Claim{}, pending: map[types.UID]*Pending{},
+	}
 }
 
 func (a *admissions) note(uid types.UID) {
@@ -29,6 +40,9 @@ func (a *admissions) forget(uid types.UID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.admitted, uid)
+	delete(a.allocated, uid)
+	delete(a.claims, uid)
+	delete(a.pending, uid)
 }
 
 // admit decides once whether the Pod may run here. A Pod that was let in before is
@@ -63,9 +77,7 @@ func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*Rejection, error) {
 			return r, nil
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	node, err := m.cfg.Client.CoreV1().Nodes().Get(ctx, m.cfg.NodeName, metav1.GetOptions{})
+	node, err := m.readNode(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("reading Node %s, to see whether the Pod fits: %w", m.cfg.NodeName, err)
 	}
@@ -73,25 +85,27 @@ func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*Rejection, error) {
 }
 
 func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *Rejection {
-	offer := Offer{Node: node, Allocatable: v1.ResourceList{}}
-	maps.Copy(offer.Allocatable, node.Status.Allocatable)
-	// What we measure ourselves may not have been written yet.
-	maps.Copy(offer.Allocatable, m.cfg.Render.Allocatable)
-
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
+	r := Admit(pod, m.offerOf(node), m.others(pod.UID))
+	if r == nil {
+		m.admissions.admitted[pod.UID] = true
+		m.admissions.allocated[pod.UID] = allocationOf(pod, 0)
+	}
+	return r
+}
+
+// others are the Pods besides one that run here, with what they are allocated. The
+// caller holds the lock of the admissions.
+func (m *Manager) others(but types.UID) []*v1.Pod {
 	var others []*v1.Pod
 	for _, p := range m.pods.Pods() {
-		if p.UID == pod.UID || !m.admissions.admitted[p.UID] && p.Status.StartTime == nil {
+		if p.UID == but || !m.admissions.admitted[p.UID] && p.Status.StartTime == nil {
 			continue
 		}
 		if !podutil.IsPodPhaseTerminal(p.Status.Phase) && !podutil.IsPodPhaseTerminal(m.current(p).Status.Phase) {
-			others = append(others, p)
+			others = append(others, m.admissions.allocated[p.UID].apply(p))
 		}
 	}
-	r := Admit(pod, offer, others)
-	if r == nil {
-		m.admissions.admitted[pod.UID] = true
-	}
-	return r
+	return others
 }

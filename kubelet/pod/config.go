@@ -17,8 +17,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of a Manager. Everything is required but what says what happens
-// without it, and Recorder and Leftovers.
+// Config of a Manager. Everything is required but what says what happens without it,
+// and Recorder and Leftovers.
 type Config struct {
 	// NodeName of this node; the Manager runs the Pods bound to it.
 	NodeName string
@@ -35,6 +35,7 @@ type Config struct {
 	Observer   Observer
 	Sandboxes  Sandboxes
 	Containers Containers
+	Resizer    Resizer
 	Volumes    Volumes
 	Images     Images
 	Cgroups    Cgroups
@@ -55,6 +56,9 @@ type Config struct {
 	// Leftovers lists Pods of which something besides sandboxes may be left on
 	// this node, such as directories and cgroups. It is asked once at the start.
 	Leftovers func() ([]types.UID, error)
+	// AllocationDir is where the resources of resized Pods are kept; they are
+	// forgotten with the process if it is empty.
+	AllocationDir string
 	// LogLinks is the directory for the links that log shippers follow,
 	// /var/log/containers; none are made if it is empty.
 	LogLinks string
@@ -90,6 +94,15 @@ type Containers interface {
 	ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error)
 }
 
+// Resizer changes running containers. *cri.Client is one.
+type Resizer interface {
+	// Resize changes the resources of a running container. What Observe tells next is
+	// what the container has then.
+	Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error
+	// MemoryUsage in bytes.
+	MemoryUsage(ctx context.Context, id string) (uint64, error)
+}
+
 // Volumes makes and removes the files of a Pod. *volumes.Manager is one. All
 // methods are idempotent and work without memory of an earlier process.
 type Volumes interface {
@@ -102,12 +115,19 @@ type Volumes interface {
 type Images interface {
 	// Ensure may block for as long as a pull takes; it ends with ctx.
 	Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec func(eventtype, reason, msg string)) (ref string, err error)
+	// EnsureVolume is Ensure for the image of a volume.
+	EnsureVolume(ctx context.Context, pod *v1.Pod, vol *v1.ImageVolumeSource, sandbox *runtimeapi.PodSandboxConfig, rec func(eventtype, reason, msg string)) (ref string, err error)
 	User(ctx context.Context, ref string) (uid *int64, name string, err error)
 }
 
 // Cgroups keeps the cgroups of Pods. *cgroups.Manager is one.
 type Cgroups interface {
+	// EnsurePod makes the cgroup with the limits of the Pod, or sets them.
 	EnsurePod(pod *v1.Pod) (cgroupParent string, err error)
+	// GrowPod sets those limits that are above what the cgroup has.
+	GrowPod(pod *v1.Pod) error
+	// PodMemory in bytes, and whether EnsurePod would lower the limit.
+	PodMemory(pod *v1.Pod) (usage, limit int64, lower bool, err error)
 	RemovePod(uid types.UID) error
 }
 

@@ -11,12 +11,16 @@
 //	report    status*.go       Status(State, now): the v1.PodStatus, written by writer.go
 //
 // plan.go runs a Pod, plan_containers.go brings its containers up in order,
-// plan_end.go brings everything down, whatever the cause.
+// plan_resize.go changes what they may use while they run, and plan_end.go brings
+// everything down, whatever the cause. Two decisions concern all Pods of the node at
+// once: plan_admit.go, who may run here, and plan_allocate.go, who gets more.
 //
 // Nothing that a worker remembers is needed for correctness. How often a
 // container restarted, when it may restart, which attempt comes next: all of it
 // is read from the runtime's list of containers, of which the last dead one of
 // each name is kept. What is under way dies with the process and is begun again.
+// The one thing that the runtime cannot tell, what a resize has promised, is kept
+// in a file, see Allocation.
 //
 // Pods that only the runtime or a leftover directory knows get a worker too: it
 // ends and removes what is left.

@@ -2,7 +2,9 @@ package pod
 
 import (
 	"context"
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -43,7 +45,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
 		pods: cfg.Pods, workers: map[types.UID]*worker{},
-		admissions: admissions{admitted: map[types.UID]bool{}},
+		admissions: newAdmissions(cfg.AllocationDir),
 	}
 }
 
@@ -68,12 +70,22 @@ func (m *Manager) Run(ctx context.Context) error {
 		return err
 	}
 
+	// Before any worker decides: what one Pod may have depends on what all have.
+	allocated, err := m.admissions.files.load()
+	if err != nil {
+		return err
+	}
+	m.admissions.allocated = allocated
+	resized := slices.Collect(maps.Keys(m.admissions.allocated))
 	m.mu.Lock()
 	m.ctx = ctx
 	for _, w := range m.workers {
 		m.launch(w)
 	}
 	m.mu.Unlock()
+	for _, uid := range resized {
+		m.runtimeChanged(uid)
+	}
 	m.adoptLeftovers(ctx)
 	m.cfg.Observer.Watch(ctx, m.runtimeChanged)
 	m.all.Wait()
@@ -108,6 +120,12 @@ func (m *Manager) podGone(obj any) {
 	}
 	if pod, ok := obj.(*v1.Pod); ok {
 		m.tell(pod.UID, func(w *worker) { w.dropPod(pod) })
+		m.mu.Lock()
+		ctx := m.ctx
+		m.mu.Unlock()
+		if ctx != nil {
+			m.roomAppeared(ctx)
+		}
 	}
 }
 

@@ -64,8 +64,9 @@ func (r *rig) start() {
 		Report:       func(err error) { r.reports <- err.Error() },
 		NetworkError: func(context.Context) error { return r.runtime.networkError },
 		Render:       containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,
-		Observer: r.runtime, Sandboxes: r.runtime, Containers: r.runtime,
-		Volumes: r.node, Images: r.node, Cgroups: r.node, Probes: r.node,
+		Observer: r.runtime, Sandboxes: r.runtime, Containers: r.runtime, Resizer: r.runtime,
+		AllocationDir: filepath.Join(r.logs, "allocations"),
+		Volumes:       r.node, Images: r.node, Cgroups: r.node, Probes: r.node,
 		Env: containers.EnvSources{Services: noServices}, Recorder: r.events,
 		Leftovers: func() ([]types.UID, error) { return r.left, nil },
 	})

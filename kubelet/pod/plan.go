@@ -46,6 +46,7 @@ func (p *planner) run() {
 		p.renewSandbox()
 		sb = cri.Sandbox{}
 	}
+	p.resize()
 	p.containers(sb.ID)
 	p.collect()
 	if at, ok := deadlineOf(&p.State); ok {

@@ -158,6 +158,9 @@ func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 	case hash != "" && p.Hashes[c.Name] != "" && hash != p.Hashes[c.Name]:
 		want.Reason, want.Restart, again = "its definition changed", true, true
 		want.Message = fmt.Sprintf("%s %s definition changed", kind, c.Name)
+	case p.mustRestart(inst):
+		want.Reason, want.Restart, again = "its resources changed", true, false
+		want.Message = fmt.Sprintf("Container %s resize requires restart", c.Name)
 	case failing:
 		want.Reason = Reason("its " + probeName(failed) + " probe failed")
 		want.Message = fmt.Sprintf("%s %s failed %s probe", kind, c.Name, probeName(failed))
@@ -197,7 +200,7 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 			return true // in an old sandbox; renewSandbox stops it
 		}
 		var at time.Time
-		next.BackOff, at = backOff(last)
+		next.BackOff, at = p.backOff(last)
 		if p.now.Before(at) {
 			p.at(at)
 			if !p.BackOff[c.Name].Equal(at) {
@@ -214,7 +217,8 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 		p.do(PullImage{c.Name, next.Reason})
 		return true
 	}
-	if sandboxID != "" && p.Mounted {
+	roomy := !p.Allocation.resized() || p.Grown == p.Allocation.Generation
+	if sandboxID != "" && p.Mounted && roomy {
 		next.ImageRef = image
 		p.do(next)
 	}

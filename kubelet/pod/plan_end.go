@@ -100,7 +100,7 @@ func (p *planner) end(e end) {
 	waiting := false
 	for _, slot := range slices.Sorted(maps.Keys(p.InFlight)) {
 		switch p.InFlight[slot].(type) {
-		case MountVolumes, CreateSandbox, PullImage, StartContainer:
+		case MountVolumes, CreateSandbox, PullImage, StartContainer, GrowCgroup, CheckMemory, ResizeContainer, ShrinkCgroup:
 			p.actions = append(p.actions, Cancel{slot, e.reason})
 			waiting = true
 		}

@@ -24,6 +24,10 @@ func TestPlanConverges(t *testing.T) {
 		w.broken = func(format string, args ...any) {
 			t.Fatalf("%s\n%s", fmt.Sprintf(format, args...), strings.Join(w.trace, "\n"))
 		}
+		if rapid.Bool().Draw(t, "runs already") {
+			w.settle()
+			w.resize(t)
+		}
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			w.trouble(t)
 		}
@@ -62,6 +66,7 @@ func drawPod(t *rapid.T) *v1.Pod {
 			}
 			p.Spec.InitContainers = append(p.Spec.InitContainers, c)
 		}
+		drawSizes(t, p)
 	})
 }
 
@@ -69,7 +74,7 @@ func drawPod(t *rapid.T) *v1.Pod {
 func (w *world) trouble(t *rapid.T) {
 	switch rapid.SampledFrom([]string{
 		"turn", "turn", "turn", "complete", "complete", "complete", "complete", "fail", "exit", "time",
-		"sandbox", "forget", "liveness", "delete", "vanish", "unknown", "halfway", "metadata",
+		"sandbox", "forget", "liveness", "delete", "vanish", "unknown", "halfway", "metadata", "resize",
 	}).Draw(t, "step") {
 	case "turn":
 		w.turn()
@@ -108,6 +113,8 @@ func (w *world) trouble(t *rapid.T) {
 		for _, c := range w.alive("") {
 			w.state.Probes[c.Name] = probes.Result{ContainerID: c.ID, Startup: probes.Success, Liveness: probes.Failure}
 		}
+	case "resize":
+		w.resize(t)
 	case "metadata":
 		w.state.Stale = true
 	case "delete":
@@ -177,6 +184,7 @@ func (w *world) checkSettled() {
 	default:
 		w.broken("the Pod is %q in the end: %+v", st.Phase, st)
 	}
+	w.checkResized()
 	dead := map[string]int{}
 	for _, c := range w.state.Runtime.Containers {
 		if c.State == cri.Exited {

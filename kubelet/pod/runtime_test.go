@@ -35,6 +35,8 @@ type fakeRuntime struct {
 	hung bool
 	// refusal is why no sandbox can be made, networkError why it has no network.
 	refusal, networkError error
+	// noResize is why no container can be resized.
+	noResize error
 }
 
 func newFakeRuntime() *fakeRuntime {
@@ -146,10 +148,12 @@ func (f *fakeRuntime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemoveP
 func (f *fakeRuntime) CreateContainer(_ context.Context, in *runtimeapi.CreateContainerRequest, _ ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error) {
 	uid := types.UID(in.SandboxConfig.Metadata.Uid)
 	id := f.id(uid)
+	has := cri.ResourcesOf(in.Config.GetLinux().GetResources())
 	f.change(uid, func(p *cri.Pod) {
 		p.Containers = append([]cri.Container{{
 			ID: id, Name: in.Config.Metadata.Name, SandboxID: in.PodSandboxId, Attempt: in.Config.Metadata.Attempt,
 			State: cri.Created, Annotations: in.Config.Annotations, Labels: in.Config.Labels, CreatedAt: time.Now(),
+			Resources: &has,
 		}}, p.Containers...)
 	})
 	return &runtimeapi.CreateContainerResponse{ContainerId: id}, nil
@@ -243,6 +247,10 @@ type fakeNode struct {
 	cgroups map[types.UID]bool
 	// pull, if set, is what a pull waits for.
 	pull chan struct{}
+	// noVolume, if set, is why no image of a volume can be pulled.
+	noVolume error
+	// sizes are the changes that were made to the cgroups of Pods.
+	sizes []string
 }
 
 func newFakeNode() *fakeNode {
@@ -253,7 +261,11 @@ func (n *fakeNode) Mount(_ context.Context, pod *v1.Pod) (map[string]volumes.Mou
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounted[pod.UID] = true
-	return nil, nil
+	mounted := map[string]volumes.Mounted{}
+	for _, vol := range pod.Spec.Volumes {
+		mounted[vol.Name] = volumes.Mounted{Image: vol.Image != nil, ReadOnly: true}
+	}
+	return mounted, nil
 }
 
 func (n *fakeNode) Prepare(context.Context, *v1.Pod, map[string]volumes.Mounted, volumes.FilesSpec) (volumes.Files, error) {
@@ -278,6 +290,15 @@ func (n *fakeNode) Ensure(ctx context.Context, _ *v1.Pod, _ *v1.Container, _ *ru
 	return "sha256:1", nil
 }
 
+func (n *fakeNode) EnsureVolume(_ context.Context, _ *v1.Pod, vol *v1.ImageVolumeSource, _ *runtimeapi.PodSandboxConfig, _ func(eventtype, reason, msg string)) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.noVolume != nil {
+		return "", n.noVolume
+	}
+	return "sha256:" + vol.Reference, nil
+}
+
 func (n *fakeNode) User(context.Context, string) (*int64, string, error) { return nil, "", nil }
 
 func (n *fakeNode) EnsurePod(pod *v1.Pod) (string, error) {
@@ -286,6 +307,33 @@ func (n *fakeNode) EnsurePod(pod *v1.Pod) (string, error) {
 	n.cgroups[pod.UID] = true
 	return "/kubepods/pod" + string(pod.UID), nil
 }
+
+func (n *fakeNode) GrowPod(pod *v1.Pod) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sizes = append(n.sizes, "grow to "+pod.Spec.Containers[0].Resources.Requests.Cpu().String())
+	return nil
+}
+
+func (n *fakeNode) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) {
+	return 0, 0, false, nil
+}
+
+// Resize implements Resizer.
+func (f *fakeRuntime) Resize(_ context.Context, id string, r *runtimeapi.LinuxContainerResources) error {
+	f.mu.Lock()
+	refusal := f.noResize
+	f.mu.Unlock()
+	if refusal != nil {
+		return refusal
+	}
+	has := cri.ResourcesOf(r)
+	f.set(id, func(c *cri.Container) { c.Resources = &has })
+	return nil
+}
+
+// MemoryUsage implements Resizer.
+func (f *fakeRuntime) MemoryUsage(context.Context, string) (uint64, error) { return 1 << 20, nil }
 
 func (n *fakeNode) RemovePod(uid types.UID) error {
 	n.mu.Lock()

@@ -15,8 +15,16 @@ import (
 // State is all that Plan and Status look at: one Pod at one moment.
 type State struct {
 	UID types.UID
-	// Pod is what the API server wants; nil if it does not know the Pod (any more).
+	// Pod is what the API server wants, with the resources that the node has
+	// allocated; nil if the API server does not know the Pod (any more).
 	Pod *v1.Pod
+	// Allocation is where those resources are from; nil before the Pod is admitted.
+	Allocation *Allocation
+	// Pending is why the Pod does not get the resources that it wants.
+	Pending *Pending
+	// Wanted are the resources of the containers in the runtime's units, by name, if
+	// the Pod was resized.
+	Wanted map[string]cri.Resources
 	// Last is the last Pod that was seen, also when Pod is nil; nil for an orphan.
 	Last *v1.Pod
 	// Runtime is what CRI reports.
@@ -72,6 +80,11 @@ type Memory struct {
 	Purged bool
 	// BackOff are the times that BackOff was reported for, by container name.
 	BackOff map[string]time.Time
+	// Grown and Sized are the generation of the allocation that the Pod's cgroup has
+	// room for, and that it has; Checked the one that its use of memory allows.
+	Grown, Checked, Sized int64
+	// Given are the resources that containers were given while they ran, by ID.
+	Given map[string]cri.Resources
 	// Rejected says why the node refuses the Pod.
 	Rejected *Rejection
 	// Status is the last status that was computed; it holds the times of transitions.
@@ -161,6 +174,15 @@ func (s *State) result(c cri.Container) probes.Result {
 		return r
 	}
 	return probes.Result{}
+}
+
+// backOff is when an ended container may start again, and how many restarts in a row
+// that makes. One that was stopped only to get other resources does not count.
+func (s *State) backOff(ended cri.Container) (int, time.Time) {
+	if s.Stopping[ended.ID].Restart {
+		return 0, ended.FinishedAt
+	}
+	return backOff(ended)
 }
 
 // started says whether an instance runs and its startup probe, if any, has succeeded.

@@ -34,6 +34,10 @@ func Status(s State, now time.Time) v1.PodStatus {
 		st.StartTime = &metav1.Time{Time: now}
 	}
 	r.addresses(st)
+	if s.Pod.Spec.Resources != nil {
+		st.AllocatedResources = requests(s.Pod)
+		st.Resources = s.Pod.Spec.Resources.DeepCopy()
+	}
 
 	waiting := "ContainerCreating"
 	if len(s.Pod.Spec.InitContainers) > 0 {

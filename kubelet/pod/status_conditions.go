@@ -19,6 +19,7 @@ func (r *reporter) conditions(st *v1.PodStatus) {
 	r.set(st, r.podReady(containers))
 	r.set(st, containers)
 	r.set(st, v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
+	r.resizeConditions(st)
 }
 
 // set replaces a condition. The time of its last transition moves only with its status.

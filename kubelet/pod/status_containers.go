@@ -40,7 +40,7 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	if !ok {
 		return r.missing(spec, cs, was)
 	}
-	r.instance(spec, inst, &cs)
+	r.instance(spec, inst, was, &cs)
 	if was.ContainerID != cs.ContainerID && was.State.Terminated != nil {
 		cs.LastTerminationState = was.State
 	}
@@ -64,7 +64,7 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 }
 
 // instance fills in what the runtime tells about an instance.
-func (r *reporter) instance(spec *v1.Container, inst cri.Container, cs *v1.ContainerStatus) {
+func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
 	cs.RestartCount = int32(inst.Attempt)
 	cs.ContainerID = r.containerID(inst)
 	cs.ImageID = inst.ImageID
@@ -72,7 +72,7 @@ func (r *reporter) instance(spec *v1.Container, inst cri.Container, cs *v1.Conta
 		cs.Image = inst.Image
 	}
 	cs.AllocatedResources = spec.Resources.Requests
-	cs.Resources = spec.Resources.DeepCopy()
+	cs.Resources = r.resources(spec, inst, was)
 	if inst.User != nil {
 		cs.User = &v1.ContainerUser{Linux: inst.User}
 	}
@@ -106,7 +106,7 @@ func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, m
 	if r.ended || !r.again(spec, inst) {
 		return "", "", false
 	}
-	restarts, at := backOff(inst)
+	restarts, at := r.backOff(inst)
 	if restarts < 2 || !r.now.Before(at) { // the first restart does not wait
 		return r.failure(spec.Name)
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
@@ -22,6 +23,9 @@ import (
 
 // observeRetry is how soon the runtime is asked again when it did not answer.
 const observeRetry = time.Second
+
+// resizeRetry is how soon a resize is decided again that could not be recorded.
+const resizeRetry = 10 * time.Second
 
 // worker looks after one Pod. Others only leave mail and wake it; all else is
 // touched by its own goroutine alone.
@@ -34,14 +38,22 @@ type worker struct {
 	mu   sync.Mutex
 	mail mail
 
-	state    State
+	state State
+	// desired is the Pod as the API server has it; state.Pod is made from it with an
+	// allocation, see adoptAllocated.
+	desired, renderedFrom *v1.Pod
+	renderedWith          *Allocation
+
 	admitted bool // see admit
 	dirty    bool // the runtime has to be asked again
 	ops      map[string]*op
 	mounted  map[string]volumes.Mounted
 	// sandbox is the config of the sandbox that runs, if this process made it.
 	sandbox *runtimeapi.PodSandboxConfig
-	writer  *writer
+	// volumeImages are the IDs of the images that are volumes, by container and
+	// volume, for the next start.
+	volumeImages map[string]map[string]string
+	writer       *writer
 }
 
 // mail is what others have left for a worker.
@@ -61,10 +73,11 @@ type op struct {
 }
 
 func newWorker(m *Manager, uid types.UID) *worker {
-	w := &worker{m: m, uid: uid, wake: make(chan struct{}, 1), dirty: true, ops: map[string]*op{}}
+	w := &worker{m: m, uid: uid, wake: make(chan struct{}, 1), dirty: true, ops: map[string]*op{}, volumeImages: map[string]map[string]string{}}
 	w.state = State{UID: uid, Node: m.cfg.Node, Memory: Memory{
 		InFlight: map[string]Action{}, Failures: map[string]Failure{}, Images: map[string]string{},
 		Stopping: map[string]Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
+		Given: map[string]cri.Resources{},
 	}}
 	w.writer = newWriter(m.cfg.Client, uid, w.poke)
 	return w
@@ -143,6 +156,11 @@ func (w *worker) sync(ctx context.Context) time.Time {
 		return time.Now().Add(observeRetry)
 	}
 	now := time.Now()
+	var again time.Time
+	if err := w.allocate(ctx); err != nil {
+		klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again", "err", err)
+		again = now.Add(resizeRetry)
+	}
 	if _, over := endOf(&w.state, now); over && w.state.Ending.IsZero() {
 		w.state.Ending = now
 	}
@@ -150,7 +168,10 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	for _, a := range actions {
 		w.act(ctx, a)
 	}
-	w.report(now)
+	w.report(ctx, now)
+	if !again.IsZero() && (next.IsZero() || again.Before(next)) {
+		next = again
+	}
 	return next
 }
 
@@ -169,7 +190,7 @@ func (w *worker) openMail() {
 	case m.pod != nil:
 		w.adopt(m.pod)
 	case m.gone != nil:
-		w.state.Pod, w.state.Last = nil, m.gone
+		w.state.Pod, w.state.Last, w.desired = nil, w.state.Allocation.apply(m.gone), nil
 	}
 	if m.retry {
 		for slot, f := range w.state.Failures {
@@ -183,7 +204,8 @@ func (w *worker) adopt(pod *v1.Pod) {
 	if old := w.state.Last; old != nil {
 		w.state.Stale = w.state.Stale || !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations)
 	}
-	w.state.Pod, w.state.Last = pod, pod
+	w.desired = pod
+	w.adoptAllocated()
 	w.state.Hashes = map[string]string{}
 	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
@@ -222,15 +244,24 @@ func (w *worker) observe(ctx context.Context) error {
 }
 
 // report computes the status and hands it to the writer.
-func (w *worker) report(now time.Time) {
+func (w *worker) report(ctx context.Context, now time.Time) {
 	if w.state.Pod == nil {
 		return
 	}
 	status := Status(w.state, now)
+	before := &w.state.Pod.Status
+	if w.state.Status != nil {
+		before = w.state.Status
+	}
+	w.tellResize(before, &status)
+	ended := podutil.IsPodPhaseTerminal(status.Phase) && !podutil.IsPodPhaseTerminal(before.Phase)
 	if w.state.Status == nil || !apiequality.Semantic.DeepEqual(*w.state.Status, status) {
 		w.state.Status = &status
 	}
 	w.seen.Store(w.state.Status)
+	if ended {
+		w.m.roomAppeared(ctx)
+	}
 	// The end of a deleted Pod waits for its last status.
 	written := w.writer.set(w.state.Pod, *w.state.Status, w.state.Cleaned)
 	if written && w.state.Cleaned && !w.state.Reported {

@@ -24,13 +24,18 @@ type world struct {
 	// failing says that actions of the runtime fail.
 	failing bool
 	trace   []string
+	// cgroup is the memory limit of the Pod's cgroup, sizes what starting containers
+	// are made with, by name.
+	cgroup, cgroupWanted int64
+	sizes                map[string]v1.ResourceRequirements
 }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newWorld(pod *v1.Pod, broken func(string, ...any)) *world {
-	w := &world{broken: broken, now: epoch}
+	w := &world{broken: broken, now: epoch, sizes: map[string]v1.ResourceRequirements{}}
 	w.state = State{UID: pod.UID, Pod: pod, Last: pod, Hashes: map[string]string{}, Node: Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"}}
+	w.cgroup = memoryOfPod(pod)
 	w.forget()
 	return w
 }
@@ -40,6 +45,7 @@ func (w *world) forget() {
 	w.state.Memory = Memory{
 		InFlight: map[string]Action{}, Failures: map[string]Failure{}, Images: map[string]string{},
 		Stopping: map[string]Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
+		Given: map[string]cri.Resources{},
 	}
 	w.state.Probes = map[string]probes.Result{}
 	if w.state.Pod == nil {
@@ -114,6 +120,9 @@ func (w *world) begin(a Action) {
 		w.state.Stopping[a.ID] = a.Begun
 	case StartContainer:
 		w.checkStart(a)
+		w.sizes[a.Name] = specOf(w.state.Pod, a.Name).Resources
+	case GrowCgroup, ShrinkCgroup:
+		w.cgroupWanted = memoryOfPod(w.state.Pod)
 	case DeletePod:
 		if len(w.alive("")) > 0 || !w.state.Cleaned {
 			w.broken("the Pod is deleted from the API server while something is left")
@@ -174,6 +183,17 @@ func (w *world) complete(slot string) {
 		w.state.Stopping[a.ID] = s
 	case StopContainer:
 		w.exit(a.ID, 143)
+	case GrowCgroup:
+		w.cgroup = max(w.cgroup, w.cgroupWanted)
+		w.state.Grown = a.Generation
+	case CheckMemory:
+		w.state.Checked = a.Generation
+	case ResizeContainer:
+		w.resizeContainer(a)
+	case ShrinkCgroup:
+		w.cgroup = w.cgroupWanted
+		w.state.Sized = a.Generation
+		w.checkSizes()
 	case RemoveContainer:
 		w.drop(func(c cri.Container) bool { return c.ID == a.ID })
 	case StopSandbox:
@@ -224,6 +244,7 @@ func (w *world) start(a StartContainer, state cri.ContainerState) {
 		ID: w.id("c"), Name: a.Name, SandboxID: a.SandboxID, Attempt: a.Attempt, State: state,
 		CreatedAt: w.now, StartedAt: w.now, Annotations: map[string]string{annotationBackOff: strconv.Itoa(a.BackOff)},
 	}
+	w.madeWith(&c)
 	w.state.Runtime.Containers = append([]cri.Container{c}, w.state.Runtime.Containers...)
 }
 

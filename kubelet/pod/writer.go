@@ -182,7 +182,8 @@ func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
 
 func owned(t v1.PodConditionType) bool {
 	switch t {
-	case v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers:
+	case v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers,
+		v1.PodResizePending, v1.PodResizeInProgress:
 		return true
 	}
 	return false
@@ -213,6 +214,9 @@ func urgent(have, want *v1.PodStatus) bool {
 	if have.Phase != want.Phase && want.Phase != v1.PodPending {
 		return true
 	}
+	if resizeProgressed(have, want) {
+		return true
+	}
 	if podutil.IsPodReadyConditionTrue(*have) != podutil.IsPodReadyConditionTrue(*want) {
 		return true
 	}
@@ -222,6 +226,19 @@ func urgent(have, want *v1.PodStatus) bool {
 	return progressed(have.InitContainerStatuses, want.InitContainerStatuses) ||
 		progressed(have.ContainerStatuses, want.ContainerStatuses) ||
 		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
+}
+
+// resizeProgressed says whether there is news about a resize. That one has begun is
+// none: most are done in a moment.
+func resizeProgressed(have, want *v1.PodStatus) bool {
+	for _, t := range []v1.PodConditionType{v1.PodResizePending, v1.PodResizeInProgress} {
+		_, was := podutil.GetPodCondition(have, t)
+		_, is := podutil.GetPodCondition(want, t)
+		if is == nil && was != nil || is != nil && is.Reason != "" && (was == nil || was.Reason != is.Reason || was.Message != is.Message) {
+			return true
+		}
+	}
+	return false
 }
 
 // stuck says whether a container waits for something that does not come by itself.
@@ -238,7 +255,8 @@ func stuck(list []v1.ContainerStatus) bool {
 func progressed(have, want []v1.ContainerStatus) bool {
 	for i := range want {
 		was, ok := podutil.GetContainerStatus(have, want[i].Name)
-		if !ok || stateName(was.State) != stateName(want[i].State) || was.Ready != want[i].Ready || was.RestartCount != want[i].RestartCount {
+		if !ok || stateName(was.State) != stateName(want[i].State) || was.Ready != want[i].Ready ||
+			was.RestartCount != want[i].RestartCount || !apiequality.Semantic.DeepEqual(was.Resources, want[i].Resources) {
 			return true
 		}
 	}

@@ -211,7 +211,7 @@ func newFixture(t *testing.T) *fixture {
 	f.server, err = New(Config{
 		Metrics:  own,
 		NodeName: "n1", Client: f.api(), Pods: fakePods{[]*v1.Pod{webPod()}}, Runtime: f.cri, Stats: fakeStats{},
-		ServingCert: f.ca.issue(t, "n1"), ClientCA: f.ca.pool, HostLogDir: hostLogs,
+		GetCertificate: always(f.ca.issue(t, "n1")), ClientCA: f.ca.pool, HostLogDir: hostLogs,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -343,4 +343,9 @@ func (a *authority) issue(t *testing.T, name string, groups ...string) tls.Certi
 		t.Fatal(err)
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// always is a certificate that is never renewed.
+func always(cert tls.Certificate) func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &cert, nil }
 }

@@ -79,7 +79,8 @@ type Config struct {
 
 	BindAddress netip.Addr
 	Port        int
-	ServingCert tls.Certificate
+	// GetCertificate is what the server shows, asked at each handshake.
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// ClientCA signs the client certificates that are accepted.
 	ClientCA *x509.CertPool
 	// HostLogDir is served under /logs/; by default /var/log.
@@ -138,8 +139,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		IdleTimeout:       90 * time.Second,
 		ErrorLog:          quietLog(ctx),
 		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{s.cfg.ServingCert},
-			ClientCAs:    s.cfg.ClientCA,
+			GetCertificate: s.cfg.GetCertificate,
+			ClientCAs:      s.cfg.ClientCA,
 			// Asked for, not required: a caller with a token has none.
 			ClientAuth: tls.RequestClientCert,
 			MinVersion: tls.VersionTLS12,

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -395,4 +396,21 @@ func (r *rig) exec(name string, command ...string) (out, errOut string, err erro
 	var stdout, stderr bytes.Buffer
 	err = executor.StreamWithContext(r.t.Context(), remotecommand.StreamOptions{Stdout: &stdout, Stderr: &stderr})
 	return stdout.String(), stderr.String(), err
+}
+
+// TestResize: what a running Pod is resized to, its status says.
+func TestResize(t *testing.T) {
+	r := start(t, 1)
+	r.pod("web", func(p *v1.Pod) {
+		p.Spec.Containers[0].Resources.Requests = v1.ResourceList{v1.ResourceCPU: resource.MustParse("100m")}
+	})
+	r.wait("web", "ready", isReady)
+	patch := []byte(`{"spec":{"containers":[{"name":"main","resources":{"requests":{"cpu":"200m"}}}]}}`)
+	if _, err := client.CoreV1().Pods(r.namespace).Patch(t.Context(), "web", types.StrategicMergePatchType, patch, metav1.PatchOptions{}, "resize"); err != nil {
+		t.Fatal(err)
+	}
+	r.wait("web", "resized", func(p *v1.Pod) bool {
+		now := first(p).Resources
+		return now != nil && now.Requests.Cpu().MilliValue() == 200
+	})
 }

@@ -98,7 +98,6 @@ func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContai
 		close(c.abandoned)
 	}
 	r.containers[c.id] = c
-	r.changed(c.podUID())
 	return &runtimeapi.CreateContainerResponse{ContainerId: c.id}, nil
 }
 
@@ -132,7 +131,6 @@ func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContai
 	}
 	c.state, c.started = runtimeapi.ContainerState_CONTAINER_RUNNING, now
 	r.schedule(c)
-	r.changed(c.podUID())
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
@@ -328,4 +326,18 @@ func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerSta
 		}
 	}
 	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
+}
+
+// ContainerStats implements CRI. A container that runs nothing uses nothing.
+func (r *runtime) ContainerStats(_ context.Context, in *runtimeapi.ContainerStatsRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatsResponse, error) {
+	c, err := r.container(in.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	nothing := &runtimeapi.UInt64Value{}
+	return &runtimeapi.ContainerStatsResponse{Stats: &runtimeapi.ContainerStats{
+		Attributes: &runtimeapi.ContainerAttributes{Id: c.id, Metadata: c.config.Metadata, Labels: c.config.Labels},
+		Cpu:        &runtimeapi.CpuUsage{Timestamp: time.Now().UnixNano(), UsageCoreNanoSeconds: nothing},
+		Memory:     &runtimeapi.MemoryUsage{Timestamp: time.Now().UnixNano(), UsageBytes: nothing, WorkingSetBytes: nothing},
+	}}, nil
 }

@@ -10,8 +10,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// GetContainerEvents implements CRI. Events name the Pod only: that is all that
-// the agent wants to know.
+// GetContainerEvents implements CRI. Events name the Pod only, and tell of what
+// stopped or was removed: of what it starts itself the agent knows.
 func (r *runtime) GetContainerEvents(ctx context.Context, _ *runtimeapi.GetEventsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[runtimeapi.ContainerEventResponse], error) {
 	s := &eventStream{ctx: ctx, waiting: map[string]bool{}, wake: make(chan struct{}, 1)}
 	s.leave = func() {
@@ -69,7 +69,7 @@ func (s *eventStream) Recv() (*runtimeapi.ContainerEventResponse, error) {
 	for {
 		if uid, ok := s.take(); ok {
 			return &runtimeapi.ContainerEventResponse{
-				CreatedAt:        time.Now().UnixNano(),
+				CreatedAt: time.Now().UnixNano(), ContainerEventType: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
 				PodSandboxStatus: &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: uid}},
 			}, nil
 		}

@@ -84,7 +84,7 @@ func (n *simulatedNode) build(s *shared, client kubernetes.Interface, recorder r
 			CgroupV2: true, RecursiveReadOnly: handlers,
 		},
 		Client: client, Pods: n.podSrc,
-		Observer: observer, Sandboxes: n.runtime, Containers: n.runtime,
+		Observer: observer, Sandboxes: n.runtime, Containers: n.runtime, Resizer: observer,
 		Volumes: s.volumes, Cgroups: noCgroups{}, Probes: n.probes,
 		Images:     imported{images.New(images.Config{Images: n.images, Secrets: s.volumes, Pulled: n.node.Recheck}), n.images},
 		Env:        containers.EnvSources{Objects: s.volumes, Services: s.servicesOf},
@@ -143,7 +143,13 @@ type noCgroups struct{}
 func (noCgroups) EnsurePod(pod *v1.Pod) (string, error) {
 	return "/kubepods/pod" + string(pod.UID), nil
 }
+func (noCgroups) GrowPod(*v1.Pod) error     { return nil }
 func (noCgroups) RemovePod(types.UID) error { return nil }
+
+// PodMemory implements pod.Cgroups. Nothing is used.
+func (noCgroups) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) {
+	return 0, 0, false, nil
+}
 
 // hookTransport answers HTTP hooks: as with any other, an answer is a success.
 type hookTransport struct{}

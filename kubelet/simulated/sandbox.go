@@ -49,7 +49,6 @@ func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxR
 		s.ip, s.giveBack = ip, func() { from.give(ip) }
 	}
 	r.sandboxes[s.id] = s
-	r.changed(s.podUID())
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: s.id}, nil
 }
 

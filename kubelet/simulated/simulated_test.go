@@ -15,7 +15,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 )
 
 // admin and client are those of the API server that all tests of the package share.
@@ -25,6 +27,7 @@ var (
 )
 
 func TestMain(m *testing.M) {
+	ctrllog.SetLogger(klog.Background())
 	os.Exit(func() int {
 		assets, err := findAssets()
 		if err != nil {

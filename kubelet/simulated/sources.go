@@ -89,11 +89,8 @@ func (s *podSource) drop(p *v1.Pod) {
 // nodeSource is the object of one node, out of a watch of all of them. It
 // implements node.Source.
 type nodeSource struct {
-	name  string
-	nodes cache.Store
-	// seen says that the watch has shown the Node once. Before that it may lag
-	// behind its creation.
-	seen    atomic.Bool
+	name    string
+	nodes   cache.Store
 	changed atomic.Pointer[func()]
 }
 
@@ -106,16 +103,15 @@ func (s *nodeSource) Run(ctx context.Context, changed func()) {
 }
 
 // Node implements node.Source.
-func (s *nodeSource) Node() (*v1.Node, bool) {
+func (s *nodeSource) Node() *v1.Node {
 	obj, ok, err := s.nodes.GetByKey(s.name)
 	if err != nil || !ok {
-		return nil, s.seen.Load()
+		return nil
 	}
-	return obj.(*v1.Node), true //nolint:forcetypeassert // an informer of Nodes
+	return obj.(*v1.Node) //nolint:forcetypeassert // an informer of Nodes
 }
 
 func (s *nodeSource) look() {
-	s.seen.Store(true)
 	if changed := s.changed.Load(); changed != nil {
 		(*changed)()
 	}

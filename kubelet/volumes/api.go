@@ -23,18 +23,22 @@ type Config struct {
 	// Allocatable of this node: bounds memory-backed volumes and stands in for
 	// missing limits in the downward API. May be nil.
 	Allocatable func() v1.ResourceList
-	// Changed is called when a ConfigMap or Secret that the Pod refers to and that
-	// was missing has appeared, so that a Pod that waits for it is looked at
-	// again without waiting for its back-off. It must not block. May be nil.
+	// Changed is called when an object that the Pod refers to, and may be waiting
+	// for, has changed or appeared, so that the Pod is looked at again without
+	// waiting for its back-off. It must not block. May be nil.
 	Changed func(types.UID)
-	// Event records an event about the Pod, for failures to refresh contents. May be nil.
+	// Event records an event about the Pod, for failures to refresh contents and refused certificates. May be nil.
 	Event func(pod *v1.Pod, eventtype, reason, message string)
 }
 
 // Mounted is one volume of a Pod, ready to be mounted into its containers.
 type Mounted struct {
-	// HostPath is the directory (or, for hostPath, anything) on the host.
+	// HostPath is the directory (or, for hostPath, anything) on the host; empty for
+	// an Image.
 	HostPath string
+	// Image says that the content is that of the image which the volume names. The
+	// runtime mounts it.
+	Image bool
 	// ReadOnly forbids writing whatever the container asks for.
 	ReadOnly bool
 	// SELinuxRelabel says that the volume belongs to the Pod alone and may be relabelled.

@@ -14,5 +14,6 @@
 //
 // ConfigMaps and Secrets are watched one by one, for as long as a mounted Pod
 // refers to them. The same objects serve the environment of containers (package
-// containers) and image pulls (package images).
+// containers) and image pulls (package images). ClusterTrustBundles and this
+// node's PodCertificateRequests are watched while a projected volume needs them.
 package volumes

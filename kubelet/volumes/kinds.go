@@ -35,6 +35,8 @@ func (m *Manager) volumeFor(pod *v1.Pod, vol *v1.Volume) (volume, error) {
 		return m.downward(pod, vol), nil
 	case s.Projected != nil:
 		return m.projected(pod, vol), nil
+	case s.Image != nil:
+		return image{}, nil
 	}
 	return nil, fmt.Errorf("volume kind %s is not supported yet", kindOf(vol.VolumeSource))
 }

@@ -17,7 +17,9 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/kubelet/token"
 
+	"flyball.dev/kubelet/volumes/internal/bundles"
 	"flyball.dev/kubelet/volumes/internal/objects"
+	"flyball.dev/kubelet/volumes/internal/podcerts"
 )
 
 // Manager mounts, refreshes and unmounts the volumes of this node's Pods.
@@ -26,6 +28,9 @@ type Manager struct {
 	pods    string // RootDir/pods, links resolved: the kernel's mount table has no links
 	objects *objects.Store
 	tokens  tokens
+	// bundles and certificates are sources of projected volumes.
+	bundles      *bundles.Store
+	certificates *podcerts.Store
 	// queue has the UIDs of Pods whose contents may be out of date.
 	queue workqueue.TypedRateLimitingInterface[types.UID]
 
@@ -35,9 +40,11 @@ type Manager struct {
 
 // state is what is remembered of one mounted Pod, only to keep it fresh.
 type state struct {
-	mu   sync.Mutex
-	pod  *v1.Pod
-	gone bool
+	mu  sync.Mutex
+	pod *v1.Pod
+	// mounted says that Mount has succeeded once, so that there is something to refresh.
+	mounted bool
+	gone    bool
 }
 
 // New returns a Manager. It watches nothing until the first Mount and refreshes
@@ -59,6 +66,8 @@ func New(cfg Config) *Manager {
 		m.tokens = unkept{patientClient{cfg.Client}}
 	}
 	m.objects = objects.New(cfg.Client, m.objectChanged)
+	m.bundles = bundles.New(cfg.Client, m.objectChanged)
+	m.certificates = podcerts.New(podcerts.Config{Client: cfg.Client, NodeName: cfg.NodeName, Changed: m.objectChanged, Event: m.event})
 	return m
 }
 
@@ -81,7 +90,15 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.queue.ShutDown()
 	wg.Wait()
 	m.objects.Close()
+	m.bundles.Close()
+	m.certificates.Close()
 	return nil
+}
+
+func (m *Manager) event(pod *v1.Pod, eventtype, reason, message string) {
+	if m.cfg.Event != nil {
+		m.cfg.Event(pod, eventtype, reason, message)
+	}
 }
 
 // objectChanged is called by the store with the Pods that refer to an object.
@@ -108,14 +125,20 @@ func (m *Manager) refresh(ctx context.Context, uid types.UID) {
 	if s.gone {
 		return
 	}
+	if !s.mounted {
+		// What has changed came while Mount was looking elsewhere. It is to look again.
+		m.queue.Forget(uid)
+		if m.cfg.Changed != nil {
+			m.cfg.Changed(uid)
+		}
+		return
+	}
 	_, err := m.mountAll(ctx, s.pod)
 	switch {
 	case err == nil:
 		m.queue.Forget(uid)
 	case ctx.Err() == nil:
-		if m.cfg.Event != nil {
-			m.cfg.Event(s.pod, v1.EventTypeWarning, ReasonFailedMount, err.Error())
-		}
+		m.event(s.pod, v1.EventTypeWarning, ReasonFailedMount, err.Error())
 		m.queue.AddRateLimited(uid)
 	}
 }
@@ -123,8 +146,8 @@ func (m *Manager) refresh(ctx context.Context, uid types.UID) {
 // Mount makes every volume of the Pod that a container mounts ready, and returns
 // them by name. It is idempotent and cheap when nothing changed: call it again
 // whenever the Pod object changed (the downward API shows labels and
-// annotations). From the first call until Unmount the ConfigMaps and Secrets
-// that the Pod refers to are watched. Errors are *Error, joined if several
+// annotations). From the first call until Unmount the ConfigMaps, Secrets,
+// ClusterTrustBundles and PodCertificateRequests that concern the Pod are watched. Errors are *Error, joined if several
 // volumes failed.
 func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, error) {
 	m.mu.Lock()
@@ -143,7 +166,12 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 	s.pod = pod
 	// All objects are asked for at once; each volume then waits for its own.
 	m.objects.Hold(pod.UID, references(pod))
-	return m.mountAll(ctx, pod)
+	queries, certificates := projections(pod)
+	m.bundles.Hold(pod.UID, queries)
+	m.certificates.Hold(pod.UID, certificates)
+	mounted, err := m.mountAll(ctx, pod)
+	s.mounted = s.mounted || err == nil
+	return mounted, err
 }
 
 // mountAll is called with the Pod's lock held.
@@ -233,6 +261,26 @@ func references(pod *v1.Pod) []objects.Key {
 		return true
 	})
 	return slices.DeleteFunc(keys, func(k objects.Key) bool { return k.Name == "" })
+}
+
+// projections are what the Pod's projected volumes want of ClusterTrustBundles,
+// and whether they want certificates.
+func projections(pod *v1.Pod) (queries []bundles.Query, certificates bool) {
+	for i := range pod.Spec.Volumes {
+		if pod.Spec.Volumes[i].Projected == nil {
+			continue
+		}
+		for _, s := range pod.Spec.Volumes[i].Projected.Sources {
+			certificates = certificates || s.PodCertificate != nil
+			if s.ClusterTrustBundle == nil {
+				continue
+			}
+			if q, err := bundles.QueryOf(s.ClusterTrustBundle); err == nil { // else mounting the volume says so
+				queries = append(queries, q)
+			}
+		}
+	}
+	return queries, certificates
 }
 
 // usedVolumes are those that a container mounts or reads. A volume that nobody

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -44,7 +45,7 @@ func (m *Manager) pretend(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (res
 	done := result{Mounted: Mounted{HostPath: filepath.Join(m.volumesDir(pod.UID), vol.Name)}}
 	switch s := vol.VolumeSource; {
 	case s.ConfigMap != nil, s.Secret != nil, s.DownwardAPI != nil, s.Projected != nil:
-		v, err := m.volumeFor(pod, vol)
+		v, err := m.volumeFor(pod, withoutCertificates(vol))
 		if err != nil {
 			return done, err
 		}
@@ -59,6 +60,17 @@ func (m *Manager) pretend(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (res
 		done.HostPath = s.HostPath.Path
 	}
 	return done, nil
+}
+
+// withoutCertificates leaves out the certificates of a Pod: a key that nobody uses
+// is not worth a signature.
+func withoutCertificates(vol *v1.Volume) *v1.Volume {
+	if vol.Projected == nil {
+		return vol
+	}
+	projected := *vol.Projected
+	projected.Sources = slices.DeleteFunc(slices.Clone(projected.Sources), func(s v1.VolumeProjection) bool { return s.PodCertificate != nil })
+	return &v1.Volume{Name: vol.Name, VolumeSource: v1.VolumeSource{Projected: &projected}}
 }
 
 // pretendFiles names the files of a container without making any.

@@ -5,30 +5,34 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
+
+	"flyball.dev/kubelet/volumes/internal/bundles"
+	"flyball.dev/kubelet/volumes/internal/podcerts"
 )
 
 func (m *Manager) projected(pod *v1.Pod, vol *v1.Volume) volume {
-	s := vol.Projected
 	return content{name: vol.Name, pod: pod, kind: "projected", memory: true, collect: func(ctx context.Context) (payload, time.Time, error) {
-		return m.projectedFiles(ctx, pod, s)
+		return m.projectedFiles(ctx, pod, vol)
 	}}
 }
 
 // projectedFiles asks all sources at the same time: the token is signed while
 // the CA's ConfigMap is on its way. Later sources win where paths collide.
-func (m *Manager) projectedFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource) (payload, time.Time, error) {
+func (m *Manager) projectedFiles(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (payload, time.Time, error) {
+	s := vol.Projected
 	parts := make([]payload, len(s.Sources))
 	expiries := make([]time.Time, len(s.Sources))
 	errs := make([]error, len(s.Sources))
 	var wg sync.WaitGroup
 	for i := range s.Sources {
-		wg.Go(func() { parts[i], expiries[i], errs[i] = m.projection(ctx, pod, s, s.Sources[i]) })
+		wg.Go(func() { parts[i], expiries[i], errs[i] = m.projection(ctx, pod, vol, i) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -44,7 +48,8 @@ func (m *Manager) projectedFiles(ctx context.Context, pod *v1.Pod, s *v1.Project
 	return files, next, nil
 }
 
-func (m *Manager) projection(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p v1.VolumeProjection) (payload, time.Time, error) {
+func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, index int) (payload, time.Time, error) {
+	s, p := vol.Projected, vol.Projected.Sources[index]
 	var files payload
 	var err error
 	switch {
@@ -57,9 +62,9 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVo
 	case p.ServiceAccountToken != nil:
 		return m.tokenFiles(pod, s, p.ServiceAccountToken)
 	case p.ClusterTrustBundle != nil:
-		err = fmt.Errorf("projected source clusterTrustBundle is not supported yet")
+		files, err = m.trustBundleFiles(ctx, pod, s, p.ClusterTrustBundle)
 	case p.PodCertificate != nil:
-		err = fmt.Errorf("projected source podCertificate is not supported yet")
+		return m.certificateFiles(ctx, pod, vol, index)
 	default:
 		err = fmt.Errorf("projected source is of a kind that is not supported yet")
 	}
@@ -82,7 +87,46 @@ func (m *Manager) tokenFiles(pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.Ser
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	out := file([]byte(token.Status.Token), nil, s.DefaultMode, p.User, s.DefaultUser)
+	out := guarded([]byte(token.Status.Token), pod, s, p.User)
+	return payload{p.Path: out}, renewal(token), nil
+}
+
+// trustBundleFiles are the certificates of ClusterTrustBundles, all in one file.
+func (m *Manager) trustBundleFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ClusterTrustBundleProjection) (payload, error) {
+	query, err := bundles.QueryOf(p)
+	if err != nil {
+		return nil, err
+	}
+	anchors, err := m.bundles.Anchors(ctx, query, deref(p.Optional))
+	if err != nil {
+		return nil, err
+	}
+	return payload{p.Path: guarded(anchors, pod, s, p.User)}, nil
+}
+
+// certificateFiles are a key and its certificates, in one file or in two.
+func (m *Manager) certificateFiles(ctx context.Context, pod *v1.Pod, vol *v1.Volume, index int) (payload, time.Time, error) {
+	s := vol.Projected
+	p := s.Sources[index].PodCertificate
+	c, err := m.certificates.Credential(ctx, pod, podcerts.Source{Pod: pod.UID, Volume: vol.Name, Index: index}, p)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	files := payload{}
+	for path, data := range map[string][]byte{
+		p.CredentialBundlePath: slices.Concat(c.Key, c.Chain), p.KeyPath: c.Key, p.CertificateChainPath: c.Chain,
+	} {
+		if path != "" {
+			files[path] = guarded(data, pod, s, p.User)
+		}
+	}
+	return files, c.Next, nil
+}
+
+// guarded is a file that only those may read who are to use it, if it is known
+// who that is.
+func guarded(data []byte, pod *v1.Pod, s *v1.ProjectedVolumeSource, user *int64) volumeutil.FileProjection {
+	out := file(data, nil, s.DefaultMode, user, s.DefaultUser)
 	if out.FsUser == nil {
 		// If all containers run as the same user, the file is that user's.
 		out.FsUser = volumeutil.FsUserFrom(pod)
@@ -91,7 +135,7 @@ func (m *Manager) tokenFiles(pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.Ser
 		// The group, if any, is let in when ownership is set.
 		out.Mode = 0o600
 	}
-	return payload{p.Path: out}, renewal(token), nil
+	return out
 }
 
 // renewal is when the token manager will ask for a new token instead of handing

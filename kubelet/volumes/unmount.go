@@ -28,6 +28,8 @@ func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
 		s.gone = true
 	}
 	m.objects.Hold(uid, nil)
+	m.bundles.Hold(uid, nil)
+	m.certificates.Hold(uid, false)
 	m.tokens.DeleteServiceAccountToken(uid)
 	if !m.cfg.NoFiles {
 		if err := removeAll(m.podDir(uid)); err != nil {

@@ -24,19 +24,48 @@ type progress struct {
 	passed, failed, skipped int
 	live                    map[string]time.Time // when a running test began
 	estimate                map[string]float64   // seconds by test, from earlier runs
-	left                    float64              // estimated seconds of work that is not done
+	serial                  map[string]bool      // tests that run alone
+	left, leftSerial        float64              // estimated seconds of work that is not done
 	begun, shown            time.Time
 }
 
 func newProgress(tests []suite.Test, workers int, estimate map[string]float64) *progress {
 	p := &progress{
 		out: os.Stderr, terminal: term.IsTerminal(int(os.Stderr.Fd())), total: len(tests), workers: workers,
-		estimate: estimate, begun: time.Now(), shown: time.Now(), live: map[string]time.Time{},
+		estimate: estimate, begun: time.Now(), shown: time.Now(), live: map[string]time.Time{}, serial: map[string]bool{},
 	}
 	for _, t := range tests {
-		p.left += p.seconds(t.Name)
+		p.serial[t.Name] = t.Serial
+		*p.leftOf(t.Name) += p.seconds(t.Name)
 	}
 	return p
+}
+
+func (p *progress) leftOf(name string) *float64 {
+	if p.serial[name] {
+		return &p.leftSerial
+	}
+	return &p.left
+}
+
+// run shows the progress, also while nothing happens, until the function that it returns is called.
+func (p *progress) run() (stop func()) {
+	ended := make(chan struct{})
+	ticks := time.NewTicker(time.Second)
+	go func() {
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ended:
+				return
+			case <-ticks.C:
+				p.mu.Lock()
+				p.show(false)
+				p.mu.Unlock()
+			}
+		}
+	}()
+	return func() { close(ended) }
 }
 
 func (p *progress) seconds(name string) float64 { return guess(p.estimate, name) }
@@ -49,12 +78,13 @@ func guess(known map[string]float64, name string) float64 {
 	if strings.Contains(name, "[Slow]") {
 		return 300
 	}
-	return 20
+	return longSeconds / 2
 }
 
-func (p *progress) started(t suite.Test) {
+func (p *progress) started(before string, t suite.Test) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	delete(p.live, before)
 	p.live[t.Name] = time.Now()
 	p.show(false)
 }
@@ -63,7 +93,7 @@ func (p *progress) ended(o suite.Outcome) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.live, o.Name)
-	p.left -= p.seconds(o.Name)
+	*p.leftOf(o.Name) -= p.seconds(o.Name)
 	switch o.State {
 	case suite.Passed:
 		p.passed++
@@ -90,7 +120,7 @@ func (p *progress) show(now bool) {
 	}
 	p.shown = time.Now()
 	p.clear()
-	left := time.Duration(max(0, p.left) / float64(p.workers) * float64(time.Second)).Round(10 * time.Second)
+	left := time.Duration(max(0, p.left/float64(p.workers)+p.leftSerial) * float64(time.Second)).Round(10 * time.Second)
 	line := fmt.Sprintf("%d of %d done, %d failed, %d skipped, %d running, %s passed, about %s left", p.passed+p.failed+p.skipped,
 		p.total, p.failed, p.skipped, len(p.live), time.Since(p.begun).Round(time.Second), left.String())
 	if name, since := p.oldest(); since > 2*time.Minute {

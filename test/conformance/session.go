@@ -5,8 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -58,9 +61,28 @@ func session(ctx context.Context, o options) error {
 	return test(ctx, o, programs, version, tests)
 }
 
-// test serves the images, brings up the cluster, runs the tests, and keeps what became of them.
+// test brings up the cluster, serves the images, runs the tests, and keeps what became of them.
 func test(ctx context.Context, o options, programs suite.Programs, version string, tests []suite.Test) (err error) {
-	registry, err := images.Serve(filepath.Join(o.out, "images"), images.Address)
+	c := cluster.Cluster{Bin: o.bin, DataDir: "/var/lib/flyball-conformance", Registry: images.Address}
+	kubeconfig, addresses := o.kubeconfig, []string{images.Address}
+	if kubeconfig == "" {
+		kubeconfig = c.Kubeconfig()
+		there := net.JoinHostPort(c.Address(), images.Port)
+		addresses = append(addresses, there)
+		fmt.Fprintln(os.Stderr, "  start the cluster")
+		logs := filepath.Join(o.out, "cluster")
+		if err := c.Up(ctx, images.Hosts(there), logs); err != nil {
+			return err
+		}
+		defer func() {
+			// Whatever has happened, also an interruption: the machine is left clean.
+			err = errors.Join(err, c.Logs(logs))
+			if !o.keep {
+				err = errors.Join(err, c.Down(context.WithoutCancel(ctx)))
+			}
+		}()
+	}
+	registry, err := images.Serve(filepath.Join(o.out, "images"), addresses...)
 	if err != nil {
 		return err
 	}
@@ -72,23 +94,6 @@ func test(ctx context.Context, o options, programs suite.Programs, version strin
 	repoList := filepath.Join(o.out, "repo-list.yaml")
 	if err := os.WriteFile(repoList, list, 0o644); err != nil {
 		return fmt.Errorf("writing the repository list: %w", err)
-	}
-
-	c := cluster.Cluster{Bin: filepath.Join(o.bin, "flyball"), DataDir: "/var/lib/flyball-conformance"}
-	kubeconfig := o.kubeconfig
-	if kubeconfig == "" {
-		kubeconfig = c.Kubeconfig()
-		if err := c.Up(ctx); err != nil {
-			return err
-		}
-		defer func() {
-			// Whatever has happened, also an interruption: the machine is left clean.
-			end := context.WithoutCancel(ctx)
-			err = errors.Join(err, c.Logs(filepath.Join(o.out, "cluster")))
-			if !o.keep {
-				err = errors.Join(err, c.Down(end))
-			}
-		}()
 	}
 	of := results.Run{Version: version, Suite: o.suite, Focus: o.focus, Skip: o.skip, Cluster: o.kubeconfig, Tests: len(tests)}
 	outcomes, err := drive(ctx, o, programs, kubeconfig, repoList, of, tests)
@@ -120,29 +125,30 @@ func drive(ctx context.Context, o options, programs suite.Programs, kubeconfig, 
 			rest = append(rest, t)
 		}
 	}
-	times := filepath.Join(o.out, "seconds.json")
-	seconds := readSeconds(times)
-	suite.Order(rest, func(t suite.Test) float64 { return guess(seconds, t.Name) })
+	seconds := readSeconds(o.times(), o.long())
+	estimate := func(t suite.Test) float64 { return guess(seconds, t.Name) }
+	suite.Order(rest, estimate)
 	p := newProgress(rest, o.workers, seconds)
 	var broken error
 	runner := suite.Runner{
 		Programs: programs, Kubeconfig: kubeconfig, RepoList: repoList, LogDir: logs, Workers: o.workers, Limit: o.limit,
-		Started: p.started,
+		Seconds: estimate, Started: p.started,
 		Ended: func(outcome suite.Outcome) {
 			p.ended(outcome)
 			broken = errors.Join(broken, journal.Add(outcome))
 		},
 	}
+	stop := p.run()
 	err = errors.Join(runner.Run(ctx, rest), broken)
-	keepSeconds(times, seconds, journal.Outcomes)
+	stop()
+	err = errors.Join(err, keepSeconds(o.times(), seconds, journal.Outcomes))
 	if err == nil {
 		err = results.WriteJUnit(filepath.Join(o.out, "junit.xml"), journal.Outcomes)
 	}
 	return journal.Outcomes, errors.Join(err, journal.Close(err == nil))
 }
 
-// conclude prints and records the results. It returns an error if a test fails that is recorded as passing, or, where
-// nothing is recorded, if any fails.
+// conclude prints and records the results. It returns an error if a test fails that is recorded as passing.
 func conclude(ctx context.Context, o options, c cluster.Cluster, version string, outcomes []suite.Outcome) error {
 	count := map[suite.State]int{}
 	for _, outcome := range outcomes {
@@ -178,24 +184,54 @@ func conclude(ctx context.Context, o options, c cluster.Cluster, version string,
 	if err := os.WriteFile(o.record, []byte(record.Markdown()), 0o644); err != nil {
 		return fmt.Errorf("recording the results: %w", err)
 	}
-	return nil
+	return keepLong(o.long(), outcomes)
 }
 
-// readSeconds returns how long tests took in earlier runs, by name.
-func readSeconds(path string) map[string]float64 {
-	m := map[string]float64{}
-	if body, err := os.ReadFile(path); err == nil {
-		_ = json.Unmarshal(body, &m)
+// times is a file with how long tests took here, and long one, in the repository, with those that take long anywhere.
+func (o options) times() string { return filepath.Join(o.out, "seconds.json") }
+func (o options) long() string  { return filepath.Join(filepath.Dir(o.record), "long.json") }
+
+// longSeconds is when a test is long.
+const longSeconds = 20
+
+// readSeconds returns how long tests took in earlier runs, by name. What an earlier file says counts.
+func readSeconds(paths ...string) map[string]float64 {
+	all := map[string]float64{}
+	for _, path := range slices.Backward(paths) {
+		// Losing it loses nothing but order.
+		if body, err := os.ReadFile(path); err == nil {
+			_ = json.Unmarshal(body, &all)
+		}
 	}
-	return m
+	return all
 }
 
-// keepSeconds is for the next run's order and time left: losing it loses nothing.
-func keepSeconds(path string, m map[string]float64, outcomes []suite.Outcome) {
+// keepSeconds is for the next run's order and time left.
+func keepSeconds(path string, seconds map[string]float64, outcomes []suite.Outcome) error {
 	for _, o := range outcomes {
-		m[o.Name] = o.Seconds
+		seconds[o.Name] = o.Seconds
 	}
-	if body, err := json.Marshal(m); err == nil {
-		_ = os.WriteFile(path, body, 0o644)
+	return writeJSON(path, seconds)
+}
+
+// keepLong writes how long those tests took that take long.
+func keepLong(path string, outcomes []suite.Outcome) error {
+	seconds := map[string]float64{}
+	for _, o := range outcomes {
+		if o.Seconds >= longSeconds {
+			seconds[o.Name] = math.Round(o.Seconds)
+		}
 	}
+	return writeJSON(path, seconds)
+}
+
+func writeJSON(path string, value any) error {
+	body, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, append(body, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing how long tests took: %w", err)
+	}
+	return nil
 }

@@ -34,11 +34,17 @@ var names = map[string]string{
 	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "frs": "ReplicaSet",
 }
 
+// short are the names that only our own kinds have.
+var short = map[string]bool{"fdeploy": true, "frs": true}
+
 // Find reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it looks in both, and the one that has
 // the object is meant.
 func Find(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
 	resource, name, ok := strings.Cut(reference, "/")
 	kind, group, _ := strings.Cut(strings.ToLower(resource), ".")
+	if group == "" && short[kind] {
+		group = v1alpha1.GroupVersion.Group
+	}
 	if !ok || name == "" || names[kind] == "" {
 		return Found{}, fmt.Errorf("understanding %q: write deployment/NAME or replicaset/NAME, with a group (deployment.apps.flyball.dev/NAME) if both have one", reference)
 	}

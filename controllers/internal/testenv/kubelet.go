@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -26,9 +27,12 @@ const (
 	Ignored = "ignored"
 )
 
+// resync is when the kubelet tries again what failed because the API server was away.
+const resync = 2 * time.Second
+
 // kubelet binds every Pod, makes it Running and Ready, and removes it once it is deleted.
 func kubelet(ctx context.Context, client kubernetes.Interface) {
-	factory := informers.NewSharedInformerFactory(client, 0)
+	factory := informers.NewSharedInformerFactory(client, resync)
 	handle := func(object any) {
 		if pod, ok := object.(*corev1.Pod); ok {
 			go treat(ctx, client, pod)
@@ -43,7 +47,8 @@ func kubelet(ctx context.Context, client kubernetes.Interface) {
 	factory.Shutdown()
 }
 
-// treat ignores errors: what failed because the Pod changed is done again when the change arrives.
+// treat ignores errors: what failed because the Pod changed is done again when the change arrives, and all
+// else after resync.
 func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
 	pods := client.CoreV1().Pods(pod.Namespace)
 	behaviour := pod.Annotations[Behaviour]

@@ -109,9 +109,12 @@ func Catalog() map[string]Spec {
 	return map[string]Spec{
 		"agnhost":      agnhost,
 		"agnhost-prev": previous,
-		"busybox":      {Ref: ref(suite.BusyBox), Config: v1.Config{Cmd: []string{"sh"}}},
-		"nginx":        nginx,
-		"nginx-new":    newer,
+		"busybox": {
+			Ref: ref(suite.BusyBox), Programs: map[string]string{"bin/sh": "flyball.dev/test/conformance/images/sh"},
+			Config: v1.Config{Cmd: []string{"sh"}},
+		},
+		"nginx":     nginx,
+		"nginx-new": newer,
 		"pause": {
 			Ref: ref(suite.Pause), Bare: true, Programs: map[string]string{"pause": "flyball.dev/test/images/pause"},
 			Config: v1.Config{Entrypoint: []string{"/pause"}, User: "65535:65535", Env: []string{"GOMAXPROCS=1", "GOGC=off"}},
@@ -161,6 +164,8 @@ func page(name, ref string) Spec {
 			name + ".jpg": moduleFiles + name + "/html/" + name + ".jpg",
 			"data.json":   moduleFiles + name + "/html/data.json",
 		},
+		// A test of image volumes reads there what the original is based on.
+		Files: map[string]string{"etc/os-release": "NAME=\"Alpine Linux\"\nID=alpine\nPRETTY_NAME=\"Alpine Linux\"\n"},
 		Config: v1.Config{
 			Entrypoint: []string{"/agnhost"}, Cmd: []string{"test-webserver"}, WorkingDir: "/",
 			ExposedPorts: ports("80/tcp", "8080/tcp", "8081/tcp", "9376/tcp", "5000/tcp"),

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,9 +14,12 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+// Port is where the registry listens, at Address and wherever else a node needs it.
+const Port = "35000"
+
 // Address is where the registry listens. It is fixed, because nodes keep images by it. Container runtimes speak plain
 // HTTP to loopback without being told; a node with another loopback is told by a hosts.toml (Hosts).
-const Address = "127.0.0.1:35000"
+const Address = "127.0.0.1:" + Port
 
 // Registry serves a layout, read-only, by the protocol of the OCI distribution specification.
 type Registry struct {
@@ -28,8 +32,9 @@ type Registry struct {
 
 type stored struct{ mediaType, digest string }
 
-// Serve starts the registry on the layout that a Builder with this directory has built, listening on address.
-func Serve(dir, address string) (*Registry, error) {
+// Serve starts the registry on the layout that a Builder with this directory has built, listening on all addresses. Its
+// images are known by the first one.
+func Serve(dir string, addresses ...string) (*Registry, error) {
 	r := &Registry{dir: filepath.Join(dir, "layout"), manifests: map[string]stored{}, tags: map[string]string{}}
 	path, err := layout.FromPath(r.dir)
 	if err != nil {
@@ -48,15 +53,19 @@ func Serve(dir, address string) (*Registry, error) {
 		r.tags[name] = d.Digest.String()
 		r.manifests[d.Digest.String()] = stored{string(d.MediaType), d.Digest.String()}
 	}
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("starting the image registry: %w", err)
-	}
-	r.host = l.Addr().String()
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v2/", r.serve)
 	r.server = &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: mux}
-	go func() { _ = r.server.Serve(l) }()
+	for _, address := range addresses {
+		l, err := net.Listen("tcp", address)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("starting the image registry: %w", err), r.Close())
+		}
+		if r.host == "" {
+			r.host = l.Addr().String()
+		}
+		go func() { _ = r.server.Serve(l) }()
+	}
 	return r, nil
 }
 

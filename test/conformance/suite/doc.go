@@ -1,6 +1,7 @@
-// Package suite runs upstream's end-to-end suite: it builds e2e.test and kubectl, lists the tests, and runs each one in a
-// process of its own, several at a time where the suite allows it.
+// Package suite runs upstream's end-to-end suite: it builds e2e.test and kubectl, lists the tests, and runs them, several
+// processes at a time where the suite allows it.
 //
-// A process per test makes the log of a test its own, lets an interrupted run go on at any test, and bounds how long one
-// may hang. What became of the tests is for package results to keep.
+// Short tests share a process, because one needs a second of CPU to begin; a test that may take longer has its own. A test
+// that takes its process down costs the others nothing: they are run again. What became of the tests is for package results
+// to keep.
 package suite

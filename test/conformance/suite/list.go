@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Test is one test of the suite.
@@ -33,14 +34,25 @@ func SIG(name string) string {
 // Conformance tells whether a test belongs to the conformance suite.
 func (t Test) Conformance() bool { return strings.Contains(t.Name, "[Conformance]") }
 
-// report is the part of Ginkgo's JSON report that List reads.
+// report is the part of Ginkgo's JSON report that is read here.
 type report struct {
-	SpecReports []struct {
-		LeafNodeType            string   `json:"LeafNodeType"`
-		ContainerHierarchyTexts []string `json:"ContainerHierarchyTexts"`
-		LeafNodeText            string   `json:"LeafNodeText"`
-		IsSerial                bool     `json:"IsSerial"`
-	} `json:"SpecReports"`
+	SpecReports []spec `json:"SpecReports"`
+}
+
+type spec struct {
+	LeafNodeType            string        `json:"LeafNodeType"`
+	ContainerHierarchyTexts []string      `json:"ContainerHierarchyTexts"`
+	LeafNodeText            string        `json:"LeafNodeText"`
+	IsSerial                bool          `json:"IsSerial"`
+	State                   string        `json:"State"`
+	RunTime                 time.Duration `json:"RunTime"`
+	Failure                 struct {
+		Message string `json:"Message"`
+	} `json:"Failure"`
+}
+
+func (s spec) name() string {
+	return strings.Join(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), " ")
 }
 
 // List returns all tests of the suite, in the suite's order, without running any.
@@ -59,25 +71,28 @@ func (p Programs) List(ctx context.Context) ([]Test, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing tests: %w", err)
 	}
-	return parse(body)
-}
-
-func parse(body []byte) ([]Test, error) {
-	var reports []report
-	if err := json.Unmarshal(body, &reports); err != nil {
-		return nil, fmt.Errorf("reading the list of tests: %w", err)
+	specs, err := parse(body)
+	if err != nil {
+		return nil, err
 	}
 	var tests []Test
-	for _, r := range reports {
-		for _, s := range r.SpecReports {
-			if s.LeafNodeType != "It" {
-				continue
-			}
-			name := strings.Join(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), " ")
-			tests = append(tests, Test{Name: name, Serial: s.IsSerial || strings.Contains(name, "[Serial]")})
-		}
+	for _, s := range specs {
+		tests = append(tests, Test{Name: s.name(), Serial: s.IsSerial || strings.Contains(s.name(), "[Serial]")})
 	}
 	return tests, nil
+}
+
+// parse returns the tests in a report.
+func parse(body []byte) ([]spec, error) {
+	var reports []report
+	if err := json.Unmarshal(body, &reports); err != nil {
+		return nil, fmt.Errorf("reading the suite's report: %w", err)
+	}
+	var specs []spec
+	for _, r := range reports {
+		specs = append(specs, r.SpecReports...)
+	}
+	return slices.DeleteFunc(specs, func(s spec) bool { return s.LeafNodeType != "It" }), nil
 }
 
 // Select returns the tests of the suite ("conformance", "subset" or "all") whose name matches the focus and not the skip; an empty

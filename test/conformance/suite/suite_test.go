@@ -1,40 +1,107 @@
 package suite
 
 import (
+	"os"
+	"path/filepath"
+	"strconv"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestJudge(t *testing.T) {
-	for name, c := range map[string]struct {
+	const name = "[sig-node] a"
+	it := func(fields string) string {
+		return `[{"SpecReports":[{"LeafNodeType":"BeforeSuite","State":"passed"},{"LeafNodeType":"It","LeafNodeText":"another","State":"passed"},
+			{"LeafNodeType":"It","ContainerHierarchyTexts":["[sig-node]"],"LeafNodeText":"a",` + fields + `}]}]`
+	}
+	for what, c := range map[string]struct {
 		reason string
-		out    string
-		want   Outcome
+		report string
+		want   map[string]Outcome
 	}{
-		"passed": {
-			"one spec passed", "•\n\nRan 1 of 3206 Specs in 5.1 seconds\nSUCCESS! -- 1 Passed | 0 Failed | 0 Pending | 3205 Skipped\nPASS\n",
-			Outcome{State: Passed},
-		},
-		"failed": {
-			"the first failure is the message",
-			"  [FAILED] in [It] - x.go:1 @ 18:09\n\n\n\n  [FAILED] Timed out after 30s.\n  In [It] at: x.go:1\n\n  [FAILED] later\nRan 1 of 3206 Specs in 30 seconds\nFAIL! -- 0 Passed | 1 Failed | 0 Pending | 3205 Skipped\n",
-			Outcome{State: Failed, Message: "Timed out after 30s. In [It] at: x.go:1"},
-		},
-		"skipped": {
-			"the cluster lacks something", "  [SKIPPED] needs 2 nodes\nRan 0 of 3206 Specs in 1 seconds\nSUCCESS! -- 0 Passed | 0 Failed | 0 Pending | 3206 Skipped\n",
-			Outcome{State: Skipped, Message: "needs 2 nodes"},
-		},
-		"killed": {
-			"no summary is a failure", "  STEP: waiting\ne2e.test: signal: killed\n",
-			Outcome{State: Failed, Message: "the suite's process did not end properly: e2e.test: signal: killed"},
-		},
+		"passed":    {"the suite says so", it(`"State":"passed","RunTime":1500000000`), map[string]Outcome{name: {State: Passed, Seconds: 1.5}}},
+		"failed":    {"in one line", it(`"State":"failed","Failure":{"Message":"Timed out\nafter 30s"}`), map[string]Outcome{name: {State: Failed, Message: "Timed out after 30s"}}},
+		"timed out": {"whatever it is called", it(`"State":"timedout"`), map[string]Outcome{name: {State: Failed}}},
+		"skipped":   {"the cluster lacks something", it(`"State":"skipped","Failure":{"Message":"needs 2 nodes"}`), map[string]Outcome{name: {State: Skipped, Message: "needs 2 nodes"}}},
+		"not begun": {"the process was ended before", it(`"State":"skipped"`), map[string]Outcome{}},
+		"killed":    {"there is no report", "", nil},
 	} {
-		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(c.want, judge([]byte(c.out))); diff != "" {
-				t.Errorf("%s: -want +got:\n%s", c.reason, diff)
-			}
-		})
+		if diff := cmp.Diff(c.want, judge([]byte(c.report), []Test{{Name: name}})); diff != "" {
+			t.Errorf("%s: %s: -want +got:\n%s", what, c.reason, diff)
+		}
+	}
+}
+
+// e2e is a program in place of e2e.test: it dies in the middle of what the test named crash.
+const e2e = `#!/bin/sh
+for a; do case "$a" in
+	--ginkgo.focus=*) focus=${a#*=} ;;
+	--ginkgo.json-report=*) report=${a#*=} ;;
+esac; done
+comma=
+for name in crash good bad; do
+	case "$focus" in *$name*) ;; *) continue ;; esac
+	echo "$name [sig-x]"; echo "  STEP: $name"
+	test $name = crash && exit 2
+	state=passed; test $name = bad && state=failed
+	list="$list$comma{\"LeafNodeType\":\"It\",\"LeafNodeText\":\"$name\",\"State\":\"$state\"}"; comma=,
+	echo ------------------------------
+done
+echo "[{\"SpecReports\":[$list]}]" > "$report"
+`
+
+// A test that takes its process down is alone to blame for it.
+func TestRunner(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "e2e.test"), []byte(e2e), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	got, started := map[string]State{}, map[string]bool{}
+	r := Runner{
+		Programs: Programs{Dir: dir}, LogDir: filepath.Join(dir, "failed"), Workers: 2, Limit: time.Minute,
+		Seconds: func(Test) float64 { return 1 },
+		Started: func(_ string, t Test) { started[t.Name] = true },
+		Ended:   func(o Outcome) { got[o.Name] = o.State },
+	}
+	if err := r.Run(t.Context(), []Test{{Name: "good"}, {Name: "crash"}, {Name: "bad"}}); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(map[string]State{"good": Passed, "crash": Failed, "bad": Failed}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]bool{"good": true, "crash": true, "bad": true}, started); diff != "" {
+		t.Errorf("started: -want +got:\n%s", diff)
+	}
+	logs, err := os.ReadDir(r.LogDir)
+	if err != nil || len(logs) != 2 {
+		t.Errorf("there are %d logs, want those of the two that failed: %v", len(logs), err)
+	}
+}
+
+func TestLogOf(t *testing.T) {
+	const line = "------------------------------\n"
+	out := []byte("head\n" + line + "a\n  STEP: x\n" + line + "b\n" + line + "[FAILED] a\n")
+	if diff := cmp.Diff("a\n  STEP: x\n"+line+"[FAILED] a\n", string(logOf(out, "a\n", false))); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got := logOf(out, "a", true); len(got) != len(out) {
+		t.Error("a process of one test has only that one's log")
+	}
+}
+
+func TestBatches(t *testing.T) {
+	tests := []Test{{Name: "300"}, {Name: "30"}, {Name: "15"}, {Name: "15"}, {Name: "5"}}
+	for range 10 {
+		tests = append(tests, Test{Name: "1"})
+	}
+	var got []int
+	for _, b := range Batches(tests, func(t Test) float64 { s, _ := strconv.ParseFloat(t.Name, 64); return s }) {
+		got = append(got, len(b))
+	}
+	if diff := cmp.Diff([]int{1, 1, 8, 5}, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
 	}
 }
 
@@ -73,8 +140,8 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]Test{{Name: "[sig-node] Pods [Serial] should run", Serial: true}}, got); diff != "" {
-		t.Errorf("-want +got:\n%s", diff)
+	if len(got) != 1 || got[0].name() != "[sig-node] Pods [Serial] should run" {
+		t.Errorf("got %v", got)
 	}
 	if got, want := SIG("[sig-api-machinery] x [Conformance]"), "api-machinery"; got != want {
 		t.Errorf("SIG: %q, want %q", got, want)

@@ -51,7 +51,7 @@ func Decode(data []byte) (*v1alpha1.FlyballConfiguration, error) {
 }
 
 // Load reads the file at path (none if empty), lets override set what flags say, fills in defaults and validates.
-func Load(path string, override func(*v1alpha1.FlyballConfiguration)) (*Config, error) {
+func Load(path string, override func(*v1alpha1.FlyballConfiguration) error) (*Config, error) {
 	c := &v1alpha1.FlyballConfiguration{}
 	if path != "" {
 		data, err := os.ReadFile(path)
@@ -62,8 +62,10 @@ func Load(path string, override func(*v1alpha1.FlyballConfiguration)) (*Config, 
 			return nil, fmt.Errorf("reading the configuration file %s: %w", path, err)
 		}
 	}
-	override(c)
-	v1alpha1.SetDefaults(c, hostDefaults())
+	if err := override(c); err != nil {
+		return nil, err
+	}
+	v1alpha1.SetDefaults(c, hostDefaults(c.Server))
 	if err := v1alpha1.Validate(c).ToAggregate(); err != nil {
 		return nil, fmt.Errorf("validating the configuration: %w", err)
 	}

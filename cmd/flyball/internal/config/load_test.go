@@ -76,7 +76,7 @@ func TestLoad(t *testing.T) {
 	if err := os.WriteFile(file, []byte(header+"port: 7443\nnodeName: one\nnodeIP: 192.0.2.7\nserviceCIDR: 10.99.0.0/16\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Load(file, func(c *v1alpha1.FlyballConfiguration) { c.Port = 8443 })
+	got, err := Load(file, func(c *v1alpha1.FlyballConfiguration) error { c.Port = 8443; return nil })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,10 +87,13 @@ func TestLoad(t *testing.T) {
 		t.Errorf("cluster DNS is %s: its default follows the Service range", got.DNSAddr)
 	}
 
-	_, err = Load("", func(c *v1alpha1.FlyballConfiguration) { c.NodeIP, c.Port, c.ClusterCIDR = "::1", 70000, "10.42.0.1/16" })
+	_, err = Load("", func(c *v1alpha1.FlyballConfiguration) error {
+		c.NodeIP, c.Port, c.ClusterCIDR = "::1", 70000, "10.42.0.1/16"
+		return nil
+	})
 	checkError(t, "Validation reports everything at once.", err, []string{"nodeIP", "port", "clusterCIDR", "10.42.0.0/16"})
 
-	_, err = Load(filepath.Join(t.TempDir(), "none.yaml"), func(*v1alpha1.FlyballConfiguration) {})
+	_, err = Load(filepath.Join(t.TempDir(), "none.yaml"), func(*v1alpha1.FlyballConfiguration) error { return nil })
 	checkError(t, "A file that is not there is not an empty one.", err, []string{"none.yaml"})
 }
 

@@ -15,6 +15,8 @@ type Want struct {
 	// OwnInterfaces and OwnAddresses may be there already: an earlier run of Flyball left them.
 	OwnInterfaces []string
 	OwnAddresses  []netip.Addr
+	// OwnRoutes are the destinations of routes that Flyball made.
+	OwnRoutes []netip.Prefix
 	// NodeIP must be an address of this machine.
 	NodeIP netip.Addr
 	// DataDir must be writable.

@@ -221,7 +221,7 @@ func overlap(h Host, w Want, prefix netip.Prefix) string {
 		}
 	}
 	for _, r := range h.Routes {
-		if r.Prefix.Bits() > 0 && r.Interface != "" && r.Prefix.Overlaps(prefix) && !slices.Contains(w.OwnInterfaces, r.Interface) {
+		if r.Prefix.Bits() > 0 && r.Interface != "" && r.Prefix.Overlaps(prefix) && !slices.Contains(w.OwnInterfaces, r.Interface) && !slices.Contains(w.OwnRoutes, r.Prefix) {
 			return fmt.Sprintf("the route %s of interface %s", r.Prefix, r.Interface)
 		}
 	}

@@ -21,12 +21,16 @@ import (
 	"flyball.dev/dns"
 	"flyball.dev/kubelet"
 	"flyball.dev/kubelet/containerd"
+	"flyball.dev/kubelet/join"
 	"flyball.dev/network"
 	"flyball.dev/proxy"
 )
 
-// credential is a file that the server left for the node agent.
-func (s Set) credential(name string) string { return filepath.Join(s.Config.DataDir, "agent", name) }
+// AgentDir holds what the node agent is somebody by: the server of this machine writes it, or joining does.
+func (s Set) AgentDir() string { return filepath.Join(s.Config.DataDir, "agent") }
+
+// credential is a file in it.
+func (s Set) credential(name string) string { return filepath.Join(s.AgentDir(), name) }
 
 // apiAccess is up once the server has left credentials and answers.
 func (s Set) apiAccess() supervisor.Part {
@@ -51,7 +55,7 @@ func (s Set) apiAccess() supervisor.Part {
 func (s Set) reachAPI(ctx context.Context) error {
 	client, err := Client(s.credential("kubelet.kubeconfig"), "agent")
 	if err != nil {
-		return fmt.Errorf("reading the node's credentials, which `flyball server` writes: %w", err)
+		return fmt.Errorf("reading the node's credentials, which `flyball server` on this machine writes; --server and --token join the cluster of another machine: %w", err)
 	}
 	d, err := discovery.NewDiscoveryClientForConfig(client)
 	if err != nil {
@@ -132,12 +136,24 @@ func (s Set) network(api string) supervisor.Part {
 			return err
 		}
 		c := s.Network()
-		c.Client, c.Ready = client, up(report, name)
+		ready := atomic.Bool{}
+		c.Client = client
+		c.Ready = func() { ready.Store(true); report(name, board.Up, nil) }
+		c.Report = func(err error) { report(name, lo.Ternary(ready.Load(), board.Up, board.Starting), err) }
 		return network.Run(ctx, c)
 	}}
 }
 
-func (s Set) kubelet(api string) supervisor.Part {
+// certificates renews those of a machine that has joined. The first serving certificate comes after the Node, so nothing
+// waits for this part but whoever wants to know that everything is up.
+func (s Set) certificates(c *join.Certificates) supervisor.Part {
+	const name = "certificates"
+	return supervisor.Part{Name: name, After: []string{APIAccess}, Run: func(ctx context.Context, report supervisor.Report) error {
+		return c.Run(ctx, up(report, name))
+	}}
+}
+
+func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 	needs := []string{"routes", api}
 	if s.Config.CRIEndpoint == "" {
 		needs = append(needs, "images")
@@ -148,7 +164,7 @@ func (s Set) kubelet(api string) supervisor.Part {
 		if err != nil {
 			return err
 		}
-		serving, clientCA, err := s.serving()
+		clientCA, err := s.clientCA()
 		if err != nil {
 			return err
 		}
@@ -158,7 +174,7 @@ func (s Set) kubelet(api string) supervisor.Part {
 			RootDir: filepath.Join(c.DataDir, "kubelet"), PodLogsDir: PodLogsDir,
 			CRIEndpoint: s.CRIEndpoint(),
 			ClusterDNS:  []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
-			BindAddress: c.BindAddr, Port: c.Kubelet.Port, ServingCert: serving, ClientCA: clientCA,
+			BindAddress: c.BindAddr, Port: c.Kubelet.Port, GetCertificate: serving, ClientCA: clientCA,
 			MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels,
 			// Containers run on whatever happens to the Node object: an error does not take a part down that was up.
 			Report: func(err error) { report(Kubelet, lo.Ternary(ready.Load(), board.Up, board.Starting), err) },
@@ -170,22 +186,32 @@ func (s Set) kubelet(api string) supervisor.Part {
 // PodLogsDir is where log shippers look.
 const PodLogsDir = "/var/log/pods"
 
-// serving is the certificate of the node agent's HTTPS server, and the CA whose clients it knows.
-func (s Set) serving() (tls.Certificate, *x509.CertPool, error) {
-	pair := s.credential("serving.pem")
-	cert, err := tls.LoadX509KeyPair(pair, pair)
-	if err != nil {
-		return cert, nil, fmt.Errorf("reading the node agent's serving certificate: %w", err)
+// getCertificate is what the node agent's HTTPS server shows.
+type getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+
+// serving is the certificate that the server of this machine left for its node agent, and renews when it starts.
+func (s Set) serving() getCertificate {
+	return func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+		pair := s.credential("serving.pem")
+		cert, err := tls.LoadX509KeyPair(pair, pair)
+		if err != nil {
+			return nil, fmt.Errorf("reading the node agent's serving certificate: %w", err)
+		}
+		return &cert, nil
 	}
+}
+
+// clientCA is the authority whose clients the node agent knows.
+func (s Set) clientCA() (*x509.CertPool, error) {
 	ca, err := os.ReadFile(s.credential("client-ca.crt"))
 	if err != nil {
-		return cert, nil, fmt.Errorf("reading the CA of clients: %w", err)
+		return nil, fmt.Errorf("reading the CA of clients: %w", err)
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(ca) {
-		return cert, nil, fmt.Errorf("reading the CA of clients: %s holds no certificate", s.credential("client-ca.crt"))
+		return nil, fmt.Errorf("reading the CA of clients: %s holds no certificate", s.credential("client-ca.crt"))
 	}
-	return cert, pool, nil
+	return pool, nil
 }
 
 func (s Set) proxy(api string) supervisor.Part {

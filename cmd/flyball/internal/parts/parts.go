@@ -24,6 +24,7 @@ import (
 	"flyball.dev/controllers"
 	"flyball.dev/controlplane"
 	"flyball.dev/kubelet/containerd"
+	"flyball.dev/kubelet/join"
 	"flyball.dev/network"
 )
 
@@ -31,6 +32,8 @@ import (
 type Set struct {
 	Config *config.Config
 	Bundle bundle.Bundle
+	// Joined is the cluster of another machine that this one has joined; nil if the server is here.
+	Joined *join.Cluster
 }
 
 // Rows of the board that other packages look for.
@@ -48,21 +51,26 @@ func (s Set) Server() []supervisor.Part {
 
 // Agent is what `flyball agent` runs.
 func (s Set) Agent() []supervisor.Part {
-	return s.agent([]supervisor.Part{s.apiAccess()}, "", APIAccess, APIAccess)
+	before, serving := []supervisor.Part{s.apiAccess()}, s.serving()
+	if s.Joined != nil {
+		certificates := &join.Certificates{Dir: s.AgentDir(), NodeName: s.Config.NodeName, NodeIP: s.Config.NodeAddr}
+		before, serving = append(before, s.certificates(certificates)), certificates.GetCertificate
+	}
+	return s.agent(before, serving, "", APIAccess, APIAccess)
 }
 
 // Up is what `flyball up` runs: both. The node's own parts wait until etcd is up, because until then the control plane
 // may yet refuse the data directory, and nothing is to be half started then.
 func (s Set) Up() []supervisor.Part {
-	return s.agent(s.Server(), controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartBootstrap)
+	return s.agent(s.Server(), s.serving(), controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartBootstrap)
 }
 
-func (s Set) agent(before []supervisor.Part, first, api, bootstrapped string) []supervisor.Part {
+func (s Set) agent(before []supervisor.Part, serving getCertificate, first, api, bootstrapped string) []supervisor.Part {
 	before = append(before, s.routes(first))
 	if s.Config.CRIEndpoint == "" {
 		before = append(before, s.containerd(first), s.images())
 	}
-	return append(before, s.network(api), s.kubelet(api), s.proxy(bootstrapped), s.dns(bootstrapped))
+	return append(before, s.network(api), s.kubelet(api, serving), s.proxy(bootstrapped), s.dns(bootstrapped))
 }
 
 func (s Set) controlPlane() supervisor.Part {
@@ -72,6 +80,7 @@ func (s Set) controlPlane() supervisor.Part {
 		Rows: []string{
 			controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartScheduler,
 			controlplane.PartControllerManager, controlplane.PartBootstrap,
+			controlplane.PartApprover,
 		},
 		Fatal: true,
 		Run: func(ctx context.Context, report supervisor.Report) error {

@@ -200,10 +200,15 @@ func immutable(o object) bool {
 // that the Pod is on this node: a node may hear of its Pod before the Node
 // authorizer and the NodeRestriction admission do, all by watches of their own.
 func Patiently[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	return PatientlyIf(ctx, podUnknown, ask)
+}
+
+// PatientlyIf is Patiently for errors that behind knows.
+func PatientlyIf[T any](ctx context.Context, behind func(error) bool, ask func() (T, error)) (T, error) {
 	backoff := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 13}
 	for {
 		answer, err := ask()
-		if !podUnknown(err) || backoff.Steps <= 1 {
+		if !behind(err) || backoff.Steps <= 1 {
 			return answer, err
 		}
 		select {

@@ -34,14 +34,14 @@ func Binary() string { return filepath.Join(Root(), "bin", "flyball") }
 // DataDir is the data directory of the cluster of this test run.
 var DataDir string
 
-// Main runs the tests of a story with a cluster.
-func Main(m *testing.M) { main(m, true) }
+// Main runs the tests of a story with a cluster, started with further arguments of `flyball up`.
+func Main(m *testing.M, args ...string) { main(m, true, args...) }
 
 // MainWithout runs the tests of a story that starts clusters itself, or none.
 func MainWithout(m *testing.M) { main(m, false) }
 
-func main(m *testing.M, start bool) {
-	code, err := run(m, start)
+func main(m *testing.M, start bool, args ...string) {
+	code, err := run(m, start, args...)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "FAIL:", err)
 		code = 1
@@ -49,7 +49,7 @@ func main(m *testing.M, start bool) {
 	os.Exit(code)
 }
 
-func run(m *testing.M, start bool) (code int, err error) {
+func run(m *testing.M, start bool, args ...string) (code int, err error) {
 	if os.Geteuid() != 0 {
 		fmt.Println("skipping the end-to-end tests: they need root")
 		return 0, nil
@@ -73,7 +73,7 @@ func run(m *testing.M, start bool) (code int, err error) {
 	}
 	defer func() { err = errors.Join(err, Down()) }()
 	if start {
-		if err := Up(); err != nil {
+		if err := Up(args...); err != nil {
 			return 1, err
 		}
 		if err := importToolbox(); err != nil {

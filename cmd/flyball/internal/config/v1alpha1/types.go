@@ -29,6 +29,13 @@ type FlyballConfiguration struct {
 	// Default: the address that the default route leaves from.
 	NodeIP string `json:"nodeIP,omitempty"`
 
+	// Server is the URL of the server whose cluster this machine joins, such as https://192.0.2.1:6443. Only `flyball
+	// agent` has one. Default: empty, the server is on this machine, or this machine has joined already.
+	Server string `json:"server,omitempty"`
+	// Token is what this machine joins with, as `flyball token create` prints it. It is not needed again after the first
+	// start. Default: empty.
+	Token string `json:"token,omitempty"`
+
 	// BindAddress is the address that the API server and the node agent listen on. Default: 0.0.0.0.
 	BindAddress string `json:"bindAddress,omitempty"`
 	// Port is the port of the API server. Default: 6443.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"net/url"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +36,7 @@ func Validate(c *FlyballConfiguration) field.ErrorList {
 	for _, msg := range validation.IsDNS1123Subdomain(c.ClusterDomain) {
 		errs = append(errs, field.Invalid(field.NewPath("clusterDomain"), c.ClusterDomain, msg))
 	}
+	errs = append(errs, validateServer(c)...)
 	errs = append(errs, validateNodeIP(field.NewPath("nodeIP"), c.NodeIP)...)
 	if _, err := netip.ParseAddr(c.BindAddress); err != nil {
 		errs = append(errs, field.Invalid(field.NewPath("bindAddress"), c.BindAddress, "must be an IP address"))
@@ -75,6 +77,21 @@ func validateNodeIP(path *field.Path, value string) field.ErrorList {
 	addr, err := netip.ParseAddr(value)
 	if err != nil || !addr.Is4() || addr.IsUnspecified() || addr.IsMulticast() {
 		return field.ErrorList{field.Invalid(path, value, "must be an IPv4 address of this machine")}
+	}
+	return nil
+}
+
+func validateServer(c *FlyballConfiguration) field.ErrorList {
+	path := field.NewPath("server")
+	if c.Server == "" {
+		if c.Token != "" {
+			return field.ErrorList{field.Required(path, "a token is for joining a cluster: say which server's, such as https://192.0.2.1:6443")}
+		}
+		return nil
+	}
+	u, err := url.Parse(c.Server)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
+		return field.ErrorList{field.Invalid(path, c.Server, "must be the URL of a server, such as https://192.0.2.1:6443")}
 	}
 	return nil
 }

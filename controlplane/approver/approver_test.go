@@ -1,0 +1,64 @@
+package approver
+
+import (
+	"context"
+	"crypto/x509"
+	"strings"
+	"testing"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes/fake"
+)
+
+// TestRun: a request that comes before its Node is approved when the Node does; one that is wrong gets an Event, once.
+func TestRun(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	client := fake.NewClientset()
+	requests := client.CertificatesV1().CertificateSigningRequests()
+	ended, ready := make(chan error, 1), make(chan struct{})
+	go func() {
+		ended <- Run(ctx, Config{Client: client, Protected: protected, Ready: func() { close(ready) }})
+	}()
+	<-ready
+
+	wrong := request(t, func(_ *x509.CertificateRequest, s *certificatesv1.CertificateSigningRequestSpec) {
+		s.Username = "alice"
+	})
+	wrong.Name = "wrong"
+	for _, r := range []*certificatesv1.CertificateSigningRequest{request(t, nil), wrong} {
+		if _, err := requests.Create(ctx, r, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "an Event says why", func() bool {
+		events, err := client.CoreV1().Events("").List(ctx, metav1.ListOptions{})
+		return err == nil && len(events.Items) == 1 && strings.Contains(events.Items[0].Message, "alice")
+	})
+	if _, err := client.CoreV1().Nodes().Create(ctx, node("n2", "192.0.2.2"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the request is approved", func() bool {
+		r, err := requests.Get(ctx, "csr-1", metav1.GetOptions{})
+		return err == nil && len(r.Status.Conditions) == 1 && r.Status.Conditions[0].Type == certificatesv1.CertificateApproved &&
+			r.Status.Conditions[0].Status == v1.ConditionTrue && strings.Contains(r.Status.Conditions[0].Message, "n2")
+	})
+	if r, err := requests.Get(ctx, "wrong", metav1.GetOptions{}); err != nil || len(r.Status.Conditions) > 0 {
+		t.Errorf("the wrong request has %v (%v), want nothing", r.Status.Conditions, err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+}
+
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after 30 seconds it is still not so that %s", what)
+		}
+	}
+}

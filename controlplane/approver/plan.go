@@ -1,0 +1,152 @@
+package approver
+
+import (
+	"crypto/x509"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/kubernetes/pkg/apis/certificates"
+)
+
+// Protected are names and addresses that a certificate of a kubelet must never carry: with one, a node could pass for the
+// API server or for a Service.
+type Protected struct {
+	Names     []string
+	Addresses []netip.Addr
+	Ranges    []netip.Prefix
+}
+
+// State is what a decision is made from.
+type State struct {
+	Request   *certificatesv1.CertificateSigningRequest
+	Nodes     []*v1.Node
+	Protected Protected
+}
+
+// Verdict is what is to become of a request.
+type Verdict string
+
+// The verdicts.
+const (
+	// Ignore requests that are somebody else's business or decided already.
+	Ignore Verdict = "ignore"
+	// Approve it.
+	Approve Verdict = "approve"
+	// Wait because it may become right when the Node changes.
+	Wait Verdict = "wait"
+	// Leave it to an administrator.
+	Leave Verdict = "leave"
+)
+
+// Action is the verdict, with the reason.
+type Action struct {
+	Do     Verdict
+	Reason string
+}
+
+const (
+	nodeUserPrefix = "system:node:"
+	nodesGroup     = "system:nodes"
+)
+
+// plan decides what becomes of a request.
+func plan(s State) Action {
+	r := s.Request
+	if r.Spec.SignerName != certificatesv1.KubeletServingSignerName || decided(r) {
+		return Action{Do: Ignore}
+	}
+	leave := func(format string, args ...any) Action { return Action{Leave, fmt.Sprintf(format, args...)} }
+	request, err := certificates.ParseCSR(r.Spec.Request)
+	if err != nil {
+		return leave("the request cannot be read: %v", err)
+	}
+	if err := request.CheckSignature(); err != nil {
+		return leave("whoever made the request does not have its key: %v", err)
+	}
+	usages := sets.NewString()
+	for _, u := range r.Spec.Usages {
+		usages.Insert(string(u))
+	}
+	if err := certificates.ValidateKubeletServingCSR(request, usages); err != nil {
+		return leave("it is not a request for a kubelet's serving certificate: %v", err)
+	}
+	name, isNode := strings.CutPrefix(r.Spec.Username, nodeUserPrefix)
+	switch {
+	case !isNode || name == "" || !slices.Contains(r.Spec.Groups, nodesGroup):
+		return leave("it was made by %s, which is not a node", r.Spec.Username)
+	case request.Subject.CommonName != r.Spec.Username:
+		return leave("%s asks for the certificate of %s", r.Spec.Username, request.Subject.CommonName)
+	}
+	return planNames(s, name, request)
+}
+
+// decided tells whether nothing is left to be said about the request.
+func decided(r *certificatesv1.CertificateSigningRequest) bool {
+	return len(r.Status.Certificate) > 0 || slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
+		return c.Type == certificatesv1.CertificateApproved || c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
+	})
+}
+
+// planNames compares what a request asks for with what the Node called name reports.
+func planNames(s State, name string, request *x509.CertificateRequest) Action {
+	i := slices.IndexFunc(s.Nodes, func(n *v1.Node) bool { return n.Name == name })
+	if i < 0 {
+		return Action{Wait, fmt.Sprintf("there is no Node %s yet", name)}
+	}
+	asked := slices.Clone(request.DNSNames)
+	for _, ip := range request.IPAddresses {
+		asked = append(asked, ip.String())
+	}
+	own := reported(s.Nodes[i])
+	for _, a := range asked {
+		if why := s.Protected.forbid(a); why != "" {
+			return Action{Leave, fmt.Sprintf("node %s asks for %s, which %s", name, a, why)}
+		}
+		if !slices.Contains(own, a) {
+			return Action{Wait, fmt.Sprintf("node %s asks for %s, and its Node reports %s", name, a, strings.Join(own, ", "))}
+		}
+		for j, other := range s.Nodes {
+			if j != i && slices.Contains(reported(other), a) {
+				return Action{Wait, fmt.Sprintf("node %s asks for %s, which Node %s reports too", name, a, other.Name)}
+			}
+		}
+	}
+	return Action{Approve, fmt.Sprintf("node %s asks for what its Node reports: %s", name, strings.Join(asked, ", "))}
+}
+
+// reported are the names and addresses of a Node.
+func reported(n *v1.Node) []string {
+	names := []string{n.Name}
+	for _, a := range n.Status.Addresses {
+		if !slices.Contains(names, a.Address) {
+			names = append(names, a.Address)
+		}
+	}
+	return names
+}
+
+// forbid says why a name or an address can be no node's; "" if it can.
+func (p Protected) forbid(asked string) string {
+	if slices.ContainsFunc(p.Names, func(n string) bool { return strings.EqualFold(n, asked) }) || strings.Contains(asked, "*") {
+		return "is a name of the API server, or a wildcard"
+	}
+	a, err := netip.ParseAddr(asked)
+	if err != nil {
+		return ""
+	}
+	a = a.Unmap()
+	switch {
+	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast():
+		return "is no address of one machine"
+	case slices.Contains(p.Addresses, a):
+		return "is an address of the API server"
+	case slices.ContainsFunc(p.Ranges, func(r netip.Prefix) bool { return r.Contains(a) }):
+		return "is an address of a Pod or a Service"
+	}
+	return ""
+}

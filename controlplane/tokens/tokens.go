@@ -1,0 +1,137 @@
+// Package tokens makes, lists and deletes the tokens that machines join with. They are upstream's bootstrap tokens:
+// Secrets of the type bootstrap.kubernetes.io/token in kube-system, which kube-apiserver accepts as the user
+// system:bootstrap:ID in the group system:bootstrappers. manifests/join.yaml says what that group may do; upstream's
+// token cleaner removes those that have expired. Joining with one is left to the node agent.
+package tokens
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"crypto/x509"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	certutil "k8s.io/client-go/util/cert"
+	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
+	bootstraputil "k8s.io/cluster-bootstrap/token/util"
+	bootstrapsecrets "k8s.io/cluster-bootstrap/util/secrets"
+)
+
+// Token is a bootstrap token.
+type Token struct {
+	ID, Secret  string
+	Description string
+	// Expires is zero for a token that does not.
+	Expires time.Time
+}
+
+// Create makes a token that is valid for ttl; for ever if that is zero.
+func Create(ctx context.Context, client kubernetes.Interface, ttl time.Duration, description string, now time.Time) (Token, error) {
+	whole, err := bootstraputil.GenerateBootstrapToken()
+	if err != nil {
+		return Token{}, fmt.Errorf("making a token: %w", err)
+	}
+	t := Token{Description: description}
+	t.ID, t.Secret, _ = strings.Cut(whole, ".")
+	if ttl > 0 {
+		t.Expires = now.Add(ttl).UTC().Truncate(time.Second)
+	}
+	if _, err := client.CoreV1().Secrets(metav1.NamespaceSystem).Create(ctx, t.secret(), metav1.CreateOptions{}); err != nil {
+		return Token{}, fmt.Errorf("storing the token %s: %w", t.ID, err)
+	}
+	return t, nil
+}
+
+func (t Token) secret() *v1.Secret {
+	s := &v1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: bootstraputil.BootstrapTokenSecretName(t.ID), Namespace: metav1.NamespaceSystem},
+		Type:       bootstrapapi.SecretTypeBootstrapToken,
+		Data: map[string][]byte{
+			bootstrapapi.BootstrapTokenIDKey:               []byte(t.ID),
+			bootstrapapi.BootstrapTokenSecretKey:           []byte(t.Secret),
+			bootstrapapi.BootstrapTokenUsageAuthentication: []byte("true"),
+		},
+	}
+	if t.Description != "" {
+		s.Data[bootstrapapi.BootstrapTokenDescriptionKey] = []byte(t.Description)
+	}
+	if !t.Expires.IsZero() {
+		s.Data[bootstrapapi.BootstrapTokenExpirationKey] = []byte(t.Expires.Format(time.RFC3339))
+	}
+	return s
+}
+
+// List returns all tokens that machines can join with, the one that expires first at the top, without their secrets.
+func List(ctx context.Context, client kubernetes.Interface, now time.Time) ([]Token, error) {
+	list, err := client.CoreV1().Secrets(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector("type", string(bootstrapapi.SecretTypeBootstrapToken)).String(),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing tokens: %w", err)
+	}
+	var all []Token
+	for _, s := range list.Items {
+		id, named := bootstrapsecrets.ParseName(s.Name)
+		if !named || bootstrapsecrets.HasExpired(&s, now) || bootstrapsecrets.GetData(&s, bootstrapapi.BootstrapTokenUsageAuthentication) != "true" {
+			continue
+		}
+		t := Token{ID: id, Description: bootstrapsecrets.GetData(&s, bootstrapapi.BootstrapTokenDescriptionKey)}
+		t.Expires, _ = time.Parse(time.RFC3339, bootstrapsecrets.GetData(&s, bootstrapapi.BootstrapTokenExpirationKey))
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b Token) int {
+		switch {
+		case a.Expires.IsZero() != b.Expires.IsZero():
+			return map[bool]int{true: 1, false: -1}[a.Expires.IsZero()]
+		case !a.Expires.Equal(b.Expires):
+			return a.Expires.Compare(b.Expires)
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return all, nil
+}
+
+// Delete ends a token, which may be given whole or by its ID.
+func Delete(ctx context.Context, client kubernetes.Interface, token string) error {
+	id, _, _ := strings.Cut(token, ".")
+	if !bootstraputil.IsValidBootstrapTokenID(id) {
+		return fmt.Errorf("deleting a token: %q is not the ID of one, which has six letters and digits; `flyball token list` shows them", id)
+	}
+	err := client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, bootstraputil.BootstrapTokenSecretName(id), metav1.DeleteOptions{})
+	if apierrors.IsNotFound(err) {
+		return fmt.Errorf("deleting the token %s: there is none; `flyball token list` shows those that there are", id)
+	}
+	if err != nil {
+		return fmt.Errorf("deleting the token %s: %w", id, err)
+	}
+	return nil
+}
+
+// Server is where other machines reach the cluster, and the authority by which they know it, as the control plane has
+// published both.
+func Server(ctx context.Context, client kubernetes.Interface) (url string, ca *x509.Certificate, err error) {
+	cm, err := client.CoreV1().ConfigMaps(metav1.NamespacePublic).Get(ctx, bootstrapapi.ConfigMapClusterInfo, metav1.GetOptions{})
+	if err != nil {
+		return "", nil, fmt.Errorf("reading where the server is: %w", err)
+	}
+	config, err := clientcmd.Load([]byte(cm.Data[bootstrapapi.KubeConfigKey]))
+	if err == nil && config.Clusters[""] == nil {
+		err = errors.New("it names no cluster")
+	}
+	if err != nil {
+		return "", nil, fmt.Errorf("reading where the server is from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
+	}
+	certs, err := certutil.ParseCertsPEM(config.Clusters[""].CertificateAuthorityData)
+	if err != nil {
+		return "", nil, fmt.Errorf("reading the cluster's authority from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
+	}
+	return config.Clusters[""].Server, certs[0], nil
+}

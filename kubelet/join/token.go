@@ -1,0 +1,52 @@
+package join
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	bootstraputil "k8s.io/cluster-bootstrap/token/util"
+)
+
+// Token is what a machine joins with: an upstream bootstrap token, and which authority the server must have.
+type Token struct {
+	// ID and Secret are the two halves of a bootstrap token. The ID is no secret.
+	ID, Secret string
+	// Pin is what Pin says of the cluster's authority.
+	Pin string
+}
+
+// tokenForm is how errors describe a token.
+const tokenForm = "it has the form ID.SECRET.HASH, as `flyball token create` prints it on the server" //nolint:gosec // words
+
+// ParseToken reads a token. Errors do not repeat it: it is a secret.
+func ParseToken(s string) (Token, error) {
+	id, rest, _ := strings.Cut(s, ".")
+	secret, pin, pinned := strings.Cut(rest, ".")
+	switch {
+	case !pinned && bootstraputil.IsValidBootstrapToken(s):
+		return Token{}, errors.New("reading the token: it lacks the hash of the cluster's authority, without which the server cannot be trusted; " + tokenForm)
+	case !bootstraputil.IsValidBootstrapToken(id + "." + secret):
+		return Token{}, fmt.Errorf("reading the token: it is malformed, %d characters long; %s", len(s), tokenForm)
+	}
+	if hash, err := hex.DecodeString(pin); err != nil || len(hash) != sha256.Size {
+		return Token{}, fmt.Errorf("reading the token: its hash has %d characters and must have %d hexadecimal ones; %s", len(pin), 2*sha256.Size, tokenForm)
+	}
+	return Token{ID: id, Secret: secret, Pin: strings.ToLower(pin)}, nil
+}
+
+// Bearer is the part that the API server knows.
+func (t Token) Bearer() string { return bootstraputil.TokenFromIDAndSecret(t.ID, t.Secret) }
+
+// String is the whole token. It is a secret.
+func (t Token) String() string { return t.Bearer() + "." + t.Pin }
+
+// Pin is the SHA-256 of an authority's public key in hexadecimal: what kubeadm calls the discovery token CA certificate
+// hash. RFC 7469 says why the key and not the certificate.
+func Pin(ca *x509.Certificate) string {
+	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(sum[:])
+}

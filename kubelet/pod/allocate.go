@@ -1,0 +1,173 @@
+package pod
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
+)
+
+// allocate finds out what the Pod may have, and puts that in place of what it wants.
+func (w *worker) allocate(ctx context.Context) error {
+	s := &w.state
+	if w.desired == nil || s.Rejected != nil || !w.admitted && len(s.Runtime.Containers) == 0 {
+		return nil
+	}
+	over := w.desired.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(w.desired.Status.Phase) ||
+		s.Status != nil && podutil.IsPodPhaseTerminal(s.Status.Phase)
+	given, pending, err := w.m.allocate(ctx, w.desired, over, func() *Allocation { return made(w.desired, s.Runtime) })
+	s.Pending = pending
+	if given != s.Allocation {
+		s.Allocation = given
+		delete(s.Failures, slotResize) // of another size
+	}
+	w.adoptAllocated()
+	return err
+}
+
+// adoptAllocated makes the Pod of the State. It stays the same object as long as
+// nothing changes: actions tell by it whether they have seen the newest one.
+func (w *worker) adoptAllocated() {
+	s := &w.state
+	if w.desired != w.renderedFrom || s.Allocation != w.renderedWith {
+		w.renderedFrom, w.renderedWith = w.desired, s.Allocation
+		s.Pod = s.Allocation.apply(w.desired)
+		s.Wanted = nil
+		if s.Allocation.resized() {
+			s.Wanted = wanted(w.m.cfg.Render, s.Pod)
+		}
+	}
+	s.Last = s.Pod
+}
+
+func wanted(node containers.Node, pod *v1.Pod) map[string]cri.Resources {
+	all := map[string]cri.Resources{}
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			all[list[i].Name] = cri.ResourcesOf(containers.Update(node, pod, &list[i]))
+		}
+	}
+	return all
+}
+
+// allocate returns what a Pod has, and why it does not have what it wants. It
+// decides about the Pods that wait as well, see Allocate. After an error the Pod has
+// what it had.
+func (m *Manager) allocate(ctx context.Context, pod *v1.Pod, over bool, made func() *Allocation) (*Allocation, *Pending, error) {
+	a := &m.admissions
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	given := a.allocated[pod.UID]
+	if given == nil {
+		given = made()
+		a.allocated[pod.UID] = given
+	}
+	if over || given.grants(pod) {
+		delete(a.claims, pod.UID)
+		delete(a.pending, pod.UID)
+		return given, nil, nil
+	}
+	if old, ok := a.claims[pod.UID]; !ok || old.Pod.Generation != pod.Generation {
+		since := time.Now()
+		if _, c := podutil.GetPodCondition(&pod.Status, v1.PodResizePending); c != nil {
+			since = c.LastTransitionTime.Time
+		}
+		a.claims[pod.UID] = Claim{Pod: pod, Since: since}
+		if err := m.decideClaims(ctx, pod.UID); err != nil {
+			delete(a.claims, pod.UID)
+			return a.allocated[pod.UID], a.pending[pod.UID], err
+		}
+	}
+	return a.allocated[pod.UID], a.pending[pod.UID], nil
+}
+
+// roomAppeared decides about the Pods that wait for room.
+func (m *Manager) roomAppeared(ctx context.Context) {
+	m.admissions.mu.Lock()
+	defer m.admissions.mu.Unlock()
+	if err := m.decideClaims(ctx, ""); err != nil {
+		klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again when something changes", "err", err)
+	}
+}
+
+// decideClaims grants what there is room for, and wakes the workers of those for
+// whom something has changed, besides the caller's. The caller holds the lock.
+func (m *Manager) decideClaims(ctx context.Context, caller types.UID) error {
+	a := &m.admissions
+	if len(a.claims) == 0 {
+		return nil
+	}
+	offer, err := m.offer(ctx)
+	if err != nil {
+		return err
+	}
+	var claims []Claim
+	for uid, c := range a.claims {
+		claims = append(claims, Claim{Pod: c.Pod, Now: a.allocated[uid].apply(c.Pod), Since: c.Since})
+	}
+	refused := Allocate(claims, offer.Allocatable, m.others(""))
+	for uid, c := range maps.Clone(a.claims) {
+		if why := refused[uid]; why != nil {
+			if old := a.pending[uid]; old == nil || *old != *why {
+				a.pending[uid] = why
+				m.wake(uid, caller)
+			}
+			continue
+		}
+		granted := allocationOf(c.Pod, c.Pod.Generation)
+		if saveErr := a.files.save(uid, granted); saveErr != nil {
+			err = saveErr // it has what it had; nothing was begun
+			continue
+		}
+		a.allocated[uid] = granted
+		delete(a.claims, uid)
+		delete(a.pending, uid)
+		m.wake(uid, caller)
+	}
+	return err
+}
+
+func (m *Manager) wake(uid, caller types.UID) {
+	if uid == caller {
+		return
+	}
+	m.mu.Lock()
+	w := m.workers[uid]
+	m.mu.Unlock()
+	if w != nil {
+		w.poke()
+	}
+}
+
+// offer is what the node has. What we measure ourselves may not have been written yet.
+func (m *Manager) offer(ctx context.Context) (Offer, error) {
+	node := m.cfg.NodeObject()
+	if node == nil {
+		var err error
+		if node, err = m.readNode(ctx); err != nil {
+			return Offer{}, err
+		}
+	}
+	return m.offerOf(node), nil
+}
+
+func (m *Manager) offerOf(node *v1.Node) Offer {
+	offer := Offer{Node: node, Allocatable: v1.ResourceList{}}
+	maps.Copy(offer.Allocatable, node.Status.Allocatable)
+	maps.Copy(offer.Allocatable, m.cfg.Render.Allocatable)
+	return offer
+}
+
+func (m *Manager) readNode(ctx context.Context) (*v1.Node, error) {
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	return m.cfg.Client.CoreV1().Nodes().Get(ctx, m.cfg.NodeName, metav1.GetOptions{})
+}

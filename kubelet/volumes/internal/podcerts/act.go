@@ -1,0 +1,82 @@
+package podcerts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
+
+	"flyball.dev/kubelet/volumes/internal/objects"
+	"flyball.dev/kubelet/volumes/internal/pemtext"
+)
+
+// act carries an action out, and remembers what came of it.
+func (s *Store) act(ctx context.Context, e *entry, a action, pod *v1.Pod, p *v1.PodCertificateProjection) error {
+	klog.FromContext(ctx).V(2).Info("Acting on a certificate", "pod", klog.KObj(pod), "signer", p.SignerName, "action", fmt.Sprintf("%T", a), "reason", a.why())
+	var asked *pending
+	if _, ok := a.(ask); ok {
+		var err error
+		if asked, err = s.ask(ctx, pod, p); err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch a := a.(type) {
+	case ask:
+		e.pending = asked
+	case adopt:
+		e.have = &credential{
+			key: e.pending.key, chain: pemtext.Encode(pemtext.Decode([]byte(a.chain))),
+			refreshAt: a.beginRefreshAt.Add(e.pending.jitter), notAfter: a.expiresAt,
+		}
+		e.pending, e.overdue, e.expired = nil, false, false
+	case refuse:
+		e.refused = a.message
+		s.cfg.Event(pod, v1.EventTypeWarning, a.event, a.message)
+	case warn:
+		e.overdue = true
+		e.expired = e.expired || a.event == eventExpired
+		s.cfg.Event(pod, v1.EventTypeWarning, a.event, a.message)
+	}
+	return nil
+}
+
+// ask creates a request with a new key.
+func (s *Store) ask(ctx context.Context, pod *v1.Pod, p *v1.PodCertificateProjection) (*pending, error) {
+	account, err := objects.Patiently(ctx, func() (*v1.ServiceAccount, error) {
+		return s.cfg.Client.CoreV1().ServiceAccounts(pod.Namespace).Get(ctx, pod.Spec.ServiceAccountName, metav1.GetOptions{})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the Pod's service account: %w", err)
+	}
+	node, err := s.cfg.Client.CoreV1().Nodes().Get(ctx, s.cfg.NodeName, metav1.GetOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("reading the Pod's node: %w", err)
+	}
+	key, csr, err := newKey(p.KeyType)
+	if err != nil {
+		return nil, err
+	}
+	request, err := objects.PatientlyIf(ctx, admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
+		return s.cfg.Client.CertificatesV1().PodCertificateRequests(pod.Namespace).Create(ctx, requestFor(pod, p, account, node, csr), metav1.CreateOptions{})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("creating a PodCertificateRequest for signer %q: %w", p.SignerName, err)
+	}
+	return &pending{name: request.Name, key: key, jitter: jitter(), abandonAt: time.Now().Add(abandonAfter)}, nil
+}
+
+// admissionBehind: what the NodeRestriction admission does not know yet, or knows
+// as it was, it refuses as forbidden or with an error that is no API error.
+func admissionBehind(err error) bool {
+	var status apierrors.APIStatus
+	return errors.As(err, &status) && (apierrors.IsForbidden(err) || status.Status().Code == http.StatusInternalServerError)
+}

@@ -1,0 +1,217 @@
+package podcerts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	certificatesv1 "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+	informers "k8s.io/client-go/informers/certificates/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
+
+	"flyball.dev/kubelet/volumes/internal/lazy"
+)
+
+const (
+	// patience is how long to wait for the signer before the user is told. Most
+	// answer at once.
+	patience = 5 * time.Second
+	// retryAfter is when to try again to create the request for a refresh.
+	retryAfter = time.Minute
+	// spread keeps Pods that came together from renewing together.
+	spread = 5 * time.Minute
+	// abandonAfter is long enough for any watch to deliver what was created.
+	abandonAfter = 10 * time.Minute
+)
+
+// Config of a Store.
+type Config struct {
+	Client   kubernetes.Interface
+	NodeName string
+	// Changed is called with Pods whose requests were answered. It must not block.
+	Changed func(pods []types.UID)
+	// Event records an Event about the Pod.
+	Event func(pod *v1.Pod, eventtype, reason, message string)
+}
+
+// Store has the certificates of this node's Pods.
+type Store struct {
+	cfg      Config
+	informer *lazy.Informer
+
+	mu      sync.Mutex
+	holders sets.Set[types.UID]
+	entries map[Source]*entry
+}
+
+// Source is one podCertificate source: the place of a projection in its volume.
+type Source struct {
+	Pod    types.UID
+	Volume string
+	Index  int
+}
+
+type entry struct {
+	state
+	// news has a token when the signer has answered.
+	news chan struct{}
+}
+
+// Credential is what is to be written into the volume, as PEM.
+type Credential struct {
+	Key, Chain []byte
+	// Next is when to ask again.
+	Next time.Time
+}
+
+// New returns a Store that watches nothing yet.
+func New(cfg Config) *Store {
+	s := &Store{cfg: cfg, holders: sets.New[types.UID](), entries: map[Source]*entry{}}
+	s.informer = lazy.New("PodCertificateRequests", func() cache.SharedIndexInformer {
+		indexers := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
+		return informers.NewFilteredPodCertificateRequestInformer(cfg.Client, metav1.NamespaceAll, 0, indexers, func(o *metav1.ListOptions) {
+			// The Node authorizer allows no more.
+			o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", cfg.NodeName).String()
+		})
+	}, cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { s.observed(o, false) },
+		UpdateFunc: func(_, o any) { s.observed(o, false) },
+		DeleteFunc: func(o any) { s.observed(o, true) },
+	})
+	return s
+}
+
+// Hold says whether a Pod needs certificates from now on. Without that all that
+// is known of it is forgotten. It does not wait.
+func (s *Store) Hold(pod types.UID, needs bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if needs {
+		s.holders.Insert(pod)
+	} else {
+		s.holders.Delete(pod)
+		for source := range s.entries {
+			if source.Pod == pod {
+				delete(s.entries, source)
+			}
+		}
+	}
+	s.informer.Need(s.holders.Len() > 0)
+}
+
+// Close ends the watch and waits for its end.
+func (s *Store) Close() { s.informer.Close() }
+
+// observed takes note of what the watch says about a request.
+func (s *Store) observed(o any, gone bool) {
+	if d, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = d.Obj
+	}
+	r, ok := o.(*certificatesv1.PodCertificateRequest)
+	if !ok {
+		return
+	}
+	answered := gone || verdict(r) != nil
+	waiting := false
+	s.mu.Lock()
+	for source, e := range s.entries {
+		if source.Pod != r.Spec.PodUID || e.pending == nil || e.pending.name != r.Name {
+			continue
+		}
+		e.pending.seen, waiting = true, true
+		if answered {
+			select {
+			case e.news <- struct{}{}:
+			default:
+			}
+		}
+	}
+	s.mu.Unlock()
+	if waiting && answered {
+		s.cfg.Changed([]types.UID{r.Spec.PodUID})
+	}
+}
+
+// Credential returns the credential for a source of a Pod that holds the Store.
+// If there is none it asks for one, and waits a moment. Calls for one source must
+// not overlap.
+func (s *Store) Credential(ctx context.Context, pod *v1.Pod, source Source, p *v1.PodCertificateProjection) (Credential, error) {
+	index, err := s.informer.Index(ctx)
+	if err != nil {
+		return Credential{}, err
+	}
+	s.mu.Lock()
+	if s.entries[source] == nil {
+		s.entries[source] = &entry{news: make(chan struct{}, 1)}
+	}
+	e := s.entries[source]
+	s.mu.Unlock()
+
+	timeout := time.NewTimer(patience)
+	defer timeout.Stop()
+	for {
+		now, next, err := s.turn(ctx, e, index, pod, p)
+		switch {
+		case now.refused != "":
+			return Credential{}, errors.New(now.refused)
+		case now.have != nil:
+			if err != nil {
+				klog.FromContext(ctx).Error(err, "Cannot refresh a certificate, trying again", "pod", klog.KObj(pod), "signer", p.SignerName)
+			}
+			return Credential{Key: now.have.key, Chain: now.have.chain, Next: next}, nil
+		case err != nil:
+			return Credential{}, err
+		}
+		select {
+		case <-e.news:
+		case <-timeout.C:
+			return Credential{}, fmt.Errorf("waiting for a certificate: signer %q has not answered PodCertificateRequest %s/%s yet", p.SignerName, pod.Namespace, now.pending.name)
+		case <-ctx.Done():
+			return Credential{}, fmt.Errorf("waiting for a certificate: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// turn plans and acts until nothing is left to do.
+func (s *Store) turn(ctx context.Context, e *entry, index cache.Indexer, pod *v1.Pod, p *v1.PodCertificateProjection) (state, time.Time, error) {
+	for {
+		now := s.observe(e, index, pod.Namespace)
+		a, next := plan(now, time.Now())
+		if a == nil {
+			return now, next, nil
+		}
+		if err := s.act(ctx, e, a, pod, p); err != nil {
+			return now, time.Now().Add(retryAfter), err
+		}
+	}
+}
+
+func (s *Store) observe(e *entry, index cache.Indexer, namespace string) state {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := e.state
+	if now.pending == nil {
+		return now
+	}
+	// Missing and unreadable are one: the next event brings it.
+	if o, ok, err := index.GetByKey(namespace + "/" + now.pending.name); ok && err == nil {
+		now.request, _ = o.(*certificatesv1.PodCertificateRequest)
+		e.pending.seen = true
+	}
+	p := *e.pending
+	now.pending = &p
+	return now
+}
+
+// jitter is drawn anew for each certificate.
+func jitter() time.Duration { return rand.N(spread) } //nolint:gosec // no secret
