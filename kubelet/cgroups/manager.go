@@ -46,9 +46,6 @@ const (
 	memoryUsageNumber
 )
 
-// unlimited is the number of a limit that is not set.
-const unlimited = -1
-
 // Manager makes and removes cgroups. Its methods may be called concurrently.
 type Manager struct {
 	root  string

@@ -22,6 +22,9 @@ const (
 	QuotaPeriod = 100000
 )
 
+// unlimited is the number of a limit that is not set.
+const unlimited = -1
+
 // Shares converts a CPU request to cpu.shares. No request is the least there is.
 func Shares(milliCPU int64) uint64 {
 	return uint64(min(max(milliCPU*1024/1000, minShares), maxShares))

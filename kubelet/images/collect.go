@@ -18,10 +18,6 @@ import (
 // collectEvery is how often the disk is looked at. Images come slowly.
 const collectEvery = 5 * time.Minute
 
-// AnnotationVolumes lists the IDs of the images that a container has as volumes,
-// with commas between them.
-const AnnotationVolumes = "flyball.dev/image-volumes"
-
 // Containers lists what images are in use. CRI's RuntimeServiceClient is one.
 type Containers interface {
 	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
