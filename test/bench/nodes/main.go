@@ -27,7 +27,9 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"flyball.dev/kubelet/simulated"
 )
@@ -61,6 +63,7 @@ func main() {
 }
 
 func run(ctx context.Context, o options) error {
+	ctrllog.SetLogger(klog.Background()) // or controller-runtime complains
 	assets, err := filepath.Abs(filepath.Join(o.bin, "envtest"))
 	if err != nil {
 		return fmt.Errorf("finding the programs: %w", err)
