@@ -58,7 +58,9 @@ func (s APIServer) Run(ctx context.Context) error {
 	return nil
 }
 
-type runnable interface{ Run(ctx context.Context) error }
+type runnable interface {
+	Run(ctx context.Context) error
+}
 
 // build makes the chain of servers, with our hooks in place of two of upstream's.
 func (s APIServer) build(config *app.Config) (runnable, error) {

@@ -10,7 +10,7 @@ import (
 )
 
 func newEnvtestCommand() *cobra.Command {
-	return &cobra.Command{
+	cmd := &cobra.Command{
 		Use:   "envtest",
 		Short: "Print the folder of programs for controller-runtime's envtest",
 		Long: "Print the folder in which controller-runtime's envtest finds kube-apiserver, etcd and kubectl, all of them this\n" +
@@ -35,4 +35,6 @@ func newEnvtestCommand() *cobra.Command {
 			return err
 		},
 	}
+	cmd.AddCommand(newEnvtestPartCommand())
+	return cmd
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -27,7 +28,8 @@ func kubeAPIServer(args []string) error {
 	if err != nil {
 		return err
 	}
-	return programs.KubeAPIServer(args, mode.Behind())
+	envtest.EndWithParent()
+	return programs.KubeAPIServer(args, mode.Behind(), os.Getenv(envtest.TokenVariable))
 }
 
 // etcd does not care what works behind the API server, but it starts first: a mistake is to be found before anything has
@@ -36,5 +38,6 @@ func etcd(args []string) error {
 	if _, err := envtest.FromEnvironment(); err != nil {
 		return err
 	}
+	envtest.EndWithParent()
 	return programs.Etcd(args)
 }

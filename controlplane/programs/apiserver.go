@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -42,15 +44,16 @@ type Server struct {
 // works; until then nobody is told that the server is healthy. If it fails, the server ends.
 type Behind func(ctx context.Context, server Server, up func()) error
 
-// KubeAPIServer is the command kube-apiserver: args are what follows its name. It ends at SIGTERM. behind is optional.
-func KubeAPIServer(args []string, behind Behind) error {
-	cmd := newAPIServerCommand(genericapiserver.SetupSignalContext(), behind)
+// KubeAPIServer is the command kube-apiserver: args are what follows its name. It ends at SIGTERM. behind is optional. Whoever
+// has the token takes checkpoints of the cluster and restores them (CheckpointPath); nobody does if it is empty.
+func KubeAPIServer(args []string, behind Behind, token string) error {
+	cmd := newAPIServerCommand(genericapiserver.SetupSignalContext(), behind, token)
 	cmd.SetArgs(args)
 	return cli.RunNoErrOutput(cmd)
 }
 
 // newAPIServerCommand has upstream's flags and help: envtest decides by the help which flags it passes.
-func newAPIServerCommand(ctx context.Context, behind Behind) *cobra.Command {
+func newAPIServerCommand(ctx context.Context, behind Behind, token string) *cobra.Command {
 	o := options.NewServerRunOptions()
 	cmd := &cobra.Command{
 		Use:          "kube-apiserver",
@@ -59,7 +62,7 @@ func newAPIServerCommand(ctx context.Context, behind Behind) *cobra.Command {
 		Args:         cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			verflag.PrintAndExitIfRequested()
-			return runAPIServer(cmd, o, behind)
+			return runAPIServer(cmd, o, behind, token)
 		},
 	}
 	cmd.SetContext(ctx)
@@ -75,7 +78,7 @@ func newAPIServerCommand(ctx context.Context, behind Behind) *cobra.Command {
 	return cmd
 }
 
-func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind) error {
+func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind, token string) error {
 	registry := o.GenericServerRunOptions.ComponentGlobalsRegistry
 	if err := registry.Set(); err != nil {
 		return fmt.Errorf("setting feature gates: %w", err)
@@ -98,7 +101,7 @@ func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind
 		klog.Flush()
 		os.Exit(exitCode(context.Cause(ctx)))
 	})
-	health := newHealth(ctx)
+	health := newHealth(ctx, hurry())
 	behindEnded := make(chan struct{})
 	go func() {
 		defer close(behindEnded)
@@ -106,7 +109,11 @@ func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind
 			fail(err)
 		}
 	}()
-	err := controlplane.APIServer{Options: o, CloseGrace: closeGrace, Wrap: health.wrap}.Run(ctx)
+	control := &control{token: token, storage: o.Etcd.StorageConfig}
+	wrap := func(loopback *rest.Config, handler http.Handler) http.Handler {
+		return control.wrap(health.wrap(loopback, handler))
+	}
+	err := controlplane.APIServer{Options: o, CloseGrace: closeGrace, Wrap: wrap}.Run(ctx)
 	fail(err)
 	<-behindEnded // it removes its temporary files
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
@@ -122,4 +129,17 @@ func exitCode(cause error) int {
 	}
 	fmt.Fprintln(os.Stderr, "Error:", cause)
 	return 1
+}
+
+// startGCPercent lets garbage grow while the server starts: much of what a start allocates stays, and collecting every
+// now and then takes a sixth of the time.
+const startGCPercent = 200
+
+// hurry collects garbage seldom until the returned function is called, unless the environment says how often.
+func hurry() (settle func()) {
+	if os.Getenv("GOGC") != "" {
+		return func() {}
+	}
+	usual := debug.SetGCPercent(startGCPercent)
+	return func() { debug.SetGCPercent(usual) }
 }

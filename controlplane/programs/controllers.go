@@ -36,14 +36,23 @@ func RunControllers(ctx context.Context, server Server, up func()) error {
 		return err
 	}
 	// Upstream's programs read the file when they start, and until then it holds a token that may do everything.
-	started := after(2, func() { _ = os.RemoveAll(dir); up() })
+	working := make(chan struct{})
+	started := after(2, func() { _ = os.RemoveAll(dir); close(working); up() })
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return controlplane.ControllerManager(ctx, controllerManagerFlags(server.Options, kubeconfig), started)
 	})
 	g.Go(func() error { return controlplane.Scheduler(ctx, clientFlags(kubeconfig), started) })
-	g.Go(func() error { return collectGarbage(ctx, server.Client) })
+	g.Go(func() error {
+		// It watches every kind that there is, and nobody has made garbage yet: the others need this machine first.
+		select {
+		case <-working:
+			return collectGarbage(ctx, server.Client)
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	return g.Wait()
 }
 

@@ -24,10 +24,12 @@ type health struct {
 	stopped  <-chan struct{}
 	loopback chan *rest.Config
 	opened   chan struct{}
+	settle   func()
 }
 
-func newHealth(ctx context.Context) *health {
-	return &health{stopped: ctx.Done(), loopback: make(chan *rest.Config, 1), opened: make(chan struct{})}
+// newHealth returns the health of a server that stops when ctx ends. settle is called when it works.
+func newHealth(ctx context.Context, settle func()) *health {
+	return &health{settle: settle, stopped: ctx.Done(), loopback: make(chan *rest.Config, 1), opened: make(chan struct{})}
 }
 
 // open returns when the server and what is behind it work, and everybody is told so, or with what failed. What is behind
@@ -42,11 +44,15 @@ func (h *health) open(ctx context.Context, o *options.ServerRunOptions, behind B
 	if err := controlplane.WaitReady(ctx, loopback); err != nil {
 		return nil //nolint:nilerr // ctx ended
 	}
-	if behind == nil {
+	up := func() {
 		close(h.opened)
+		h.settle()
+	}
+	if behind == nil {
+		up()
 		return nil
 	}
-	err := behind(ctx, Server{Client: loopback, Options: o}, func() { close(h.opened) })
+	err := behind(ctx, Server{Client: loopback, Options: o}, up)
 	if err != nil && ctx.Err() == nil {
 		return fmt.Errorf("running what is behind kube-apiserver: %w", err)
 	}
@@ -59,7 +65,7 @@ func (h *health) wrap(loopback *rest.Config, handler http.Handler) http.Handler 
 	own := "Bearer " + loopback.BearerToken
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if healthPaths[r.URL.Path] && r.Header.Get("Authorization") != own && !h.wait(r.Context()) {
-			http.Error(w, "the controllers behind this server are starting", http.StatusServiceUnavailable)
+			http.Error(w, "this server is still starting", http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(w, r)

@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+
+	"flyball.dev/cmd/flyball/internal/help"
 )
 
 // Programs are what envtest looks for.
@@ -32,7 +35,20 @@ func Assets(executable string) (string, error) {
 			return "", fmt.Errorf("putting %s into %s: %w", name, dir, err)
 		}
 	}
+	for _, name := range Programs[:2] {
+		storeHelp(filepath.Join(dir, name+extension))
+	}
 	return dir, nil
+}
+
+// storeHelp lets the program answer at once when envtest asks it for its flags. Without that it answers all the same.
+func storeHelp(path string) {
+	if help.Current(path) {
+		return
+	}
+	if text, err := exec.Command(path, help.Slow).CombinedOutput(); err == nil {
+		_ = help.Store(path, text)
+	}
 }
 
 // cacheDir is Flyball's part of the user's cache directory. A user without a home, as in many a container, gets one below

@@ -21,9 +21,6 @@ func (m Mode) Behind() programs.Behind {
 		return nil
 	}
 	return func(ctx context.Context, server programs.Server, up func()) error {
-		if err := controlplane.Apply(ctx, server.Client, []fs.FS{config.CRDs}); err != nil {
-			return fmt.Errorf("installing the kinds of apps.flyball.dev: %w", err)
-		}
 		g, ctx := errgroup.WithContext(ctx)
 		var waits []chan struct{}
 		run := func(part func(ctx context.Context, up func()) error) {
@@ -31,6 +28,13 @@ func (m Mode) Behind() programs.Behind {
 			waits = append(waits, ready)
 			g.Go(func() error { return part(ctx, func() { close(ready) }) })
 		}
+		run(func(ctx context.Context, up func()) error {
+			if err := controlplane.Apply(ctx, server.Client, []fs.FS{config.CRDs}); err != nil {
+				return fmt.Errorf("installing the kinds of apps.flyball.dev: %w", err)
+			}
+			up()
+			return nil
+		})
 		run(func(ctx context.Context, up func()) error { return programs.RunControllers(ctx, server, up) })
 		run(func(ctx context.Context, up func()) error {
 			return controllers.Run(ctx, controllers.Config{Client: rest.CopyConfig(server.Client), Ready: up})
