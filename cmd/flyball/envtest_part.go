@@ -19,6 +19,7 @@ func newEnvtestPartCommand() *cobra.Command {
 	var (
 		kubeconfig string
 		mode       envtest.Mode
+		await      bool
 		verbosity  int
 	)
 	cmd := &cobra.Command{
@@ -41,9 +42,12 @@ func newEnvtestPartCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if await && !envtest.AwaitParent() {
+				return nil
+			}
+			envtest.EndWithParent()
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
-			envtest.EndWithParent()
 			return envtest.RunParts(ctx, mode, server, func() { fmt.Fprintln(cmd.OutOrStdout(), "ready") })
 		},
 	}
@@ -51,6 +55,7 @@ func newEnvtestPartCommand() *cobra.Command {
 	flags.StringVar(&kubeconfig, "kubeconfig", "", "how to reach the kube-apiserver, by a token of somebody who may do everything")
 	flags.BoolVar(&mode.Controllers, "controllers", false, "run the controllers and the scheduler")
 	flags.IntVar(&mode.Nodes, "nodes", 0, "how many simulated nodes to run")
+	flags.BoolVar(&await, "await", false, "do nothing before there is a line on standard input")
 	flags.IntVarP(&verbosity, "verbosity", "v", 0, "level of detail of the log, 0 to 10")
 	return cmd
 }

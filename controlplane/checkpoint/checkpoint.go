@@ -20,7 +20,7 @@ const (
 	// parallel is how many writes are under way at a time. Each waits for the log of etcd, which takes them in heaps.
 	parallel = 32
 	// rounds is how often what others wrote meanwhile is undone before it is given up.
-	rounds = 5
+	rounds = 10
 )
 
 // Store is the etcd of a kube-apiserver.
@@ -65,15 +65,20 @@ func (s *Store) Restore(ctx context.Context, revision int64) (changed int, err e
 	if err != nil {
 		return 0, err
 	}
-	for range rounds {
+	for round, quiet := 0, false; round < rounds; round++ {
 		now, err := s.read(ctx)
 		if err != nil {
 			return changed, err
 		}
 		first, rest := plan(s.prefix, then, now)
 		if len(first)+len(rest) == 0 {
-			return changed, nil
+			if quiet {
+				return changed, nil
+			}
+			quiet = true // a second look finds what was on its way to etcd when its sender was stopped
+			continue
 		}
+		quiet = false
 		for _, changes := range [][]change{first, rest} {
 			if err := s.apply(ctx, changes); err != nil {
 				return changed, err

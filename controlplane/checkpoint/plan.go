@@ -13,7 +13,7 @@ type record struct {
 	lease int64
 }
 
-// change makes one key what it was: it deletes it, or puts what it held.
+// change makes one key what it was: it puts what it held, or deletes it with what it holds now.
 type change struct {
 	record
 
@@ -27,6 +27,13 @@ var kept = []string{
 	"leases/kube-node-lease/",       // heartbeats of nodes
 }
 
+// automanaged is in every APIService that the API server makes itself, one for each version that is served. It removes and
+// makes them as definitions go and come, and would take one that comes before its definition for one that is left over.
+var automanaged = []byte("kube-aggregator.kubernetes.io/automanaged")
+
+// apiServices are registered under this key.
+const apiServices = "apiregistration.k8s.io/apiservices/"
+
 // definitions come first: what they define is served a moment later.
 const definitions = "apiextensions.k8s.io/customresourcedefinitions/"
 
@@ -34,10 +41,8 @@ const definitions = "apiextensions.k8s.io/customresourcedefinitions/"
 func plan(prefix string, then, now []record) (first, rest []change) {
 	add := func(c change) {
 		name := strings.TrimPrefix(c.key, prefix)
-		for _, k := range kept {
-			if strings.HasPrefix(name, k) {
-				return
-			}
+		if stays(name, c.value) {
+			return
 		}
 		if !c.delete && strings.HasPrefix(name, definitions) {
 			first = append(first, c)
@@ -53,8 +58,18 @@ func plan(prefix string, then, now []record) (first, rest []change) {
 	}
 	for _, r := range now {
 		if _, found := slices.BinarySearchFunc(then, r.key, byKey); !found {
-			add(change{record: record{key: r.key}, delete: true})
+			add(change{record: r, delete: true})
 		}
 	}
 	return first, rest
+}
+
+// stays says whether what a key holds, or held, is none of a checkpoint's business.
+func stays(name string, value []byte) bool {
+	for _, k := range kept {
+		if strings.HasPrefix(name, k) {
+			return true
+		}
+	}
+	return strings.HasPrefix(name, apiServices) && bytes.Contains(value, automanaged)
 }

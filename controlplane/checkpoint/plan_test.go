@@ -21,7 +21,9 @@ func records(values map[string]string) []record {
 
 func TestPlan(t *testing.T) {
 	put := func(key, value string) change { return change{record: record{key: prefix + key, value: []byte(value)}} }
-	remove := func(key string) change { return change{record: record{key: prefix + key}, delete: true} }
+	remove := func(key string) change {
+		return change{record: record{key: prefix + key, value: []byte("1")}, delete: true}
+	}
 	for name, test := range map[string]struct {
 		reason      string
 		then, now   map[string]string
@@ -53,6 +55,12 @@ func TestPlan(t *testing.T) {
 			then:   map[string]string{"leases/kube-node-lease/n": "1", "masterleases/127.0.0.1": "1", "leases/a/mine": "1"},
 			now:    map[string]string{"leases/kube-node-lease/n": "2", "leases/kube-system/apiserver-b": "1", "leases/a/mine": "2"},
 			rest:   []change{put("leases/a/mine", "1")},
+		},
+		"Registered": {
+			reason: "the API server registers by itself what definitions define, and only that",
+			then:   map[string]string{apiServices + "v1.a.dev": "x" + string(automanaged), apiServices + "v1.metrics.dev": "1"},
+			now:    map[string]string{apiServices + "v1.b.dev": "y" + string(automanaged)},
+			rest:   []change{put(apiServices+"v1.metrics.dev", "1")},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
