@@ -41,12 +41,15 @@ const (
 	patience = 20 * time.Minute
 	// idle is how long the processor time of doing nothing is measured.
 	idle = 30 * time.Second
+	// tellEvery is how often progress is shown.
+	tellEvery = 15 * time.Second
 )
 
 type options struct {
 	bin         string
 	nodes, pods int
 	alone       bool
+	profile     string
 }
 
 func main() {
@@ -55,6 +58,7 @@ func main() {
 	flag.IntVar(&o.nodes, "nodes", 1000, "number of nodes")
 	flag.IntVar(&o.pods, "pods", 10000, "number of Pods")
 	flag.BoolVar(&o.alone, "alone", false, "without controllers and scheduler, nodes in this process")
+	flag.StringVar(&o.profile, "profile", "", "file for a profile of the API server's process, of 20 s while Pods start")
 	flag.Parse()
 	if err := run(context.Background(), o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -140,10 +144,15 @@ func measure(ctx context.Context, client kubernetes.Interface, o options) error 
 	if err := create(ctx, client, o); err != nil {
 		return err
 	}
+	profiled := make(chan error, 1)
+	go func() { profiled <- profile(ctx, client, o.profile) }()
 	if err := count.until(ctx, func(ready, _ int) bool { return ready >= o.pods }); err != nil {
 		return err
 	}
 	say(fmt.Sprintf("%d Pods are Ready", o.pods), time.Since(begun))
+	if err := <-profiled; err != nil {
+		return err
+	}
 	memory("all Pods Ready")
 	before := processorTime()
 	time.Sleep(idle)
@@ -159,6 +168,18 @@ func measure(ctx context.Context, client kubernetes.Interface, o options) error 
 	}
 	say("all Pods are gone", time.Since(begun))
 	return nil
+}
+
+// profile writes where the process of the API server spends its time.
+func profile(ctx context.Context, client kubernetes.Interface, file string) error {
+	if file == "" {
+		return nil
+	}
+	raw, err := client.Discovery().RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", "20").DoRaw(ctx)
+	if err != nil {
+		return fmt.Errorf("asking for a profile: %w", err)
+	}
+	return os.WriteFile(file, raw, 0o600)
 }
 
 func create(ctx context.Context, client kubernetes.Interface, o options) error {
@@ -232,6 +253,7 @@ func slim(obj any) (any, error) {
 func (c counter) until(ctx context.Context, enough func(ready, all int) bool) error {
 	look := time.NewTicker(100 * time.Millisecond)
 	defer look.Stop()
+	told := time.Now()
 	for {
 		ready := 0
 		list := c.store.List()
@@ -244,6 +266,10 @@ func (c counter) until(ctx context.Context, enough func(ready, all int) bool) er
 		}
 		if enough(ready, len(list)) {
 			return nil
+		}
+		if time.Since(told) > tellEvery {
+			told = time.Now()
+			fmt.Fprintf(os.Stderr, "%d Pods, %d Ready\n", len(list), ready)
 		}
 		select {
 		case <-ctx.Done():
