@@ -84,16 +84,20 @@ func waitReady(ctx context.Context, kubeconfig string) error {
 
 // WaitReady returns when /readyz answers that kube-apiserver is ready, or when ctx ends, with an error then. kube-apiserver
 // has no event for that: the question is a request to this process and is repeated quickly.
-func WaitReady(ctx context.Context, rc *rest.Config) error {
+func WaitReady(ctx context.Context, rc *rest.Config) error { return waitOK(ctx, rc, "/readyz") }
+
+// waitOK returns when kube-apiserver answers a GET of path without an error. It asks sooner again than kube-apiserver
+// recommends (Retry-After: 1).
+func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 	client, err := rest.HTTPClientFor(rc)
 	if err != nil {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
 	}
 	defer client.CloseIdleConnections()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rc.Host+"/readyz", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rc.Host+path, nil)
 		if err != nil {
-			return fmt.Errorf("asking kube-apiserver whether it is ready: %w", err)
+			return fmt.Errorf("asking kube-apiserver for %s: %w", path, err)
 		}
 		if resp, err := client.Do(req); err == nil {
 			resp.Body.Close()

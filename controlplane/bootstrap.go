@@ -71,7 +71,7 @@ func bootstrap(ctx context.Context, cfg Config, creds *credentials, up func()) e
 	}
 }
 
-// Apply applies all manifests in from and returns once every CustomResourceDefinition among them is served.
+// Apply applies all manifests in from and returns once objects of every CustomResourceDefinition among them can be watched.
 func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 	var objects []*unstructured.Unstructured
 	for _, f := range from {
@@ -85,7 +85,34 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 	if err != nil {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
 	}
-	return applyAll(ctx, client, objects)
+	if err := applyAll(ctx, client, objects); err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if o.GetKind() != "CustomResourceDefinition" {
+			continue
+		}
+		// A definition is established a moment before its cache is filled. Who watches meanwhile is sent away for a second.
+		for _, path := range served(o) {
+			if err := waitOK(ctx, rc, path+"?limit=1&resourceVersion=0"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// served are the paths at which a CustomResourceDefinition's objects are.
+func served(crd *unstructured.Unstructured) (paths []string) {
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	for _, v := range versions {
+		if v, ok := v.(map[string]any); ok && v["served"] == true {
+			paths = append(paths, fmt.Sprintf("/apis/%s/%v/%s", group, v["name"], plural))
+		}
+	}
+	return paths
 }
 
 // readManifests reads our manifests and the caller's, in this order.
