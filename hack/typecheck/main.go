@@ -25,11 +25,17 @@ const ours = "flyball.dev"
 
 // listed is a package as `go list` describes it.
 type listed struct {
-	ImportPath, Dir string
-	GoFiles         []string
-	ImportMap       map[string]string
-	Module          *struct{ Path, GoVersion string }
-	Error           *struct{ Err string }
+	ImportPath string            `json:"ImportPath"`
+	Dir        string            `json:"Dir"`
+	GoFiles    []string          `json:"GoFiles"`
+	ImportMap  map[string]string `json:"ImportMap"`
+	Module     *struct {
+		Path      string `json:"Path"`
+		GoVersion string `json:"GoVersion"`
+	} `json:"Module"`
+	Error *struct {
+		Err string `json:"Err"`
+	} `json:"Error"`
 }
 
 func (p listed) ours() bool { return p.Module != nil && p.Module.Path == ours }

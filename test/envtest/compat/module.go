@@ -19,8 +19,12 @@ type module struct{ dir, out string }
 
 // pkg is one package of it that has tests, as `go list` describes it.
 type pkg struct {
-	ImportPath, Dir                                      string
-	TestGoFiles, XTestGoFiles, TestImports, XTestImports []string
+	ImportPath   string   `json:"ImportPath"`
+	Dir          string   `json:"Dir"`
+	TestGoFiles  []string `json:"TestGoFiles"`
+	XTestGoFiles []string `json:"XTestGoFiles"`
+	TestImports  []string `json:"TestImports"`
+	XTestImports []string `json:"XTestImports"`
 }
 
 func (p pkg) name() string { return strings.TrimPrefix(p.ImportPath, controllerRuntime+"/pkg/") }
@@ -39,7 +43,11 @@ func copyModule(ctx context.Context, out string) (module, error) {
 	}
 	dirs, versions := map[string]string{}, map[string]string{}
 	for d := json.NewDecoder(strings.NewReader(found)); ; {
-		var got struct{ Path, Version, Dir string }
+		var got struct {
+			Path    string `json:"Path"`
+			Version string `json:"Version"`
+			Dir     string `json:"Dir"`
+		}
 		if err := d.Decode(&got); err == io.EOF {
 			break
 		} else if err != nil {

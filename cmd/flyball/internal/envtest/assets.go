@@ -27,7 +27,7 @@ func Assets(executable string) (string, error) {
 	}
 	sum := sha256.Sum256([]byte(executable))
 	dir := filepath.Join(cache, "envtest", hex.EncodeToString(sum[:6]))
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // others may read what everybody may read anyway
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("making the folder of the programs: %w; set XDG_CACHE_HOME to a directory that you may write to", err)
 	}
 	for _, name := range Programs {
@@ -57,7 +57,7 @@ func cacheDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err == nil && filepath.IsAbs(cache) {
 		dir := filepath.Join(cache, "flyball")
-		if err = os.MkdirAll(dir, 0o755); err == nil { //nolint:gosec // as above
+		if err = os.MkdirAll(dir, 0o755); err == nil {
 			return dir, nil
 		}
 	}

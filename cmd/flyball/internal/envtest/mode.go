@@ -36,34 +36,34 @@ func Parse(text string) (Mode, error) {
 	if strings.TrimSpace(text) == "" {
 		return mode, nil
 	}
-	fail := func(format string, args ...any) (Mode, error) {
-		return Mode{}, fmt.Errorf("reading %s=%q: %s; %s", Variable, text, fmt.Sprintf(format, args...), allowed)
+	fail := func(format string, args ...any) error {
+		return fmt.Errorf("reading %s=%q: %s; %s", Variable, text, fmt.Sprintf(format, args...), allowed)
 	}
 	for word := range strings.SplitSeq(text, ",") {
 		switch name, value, found := strings.Cut(strings.TrimSpace(word), "="); {
 		case name == "controllers" && !found:
 			if mode.Controllers {
-				return fail("%q is there twice", name)
+				return Mode{}, fail("%q is there twice", name)
 			}
 			mode.Controllers = true
 		case name == "nodes" && found:
 			if mode.Nodes != 0 {
-				return fail("%q is there twice", name)
+				return Mode{}, fail("%q is there twice", name)
 			}
 			n, err := strconv.Atoi(value)
 			switch {
 			case errors.Is(err, strconv.ErrSyntax):
-				return fail("%q is not a number of nodes", value)
+				return Mode{}, fail("%q is not a number of nodes", value)
 			case err != nil || n < 1 || n > maxNodes:
-				return fail("%q nodes are not between 1 and %d", value, maxNodes)
+				return Mode{}, fail("%q nodes are not between 1 and %d", value, maxNodes)
 			}
 			mode.Nodes = n
 		default:
-			return fail("%q is unknown", strings.TrimSpace(word))
+			return Mode{}, fail("%q is unknown", strings.TrimSpace(word))
 		}
 	}
 	if mode.Nodes > 0 && !mode.Controllers {
-		return fail("nodes need controllers")
+		return Mode{}, fail("nodes need controllers")
 	}
 	return mode, nil
 }
