@@ -147,9 +147,19 @@ run: bin/flyball ## Run the loops for apps.flyball.dev from here against the clu
 # The directory of upstream.sh, which starts the processes that we are compared with.
 YARDSTICK ?= ../shared/yardstick
 
+# Upstream's programs from the same modules, which envtest starts otherwise.
+UPSTREAM := $(addprefix bin/upstream/,kube-apiserver etcd kubectl)
+
+bin/upstream/%: PACKAGE = k8s.io/kubernetes/cmd/$*
+bin/upstream/etcd: PACKAGE = go.etcd.io/etcd/server/v3
+bin/upstream/%: go.mod
+	@$(GO_BUILD) -ldflags "-s -w" -o $@ $(PACKAGE)
+	@touch $@
+
 .PHONY: bench
-bench: build ## Measure speed and memory, beside upstream's own processes where YARDSTICK has them
+bench: build $(UPSTREAM) ## Measure speed and memory, beside upstream's own processes where YARDSTICK has them
 	go run ./test/bench/rollouts -bin bin
+	go run ./test/bench/envtest -bin bin -upstream bin/upstream
 	go run ./test/bench -bin bin $(if $(wildcard $(YARDSTICK)/upstream.sh),-yardstick $(YARDSTICK))
 
 ##@ Develop
@@ -186,6 +196,7 @@ verify: bin/tools/controller-gen ## Check that generated code and manifests are 
 lint: bin/tools/golangci-lint verify ## Check imports, style and what is generated
 	go vet ./...
 	bin/tools/golangci-lint run
+	go run ./hack/typecheck -platforms darwin/arm64,windows/amd64 ./cmd/flyball
 	$(IN_CONFORMANCE) go vet ./... && $(IN_CONFORMANCE) ../../bin/tools/golangci-lint run
 
 # What controller-runtime's envtest looks for: flyball does what its name says.

@@ -2,19 +2,14 @@ package controlplane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"time"
 
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/clientcmd"
-	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
-	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
-	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 )
 
 // shutdownGrace is how long requests in flight, watches among them, may take when kube-apiserver stops.
@@ -75,68 +70,34 @@ func parseAPIServer(flags []string) (*options.ServerRunOptions, error) {
 // anything is started, and so that whoever connects early waits for the answer instead of polling.
 func runAPIServer(ctx context.Context, o *options.ServerRunOptions, listener net.Listener) error {
 	o.SecureServing.Listener = listener
-	completed, err := o.Complete(ctx)
-	if err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	if err := errors.Join(completed.Validate()...); err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	name, err := cache.NewInformerName(PartAPIServer)
-	if err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	defer name.Release()
-	completed.InformerName = name
-	config, err := app.NewConfig(completed)
-	if err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	// Both hooks begin with a pause of one second and then make their objects one after the other. Ours do neither.
-	config.KubeAPIs.ControlPlane.Generic.DisabledPostStartHooks.Insert(rbacrest.PostStartHookName, schedulingrest.PostStartHookName)
-	chain, err := config.Complete()
-	if err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	server, err := app.CreateServerChain(chain)
-	if err != nil {
-		return fmt.Errorf("building kube-apiserver: %w", err)
-	}
-	generic := server.GenericAPIServer
-	// Requests have ended when this time begins; it is for clients to close their connections, and most do not hurry.
-	generic.ShutdownTimeout = shutdownGrace / 4
-	if err := errors.Join(
-		generic.AddPostStartHook("flyball/bootstrap-roles", ensureRoles),
-		generic.AddPostStartHook("flyball/bootstrap-priority-classes", ensurePriorityClasses),
-	); err != nil {
-		return fmt.Errorf("building kube-apiserver: %w", err)
-	}
-	prepared, err := server.PrepareRun()
-	if err != nil {
-		return fmt.Errorf("preparing kube-apiserver: %w", err)
-	}
-	if err := prepared.Run(ctx); err != nil {
-		return fmt.Errorf("running kube-apiserver: %w", err)
-	}
-	return nil
+	return APIServer{Options: o, CloseGrace: shutdownGrace / 4}.Run(ctx)
 }
 
-// waitReady returns when /readyz answers that it is. kube-apiserver has no event for that: the question is a request to
-// this process and is repeated quickly.
+// waitReady is WaitReady for the client of a kubeconfig.
 func waitReady(ctx context.Context, kubeconfig string) error {
 	rc, err := loadKubeconfig(kubeconfig)
 	if err != nil {
 		return err
 	}
+	return WaitReady(ctx, rc)
+}
+
+// WaitReady returns when /readyz answers that kube-apiserver is ready, or when ctx ends, with an error then. kube-apiserver
+// has no event for that: the question is a request to this process and is repeated quickly.
+func WaitReady(ctx context.Context, rc *rest.Config) error { return waitOK(ctx, rc, "/readyz") }
+
+// waitOK returns when kube-apiserver answers a GET of path without an error. It asks sooner again than kube-apiserver
+// recommends (Retry-After: 1).
+func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 	client, err := rest.HTTPClientFor(rc)
 	if err != nil {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
 	}
 	defer client.CloseIdleConnections()
 	for {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rc.Host+"/readyz", nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rc.Host+path, nil)
 		if err != nil {
-			return fmt.Errorf("asking kube-apiserver whether it is ready: %w", err)
+			return fmt.Errorf("asking kube-apiserver for %s: %w", path, err)
 		}
 		if resp, err := client.Do(req); err == nil {
 			resp.Body.Close()

@@ -71,33 +71,87 @@ func bootstrap(ctx context.Context, cfg Config, creds *credentials, up func()) e
 	}
 }
 
-// readManifests reads our manifests and the caller's, in this order.
-func readManifests(cfg Config, ca []byte) ([]*unstructured.Unstructured, error) {
+// Apply applies all manifests in from and returns once objects of every CustomResourceDefinition among them can be watched.
+func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 	var objects []*unstructured.Unstructured
-	for i, from := range append([]fs.FS{manifests}, cfg.Manifests...) {
-		err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
-			if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
+	for _, f := range from {
+		got, err := readAll(f, func(data []byte) ([]byte, error) { return data, nil })
+		if err != nil {
+			return err
+		}
+		objects = append(objects, got...)
+	}
+	client, err := dynamic.NewForConfig(rest.AddUserAgent(rc, "bootstrap"))
+	if err != nil {
+		return fmt.Errorf("connecting to kube-apiserver: %w", err)
+	}
+	if err := applyAll(ctx, client, objects); err != nil {
+		return err
+	}
+	for _, o := range objects {
+		if o.GetKind() != "CustomResourceDefinition" {
+			continue
+		}
+		// A definition is established a moment before its cache is filled. Who watches meanwhile is sent away for a second.
+		for _, path := range served(o) {
+			if err := waitOK(ctx, rc, path+"?limit=1&resourceVersion=0"); err != nil {
 				return err
 			}
-			data, err := fs.ReadFile(from, name)
-			if err == nil && i == 0 {
-				data, err = render(string(data), cfg, ca)
-			}
-			if err != nil {
-				return fmt.Errorf("reading the manifest %s: %w", name, err)
-			}
-			got, err := decode(data)
-			if err != nil {
-				return fmt.Errorf("reading the manifest %s: %w", name, err)
-			}
-			objects = append(objects, got...)
-			return nil
-		})
+		}
+	}
+	return nil
+}
+
+// served are the paths at which a CustomResourceDefinition's objects are.
+func served(crd *unstructured.Unstructured) (paths []string) {
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
+	for _, v := range versions {
+		if v, ok := v.(map[string]any); ok && v["served"] == true {
+			paths = append(paths, fmt.Sprintf("/apis/%s/%v/%s", group, v["name"], plural))
+		}
+	}
+	return paths
+}
+
+// readManifests reads our manifests and the caller's, in this order.
+func readManifests(cfg Config, ca []byte) ([]*unstructured.Unstructured, error) {
+	objects, err := readAll(manifests, func(data []byte) ([]byte, error) { return render(string(data), cfg, ca) })
+	if err != nil {
+		return nil, err
+	}
+	for _, from := range cfg.Manifests {
+		got, err := readAll(from, func(data []byte) ([]byte, error) { return data, nil })
 		if err != nil {
 			return nil, err
 		}
+		objects = append(objects, got...)
 	}
 	return objects, nil
+}
+
+// readAll reads the manifests in from, except for kustomizations, each after prepare.
+func readAll(from fs.FS, prepare func([]byte) ([]byte, error)) (objects []*unstructured.Unstructured, err error) {
+	err = fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
+			return err
+		}
+		data, err := fs.ReadFile(from, name)
+		if err == nil {
+			data, err = prepare(data)
+		}
+		var got []*unstructured.Unstructured
+		if err == nil {
+			got, err = decode(data)
+		}
+		if err != nil {
+			return fmt.Errorf("reading the manifest %s: %w", name, err)
+		}
+		objects = append(objects, got...)
+		return nil
+	})
+	return objects, err
 }
 
 func render(text string, cfg Config, ca []byte) ([]byte, error) {

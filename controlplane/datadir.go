@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -41,7 +40,7 @@ func lockDataDir(cfg Config) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the data directory's lock: %w", err)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err := lockFile(f); err != nil {
 		holder, _ := os.ReadFile(path)
 		f.Close()
 		return nil, fmt.Errorf("locking the data directory %s: process %s uses it; stop that one first, or choose another directory: %w",

@@ -14,6 +14,7 @@
 //	server/      HTTPS on port 10250: logs, exec, attach, port-forward, metrics
 //	stats/       what Pods and the node use
 //	containerd/  the bundled runtime as a child process
+//	simulated/   nodes that run nothing: these rooms over a runtime in memory
 //
 // This file only wires them together.
 package kubelet

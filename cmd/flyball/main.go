@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"os"
 
-	"flyball.dev/cmd/flyball/internal/launch"
+	"flyball.dev/cmd/flyball/internal/progress"
 )
 
 func main() {
@@ -16,7 +16,7 @@ func main() {
 		return
 	}
 	if !errors.Is(err, errSilent) {
-		fmt.Fprintln(os.Stderr, launch.ErrorPrefix+err.Error())
+		fmt.Fprintln(os.Stderr, progress.ErrorPrefix+err.Error())
 	}
 	os.Exit(1)
 }

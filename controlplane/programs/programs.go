@@ -1,26 +1,20 @@
-// Package programs runs upstream's own kube-apiserver and etcd commands out of this program, with upstream's flags, for test
-// suites that start them themselves: controller-runtime's envtest looks for programs of these names in KUBEBUILDER_ASSETS.
-// Flyball's own control plane does not use it; see package controlplane. kubectl, the third such program, is the command
-// line's.
+// Package programs is kube-apiserver and etcd as programs of their own, with upstream's flags, for test suites that start
+// them themselves: controller-runtime's envtest looks for programs of these names in KUBEBUILDER_ASSETS. Flyball's own
+// control plane does not use it; see package controlplane. kubectl, the third such program, is the command line's.
+//
+// They are upstream's, and differ in how long they take:
+//
+//   - etcd's only member elects itself at once;
+//   - kube-apiserver's first objects are made without pauses, and health requests that come early wait for the answer
+//     instead of being told to ask again;
+//   - both stop when the requests in flight have ended, and at the latest after stopPatience: no client is waited for
+//     that keeps a connection or a watch open.
+//
+// With Behind, other loops run in the process of kube-apiserver, and it is healthy when they work.
 package programs
 
-import (
-	"go.etcd.io/etcd/server/v3/etcdmain"
-	"k8s.io/component-base/cli"
-	"k8s.io/kubernetes/cmd/kube-apiserver/app"
+import "time"
 
-	_ "flyball.dev/controlplane/version" // they report the version that they are
-)
-
-// KubeAPIServer is the command kube-apiserver: args are what follows its name. It ends at SIGTERM.
-func KubeAPIServer(args []string) error {
-	cmd := app.NewAPIServerCommand()
-	cmd.SetArgs(args)
-	return cli.RunNoErrOutput(cmd)
-}
-
-// Etcd is the command etcd: args are what follows its name. It ends the process at SIGTERM, and if it cannot start.
-func Etcd(args []string) error {
-	etcdmain.Main(append([]string{"etcd"}, args...))
-	return nil
-}
+// stopPatience is how long a program goes on after it was asked to end. Nothing that was acknowledged is lost when it ends in
+// the middle of its work: kube-apiserver keeps nothing, and etcd has written what it acknowledged.
+const stopPatience = 500 * time.Millisecond

@@ -1,3 +1,5 @@
+//go:build linux
+
 package cgroups
 
 import (
@@ -43,9 +45,6 @@ const (
 	memoryNumber
 	memoryUsageNumber
 )
-
-// unlimited is the number of a limit that is not set.
-const unlimited = -1
 
 // Manager makes and removes cgroups. Its methods may be called concurrently.
 type Manager struct {

@@ -3,10 +3,8 @@ package cgroups
 import (
 	"path"
 	"slices"
-	"sort"
 	"strings"
 
-	libcgroups "github.com/opencontainers/cgroups"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -23,6 +21,9 @@ const (
 	// QuotaPeriod is the period of CPU quotas, in microseconds.
 	QuotaPeriod = 100000
 )
+
+// unlimited is the number of a limit that is not set.
+const unlimited = -1
 
 // Shares converts a CPU request to cpu.shares. No request is the least there is.
 func Shares(milliCPU int64) uint64 {
@@ -117,34 +118,6 @@ func nodeLimits(allocatable v1.ResourceList) Limits {
 	return Limits{Shares: Shares(allocatable.Cpu().MilliValue()), Memory: allocatable.Memory().Value()}
 }
 
-// resources turns limits into what the cgroup library writes, leaving out what
-// the host has no controller for: a limit that cannot be had must not keep the Pod from running.
-func (l Limits) resources(v2 bool, has func(controller string) bool) *libcgroups.Resources {
-	// Devices are the business of the container's own cgroup.
-	r := &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true}
-	if has("cpu") {
-		if v2 {
-			r.CpuWeight = libcgroups.ConvertCPUSharesToCgroupV2Value(l.Shares)
-		} else {
-			r.CpuShares = l.Shares
-		}
-		if l.Quota != 0 {
-			r.CpuQuota, r.CpuPeriod = l.Quota, QuotaPeriod
-		}
-	}
-	if has("memory") {
-		r.Memory = l.Memory
-	}
-	if has("hugetlb") {
-		for _, size := range libcgroups.HugePageSizes() {
-			if limit, ok := l.Hugepages[size]; ok {
-				r.HugetlbLimit = append(r.HugetlbLimit, &libcgroups.HugepageLimit{Pagesize: size, Limit: limit})
-			}
-		}
-	}
-	return r
-}
-
 const podPrefix = "pod"
 
 // classes are the quality-of-service classes that have a cgroup of their own, and
@@ -170,12 +143,4 @@ func sumShares(pods []uint64) uint64 {
 		sum += shares
 	}
 	return min(max(sum, minShares), maxShares)
-}
-
-// sharesOf is the inverse of the conversion to weights: the least shares that
-// have this weight, which is as exact as a weight can be.
-func sharesOf(weight uint64) uint64 {
-	return minShares + uint64(sort.Search(maxShares-minShares, func(i int) bool {
-		return libcgroups.ConvertCPUSharesToCgroupV2Value(minShares+uint64(i)) >= weight
-	}))
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package images
 
 import (
@@ -15,10 +17,6 @@ import (
 
 // collectEvery is how often the disk is looked at. Images come slowly.
 const collectEvery = 5 * time.Minute
-
-// AnnotationVolumes lists the IDs of the images that a container has as volumes,
-// with commas between them.
-const AnnotationVolumes = "flyball.dev/image-volumes"
 
 // Containers lists what images are in use. CRI's RuntimeServiceClient is one.
 type Containers interface {

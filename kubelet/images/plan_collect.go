@@ -5,6 +5,10 @@ import (
 	"time"
 )
 
+// AnnotationVolumes lists the IDs of the images that a container has as volumes,
+// with commas between them.
+const AnnotationVolumes = "flyball.dev/image-volumes"
+
 // Stored is one image that the runtime has.
 type Stored struct {
 	ID   string

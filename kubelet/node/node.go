@@ -11,12 +11,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/component-helpers/apimachinery/lease"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -24,8 +20,8 @@ import (
 )
 
 const (
-	leaseDurationSeconds = 40
-	leaseRenewInterval   = 10 * time.Second
+	leaseDuration = 40 * time.Second
+	leaseRenewals = 4 // within leaseDuration
 )
 
 // Runtime is the part of CRI's RuntimeService that the Node's status reports;
@@ -57,6 +53,13 @@ type Config struct {
 	RootDir string
 	// Labels are set on the Node besides the well-known ones, and kept.
 	Labels map[string]string
+	// Machine stands in for the machine that the agent runs on. May be nil.
+	Machine *Machine
+	// Source is where the Node object is learnt of; a watch of it if nil.
+	Source Source
+	// LeaseDuration is what the Lease promises; it is renewed four times as often. 0
+	// means 40 s.
+	LeaseDuration time.Duration
 	// VolumesInUse lists attached volumes that pods of this node use. May be nil.
 	VolumesInUse func() []v1.UniqueVolumeName
 	// Recorder publishes Events about the Node. May be nil.
@@ -73,20 +76,28 @@ type Node struct {
 	cfg     Config
 	machine machine
 	poke    chan struct{} // capacity 1: look again at once
-	cached  cache.Store   // holds the Node object of this machine, as last watched
-	watch   cache.Controller
+	source  Source
 	ready   sync.Once
 }
 
 // New reads what never changes about the machine (identity, kernel, number of
 // CPUs, memory). It does not talk to the API server or the runtime yet.
 func New(cfg Config) (*Node, error) {
-	m, err := readMachine(cfg.RootDir)
-	if err != nil {
-		return nil, fmt.Errorf("reading what this machine is: %w", err)
+	if cfg.LeaseDuration == 0 {
+		cfg.LeaseDuration = leaseDuration
 	}
-	n := &Node{cfg: cfg, machine: m, poke: make(chan struct{}, 1)}
-	n.cached, n.watch = n.newInformer()
+	n := &Node{cfg: cfg, source: cfg.Source, poke: make(chan struct{}, 1)}
+	if cfg.Machine != nil {
+		n.machine = cfg.Machine.machine()
+	} else {
+		var err error
+		if n.machine, err = readMachine(cfg.RootDir); err != nil {
+			return nil, fmt.Errorf("reading what this machine is: %w", err)
+		}
+	}
+	if n.source == nil {
+		n.source = newWatched(cfg.Client, cfg.Name)
+	}
 	return n, nil
 }
 
@@ -101,7 +112,7 @@ func (n *Node) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	loops.Go(func() { n.renewLease(ctx) })
-	loops.Go(func() { n.watch.Run(ctx.Done()) })
+	loops.Go(func() { n.source.Run(ctx, n.Recheck) })
 	r.reportStatus(ctx)
 	return nil
 }
@@ -119,11 +130,7 @@ func (n *Node) Recheck() {
 // Object returns the Node as last seen in the API, nil before that. It must not
 // be changed.
 func (n *Node) Object() *v1.Node {
-	obj, ok, err := n.cached.GetByKey(n.cfg.Name)
-	if err != nil || !ok {
-		return nil
-	}
-	return obj.(*v1.Node)
+	return n.source.Node()
 }
 
 // Capacity and Allocatable of this machine; what cgroups and admission are
@@ -133,38 +140,11 @@ func (n *Node) Capacity() v1.ResourceList { return capacity(n.machine, n.cfg.Max
 // Allocatable is Capacity less what is kept free for the machine itself.
 func (n *Node) Allocatable() v1.ResourceList { return allocatable(n.Capacity()) }
 
-// newInformer watches the one Node object of this machine, so that what others
-// do to it (assign a podCIDR, mark it Unknown after a silence, delete it) is
-// answered at once.
-func (n *Node) newInformer() (cache.Store, cache.Controller) {
-	nodes := n.cfg.Client.CoreV1().Nodes()
-	only := fields.OneTermEqualSelector(metav1.ObjectNameField, n.cfg.Name).String()
-	look := func() { n.Recheck() }
-	return cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.FieldSelector = only
-				return nodes.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				o.FieldSelector = only
-				return nodes.Watch(ctx, o)
-			},
-		}, n.cfg.Client),
-		ObjectType: &v1.Node{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { look() },
-			UpdateFunc: func(any, any) { look() },
-			DeleteFunc: func(any) { look() },
-		},
-	})
-}
-
 // renewLease keeps the Lease that the node lifecycle controller takes for the
 // sign of life of this machine. The library does not write one that is current.
 func (n *Node) renewLease(ctx context.Context) {
-	lease.NewController(clock.RealClock{}, n.cfg.Client, n.cfg.Name, leaseDurationSeconds, nil,
-		leaseRenewInterval, n.cfg.Name, v1.NamespaceNodeLease, func(l *coordinationv1.Lease) error {
+	lease.NewController(clock.RealClock{}, n.cfg.Client, n.cfg.Name, int32(n.cfg.LeaseDuration/time.Second), nil,
+		n.cfg.LeaseDuration/leaseRenewals, n.cfg.Name, v1.NamespaceNodeLease, func(l *coordinationv1.Lease) error {
 			return n.ownLease(ctx, l)
 		}).Run(ctx)
 }

@@ -74,6 +74,11 @@ type machine struct {
 	machineID, systemUUID, boot string
 	kernel, osImage             string
 	goos, goarch, kubelet       string
+
+	// resources, if set, are the capacity in place of what is measured, addresses
+	// what is reported in place of the agent's.
+	resources v1.ResourceList
+	addresses []v1.NodeAddress
 }
 
 // runtimeState is what CRI said about itself.
@@ -171,7 +176,10 @@ func desired(id identity, m machine, o observation, now time.Time) *v1.Node {
 
 	s := &n.Status
 	setResources(s, capacity(m, id.maxPods))
-	s.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: id.ip}, {Type: v1.NodeHostName, Address: id.name}}
+	s.Addresses = m.addresses
+	if s.Addresses == nil {
+		s.Addresses = []v1.NodeAddress{{Type: v1.NodeInternalIP, Address: id.ip}, {Type: v1.NodeHostName, Address: id.name}}
+	}
 	s.DaemonEndpoints.KubeletEndpoint.Port = int32(id.port)
 	s.NodeInfo = v1.NodeSystemInfo{
 		MachineID: m.machineID, SystemUUID: m.systemUUID, BootID: m.boot,
@@ -227,6 +235,7 @@ func capacity(m machine, maxPods int) v1.ResourceList {
 		v1.ResourceEphemeralStorage: *resource.NewQuantity(int64(m.disk), resource.BinarySI),
 		v1.ResourcePods:             *resource.NewQuantity(int64(maxPods), resource.DecimalSI),
 	}
+	maps.Copy(c, m.resources)
 	for size, bytes := range m.hugepages {
 		c[v1.ResourceName(v1.ResourceHugePagesPrefix+size)] = *resource.NewQuantity(int64(bytes), resource.BinarySI)
 	}

@@ -204,7 +204,7 @@ func (r *reporter) observe(ctx context.Context) observation {
 		r.askImages(ctx, now)
 		r.poked = false
 	}
-	o := observation{runtime: r.runtime, images: r.images, usage: readUsage(r.cfg.RootDir), pressed: r.pressed}
+	o := observation{runtime: r.runtime, images: r.images, usage: r.usage(), pressed: r.pressed}
 	for kind, is := range pressed(o.usage) {
 		if is {
 			r.pressed[kind] = now
@@ -214,6 +214,14 @@ func (r *reporter) observe(ctx context.Context) observation {
 		o.volumes = r.cfg.VolumesInUse()
 	}
 	return o
+}
+
+// usage measures the machine; one that is only described never runs out of anything.
+func (r *reporter) usage() usage {
+	if r.cfg.Machine != nil {
+		return usage{memoryAvailable: 1 << 62}
+	}
+	return readUsage(r.cfg.RootDir)
 }
 
 func (r *reporter) askRuntime(ctx context.Context) {

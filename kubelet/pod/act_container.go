@@ -143,7 +143,7 @@ func (j job) launch(ctx context.Context, a StartContainer, config *runtimeapi.Co
 	}
 	defer leave()
 	log := filepath.Join(sandbox.LogDirectory, config.LogPath)
-	if err := os.MkdirAll(filepath.Dir(log), 0o755); err != nil { // log shippers read it
+	if err := j.makeLogDir(filepath.Dir(log)); err != nil {
 		return "", j.cannotStart(ctx, a, reasonCreateContainerError, err)
 	}
 	callCtx, cancel := j.call()

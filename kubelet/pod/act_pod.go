@@ -166,7 +166,7 @@ func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSan
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(config.LogDirectory, 0o755); err != nil { // log shippers read it
+	if err := j.makeLogDir(config.LogDirectory); err != nil {
 		return nil, err
 	}
 	callCtx, cancel := j.call()
@@ -237,6 +237,14 @@ func (j job) cleanUp(ctx context.Context) (func(*worker), error) {
 		return nil, fmt.Errorf("removing the cgroup: %w", err)
 	}
 	return func(w *worker) { w.state.Cleaned = true }, nil
+}
+
+// makeLogDir makes a directory that log shippers read, if this node has any.
+func (j job) makeLogDir(dir string) error {
+	if j.m.cfg.Render.PodLogsDir == "" {
+		return nil
+	}
+	return os.MkdirAll(dir, 0o755)
 }
 
 // purge removes the record of the Pod's resources and the logs: all directories that

@@ -99,8 +99,7 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *Rejection {
 // caller holds the lock of the admissions.
 func (m *Manager) others(but types.UID) []*v1.Pod {
 	var others []*v1.Pod
-	for _, o := range m.pods.GetStore().List() {
-		p := o.(*v1.Pod) //nolint:forcetypeassert // an informer of Pods
+	for _, p := range m.pods.Pods() {
 		if p.UID == but || !m.admissions.admitted[p.UID] && p.Status.StartTime == nil {
 			continue
 		}

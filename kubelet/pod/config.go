@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"net/http"
 
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
@@ -16,7 +17,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of a Manager. Everything but Recorder, Leftovers, AllocationDir, LogLinks and Parallel is required.
+// Config of a Manager. Everything is required but what says what happens without it,
+// and Recorder and Leftovers.
 type Config struct {
 	// NodeName of this node; the Manager runs the Pods bound to it.
 	NodeName string
@@ -26,6 +28,9 @@ type Config struct {
 	// Client with the identity of the node. It must not limit its own rate:
 	// status writes would queue behind each other.
 	Client kubernetes.Interface
+
+	// Pods is where the Pods of this node are learnt of; a watch of them if nil.
+	Pods Source
 
 	Observer   Observer
 	Sandboxes  Sandboxes
@@ -57,6 +62,8 @@ type Config struct {
 	// LogLinks is the directory for the links that log shippers follow,
 	// /var/log/containers; none are made if it is empty.
 	LogLinks string
+	// HookTransport makes the requests of HTTP hooks; one to the network if nil.
+	HookTransport http.RoundTripper
 	// Parallel is how many sandboxes and containers are being created at once; 0
 	// means twice the number of CPUs.
 	Parallel int

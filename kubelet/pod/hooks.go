@@ -65,10 +65,10 @@ func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetActi
 	if err != nil {
 		return err
 	}
-	err = get(ctx, u, h.HTTPHeaders)
+	err = get(ctx, j.m.cfg.HookTransport, u, h.HTTPHeaders)
 	if err != nil && u.Scheme == "https" && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		u.Scheme = "http"
-		err = get(ctx, u, h.HTTPHeaders)
+		err = get(ctx, j.m.cfg.HookTransport, u, h.HTTPHeaders)
 	}
 	if err != nil {
 		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q failed: %w", h.Path, spec.Name, err)
@@ -77,7 +77,7 @@ func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetActi
 }
 
 // get makes the request. The API takes any answer for a success.
-func get(ctx context.Context, u *url.URL, headers []v1.HTTPHeader) error {
+func get(ctx context.Context, transport http.RoundTripper, u *url.URL, headers []v1.HTTPHeader) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
 	if err != nil {
 		return err
@@ -90,7 +90,10 @@ func get(ctx context.Context, u *url.URL, headers []v1.HTTPHeader) error {
 		}
 		req.Header.Add(hd.Name, hd.Value)
 	}
-	resp, err := newHookTransport().RoundTrip(req)
+	if transport == nil {
+		transport = newHookTransport()
+	}
+	resp, err := transport.RoundTrip(req)
 	if err != nil {
 		return err
 	}

@@ -5,21 +5,21 @@ import v1 "k8s.io/api/core/v1"
 // Pods returns all Pods of this node with their newest status. They are not to
 // be changed.
 func (m *Manager) Pods() []*v1.Pod {
-	objects := m.pods.GetStore().List()
-	pods := make([]*v1.Pod, 0, len(objects))
-	for _, o := range objects {
-		pods = append(pods, m.current(o.(*v1.Pod))) //nolint:forcetypeassert // an informer of Pods
+	known := m.pods.Pods()
+	pods := make([]*v1.Pod, 0, len(known))
+	for _, p := range known {
+		pods = append(pods, m.current(p))
 	}
 	return pods
 }
 
 // Pod returns a Pod of this node with its newest status. It is not to be changed.
 func (m *Manager) Pod(namespace, name string) (*v1.Pod, bool) {
-	o, ok, err := m.pods.GetStore().GetByKey(namespace + "/" + name)
-	if err != nil || !ok {
+	p, ok := m.pods.Pod(namespace, name)
+	if !ok {
 		return nil, false
 	}
-	return m.current(o.(*v1.Pod)), true //nolint:forcetypeassert // an informer of Pods
+	return m.current(p), true
 }
 
 // current puts the status that the worker saw last, and that the API server may

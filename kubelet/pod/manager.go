@@ -2,17 +2,13 @@ package pod
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"runtime"
 	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
@@ -22,7 +18,7 @@ import (
 // something is left on it.
 type Manager struct {
 	cfg     Config
-	pods    cache.SharedIndexInformer
+	pods    Source
 	gate    *gate
 	metrics *metrics
 	// admissions are the Pods that were let in by this process.
@@ -43,43 +39,43 @@ func New(cfg Config) *Manager {
 	if cfg.Recorder == nil {
 		cfg.Recorder = &record.FakeRecorder{}
 	}
-	factory := informers.NewSharedInformerFactoryWithOptions(cfg.Client, 0,
-		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-			o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", cfg.NodeName).String()
-		}))
+	if cfg.Pods == nil {
+		cfg.Pods = newWatched(cfg.Client, cfg.NodeName)
+	}
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
-		pods: factory.Core().V1().Pods().Informer(), workers: map[types.UID]*worker{},
+		pods: cfg.Pods, workers: map[types.UID]*worker{},
 		admissions: newAdmissions(cfg.AllocationDir),
 	}
 }
 
 // Run runs Pods until ctx ends. Containers run on then.
 func (m *Manager) Run(ctx context.Context) error {
-	told, err := m.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(obj any) { m.podChanged(nil, obj) },
-		UpdateFunc: func(old, obj any) { m.podChanged(old, obj) },
-		DeleteFunc: m.podGone,
-	})
-	if err != nil {
-		return fmt.Errorf("watching the Pods of node %s: %w", m.cfg.NodeName, err)
-	}
 	var running sync.WaitGroup
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	running.Go(func() { m.pods.RunWithContext(ctx) })
-	// Not the informer's own HasSynced: that says that the Pods are known to it,
-	// while podChanged may not have heard of them yet, and to a worker without a
-	// Pod everything that runs is an orphan.
-	if !cache.WaitForCacheSync(ctx.Done(), told.HasSynced) {
-		return nil
+	told, failed := make(chan struct{}), make(chan error, 1)
+	running.Go(func() {
+		failed <- m.pods.Run(ctx, cache.ResourceEventHandlerFuncs{
+			AddFunc:    func(obj any) { m.podChanged(nil, obj) },
+			UpdateFunc: func(old, obj any) { m.podChanged(old, obj) },
+			DeleteFunc: m.podGone,
+		}, func() { close(told) })
+	})
+	// To a worker without a Pod everything that runs is an orphan.
+	select {
+	case <-told:
+	case err := <-failed:
+		return err
 	}
 
 	// Before any worker decides: what one Pod may have depends on what all have.
-	if m.admissions.allocated, err = m.admissions.files.load(); err != nil {
+	allocated, err := m.admissions.files.load()
+	if err != nil {
 		return err
 	}
+	m.admissions.allocated = allocated
 	resized := slices.Collect(maps.Keys(m.admissions.allocated))
 	m.mu.Lock()
 	m.ctx = ctx

@@ -18,9 +18,18 @@ type Runtime interface {
 	ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error)
 }
 
+// Asker carries probes out in place of the network and Runtime.
+type Asker interface {
+	// Ask makes one attempt at a probe of some kind and says how it went, with what
+	// a user may want to know of it. An error means that it could not be made.
+	Ask(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) (ok bool, message string, err error)
+}
+
 // Config is what a Manager needs.
 type Config struct {
 	Runtime Runtime
+	// Asker answers all probes, if it is not nil.
+	Asker Asker
 	// Record publishes an Event about a container of a pod. It must not block.
 	// May be nil.
 	Record func(pod *v1.Pod, container, eventtype, reason, message string)
@@ -78,7 +87,7 @@ type loop struct {
 func New(cfg Config) *Manager {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Manager{
-		cfg: cfg, born: time.Now(), asker: newAsker(cfg.Runtime), metrics: newMetrics(),
+		cfg: cfg, born: time.Now(), asker: newAsker(cfg), metrics: newMetrics(),
 		ctx: ctx, cancel: cancel, pods: map[types.UID]*podProbes{},
 	}
 }
@@ -180,7 +189,7 @@ func (m *Manager) ask(ctx context.Context, p *podProbes, l *loop) {
 	m.mu.Unlock()
 
 	at := time.Now()
-	answer := m.asker.ask(ctx, pod, target, l.spec)
+	answer := m.asker.ask(ctx, pod, target, l.key.kind, l.spec)
 	took := time.Since(at)
 
 	m.mu.Lock()

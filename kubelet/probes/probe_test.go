@@ -119,7 +119,7 @@ func TestHandlers(t *testing.T) {
 		"none": {reason: "A probe without a handler.", want: Unknown},
 	}
 	runtime := &fakeRuntime{codes: map[string]int32{}}
-	a := newAsker(runtime)
+	a := newAsker(Config{Runtime: runtime})
 	pod := podWith(v1.Container{
 		Ports: []v1.ContainerPort{{Name: "web", ContainerPort: plainPort}},
 		Env:   []v1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &v1.EnvVarSource{}}},
@@ -127,7 +127,7 @@ func TestHandlers(t *testing.T) {
 	to := Target{Container: "main", ContainerID: "containerd://a", PodIP: "127.0.0.1"}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := a.ask(t.Context(), pod, to, &v1.Probe{ProbeHandler: tc.handler, TimeoutSeconds: 5})
+			got := a.ask(t.Context(), pod, to, Readiness, &v1.Probe{ProbeHandler: tc.handler, TimeoutSeconds: 5})
 			if got.outcome != tc.want || !strings.Contains(got.message, tc.message) {
 				t.Errorf("%s\ngot %q (%q, %v), want %q with %q", tc.reason, got.outcome, got.message, got.err, tc.want, tc.message)
 			}

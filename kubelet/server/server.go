@@ -190,24 +190,11 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /pods/{$}", s.servePods)
 	mux.HandleFunc("GET /runningpods", s.serveRunningPods)
 	mux.HandleFunc("GET /runningpods/{$}", s.serveRunningPods)
-	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.serveContainerLogs)
 	mux.HandleFunc("GET /logs/", s.serveHostLogs)
 	mux.HandleFunc("GET /configz", s.serveConfiguration)
 	mux.HandleFunc("GET /stats/summary", s.serveSummary)
 
-	for _, name := range []string{"{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"} {
-		for _, method := range []string{"GET", "POST"} {
-			mux.HandleFunc(method+" /exec/"+name, s.serveExec)
-			mux.HandleFunc(method+" /attach/"+name, s.serveAttach)
-		}
-		mux.HandleFunc("POST /run/"+name, s.serveRun)
-	}
-	for _, name := range []string{"{namespace}/{pod}", "{namespace}/{pod}/{uid}"} {
-		for _, method := range []string{"GET", "POST"} {
-			mux.HandleFunc(method+" /portForward/"+name, s.servePortForward)
-		}
-	}
-
+	s.handleContainers(mux)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.Handle("GET /metrics/resource", resourceMetrics(s.cfg.Stats))
 	if s.cfg.ProbeMetrics != nil {
@@ -222,6 +209,31 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	return s.auth.require(mux)
+}
+
+// Containers is what is served about containers, logs and streams, with no
+// authentication in front of it: for simulated nodes, which have nothing to hide.
+// Of the Config it needs Pods and Runtime.
+func Containers(cfg Config) http.Handler {
+	mux := http.NewServeMux()
+	(&Server{cfg: cfg}).handleContainers(mux)
+	return mux
+}
+
+func (s *Server) handleContainers(mux *http.ServeMux) {
+	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.serveContainerLogs)
+	for _, name := range []string{"{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"} {
+		for _, method := range []string{"GET", "POST"} {
+			mux.HandleFunc(method+" /exec/"+name, s.serveExec)
+			mux.HandleFunc(method+" /attach/"+name, s.serveAttach)
+		}
+		mux.HandleFunc("POST /run/"+name, s.serveRun)
+	}
+	for _, name := range []string{"{namespace}/{pod}", "{namespace}/{pod}/{uid}"} {
+		for _, method := range []string{"GET", "POST"} {
+			mux.HandleFunc(method+" /portForward/"+name, s.servePortForward)
+		}
+	}
 }
 
 func (s *Server) serveSummary(w http.ResponseWriter, r *http.Request) {

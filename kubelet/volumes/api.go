@@ -17,6 +17,9 @@ type Config struct {
 	Client kubernetes.Interface
 	// NodeName of this node.
 	NodeName string
+	// NoFiles makes a Manager that finds out whether volumes can be mounted, and
+	// mounts none: for nodes that run nothing.
+	NoFiles bool
 	// Allocatable of this node: bounds memory-backed volumes and stands in for
 	// missing limits in the downward API. May be nil.
 	Allocatable func() v1.ResourceList

@@ -13,7 +13,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
-	"k8s.io/kubernetes/pkg/volume/util/subpath"
 )
 
 // FilesSpec describes the files and mounts of one container that lie outside of
@@ -54,6 +53,9 @@ type Files struct {
 func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]Mounted, spec FilesSpec) (Files, error) {
 	var files Files
 	var err error
+	if m.cfg.NoFiles {
+		return m.pretendFiles(pod, mounted, spec)
+	}
 	if spec.Hosts != nil {
 		files.EtcHosts = filepath.Join(m.podDir(pod.UID), "etc-hosts")
 		if err = writeHosts(files.EtcHosts, spec.Hosts); err != nil {
@@ -131,30 +133,4 @@ func writeFile(path string, content []byte, perm os.FileMode) error {
 		return err
 	}
 	return os.Chmod(path, perm) // whatever the umask
-}
-
-// bindSubPath binds a path inside a volume to one that no container can exchange
-// for a link afterwards (CVE-2017-1002101), and makes the directory if it is missing.
-func (m *Manager) bindSubPath(uid types.UID, container string, index int, sub SubPath, volume string) (string, error) {
-	sp := subpath.New(syscallMounter{})
-	host := filepath.Join(volume, sub.Path)
-	if _, err := os.Stat(host); errors.Is(err, fs.ErrNotExist) {
-		info, err := os.Stat(volume)
-		if err != nil {
-			return "", err
-		}
-		// With the volume's permissions: a group that may write to it may write there too.
-		if err := sp.SafeMakeDir(sub.Path, volume, info.Mode()); err != nil && !errors.Is(err, fs.ErrExist) {
-			return "", err
-		}
-	}
-	path, _, err := sp.PrepareSafeSubpath(subpath.Subpath{
-		VolumeMountIndex: index,
-		Path:             host,
-		VolumeName:       sub.Volume,
-		VolumePath:       volume,
-		PodDir:           m.podDir(uid),
-		ContainerName:    container,
-	})
-	return path, err
 }

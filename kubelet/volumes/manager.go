@@ -27,7 +27,7 @@ type Manager struct {
 	cfg     Config
 	pods    string // RootDir/pods, links resolved: the kernel's mount table has no links
 	objects *objects.Store
-	tokens  *token.Manager
+	tokens  tokens
 	// bundles and certificates are sources of projected volumes.
 	bundles      *bundles.Store
 	certificates *podcerts.Store
@@ -57,9 +57,13 @@ func New(cfg Config) *Manager {
 	m := &Manager{
 		cfg:    cfg,
 		pods:   pods,
-		tokens: token.NewManager(patientClient{cfg.Client}),
 		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](time.Second, 2*time.Minute)),
 		states: map[types.UID]*state{},
+	}
+	if !cfg.NoFiles {
+		m.tokens = token.NewManager(patientClient{cfg.Client})
+	} else {
+		m.tokens = unkept{patientClient{cfg.Client}}
 	}
 	m.objects = objects.New(cfg.Client, m.objectChanged)
 	m.bundles = bundles.New(cfg.Client, m.objectChanged)
@@ -172,8 +176,10 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 
 // mountAll is called with the Pod's lock held.
 func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted, error) {
-	if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
-		return nil, fmt.Errorf("making the Pod's directory: %w", err)
+	if !m.cfg.NoFiles {
+		if err := os.MkdirAll(m.volumesDir(pod.UID), 0o750); err != nil {
+			return nil, fmt.Errorf("making the Pod's directory: %w", err)
+		}
 	}
 	used := usedVolumes(pod)
 	var (
@@ -221,6 +227,9 @@ type result struct {
 }
 
 func (m *Manager) mountOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (result, error) {
+	if m.cfg.NoFiles {
+		return m.pretend(ctx, pod, vol)
+	}
 	v, err := m.volumeFor(pod, vol)
 	if err != nil {
 		return result{}, err

@@ -1,7 +1,5 @@
-// Package instance makes sure that a machine has one Flyball: it locks the run-time directory, leaves there who runs and
-// with which configuration, and finds and ends the processes that do. `flyball down` cleans up by what it left.
-//
-// A server and an agent may be two processes, so there are two locks; `flyball up` holds both.
+//go:build linux
+
 package instance
 
 import (
@@ -20,12 +18,6 @@ import (
 
 	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
 )
-
-// RunDir is where run-time files lie. It is fixed: a machine has one node agent, and everybody finds it here.
-const RunDir = "/run/flyball"
-
-// AdminKubeconfig is where the kubeconfig of the administrator lies.
-const AdminKubeconfig = "/etc/flyball/kubeconfig"
 
 // Role is what a process does for the machine.
 type Role string

@@ -28,9 +28,6 @@ const lastWords = 4096
 // readyWithin is how long --detach waits for the node. What takes longer goes on in the background, and is told of.
 const readyWithin = 5 * time.Minute
 
-// ErrorPrefix begins the line in which a command says why it failed.
-const ErrorPrefix = "Error: "
-
 // Detach starts this program again with args in a session of its own, and shows its progress on out until the node is
 // Ready. If the child ends before that, its error is returned; if ctx ends, the child is ended too.
 func Detach(ctx context.Context, o Options, args []string, out *os.File) error {
@@ -116,8 +113,8 @@ func readLastWords(path string) string {
 		data = data[len(data)-lastWords:]
 	}
 	text := strings.TrimSpace(string(data))
-	if i := strings.LastIndex("\n"+text, "\n"+ErrorPrefix); i >= 0 {
-		return text[i+len(ErrorPrefix):]
+	if i := strings.LastIndex("\n"+text, "\n"+progress.ErrorPrefix); i >= 0 {
+		return text[i+len(progress.ErrorPrefix):]
 	}
 	return text
 }

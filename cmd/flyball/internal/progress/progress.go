@@ -14,6 +14,9 @@ import (
 	"flyball.dev/cmd/flyball/internal/board"
 )
 
+// ErrorPrefix begins the line in which a command says why it failed.
+const ErrorPrefix = "Error: "
+
 const (
 	frames     = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 	frameEvery = 100 * time.Millisecond

@@ -1,0 +1,83 @@
+// Package help answers `kube-apiserver --help` and `etcd --help` from a file, before the rest of the program is even
+// initialised. envtest asks both each time it starts, to see which flags there are, and would wait a tenth of a second for
+// a hundred API groups to be set up that nobody uses.
+//
+// The file lies beside the program, was written by that program (Store), and counts as long as it has the program's time of
+// modification. Go initialises packages by their path as soon as what they import is; so this one must import nothing but
+// os, and comes before most of what is slow.
+package help
+
+import "os"
+
+// Flag is what envtest passes. Slow means the same and is never answered from a file.
+const (
+	Flag = "--help"
+	Slow = "-h"
+)
+
+func init() { //nolint:gochecknoinits // main begins when all packages are initialised, and that is what takes the time
+	if len(os.Args) != 2 || os.Args[1] != Flag || isTerminal(os.Stdout) {
+		return
+	}
+	if !Current(os.Args[0]) {
+		return
+	}
+	text, err := os.ReadFile(file(os.Args[0]))
+	if err != nil {
+		return
+	}
+	if _, err := os.Stdout.Write(text); err == nil {
+		os.Exit(0)
+	}
+}
+
+// Current says whether what is stored for the program at path, or for what that links to, is its own.
+func Current(path string) bool {
+	program, err := os.Stat(path)
+	if err != nil {
+		return false
+	}
+	stored, err := os.Stat(file(path))
+	return err == nil && stored.ModTime().Equal(program.ModTime())
+}
+
+// Store stores what the program at path prints when it is asked for help.
+func Store(path string, text []byte) error {
+	program, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	temporary, err := os.CreateTemp(directory(path), ".help-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name())
+	_, err = temporary.Write(text)
+	if closeErr := temporary.Close(); err == nil {
+		err = closeErr
+	}
+	if err == nil {
+		err = os.Chtimes(temporary.Name(), program.ModTime(), program.ModTime())
+	}
+	if err == nil {
+		err = os.Rename(temporary.Name(), file(path))
+	}
+	return err
+}
+
+func file(path string) string { return path + ".help" }
+
+func directory(path string) string {
+	for i := len(path) - 1; i >= 0; i-- {
+		if os.IsPathSeparator(path[i]) {
+			return path[:i+1]
+		}
+	}
+	return "."
+}
+
+// isTerminal says whether f wraps lines for somebody to read.
+func isTerminal(f *os.File) bool {
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}

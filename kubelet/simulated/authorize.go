@@ -1,0 +1,73 @@
+package simulated
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+)
+
+// roleOfNodes is upstream's role of nodes. Where the Node authorizer is on, it is
+// bound to nobody.
+const roleOfNodes = "system:node"
+
+// authorizePatience is how long the API server may take to know of the binding.
+const authorizePatience = 30 * time.Second
+
+// bindingOfNodes is the name of the binding that is made where it is off.
+const bindingOfNodes = "flyball:simulated-nodes"
+
+// authorize lets nodes do what nodes do, if the API server does not yet: a plain
+// envtest has no Node authorizer.
+func (s *shared) authorize(ctx context.Context) error {
+	if s.cfg.Nodes == 0 {
+		return nil
+	}
+	name := s.cfg.Prefix + "0"
+	client, err := s.clientOf(name)
+	if err != nil {
+		return err
+	}
+	allowed, err := mayReport(ctx, client, name)
+	if err != nil {
+		return fmt.Errorf("asking the API server what %s may do; the client of simulated nodes must be an administrator's: %w", identityOf(name).UserName, err)
+	}
+	if allowed {
+		return nil
+	}
+	_, err = s.client.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: bindingOfNodes},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: roleOfNodes},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:nodes"}},
+	}, metav1.CreateOptions{})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
+		return fmt.Errorf("letting nodes do what nodes do: %w", err)
+	}
+	// The API server learns of it from a watch.
+	err = wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, authorizePatience, true, func(ctx context.Context) (bool, error) {
+		return mayReport(ctx, client, name)
+	})
+	if err != nil {
+		return fmt.Errorf("waiting until %s may do what nodes do, by the ClusterRoleBinding %s: %w", identityOf(name).UserName, bindingOfNodes, err)
+	}
+	return nil
+}
+
+// mayReport asks, as a node, whether it may report its status.
+func mayReport(ctx context.Context, client kubernetes.Interface, name string) (bool, error) {
+	review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
+		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
+			Verb: "patch", Resource: "nodes", Subresource: "status", Version: "v1", Name: name,
+		}},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		return false, err
+	}
+	return review.Status.Allowed, nil
+}

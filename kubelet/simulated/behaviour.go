@@ -1,0 +1,264 @@
+package simulated
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/probes"
+)
+
+// Prefix of the annotations that say what a simulated container does. After it
+// stands one of the settings below, and after that, optionally, a dot and the
+// name of a container. Without a name a setting counts for spec.containers; with
+// a name for that container, of whatever kind, and goes before the other.
+const Prefix = "simulated.flyball.dev/"
+
+// The settings.
+const (
+	PullAfter          = "pull-after"
+	PullError          = "pull-error"
+	StartAfter         = "start-after"
+	StartError         = "start-error"
+	ExitAfter          = "exit-after"
+	ExitCode           = "exit-code"
+	ExitReason         = "exit-reason"
+	TerminationMessage = "termination-message"
+	StopAfter          = "stop-after"
+	Startup            = "startup"
+	Readiness          = "readiness"
+	Liveness           = "liveness"
+	Log                = "log"
+	Exec               = "exec"
+	ExecCode           = "exec-code"
+)
+
+// never is the value of ExitAfter and StopAfter for a container that does not.
+const never = "never"
+
+const (
+	// jobTakes is how long a container of a Job runs, or one that is to exit and
+	// does not say when.
+	jobTakes = 100 * time.Millisecond
+	// maxPull and maxStart bound what delays a container, maxRun what happens to it
+	// later. maxStart is below what the agent waits for a runtime.
+	maxPull, maxStart, maxRun = time.Hour, 3 * time.Minute, 24 * time.Hour
+)
+
+// behaviour is what a container does.
+type behaviour struct {
+	pullAfter, startAfter time.Duration
+	// pullError and startError are why it cannot be pulled or started; empty: it can.
+	pullError, startError string
+
+	// exits says that it ends by itself, exitAfter its start.
+	exits      bool
+	exitAfter  time.Duration
+	exitCode   int32
+	exitReason string
+	message    string
+
+	// stopAfter is how long it takes to end after it was told to; obstinate: for ever.
+	stopAfter time.Duration
+	obstinate bool
+
+	probes map[probes.Kind]verdict
+
+	log      string
+	exec     *string
+	execCode int32
+}
+
+// verdict of a probe: ok from the moment after the start of the container, and
+// the contrary before.
+type verdict struct {
+	ok    bool
+	after time.Duration
+}
+
+func (v verdict) at(running time.Duration) bool { return v.ok == (running >= v.after) }
+
+// setting reads the value of one annotation.
+type setting func(b *behaviour, value string) error
+
+var settings = map[string]setting{
+	PullAfter:  func(b *behaviour, v string) (err error) { b.pullAfter, err = duration(v, maxPull); return err },
+	PullError:  func(b *behaviour, v string) (err error) { b.pullError, err = text(v); return err },
+	StartAfter: func(b *behaviour, v string) (err error) { b.startAfter, err = duration(v, maxStart); return err },
+	StartError: func(b *behaviour, v string) (err error) { b.startError, err = text(v); return err },
+	ExitAfter: func(b *behaviour, v string) (err error) {
+		if b.exits, b.exitAfter = v != never, 0; b.exits {
+			b.exitAfter, err = duration(v, maxRun)
+		}
+		return err
+	},
+	ExitCode:           func(b *behaviour, v string) (err error) { b.exitCode, err = code(v); return err },
+	ExitReason:         func(b *behaviour, v string) (err error) { b.exitReason, err = reason(v); return err },
+	TerminationMessage: func(b *behaviour, v string) error { b.message = v; return nil },
+	StopAfter: func(b *behaviour, v string) (err error) {
+		if b.obstinate = v == never; !b.obstinate {
+			b.stopAfter, err = duration(v, maxRun)
+		}
+		return err
+	},
+	Startup:   func(b *behaviour, v string) (err error) { b.probes[probes.Startup], err = verdictOf(v); return err },
+	Readiness: func(b *behaviour, v string) (err error) { b.probes[probes.Readiness], err = verdictOf(v); return err },
+	Liveness:  func(b *behaviour, v string) (err error) { b.probes[probes.Liveness], err = verdictOf(v); return err },
+	Log:       func(b *behaviour, v string) error { b.log = v; return nil },
+	Exec:      func(b *behaviour, v string) error { b.exec = &v; return nil },
+	ExecCode:  func(b *behaviour, v string) (err error) { b.execCode, err = code(v); return err },
+}
+
+// behaviourOf reads what a container of a Pod does. An error names every
+// annotation of the Pod that is wrong, whichever container it is for.
+func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
+	does, others := byDefault(pod, container), behaviour{probes: map[probes.Kind]verdict{}}
+	var errs []error
+	said := map[string]bool{}
+	for _, a := range annotationsOf(pod) {
+		to := &others
+		if a.container == container || a.container == "" && isRegular(pod, container) {
+			to, said[a.setting] = &does, true
+		}
+		if err := a.read(pod, to); err != nil {
+			errs = append(errs, fmt.Errorf("annotation %s: %w", a.key, err))
+		}
+	}
+	if (said[ExitCode] || said[ExitReason]) && !said[ExitAfter] && !does.exits {
+		does.exits, does.exitAfter = true, jobTakes
+	}
+	return does, errors.Join(errs...)
+}
+
+// annotation is one of ours. container is empty if it is for all regular ones.
+type annotation struct{ key, setting, container string }
+
+// annotationsOf are ours of a Pod, those for one container last: they win.
+func annotationsOf(pod *v1.Pod) []annotation {
+	var found []annotation
+	for key := range pod.Annotations {
+		if rest, ours := strings.CutPrefix(key, Prefix); ours {
+			setting, container, _ := strings.Cut(rest, ".")
+			found = append(found, annotation{key, setting, container})
+		}
+	}
+	slices.SortFunc(found, func(a, b annotation) int {
+		return cmp.Or(cmp.Compare(a.container, b.container), cmp.Compare(a.key, b.key))
+	})
+	return found
+}
+
+// read takes over what the annotation says.
+func (a annotation) read(pod *v1.Pod, b *behaviour) error {
+	read := settings[a.setting]
+	if read == nil {
+		return fmt.Errorf("there is no such setting; there are %s", strings.Join(slices.Sorted(maps.Keys(settings)), ", "))
+	}
+	if a.container != "" && !hasContainer(pod, a.container) {
+		return fmt.Errorf("the Pod has no container %q", a.container)
+	}
+	return read(b, pod.Annotations[a.key])
+}
+
+// byDefault is what a container does of which nothing is said: a regular one runs
+// until it is stopped, or is done soon if the Pod is a Job's; an init container
+// is done at once.
+func byDefault(pod *v1.Pod, container string) behaviour {
+	b := behaviour{probes: map[probes.Kind]verdict{
+		probes.Startup: {ok: true}, probes.Readiness: {ok: true}, probes.Liveness: {ok: true},
+	}}
+	switch {
+	case isInit(pod, container):
+		b.exits = true
+	case isRegular(pod, container) && ofJob(pod):
+		b.exits, b.exitAfter = true, jobTakes
+	}
+	return b
+}
+
+func ofJob(pod *v1.Pod) bool {
+	return pod.Spec.RestartPolicy != v1.RestartPolicyAlways &&
+		slices.ContainsFunc(pod.OwnerReferences, func(o metav1.OwnerReference) bool {
+			return o.Kind == "Job" && o.Controller != nil && *o.Controller
+		})
+}
+
+func isRegular(pod *v1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return c.Name == name })
+}
+
+// isInit says whether it is an init container that has to end.
+func isInit(pod *v1.Pod, name string) bool {
+	return slices.ContainsFunc(pod.Spec.InitContainers, func(c v1.Container) bool {
+		return c.Name == name && (c.RestartPolicy == nil || *c.RestartPolicy != v1.ContainerRestartPolicyAlways)
+	})
+}
+
+func hasContainer(pod *v1.Pod, name string) bool {
+	missing := podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		return c.Name != name
+	})
+	return !missing
+}
+
+func duration(value string, most time.Duration) (time.Duration, error) {
+	d, err := time.ParseDuration(value)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a duration such as 1.5s or 2m", value)
+	}
+	if d < 0 || d > most {
+		return 0, fmt.Errorf("%s is out of range: it must be from 0s to %s", value, most)
+	}
+	return d, nil
+}
+
+func code(value string) (int32, error) {
+	n, err := strconv.ParseInt(value, 10, 32)
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a number", value)
+	}
+	if n < 0 || n > 255 {
+		return 0, fmt.Errorf("%s is out of range: an exit code is from 0 to 255", value)
+	}
+	return int32(n), nil
+}
+
+var reasons = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{0,127}$`)
+
+func reason(value string) (string, error) {
+	if !reasons.MatchString(value) {
+		return "", fmt.Errorf("%q is not one word in CamelCase, such as OOMKilled", value)
+	}
+	return value, nil
+}
+
+func text(value string) (string, error) {
+	if value == "" {
+		return "", errors.New("it is empty, and must say what is wrong")
+	}
+	return value, nil
+}
+
+// verdictOf reads "success", "failure", or one of them with " after DURATION".
+func verdictOf(value string) (verdict, error) {
+	word, after, late := strings.Cut(value, " after ")
+	v := verdict{ok: word == "success"}
+	if !v.ok && word != "failure" {
+		return v, fmt.Errorf("%q is neither success nor failure, with or without \"after\" and a duration", value)
+	}
+	var err error
+	if late {
+		v.after, err = duration(after, maxRun)
+	}
+	return v, err
+}

@@ -1,0 +1,343 @@
+package simulated
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"flyball.dev/kubelet/containers"
+)
+
+// container is one instance of a container.
+type container struct {
+	id      string
+	sandbox *sandbox
+	config  *runtimeapi.ContainerConfig
+	does    behaviour
+
+	state                      runtimeapi.ContainerState
+	created, started, finished time.Time
+	end                        end
+	// timer ends it when its time has come.
+	timer *time.Timer
+	// abandoned is closed when nobody wants it to start any more, ended when it has ended.
+	abandoned, ended chan struct{}
+	// stopped is when it was told to end; zero: it was not.
+	stopped time.Time
+}
+
+// end is how a container ended.
+type end struct {
+	code            int32
+	reason, message string
+}
+
+// killed is the end by SIGKILL.
+var killed = end{code: 137, reason: "Error"}
+
+func (c *container) podUID() string { return c.sandbox.podUID() }
+func (c *container) name() string   { return c.config.GetMetadata().GetName() }
+
+// ownEnd is how it ends by itself.
+func (c *container) ownEnd() end {
+	e := end{code: c.does.exitCode, reason: c.does.exitReason, message: c.does.message}
+	if e.reason == "" {
+		e.reason = "Completed"
+		if e.code != 0 {
+			e.reason = "Error"
+		}
+	}
+	return e
+}
+
+// podOf is the Pod of a sandbox as it is now, nil if the API server has another or
+// none of that name.
+func (r *runtime) podOf(s *sandbox) *v1.Pod {
+	m := s.config.GetMetadata()
+	pod := r.pod(m.GetNamespace(), m.GetName())
+	if pod == nil || pod.UID != types.UID(m.GetUid()) {
+		return nil
+	}
+	return pod
+}
+
+// CreateContainer implements CRI. An annotation that is wrong comes out here, as a
+// wrong configuration does.
+func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContainerRequest, _ ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sandboxes[in.PodSandboxId]
+	if s == nil || !s.ready {
+		return nil, notFound("sandbox", in.PodSandboxId)
+	}
+	pod := r.podOf(s)
+	if pod == nil {
+		return nil, status.Error(codes.NotFound, "creating a container: its Pod is gone")
+	}
+	does, err := behaviourOf(pod, in.Config.GetMetadata().GetName())
+	if err != nil {
+		return nil, &containers.Error{Reason: containers.ReasonCreateContainerConfigError, Message: err.Error(), Err: err}
+	}
+	c := &container{
+		id: newID(), sandbox: s, config: in.Config, does: does,
+		state: runtimeapi.ContainerState_CONTAINER_CREATED, created: time.Now(),
+		abandoned: make(chan struct{}), ended: make(chan struct{}),
+	}
+	c.timer = time.AfterFunc(time.Hour, func() { r.expired(c) })
+	c.timer.Stop()
+	if pod.DeletionTimestamp != nil {
+		close(c.abandoned)
+	}
+	r.containers[c.id] = c
+	return &runtimeapi.CreateContainerResponse{ContainerId: c.id}, nil
+}
+
+// StartContainer implements CRI.
+func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StartContainerResponse, error) {
+	c, err := r.container(in.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	after := c.does.startAfter
+	r.mu.Unlock()
+	if after > 0 {
+		select {
+		case <-time.After(after):
+		case <-c.abandoned:
+			return nil, status.Error(codes.Canceled, "the Pod was deleted while the container started")
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	switch {
+	case c.state != runtimeapi.ContainerState_CONTAINER_CREATED:
+		return nil, status.Errorf(codes.FailedPrecondition, "starting container %s: it was started before", c.id)
+	case c.does.startError != "":
+		r.exit(c, end{code: 128, reason: "StartError", message: c.does.startError})
+		return nil, errors.New(c.does.startError)
+	}
+	c.state, c.started = runtimeapi.ContainerState_CONTAINER_RUNNING, now
+	r.schedule(c)
+	return &runtimeapi.StartContainerResponse{}, nil
+}
+
+// schedule sets the timer to the next thing that happens to a container that runs.
+// The caller holds the lock.
+func (r *runtime) schedule(c *container) {
+	var at time.Time
+	if c.does.exits {
+		at = c.started.Add(c.does.exitAfter)
+	}
+	if !c.stopped.IsZero() && !c.does.obstinate {
+		if by := c.stopped.Add(c.does.stopAfter); at.IsZero() || by.Before(at) {
+			at = by
+		}
+	}
+	if at.IsZero() {
+		c.timer.Stop()
+		return
+	}
+	c.timer.Reset(max(0, time.Until(at)))
+}
+
+// expired is called when the time of a container has come.
+func (r *runtime) expired(c *container) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	own := c.ownEnd()
+	if !c.stopped.IsZero() && (!c.does.exits || c.stopped.Before(c.started.Add(c.does.exitAfter))) {
+		own = end{reason: "Completed", message: c.does.message} // it did as it was told
+	}
+	r.exit(c, own)
+}
+
+// exit ends a container, unless it has ended. The caller holds the lock.
+func (r *runtime) exit(c *container, how end) {
+	if c.state == runtimeapi.ContainerState_CONTAINER_EXITED {
+		return
+	}
+	c.timer.Stop()
+	c.state, c.finished, c.end = runtimeapi.ContainerState_CONTAINER_EXITED, time.Now(), how
+	close(c.ended)
+	r.changed(c.podUID())
+}
+
+// StopContainer implements CRI: it tells the container to end, and kills it when
+// the timeout, in seconds, is over.
+func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error) {
+	c, err := r.container(in.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	switch {
+	case c.state != runtimeapi.ContainerState_CONTAINER_RUNNING:
+		r.exit(c, killed)
+	case c.does.stopAfter == 0 && !c.does.obstinate: // the common case needs no timer
+		r.exit(c, end{reason: "Completed", message: c.does.message})
+	case c.stopped.IsZero():
+		c.stopped = time.Now()
+		r.schedule(c)
+	}
+	r.mu.Unlock()
+	patience := time.NewTimer(time.Duration(in.Timeout) * time.Second)
+	defer patience.Stop()
+	select {
+	case <-c.ended:
+	case <-patience.C:
+		r.mu.Lock()
+		r.exit(c, killed)
+		r.mu.Unlock()
+	case <-ctx.Done():
+		return nil, status.FromContextError(ctx.Err()).Err()
+	}
+	return &runtimeapi.StopContainerResponse{}, nil
+}
+
+// RemoveContainer implements CRI.
+func (r *runtime) RemoveContainer(_ context.Context, in *runtimeapi.RemoveContainerRequest, _ ...grpc.CallOption) (*runtimeapi.RemoveContainerResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if c := r.containers[in.ContainerId]; c != nil {
+		r.exit(c, killed)
+		r.forget(c)
+		r.changed(c.podUID())
+	}
+	return &runtimeapi.RemoveContainerResponse{}, nil
+}
+
+// forget is called with the lock held.
+func (r *runtime) forget(c *container) {
+	r.logs.remove(c.id)
+	delete(r.containers, c.id)
+}
+
+func (r *runtime) container(id string) (*container, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.containers[id]
+	if c == nil {
+		return nil, notFound("container", id)
+	}
+	return c, nil
+}
+
+// podChanged takes over what the annotations of a Pod say now. What is wrong in
+// them is told when the next container is created.
+func (r *runtime) podChanged(pod *v1.Pod) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, c := range r.containers {
+		if c.podUID() != string(pod.UID) {
+			continue
+		}
+		if pod.DeletionTimestamp != nil && c.state == runtimeapi.ContainerState_CONTAINER_CREATED {
+			select {
+			case <-c.abandoned:
+			default:
+				close(c.abandoned)
+			}
+		}
+		does, err := behaviourOf(pod, c.name())
+		if err != nil {
+			continue
+		}
+		c.does = does
+		if c.state == runtimeapi.ContainerState_CONTAINER_RUNNING {
+			r.schedule(c)
+		}
+	}
+}
+
+// UpdateContainerResources implements CRI.
+func (r *runtime) UpdateContainerResources(_ context.Context, in *runtimeapi.UpdateContainerResourcesRequest, _ ...grpc.CallOption) (*runtimeapi.UpdateContainerResourcesResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := r.containers[in.ContainerId]
+	if c == nil {
+		return nil, notFound("container", in.ContainerId)
+	}
+	if c.config.Linux != nil {
+		c.config.Linux.Resources = in.Linux
+	}
+	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
+}
+
+// ListContainers implements CRI.
+func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
+	f := in.GetFilter()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := &runtimeapi.ListContainersResponse{}
+	for _, c := range r.containers {
+		if f.GetId() != "" && f.Id != c.id || f.GetPodSandboxId() != "" && f.PodSandboxId != c.sandbox.id ||
+			f.GetState() != nil && f.State.State != c.state || !selected(c.config.Labels, f.GetLabelSelector()) {
+			continue
+		}
+		list.Containers = append(list.Containers, &runtimeapi.Container{
+			Id: c.id, PodSandboxId: c.sandbox.id, Metadata: c.config.Metadata, Image: c.config.Image,
+			ImageRef: digestOf(c.config.GetImage()), State: c.state, CreatedAt: nanos(c.created),
+			Labels: c.config.Labels, Annotations: c.config.Annotations,
+		})
+	}
+	slices.SortFunc(list.Containers, func(a, b *runtimeapi.Container) int { return cmp.Compare(a.CreatedAt, b.CreatedAt) })
+	return list, nil
+}
+
+// annotationMessagePolicy says whether the log stands in for a termination message.
+const annotationMessagePolicy = "io.kubernetes.container.terminationMessagePolicy"
+
+// ContainerStatus implements CRI. If it is verbose, or the agent is going to read
+// it, the log is there to be read afterwards.
+func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
+	r.mu.Lock()
+	c := r.containers[in.ContainerId]
+	if c == nil {
+		r.mu.Unlock()
+		return nil, notFound("container", in.ContainerId)
+	}
+	st := &runtimeapi.ContainerStatus{
+		Id: c.id, Metadata: c.config.Metadata, State: c.state,
+		CreatedAt: nanos(c.created), StartedAt: nanos(c.started), FinishedAt: nanos(c.finished),
+		ExitCode: c.end.code, Reason: c.end.reason, Message: c.end.message,
+		Image:    &runtimeapi.ImageSpec{Image: nameOf(c.config.GetImage())},
+		ImageRef: digestOf(c.config.GetImage()), Labels: c.config.Labels, Annotations: c.config.Annotations,
+		LogPath:   r.logs.path(c.id),
+		Resources: &runtimeapi.ContainerResources{Linux: c.config.GetLinux().GetResources()},
+	}
+	log, begun := c.does.log, c.started
+	r.mu.Unlock()
+	if in.Verbose || st.ExitCode != 0 && st.Annotations[annotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError) {
+		if err := r.logs.write(st.Id, log, begun); err != nil {
+			return nil, status.Error(codes.Internal, err.Error())
+		}
+	}
+	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
+}
+
+// ContainerStats implements CRI. A container that runs nothing uses nothing.
+func (r *runtime) ContainerStats(_ context.Context, in *runtimeapi.ContainerStatsRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatsResponse, error) {
+	c, err := r.container(in.ContainerId)
+	if err != nil {
+		return nil, err
+	}
+	nothing := &runtimeapi.UInt64Value{}
+	return &runtimeapi.ContainerStatsResponse{Stats: &runtimeapi.ContainerStats{
+		Attributes: &runtimeapi.ContainerAttributes{Id: c.id, Metadata: c.config.Metadata, Labels: c.config.Labels},
+		Cpu:        &runtimeapi.CpuUsage{Timestamp: time.Now().UnixNano(), UsageCoreNanoSeconds: nothing},
+		Memory:     &runtimeapi.MemoryUsage{Timestamp: time.Now().UnixNano(), UsageBytes: nothing, WorkingSetBytes: nothing},
+	}}, nil
+}

@@ -1,0 +1,161 @@
+package simulated
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/status"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/images"
+)
+
+const (
+	// imageSize in bytes and imageUser are those of every image. The user is none
+	// that runAsNonRoot refuses.
+	imageSize = 50 << 20
+	imageUser = 65532
+)
+
+// imageStore has every image that was pulled, and gets all that exist or do not.
+// It implements CRI's ImageService.
+type imageStore struct {
+	runtimeapi.ImageServiceClient // answers Unimplemented
+
+	pod func(namespace, name string) *v1.Pod
+
+	mu     sync.Mutex
+	images map[string]*runtimeapi.Image // by ID
+}
+
+func newImageStore() *imageStore {
+	return &imageStore{ImageServiceClient: runtimeapi.NewImageServiceClient(nobody{}), images: map[string]*runtimeapi.Image{}}
+}
+
+// idOf is the ID of an image by its name: the same name is always the same image.
+func idOf(name string) string {
+	if strings.HasPrefix(name, "sha256:") {
+		return name
+	}
+	sum := sha256.Sum256([]byte(name))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// nameOf is what a container's image is called by its user.
+func nameOf(spec *runtimeapi.ImageSpec) string {
+	return cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage())
+}
+
+func digestOf(spec *runtimeapi.ImageSpec) string {
+	return repository(nameOf(spec)) + "@" + idOf(spec.GetImage())
+}
+
+// repository is a name without tag and digest.
+func repository(name string) string {
+	name, _, _ = strings.Cut(name, "@")
+	if colon := strings.LastIndex(name, ":"); colon > strings.LastIndex(name, "/") {
+		name = name[:colon]
+	}
+	return name
+}
+
+// ImageStatus implements CRI. A Pod that says how its pulls go has no image yet.
+func (s *imageStore) ImageStatus(_ context.Context, in *runtimeapi.ImageStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ImageStatusResponse, error) {
+	for key := range in.GetImage().GetAnnotations() {
+		if strings.HasPrefix(key, Prefix+PullError) {
+			return &runtimeapi.ImageStatusResponse{}, nil
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &runtimeapi.ImageStatusResponse{Image: s.images[idOf(in.GetImage().GetImage())]}, nil
+}
+
+// PullImage implements CRI. How it goes is up to the container that has the image.
+func (s *imageStore) PullImage(ctx context.Context, in *runtimeapi.PullImageRequest, _ ...grpc.CallOption) (*runtimeapi.PullImageResponse, error) {
+	after, failure := s.pullOf(in)
+	if after > 0 {
+		select {
+		case <-time.After(after):
+		case <-ctx.Done():
+			return nil, status.FromContextError(ctx.Err()).Err()
+		}
+	}
+	if failure != "" {
+		return nil, errors.New(failure)
+	}
+	return &runtimeapi.PullImageResponse{ImageRef: s.add(in.GetImage().GetImage())}, nil
+}
+
+// add makes an image present and returns its ID.
+func (s *imageStore) add(name string) string {
+	image := &runtimeapi.Image{
+		Id: idOf(name), RepoTags: []string{name}, RepoDigests: []string{repository(name) + "@" + idOf(name)},
+		Size: imageSize, Uid: &runtimeapi.Int64Value{Value: imageUser},
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.images[image.Id] = image
+	return image.Id
+}
+
+// imported stands before the agent's images.Manager. An image that is never to be
+// pulled was imported by somebody: on a node that runs nothing that has happened.
+type imported struct {
+	*images.Manager
+
+	store *imageStore
+}
+
+// Ensure implements pod.Images.
+func (i imported) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec images.Recorder) (string, error) {
+	if c.ImagePullPolicy == v1.PullNever {
+		name := c.Image
+		if repository(name) == name {
+			name += ":latest" // as the agent calls it
+		}
+		i.store.add(name)
+	}
+	return i.Manager.Ensure(ctx, pod, c, sandbox, rec)
+}
+
+// pullOf is how long a pull takes and why it fails, if it does: as those
+// containers of the Pod say that have the image. What is wrong in an annotation is
+// told when the container is created.
+func (s *imageStore) pullOf(in *runtimeapi.PullImageRequest) (after time.Duration, failure string) {
+	m := in.GetSandboxConfig().GetMetadata()
+	pod := s.pod(m.GetNamespace(), m.GetName())
+	if pod == nil || pod.UID != types.UID(m.GetUid()) {
+		return 0, ""
+	}
+	podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		if does, err := behaviourOf(pod, c.Name); err == nil && c.Image == nameOf(in.Image) {
+			after, failure = max(after, does.pullAfter), cmp.Or(failure, does.pullError)
+		}
+		return true
+	})
+	return after, failure
+}
+
+// ListImages implements CRI.
+func (s *imageStore) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := &runtimeapi.ListImagesResponse{}
+	for _, image := range s.images {
+		list.Images = append(list.Images, image)
+	}
+	slices.SortFunc(list.Images, func(a, b *runtimeapi.Image) int { return cmp.Compare(a.Id, b.Id) })
+	return list, nil
+}

@@ -1,0 +1,33 @@
+package simulated
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/probes"
+)
+
+// asker answers probes as the annotations of the Pod say at that moment, of
+// whatever kind their handler is.
+type asker struct {
+	// pod returns the Pod as it is now.
+	pod func(namespace, name string) *v1.Pod
+}
+
+// Ask implements probes.Asker.
+func (a asker) Ask(_ context.Context, pod *v1.Pod, t probes.Target, kind probes.Kind, _ *v1.Probe) (bool, string, error) {
+	if now := a.pod(pod.Namespace, pod.Name); now != nil && now.UID == pod.UID {
+		pod = now
+	}
+	does, err := behaviourOf(pod, t.Container)
+	if err != nil {
+		return false, "", err
+	}
+	if does.probes[kind].at(time.Since(t.StartedAt)) {
+		return true, "", nil
+	}
+	return false, fmt.Sprintf("simulated failure of the %s probe of container %q", kind, t.Container), nil
+}

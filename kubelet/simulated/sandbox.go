@@ -1,0 +1,152 @@
+package simulated
+
+import (
+	"cmp"
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// sandbox is a PodSandbox. Everything but ready stays as it was made.
+type sandbox struct {
+	id, handler string
+	config      *runtimeapi.PodSandboxConfig
+	created     time.Time
+	ready       bool
+	ip          netip.Addr // not valid in the network of the node
+	giveBack    func()
+}
+
+func (s *sandbox) podUID() string { return s.config.GetMetadata().GetUid() }
+
+func (s *sandbox) state() runtimeapi.PodSandboxState {
+	if s.ready {
+		return runtimeapi.PodSandboxState_SANDBOX_READY
+	}
+	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
+}
+
+// RunPodSandbox implements CRI.
+func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error) {
+	s := &sandbox{
+		id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true,
+		giveBack: func() {},
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if options := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
+		from := r.addresses()
+		ip, err := from.take()
+		if err != nil {
+			return nil, status.Errorf(codes.ResourceExhausted, "finding an address for the Pod: %v", err)
+		}
+		s.ip, s.giveBack = ip, func() { from.give(ip) }
+	}
+	r.sandboxes[s.id] = s
+	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: s.id}, nil
+}
+
+// addresses are those of the node's range, or of all nodes. The caller holds the lock.
+func (r *runtime) addresses() *addresses {
+	if r.own == nil {
+		if from := r.podCIDR(); from.IsValid() {
+			r.own = newAddresses(from)
+		}
+	}
+	if r.own != nil {
+		return r.own
+	}
+	return r.common
+}
+
+// StopPodSandbox implements CRI. What runs in it is killed.
+func (r *runtime) StopPodSandbox(_ context.Context, in *runtimeapi.StopPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.StopPodSandboxResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sandboxes[in.PodSandboxId]
+	if s == nil {
+		return nil, notFound("sandbox", in.PodSandboxId)
+	}
+	r.stopSandbox(s)
+	return &runtimeapi.StopPodSandboxResponse{}, nil
+}
+
+// stopSandbox is called with the lock held.
+func (r *runtime) stopSandbox(s *sandbox) {
+	for _, c := range r.containers {
+		if c.sandbox == s {
+			r.exit(c, killed)
+		}
+	}
+	if s.ready {
+		s.ready = false
+		s.giveBack()
+		r.changed(s.podUID())
+	}
+}
+
+// RemovePodSandbox implements CRI. It takes the containers along.
+func (r *runtime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemovePodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RemovePodSandboxResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sandboxes[in.PodSandboxId]
+	if s == nil {
+		return &runtimeapi.RemovePodSandboxResponse{}, nil
+	}
+	r.stopSandbox(s)
+	for _, c := range r.containers {
+		if c.sandbox == s {
+			r.forget(c)
+		}
+	}
+	delete(r.sandboxes, s.id)
+	r.changed(s.podUID())
+	return &runtimeapi.RemovePodSandboxResponse{}, nil
+}
+
+// PodSandboxStatus implements CRI.
+func (r *runtime) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxStatusRequest, _ ...grpc.CallOption) (*runtimeapi.PodSandboxStatusResponse, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := r.sandboxes[in.PodSandboxId]
+	if s == nil {
+		return nil, notFound("sandbox", in.PodSandboxId)
+	}
+	st := &runtimeapi.PodSandboxStatus{
+		Id: s.id, Metadata: s.config.Metadata, State: s.state(), CreatedAt: nanos(s.created),
+		Labels: s.config.Labels, Annotations: s.config.Annotations, RuntimeHandler: s.handler,
+		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{
+			Options: s.config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
+		}},
+	}
+	if s.ip.IsValid() {
+		st.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: s.ip.String()}
+	}
+	return &runtimeapi.PodSandboxStatusResponse{Status: st}, nil
+}
+
+// ListPodSandbox implements CRI.
+func (r *runtime) ListPodSandbox(_ context.Context, in *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
+	f := in.GetFilter()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := &runtimeapi.ListPodSandboxResponse{}
+	for _, s := range r.sandboxes {
+		if f.GetId() != "" && f.Id != s.id || f.GetState() != nil && f.State.State != s.state() ||
+			!selected(s.config.Labels, f.GetLabelSelector()) {
+			continue
+		}
+		list.Items = append(list.Items, &runtimeapi.PodSandbox{
+			Id: s.id, Metadata: s.config.Metadata, State: s.state(), CreatedAt: nanos(s.created),
+			Labels: s.config.Labels, Annotations: s.config.Annotations, RuntimeHandler: s.handler,
+		})
+	}
+	slices.SortFunc(list.Items, func(a, b *runtimeapi.PodSandbox) int { return cmp.Compare(a.CreatedAt, b.CreatedAt) })
+	return list, nil
+}

@@ -1,0 +1,118 @@
+package simulated
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/cache"
+)
+
+// podSource is the Pods of one node, out of a watch of all nodes' Pods. It
+// implements pod.Source.
+type podSource struct {
+	mu   sync.RWMutex
+	pods map[string]*v1.Pod // by namespace/name
+
+	// telling keeps what handler is told in order.
+	telling sync.Mutex
+	handler cache.ResourceEventHandler // nil before and after Run
+}
+
+func newPodSource() *podSource { return &podSource{pods: map[string]*v1.Pod{}} }
+
+// Run implements pod.Source. The watch has delivered all Pods before.
+func (s *podSource) Run(ctx context.Context, handler cache.ResourceEventHandler, told func()) error {
+	s.telling.Lock()
+	s.handler = handler
+	for _, p := range s.Pods() {
+		handler.OnAdd(p, true)
+	}
+	s.telling.Unlock()
+	told()
+	<-ctx.Done()
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.handler = nil
+	return nil
+}
+
+// Pods implements pod.Source.
+func (s *podSource) Pods() []*v1.Pod {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	pods := make([]*v1.Pod, 0, len(s.pods))
+	for _, p := range s.pods {
+		pods = append(pods, p)
+	}
+	return pods
+}
+
+// Pod implements pod.Source.
+func (s *podSource) Pod(namespace, name string) (*v1.Pod, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	p, ok := s.pods[namespace+"/"+name]
+	return p, ok
+}
+
+// set takes over a Pod as it is now.
+func (s *podSource) set(p *v1.Pod) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	key := p.Namespace + "/" + p.Name
+	s.mu.Lock()
+	old := s.pods[key]
+	s.pods[key] = p
+	s.mu.Unlock()
+	switch {
+	case s.handler == nil:
+	case old == nil:
+		s.handler.OnAdd(p, false)
+	default:
+		s.handler.OnUpdate(old, p)
+	}
+}
+
+func (s *podSource) drop(p *v1.Pod) {
+	s.telling.Lock()
+	defer s.telling.Unlock()
+	s.mu.Lock()
+	delete(s.pods, p.Namespace+"/"+p.Name)
+	s.mu.Unlock()
+	if s.handler != nil {
+		s.handler.OnDelete(p)
+	}
+}
+
+// nodeSource is the object of one node, out of a watch of all of them. It
+// implements node.Source.
+type nodeSource struct {
+	name    string
+	nodes   cache.Store
+	changed atomic.Pointer[func()]
+}
+
+// Run implements node.Source.
+func (s *nodeSource) Run(ctx context.Context, changed func()) {
+	s.changed.Store(&changed)
+	changed() // it may have come in the meantime
+	<-ctx.Done()
+	s.changed.Store(nil)
+}
+
+// Node implements node.Source.
+func (s *nodeSource) Node() *v1.Node {
+	obj, ok, err := s.nodes.GetByKey(s.name)
+	if err != nil || !ok {
+		return nil
+	}
+	return obj.(*v1.Node) //nolint:forcetypeassert // an informer of Nodes
+}
+
+func (s *nodeSource) look() {
+	if changed := s.changed.Load(); changed != nil {
+		(*changed)()
+	}
+}
