@@ -48,7 +48,7 @@ func run(ctx context.Context, args []string) error {
 	f.StringVar(&o.bin, "bin", "../../bin", "directory with flyball")
 	f.StringVar(&o.out, "out", "../../bin/conformance", "directory for programs, images, logs and results")
 	f.StringVar(&o.record, "record", "RESULTS.md", "file with the recorded results")
-	f.IntVar(&o.workers, "workers", 3*runtime.NumCPU(), "how many tests run at once")
+	f.IntVar(&o.workers, "workers", min(5*runtime.NumCPU(), 16), "how many tests run at once; most of them mostly wait, and two nodes take 220 Pods")
 	f.DurationVar(&o.limit, "limit", 20*time.Minute, "how long one test may take")
 	f.BoolVar(&o.fresh, "fresh", false, "start over, even if an interrupted run could go on")
 	f.BoolVar(&o.prepare, "prepare", false, "build programs and images, and stop")
