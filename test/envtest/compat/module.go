@@ -64,6 +64,15 @@ func copyModule(ctx context.Context, out string) (module, error) {
 	if err := os.CopyFS(m.dir, os.DirFS(dirs[controllerRuntime])); err != nil {
 		return m, fmt.Errorf("copying controller-runtime: %w", err)
 	}
+	scripts, err := filepath.Glob(filepath.Join(m.dir, "pkg", "internal", "testing", "*", "testdata", "*.sh"))
+	if err != nil {
+		return m, fmt.Errorf("finding the tests' scripts: %w", err)
+	}
+	for _, script := range scripts { // which a module's archive keeps no mode of
+		if err := os.Chmod(script, 0o755); err != nil {
+			return m, fmt.Errorf("making the tests' scripts executable: %w", err)
+		}
+	}
 	gomod, err := output(ctx, ".", "go", "env", "GOMOD")
 	if err != nil {
 		return m, err
