@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"k8s.io/apiserver/pkg/storage/storagebackend"
+	"k8s.io/klog/v2"
 
 	"flyball.dev/controlplane/checkpoint"
 )
@@ -92,7 +93,9 @@ func (c *control) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // who does not read the answer does not need it
+	if err := json.NewEncoder(w).Encode(answer); err != nil {
+		klog.FromContext(r.Context()).V(1).Info("The answer was not read", "path", r.URL.Path, "err", err)
+	}
 }
 
 func (c *control) answer(r *http.Request) (Checkpoint, error) {

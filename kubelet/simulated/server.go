@@ -87,7 +87,7 @@ func serveUntil(ctx context.Context, l net.Listener, handler http.Handler) error
 	case <-ctx.Done():
 	}
 	_ = srv.Close()
-	_ = <-done
+	<-done
 	return nil
 }
 

@@ -20,7 +20,7 @@ import (
 )
 
 // lockFile keeps two test runs of this machine apart.
-const lockFile = "/run/lock/flyball-e2e.lock"
+const lockFile = "/run/flyball-e2e.lock"
 
 // Root is the directory of the repository.
 func Root() string {
