@@ -87,7 +87,7 @@ func serveUntil(ctx context.Context, l net.Listener, handler http.Handler) error
 	case <-ctx.Done():
 	}
 	_ = srv.Close()
-	<-done
+	<-done //nolint:errcheck // it says that the server was closed
 	return nil
 }
 
