@@ -1,0 +1,136 @@
+package flyballtest_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+
+	"flyball.dev/flyballtest"
+)
+
+// A Deployment gets Pods, and a restored checkpoint knows nothing of it.
+func Example() {
+	cluster, err := flyballtest.New(flyballtest.WithNodes(1))
+	if err != nil {
+		panic(err)
+	}
+	defer cluster.Close()
+	empty, err := cluster.Checkpoint()
+	if err != nil {
+		panic(err)
+	}
+
+	ctx := context.Background()
+	deployments := kubernetes.NewForConfigOrDie(cluster.Config()).AppsV1().Deployments("default")
+	labels, replicas := map[string]string{"app": "web"}, int32(2)
+	_, err = deployments.Create(ctx, &appsv1.Deployment{
+		ObjectMeta: metav1.ObjectMeta{Name: "web"},
+		Spec: appsv1.DeploymentSpec{
+			Replicas: &replicas,
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "example.com/web:1"}}},
+			},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		panic(err)
+	}
+	err = wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, time.Minute, true, func(ctx context.Context) (bool, error) {
+		web, err := deployments.Get(ctx, "web", metav1.GetOptions{})
+		return err == nil && web.Status.AvailableReplicas == 2, err
+	})
+	fmt.Println("available:", err == nil)
+
+	if err := cluster.Restore(empty); err != nil {
+		panic(err)
+	}
+	list, err := deployments.List(ctx, metav1.ListOptions{})
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("Deployments after the restore:", len(list.Items))
+	// Output:
+	// available: true
+	// Deployments after the restore: 0
+}
+
+// In a test, the cluster stops with it.
+func ExampleStart() {
+	_ = func(t *testing.T) { // TestWidgets
+		cluster := flyballtest.Start(t,
+			flyballtest.WithNodes(2),
+			flyballtest.WithCRDs("../config/crd/bases"),
+			flyballtest.WithManifests("testdata/manifests"),
+		)
+		client, err := kubernetes.NewForConfig(cluster.Config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = client // and so on
+	}
+}
+
+// The tests of a package share one cluster, and each finds it as the first did.
+func ExampleCluster_Restore() {
+	var (
+		cluster *flyballtest.Cluster
+		fresh   *flyballtest.Checkpoint
+	)
+	_ = func(m *testing.M) { // TestMain
+		code := func() int {
+			var err error
+			if cluster, err = flyballtest.New(flyballtest.WithNodes(1), flyballtest.WithCRDs("../config/crd/bases")); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			defer cluster.Close()
+			if fresh, err = cluster.Checkpoint(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				return 1
+			}
+			return m.Run()
+		}()
+		os.Exit(code)
+	}
+	_ = func(t *testing.T) { // each test
+		t.Cleanup(func() {
+			if err := cluster.Restore(fresh); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A user is allowed what RBAC says, and is a context of the kubeconfig file as well.
+func ExampleCluster_User() {
+	_ = func(t *testing.T) {
+		cluster := flyballtest.Start(t, flyballtest.WithManifests("testdata/roles.yaml"))
+		jane := kubernetes.NewForConfigOrDie(cluster.User("jane", "editors"))
+		if _, err := jane.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); err != nil {
+			t.Error("editors may not list Pods:", err)
+		}
+		t.Log("to look around: kubectl --kubeconfig", cluster.Kubeconfig(), "--context jane get pods")
+	}
+}
+
+// Webhooks are served by the test, at the address that the API server was told.
+func ExampleCluster_Webhooks() {
+	_ = func(t *testing.T) {
+		cluster := flyballtest.Start(t, flyballtest.WithCRDs("config/crd/bases"), flyballtest.WithWebhooks("config/webhook"))
+		hooks := cluster.Webhooks()
+		// ctrl.NewManager(cluster.Config(), ctrl.Options{
+		//	WebhookServer: webhook.NewServer(webhook.Options{Host: hooks.Host, Port: hooks.Port, CertDir: hooks.CertDir}),
+		// })
+		t.Logf("webhooks are looked for at %s:%d", hooks.Host, hooks.Port)
+	}
+}

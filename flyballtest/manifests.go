@@ -1,0 +1,296 @@
+package flyballtest
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/discovery/cached/memory"
+	"k8s.io/client-go/dynamic"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/restmapper"
+	sigsyaml "sigs.k8s.io/yaml"
+)
+
+const (
+	// fieldManager owns the fields that are applied.
+	fieldManager = "flyballtest"
+	// applyAtOnce is how many objects are applied at a time.
+	applyAtOnce = 8
+	// servedLook is how often it is asked whether a kind is served.
+	servedLook = 10 * time.Millisecond
+)
+
+const (
+	kindDefinition = "CustomResourceDefinition"
+	kindMutating   = "MutatingWebhookConfiguration"
+	kindValidating = "ValidatingWebhookConfiguration"
+)
+
+// stages says what is applied when; what is not in it is applied in between.
+var stages = map[string]int{
+	kindDefinition: 0, "Namespace": 0,
+	kindMutating: 2, kindValidating: 2,
+	"ValidatingAdmissionPolicy": 2, "ValidatingAdmissionPolicyBinding": 2, "MutatingAdmissionPolicy": 2, "MutatingAdmissionPolicyBinding": 2,
+}
+
+// object is one that is to be applied, and where it is from.
+type object struct {
+	*unstructured.Unstructured
+
+	from string
+}
+
+// read reads everything that is to be installed.
+func read(o *options) (all []object, err error) {
+	webhook := func(kind string) bool { return kind == kindMutating || kind == kindValidating }
+	for _, group := range []struct {
+		sources []source
+		wanted  func(kind string) bool
+	}{
+		{o.crds, func(kind string) bool { return kind == kindDefinition }},
+		{o.manifests, func(string) bool { return true }},
+		{o.webhooks, webhook},
+	} {
+		for _, s := range group.sources {
+			objects, err := s.read(group.wanted)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, objects...)
+		}
+	}
+	for name := range o.conversions {
+		found := false
+		for _, object := range all {
+			found = found || object.GetKind() == kindDefinition && object.GetName() == name
+		}
+		if !found {
+			return nil, fmt.Errorf("reading manifests: the definition %s that is to be converted is in none of them", name)
+		}
+	}
+	return all, nil
+}
+
+func (s source) read(wanted func(kind string) bool) (all []object, err error) {
+	fsys, root, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	files := 0
+	err = fs.WalkDir(fsys, root, func(file string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !manifest(file) {
+			return err
+		}
+		files++
+		data, err := fs.ReadFile(fsys, file)
+		if err != nil {
+			return err
+		}
+		objects, err := decode(s.name(file), data, wanted)
+		all = append(all, objects...)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading manifests: %w", err)
+	case files == 0:
+		return nil, fmt.Errorf("reading manifests: there is no file that ends in .yaml, .yml or .json in %s", s.name("."))
+	}
+	return all, nil
+}
+
+func manifest(file string) bool {
+	switch path.Ext(file) {
+	case ".yaml", ".yml", ".json":
+		return !strings.HasPrefix(path.Base(file), "kustomiz")
+	}
+	return false
+}
+
+// decode reads the documents of a file. An error names the document, the first of which is 1.
+func decode(file string, data []byte, wanted func(kind string) bool) (objects []object, err error) {
+	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
+	for n := 1; ; n++ {
+		document, err := documents.Read()
+		if errors.Is(err, io.EOF) {
+			return objects, nil
+		}
+		from := fmt.Sprintf("%s, document %d", file, n)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", from, err)
+		}
+		o := map[string]any{}
+		if err := sigsyaml.UnmarshalStrict(document, &o); err != nil {
+			return nil, fmt.Errorf("%s: %w", from, err)
+		}
+		if len(o) == 0 { // between two separators, or comments alone
+			continue
+		}
+		u := &unstructured.Unstructured{Object: o}
+		if u.IsList() {
+			return nil, fmt.Errorf("%s: it is a list; write its items as documents of their own", from)
+		}
+		if u.GetAPIVersion() == "" || u.GetKind() == "" || u.GetName() == "" {
+			return nil, fmt.Errorf("%s: it has no apiVersion, no kind or no metadata.name", from)
+		}
+		if wanted(u.GetKind()) {
+			objects = append(objects, object{u, from})
+		}
+	}
+}
+
+// installer applies objects.
+type installer struct {
+	client    dynamic.Interface
+	discovery discovery.DiscoveryInterface
+	mapper    *restmapper.DeferredDiscoveryRESTMapper
+}
+
+// install applies all objects, and returns when the definitions among them are served.
+func install(ctx context.Context, config *rest.Config, objects []object) error {
+	if len(objects) == 0 {
+		return nil
+	}
+	client, err := dynamic.NewForConfig(config)
+	if err != nil {
+		return fmt.Errorf("connecting to the cluster: %w", err)
+	}
+	d, err := discovery.NewDiscoveryClientForConfig(config)
+	if err != nil {
+		return fmt.Errorf("connecting to the cluster: %w", err)
+	}
+	i := installer{client: client, discovery: d, mapper: restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(d))}
+	var staged [3][]object
+	for _, o := range objects {
+		stage, found := stages[o.GetKind()]
+		if !found {
+			stage = 1
+		}
+		staged[stage] = append(staged[stage], o)
+	}
+	for stage, objects := range staged {
+		g, ctx := errgroup.WithContext(ctx)
+		g.SetLimit(applyAtOnce)
+		if stage == 1 {
+			g.SetLimit(1) // one may need another that stands before it
+		}
+		for _, o := range objects {
+			g.Go(func() error { return i.apply(ctx, o) })
+		}
+		if err := g.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i installer) apply(ctx context.Context, o object) error {
+	fail := func(err error) error {
+		return fmt.Errorf("applying %s %s (%s): %w", o.GetKind(), o.GetName(), o.from, err)
+	}
+	mapping, err := i.mapping(ctx, o.GroupVersionKind())
+	if err != nil {
+		return fail(err)
+	}
+	var resource dynamic.ResourceInterface = i.client.Resource(mapping.Resource)
+	if mapping.Scope.Name() == meta.RESTScopeNameNamespace {
+		namespace := o.GetNamespace()
+		if namespace == "" {
+			namespace = metav1.NamespaceDefault
+		}
+		resource = i.client.Resource(mapping.Resource).Namespace(namespace)
+	}
+	data, err := json.Marshal(o.Object)
+	if err != nil {
+		return fail(err)
+	}
+	options := metav1.PatchOptions{FieldManager: fieldManager, Force: new(true), FieldValidation: metav1.FieldValidationStrict}
+	if _, err := resource.Patch(ctx, o.GetName(), types.ApplyPatchType, data, options); err != nil {
+		return fail(err)
+	}
+	if o.GetKind() == kindDefinition {
+		if err := i.served(ctx, o.Unstructured); err != nil {
+			return fail(err)
+		}
+	}
+	return nil
+}
+
+// mapping finds the resource of a kind, which may be served in a moment only.
+func (i installer) mapping(ctx context.Context, kind schema.GroupVersionKind) (*meta.RESTMapping, error) {
+	for deadline := time.Now().Add(5 * time.Second); ; {
+		mapping, err := i.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+		if err == nil {
+			return mapping, nil
+		}
+		if !meta.IsNoMatchError(err) || time.Now().After(deadline) {
+			return nil, err
+		}
+		i.mapper.Reset()
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(10 * servedLook):
+		}
+	}
+}
+
+// served returns when the API server serves what a definition defines.
+func (i installer) served(ctx context.Context, definition *unstructured.Unstructured) error {
+	for _, want := range defined(definition) {
+		for {
+			list, err := i.discovery.ServerResourcesForGroupVersion(want.GroupVersion().String())
+			if err == nil && contains(list, want.Resource) {
+				break
+			}
+			select {
+			case <-ctx.Done():
+				return fmt.Errorf("waiting until %s is served: %w", want, context.Cause(ctx))
+			case <-time.After(servedLook):
+			}
+		}
+	}
+	return nil
+}
+
+func contains(list *metav1.APIResourceList, resource string) bool {
+	for _, r := range list.APIResources {
+		if r.Name == resource {
+			return true
+		}
+	}
+	return false
+}
+
+// defined are the resources of a definition that are served.
+func defined(definition *unstructured.Unstructured) (all []schema.GroupVersionResource) {
+	group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")
+	versions, _, _ := unstructured.NestedSlice(definition.Object, "spec", "versions")
+	for _, v := range versions {
+		version, ok := v.(map[string]any)
+		if !ok || version["served"] != true {
+			continue
+		}
+		name, _ := version["name"].(string)
+		all = append(all, schema.GroupVersionResource{Group: group, Version: name, Resource: plural})
+	}
+	return all
+}

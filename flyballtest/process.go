@@ -1,0 +1,131 @@
+package flyballtest
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+)
+
+// killPatience is how long the system may take to end a process that was killed.
+const killPatience = 10 * time.Second
+
+// process is a program of the cluster. It ends with this process: it reads its standard input, of which this process holds
+// the other end.
+type process struct {
+	name  string
+	log   string // path of the file
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	ready chan struct{} // closed when it has written "ready" to its standard output
+	ended chan struct{}
+	err   error // why, once ended is closed
+}
+
+// command says how to start a process.
+type command struct {
+	name    string   // for people, and of the log file
+	program string   // path
+	args    []string // the first is what it is called by
+	env     []string
+	logDir  string
+}
+
+func (c command) start() (*process, error) {
+	p := &process{name: c.name, log: filepath.Join(c.logDir, c.name+".log"), ready: make(chan struct{}), ended: make(chan struct{})}
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening the log of %s: %w", c.name, err)
+	}
+	defer log.Close() // the process has one of its own
+	p.cmd = &exec.Cmd{Path: c.program, Args: c.args, Env: c.env, Stderr: log}
+	if p.stdin, err = p.cmd.StdinPipe(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", c.name, err)
+	}
+	stdout, err := p.cmd.StdoutPipe()
+	if err != nil {
+		return nil, fmt.Errorf("starting %s: %w", c.name, err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", c.name, err)
+	}
+	go func() {
+		p.read(stdout)
+		err := p.cmd.Wait()
+		if err == nil {
+			err = errors.New("it ended by itself")
+		}
+		p.err = err
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// read waits for the word of a process that is ready, until it ends.
+func (p *process) read(stdout io.Reader) {
+	var once sync.Once
+	for lines := bufio.NewScanner(stdout); lines.Scan(); {
+		if lines.Text() == "ready" {
+			once.Do(func() { close(p.ready) })
+		}
+	}
+	_, _ = io.Copy(io.Discard, stdout) // after a line that is too long for a scanner
+}
+
+// begin lets a process begin that was started to wait for it.
+func (p *process) begin() error {
+	if _, err := io.WriteString(p.stdin, "begin\n"); err != nil {
+		return fmt.Errorf("starting %s: %w", p.name, err)
+	}
+	return nil
+}
+
+// running says whether the process has not ended.
+func (p *process) running() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// kill ends the process at once and waits until it is gone.
+func (p *process) kill() error {
+	_ = p.cmd.Process.Kill() // it may have ended before
+	_ = p.stdin.Close()
+	select {
+	case <-p.ended:
+		return nil
+	case <-time.After(killPatience):
+		return fmt.Errorf("killing %s (process %d): it is still there after %s", p.name, p.cmd.Process.Pid, killPatience)
+	}
+}
+
+// failure says why a process that should run has ended, with the end of its log.
+func (p *process) failure() error {
+	return fmt.Errorf("%s has ended: %w; the end of its log:\n%s", p.name, p.err, p.tail(20))
+}
+
+// tail returns the last lines of the log.
+func (p *process) tail(lines int) string {
+	data, err := os.ReadFile(p.log)
+	if err != nil {
+		return "  (" + err.Error() + ")"
+	}
+	all := strings.Split(string(bytes.TrimSpace(data)), "\n")
+	return "  " + strings.Join(all[max(0, len(all)-lines):], "\n  ")
+}
+
+// said says whether the log has a text.
+func (p *process) said(text string) bool {
+	data, err := os.ReadFile(p.log)
+	return err == nil && bytes.Contains(data, []byte(text))
+}

@@ -1,0 +1,155 @@
+package flyballtest
+
+import (
+	"bytes"
+	"context"
+	"debug/buildinfo"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+)
+
+// programPackage is what is built, and what a program is known by.
+const programPackage = "flyball.dev/cmd/flyball"
+
+// Environment variables that name a folder with the program, or with kube-apiserver as another name of it.
+var assetVariables = []string{"FLYBALL_ASSETS", "KUBEBUILDER_ASSETS"}
+
+// findProgram returns the path of the program flyball, which it builds if it has to.
+func findProgram(ctx context.Context, named string) (string, error) {
+	if named != "" {
+		if !isFlyball(named) {
+			return "", fmt.Errorf("finding the program flyball: %s is not it", named)
+		}
+		return filepath.Abs(named)
+	}
+	for _, variable := range assetVariables {
+		dir := os.Getenv(variable)
+		if dir == "" {
+			continue
+		}
+		for _, name := range []string{"flyball", "kube-apiserver"} {
+			if path := filepath.Join(dir, name+extension()); isFlyball(path) {
+				return filepath.Abs(path)
+			}
+		}
+		if variable == assetVariables[0] {
+			return "", fmt.Errorf("finding the program flyball: it is not in the folder %s that %s names", dir, variable)
+		} // the other one may well be upstream's
+	}
+	if path, err := exec.LookPath("flyball"); err == nil && isFlyball(path) {
+		return filepath.Abs(path)
+	}
+	return build(ctx)
+}
+
+func extension() string {
+	if runtime.GOOS == "windows" {
+		return ".exe"
+	}
+	return ""
+}
+
+// isFlyball says whether a program was built from programPackage.
+func isFlyball(path string) bool {
+	info, err := buildinfo.ReadFile(path)
+	return err == nil && info.Path == programPackage
+}
+
+// building lets one test of this process build at a time.
+var building sync.Mutex
+
+// build builds the program within the module of the test, which is in the current directory. Go finds out by itself
+// whether anything has to be done, and does it in a moment if not.
+func build(ctx context.Context) (string, error) {
+	building.Lock()
+	defer building.Unlock()
+	dir, err := buildDir(ctx)
+	if err != nil {
+		return "", err
+	}
+	unlock, err := lock(ctx, filepath.Join(dir, "lock"))
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	path := filepath.Join(dir, "flyball"+extension())
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "go", "build", "-ldflags=-s -w", "-o", path, programPackage)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -buildvcs=false"))
+	cmd.Stderr = &stderr
+	switch err := cmd.Run(); {
+	case errors.Is(err, exec.ErrNotFound):
+		return "", errors.New("finding the program flyball: it is neither in PATH nor in the folder that FLYBALL_ASSETS names, and there is no go to build it with")
+	case err != nil:
+		return "", fmt.Errorf("building %s: %w\n%s\nif the module misses it, run: go get -tool %s", programPackage, err, strings.TrimSpace(stderr.String()), programPackage)
+	}
+	return path, nil
+}
+
+// buildDir is where the program of this module lies: modules may need different versions of it.
+func buildDir(ctx context.Context) (string, error) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the user's cache directory: %w; set XDG_CACHE_HOME, or FLYBALL_ASSETS to the folder of a program", err)
+	}
+	module := "default"
+	if out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output(); err == nil {
+		module = shortHash(strings.TrimSpace(string(out)))
+	}
+	dir := filepath.Join(cache, "flyball", "flyballtest", module)
+	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // others may read what everybody may read anyway
+		return "", fmt.Errorf("making the folder of the program: %w; set XDG_CACHE_HOME to a directory that you may write to", err)
+	}
+	return dir, nil
+}
+
+const (
+	// lockLook is how often a lock is looked at that somebody else has.
+	lockLook = 100 * time.Millisecond
+	// lockRenew is how often a lock is renewed, and lockStale when its owner must have died.
+	lockRenew, lockStale = time.Second, 20 * time.Second
+)
+
+// lock takes a lock that tests of several processes share, a file that its owner touches again and again.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	for {
+		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o644)
+		if err == nil {
+			_ = f.Close()
+			break
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("locking the folder of the program: %w", err)
+		}
+		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > lockStale {
+			_ = os.Remove(path)
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for another test that builds %s: %w; if there is none, remove %s", programPackage, context.Cause(ctx), path)
+		case <-time.After(lockLook):
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		renew := time.NewTicker(lockRenew)
+		defer renew.Stop()
+		for {
+			select {
+			case now := <-renew.C:
+				_ = os.Chtimes(path, now, now)
+			case <-done:
+				return
+			}
+		}
+	}()
+	return func() { close(done); _ = os.Remove(path) }, nil
+}

@@ -1,0 +1,357 @@
+package flyballtest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/client-go/tools/clientcmd/api"
+)
+
+const (
+	// attempts is how often another port is tried when somebody else has taken one.
+	attempts = 5
+	// look is how often it is asked whether something listens.
+	look = 5 * time.Millisecond
+
+	host = "127.0.0.1"
+	// QPS and burst of the configurations that are handed out: controller-runtime's defaults are for production.
+	qps, burst = 1000, 2000
+)
+
+// Variables of the program flyball (cmd/flyball/internal/envtest).
+const (
+	modeVariable   = "FLYBALL_ENVTEST"
+	tokenVariable  = "FLYBALL_ENVTEST_TOKEN" //nolint:gosec // the name of a variable
+	parentVariable = "FLYBALL_ENVTEST_PARENT"
+	// directoryVariable names the directory that is to be removed if this process dies.
+	directoryVariable = "FLYBALL_ENVTEST_DIRECTORY"
+)
+
+// start starts everything, in order.
+func (c *Cluster) start(ctx context.Context, objects []object) error {
+	if err := c.prepare(); err != nil {
+		return err
+	}
+	if err := c.prepareWebhooks(objects); err != nil {
+		return err
+	}
+	if err := c.startEtcd(ctx); err != nil {
+		return err
+	}
+	if err := c.startServer(ctx); err != nil {
+		return err
+	}
+	if err := c.writePartKubeconfig(); err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return install(ctx, c.admin, objects) })
+	if c.options.controllers {
+		g.Go(func() error { return c.startControllers(ctx) })
+	}
+	if c.options.nodes > 0 {
+		g.Go(func() error { return c.startNodes(ctx) })
+	}
+	return g.Wait()
+}
+
+// prepare makes the directory, and what is in it before anything runs.
+func (c *Cluster) prepare() (err error) {
+	if c.dir, err = os.MkdirTemp("", fmt.Sprintf("flyballtest-%d-", os.Getpid())); err != nil {
+		return fmt.Errorf("making a directory: %w", err)
+	}
+	logs := c.options.logDir
+	if logs == "" {
+		logs = c.path("log")
+	}
+	if c.options.logDir, err = filepath.Abs(logs); err != nil {
+		return fmt.Errorf("making the directory of logs: %w", err)
+	}
+	for _, dir := range []string{c.options.logDir, c.path("tmp"), c.path("pki"), c.path("webhooks")} {
+		if err := os.MkdirAll(dir, 0o750); err != nil {
+			return fmt.Errorf("making a directory: %w", err)
+		}
+	}
+	if c.ca, err = newAuthority(); err != nil {
+		return err
+	}
+	serving, err := c.ca.server()
+	if err != nil {
+		return err
+	}
+	private, public, err := signingKey()
+	if err != nil {
+		return err
+	}
+	var random [24]byte
+	_, _ = rand.Read(random[:]) // never fails
+	c.token = hex.EncodeToString(random[:])
+	for name, data := range map[string][]byte{
+		"pki/ca.crt": c.ca.pem, "pki/server.crt": serving.cert, "pki/server.key": serving.key,
+		"pki/sa.key": private, "pki/sa.pub": public,
+		"pki/tokens.csv":   []byte(c.token + ",flyballtest,flyballtest,\"system:masters\"\n"),
+		"webhooks/tls.crt": serving.cert, "webhooks/tls.key": serving.key,
+	} {
+		if err := os.WriteFile(c.path(name), data, 0o600); err != nil {
+			return fmt.Errorf("writing certificates: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
+
+// run starts the program under another name, or with a subcommand.
+func (c *Cluster) run(name string, args []string, env ...string) (*process, error) {
+	return command{name: name, program: c.program, args: args, env: append(c.environment(), env...), logDir: c.options.logDir}.start()
+}
+
+// environment is that of this process without what would tell the program to be something else.
+func (c *Cluster) environment() []string {
+	env := make([]string, 0, len(os.Environ()))
+	for _, variable := range os.Environ() {
+		name, _, _ := strings.Cut(variable, "=")
+		switch name {
+		case modeVariable, tokenVariable, parentVariable, directoryVariable, "KUBECONFIG", "TMPDIR":
+		default:
+			env = append(env, variable)
+		}
+	}
+	return append(env, parentVariable+"=stdin", "TMPDIR="+c.path("tmp"))
+}
+
+// maxSocketPath is how long the path of a socket may be, where it may be shortest.
+const maxSocketPath = 103
+
+// etcdURL is where etcd listens: at a socket, which nobody else has, or else at a port.
+func (c *Cluster) etcdURL() (string, error) {
+	if socket := c.path("etcd.sock"); runtime.GOOS != "windows" && len(socket) <= maxSocketPath {
+		return "unix://" + socket, nil
+	}
+	p, err := newPort()
+	if err != nil {
+		return "", err
+	}
+	c.ports = append(c.ports, p)
+	return "http://" + p.address(), nil
+}
+
+func (c *Cluster) startEtcd(ctx context.Context) error {
+	url, err := c.etcdURL()
+	if err != nil {
+		return err
+	}
+	c.etcd, err = c.run("etcd", []string{
+		"etcd", "--data-dir=" + c.path("etcd"), "--listen-client-urls=" + url, "--advertise-client-urls=" + url,
+		"--listen-peer-urls=http://" + host + ":0", "--unsafe-no-fsync", "--log-level=error",
+	}, directoryVariable+"="+c.dir)
+	if err != nil {
+		return err
+	}
+	c.serverArgs = []string{"--etcd-servers=" + url}
+	network, address, _ := strings.Cut(url, "://")
+	if network == "http" {
+		network = "tcp"
+	}
+	return c.wait(ctx, c.etcd, func() bool {
+		conn, err := net.Dial(network, address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+}
+
+// wait returns when done does true, or with an error when the process has ended.
+func (c *Cluster) wait(ctx context.Context, p *process, done func() bool) error {
+	for !done() {
+		select {
+		case <-p.ended:
+			return p.failure()
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for %s: %w; the end of its log:\n%s", p.name, context.Cause(ctx), p.tail(20))
+		case <-time.After(look):
+		}
+	}
+	return nil
+}
+
+// startServer starts kube-apiserver on a port that is free.
+func (c *Cluster) startServer(ctx context.Context) error {
+	etcd := c.serverArgs
+	for range attempts {
+		p, err := newPort()
+		if err != nil {
+			return err
+		}
+		c.ports = append(c.ports, p)
+		c.serverArgs = append(append(etcd[:len(etcd):len(etcd)], c.serverFlags(p)...), c.options.flags...)
+		if c.server, err = c.run("kube-apiserver", append([]string{"kube-apiserver"}, c.serverArgs...), tokenVariable+"="+c.token); err != nil {
+			return err
+		}
+		c.admin = &rest.Config{Host: "https://" + p.address()} // for anonymous
+		if c.admin, err = c.userConfig(admin, []string{"system:masters"}); err != nil {
+			return err
+		}
+		switch err := c.ready(ctx); {
+		case err == nil:
+			return c.addContext(admin, c.admin)
+		case !c.server.said("address already in use") && !c.server.said("Only one usage of each socket address"):
+			return err
+		}
+		_ = os.Remove(c.server.log)
+	}
+	return fmt.Errorf("starting kube-apiserver: %d ports in a row were taken by somebody else", attempts)
+}
+
+func (c *Cluster) serverFlags(p *port) []string {
+	flags := []string{
+		"--bind-address=" + host, "--advertise-address=" + host, "--secure-port=" + strconv.Itoa(p.number),
+		"--endpoint-reconciler-type=none", // it refuses the address of this machine
+		"--cert-dir=" + c.path("pki"), "--tls-cert-file=" + c.path("pki/server.crt"), "--tls-private-key-file=" + c.path("pki/server.key"),
+		"--client-ca-file=" + c.path("pki/ca.crt"), "--token-auth-file=" + c.path("pki/tokens.csv"),
+		"--authorization-mode=RBAC", "--allow-privileged=true",
+		"--service-account-issuer=https://kubernetes.default.svc",
+		"--service-account-key-file=" + c.path("pki/sa.pub"), "--service-account-signing-key-file=" + c.path("pki/sa.key"),
+		"--service-cluster-ip-range=10.96.0.0/16",
+		"--etcd-compaction-interval=0", // checkpoints are revisions
+		"--v=" + strconv.Itoa(c.options.verbosity),
+	}
+	if !c.options.controllers {
+		flags = append(flags, "--disable-admission-plugins=ServiceAccount") // nobody makes service accounts
+	}
+	return flags
+}
+
+// anonymous reaches the API server as nobody.
+func (c *Cluster) anonymous() *rest.Config {
+	return &rest.Config{Host: c.admin.Host, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem}, QPS: qps, Burst: burst}
+}
+
+// ready returns when the API server says that it is.
+func (c *Cluster) ready(ctx context.Context) error {
+	client, err := rest.HTTPClientFor(c.admin)
+	if err != nil {
+		return fmt.Errorf("connecting to kube-apiserver: %w", err)
+	}
+	defer client.CloseIdleConnections()
+	asking, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go func() { // a request waits for a server that starts, and should not for one that has ended
+		select {
+		case <-c.server.ended:
+			cancel()
+		case <-asking.Done():
+		}
+	}()
+	return c.wait(ctx, c.server, func() bool {
+		req, err := http.NewRequestWithContext(asking, http.MethodGet, c.admin.Host+"/readyz", nil)
+		if err != nil {
+			return false
+		}
+		answer, err := client.Do(req)
+		if err != nil {
+			return false
+		}
+		_ = answer.Body.Close()
+		return answer.StatusCode == http.StatusOK
+	})
+}
+
+// part starts a part of the cluster that works on the API server. It does nothing before it is told to begin.
+func (c *Cluster) part(name string, flags ...string) (*process, error) {
+	args := append([]string{
+		"flyball", "envtest", "part", "--await", "--kubeconfig=" + c.path("pki/kubeconfig"), "--verbosity=" + strconv.Itoa(c.options.verbosity),
+	}, flags...)
+	return c.run(name, append(append(args, "--"), c.serverArgs...))
+}
+
+// begun lets a part begin, and returns when it works.
+func begun(ctx context.Context, p *process) error {
+	if err := p.begin(); err != nil && p.running() {
+		return err
+	}
+	select {
+	case <-p.ready:
+		return nil
+	case <-p.ended:
+		return p.failure()
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s: %w; the end of its log:\n%s", p.name, context.Cause(ctx), p.tail(20))
+	}
+}
+
+// startControllers starts controllers and scheduler, and returns when they work.
+func (c *Cluster) startControllers(ctx context.Context) error {
+	if err := c.standBy(); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.controllers, c.standby = c.standby, nil
+	p := c.controllers
+	c.mu.Unlock()
+	return begun(ctx, p)
+}
+
+// standBy has a process wait to be the next controllers. A start takes a tenth of a second of a processor that a restore
+// would have to wait for.
+func (c *Cluster) standBy() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return errClosed
+	}
+	if c.standby != nil && c.standby.running() {
+		return nil
+	}
+	var err error
+	c.standby, err = c.part("controllers", "--controllers")
+	return err
+}
+
+func (c *Cluster) startNodes(ctx context.Context) error {
+	p, err := c.part("nodes", "--nodes="+strconv.Itoa(c.options.nodes))
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.nodes = p
+	c.mu.Unlock()
+	return begun(ctx, p)
+}
+
+// writePartKubeconfig writes how the parts reach the API server.
+func (c *Cluster) writePartKubeconfig() error {
+	const name = "flyballtest"
+	config := api.NewConfig()
+	config.Clusters[name] = &api.Cluster{Server: c.admin.Host, CertificateAuthorityData: c.ca.pem}
+	config.AuthInfos[name] = &api.AuthInfo{Token: c.token}
+	config.Contexts[name] = &api.Context{Cluster: name, AuthInfo: name}
+	config.CurrentContext = name
+	if err := clientcmd.WriteToFile(*config, c.path("pki/kubeconfig")); err != nil {
+		return fmt.Errorf("writing a kubeconfig: %w", err)
+	}
+	return nil
+}
+
+func shortHash(text string) string {
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:6])
+}
+
+var errClosed = errors.New("the cluster has stopped")

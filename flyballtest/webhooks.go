@@ -1,0 +1,100 @@
+package flyballtest
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Webhooks says where webhooks of this test are looked for. With controller-runtime:
+//
+//	hooks := cluster.Webhooks()
+//	webhook.NewServer(webhook.Options{Host: hooks.Host, Port: hooks.Port, CertDir: hooks.CertDir})
+type Webhooks struct {
+	// Host and Port to listen at. Port is 0 if the cluster was started without WithWebhooks and WithConversion.
+	Host string
+	Port int
+	// CertDir holds the certificate to serve with, tls.crt, and its key, tls.key.
+	CertDir string
+}
+
+// Webhooks returns where webhooks of this test are looked for.
+func (c *Cluster) Webhooks() Webhooks { return c.webhooks }
+
+// prepareWebhooks makes all webhooks among the objects be looked for on this machine.
+func (c *Cluster) prepareWebhooks(objects []object) error {
+	if len(c.options.webhooks) == 0 && len(c.options.conversions) == 0 {
+		return nil
+	}
+	p, err := newPort()
+	if err != nil {
+		return err
+	}
+	c.ports = append(c.ports, p)
+	c.webhooks = Webhooks{Host: host, Port: p.number, CertDir: c.path("webhooks")}
+	for _, o := range objects {
+		switch o.GetKind() {
+		case kindMutating, kindValidating:
+			err = c.redirect(o.Unstructured)
+		case kindDefinition:
+			err = c.convert(o.Unstructured)
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", o.from, err)
+		}
+	}
+	return nil
+}
+
+// clientConfig is how the API server reaches a webhook at path.
+func (c *Cluster) clientConfig(path string) map[string]any {
+	return map[string]any{
+		"url":      fmt.Sprintf("https://%s:%d/%s", host, c.webhooks.Port, strings.TrimPrefix(path, "/")),
+		"caBundle": base64.StdEncoding.EncodeToString(c.ca.pem),
+	}
+}
+
+// redirect replaces Services in a webhook configuration.
+func (c *Cluster) redirect(configuration *unstructured.Unstructured) error {
+	webhooks, _, err := unstructured.NestedSlice(configuration.Object, "webhooks")
+	if err != nil {
+		return err
+	}
+	for _, w := range webhooks {
+		webhook, ok := w.(map[string]any)
+		if !ok {
+			continue // the API server will say so
+		}
+		if service, found, _ := unstructured.NestedMap(webhook, "clientConfig", "service"); found {
+			path, _ := service["path"].(string)
+			webhook["clientConfig"] = c.clientConfig(path)
+		}
+	}
+	return unstructured.SetNestedSlice(configuration.Object, webhooks, "webhooks")
+}
+
+// convert makes a definition be converted by a webhook of the test, if it is by any.
+func (c *Cluster) convert(definition *unstructured.Unstructured) error {
+	strategy, _, _ := unstructured.NestedString(definition.Object, "spec", "conversion", "strategy")
+	if strategy != "Webhook" && !c.options.conversions[definition.GetName()] {
+		return nil
+	}
+	versions, found, _ := unstructured.NestedStringSlice(definition.Object, "spec", "conversion", "webhook", "conversionReviewVersions")
+	if !found {
+		versions = []string{"v1"}
+	}
+	path, found, _ := unstructured.NestedString(definition.Object, "spec", "conversion", "webhook", "clientConfig", "service", "path")
+	if !found {
+		path = "convert"
+	}
+	reviews := make([]any, 0, len(versions))
+	for _, version := range versions {
+		reviews = append(reviews, version)
+	}
+	return unstructured.SetNestedMap(definition.Object, map[string]any{
+		"strategy": "Webhook",
+		"webhook":  map[string]any{"clientConfig": c.clientConfig(path), "conversionReviewVersions": reviews},
+	}, "spec", "conversion")
+}
