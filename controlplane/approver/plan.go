@@ -98,6 +98,15 @@ func planNames(s State, name string, request *x509.CertificateRequest) Action {
 	if i < 0 {
 		return Action{Wait, fmt.Sprintf("there is no Node %s yet", name)}
 	}
+	// The only name of a node is its own: what else a Node reports as a name, it has written itself.
+	for _, dns := range request.DNSNames {
+		if why := s.Protected.forbid(dns); why != "" {
+			return Action{Leave, fmt.Sprintf("node %s asks for %s, which %s", name, dns, why)}
+		}
+		if dns != name {
+			return Action{Leave, fmt.Sprintf("node %s asks for the name %s, which is not its own", name, dns)}
+		}
+	}
 	asked := slices.Clone(request.DNSNames)
 	for _, ip := range request.IPAddresses {
 		asked = append(asked, ip.String())
@@ -134,6 +143,9 @@ func reported(n *v1.Node) []string {
 func (p Protected) forbid(asked string) string {
 	if slices.ContainsFunc(p.Names, func(n string) bool { return strings.EqualFold(n, asked) }) || strings.Contains(asked, "*") {
 		return "is a name of the API server, or a wildcard"
+	}
+	if lower := strings.ToLower(asked) + "."; strings.Contains(lower, ".svc.") {
+		return "is a name of a Service"
 	}
 	a, err := netip.ParseAddr(asked)
 	if err != nil {

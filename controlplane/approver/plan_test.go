@@ -96,7 +96,9 @@ func TestPlan(t *testing.T) {
 		"NotInGroup":   {reason: "the name alone makes no node", change: func(_ *template, s *spec) { s.Groups = []string{"system:authenticated"} }, want: Leave},
 		"Bootstrapper": {reason: "a token is not a node yet", change: func(_ *template, s *spec) { s.Username = "system:bootstrap:abcdef" }, want: Leave},
 		"OtherAddress": {reason: "an address that the Node does not report", change: func(c *template, _ *spec) { c.IPAddresses = append(c.IPAddresses, net.IPv4(192, 0, 2, 9)) }, want: Wait, says: "192.0.2.9"},
-		"OtherName":    {reason: "a name that the Node does not report", change: func(c *template, _ *spec) { c.DNSNames = append(c.DNSNames, "example.com") }, want: Wait, says: "example.com"},
+		"OtherName":    {reason: "a name that is not the Node's", change: func(c *template, _ *spec) { c.DNSNames = append(c.DNSNames, "example.com") }, want: Leave, says: "example.com"},
+		"OtherCase":    {reason: "names of hosts are compared without regard to case", change: func(c *template, _ *spec) { c.DNSNames = []string{"N1"} }, want: Leave, says: "N1"},
+		"ServiceName":  {reason: "a certificate for a Service", change: func(c *template, _ *spec) { c.DNSNames = []string{"web.default.svc.cluster.local"} }, want: Leave, says: "Service"},
 		"Shared":       {reason: "two Nodes that report one address: one of them lies", nodes: []*v1.Node{n2, node("n4", "192.0.2.2")}, want: Wait, says: "n4"},
 		"APIServer": {
 			reason: "a Node that reports the API server's address could pass for it",

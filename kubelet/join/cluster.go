@@ -44,8 +44,8 @@ var kubeconfigs = []string{"kubelet.kubeconfig", "proxy.kubeconfig", "dns.kubeco
 func Read(dir string) (*Cluster, error) {
 	path := filepath.Join(dir, clusterFile)
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil, nil // who may not read it is not root, which the checks of the host say better
 	}
 	c := &Cluster{}
 	if err == nil {
@@ -100,7 +100,13 @@ func PinOf(dir string) (string, error) {
 // writeFile replaces a file so that a crash leaves the old or the new one.
 func writeFile(path string, data []byte, mode fs.FileMode) error {
 	temporary := path + ".new"
-	if err := os.WriteFile(temporary, data, mode); err != nil {
+	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	_, err = f.Write(data)
+	// Without it, the name may reach the disk before what is in the file.
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	if err := os.Rename(temporary, path); err != nil {

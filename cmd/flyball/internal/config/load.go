@@ -65,7 +65,11 @@ func Load(path string, override func(*v1alpha1.FlyballConfiguration) error) (*Co
 	if err := override(c); err != nil {
 		return nil, err
 	}
-	v1alpha1.SetDefaults(c, hostDefaults(c.Server))
+	server := c.Server
+	if c.NodeIP != "" {
+		server = "" // no need to look its name up
+	}
+	v1alpha1.SetDefaults(c, hostDefaults(server))
 	if err := v1alpha1.Validate(c).ToAggregate(); err != nil {
 		return nil, fmt.Errorf("validating the configuration: %w", err)
 	}
