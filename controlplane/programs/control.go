@@ -91,8 +91,13 @@ func (c *control) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
+	body, err := json.Marshal(answer)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(answer) // who does not read the answer does not need it
+	_, _ = w.Write(body) // who does not read the answer does not need it
 }
 
 func (c *control) answer(r *http.Request) (Checkpoint, error) {

@@ -44,7 +44,7 @@ func TestControllers(t *testing.T) {
 
 var _ = BeforeSuite(func() {
 	logf.SetLogger(zap.New(zap.WriteTo(GinkgoWriter), zap.UseDevMode(true)))
-	ctx, cancel = context.WithCancel(context.Background())
+	ctx, cancel = context.WithCancel(context.Background()) //nolint:fatcontext // as it is scaffolded
 	SetDefaultEventuallyTimeout(30 * time.Second)
 
 	Expect(webv1.AddToScheme(scheme.Scheme)).To(Succeed())
