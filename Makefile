@@ -196,7 +196,7 @@ verify: bin/tools/controller-gen ## Check that generated code and manifests are 
 lint: bin/tools/golangci-lint verify ## Check imports, style and what is generated
 	go vet ./...
 	bin/tools/golangci-lint run
-	go run ./hack/typecheck -platforms darwin/arm64,windows/amd64 ./cmd/flyball
+	go run ./hack/typecheck -platforms darwin/arm64,windows/amd64 ./cmd/flyball ./flyballtest
 	$(IN_CONFORMANCE) go vet ./... && $(IN_CONFORMANCE) ../../bin/tools/golangci-lint run
 
 # What controller-runtime's envtest looks for: flyball does what its name says.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -179,10 +180,5 @@ var ownFlags = []string{
 
 func owned(flag string) (string, bool) {
 	name, _, _ := strings.Cut(strings.TrimLeft(flag, "-"), "=")
-	for _, own := range ownFlags {
-		if name == own {
-			return "--" + name, true
-		}
-	}
-	return "", false
+	return "--" + name, slices.Contains(ownFlags, name)
 }

@@ -29,7 +29,7 @@ func newPort() (*port, error) {
 	dir := filepath.Join(os.TempDir(), "flyballtest-ports")
 	// Everybody's, as the directory that it is in; a user who may not write to it goes without.
 	if err := os.Mkdir(dir, 0o777); err == nil {
-		_ = os.Chmod(dir, 0o777|os.ModeSticky) //nolint:gosec // as above
+		_ = os.Chmod(dir, 0o777|os.ModeSticky)
 	}
 	for range 100 {
 		listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))

@@ -104,7 +104,7 @@ func buildDir(ctx context.Context) (string, error) {
 		module = shortHash(strings.TrimSpace(string(out)))
 	}
 	dir := filepath.Join(cache, "flyball", "flyballtest", module)
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // others may read what everybody may read anyway
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", fmt.Errorf("making the folder of the program: %w; set XDG_CACHE_HOME to a directory that you may write to", err)
 	}
 	return dir, nil

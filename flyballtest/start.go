@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -200,7 +201,7 @@ func (c *Cluster) startServer(ctx context.Context) error {
 			return err
 		}
 		c.ports = append(c.ports, p)
-		c.serverArgs = append(append(etcd[:len(etcd):len(etcd)], c.serverFlags(p)...), c.options.flags...)
+		c.serverArgs = slices.Concat(etcd, c.serverFlags(p), c.options.flags)
 		if c.server, err = c.run("kube-apiserver", append([]string{"kube-apiserver"}, c.serverArgs...), tokenVariable+"="+c.token); err != nil {
 			return err
 		}

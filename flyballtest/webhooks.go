@@ -3,6 +3,8 @@ package flyballtest
 import (
 	"encoding/base64"
 	"fmt"
+	"net"
+	"strconv"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -51,7 +53,7 @@ func (c *Cluster) prepareWebhooks(objects []object) error {
 // clientConfig is how the API server reaches a webhook at path.
 func (c *Cluster) clientConfig(path string) map[string]any {
 	return map[string]any{
-		"url":      fmt.Sprintf("https://%s:%d/%s", host, c.webhooks.Port, strings.TrimPrefix(path, "/")),
+		"url":      "https://" + net.JoinHostPort(host, strconv.Itoa(c.webhooks.Port)) + "/" + strings.TrimPrefix(path, "/"),
 		"caBundle": base64.StdEncoding.EncodeToString(c.ca.pem),
 	}
 }

@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"k8s.io/apiserver/pkg/storage/storagebackend"
-	"k8s.io/klog/v2"
 
 	"flyball.dev/controlplane/checkpoint"
 )
@@ -92,10 +91,13 @@ func (c *control) serve(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	if err := json.NewEncoder(w).Encode(answer); err != nil {
-		klog.FromContext(r.Context()).V(1).Info("The answer was not read", "path", r.URL.Path, "err", err)
+	body, err := json.Marshal(answer)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
 	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(body) // who does not read the answer does not need it
 }
 
 func (c *control) answer(r *http.Request) (Checkpoint, error) {
