@@ -44,11 +44,7 @@ func TestControllers(t *testing.T) {
 
 var _ = BeforeSuite(func() {
 	logf.SetLogger(zap.New(zap.WriteTo(GinkgoWriter), zap.UseDevMode(true)))
-<<<<<<< HEAD
-	ctx, cancel = context.WithCancel(context.Background()) //nolint:fatcontext // the suite's, as kubebuilder scaffolds it
-=======
 	ctx, cancel = context.WithCancel(context.Background()) //nolint:fatcontext // as it is scaffolded
->>>>>>> envtest
 	SetDefaultEventuallyTimeout(30 * time.Second)
 
 	Expect(webv1.AddToScheme(scheme.Scheme)).To(Succeed())
