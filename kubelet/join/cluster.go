@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	certutil "k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
@@ -44,8 +45,9 @@ var kubeconfigs = []string{"kubelet.kubeconfig", "proxy.kubeconfig", "dns.kubeco
 func Read(dir string) (*Cluster, error) {
 	path := filepath.Join(dir, clusterFile)
 	data, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
-		return nil, nil // who may not read it is not root, which the checks of the host say better
+	// What is wrong with the data directory, or with who asks, the checks of the host say better.
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil
 	}
 	c := &Cluster{}
 	if err == nil {

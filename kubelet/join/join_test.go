@@ -391,6 +391,13 @@ func TestRead(t *testing.T) {
 	if c, err := Read(dir); c != nil || err != nil {
 		t.Errorf("an empty directory has joined %v, %v", c, err)
 	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Read(filepath.Join(file, "agent")); c != nil || err != nil {
+		t.Errorf("below a file: %v, %v; the checks of the host say what is wrong with the data directory", c, err)
+	}
 	for _, broken := range []string{"x", "server: https://a:1\n", "serverr: x\n"} {
 		if err := os.WriteFile(filepath.Join(dir, clusterFile), []byte(broken), 0o600); err != nil {
 			t.Fatal(err)
