@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/containerd/containerd/v2/pkg/atomicfile"
 	certutil "k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
 )
@@ -101,17 +102,14 @@ func PinOf(dir string) (string, error) {
 
 // writeFile replaces a file so that a crash leaves the old or the new one.
 func writeFile(path string, data []byte, mode fs.FileMode) error {
-	temporary := path + ".new"
-	f, err := os.OpenFile(temporary, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	f, err := atomicfile.New(path, mode)
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	_, err = f.Write(data)
-	// Without it, the name may reach the disk before what is in the file.
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+	if _, err := f.Write(data); err != nil {
+		return fmt.Errorf("writing %s: %w", path, errors.Join(err, f.Cancel()))
 	}
-	if err := os.Rename(temporary, path); err != nil {
+	if err := f.Close(); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return nil
