@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
@@ -65,6 +66,18 @@ func (f *fakeCRI) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return &runtimeapi.ListImagesResponse{Images: f.images}, nil
+}
+
+// newClient is a fake API, and tells when a watch of Nodes has begun: unlike a real one, it
+// forgets what happens between the list and the watch.
+func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan struct{}) {
+	client, watching = fake.NewClientset(objects...), make(chan struct{}, 10)
+	client.PrependWatchReactor("nodes", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := client.Tracker().Watch(action.GetResource(), action.GetNamespace())
+		watching <- struct{}{}
+		return true, w, err
+	})
+	return client, watching
 }
 
 // running starts a Node against a fake API, and ends it with the test.
@@ -145,10 +158,12 @@ func isReady(want v1.ConditionStatus) func(*v1.Node) bool {
 }
 
 func TestNodeLife(t *testing.T) {
-	client, cri := fake.NewClientset(), &fakeCRI{}
+	client, watching := newClient()
+	cri := &fakeCRI{}
 	n, ready := running(t, client, cri)
 
 	eventually(t, client, "it registers although there is no network yet", isReady(v1.ConditionFalse))
+	<-watching
 	if l, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).List(t.Context(), metav1.ListOptions{}); err != nil || len(l.Items) > 1 {
 		t.Errorf("leases: %v, %v", l, err)
 	}
@@ -182,7 +197,8 @@ func TestNodeLife(t *testing.T) {
 
 // TestDeletedNode: who deletes a Node takes the machine out of the cluster until its agent is started again.
 func TestDeletedNode(t *testing.T) {
-	client, cri := fake.NewClientset(), &fakeCRI{network: true}
+	client, watching := newClient()
+	cri := &fakeCRI{network: true}
 	for _, start := range []string{"first", "second"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		reported, ready, ended := make(chan error, 100), make(chan struct{}), make(chan error, 1)
@@ -195,6 +211,7 @@ func TestDeletedNode(t *testing.T) {
 		}
 		go func() { ended <- n.Run(ctx) }()
 		<-ready
+		<-watching
 		eventually(t, client, "the "+start+" start registers it", isReady(v1.ConditionTrue))
 		if err := client.CoreV1().Nodes().Delete(ctx, "n1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
