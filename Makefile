@@ -174,21 +174,27 @@ $(TOOLS): tools/go.mod
 generate: bin/tools/controller-gen ## Generate deep copies, CRDs and RBAC from the Go types and markers
 	@$(call generate,.)
 
+# The sample operator, which is generated as kubebuilder's Makefile does it.
+SAMPLE := test/envtest/sample
+
 # generate DIR: writes everything that is generated below DIR.
 define generate
 bin/tools/controller-gen object:headerFile=/dev/null paths=./apis/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/apis/apps/v1alpha1); \
 bin/tools/controller-gen crd:generateEmbeddedObjectMeta=true paths=./apis/... output:crd:dir=$(1)/config/crd/bases; \
 bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/... output:rbac:dir=$(1)/config/rbac; \
 go run ./hack/crdschema $(1)/config/crd/bases/*.yaml; \
-go run ./hack/chart $(1)/config $(1)/config
+go run ./hack/chart $(1)/config $(1)/config; \
+bin/tools/controller-gen object:headerFile=/dev/null paths=./$(SAMPLE)/api/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/$(SAMPLE)/api/v1); \
+bin/tools/controller-gen crd rbac:roleName=manager-role paths=./$(SAMPLE)/... output:crd:dir=$(1)/$(SAMPLE)/config/crd/bases output:rbac:dir=$(1)/$(SAMPLE)/config/rbac
 endef
 
-GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/rbac/role_installed.yaml config/helm/flyball/files
+GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/rbac/role_installed.yaml config/helm/flyball/files \
+	$(addprefix $(SAMPLE)/,api/v1/zz_generated.deepcopy.go config/crd/bases config/rbac)
 
 .PHONY: verify
 verify: bin/tools/controller-gen ## Check that generated code and manifests are current
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	mkdir -p $$dir/apis/apps/v1alpha1 $$dir/config/crd/bases $$dir/config/rbac; \
+	mkdir -p $$dir/apis/apps/v1alpha1 $$dir/config/crd/bases $$dir/config/rbac $$dir/$(SAMPLE)/{api/v1,config/crd/bases,config/rbac}; \
 	$(call generate,$$dir); \
 	for f in $(GENERATED); do diff -r "$$dir/$$f" "$$f" || { echo "$$f is stale: run make generate" >&2; exit 1; }; done
 
@@ -214,6 +220,10 @@ IN_CONFORMANCE := cd $(CURDIR)/test/conformance && GOWORK=off
 
 UNIT_TIMEOUT := 15m
 E2E_TIMEOUT  := 20m
+
+.PHONY: envtest-compat
+envtest-compat: bin/flyball $(UPSTREAM) ## Run controller-runtime's own tests with upstream's programs and with Flyball's, and compare
+	go run ./test/envtest/compat -upstream bin/upstream -flyball "$$($(FLYBALL) envtest)"
 
 # The end-to-end tests come last and one after the other: each has this machine for itself.
 .PHONY: test

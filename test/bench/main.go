@@ -12,10 +12,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"time"
+
+	"flyball.dev/test/internal/program"
 )
 
 type options struct {
@@ -34,13 +34,7 @@ func main() {
 	flag.IntVar(&o.burst, "burst", 40, "Pods created at once")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long the idle cluster is watched")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, o); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		stop()
-		os.Exit(1) //nolint:gocritic // stop has been called
-	}
+	program.Main("bench", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {

@@ -32,6 +32,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	"flyball.dev/kubelet/simulated"
+	"flyball.dev/test/internal/program"
 )
 
 const (
@@ -49,7 +50,7 @@ type options struct {
 	bin         string
 	nodes, pods int
 	alone       bool
-	profile     string
+	profiles    string
 }
 
 func main() {
@@ -58,12 +59,9 @@ func main() {
 	flag.IntVar(&o.nodes, "nodes", 1000, "number of nodes")
 	flag.IntVar(&o.pods, "pods", 10000, "number of Pods")
 	flag.BoolVar(&o.alone, "alone", false, "without controllers and scheduler, nodes in this process")
-	flag.StringVar(&o.profile, "profile", "", "file for a profile of the API server's process, of 20 s while Pods start")
+	flag.StringVar(&o.profiles, "profiles", "", "directory for profiles of the API server's process")
 	flag.Parse()
-	if err := run(context.Background(), o); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
+	program.Main("bench", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 func run(ctx context.Context, o options) error {
@@ -141,25 +139,25 @@ func measure(ctx context.Context, client kubernetes.Interface, o options) error 
 	}
 	memory("nodes without Pods")
 	begun := time.Now()
+	profiled := profile(ctx, client, o.profiles, "start")
 	if err := create(ctx, client, o); err != nil {
 		return err
 	}
-	profiled := make(chan error, 1)
-	go func() { profiled <- profile(ctx, client, o.profile) }()
 	if err := count.until(ctx, func(ready, _ int) bool { return ready >= o.pods }); err != nil {
 		return err
 	}
 	say(fmt.Sprintf("%d Pods are Ready", o.pods), time.Since(begun))
-	if err := <-profiled; err != nil {
+	memory("all Pods Ready")
+	if err := profiled.Wait(); err != nil {
 		return err
 	}
-	memory("all Pods Ready")
 	before := processorTime()
 	time.Sleep(idle)
 	fmt.Printf("%-40s %.1f %% of a core\n", "processor time while nothing happens", 100*(processorTime()-before).Seconds()/idle.Seconds())
 	memory("after that")
 
 	begun = time.Now()
+	profiled = profile(ctx, client, o.profiles, "end")
 	if err := remove(ctx, client, o); err != nil {
 		return err
 	}
@@ -167,19 +165,31 @@ func measure(ctx context.Context, client kubernetes.Interface, o options) error 
 		return err
 	}
 	say("all Pods are gone", time.Since(begun))
-	return nil
+	memory("after that")
+	return profiled.Wait()
 }
 
-// profile writes where the process of the API server spends its time.
-func profile(ctx context.Context, client kubernetes.Interface, file string) error {
-	if file == "" {
+// profile begins to write into dir where the process of the API server spends its time, and then what its memory and its
+// goroutines are, and what it was asked.
+func profile(ctx context.Context, client kubernetes.Interface, dir, when string) *errgroup.Group {
+	g, ctx := errgroup.WithContext(ctx)
+	if dir == "" {
+		return g
+	}
+	g.Go(func() error {
+		for _, path := range []string{"/debug/pprof/profile?seconds=40", "/debug/pprof/heap", "/debug/pprof/goroutine", "/metrics"} {
+			raw, err := client.Discovery().RESTClient().Get().RequestURI(path).DoRaw(ctx)
+			if err != nil {
+				return fmt.Errorf("asking for %s: %w", path, err)
+			}
+			name, _, _ := strings.Cut(filepath.Base(path), "?")
+			if err := os.WriteFile(filepath.Join(dir, when+"."+name), raw, 0o600); err != nil {
+				return fmt.Errorf("writing a profile: %w", err)
+			}
+		}
 		return nil
-	}
-	raw, err := client.Discovery().RESTClient().Get().AbsPath("/debug/pprof/profile").Param("seconds", "20").DoRaw(ctx)
-	if err != nil {
-		return fmt.Errorf("asking for a profile: %w", err)
-	}
-	return os.WriteFile(file, raw, 0o600)
+	})
+	return g
 }
 
 func create(ctx context.Context, client kubernetes.Interface, o options) error {

@@ -18,7 +18,6 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
@@ -32,6 +31,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"flyball.dev/proxy"
+	"flyball.dev/test/internal/program"
 )
 
 const (
@@ -53,15 +53,10 @@ func main() {
 	flag.StringVar(&o.upstream, "upstream", "", "kube-proxy's binary; without it only Flyball is measured")
 	flag.StringVar(&o.role, "role", "", "what this process is to be: for the program itself")
 	flag.Parse()
-	if err := run(o); err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	program.Main("bench", func(ctx context.Context) error { return run(ctx, o) })
 }
 
-func run(o options) error {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+func run(ctx context.Context, o options) error {
 	if o.role == "proxy" {
 		klog.LogToStderr(true)
 		return proxy.Run(ctx, proxy.Config{

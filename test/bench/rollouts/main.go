@@ -11,15 +11,15 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/signal"
 	"path/filepath"
-	"syscall"
 	"text/tabwriter"
 	"time"
 
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"flyball.dev/test/internal/program"
 )
 
 type options struct {
@@ -36,13 +36,7 @@ func main() {
 	flag.Parse()
 	ctrl.SetLogger(logr.Discard()) // envtest's, and client-go's: watches that end with their side are no news
 	klog.SetLogger(logr.Discard())
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := run(ctx, o)
-	stop()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	program.Main("bench", func(ctx context.Context) error { return run(ctx, o) })
 }
 
 // figures are the times of one side.

@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +18,21 @@ import (
 // side is one set of programs.
 type side struct{ name, assets string }
 
-// outcomes are "passed", "failed" or "skipped" by the name of a test.
+// outcomes are what became of tests, by their names.
 type outcomes map[string]string
+
+const passed, failed, skipped = "passed", "failed", "skipped"
+
+// or adds the outcomes of another run. A test that has passed once passes.
+func (o outcomes) or(other outcomes) outcomes {
+	sum := maps.Clone(other)
+	for test, outcome := range o {
+		if outcome == passed || sum[test] == "" {
+			sum[test] = outcome
+		}
+	}
+	return sum
+}
 
 // comparison is one package on both sides.
 type comparison struct {
@@ -32,9 +46,20 @@ func (c comparison) worse() []string { return onlyPassed(c.upstream, c.flyball) 
 // better are the tests that pass with Flyball's programs only.
 func (c comparison) better() []string { return onlyPassed(c.flyball, c.upstream) }
 
+// both are the tests that fail with either.
+func (c comparison) both() (names []string) {
+	for name, outcome := range c.flyball {
+		if outcome == failed && c.upstream[name] == failed {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 func onlyPassed(here, there outcomes) (names []string) {
 	for name, outcome := range here {
-		if outcome == "passed" && there[name] != "passed" {
+		if outcome == passed && there[name] != passed {
 			names = append(names, name)
 		}
 	}
@@ -51,9 +76,9 @@ func (c counts) plus(d counts) counts {
 func count(o outcomes) (c counts) {
 	for _, outcome := range o {
 		switch outcome {
-		case "passed":
+		case passed:
 			c.passed++
-		case "failed":
+		case failed:
 			c.failed++
 		default:
 			c.skipped++
@@ -103,7 +128,7 @@ func (o outcomes) readLog(path string) error {
 	if err != nil {
 		return fmt.Errorf("reading the log: %w", err)
 	}
-	words := map[string]string{"PASS": "passed", "FAIL": "failed", "SKIP": "skipped"}
+	words := map[string]string{"PASS": passed, "FAIL": failed, "SKIP": skipped}
 	for _, match := range ending.FindAllSubmatch(text, -1) {
 		o[string(match[2])] = words[string(match[1])]
 	}
@@ -138,11 +163,11 @@ func (o outcomes) readReport(path string) error {
 			}
 			switch test.Status {
 			case "passed":
-				o[name] = "passed"
+				o[name] = passed
 			case "skipped", "pending":
-				o[name] = "skipped"
+				o[name] = skipped
 			default:
-				o[name] = "failed"
+				o[name] = failed
 			}
 		}
 	}
