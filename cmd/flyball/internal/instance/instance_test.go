@@ -54,13 +54,20 @@ func TestTerminate(t *testing.T) {
 		reason string
 		script string
 	}{
-		"Polite":   {"A process that ends when asked is given the time.", "sleep 60"},
-		"Stubborn": {"A process that does not is killed.", "trap '' TERM; echo; while :; do sleep 60; done"},
+		"Polite":   {"A process that ends when asked is given the time.", "echo; exec sleep 60"},
+		"Stubborn": {"A process that does not is killed.", "trap '' TERM; echo; exec sleep 60"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			cmd := exec.CommandContext(t.Context(), "sh", "-c", tc.script)
-			if err := cmd.Start(); err != nil {
+			out, err := cmd.StdoutPipe()
+			if err == nil {
+				err = cmd.Start()
+			}
+			if err == nil {
+				_, err = out.Read(make([]byte, 1)) // until the trap is set
+			}
+			if err != nil {
 				t.Fatal(err)
 			}
 			go func() { _ = cmd.Wait() }()
