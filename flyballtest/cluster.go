@@ -39,7 +39,6 @@ type Cluster struct {
 	standby     *process // waits to be the next controllers; nil before the first checkpoint
 	nodes       *process // nil without
 	kubeconfig  *api.Config
-	completed   bool // see complete
 	closed      bool
 }
 
@@ -65,7 +64,8 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 }
 
 // New starts a cluster that runs until Close. It is for TestMain, and wherever else there is no test; see Start. It returns
-// when the API server answers, what was asked for is installed, controllers work and nodes are Ready. The error says what
+// when the API server answers, what was asked for is installed, controllers work, the kinds of apps.flyball.dev are served,
+// and nodes are Ready. The error says what
 // was wrong, with the end of the log of whatever ended; nothing is left of the cluster then.
 func New(opts ...Option) (*Cluster, error) {
 	o, err := collect(opts)

@@ -3,15 +3,22 @@ package flyballtest_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/webhook"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"flyball.dev/flyballtest"
 )
@@ -111,26 +118,61 @@ func ExampleCluster_Restore() {
 	}
 }
 
-// A user is allowed what RBAC says, and is a context of the kubeconfig file as well.
+// A user is allowed what RBAC says, and is a context of the kubeconfig file as well:
+// kubectl --kubeconfig FILE --context jane get pods
 func ExampleCluster_User() {
-	_ = func(t *testing.T) {
-		cluster := flyballtest.Start(t, flyballtest.WithManifests("testdata/roles.yaml"))
-		jane := kubernetes.NewForConfigOrDie(cluster.User("jane", "editors"))
-		if _, err := jane.CoreV1().Pods("default").List(t.Context(), metav1.ListOptions{}); err != nil {
-			t.Error("editors may not list Pods:", err)
-		}
-		t.Log("to look around: kubectl --kubeconfig", cluster.Kubeconfig(), "--context jane get pods")
+	cluster, err := flyballtest.New(flyballtest.WithoutControllers(), flyballtest.WithManifests("testdata/roles.yaml"))
+	if err != nil {
+		panic(err)
 	}
+	defer cluster.Close()
+
+	jane := kubernetes.NewForConfigOrDie(cluster.User("jane", "editors"))
+	_, err = jane.CoreV1().Pods("default").List(context.Background(), metav1.ListOptions{})
+	fmt.Println("Pods:", err)
+	_, err = jane.CoreV1().Secrets("default").List(context.Background(), metav1.ListOptions{})
+	fmt.Println("Secrets:", err)
+
+	file, err := clientcmd.LoadFromFile(cluster.Kubeconfig())
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println("contexts:", slices.Sorted(maps.Keys(file.Contexts)))
+	// Output:
+	// Pods: <nil>
+	// Secrets: secrets is forbidden: User "jane" cannot list resource "secrets" in API group "" in the namespace "default"
+	// contexts: [admin jane]
 }
 
-// Webhooks are served by the test, at the address that the API server was told.
+// Webhooks are served by the test, at the address that the API server was told. A manager takes the same server.
 func ExampleCluster_Webhooks() {
-	_ = func(t *testing.T) {
-		cluster := flyballtest.Start(t, flyballtest.WithCRDs("config/crd/bases"), flyballtest.WithWebhooks("config/webhook"))
-		hooks := cluster.Webhooks()
-		// ctrl.NewManager(cluster.Config(), ctrl.Options{
-		//	WebhookServer: webhook.NewServer(webhook.Options{Host: hooks.Host, Port: hooks.Port, CertDir: hooks.CertDir}),
-		// })
-		t.Logf("webhooks are looked for at %s:%d", hooks.Host, hooks.Port)
+	cluster, err := flyballtest.New(flyballtest.WithoutControllers(),
+		flyballtest.WithCRDs("testdata/crd"), flyballtest.WithWebhooks("testdata/webhooks"))
+	if err != nil {
+		panic(err)
 	}
+	defer cluster.Close()
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	hooks := cluster.Webhooks()
+	server := webhook.NewServer(webhook.Options{Host: hooks.Host, Port: hooks.Port, CertDir: hooks.CertDir})
+	server.Register("/validate-widget", &webhook.Admission{
+		Handler: admission.HandlerFunc(func(_ context.Context, request admission.Request) admission.Response {
+			return admission.Denied("there are no widgets called " + request.Name)
+		}),
+	})
+	go func() { _ = server.Start(ctx) }()
+	serves := func(context.Context) (bool, error) { return server.StartedChecker()(nil) == nil, nil }
+	if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, time.Minute, true, serves); err != nil {
+		panic(err)
+	}
+
+	widget := &unstructured.Unstructured{}
+	widget.SetAPIVersion("example.com/v1")
+	widget.SetKind("Widget")
+	widget.SetName("lever")
+	_, err = dynamic.NewForConfigOrDie(cluster.Config()).Resource(widgets).Namespace("default").Create(ctx, widget, metav1.CreateOptions{})
+	fmt.Println(err)
+	// Output: admission webhook "widgets.example.com" denied the request: there are no widgets called lever
 }

@@ -2,29 +2,26 @@ package flyballtest_test
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
-	admissionv1 "k8s.io/api/admission/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"flyball.dev/flyballtest"
@@ -49,11 +46,13 @@ func gone(err error) (bool, error) {
 
 func clients(t *testing.T, c *flyballtest.Cluster) (*kubernetes.Clientset, *dynamic.DynamicClient) {
 	t.Helper()
-	client, err := kubernetes.NewForConfig(c.Config())
+	config := c.Config()
+	config.WarningHandler = rest.NoWarnings{} // kinds of every age are listed
+	client, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d, err := dynamic.NewForConfig(c.Config())
+	d, err := dynamic.NewForConfig(config)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,6 +116,7 @@ func testCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	available(t, client, "default", "web")
+	ours(t, d)
 
 	serve(t, cluster.Webhooks())
 	for name, allowed := range map[string]bool{"good": true, "bad": false} {
@@ -144,30 +144,29 @@ func testCluster(t *testing.T) {
 	}
 }
 
-// serve serves a webhook that refuses what is called bad.
-func serve(t *testing.T, hooks flyballtest.Webhooks) {
+// ours makes a Deployment of Flyball's own kind, which must be served by now and have its loop behind it.
+func ours(t *testing.T, client dynamic.Interface) {
 	t.Helper()
-	mux := http.NewServeMux()
-	mux.HandleFunc("/validate-widget", func(w http.ResponseWriter, r *http.Request) {
-		var review admissionv1.AdmissionReview
-		if err := json.NewDecoder(r.Body).Decode(&review); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		review.Response = &admissionv1.AdmissionResponse{UID: review.Request.UID, Allowed: review.Request.Name != "bad", Result: &metav1.Status{Message: "a bad name"}}
-		_ = json.NewEncoder(w).Encode(review)
-	})
-	listener, err := net.Listen("tcp", net.JoinHostPort(hooks.Host, strconv.Itoa(hooks.Port)))
+	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(deployment("ours", 1))
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: time.Minute}
-	go func() {
-		if err := server.ServeTLS(listener, filepath.Join(hooks.CertDir, "tls.crt"), filepath.Join(hooks.CertDir, "tls.key")); !errors.Is(err, http.ErrServerClosed) {
-			t.Error(err)
+	o := &unstructured.Unstructured{Object: content}
+	o.SetAPIVersion("apps.flyball.dev/v1alpha1")
+	o.SetKind("Deployment")
+	delete(o.Object, "status")
+	deployments := client.Resource(schema.GroupVersionResource{Group: "apps.flyball.dev", Version: "v1alpha1", Resource: "deployments"}).Namespace("default")
+	if _, err := deployments.Create(t.Context(), o, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "Flyball's Deployment is available", func(ctx context.Context) (bool, error) {
+		got, err := deployments.Get(ctx, "ours", metav1.GetOptions{})
+		if err != nil {
+			return false, err
 		}
-	}()
-	t.Cleanup(func() { _ = server.Close() })
+		n, _, _ := unstructured.NestedInt64(got.Object, "status", "availableReplicas")
+		return n == 1, nil
+	})
 }
 
 func TestPlain(t *testing.T) {
@@ -192,11 +191,9 @@ func TestPlain(t *testing.T) {
 	}
 }
 
-// abandon says that this process is to start a cluster and to go without a word.
-const abandon = "FLYBALLTEST_ABANDON"
-
+// A process that goes without a word leaves nothing behind.
 func TestAbandoned(t *testing.T) {
-	if os.Getenv(abandon) != "" {
+	if os.Getenv(role) != "" {
 		cluster, err := flyballtest.New(flyballtest.WithNodes(1))
 		if err != nil {
 			t.Fatal(err)
@@ -204,24 +201,23 @@ func TestAbandoned(t *testing.T) {
 		fmt.Println("\nabandoned", cluster.Config().Host, cluster.Kubeconfig())
 		os.Exit(0)
 	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestAbandoned$")
-	cmd.Env = append(os.Environ(), abandon+"=1")
-	out, err := cmd.CombinedOutput()
+	temporary := t.TempDir()
+	out, err := again(t, "abandoned", "TMPDIR="+temporary).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	_, told, _ := strings.Cut(string(out), "\nabandoned ")
 	host, kubeconfig, found := strings.Cut(strings.TrimSpace(told), " ")
-	if !found {
+	if !found || !strings.HasPrefix(kubeconfig, temporary) {
 		t.Fatalf("it says %q", out)
 	}
-	eventually(t, "nobody serves any more, and the directory is gone", func(context.Context) (bool, error) {
+	eventually(t, "nobody serves any more, and nothing is left of it", func(context.Context) (bool, error) {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(host, "https://"))
 		if err == nil {
 			return false, conn.Close()
 		}
-		_, err = os.Stat(filepath.Dir(kubeconfig))
-		return errors.Is(err, os.ErrNotExist), nil
+		left, err := os.ReadDir(temporary)
+		return len(left) == 0, err
 	})
 }
 
@@ -271,6 +267,16 @@ func TestBadInput(t *testing.T) {
 			reason:  "what the API server does not take is named with where it is from",
 			options: []flyballtest.Option{flyballtest.WithCRDs("testdata/broken/schema.yaml"), flyballtest.WithoutControllers()},
 			want:    []string{filepath.FromSlash("testdata/broken/schema.yaml"), "document 1", "openAPIV3Schema"},
+		},
+		"Timeout": {
+			reason:  "it is said how long it was waited for",
+			options: []flyballtest.Option{flyballtest.WithStartTimeout(50 * time.Millisecond), flyballtest.WithoutControllers()},
+			want:    []string{"it took longer than 50ms"},
+		},
+		"NoTimeout": {
+			reason:  "nothing starts in no time",
+			options: []flyballtest.Option{flyballtest.WithStartTimeout(0)},
+			want:    []string{"start timeout 0s"},
 		},
 		"Flag": {
 			reason:  "what kube-apiserver says is told",

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
@@ -63,7 +65,12 @@ func (c *Cluster) start(ctx context.Context, objects []object) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return install(ctx, c.admin, objects) })
 	if c.options.controllers {
-		g.Go(func() error { return c.startControllers(ctx) })
+		g.Go(func() error {
+			if err := c.startControllers(ctx); err != nil {
+				return err
+			}
+			return c.complete(ctx)
+		})
 	}
 	if c.options.nodes > 0 {
 		g.Go(func() error { return c.startNodes(ctx) })
@@ -307,6 +314,22 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 	p := c.controllers
 	c.mu.Unlock()
 	return begun(ctx, p)
+}
+
+// ourKinds are installed by the controllers when everything else works.
+var ourKinds = schema.GroupVersion{Group: "apps.flyball.dev", Version: "v1alpha1"}
+
+// complete returns when the kinds are served that the controllers install. A test may want them, and what comes after a
+// checkpoint comes again after each restore.
+func (c *Cluster) complete(ctx context.Context) error {
+	d, err := discovery.NewDiscoveryClientForConfig(c.admin)
+	if err != nil {
+		return fmt.Errorf("connecting to the cluster: %w", err)
+	}
+	return c.wait(ctx, c.controllers, func() bool {
+		list, err := d.ServerResourcesForGroupVersion(ourKinds.String())
+		return err == nil && contains(list, "deployments") && contains(list, "replicasets")
+	})
 }
 
 // standBy has a process wait to be the next controllers. A start takes a tenth of a second of a processor that a restore

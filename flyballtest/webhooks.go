@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // Webhooks says where webhooks of this test are looked for. With controller-runtime:
@@ -99,4 +101,23 @@ func (c *Cluster) convert(definition *unstructured.Unstructured) error {
 		"strategy": "Webhook",
 		"webhook":  map[string]any{"clientConfig": c.clientConfig(path), "conversionReviewVersions": reviews},
 	}, "spec", "conversion")
+}
+
+// unconverted are the resources that a webhook of the test converts, if it does not serve: a manager is stopped while a
+// cluster is taken back. The API server would try for seconds.
+func (c *Cluster) unconverted(definitions []unstructured.Unstructured) sets.Set[schema.GroupVersionResource] {
+	found := sets.New[schema.GroupVersionResource]()
+	if c.webhooks.Port == 0 {
+		return found
+	}
+	if conn, err := net.Dial("tcp", net.JoinHostPort(host, strconv.Itoa(c.webhooks.Port))); err == nil {
+		_ = conn.Close()
+		return found
+	}
+	for i := range definitions {
+		if strategy, _, _ := unstructured.NestedString(definitions[i].Object, "spec", "conversion", "strategy"); strategy == "Webhook" {
+			found.Insert(defined(&definitions[i])...)
+		}
+	}
+	return found
 }

@@ -5,6 +5,9 @@
 //
 // Every run starts from an empty data directory. A few runs more stop while a client has watches open, as a suite does
 // whose manager is still running. Peak memory is that of all processes of a side together.
+//
+// Clusters of package flyballtest are then taken back to a checkpoint after each of as many uses. To be in a known state
+// again, a suite with upstream's programs has to stop and to start them.
 package main
 
 import (
@@ -15,6 +18,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"flyball.dev/flyballtest"
 	"flyball.dev/test/internal/program"
 )
 
@@ -61,7 +65,17 @@ func run(ctx context.Context, o options) error {
 			}
 		}
 	}
+	clusters := []*restored{
+		{name: "Flyball", options: []flyballtest.Option{flyballtest.WithoutControllers()}},
+		{name: "Flyball, controllers, 3 nodes", options: []flyballtest.Option{flyballtest.WithNodes(3)}, pods: true},
+	}
+	for _, r := range clusters {
+		if err := r.measure(ctx, flyball, o.runs); err != nil {
+			return fmt.Errorf("measuring %s: %w", r.name, err)
+		}
+	}
 	report(os.Stdout, sides)
+	reportRestores(os.Stdout, clusters, sides[1])
 	if o.check {
 		return errors.Join(bars(sides[0], sides[1], sides[2])...)
 	}

@@ -30,6 +30,19 @@ func report(w io.Writer, sides []*side) {
 	}
 }
 
+// reportRestores prints how long it takes to be in a known state again.
+func reportRestores(w io.Writer, clusters []*restored, upstream *side) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer func() { _ = t.Flush() }()
+	_, _ = fmt.Fprintf(t, "\nbetween tests, median of %d\tcheckpoint ms\trestore ms\tratio\n", len(clusters[0].restore))
+	again := median(upstream.stop) + median(upstream.ready)
+	for _, r := range clusters {
+		back := median(r.restore)
+		_, _ = fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\n", r.name, median(r.checkpoint).Milliseconds(), back.Milliseconds(), float64(back)/float64(again))
+	}
+	_, _ = fmt.Fprintf(t, "upstream, stop and start\t-\t%d\t%.2f\n", again.Milliseconds(), 1.0)
+}
+
 // bars says which bars are missed.
 func bars(plain, upstream, controllers *side) (missed []error) {
 	check := func(what string, got, want float64) {

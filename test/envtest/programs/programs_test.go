@@ -97,26 +97,6 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-func TestUnknownMode(t *testing.T) {
-	programs := assets(t)
-	bad := []string{"XDG_CACHE_HOME=" + t.TempDir(), "FLYBALL_ENVTEST=controllers,pods=3"}
-	if _, stderr, err := flyball(t, bad, "envtest"); err == nil || !strings.Contains(stderr, `"pods=3" is unknown`) {
-		t.Errorf("flyball envtest: error %v, standard error %q; want one that names pods=3", err, stderr)
-	}
-	for _, name := range []string{"etcd", "kube-apiserver"} {
-		dir := t.TempDir()
-		cmd := exec.Command(filepath.Join(programs, name))
-		cmd.Env, cmd.Dir = append(os.Environ(), bad...), dir
-		out, err := cmd.CombinedOutput()
-		if err == nil || !strings.Contains(string(out), `"pods=3" is unknown`) {
-			t.Errorf("%s: error %v, output %q; want one that names pods=3", name, err, out)
-		}
-		if files, _ := os.ReadDir(dir); len(files) > 0 {
-			t.Errorf("%s left %v although it must not have started", name, files)
-		}
-	}
-}
-
 // envtest decides by the help which flags it passes. It is answered from a file, which must say the same.
 func TestHelp(t *testing.T) {
 	dir := assets(t)
@@ -164,7 +144,7 @@ func TestPlain(t *testing.T) {
 }
 
 func TestControllersAndNodes(t *testing.T) {
-	_, config := start(t, "controllers,nodes=2")
+	env, config := start(t, "controllers,nodes=2")
 	client := kubernetes.NewForConfigOrDie(config)
 	if _, err := client.CoreV1().ServiceAccounts("default").Get(t.Context(), "default", metav1.GetOptions{}); err != nil {
 		t.Errorf("getting the default service account as soon as envtest has started: %v", err)
@@ -194,6 +174,8 @@ func TestControllersAndNodes(t *testing.T) {
 		pods, err := client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
 		return err == nil && len(pods.Items) == 0, nil
 	})
+	badAnnotation(t, client)
+	badDefinitions(t, env)
 }
 
 func eventually(t *testing.T, what string, condition wait.ConditionWithContextFunc) {
