@@ -6,9 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"flyball.dev/cmd/flyball/internal/progress"
 )
+
+// The first thread of the process is what /proc/self and /proc/net show of it. The host checks give threads to namespaces
+// of their own, and must not get this one: a port in use would look free.
+func init() { runtime.LockOSThread() } //nolint:gochecknoinits // only an initialiser surely runs on the first thread
 
 func main() {
 	err := run(context.Background(), os.Args)
