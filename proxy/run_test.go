@@ -17,8 +17,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 // eventually tries until it works or five seconds are over.
@@ -59,13 +62,25 @@ func apiSlice(pods ...int) *discoveryv1.EndpointSlice {
 	return s
 }
 
+// newClient is a fake API, and tells when a watch has begun: unlike a real one, it forgets what happens between the list
+// and the watch.
+func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan struct{}) {
+	client, watching = fake.NewClientset(objects...), make(chan struct{}, 10)
+	client.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := client.Tracker().Watch(action.GetResource(), action.GetNamespace())
+		watching <- struct{}{}
+		return true, w, err
+	})
+	return client, watching
+}
+
 // TestRun follows objects in an API server all the way to packets.
 func TestRun(t *testing.T) {
 	l := newLab(t)
 	l.serve(8080)
 	leaks := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithCancel(context.Background())
-	client := fake.NewClientset(apiService())
+	client, watching := newClient(apiService())
 	ready, done := make(chan struct{}), make(chan error, 1)
 	cfg := l.kernel.cfg
 	cfg.Ready = func() { close(ready) }
@@ -78,6 +93,9 @@ func TestRun(t *testing.T) {
 	case <-ready:
 	case err := <-done:
 		t.Fatal(err)
+	}
+	for range 3 { // Services, EndpointSlices, Pods
+		<-watching
 	}
 	l.refused(l.client, "tcp", webIP) // what was there at the start works at Ready
 
@@ -144,7 +162,12 @@ func TestRun(t *testing.T) {
 func TestHealth(t *testing.T) {
 	h := newHealth()
 	defer func() { must(t, h.close()) }()
-	svc := Service{Name: "default/web", HealthCheckNodePort: 42042, Ports: []ServicePort{{Endpoints: endpoints(0, 1)}, {Endpoints: endpoints(0)}}}
+	free, err := net.Listen("tcp4", ":0")
+	must(t, err)
+	port := free.Addr().(*net.TCPAddr).Port
+	must(t, free.Close())
+	url := fmt.Sprintf("http://127.0.0.1:%d/healthz", port)
+	svc := Service{Name: "default/web", HealthCheckNodePort: uint16(port), Ports: []ServicePort{{Endpoints: endpoints(0, 1)}, {Endpoints: endpoints(0)}}}
 	for name, tc := range map[string]struct {
 		change func()
 		want   int
@@ -157,7 +180,7 @@ func TestHealth(t *testing.T) {
 		svc.Ports = []ServicePort{{Endpoints: endpoints(0, 1)}, {Endpoints: endpoints(0)}}
 		tc.change()
 		must(t, h.set(svc))
-		resp, err := http.Get("http://127.0.0.1:42042/healthz")
+		resp, err := http.Get(url)
 		must(t, err)
 		resp.Body.Close()
 		if resp.StatusCode != tc.want || resp.Header.Get("X-Load-Balancing-Endpoint-Weight") != tc.weight {
@@ -167,7 +190,7 @@ func TestHealth(t *testing.T) {
 	}
 	svc.HealthCheckNodePort = 0
 	must(t, h.set(svc))
-	if _, err := http.Get("http://127.0.0.1:42042/"); err == nil {
+	if _, err := http.Get(url); err == nil {
 		t.Error("the server is still there")
 	}
 }
