@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 )
@@ -128,8 +129,13 @@ func TestNormalize(t *testing.T) {
 }
 
 func TestChanges(t *testing.T) {
-	client := fake.NewClientset()
-	changed := make(chan []types.UID, 10)
+	client, changed, watching := fake.NewClientset(), make(chan []types.UID, 10), make(chan struct{}, 10)
+	// Unlike a real API, the fake one forgets what happens between the list and the watch.
+	client.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := client.Tracker().Watch(action.GetResource(), action.GetNamespace())
+		watching <- struct{}{}
+		return true, w, err
+	})
 	store := New(client, func(holders []types.UID) { changed <- holders })
 	defer store.Close()
 	all, err := QueryOf(&v1.ClusterTrustBundleProjection{SignerName: new("s/1"), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}})
@@ -142,6 +148,7 @@ func TestChanges(t *testing.T) {
 	if _, err := store.Anchors(t.Context(), Query{Name: "b"}, true); err != nil {
 		t.Fatal(err)
 	}
+	<-watching
 	api := client.CertificatesV1().ClusterTrustBundles()
 	steps := []struct {
 		reason string
