@@ -14,7 +14,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/utils/ptr"
 
@@ -24,14 +26,17 @@ import (
 
 // rig is an agent on a fake runtime and a fake API server.
 type rig struct {
-	t       *testing.T
-	api     *fake.Clientset
-	runtime *fakeRuntime
-	node    *fakeNode
-	events  *record.FakeRecorder
-	logs    string
-	left    []types.UID
-	reports chan string
+	t   *testing.T
+	api *fake.Clientset
+	// watching has an item for each watch of Pods that began: unlike a real API, the fake one forgets what happens between
+	// the list and the watch.
+	watching chan struct{}
+	runtime  *fakeRuntime
+	node     *fakeNode
+	events   *record.FakeRecorder
+	logs     string
+	left     []types.UID
+	reports  chan string
 	// room is what the node has, labels are its.
 	room   v1.ResourceList
 	labels map[string]string
@@ -43,8 +48,13 @@ func newRig(t *testing.T) *rig {
 	before := goleak.IgnoreCurrent()
 	r := &rig{
 		t: t, api: fake.NewClientset(), runtime: newFakeRuntime(), node: newFakeNode(),
-		events: record.NewFakeRecorder(1000), logs: t.TempDir(), reports: make(chan string, 100),
+		watching: make(chan struct{}, 10), events: record.NewFakeRecorder(1000), logs: t.TempDir(), reports: make(chan string, 100),
 	}
+	r.api.PrependWatchReactor("pods", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := r.api.Tracker().Watch(action.GetResource(), action.GetNamespace())
+		r.watching <- struct{}{}
+		return true, w, err
+	})
 	t.Cleanup(func() {
 		if r.stop != nil {
 			r.stop()
@@ -71,13 +81,18 @@ func (r *rig) start() {
 		Leftovers: func() ([]types.UID, error) { return r.left, nil },
 	})
 	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
+	go func() { defer close(done); done <- m.Run(ctx) }()
 	r.stop = func() {
 		cancel()
 		if err := <-done; err != nil {
 			r.t.Error(err)
 		}
 		r.stop = nil
+	}
+	select {
+	case <-r.watching:
+	case err := <-done:
+		r.t.Fatalf("the agent ended: %v", err)
 	}
 }
 
