@@ -2,16 +2,20 @@ package pod
 
 import (
 	"context"
+	"encoding/json"
 	"maps"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/samber/lo"
 	"go.uber.org/goleak"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
@@ -31,6 +35,7 @@ type rig struct {
 	// watching has an item for each watch of Pods that began: unlike a real API, the fake one forgets what happens between
 	// the list and the watch.
 	watching chan struct{}
+	versions int
 	runtime  *fakeRuntime
 	node     *fakeNode
 	events   *record.FakeRecorder
@@ -50,6 +55,7 @@ func newRig(t *testing.T) *rig {
 		t: t, api: fake.NewClientset(), runtime: newFakeRuntime(), node: newFakeNode(),
 		watching: make(chan struct{}, 10), events: record.NewFakeRecorder(1000), logs: t.TempDir(), reports: make(chan string, 100),
 	}
+	r.api.PrependReactor("*", "pods", r.version)
 	r.api.PrependWatchReactor("pods", func(action clienttesting.Action) (bool, watch.Interface, error) {
 		w, err := r.api.Tracker().Watch(action.GetResource(), action.GetNamespace())
 		r.watching <- struct{}{}
@@ -62,6 +68,32 @@ func newRig(t *testing.T) *rig {
 		goleak.VerifyNone(t, before)
 	})
 	return r
+}
+
+// version gives each write a resourceVersion of its own, which the fake API does not: by it a worker tells what is newer.
+func (r *rig) version(action clienttesting.Action) (bool, runtime.Object, error) {
+	r.versions++ // the fake API asks one after the other
+	version := strconv.Itoa(r.versions)
+	switch a := action.(type) {
+	case clienttesting.CreateActionImpl:
+		a.Object.(*v1.Pod).ResourceVersion = version
+	case clienttesting.UpdateActionImpl:
+		a.Object.(*v1.Pod).ResourceVersion = version
+	case clienttesting.PatchActionImpl:
+		patch := map[string]any{}
+		if err := json.Unmarshal(a.Patch, &patch); err != nil {
+			return true, nil, err
+		}
+		meta, _ := patch["metadata"].(map[string]any)
+		patch["metadata"] = lo.Assign(meta, map[string]any{"resourceVersion": version})
+		raw, err := json.Marshal(patch)
+		if err != nil {
+			return true, nil, err
+		}
+		a.Patch = raw
+		return clienttesting.ObjectReaction(r.api.Tracker())(a)
+	}
+	return false, nil, nil
 }
 
 // start starts an agent that remembers nothing.
