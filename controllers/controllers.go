@@ -44,7 +44,6 @@ import (
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/loop"
-	"flyball.dev/controllers/internal/owner"
 	"flyball.dev/controllers/replicaset"
 )
 
@@ -92,7 +91,7 @@ func Loops() []Loop {
 			Name:  "deployment",
 			Reads: []string{"deployments", "replicasets", "pods (Recreate)"},
 			Writes: []string{
-				"deployments/status", "deployments (annotation " + deployment.RevisionAnnotation + ")",
+				"deployments/status", "deployments (annotation deployment.kubernetes.io/revision)",
 				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events",
 			},
 			register: deployment.Register,
@@ -219,7 +218,7 @@ func (w *wiring) ready(*http.Request) error {
 
 // start starts all loops, each group's as soon as its kinds are served.
 func (w *wiring) start(ctx context.Context, cfg Config) error {
-	if err := w.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, owner.Index, owner.Keys); err != nil {
+	if err := w.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, loop.Index, loop.Keys); err != nil {
 		return fmt.Errorf("indexing Pods: %w", err)
 	}
 	starting, startCtx := errgroup.WithContext(ctx)
@@ -250,7 +249,7 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 	if err := w.served(ctx, group); err != nil {
 		return err
 	}
-	if err := w.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), owner.Index, owner.Keys); err != nil {
+	if err := w.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), loop.Index, loop.Keys); err != nil {
 		return fmt.Errorf("indexing ReplicaSets: %w", err)
 	}
 	for _, l := range Loops() {

@@ -236,7 +236,7 @@ func BenchmarkScaleUp(b *testing.B) {
 			b.Fatal(err)
 		}
 		for {
-			current, err := group.ReplicaSets.Get(b.Context(), env.Client, client.ObjectKeyFromObject(created))
+			current, _, err := group.ReplicaSets.Get(b.Context(), env.Client, client.ObjectKeyFromObject(created))
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -245,7 +245,7 @@ func BenchmarkScaleUp(b *testing.B) {
 			}
 			time.Sleep(10 * time.Millisecond)
 		}
-		current, _ := group.ReplicaSets.Get(b.Context(), env.Client, client.ObjectKeyFromObject(created))
+		current, _, _ := group.ReplicaSets.Get(b.Context(), env.Client, client.ObjectKeyFromObject(created))
 		after := current.DeepCopy()
 		after.Spec.Replicas = ptr.To[int32](0)
 		_, _ = group.ReplicaSets.Patch(b.Context(), env.Client, current, after)

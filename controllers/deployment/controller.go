@@ -3,13 +3,12 @@ package deployment
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -21,7 +20,6 @@ import (
 
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/loop"
-	"flyball.dev/controllers/internal/owner"
 )
 
 // +kubebuilder:rbac:groups=apps;apps.flyball.dev,resources=deployments,verbs=get;list;watch;patch
@@ -33,28 +31,27 @@ import (
 
 // Reconciler is the loop for the Deployments of one API group.
 type Reconciler struct {
-	*loop.Loop[*appsv1.Deployment]
-	replicaSets kinds.Kind[*appsv1.ReplicaSet]
+	*loop.Loop[*appsv1.Deployment, *appsv1.ReplicaSet]
 }
 
 // Register adds the loop for a group's Deployments to a manager.
 func Register(manager loop.Manager, group kinds.Group) error {
-	base, err := loop.New(manager, group.Deployments, What, map[schema.GroupResource]client.Object{group.ReplicaSets.Resource: group.ReplicaSets.New()})
+	base, err := loop.New(manager, group.Deployments, group.ReplicaSets, What)
 	if err != nil {
 		return err
 	}
-	r := &Reconciler{base, group.ReplicaSets}
+	r := &Reconciler{base}
 	r.Look = r.look
 	concerns := r.Concerns(func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector })
 	return r.Watch(manager).
-		Watches(r.replicaSets.New(), handler.EnqueueRequestsFromMapFunc(concerns)).
+		Watches(r.Children.New(), handler.EnqueueRequestsFromMapFunc(concerns)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds())).
 		Complete(r)
 }
 
 // look observes, plans and acts.
 func (r *Reconciler) look(ctx context.Context, d *appsv1.Deployment, options kinds.Options) (*loop.Report[*appsv1.Deployment], error) {
-	state, err := Observe(ctx, r.replicaSets, r.Client, d, options)
+	state, err := Observe(ctx, r.Children, r.Client, d, options)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +64,7 @@ func (r *Reconciler) look(ctx context.Context, d *appsv1.Deployment, options kin
 	case errors.Is(failure, errCollision):
 		plan.Status, plan.Kept, failure = CollidedStatus(state), options.Status, nil // the status that we write is the event that brings us back
 	case errors.As(failure, &creation):
-		plan.Status = FailedStatus(state, creation.name, creation.error)
+		plan.Status = FailedStatus(state, creation.Error())
 	case failure != nil:
 		return nil, failure
 	}
@@ -82,7 +79,7 @@ func (r *Reconciler) look(ctx context.Context, d *appsv1.Deployment, options kin
 // Observe is what reader knows of a Deployment.
 func Observe(ctx context.Context, replicaSets kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, d *appsv1.Deployment, options kinds.Options) (State, error) {
 	state := State{Deployment: d, Options: options, Now: metav1.Now()}
-	for _, which := range []client.ListOption{owner.ControlledBy(d.UID), owner.Orphans()} {
+	for _, which := range []client.ListOption{loop.ControlledBy(d.UID), loop.Orphans()} {
 		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which, client.UnsafeDisableDeepCopy)
 		if err != nil {
 			return state, err
@@ -94,30 +91,24 @@ func Observe(ctx context.Context, replicaSets kinds.Kind[*appsv1.ReplicaSet], re
 	}
 	state.Running, state.Crashing = map[types.UID]int{}, map[types.UID]int{}
 	for _, set := range state.ReplicaSets {
-		var pods corev1.PodList
-		if err := reader.List(ctx, &pods, client.InNamespace(d.Namespace), owner.ControlledBy(set.UID), client.UnsafeDisableDeepCopy); err != nil {
-			return state, fmt.Errorf("listing Pods: %w", err)
+		pods, err := kinds.Pods().List(ctx, reader, client.InNamespace(d.Namespace), loop.ControlledBy(set.UID), client.UnsafeDisableDeepCopy)
+		if err != nil {
+			return state, err
 		}
-		for i := range pods.Items {
-			if !podutil.IsPodTerminal(&pods.Items[i]) {
-				state.Running[set.UID]++
-			}
-			if crashes(&pods.Items[i], options) {
-				state.Crashing[set.UID]++
-			}
-		}
+		state.Running[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool { return !podutil.IsPodTerminal(pod) })
+		state.Crashing[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool { return crashes(pod, options) })
 	}
 	return state, nil
 }
 
 // looksAtPods says whether planning needs more than ReplicaSets.
 func looksAtPods(d *appsv1.Deployment, options kinds.Options) bool {
-	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback != nil && options.Rollback.OnCrashLoop != nil
+	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback.OnCrashLoop != nil
 }
 
 // crashes says whether a Pod counts as one that rollback.onCrashLoop is about.
 func crashes(pod *corev1.Pod, options kinds.Options) bool {
-	return options.Rollback != nil && options.Rollback.OnCrashLoop != nil && pod.DeletionTimestamp == nil &&
+	return options.Rollback.OnCrashLoop != nil && pod.DeletionTimestamp == nil &&
 		!podutil.IsPodReady(pod) && mostRestarts(pod) >= options.Rollback.OnCrashLoop.Restarts
 }
 
@@ -132,19 +123,19 @@ func mostRestarts(pod *corev1.Pod) int32 {
 // waitingFor is the Deployment that may have waited for a Pod to end, or to crash.
 func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []reconcile.Request {
 	ref := metav1.GetControllerOfNoCopy(pod)
-	if !owner.Is(ref, r.replicaSets.GroupVersionKind) {
+	if !loop.IsOf(ref, r.Children.GroupVersionKind) {
 		return nil
 	}
-	set, err := r.replicaSets.Get(ctx, r.Client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
+	set, _, err := r.Children.Get(ctx, r.Client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
 	if err != nil || set.UID != ref.UID {
 		return nil
 	}
 	ref = metav1.GetControllerOfNoCopy(set)
-	if !owner.Is(ref, r.Kind.GroupVersionKind) {
+	if !loop.IsOf(ref, r.Kind.GroupVersionKind) {
 		return nil
 	}
 	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
-	d, options, err := r.Kind.GetOptions(ctx, r.Client, key)
+	d, options, err := r.Kind.Get(ctx, r.Client, key)
 	if err != nil || !looksAtPods(d, options) {
 		return nil
 	}

@@ -13,11 +13,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/rest"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/controllers"
-	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/testenv"
 )
@@ -51,7 +51,7 @@ func (w *world) apply(change func(*appsv1.Deployment)) {
 		return
 	}
 	testenv.Eventually(w.T, func() error {
-		before, err := w.Deployments.Get(w.Context(), env.Client, client.ObjectKeyFromObject(w.d))
+		before, _, err := w.Deployments.Get(w.Context(), env.Client, client.ObjectKeyFromObject(w.d))
 		if err != nil {
 			return err
 		}
@@ -66,7 +66,7 @@ func (w *world) apply(change func(*appsv1.Deployment)) {
 func (w *world) expect(what string, condition func(*appsv1.Deployment) bool) {
 	w.Helper()
 	testenv.Eventually(w.T, func() (err error) {
-		if w.d, err = w.Deployments.Get(w.Context(), env.Client, client.ObjectKeyFromObject(w.d)); err != nil {
+		if w.d, _, err = w.Deployments.Get(w.Context(), env.Client, client.ObjectKeyFromObject(w.d)); err != nil {
 			return err
 		}
 		if w.d.Status.ObservedGeneration < w.d.Generation || !condition(w.d) {
@@ -82,7 +82,7 @@ func (w *world) expectComplete() {
 		n := *d.Spec.Replicas
 		s := d.Status
 		return s.Replicas == n && s.UpdatedReplicas == n && s.AvailableReplicas == n && s.UnavailableReplicas == 0 &&
-			reason(d, appsv1.DeploymentProgressing) == deployment.NewReplicaSetAvailableReason
+			reason(d, appsv1.DeploymentProgressing) == util.NewRSAvailableReason
 	})
 }
 
@@ -95,7 +95,7 @@ func (w *world) sets() []*appsv1.ReplicaSet {
 	}
 	all = slices.DeleteFunc(all, func(set *appsv1.ReplicaSet) bool { return !metav1.IsControlledBy(set, w.d) })
 	slices.SortFunc(all, func(a, b *appsv1.ReplicaSet) int {
-		return strings.Compare(a.Annotations[deployment.RevisionAnnotation], b.Annotations[deployment.RevisionAnnotation])
+		return strings.Compare(a.Annotations[util.RevisionAnnotation], b.Annotations[util.RevisionAnnotation])
 	})
 	return all
 }
@@ -103,7 +103,7 @@ func (w *world) sets() []*appsv1.ReplicaSet {
 func (w *world) history() []string {
 	var history []string
 	for _, set := range w.sets() {
-		history = append(history, fmt.Sprintf("%s %s %d", set.Annotations[deployment.RevisionAnnotation], set.Spec.Template.Spec.Containers[0].Image, *set.Spec.Replicas))
+		history = append(history, fmt.Sprintf("%s %s %d", set.Annotations[util.RevisionAnnotation], set.Spec.Template.Spec.Containers[0].Image, *set.Spec.Replicas))
 	}
 	return history
 }
@@ -173,8 +173,8 @@ func TestRollsOutRollsBackAndScales(t *testing.T) {
 		hash := set.Labels[appsv1.DefaultDeploymentUniqueLabelKey]
 		w.diff("name", "web-"+hash, set.Name)
 		w.diff("annotations", map[string]string{
-			"kubernetes.io/change-cause": "first", deployment.RevisionAnnotation: "1",
-			deployment.DesiredReplicasAnnotation: "3", deployment.MaxReplicasAnnotation: "4",
+			"kubernetes.io/change-cause": "first", util.RevisionAnnotation: "1",
+			util.DesiredReplicasAnnotation: "3", util.MaxReplicasAnnotation: "4",
 		}, set.Annotations)
 		w.diff("Event", []string{fmt.Sprintf("Scaled up replica set web-%s from 0 to 3", hash)}, env.Events(w.T, w.d)["ScalingReplicaSet"])
 
@@ -185,8 +185,8 @@ func TestRollsOutRollsBackAndScales(t *testing.T) {
 		w.apply(image("1"))
 		w.expectComplete()
 		w.diff("history after rolling back", []string{"2 image:2 0", "3 image:1 3"}, w.history())
-		w.diff("earlier revisions", "1", w.sets()[1].Annotations[deployment.RevisionHistoryAnnotation])
-		w.expect("the Deployment has the revision", func(d *appsv1.Deployment) bool { return d.Annotations[deployment.RevisionAnnotation] == "3" })
+		w.diff("earlier revisions", "1", w.sets()[1].Annotations[util.RevisionHistoryAnnotation])
+		w.expect("the Deployment has the revision", func(d *appsv1.Deployment) bool { return d.Annotations[util.RevisionAnnotation] == "3" })
 
 		for _, n := range []int32{6, 0, 2} {
 			w.apply(replicas(n))
@@ -218,7 +218,7 @@ func TestPausedDeploymentScalesOnly(t *testing.T) {
 		w.expectComplete()
 		w.apply(func(d *appsv1.Deployment) { d.Spec.Paused = true })
 		w.expect("paused", func(d *appsv1.Deployment) bool {
-			return reason(d, appsv1.DeploymentProgressing) == deployment.DeploymentPausedReason
+			return reason(d, appsv1.DeploymentProgressing) == util.PausedDeployReason
 		})
 		w.apply(all(image("2"), replicas(4)))
 		w.expect("scaled", func(d *appsv1.Deployment) bool {
@@ -252,7 +252,7 @@ func TestBadTemplateStopsAndTimesOut(t *testing.T) {
 
 		w.apply(func(d *appsv1.Deployment) { d.Spec.ProgressDeadlineSeconds = ptr.To[int32](1) })
 		w.expect("timed out", func(d *appsv1.Deployment) bool {
-			return reason(d, appsv1.DeploymentProgressing) == deployment.ProgressDeadlineExceededReason
+			return reason(d, appsv1.DeploymentProgressing) == util.TimedOutReason
 		})
 		w.apply(all(image("1"), func(d *appsv1.Deployment) {
 			d.Spec.Template.Annotations = nil
@@ -300,7 +300,7 @@ func TestAdoptsAndReleasesReplicaSets(t *testing.T) {
 			w.Fatal(err)
 		}
 		testenv.Eventually(w.T, func() error { // before the loops know it, a Deployment could only make another one
-			set, err := w.ReplicaSets.Get(w.Context(), env.Client, client.ObjectKeyFromObject(orphan))
+			set, _, err := w.ReplicaSets.Get(w.Context(), env.Client, client.ObjectKeyFromObject(orphan))
 			if err == nil && set.Status.AvailableReplicas != 3 {
 				err = fmt.Errorf("the orphan's status is %+v", set.Status)
 			}

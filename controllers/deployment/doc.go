@@ -3,13 +3,13 @@
 //
 // plan.go decides what the Deployment needs; plan_rollout.go holds the strategies and scaling, plan_revision.go the
 // ReplicaSet of a template and the history, plan_status.go what is reported, plan_rollback.go what only Deployments of
-// apps.flyball.dev ask for: a partition, and to take failed rollouts back. act.go does it, controller.go watches and
-// observes; the course of a look is internal/loop's.
+// apps.flyball.dev ask for: a partition, and to take failed rollouts back; annotations.go what is noted on ReplicaSets.
+// act.go does it, controller.go watches and observes; who owns what, and the course of a look, are internal/loop's.
 //
 // It reads Deployments, ReplicaSets and, for Recreate and rollback.onCrashLoop, Pods. It is the one writer of a
-// Deployment's status and of its annotation deployment.kubernetes.io/revision, creates and deletes the Deployment's ReplicaSets, and writes their
-// replicas, minReadySeconds, annotations and ControllerRef. Pods, and the status of ReplicaSets, it leaves to the
-// ReplicaSet loop.
+// Deployment's status and of its annotation deployment.kubernetes.io/revision, creates and deletes the Deployment's
+// ReplicaSets, and writes their replicas, minReadySeconds, annotations and ControllerRef. Pods, and the status of
+// ReplicaSets, it leaves to the ReplicaSet loop.
 //
 // # A stale cache
 //

@@ -272,7 +272,7 @@ func TestSelectorIsImmutable(t *testing.T) {
 		})
 	}
 	refused("Deployment", func() error {
-		before, err := w.Deployments.Get(t.Context(), env.Client, client.ObjectKeyFromObject(w.d))
+		before, _, err := w.Deployments.Get(t.Context(), env.Client, client.ObjectKeyFromObject(w.d))
 		if err != nil {
 			return err
 		}
@@ -286,7 +286,7 @@ func TestSelectorIsImmutable(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused("ReplicaSet", func() error {
-		before, err := w.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set))
+		before, _, err := w.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set))
 		if err != nil {
 			return err
 		}
@@ -295,7 +295,7 @@ func TestSelectorIsImmutable(t *testing.T) {
 		_, err = w.ReplicaSets.Patch(t.Context(), env.Client, before, after)
 		return err
 	})
-	now, err := w.Deployments.Get(t.Context(), env.Client, client.ObjectKeyFromObject(w.d))
+	now, _, err := w.Deployments.Get(t.Context(), env.Client, client.ObjectKeyFromObject(w.d))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/restmapper"
 	"k8s.io/client-go/scale"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
@@ -103,10 +104,10 @@ func TestMissedDeadlineIsTakenBack(t *testing.T) {
 	w.set(`{"rollback":{"onProgressDeadlineExceeded":true}}`)
 	w.apply(all(image("bad"), behave(testenv.NeverReady)))
 	w.expect("taken back", func(d *appsv1.Deployment) bool {
-		return reason(d, v1alpha1.RolledBack) == deployment.ProgressDeadlineExceededReason && d.Status.AvailableReplicas == 3 && d.Status.Replicas == 3
+		return reason(d, v1alpha1.RolledBack) == util.TimedOutReason && d.Status.AvailableReplicas == 3 && d.Status.Replicas == 3
 	})
 	w.diff("history", []string{"1 image:1 3", "2 image:bad 0"}, w.history())
-	w.diff("Progressing", deployment.ProgressDeadlineExceededReason, reason(w.d, appsv1.DeploymentProgressing))
+	w.diff("Progressing", util.TimedOutReason, reason(w.d, appsv1.DeploymentProgressing))
 }
 
 // TestScaleSubresource: kubectl scale and autoscalers find size and selector there, and change the size.

@@ -16,7 +16,6 @@ import (
 
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/loop"
-	"flyball.dev/controllers/internal/owner"
 )
 
 // State is what the loop knows when it plans.
@@ -36,23 +35,18 @@ type State struct {
 	Now metav1.Time
 }
 
-// Action is one step of a plan.
-type Action = loop.Action
-
-// Reason is embedded by all actions.
-type Reason = loop.Reason
-
-// Adopt makes the Deployment the controller of a ReplicaSet that has none.
-type Adopt struct {
-	ReplicaSet *appsv1.ReplicaSet
-	Reason
-}
-
-// Release gives up control of a ReplicaSet.
-type Release struct {
-	ReplicaSet *appsv1.ReplicaSet
-	Reason
-}
+type (
+	// Action is one step of a plan.
+	Action = loop.Action
+	// Reason is embedded by all actions.
+	Reason = loop.Reason
+	// Adopt takes a ReplicaSet that nobody controls.
+	Adopt = loop.Adopt
+	// Release gives up control of a ReplicaSet.
+	Release = loop.Release
+	// Refuse does nothing, because whatever could be done would be wrong.
+	Refuse = loop.Refuse
+)
 
 // Create creates the ReplicaSet of the current template.
 type Create struct {
@@ -78,22 +72,16 @@ type SetRevision struct {
 	Reason
 }
 
-// Refuse does nothing, because whatever could be done would be wrong.
-type Refuse struct {
-	Reason
-}
-
 // What is an action in words.
 func What(action Action) string {
 	switch a := action.(type) {
-	case Adopt:
-		return "adopt ReplicaSet " + a.ReplicaSet.Name
-	case Release:
-		return "release ReplicaSet " + a.ReplicaSet.Name
 	case Create:
 		return fmt.Sprintf("create ReplicaSet %s with %d Pods", a.ReplicaSet.Name, *a.ReplicaSet.Spec.Replicas)
 	case Update:
-		return a.what()
+		if from, to := *a.Before.Spec.Replicas, *a.After.Spec.Replicas; from != to {
+			return fmt.Sprintf("scale ReplicaSet %s from %d to %d", a.Before.Name, from, to)
+		}
+		return "update ReplicaSet " + a.Before.Name
 	case Delete:
 		return "delete ReplicaSet " + a.ReplicaSet.Name
 	case SetRevision:
@@ -102,22 +90,7 @@ func What(action Action) string {
 		return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
 			a.From.Revision, a.From.ReplicaSet, a.To.Revision, a.To.ReplicaSet)
 	}
-	return "do nothing"
-}
-
-func (u Update) what() string {
-	if from, to := *u.Before.Spec.Replicas, *u.After.Spec.Replicas; from != to {
-		return fmt.Sprintf("scale ReplicaSet %s from %d to %d", u.Before.Name, from, to)
-	}
-	fields := lo.Keys(lo.OmitBy(u.After.Annotations, func(key, value string) bool {
-		old, found := u.Before.Annotations[key]
-		return found && old == value
-	}))
-	if u.Before.Spec.MinReadySeconds != u.After.Spec.MinReadySeconds {
-		fields = append(fields, "minReadySeconds")
-	}
-	slices.Sort(fields)
-	return fmt.Sprintf("update ReplicaSet %s: %s", u.Before.Name, strings.Join(fields, ", "))
+	return loop.What(action)
 }
 
 // Plan is what is to be done, and what to report once it is.
@@ -136,26 +109,18 @@ func NewPlan(s State) Plan {
 	if err != nil || selector.Empty() {
 		status := *s.Deployment.Status.DeepCopy()
 		status.ObservedGeneration = s.Deployment.Generation
-		return Plan{Status: status, Kept: s.Options.Status, Actions: []Action{Refuse{Reason("the selector is empty or invalid: no ReplicaSet can be the Deployment's")}}}
+		return Plan{Status: status, Kept: s.Options.Status, Actions: []Action{Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}}}
 	}
 
 	// 1. ReplicaSets change hands.
-	var plan Plan
-	claims := owner.Claim(s.Deployment, selector, s.ReplicaSets)
-	for _, set := range claims.Release {
-		plan.Actions = append(plan.Actions, Release{set, Reason("its labels no longer match the selector")})
-	}
-	for _, set := range claims.Adopt {
-		plan.Actions = append(plan.Actions, Adopt{set, Reason("the selector matches it and nobody controls it")})
-	}
+	owned, changes := loop.Claim(s.Deployment, selector, s.ReplicaSets)
 
 	// 2. The rollout moves on.
-	r := newRollout(s, claims.Owned)
+	r := newRollout(s, owned)
 	progressing := r.step()
 
 	// 3. What that makes the Deployment look like.
-	plan.Actions = append(plan.Actions, r.actions()...)
-	plan.Status = r.newStatus(progressing)
+	plan := Plan{Actions: slices.Concat(changes, r.actions()), Status: r.newStatus(progressing)}
 	if progressing {
 		plan.Actions = append(plan.Actions, r.conclude(&plan.Status)...)
 		plan.Next = r.nextLook(plan.Status)
@@ -195,8 +160,10 @@ type member struct {
 }
 
 func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
-	r := &rollout{State: s, replicas: *s.Deployment.Spec.Replicas, status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status}
-	r.surge, r.unavailable = fenceposts(s.Deployment.Spec.Strategy, r.replicas)
+	r := &rollout{
+		State: s, status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status,
+		replicas: *s.Deployment.Spec.Replicas, surge: util.MaxSurge(*s.Deployment), unavailable: util.MaxUnavailable(*s.Deployment),
+	}
 	owned = slices.Clone(owned)
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
@@ -232,6 +199,9 @@ func (r *rollout) step() bool {
 		r.recreate()
 	} else {
 		r.roll()
+	}
+	if util.DeploymentComplete(r.Deployment, &r.Deployment.Status) {
+		r.cleanUp()
 	}
 	return true
 }

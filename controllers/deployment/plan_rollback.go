@@ -111,9 +111,6 @@ func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
 // failure is why the current rollout counts as failed: the reason and the same in words; empty if it does not.
 func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string) {
 	on := r.Options.Rollback
-	if on == nil {
-		return "", ""
-	}
 	if on.OnCrashLoop != nil {
 		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
 		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
@@ -122,8 +119,8 @@ func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string
 		}
 	}
 	last := util.GetDeploymentCondition(*status, appsv1.DeploymentProgressing)
-	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == ProgressDeadlineExceededReason {
-		return ProgressDeadlineExceededReason, fmt.Sprintf("it made no progress for %d seconds", *r.Deployment.Spec.ProgressDeadlineSeconds)
+	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == util.TimedOutReason {
+		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", *r.Deployment.Spec.ProgressDeadlineSeconds)
 	}
 	return "", ""
 }

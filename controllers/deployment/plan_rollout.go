@@ -1,29 +1,12 @@
 package deployment
 
 import (
-	"cmp"
-	"math"
 	"sort"
 
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
-	"k8s.io/utils/ptr"
 )
-
-// fenceposts resolves maxSurge, rounded up, and maxUnavailable, rounded down, to Pods. Both may be percentages of
-// replicas. If both come out as 0, one Pod may be unavailable, since nothing could move otherwise.
-func fenceposts(strategy appsv1.DeploymentStrategy, replicas int32) (surge, unavailable int32) {
-	if strategy.Type == appsv1.RecreateDeploymentStrategyType {
-		return 0, 0
-	}
-	rolling := ptr.Deref(strategy.RollingUpdate, appsv1.RollingUpdateDeployment{})
-	quarter := new(intstr.FromString("25%"))
-	// Errors are excluded by validation; 0 is then the careful answer.
-	surge, unavailable, _ = util.ResolveFenceposts(cmp.Or(rolling.MaxSurge, quarter), cmp.Or(rolling.MaxUnavailable, quarter), replicas)
-	return surge, min(unavailable, replicas)
-}
 
 // roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our doing, never fewer than
 // replicas-unavailable available ones.
@@ -40,24 +23,16 @@ func (r *rollout) roll() {
 	}
 
 	// 2. Shrink the old ones by what is not needed any more.
-	if r.shrinkOld() {
-		return
-	}
-
-	// 3. Forget the oldest.
-	if util.DeploymentComplete(r.Deployment, &r.Deployment.Status) {
-		r.cleanUp()
-	}
+	r.shrinkOld()
 }
 
-// shrinkOld scales old ReplicaSets down and says whether it did.
-func (r *rollout) shrinkOld() bool {
+// shrinkOld scales old ReplicaSets down.
+func (r *rollout) shrinkOld() {
 	least := r.replicas - r.unavailable
 	// Pods of the current ReplicaSet that are not available yet may never be: they must not cost old Pods, or a bad
 	// template would take the Deployment down bit by bit.
 	spare := size(r.all()) - least - max(0, r.current.size()-r.current.available())
 	spare = min(spare, size(r.old)-r.keep)
-	before := size(r.old)
 	shrink := func(m *member, most int32, why string) {
 		if n := min(spare, most); n > 0 {
 			r.scalef(m, m.size()-n, why, n)
@@ -75,7 +50,6 @@ func (r *rollout) shrinkOld() bool {
 	for _, m := range r.old {
 		shrink(m, m.size(), "enough Pods are available without %d of its own")
 	}
-	return size(r.old) < before
 }
 
 // recreate is the strategy Recreate: no Pod of the current template before the last old one is gone.
@@ -94,16 +68,12 @@ func (r *rollout) recreate() {
 	if r.current.size() != r.replicas {
 		r.scalef(r.current, r.replicas, "no old Pod is left")
 	}
-	if util.DeploymentComplete(r.Deployment, &r.Deployment.Status) {
-		r.cleanUp()
-	}
 }
 
 // scaled says whether replicas of the Deployment changed since its ReplicaSets were last scaled.
 func (r *rollout) scaled() bool {
 	for _, m := range r.all() {
-		desired, ok := number(m.want, DesiredReplicasAnnotation)
-		if m.size() > 0 && ok && desired != r.replicas {
+		if desired, ok := desiredReplicas(m.want); m.size() > 0 && ok && desired != r.replicas {
 			return true
 		}
 	}
@@ -159,38 +129,13 @@ func (r *rollout) share(active []*member) {
 	})
 	sizes, added := make([]int32, len(active)), int32(0)
 	for i, m := range active {
-		sizes[i] = m.size()
-		if add != 0 {
-			part := r.part(m, allowed)
-			if add > 0 {
-				part = min(part, add-added)
-			} else {
-				part = max(part, add-added)
-			}
-			sizes[i] += part
-			added += part
-		}
+		part := proportion(r.Deployment, m.want, add, added)
+		sizes[i], added = m.size()+part, added+part
 	}
 	sizes[0] = max(0, sizes[0]+add-added)
 	for i, m := range active {
 		r.scalef(m, sizes[i], "its share of %d Pods", allowed)
 	}
-}
-
-// part is by how much a ReplicaSet changes when the Deployment's size with surge becomes allowed.
-func (r *rollout) part(m *member, allowed int32) int32 {
-	size := m.size()
-	if r.replicas == 0 {
-		return -size
-	}
-	before, ok := number(m.want, MaxReplicasAnnotation)
-	if !ok || before == 0 {
-		// Somebody removed or spoilt the annotation. The actual size is a guess that stays within the limits.
-		if before = r.Deployment.Status.Replicas; before == 0 {
-			return 0
-		}
-	}
-	return int32(math.Round(float64(size)*float64(allowed)/float64(before))) - size
 }
 
 // scalef gives a member a size, and notes on it the size of the Deployment that this was decided for.

@@ -12,20 +12,6 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Reasons of conditions; upstream's, because kubectl and people look for them.
-const (
-	NewReplicaSetReason              = "NewReplicaSetCreated"
-	FoundNewReplicaSetReason         = "FoundNewReplicaSet"
-	ReplicaSetUpdatedReason          = "ReplicaSetUpdated"
-	ReplicaSetCreateErrorReason      = "ReplicaSetCreateError"
-	NewReplicaSetAvailableReason     = "NewReplicaSetAvailable"
-	ProgressDeadlineExceededReason   = "ProgressDeadlineExceeded"
-	DeploymentPausedReason           = "DeploymentPaused"
-	DeploymentResumedReason          = "DeploymentResumed"
-	MinimumReplicasAvailableReason   = "MinimumReplicasAvailable"
-	MinimumReplicasUnavailableReason = "MinimumReplicasUnavailable"
-)
-
 // Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus), which are absent when all is
 // well. Helm's --wait and others take an object of a kind that they do not know for ready unless one of them is True.
 const (
@@ -57,9 +43,9 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 		status.UpdatedReplicas = updated.want.Status.Replicas
 	}
 	if status.AvailableReplicas >= r.replicas-r.unavailable {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, MinimumReplicasAvailableReason, "Deployment has minimum availability.")
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, util.MinimumReplicasAvailable, "Deployment has minimum availability.")
 	} else {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse, MinimumReplicasUnavailableReason, "Deployment does not have minimum availability.")
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse, util.MinimumReplicasUnavailable, "Deployment does not have minimum availability.")
 	}
 	if progressing {
 		r.judge(&status)
@@ -79,7 +65,7 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 		return // it failed, and says so until the template changes
 	}
 	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	if last != nil && last.Reason == NewReplicaSetAvailableReason && status.Replicas == status.UpdatedReplicas {
+	if last != nil && last.Reason == util.NewRSAvailableReason && status.Replicas == status.UpdatedReplicas {
 		return
 	}
 	subject := fmt.Sprintf("Deployment %q", r.Deployment.Name)
@@ -88,7 +74,7 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	}
 	switch {
 	case util.DeploymentComplete(r.Deployment, status):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, NewReplicaSetAvailableReason, subject+" has successfully progressed.")
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
 	case r.held(status):
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.", subject, r.replicas-r.keep, r.keep))
@@ -102,11 +88,11 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
 		util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
 			Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, LastUpdateTime: r.Now, LastTransitionTime: since,
-			Reason: ReplicaSetUpdatedReason, Message: subject + " is progressing.",
+			Reason: util.ReplicaSetUpdatedReason, Message: subject + " is progressing.",
 		})
 	default:
 		if left, counting := r.timeLeft(last); counting && left <= 0 {
-			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, ProgressDeadlineExceededReason, subject+" has timed out progressing.")
+			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, util.TimedOutReason, subject+" has timed out progressing.")
 		}
 	}
 }
@@ -118,7 +104,7 @@ func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration
 		return 0, false
 	}
 	switch last.Reason {
-	case ProgressDeadlineExceededReason, NewReplicaSetAvailableReason, PartitionReachedReason:
+	case util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason:
 		return 0, false
 	}
 	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
@@ -134,12 +120,9 @@ func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
 	return max(time.Second, left)
 }
 
-// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the current one's first.
+// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the newest first, which is the current one.
 func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
-	for _, m := range append([]*member{r.current}, r.old...) {
-		if m == nil {
-			continue
-		}
+	for _, m := range slices.Backward(r.all()) {
 		for _, c := range m.want.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure {
 				util.SetDeploymentCondition(status, util.ReplicaSetToDeploymentCondition(c))
@@ -153,14 +136,14 @@ func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
 // notePause keeps the time of a pause from counting against the deadline.
 func (r *rollout) notePause() {
 	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	if last != nil && last.Reason == ProgressDeadlineExceededReason {
+	if last != nil && last.Reason == util.TimedOutReason {
 		return // a failure that was reported stays reported
 	}
-	paused := last != nil && last.Reason == DeploymentPausedReason
+	paused := last != nil && last.Reason == util.PausedDeployReason
 	if r.Deployment.Spec.Paused && !paused {
-		r.noteProgressing(corev1.ConditionUnknown, DeploymentPausedReason, "Deployment is paused")
+		r.noteProgressing(corev1.ConditionUnknown, util.PausedDeployReason, "Deployment is paused")
 	} else if !r.Deployment.Spec.Paused && paused {
-		r.noteProgressing(corev1.ConditionUnknown, DeploymentResumedReason, "Deployment is resumed")
+		r.noteProgressing(corev1.ConditionUnknown, util.ResumedDeployReason, "Deployment is resumed")
 	}
 }
 
@@ -172,9 +155,9 @@ func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message 
 }
 
 // FailedStatus is the status after a ReplicaSet could not be created: the last one, and why.
-func FailedStatus(s State, set string, failure error) appsv1.DeploymentStatus {
+func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 	r := &rollout{State: s, status: *s.Deployment.Status.DeepCopy()}
-	r.noteProgressing(corev1.ConditionFalse, ReplicaSetCreateErrorReason, fmt.Sprintf("Failed to create new replica set %q: %v", set, failure))
+	r.noteProgressing(corev1.ConditionFalse, util.FailedRSCreateReason, message)
 	return r.status
 }
 

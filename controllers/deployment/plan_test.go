@@ -40,7 +40,7 @@ func replicaSet(image string, revision, replicas int32, mutate ...func(*appsv1.R
 			Namespace: "ns", Name: image, UID: types.UID(image), Labels: labels, Generation: 1,
 			CreationTimestamp: metav1.NewTime(start.Add(time.Duration(revision-100) * time.Hour)),
 			OwnerReferences:   []metav1.OwnerReference{*metav1.NewControllerRef(d, deploymentKind)},
-			Annotations:       map[string]string{RevisionAnnotation: fmt.Sprint(revision), DesiredReplicasAnnotation: "10", MaxReplicasAnnotation: "13"},
+			Annotations:       map[string]string{util.RevisionAnnotation: fmt.Sprint(revision), util.DesiredReplicasAnnotation: "10", util.MaxReplicasAnnotation: "13"},
 		},
 		Spec: appsv1.ReplicaSetSpec{Replicas: &replicas, Template: *d.Spec.Template.DeepCopy()},
 		Status: appsv1.ReplicaSetStatus{
@@ -62,7 +62,7 @@ func available(n int32) func(*appsv1.ReplicaSet) {
 
 func sizedFor(desired, most string) func(*appsv1.ReplicaSet) {
 	return func(set *appsv1.ReplicaSet) {
-		set.Annotations[DesiredReplicasAnnotation], set.Annotations[MaxReplicasAnnotation] = desired, most
+		set.Annotations[util.DesiredReplicasAnnotation], set.Annotations[util.MaxReplicasAnnotation] = desired, most
 	}
 }
 
@@ -78,12 +78,12 @@ func words(actions []Action) []string {
 	for _, action := range actions {
 		switch a := action.(type) {
 		case Adopt:
-			out = append(out, "adopt "+a.ReplicaSet.Name)
+			out = append(out, "adopt "+a.Object.GetName())
 		case Release:
-			out = append(out, "release "+a.ReplicaSet.Name)
+			out = append(out, "release "+a.Object.GetName())
 		case Create:
 			out = append(out, fmt.Sprintf("create %s revision %s size %d", strings.TrimSuffix(a.ReplicaSet.Name, a.ReplicaSet.Labels[appsv1.DefaultDeploymentUniqueLabelKey]),
-				a.ReplicaSet.Annotations[RevisionAnnotation], *a.ReplicaSet.Spec.Replicas))
+				a.ReplicaSet.Annotations[util.RevisionAnnotation], *a.ReplicaSet.Spec.Replicas))
 		case Update:
 			out = append(out, update(a))
 		case Delete:
@@ -104,7 +104,7 @@ func update(a Update) string {
 	if from, to := *a.Before.Spec.Replicas, *a.After.Spec.Replicas; from != to {
 		text = fmt.Sprintf("scale %s %d to %d", a.Before.Name, from, to)
 	}
-	for _, key := range []string{RevisionAnnotation, RevisionHistoryAnnotation, DesiredReplicasAnnotation, "note"} {
+	for _, key := range []string{util.RevisionAnnotation, util.RevisionHistoryAnnotation, util.DesiredReplicasAnnotation, "note"} {
 		if was, is := a.Before.Annotations[key], a.After.Annotations[key]; was != is {
 			text += fmt.Sprintf(" %s=%s", key[strings.LastIndex(key, "/")+1:], is)
 		}
@@ -117,7 +117,7 @@ func update(a Update) string {
 
 func TestPlan(t *testing.T) {
 	revision := func(number string) func(*State) {
-		return func(s *State) { s.Deployment.Annotations = map[string]string{RevisionAnnotation: number} }
+		return func(s *State) { s.Deployment.Annotations = map[string]string{util.RevisionAnnotation: number} }
 	}
 	tests := map[string]struct {
 		reason string
@@ -138,7 +138,7 @@ func TestPlan(t *testing.T) {
 		"LaggingOld": {reason: "Pods that a ReplicaSet was told to delete are not counted as available", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 5, available(8)), replicaSet("new", 2, 8, available(3))}, mutate: []func(*State){revision("2")}},
 		"RollBack":   {reason: "a ReplicaSet that has the template already is taken, with a new revision", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 0), replicaSet("old", 2, 10)}, mutate: []func(*State){revision("2")}, want: []string{"scale new 0 to 3 revision=3 revision-history=1", "revision 3"}},
 		"Annotations": {reason: "the Deployment's annotations are copied, but for those of the loop and of kubectl apply", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10)}, mutate: []func(*State){func(s *State) {
-			s.Deployment.Annotations = map[string]string{RevisionAnnotation: "1", "note": "x", corev1.LastAppliedConfigAnnotation: "{}"}
+			s.Deployment.Annotations = map[string]string{util.RevisionAnnotation: "1", "note": "x", corev1.LastAppliedConfigAnnotation: "{}"}
 		}}, want: []string{"update new note=x"}},
 		"MinReady": {reason: "minReadySeconds is no part of the template", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10)}, mutate: []func(*State){revision("1"), func(s *State) { s.Deployment.Spec.MinReadySeconds = 5 }}, want: []string{"update new minReadySeconds"}},
 

@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
 )
 
@@ -19,7 +20,7 @@ func TestWaitable(t *testing.T) {
 	}
 	done := func(s *appsv1.DeploymentStatus) {
 		s.Replicas, s.UpdatedReplicas, s.AvailableReplicas = 3, 3, 3
-		s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionTrue, NewReplicaSetAvailableReason, earlier))
+		s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionTrue, util.NewRSAvailableReason, earlier))
 	}
 	tests := map[string]struct {
 		reason string
@@ -43,9 +44,9 @@ func TestWaitable(t *testing.T) {
 			s.Conditions = append(s.Conditions, is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier), is(Stalled, corev1.ConditionTrue, CrashLoopReason, earlier))
 		}, nil},
 		"Failed": {"It does not get better by itself.", func(s *appsv1.DeploymentStatus) {
-			s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionFalse, ProgressDeadlineExceededReason, earlier),
+			s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionFalse, util.TimedOutReason, earlier),
 				is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier))
-		}, []appsv1.DeploymentCondition{is(Stalled, corev1.ConditionTrue, ProgressDeadlineExceededReason, now)}},
+		}, []appsv1.DeploymentCondition{is(Stalled, corev1.ConditionTrue, util.TimedOutReason, now)}},
 		"Held": {"It waits for a person.", func(s *appsv1.DeploymentStatus) {
 			s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason, earlier))
 		}, nil},

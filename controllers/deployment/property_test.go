@@ -61,12 +61,12 @@ func (c *cluster) configure() {
 			MaxSurge: new(intstr.Parse(surge)), MaxUnavailable: new(intstr.Parse(unavailable)),
 		}}
 	}
-	c.options.Partition, c.options.Rollback = nil, nil
+	c.options.Partition, c.options.Rollback = nil, v1alpha1.Rollback{}
 	if rapid.Bool().Draw(c.T, "partitioned") {
 		c.options.Partition = new(intstr.Parse(rapid.SampledFrom([]string{"0", "2", "50%", "100%"}).Draw(c.T, "partition")))
 	}
 	if rapid.Bool().Draw(c.T, "takes back") {
-		c.options.Rollback = &v1alpha1.Rollback{OnProgressDeadlineExceeded: true, OnCrashLoop: &v1alpha1.CrashLoop{Restarts: 1}}
+		c.options.Rollback = v1alpha1.Rollback{OnProgressDeadlineExceeded: true, OnCrashLoop: &v1alpha1.CrashLoop{Restarts: 1}}
 	}
 }
 
@@ -207,7 +207,7 @@ func (c *cluster) act(action Action) bool {
 func (c *cluster) check(plan Plan) {
 	d := c.seen.Deployment
 	replicas := *d.Spec.Replicas
-	surge, unavailable := fenceposts(d.Spec.Strategy, replicas)
+	surge, unavailable := util.MaxSurge(*d), util.MaxUnavailable(*d)
 	var before, after, availableBefore, availableAfter, oldRunning int32
 	touched := map[string]*appsv1.ReplicaSet{}
 	grows, growsCurrent := false, false

@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/controllers/deployment"
-	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/owner"
+	"flyball.dev/controllers/find"
+	"flyball.dev/controllers/internal/loop"
 	"flyball.dev/controllers/replicaset"
 )
 
@@ -44,7 +44,7 @@ type Step struct {
 
 // Of is about the object that KIND/NAME names.
 func Of(ctx context.Context, c client.Client, namespace, reference string) (Preview, error) {
-	found, err := kinds.Find(ctx, c, namespace, reference)
+	found, err := find.Named(ctx, c, namespace, reference)
 	if err != nil {
 		return Preview{}, err
 	}
@@ -53,7 +53,7 @@ func Of(ctx context.Context, c client.Client, namespace, reference string) (Prev
 
 // OfManifest is about an object as it would be once the manifest was applied, by server-side apply.
 func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Unstructured) (Preview, error) {
-	found, err := kinds.Empty(manifest.GroupVersionKind())
+	found, err := find.Empty(manifest.GroupVersionKind())
 	if err != nil {
 		return Preview{}, err
 	}
@@ -67,7 +67,7 @@ func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Uns
 	return explain(ctx, c, found)
 }
 
-func explain(ctx context.Context, c client.Client, found kinds.Found) (Preview, error) {
+func explain(ctx context.Context, c client.Client, found find.Found) (Preview, error) {
 	preview := Preview{Object: found.String(), Namespace: found.Object.GetNamespace()}
 	reader := live{c}
 	if found.Kind.Kind == "ReplicaSet" {
@@ -102,7 +102,7 @@ func explain(ctx context.Context, c client.Client, found kinds.Found) (Preview, 
 	return preview, nil
 }
 
-// live makes a reader of the API server understand owner.ControlledBy and owner.Orphans, which are cache indexes: it lists
+// live makes a reader of the API server understand loop.ControlledBy and loop.Orphans, which are cache indexes: it lists
 // everything and sorts out. That is for a look now and then, not for a loop.
 type live struct{ client.Reader }
 
@@ -112,7 +112,7 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	if options.FieldSelector == nil {
 		return l.Reader.List(ctx, list, opts...)
 	}
-	uid, found := options.FieldSelector.RequiresExactMatch(owner.Index)
+	uid, found := options.FieldSelector.RequiresExactMatch(loop.Index)
 	if !found {
 		return l.Reader.List(ctx, list, opts...)
 	}
@@ -126,7 +126,7 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	}
 	kept := all[:0]
 	for _, item := range all {
-		if object, ok := item.(client.Object); ok && owner.Keys(object)[0] == uid {
+		if object, ok := item.(client.Object); ok && loop.Keys(object)[0] == uid {
 			kept = append(kept, item)
 		}
 	}

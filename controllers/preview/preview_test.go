@@ -95,7 +95,7 @@ func TestManifestThatIsNotApplied(t *testing.T) {
 		t.Fatal(err)
 	}
 	testenv.Eventually(t, func() error {
-		current, err := ours.Deployments.Get(t.Context(), env.Client, client.ObjectKeyFromObject(d))
+		current, _, err := ours.Deployments.Get(t.Context(), env.Client, client.ObjectKeyFromObject(d))
 		if err == nil && current.Status.AvailableReplicas != 3 {
 			err = fmt.Errorf("status %+v", current.Status)
 		}

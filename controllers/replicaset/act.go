@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
@@ -15,7 +14,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/controllers/internal/loop"
-	"flyball.dev/controllers/internal/owner"
 )
 
 // Reasons of Events beside those that are conditions' too; like the messages upstream's, because people and tools look
@@ -36,16 +34,8 @@ func (r refused) Error() string { return string(r) }
 
 // act carries a plan out.
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
-	mayAdopt := sync.OnceValue(func() error { return r.MayAdopt(ctx, set) })
-	err := r.Act(ctx, plan.Actions, func(action Action) error {
+	err := r.Act(ctx, set, plan.Actions, func(action Action) error {
 		switch a := action.(type) {
-		case Release:
-			return r.handOver(ctx, set, a.Pod, owner.Released(a.Pod, set))
-		case Adopt:
-			if err := mayAdopt(); err != nil {
-				return err
-			}
-			return r.handOver(ctx, set, a.Pod, owner.Adopted(a.Pod, set, r.Kind.GroupVersionKind))
 		case Create:
 			return slowStart(a.Count, func() error { return r.create(ctx, set) })
 		case Delete:
@@ -62,40 +52,20 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 	return err
 }
 
-// handOver replaces a Pod's owner references, unless the Pod changed since it was read.
-func (r *Reconciler) handOver(ctx context.Context, set *appsv1.ReplicaSet, pod *corev1.Pod, refs []metav1.OwnerReference) error {
-	after := pod.DeepCopy()
-	after.OwnerReferences = refs
-	err := r.Client.Patch(ctx, after, client.MergeFromWithOptions(pod, client.MergeFromWithOptimisticLock{}))
-	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-		return loop.ErrStale
-	}
-	if err != nil {
-		return fmt.Errorf("changing the controller of Pod %s: %w", pod.Name, err)
-	}
-	r.Writes.Wrote(set, podResource, after)
-	return nil
-}
-
 func (r *Reconciler) create(ctx context.Context, set *appsv1.ReplicaSet) error {
 	pod, err := controller.GetPodFromTemplate(&set.Spec.Template, set, metav1.NewControllerRef(set, r.Kind.GroupVersionKind))
 	if err != nil {
 		return fmt.Errorf("rendering a Pod from the template: %w", err)
 	}
 	pod.Namespace = set.Namespace
-	err = r.Client.Create(ctx, pod)
-	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return loop.ErrNamespaceEnds
+	stored, err := r.Create(ctx, set, pod)
+	switch {
+	case err == nil:
+		r.Events.Eventf(set, corev1.EventTypeNormal, SuccessfulCreateReason, "Created pod: %v", stored.Name)
+	case ctx.Err() == nil && !errors.Is(err, loop.ErrNamespaceEnds):
+		r.Events.Eventf(set, corev1.EventTypeWarning, FailedCreateReason, "Error creating: %v", err)
 	}
-	if err != nil {
-		if ctx.Err() == nil {
-			r.Events.Eventf(set, corev1.EventTypeWarning, FailedCreateReason, "Error creating: %v", err)
-		}
-		return err
-	}
-	r.Writes.Wrote(set, podResource, pod)
-	r.Events.Eventf(set, corev1.EventTypeNormal, SuccessfulCreateReason, "Created pod: %v", pod.Name)
-	return nil
+	return err
 }
 
 func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *corev1.Pod) error {

@@ -3,7 +3,6 @@ package replicaset
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 
 	"github.com/samber/lo"
@@ -11,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -25,7 +23,6 @@ import (
 
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/loop"
-	"flyball.dev/controllers/internal/owner"
 )
 
 // +kubebuilder:rbac:groups=apps;apps.flyball.dev,resources=replicasets,verbs=get;list;watch
@@ -34,16 +31,14 @@ import (
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch;create;patch;delete
 // +kubebuilder:rbac:groups="",resources=events,verbs=create;patch
 
-var podResource = schema.GroupResource{Resource: "pods"}
-
 // Reconciler is the loop for the ReplicaSets of one API group.
 type Reconciler struct {
-	*loop.Loop[*appsv1.ReplicaSet]
+	*loop.Loop[*appsv1.ReplicaSet, *corev1.Pod]
 }
 
 // Register adds the loop for a group's ReplicaSets to a manager.
 func Register(manager loop.Manager, group kinds.Group) error {
-	base, err := loop.New(manager, group.ReplicaSets, What, map[schema.GroupResource]client.Object{podResource: &corev1.Pod{}})
+	base, err := loop.New(manager, group.ReplicaSets, kinds.Pods(), What)
 	if err != nil {
 		return err
 	}
@@ -80,29 +75,25 @@ func (r *Reconciler) look(ctx context.Context, set *appsv1.ReplicaSet, options k
 func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, set *appsv1.ReplicaSet, options kinds.Options) (State, error) {
 	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	pods := func(which client.ListOption) ([]*corev1.Pod, error) {
-		var list corev1.PodList
-		if err := reader.List(ctx, &list, client.InNamespace(set.Namespace), which, client.UnsafeDisableDeepCopy); err != nil {
-			return nil, fmt.Errorf("listing Pods: %w", err)
-		}
-		return lo.ToSlicePtr(list.Items), nil
+		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which, client.UnsafeDisableDeepCopy)
 	}
-	own, err := pods(owner.ControlledBy(set.UID))
+	own, err := pods(loop.ControlledBy(set.UID))
 	if err != nil {
 		return state, err
 	}
-	orphans, err := pods(owner.Orphans())
+	orphans, err := pods(loop.Orphans())
 	state.Pods = slices.Concat(own, orphans)
 	controllerRef := metav1.GetControllerOfNoCopy(set)
 	if err != nil || controllerRef == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
 		return state, err
 	}
-	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), owner.ControlledBy(controllerRef.UID), client.UnsafeDisableDeepCopy)
+	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), loop.ControlledBy(controllerRef.UID), client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return state, err
 	}
 	state.Neighbours = map[string]int{}
 	for _, sibling := range siblings {
-		theirs, err := pods(owner.ControlledBy(sibling.UID))
+		theirs, err := pods(loop.ControlledBy(sibling.UID))
 		if err != nil {
 			return state, err
 		}

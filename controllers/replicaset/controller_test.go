@@ -50,7 +50,7 @@ func apply(t *testing.T, group kinds.Group, set *appsv1.ReplicaSet, change func(
 	t.Helper()
 	var stored *appsv1.ReplicaSet
 	testenv.Eventually(t, func() error {
-		before, err := group.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set))
+		before, _, err := group.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set))
 		if err != nil {
 			return err
 		}
@@ -67,7 +67,7 @@ func expect(t *testing.T, group kinds.Group, set *appsv1.ReplicaSet, what string
 	t.Helper()
 	var current *appsv1.ReplicaSet
 	testenv.Eventually(t, func() (err error) {
-		if current, err = group.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set)); err != nil {
+		if current, _, err = group.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set)); err != nil {
 			return err
 		}
 		if s := current.Status; s.ObservedGeneration < current.Generation || !condition(s) {
@@ -275,7 +275,7 @@ func TestSelectorOfOurKindIsValidated(t *testing.T) {
 	}
 	set := create(t, group, testenv.ReplicaSet(namespace, "web", 0))
 	testenv.Eventually(t, func() error {
-		before, err := group.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set))
+		before, _, err := group.ReplicaSets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set))
 		if err != nil {
 			return err
 		}

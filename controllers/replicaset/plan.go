@@ -18,7 +18,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/controllers/internal/loop"
-	"flyball.dev/controllers/internal/owner"
 )
 
 // burst is how many Pods one plan creates or deletes at most, so that the status of a large ReplicaSet moves meanwhile.
@@ -46,23 +45,18 @@ type State struct {
 	Now metav1.Time
 }
 
-// Action is one step of a plan.
-type Action = loop.Action
-
-// Reason is embedded by all actions.
-type Reason = loop.Reason
-
-// Adopt makes the ReplicaSet the controller of a Pod that has none.
-type Adopt struct {
-	Pod *corev1.Pod
-	Reason
-}
-
-// Release gives up control of a Pod.
-type Release struct {
-	Pod *corev1.Pod
-	Reason
-}
+type (
+	// Action is one step of a plan.
+	Action = loop.Action
+	// Reason is embedded by all actions.
+	Reason = loop.Reason
+	// Adopt takes a Pod that nobody controls.
+	Adopt = loop.Adopt
+	// Release gives up control of a Pod.
+	Release = loop.Release
+	// Refuse does nothing, because whatever could be done would be wrong.
+	Refuse = loop.Refuse
+)
 
 // Create creates Pods from the template.
 type Create struct {
@@ -76,25 +70,16 @@ type Delete struct {
 	Reason
 }
 
-// Refuse does nothing, because whatever could be done would be wrong.
-type Refuse struct {
-	Reason
-}
-
 // What is an action in words.
 func What(action Action) string {
 	switch a := action.(type) {
-	case Adopt:
-		return "adopt Pod " + a.Pod.Name
-	case Release:
-		return "release Pod " + a.Pod.Name
 	case Create:
 		return fmt.Sprintf("create %d Pods", a.Count)
 	case Delete:
 		names := lo.Map(a.Pods, func(pod *corev1.Pod, _ int) string { return pod.Name })
 		return fmt.Sprintf("delete %d Pods: %s", len(a.Pods), strings.Join(names, ", "))
 	}
-	return "do nothing"
+	return loop.What(action)
 }
 
 // Plan is what is to be done, and on what Pods that was decided.
@@ -108,20 +93,13 @@ type Plan struct {
 func NewPlan(s State) Plan {
 	selector, err := metav1.LabelSelectorAsSelector(s.ReplicaSet.Spec.Selector)
 	if err != nil || selector.Empty() {
-		return Plan{Actions: []Action{Refuse{Reason("the selector is empty or invalid: no Pod can be the ReplicaSet's")}}}
+		return Plan{Actions: []Action{Refuse{Reason: "the selector is empty or invalid: no Pod can be the ReplicaSet's"}}}
 	}
 	var plan Plan
 	active := plan.sort(s, selector)
 
 	// 1. Pods change hands.
-	claims := owner.Claim(s.ReplicaSet, selector, active)
-	plan.Active = claims.Owned
-	for _, pod := range claims.Release {
-		plan.add(Release{pod, Reason("its labels no longer match the selector")})
-	}
-	for _, pod := range claims.Adopt {
-		plan.add(Adopt{pod, Reason("the selector matches it and nobody controls it")})
-	}
+	plan.Active, plan.Actions = loop.Claim(s.ReplicaSet, selector, active)
 
 	// 2. A ReplicaSet on its way out leaves its Pods to the garbage collector.
 	if s.ReplicaSet.DeletionTimestamp != nil {
@@ -130,16 +108,14 @@ func NewPlan(s State) Plan {
 
 	// 3. Too few: create. Too many: delete those that are missed least.
 	want, have := int(ptr.Deref(s.ReplicaSet.Spec.Replicas, 1)), len(plan.Active)
+	reason := Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))
 	switch {
 	case have < want && !selector.Matches(labels.Set(s.ReplicaSet.Spec.Template.Labels)):
-		plan.add(Refuse{Reason("the selector does not match the labels of the Pod template: every new Pod would be lost at once")})
+		plan.add(Refuse{Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once"})
 	case have < want:
-		plan.add(Create{min(want-have, burst), Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))})
+		plan.add(Create{min(want-have, burst), reason})
 	case have > want:
-		plan.add(Delete{
-			leastMissed(s, plan.Active)[:min(have-want, burst)],
-			Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have)),
-		})
+		plan.add(Delete{leastMissed(s, plan.Active)[:min(have-want, burst)], reason})
 	}
 	return plan
 }

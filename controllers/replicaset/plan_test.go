@@ -82,9 +82,9 @@ func words(actions []Action) []string {
 	for _, action := range actions {
 		switch a := action.(type) {
 		case Adopt:
-			out = append(out, "adopt "+a.Pod.Name)
+			out = append(out, "adopt "+a.Object.GetName())
 		case Release:
-			out = append(out, "release "+a.Pod.Name)
+			out = append(out, "release "+a.Object.GetName())
 		case Create:
 			out = append(out, fmt.Sprintf("create %d", a.Count))
 		case Delete:

@@ -16,7 +16,7 @@ import (
 	"pgregory.net/rapid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/controllers/internal/owner"
+	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/writes"
 )
 
@@ -46,7 +46,7 @@ func (c *cluster) LastStoreSyncResourceVersion() string { return strconv.Itoa(c.
 func newCluster(t *rapid.T) *cluster {
 	set := replicaSet(0)
 	c := &cluster{T: t, set: set, stored: map[string]*corev1.Pod{}, cached: map[string]*corev1.Pod{}, version: 1, seen: 1}
-	c.writes = writes.New(map[schema.GroupResource]writes.Cache{podResource: c})
+	c.writes = writes.New(map[schema.GroupResource]writes.Cache{kinds.Pods().Resource: c})
 	return c
 }
 
@@ -132,14 +132,14 @@ func (c *cluster) look() bool {
 	for _, action := range plan.Actions {
 		switch a := action.(type) {
 		case Adopt:
-			if !c.handOver(a.Pod, owner.Adopted(a.Pod, c.set, setKind)) {
+			if !c.handOver(a.Object, *metav1.NewControllerRef(c.set, setKind)) {
 				return true
 			}
 		case Release:
-			if !metav1.IsControlledBy(a.Pod, c.set) {
-				c.Fatalf("released %s, which was never ours", a.Pod.Name)
+			if !metav1.IsControlledBy(a.Object, c.set) {
+				c.Fatalf("released %s, which was never ours", a.Object.GetName())
 			}
-			if !c.handOver(a.Pod, owner.Released(a.Pod, c.set)) {
+			if !c.handOver(a.Object) {
 				return true
 			}
 		case Create:
@@ -156,15 +156,15 @@ func (c *cluster) look() bool {
 	return len(plan.Actions) > 0
 }
 
-func (c *cluster) handOver(pod *corev1.Pod, refs []metav1.OwnerReference) bool {
-	current := c.stored[pod.Name]
-	if current == nil || current.ResourceVersion != pod.ResourceVersion {
+func (c *cluster) handOver(pod metav1.Object, refs ...metav1.OwnerReference) bool {
+	current := c.stored[pod.GetName()]
+	if current == nil || current.ResourceVersion != pod.GetResourceVersion() {
 		return false // conflict: the rest of the plan is dropped
 	}
 	after := current.DeepCopy()
 	after.OwnerReferences = refs
-	c.write(pod.Name, after, true)
-	c.writes.Wrote(c.set, podResource, after)
+	c.write(pod.GetName(), after, true)
+	c.writes.Wrote(c.set, kinds.Pods().Resource, after)
 	return true
 }
 
@@ -174,7 +174,7 @@ func (c *cluster) createAll(count int) {
 			return // the rest of the slow start is skipped
 		}
 		p := c.create([]metav1.OwnerReference{*metav1.NewControllerRef(c.set, setKind)}, map[string]string{"app": "web"}, true)
-		c.writes.Wrote(c.set, podResource, p)
+		c.writes.Wrote(c.set, kinds.Pods().Resource, p)
 	}
 }
 

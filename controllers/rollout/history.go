@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"flyball.dev/controllers/deployment"
 )
 
 // Revision is a template that a Deployment has had.
@@ -24,7 +22,7 @@ type Revision struct {
 
 // History are the revisions that the Deployment keeps, the current one last.
 func (r *Rollout) History(ctx context.Context) ([]Revision, error) {
-	d, options, err := r.found.Deployments.GetOptions(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+	d, options, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", r, err)
 	}
@@ -34,8 +32,8 @@ func (r *Rollout) History(ctx context.Context) ([]Revision, error) {
 	}
 	var history []Revision
 	for _, set := range sets {
-		number, err := strconv.ParseInt(set.Annotations[deployment.RevisionAnnotation], 10, 64)
-		if err != nil || !metav1.IsControlledBy(set, d) {
+		number, err := util.Revision(set)
+		if err != nil || number == 0 || !metav1.IsControlledBy(set, d) {
 			continue
 		}
 		revision := Revision{Number: number, ReplicaSet: set.Name, ChangeCause: set.Annotations[changeCause], Template: set.Spec.Template}

@@ -16,7 +16,7 @@ import (
 	labelsutil "k8s.io/kubernetes/pkg/util/labels"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/controllers/internal/kinds"
+	"flyball.dev/controllers/find"
 )
 
 const (
@@ -29,12 +29,12 @@ const (
 // Rollout is a Deployment, as somebody named it.
 type Rollout struct {
 	client client.WithWatch
-	found  kinds.Found
+	found  find.Found
 }
 
 // Find finds the Deployment that KIND/NAME names.
 func Find(ctx context.Context, c client.WithWatch, namespace, reference string) (*Rollout, error) {
-	found, err := kinds.Find(ctx, c, namespace, reference)
+	found, err := find.Named(ctx, c, namespace, reference)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +144,7 @@ func (r *Rollout) edit(ctx context.Context, change func(*appsv1.Deployment) erro
 }
 
 func (r *Rollout) get(ctx context.Context) (*appsv1.Deployment, error) {
-	d, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+	d, _, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", r, err)
 	}

@@ -36,7 +36,7 @@ func (r *Rollout) Status(ctx context.Context, watch bool, tell func(string)) err
 			return fmt.Errorf("watching %s: %w", r, err)
 		}
 		for open := true; open; {
-			d, options, err := r.found.Deployments.GetOptions(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+			d, options, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
 			if err != nil {
 				events.Stop()
 				return fmt.Errorf("reading %s: %w", r, err)

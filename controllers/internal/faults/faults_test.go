@@ -85,7 +85,7 @@ func begin(t *testing.T, group kinds.Group, namespace string) *rollout {
 func (r *rollout) change(how func(*appsv1.Deployment)) {
 	r.Helper()
 	testenv.Eventually(r.T, func() error {
-		before, err := r.Deployments.Get(r.Context(), env.Client, client.ObjectKeyFromObject(r.d))
+		before, _, err := r.Deployments.Get(r.Context(), env.Client, client.ObjectKeyFromObject(r.d))
 		if err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func (r *rollout) image(tag string) {
 func (r *rollout) until(what string, condition func(*appsv1.Deployment) bool) {
 	r.Helper()
 	testenv.Eventually(r.T, func() (err error) {
-		if r.d, err = r.Deployments.Get(r.Context(), env.Client, client.ObjectKeyFromObject(r.d)); err != nil {
+		if r.d, _, err = r.Deployments.Get(r.Context(), env.Client, client.ObjectKeyFromObject(r.d)); err != nil {
 			return err
 		}
 		if r.d.Status.ObservedGeneration < r.d.Generation || !condition(r.d) {
@@ -140,7 +140,7 @@ func (r *rollout) complete(history ...string) {
 	ctx, cancel := context.WithTimeout(r.Context(), 90*time.Second)
 	defer cancel()
 	for over := false; !over; {
-		d, err := r.Deployments.Get(ctx, env.Client, client.ObjectKeyFromObject(r.d))
+		d, _, err := r.Deployments.Get(ctx, env.Client, client.ObjectKeyFromObject(r.d))
 		switch over = err == nil && d.Status.ObservedGeneration >= d.Generation && end(d); {
 		case over:
 		case ctx.Err() != nil:

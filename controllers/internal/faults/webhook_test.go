@@ -164,7 +164,7 @@ func TestWebhookRefusesReplicaSets(t *testing.T) {
 			r.image("2")
 			// As upstream's, the status is that of the last generation that has a ReplicaSet.
 			testenv.Eventually(r.T, func() error {
-				d, err := r.Deployments.Get(r.Context(), env.Client, client.ObjectKeyFromObject(r.d))
+				d, _, err := r.Deployments.Get(r.Context(), env.Client, client.ObjectKeyFromObject(r.d))
 				if err != nil {
 					return err
 				}

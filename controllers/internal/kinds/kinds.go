@@ -12,11 +12,13 @@ import (
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
@@ -30,16 +32,18 @@ type Kind[T client.Object] struct {
 	Resource schema.GroupResource
 	// New returns an empty object of the group's own type.
 	New func() client.Object
+	// Write turns a canonical object, and what its status has beyond apps/v1, into one of the group's own type, as far as
+	// that has fields for it; what only Options hold is not in it. They share memory.
+	Write func(T, Status) client.Object
 
 	newList func() client.ObjectList
-	read    func(client.Object) (T, Options) // a shallow copy
-	write   func(T, Status) client.Object    // a shallow copy, without what only Options hold
+	read    func(client.Object) (T, Options) // what it returns shares memory with what it is given
 }
 
 // Options are the fields of a group's spec and status that apps/v1 lacks. Those of apps/v1 objects are all zero.
 type Options struct {
 	// Rollback and Partition are of Deployments, PodsToDelete of ReplicaSets.
-	Rollback     *v1alpha1.Rollback
+	Rollback     v1alpha1.Rollback
 	Partition    *intstr.IntOrString
 	PodsToDelete []string
 	// Status is what was last reported.
@@ -59,35 +63,40 @@ type Group struct {
 	ReplicaSets Kind[*appsv1.ReplicaSet]
 }
 
+// Pods are the same for all groups.
+func Pods() Kind[*corev1.Pod] {
+	return canonical(corev1.SchemeGroupVersion.WithKind("Pod"), &corev1.Pod{}, &corev1.PodList{})
+}
+
 // For returns the kinds of an API group and version.
 func For(version schema.GroupVersion) (Group, error) {
 	switch version {
 	case appsv1.SchemeGroupVersion:
-		return apps(), nil
+		return Group{
+			Deployments: canonical(version.WithKind("Deployment"), &appsv1.Deployment{}, &appsv1.DeploymentList{}),
+			ReplicaSets: canonical(version.WithKind("ReplicaSet"), &appsv1.ReplicaSet{}, &appsv1.ReplicaSetList{}),
+		}, nil
 	case v1alpha1.GroupVersion:
-		return flyball(), nil
+		return Group{
+			Deployments: kindOf(version.WithKind("Deployment"), &v1alpha1.Deployment{}, &v1alpha1.DeploymentList{}, readDeployment, writeDeployment),
+			ReplicaSets: kindOf(version.WithKind("ReplicaSet"), &v1alpha1.ReplicaSet{}, &v1alpha1.ReplicaSetList{}, readReplicaSet, writeReplicaSet),
+		}, nil
 	}
 	return Group{}, fmt.Errorf("finding the workload kinds of %s: the loops serve %s and %s only", version,
 		appsv1.SchemeGroupVersion, v1alpha1.GroupVersion)
 }
 
 // Read turns an object of the group's own type into the canonical one, with apiVersion and kind of the group, so that
-// Events name the right object, and into what that has no fields for. All share memory: treat the result as read only, as
-// what comes from a cache.
+// Events name the right object, and into what that has no fields for. All share memory, and what the fields point to may
+// be a cache's: it must not be changed.
 func (k Kind[T]) Read(object client.Object) (T, Options) {
 	canonical, options := k.read(object)
 	canonical.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
 	return canonical, options
 }
 
-// Get reads one object. A NotFound error is the reader's own.
-func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, error) {
-	object, _, err := k.GetOptions(ctx, reader, key)
-	return object, err
-}
-
-// GetOptions is Get that also reads what apps/v1 lacks.
-func (k Kind[T]) GetOptions(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, Options, error) {
+// Get reads one object, with what apps/v1 lacks. A NotFound error is the reader's own.
+func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, Options, error) {
 	object := k.New()
 	err := reader.Get(ctx, key, object)
 	canonical, options := k.Read(object)
@@ -111,7 +120,7 @@ func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.
 
 // Create creates an object and returns it as the API server stored it.
 func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T, error) {
-	created := k.write(object.DeepCopyObject().(T), Status{})
+	created := k.Write(object.DeepCopyObject().(T), Status{})
 	err := writer.Create(ctx, created)
 	canonical, _ := k.Read(created)
 	return canonical, err
@@ -136,7 +145,7 @@ func (k Kind[T]) patch(before, after T, was, is Status, send func(client.Object,
 	object := k.New()
 	object.SetNamespace(before.GetNamespace())
 	object.SetName(before.GetName())
-	data, err := client.MergeFromWithOptions(k.write(before, was), client.MergeFromWithOptimisticLock{}).Data(k.write(after, is))
+	data, err := client.MergeFromWithOptions(k.Write(before, was), client.MergeFromWithOptimisticLock{}).Data(k.Write(after, is))
 	if err != nil {
 		return before, fmt.Errorf("rendering the patch of %s %s/%s: %w", k.Resource, before.GetNamespace(), before.GetName(), err)
 	}
@@ -145,52 +154,37 @@ func (k Kind[T]) patch(before, after T, was, is Status, send func(client.Object,
 	return canonical, err
 }
 
-// Keeps is as much of a status beyond apps/v1 as the group has fields for.
-func (k Kind[T]) Keeps(status Status) Status {
-	if k.GroupVersionKind.Group == appsv1.GroupName {
-		return Status{}
-	}
-	return status
-}
-
 // kindOf is the kind whose objects are of own's type, and its lists of list's.
 func kindOf[T client.Object](kind schema.GroupVersionKind, own client.Object, list client.ObjectList,
 	read func(client.Object) (T, Options), write func(T, Status) client.Object,
 ) Kind[T] {
 	resource, _ := meta.UnsafeGuessKindToResource(kind)
 	return Kind[T]{
-		GroupVersionKind: kind, Resource: resource.GroupResource(), read: read, write: write,
+		GroupVersionKind: kind, Resource: resource.GroupResource(), read: read, Write: write,
 		New:     func() client.Object { return own.DeepCopyObject().(client.Object) },
 		newList: func() client.ObjectList { return list.DeepCopyObject().(client.ObjectList) },
 	}
 }
 
-func apps() Group {
-	return Group{
-		Deployments: kindOf(appsv1.SchemeGroupVersion.WithKind("Deployment"), &appsv1.Deployment{}, &appsv1.DeploymentList{},
-			func(o client.Object) (*appsv1.Deployment, Options) { return new(*o.(*appsv1.Deployment)), Options{} },
-			func(d *appsv1.Deployment, _ Status) client.Object { return new(*d) }),
-		ReplicaSets: kindOf(appsv1.SchemeGroupVersion.WithKind("ReplicaSet"), &appsv1.ReplicaSet{}, &appsv1.ReplicaSetList{},
-			func(o client.Object) (*appsv1.ReplicaSet, Options) { return new(*o.(*appsv1.ReplicaSet)), Options{} },
-			func(s *appsv1.ReplicaSet, _ Status) client.Object { return new(*s) }),
-	}
-}
-
-func flyball() Group {
-	return Group{
-		Deployments: kindOf(v1alpha1.GroupVersion.WithKind("Deployment"), &v1alpha1.Deployment{}, &v1alpha1.DeploymentList{}, readDeployment, writeDeployment),
-		ReplicaSets: kindOf(v1alpha1.GroupVersion.WithKind("ReplicaSet"), &v1alpha1.ReplicaSet{}, &v1alpha1.ReplicaSetList{}, readReplicaSet, writeReplicaSet),
-	}
+// canonical is a kind whose own type is the one that the loops know.
+func canonical[T client.Object](kind schema.GroupVersionKind, own T, list client.ObjectList) Kind[T] {
+	return kindOf(kind, own, list,
+		func(object client.Object) (T, Options) { return object.(T), Options{} },
+		func(object T, _ Status) client.Object { return object })
 }
 
 func readDeployment(object client.Object) (*appsv1.Deployment, Options) {
 	o := object.(*v1alpha1.Deployment)
 	d := &appsv1.Deployment{ObjectMeta: o.ObjectMeta, Spec: o.Spec.DeploymentSpec, Status: o.Status.DeploymentStatus}
 	d.Spec.Strategy = o.Spec.Strategy.DeploymentStrategy
-	options := Options{Rollback: o.Spec.Rollback, Status: Status{o.Status.Selector, o.Status.AvailableReplicaSet, o.Status.Rollback}}
+	options := Options{Rollback: ptr.Deref(o.Spec.Rollback, v1alpha1.Rollback{}), Status: Status{o.Status.Selector, o.Status.AvailableReplicaSet, o.Status.Rollback}}
 	if rolling := o.Spec.Strategy.RollingUpdate; rolling != nil {
 		d.Spec.Strategy.RollingUpdate = &rolling.RollingUpdateDeployment
 		options.Partition = rolling.Partition
+	} else if o.Spec.Strategy.Type == appsv1.RollingUpdateDeploymentStrategyType {
+		// As apps/v1 has it. The schema cannot: it would have to know that the type is not Recreate.
+		quarter := new(intstr.FromString("25%"))
+		d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: quarter, MaxUnavailable: quarter}
 	}
 	return d, options
 }

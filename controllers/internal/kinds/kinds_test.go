@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -35,7 +36,7 @@ func TestThereAndBack(t *testing.T) {
 		if _, err := group.Deployments.Create(t.Context(), server, want); err != nil {
 			t.Fatal(err)
 		}
-		got, err := group.Deployments.Get(t.Context(), server, types.NamespacedName{Namespace: "ns", Name: "web"})
+		got, _, err := group.Deployments.Get(t.Context(), server, types.NamespacedName{Namespace: "ns", Name: "web"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -93,11 +94,11 @@ func TestOptions(t *testing.T) {
 	}}
 	server := fake.NewClientBuilder().WithScheme(scheme()).WithObjects(stored).WithStatusSubresource(stored).Build()
 	key := types.NamespacedName{Namespace: "ns", Name: "web"}
-	d, was, err := group.Deployments.GetOptions(t.Context(), server, key)
+	d, was, err := group.Deployments.Get(t.Context(), server, key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(kinds.Options{Rollback: stored.Spec.Rollback, Partition: rolling.Partition}, was); diff != "" {
+	if diff := cmp.Diff(kinds.Options{Rollback: *stored.Spec.Rollback, Partition: rolling.Partition}, was); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(rolling.MaxSurge, d.Spec.Strategy.RollingUpdate.MaxSurge); diff != "" {
@@ -114,7 +115,7 @@ func TestOptions(t *testing.T) {
 	if _, err = group.Deployments.PatchStatus(t.Context(), server, d, after, was.Status, is); err != nil {
 		t.Fatal(err)
 	}
-	d, now, err := group.Deployments.GetOptions(t.Context(), server, key)
+	d, now, err := group.Deployments.Get(t.Context(), server, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,9 +128,18 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(kinds.Status{}, apps.Deployments.Keeps(is)); diff != "" || group.Deployments.Keeps(is) != is {
+	if diff := cmp.Diff(apps.Deployments.Write(d, kinds.Status{}), apps.Deployments.Write(d, is)); diff != "" {
 		t.Errorf("apps/v1 keeps what it has no field for: %s", diff)
 	}
+	nothing := &v1alpha1.Deployment{Spec: v1alpha1.DeploymentSpec{Strategy: v1alpha1.DeploymentStrategy{DeploymentStrategy: appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType}}}}
+	if d, _ := group.Deployments.Read(nothing); util.MaxSurge(*withSize(d, 8)) != 2 || util.MaxUnavailable(*withSize(d, 8)) != 2 {
+		t.Errorf("without rollingUpdate its defaults are missing: %+v", d.Spec.Strategy)
+	}
+}
+
+func withSize(d *appsv1.Deployment, replicas int32) *appsv1.Deployment {
+	d.Spec.Replicas = &replicas
+	return d
 }
 
 func TestUnknownVersion(t *testing.T) {

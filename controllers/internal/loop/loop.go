@@ -1,5 +1,5 @@
-// Package loop is what the loops share: the course of one look at one object, whom a change concerns, who may adopt, and
-// what is counted. What is planned and done is each loop's own.
+// Package loop is what the loops share: the course of one look at one object, whom a change concerns, who owns what, how
+// what is owned is written, and what is counted. What else is planned and done is each loop's own.
 package loop
 
 import (
@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/samber/lo"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,7 +33,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/owner"
 	"flyball.dev/controllers/internal/writes"
 )
 
@@ -48,9 +49,10 @@ type Manager struct {
 	Events record.EventBroadcaster
 }
 
-// Loop reconciles the objects of one kind.
-type Loop[T client.Object] struct {
-	Kind kinds.Kind[T]
+// Loop reconciles the objects of one kind, each of which controls objects of another.
+type Loop[T, C client.Object] struct {
+	Kind     kinds.Kind[T]
+	Children kinds.Kind[C]
 	// Client reads from the cache, Live from the API server.
 	Client client.Client
 	Live   client.Reader
@@ -74,12 +76,10 @@ type Report[T client.Object] struct {
 	Next time.Duration
 }
 
-// New makes the loop of a kind, whose actions are what says in words. It writes objects of that kind and of others, whose
-// caches show when a write has arrived.
-func New[T client.Object](manager Manager, kind kinds.Kind[T], what func(Action) string, others map[schema.GroupResource]client.Object) (*Loop[T], error) {
-	caches := map[schema.GroupResource]writes.Cache{}
-	others[kind.Resource] = kind.New()
-	for resource, object := range others {
+// New makes the loop of a kind and of what its objects control; what says an action in words.
+func New[T, C client.Object](manager Manager, kind kinds.Kind[T], children kinds.Kind[C], what func(Action) string) (*Loop[T, C], error) {
+	caches := map[schema.GroupResource]writes.Cache{} // they show when a write has arrived
+	for resource, object := range map[schema.GroupResource]client.Object{kind.Resource: kind.New(), children.Resource: children.New()} {
 		informer, err := manager.GetCache().GetInformer(context.Background(), object, cache.BlockUntilSynced(false))
 		if err != nil {
 			return nil, fmt.Errorf("watching %s: %w", resource, err)
@@ -87,8 +87,8 @@ func New[T client.Object](manager Manager, kind kinds.Kind[T], what func(Action)
 		caches[resource] = informer.(toolscache.SharedIndexInformer).GetStore()
 	}
 	name := strings.ToLower(kind.GroupVersionKind.Kind)
-	return &Loop[T]{
-		Kind: kind, Client: manager.GetClient(), Live: manager.GetAPIReader(), Writes: writes.New(caches),
+	return &Loop[T, C]{
+		Kind: kind, Children: children, Client: manager.GetClient(), Live: manager.GetAPIReader(), Writes: writes.New(caches),
 		// The source that Events name is upstream's name, because tools know it.
 		Events: manager.Events.NewRecorder(manager.GetScheme(), corev1.EventSource{Component: name + "-controller"}),
 		name:   name, what: what, total: counter(metrics.Registry),
@@ -110,7 +110,7 @@ func counter(registry prometheus.Registerer) *prometheus.CounterVec {
 // Watch begins the registration of the loop: it looks at an object of its kind when that changes. A failing object is
 // tried again soon, and never less often than every 15 seconds: what it fails on, a quota say, may have gone without
 // anything telling us.
-func (l *Loop[T]) Watch(manager ctrl.Manager) *builder.Builder {
+func (l *Loop[T, C]) Watch(manager ctrl.Manager) *builder.Builder {
 	return ctrl.NewControllerManagedBy(manager).
 		Named(l.name + "." + l.Kind.GroupVersionKind.Group).
 		WithOptions(controller.Options{
@@ -120,11 +120,11 @@ func (l *Loop[T]) Watch(manager ctrl.Manager) *builder.Builder {
 }
 
 // Reconcile is one look at one object.
-func (l *Loop[T]) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+func (l *Loop[T, C]) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	if !l.Writes.CaughtUp(request.NamespacedName) {
 		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	object, options, err := l.Kind.GetOptions(ctx, l.Client, request.NamespacedName)
+	object, options, err := l.Kind.Get(ctx, l.Client, request.NamespacedName)
 	if apierrors.IsNotFound(err) {
 		l.Writes.Forget(request.NamespacedName)
 		return ctrl.Result{}, nil
@@ -133,12 +133,9 @@ func (l *Loop[T]) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 		return ctrl.Result{}, fmt.Errorf("reading %s %s: %w", l.Kind.GroupVersionKind.Kind, request, err)
 	}
 	report, err := l.Look(ctx, object, options)
-	select {
-	case <-ctx.Done():
-		return ctrl.Result{}, nil // the end of the process is no failure
-	default:
-	}
 	switch {
+	case ctx.Err() != nil:
+		return ctrl.Result{}, nil //nolint:nilerr // the end of the process is no failure
 	case errors.Is(err, ErrStale):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	case report == nil:
@@ -148,27 +145,25 @@ func (l *Loop[T]) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Res
 }
 
 // report writes the status, if it changed.
-func (l *Loop[T]) report(ctx context.Context, report *Report[T], was kinds.Status) error {
-	is := l.Kind.Keeps(report.Kept)
-	if equality.Semantic.DeepEqual(report.Before, report.After) && equality.Semantic.DeepEqual(was, is) {
+func (l *Loop[T, C]) report(ctx context.Context, report *Report[T], was kinds.Status) error {
+	if equality.Semantic.DeepEqual(l.Kind.Write(report.Before, was), l.Kind.Write(report.After, report.Kept)) {
 		return nil
 	}
-	stored, err := l.Kind.PatchStatus(ctx, l.Client, report.Before, report.After, was, is)
+	stored, err := l.Kind.PatchStatus(ctx, l.Client, report.Before, report.After, was, report.Kept)
 	switch {
 	case err == nil:
 		l.Writes.Wrote(report.Before, l.Kind.Resource, stored)
-	case apierrors.IsNotFound(err) || apierrors.IsConflict(err): // the event of the other write brings us back
-	default:
+	case !errors.Is(OrStale(err), ErrStale): // the event of the other write brings us back
 		return fmt.Errorf("writing the status of %s %s: %w", l.Kind.GroupVersionKind.Kind, client.ObjectKeyFromObject(report.Before), err)
 	}
 	return nil
 }
 
 // Concerns maps an object to those whom its change concerns: its controller, or all that might adopt it.
-func (l *Loop[T]) Concerns(selectorOf func(T) *metav1.LabelSelector) handler.MapFunc {
+func (l *Loop[T, C]) Concerns(selectorOf func(T) *metav1.LabelSelector) handler.MapFunc {
 	return func(ctx context.Context, object client.Object) []reconcile.Request {
 		if ref := metav1.GetControllerOfNoCopy(object); ref != nil {
-			if !owner.Is(ref, l.Kind.GroupVersionKind) {
+			if !IsOf(ref, l.Kind.GroupVersionKind) {
 				return nil
 			}
 			return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: ref.Name}}}
@@ -191,11 +186,11 @@ func (l *Loop[T]) Concerns(selectorOf func(T) *metav1.LabelSelector) handler.Map
 	}
 }
 
-// MayAdopt asks the API server, not a cache, whether an owner may still adopt. A cache that has not seen the owner's
+// mayAdopt asks the API server, not a cache, whether an owner may still adopt. A cache that has not seen the owner's
 // deletion would let it take back what the garbage collector has just orphaned
 // (https://github.com/kubernetes/kubernetes/issues/42639). The error is ErrStale if it may not.
-func (l *Loop[T]) MayAdopt(ctx context.Context, owner T) error {
-	live, err := l.Kind.Get(ctx, l.Live, client.ObjectKeyFromObject(owner))
+func (l *Loop[T, C]) mayAdopt(ctx context.Context, owner T) error {
+	live, _, err := l.Kind.Get(ctx, l.Live, client.ObjectKeyFromObject(owner))
 	switch {
 	case apierrors.IsNotFound(err), err == nil && (live.GetUID() != owner.GetUID() || live.GetDeletionTimestamp() != nil):
 		return ErrStale
@@ -205,28 +200,74 @@ func (l *Loop[T]) MayAdopt(ctx context.Context, owner T) error {
 	return nil
 }
 
-// Action is one step of a plan: a small value of a type of its own, with a reason in words.
-type Action interface{ Why() string }
-
-// Reason is embedded by all actions.
-type Reason string
-
-// Why implements Action.
-func (r Reason) Why() string { return string(r) }
-
-// Act carries actions out, in order, and stops at the first error.
-func (l *Loop[T]) Act(ctx context.Context, actions []Action, do func(Action) error) error {
+// Act carries the actions for an owner out, in order, and stops at the first error. do is for those that are not Adopt or
+// Release.
+func (l *Loop[T, C]) Act(ctx context.Context, owner T, actions []Action, do func(Action) error) error {
+	mayAdopt := sync.OnceValue(func() error { return l.mayAdopt(ctx, owner) })
 	for _, action := range actions {
 		klog.FromContext(ctx).V(2).Info("Acting", "action", l.what(action), "reason", action.Why())
-		err, result := do(action), "done"
+		var err error
+		switch a := action.(type) {
+		case Adopt:
+			if err = mayAdopt(); err == nil {
+				err = l.handOver(ctx, owner, a.Object.(C), *metav1.NewControllerRef(owner, l.Kind.GroupVersionKind))
+			}
+		case Release:
+			err = l.handOver(ctx, owner, a.Object.(C))
+		default:
+			err = do(action)
+		}
+		result := "done"
 		if err != nil {
 			result = "failed"
 		}
-		name := fmt.Sprintf("%T", action)
-		l.total.WithLabelValues(l.name, l.Kind.GroupVersionKind.Group, strings.ToLower(name[strings.LastIndex(name, ".")+1:]), result).Inc()
+		l.total.WithLabelValues(l.name, l.Kind.GroupVersionKind.Group, strings.ToLower(typeName(action)), result).Inc()
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// handOver replaces what an object says of its owner, unless the object changed since it was read. An action that follows
+// goes on from the resourceVersion that this gives.
+func (l *Loop[T, C]) handOver(ctx context.Context, owner T, object C, refs ...metav1.OwnerReference) error {
+	others := lo.Reject(object.GetOwnerReferences(), func(ref metav1.OwnerReference, _ int) bool { return ref.UID == owner.GetUID() })
+	after := object.DeepCopyObject().(C)
+	after.SetOwnerReferences(append(others, refs...))
+	stored, err := l.Update(ctx, owner, object, after)
+	if err != nil {
+		return OrStale(fmt.Errorf("changing the controller of %s %s: %w", l.Children.GroupVersionKind.Kind, object.GetName(), err))
+	}
+	object.SetResourceVersion(stored.GetResourceVersion())
+	return nil
+}
+
+// Update makes an object that owner controls differ from before as after does, unless it changed meanwhile.
+func (l *Loop[T, C]) Update(ctx context.Context, owner T, before, after C) (C, error) {
+	stored, err := l.Children.Patch(ctx, l.Client, before, after)
+	if err == nil {
+		l.Writes.Wrote(owner, l.Children.Resource, stored)
+	}
+	return stored, err
+}
+
+// Create creates an object that owner controls. The error is ErrNamespaceEnds where that makes no sense any more.
+func (l *Loop[T, C]) Create(ctx context.Context, owner T, object C) (C, error) {
+	stored, err := l.Children.Create(ctx, l.Client, object)
+	switch {
+	case err == nil:
+		l.Writes.Wrote(owner, l.Children.Resource, stored)
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		err = ErrNamespaceEnds
+	}
+	return stored, err
+}
+
+// OrStale is ErrStale in place of an error that says that an object changed or is gone.
+func OrStale(err error) error {
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		return ErrStale
+	}
+	return err
 }

@@ -1,4 +1,7 @@
-package kinds
+// Package find is which workload object a person means who names one: KIND/NAME, with a group or without.
+//
+// It serves the commands that look at loops and steer them; the loops themselves know what they look at.
+package find
 
 import (
 	"context"
@@ -13,11 +16,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/kinds"
 )
 
 // Found is a workload object that somebody named.
 type Found struct {
-	Group
+	kinds.Group
 	// Object is of the group's own type, Kind is Deployment or ReplicaSet.
 	Object client.Object
 	Kind   schema.GroupVersionKind
@@ -37,9 +41,9 @@ var names = map[string]string{
 // short are the names that only our own kinds have.
 var short = map[string]bool{"fdeploy": true, "frs": true}
 
-// Find reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it looks in both, and the one that has
+// Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it looks in both, and the one that has
 // the object is meant.
-func Find(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
+func Named(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
 	resource, name, ok := strings.Cut(reference, "/")
 	kind, group, _ := strings.Cut(strings.ToLower(resource), ".")
 	if group == "" && short[kind] {
@@ -76,7 +80,7 @@ func Find(ctx context.Context, reader client.Reader, namespace, reference string
 
 // Empty is a workload object of a kind without anything in it. It is an error if the kind is none of ours to serve.
 func Empty(kind schema.GroupVersionKind) (Found, error) {
-	group, err := For(kind.GroupVersion())
+	group, err := kinds.For(kind.GroupVersion())
 	if err != nil {
 		return Found{}, err
 	}
