@@ -23,6 +23,13 @@ import (
 const (
 	reasonApproved = "ServingNamesOfNode"
 	reasonLeft     = "NotApproved"
+	reasonWaiting  = "NotApprovedYet"
+)
+
+// What may become of requests that are not approved, at the end of their Events.
+const (
+	hintLeft    = "; an administrator may approve it with kubectl certificate approve"
+	hintWaiting = "; it is approved as soon as that has changed" + hintLeft
 )
 
 // retryAfter is when an approval that failed is tried again, unless something changes before.
@@ -42,7 +49,7 @@ func Run(ctx context.Context, cfg Config) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: cfg.Client.CoreV1().Events("")})
 	a := &approver{
-		Config: cfg, left: map[string]string{},
+		Config: cfg, told: map[string]string{},
 		events: broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "flyball-csr-approver"}),
 	}
 
@@ -83,16 +90,17 @@ type approver struct {
 
 	requests, nodes cache.SharedIndexInformer
 	events          record.EventRecorder
-	// left is what was last said about requests that are not approved, so that it is said once.
-	left map[string]string
+	// told is what was last said about requests that are not approved, so that it is said once.
+	told map[string]string
 }
 
 func (a *approver) run(ctx context.Context, changed <-chan struct{}) {
 	ready := a.Ready
 	for {
-		var retry <-chan time.Time
-		if !a.look(ctx) {
-			retry = time.After(retryAfter)
+		now := time.Now()
+		var again <-chan time.Time
+		if at := a.look(ctx, now); !at.IsZero() {
+			again = time.After(at.Sub(now))
 		}
 		if ready != nil {
 			ready()
@@ -102,41 +110,53 @@ func (a *approver) run(ctx context.Context, changed <-chan struct{}) {
 		case <-ctx.Done():
 			return
 		case <-changed:
-		case <-retry:
+		case <-again:
 		}
 	}
 }
 
-// look is observe, plan, act for every request. It returns false if one is to be tried again.
-func (a *approver) look(ctx context.Context) bool {
+// look is observe, plan, act for every request. It returns when to look again if nothing changes; zero if never.
+func (a *approver) look(ctx context.Context, now time.Time) (again time.Time) {
 	var nodes []*v1.Node
 	for _, o := range a.nodes.GetStore().List() {
 		nodes = append(nodes, o.(*v1.Node))
 	}
-	done, still := true, map[string]string{}
-	for _, o := range a.requests.GetStore().List() {
-		request := o.(*certificatesv1.CertificateSigningRequest)
-		action := plan(State{Request: request, Nodes: nodes, Protected: a.Protected})
-		switch action.Do {
-		case Approve:
-			if err := a.approve(ctx, request, action.Reason); err != nil {
-				klog.FromContext(ctx).Error(err, "Approving a kubelet's serving certificate failed, trying again", "request", request.Name)
-				done = false
-			}
-		case Leave, Wait:
-			still[request.Name] = action.Reason
-			if a.left[request.Name] == action.Reason {
-				continue
-			}
-			if action.Do == Leave {
-				a.events.Event(request, v1.EventTypeWarning, reasonLeft, action.Reason+"; an administrator may approve it with kubectl certificate approve")
-			}
-			klog.FromContext(ctx).V(2).Info("Not approving a kubelet's serving certificate", "request", request.Name, "verdict", action.Do, "reason", action.Reason)
-		case Ignore:
+	sooner := func(at time.Time) {
+		if again.IsZero() || !at.IsZero() && at.Before(again) {
+			again = at
 		}
 	}
-	a.left = still
-	return done
+	still := map[string]string{}
+	for _, o := range a.requests.GetStore().List() {
+		request := o.(*certificatesv1.CertificateSigningRequest)
+		action := plan(State{Request: request, Nodes: nodes, Protected: a.Protected, Now: now})
+		sooner(action.Again)
+		if action.Do == Approve {
+			if err := a.approve(ctx, request, action.Reason); err != nil {
+				klog.FromContext(ctx).Error(err, "Approving a kubelet's serving certificate failed, trying again", "request", request.Name)
+				sooner(now.Add(retryAfter))
+			}
+		}
+		if action.Tell {
+			still[request.Name] = action.Reason
+			a.tell(ctx, request, action)
+		}
+	}
+	a.told = still
+	return again
+}
+
+// tell says why a request is not approved, unless that was the last thing said about it.
+func (a *approver) tell(ctx context.Context, request *certificatesv1.CertificateSigningRequest, action Action) {
+	if a.told[request.Name] == action.Reason {
+		return
+	}
+	reason, hint := reasonLeft, hintLeft
+	if action.Do == Wait {
+		reason, hint = reasonWaiting, hintWaiting
+	}
+	a.events.Event(request, v1.EventTypeWarning, reason, action.Reason+hint)
+	klog.FromContext(ctx).V(2).Info("Not approving a kubelet's serving certificate", "request", request.Name, "verdict", action.Do, "reason", action.Reason)
 }
 
 // approve writes the condition. The resourceVersion is a precondition: what is approved is what was read.

@@ -3,8 +3,10 @@ package approver
 import (
 	"context"
 	"crypto/x509"
+	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -28,7 +30,9 @@ func TestRun(t *testing.T) {
 		s.Username = "alice"
 	})
 	wrong.Name = "wrong"
-	for _, r := range []*certificatesv1.CertificateSigningRequest{request(t, nil), wrong} {
+	early := request(t, nil)
+	early.CreationTimestamp = metav1.NewTime(time.Now().Add(time.Minute)) // so that nobody is told that it waits
+	for _, r := range []*certificatesv1.CertificateSigningRequest{early, wrong} {
 		if _, err := requests.Create(ctx, r, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
 		}
@@ -52,6 +56,56 @@ func TestRun(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run returned %v", err)
 	}
+}
+
+// TestWaiting: of a request that goes on waiting somebody is told, once, though nothing happens, and however much happens
+// afterwards; it is approved all the same as soon as nothing is in its way.
+func TestWaiting(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		mine, other := node("n2", "192.0.2.2"), node("n4", "192.0.2.2")
+		r := request(t, nil)
+		r.CreationTimestamp = metav1.Now()
+		client := fake.NewClientset(mine, other, r)
+		ended := make(chan error, 1)
+		go func() { ended <- Run(ctx, Config{Client: client, Protected: protected}) }()
+		told := func(after time.Duration) []v1.Event {
+			time.Sleep(after)
+			synctest.Wait()
+			events, err := client.CoreV1().Events("").List(ctx, metav1.ListOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return events.Items
+		}
+		if events := told(waitQuietly / 2); len(events) > 0 {
+			t.Errorf("it was told before its time: %v", events[0].Message)
+		}
+		events := told(waitQuietly)
+		if len(events) != 1 || events[0].Reason != reasonWaiting || !strings.Contains(events[0].Message, "n4 reports too") {
+			t.Fatalf("what is told is %v, want who else reports the address", events)
+		}
+		for i := range 3 {
+			other.Labels = map[string]string{"x": strconv.Itoa(i)}
+			if _, err := client.CoreV1().Nodes().Update(ctx, other, metav1.UpdateOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if again := told(time.Minute); len(again) != 1 || again[0].Count > 1 {
+				t.Fatalf("it was told again: %v", again)
+			}
+		}
+		if err := client.CoreV1().Nodes().Delete(ctx, other.Name, metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if r, err := client.CertificatesV1().CertificateSigningRequests().Get(ctx, r.Name, metav1.GetOptions{}); err != nil || len(r.Status.Conditions) != 1 {
+			t.Errorf("after the other Node is gone, its conditions are %v (%v)", r.Status.Conditions, err)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run returned %v", err)
+		}
+	})
 }
 
 func eventually(t *testing.T, what string, is func() bool) {

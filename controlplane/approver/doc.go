@@ -5,7 +5,8 @@
 // nobody else's by their nature.
 //
 // Everything else is left to an administrator (kubectl certificate approve), and an Event on the request says why. A
-// request that may become right is looked at again when a Node changes: the kubelet asks before its Node is there.
+// request that may become right is looked at again when a Node changes: the kubelet asks before its Node is there. If it
+// goes on waiting, because another Node reports its address, say, an Event says that too.
 //
 // The loop reads CertificateSigningRequests and Nodes. It is the one writer of their Approved condition for this signer.
 // The client certificates of nodes are approved by upstream's csrapproving controller.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
@@ -26,6 +27,7 @@ type State struct {
 	Request   *certificatesv1.CertificateSigningRequest
 	Nodes     []*v1.Node
 	Protected Protected
+	Now       time.Time
 }
 
 // Verdict is what is to become of a request.
@@ -47,20 +49,41 @@ const (
 type Action struct {
 	Do     Verdict
 	Reason string
+	// Tell whoever looks at the request why it is not approved.
+	Tell bool
+	// Again is when to look again if nothing changes before; zero if there is no such time.
+	Again time.Time
 }
+
+// waitQuietly is how long a request waits before anybody is told: a kubelet asks some seconds before its Node is there.
+const waitQuietly = 15 * time.Second
 
 const (
 	nodeUserPrefix = "system:node:"
 	nodesGroup     = "system:nodes"
 )
 
-// plan decides what becomes of a request.
+// plan decides what becomes of a request, and whether somebody has to be told of it.
 func plan(s State) Action {
+	a := judge(s)
+	loud := s.Request.CreationTimestamp.Add(waitQuietly)
+	switch {
+	case a.Do == Leave, a.Do == Wait && !s.Now.Before(loud):
+		a.Tell = true
+	case a.Do == Wait:
+		a.Again = loud
+	}
+	return a
+}
+
+func judge(s State) Action {
 	r := s.Request
 	if r.Spec.SignerName != certificatesv1.KubeletServingSignerName || decided(r) {
 		return Action{Do: Ignore}
 	}
-	leave := func(format string, args ...any) Action { return Action{Leave, fmt.Sprintf(format, args...)} }
+	leave := func(format string, args ...any) Action {
+		return Action{Do: Leave, Reason: fmt.Sprintf(format, args...)}
+	}
 	request, err := certificates.ParseCSR(r.Spec.Request)
 	if err != nil {
 		return leave("the request cannot be read: %v", err)
@@ -92,40 +115,54 @@ func decided(r *certificatesv1.CertificateSigningRequest) bool {
 	})
 }
 
-// planNames compares what a request asks for with what the Node called name reports.
+// planNames compares what a request asks for with what the Node called name reports. What can never become right is told
+// before what may.
 func planNames(s State, name string, request *x509.CertificateRequest) Action {
-	i := slices.IndexFunc(s.Nodes, func(n *v1.Node) bool { return n.Name == name })
-	if i < 0 {
-		return Action{Wait, fmt.Sprintf("there is no Node %s yet", name)}
+	leave := func(asked, why string) Action {
+		return Action{Do: Leave, Reason: fmt.Sprintf("node %s asks for %s, which %s", name, asked, why)}
 	}
-	// The only name of a node is its own: what else a Node reports as a name, it has written itself.
-	for _, dns := range request.DNSNames {
-		if why := s.Protected.forbid(dns); why != "" {
-			return Action{Leave, fmt.Sprintf("node %s asks for %s, which %s", name, dns, why)}
-		}
-		if dns != name {
-			return Action{Leave, fmt.Sprintf("node %s asks for the name %s, which is not its own", name, dns)}
-		}
-	}
+	wait := func(format string, args ...any) Action { return Action{Do: Wait, Reason: fmt.Sprintf(format, args...)} }
 	asked := slices.Clone(request.DNSNames)
 	for _, ip := range request.IPAddresses {
 		asked = append(asked, ip.String())
 	}
-	own := reported(s.Nodes[i])
 	for _, a := range asked {
 		if why := s.Protected.forbid(a); why != "" {
-			return Action{Leave, fmt.Sprintf("node %s asks for %s, which %s", name, a, why)}
-		}
-		if !slices.Contains(own, a) {
-			return Action{Wait, fmt.Sprintf("node %s asks for %s, and its Node reports %s", name, a, strings.Join(own, ", "))}
-		}
-		for j, other := range s.Nodes {
-			if j != i && slices.Contains(reported(other), a) {
-				return Action{Wait, fmt.Sprintf("node %s asks for %s, which Node %s reports too", name, a, other.Name)}
-			}
+			return leave(a, why)
 		}
 	}
-	return Action{Approve, fmt.Sprintf("node %s asks for what its Node reports: %s", name, strings.Join(asked, ", "))}
+	// The only name of a node is its own: what else a Node reports as a name, it has written itself.
+	for _, dns := range request.DNSNames {
+		if dns != name {
+			return leave("the name "+dns, "is not its own")
+		}
+	}
+	i := slices.IndexFunc(s.Nodes, func(n *v1.Node) bool { return n.Name == name })
+	if i < 0 {
+		return wait("there is no Node %s yet", name)
+	}
+	own := reported(s.Nodes[i])
+	for _, a := range asked {
+		if !slices.Contains(own, a) {
+			return wait("node %s asks for %s, and its Node reports %s", name, a, strings.Join(own, ", "))
+		}
+		if others := whoElse(s.Nodes, name, a); len(others) > 0 {
+			return wait("node %s asks for %s, which Node %s reports too", name, a, strings.Join(others, ", "))
+		}
+	}
+	return Action{Do: Approve, Reason: fmt.Sprintf("node %s asks for what its Node reports: %s", name, strings.Join(asked, ", "))}
+}
+
+// whoElse are the Nodes but name that report this too, in order: the same State gives the same reason.
+func whoElse(nodes []*v1.Node, name, asked string) []string {
+	var others []string
+	for _, n := range nodes {
+		if n.Name != name && slices.Contains(reported(n), asked) {
+			others = append(others, n.Name)
+		}
+	}
+	slices.Sort(others)
+	return others
 }
 
 // reported are the names and addresses of a Node.

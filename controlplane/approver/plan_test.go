@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
@@ -100,6 +101,14 @@ func TestPlan(t *testing.T) {
 		"OtherCase":    {reason: "names of hosts are compared without regard to case", change: func(c *template, _ *spec) { c.DNSNames = []string{"N1"} }, want: Leave, says: "N1"},
 		"ServiceName":  {reason: "a certificate for a Service", change: func(c *template, _ *spec) { c.DNSNames = []string{"web.default.svc.cluster.local"} }, want: Leave, says: "Service"},
 		"Shared":       {reason: "two Nodes that report one address: one of them lies", nodes: []*v1.Node{n2, node("n4", "192.0.2.2")}, want: Wait, says: "n4"},
+		"SharedByMany": {
+			reason: "the reason is the same whatever order a cache lists Nodes in", nodes: []*v1.Node{node("n4", "192.0.2.2"), n2, node("n3", "192.0.2.2")},
+			want: Wait, says: "Node n3, n4 reports",
+		},
+		"NeverBeforeNotYet": {
+			reason: "what never becomes right is not waited for", nodes: []*v1.Node{server, node("n2")},
+			change: func(c *template, _ *spec) { c.IPAddresses = append(c.IPAddresses, net.IPv4(10, 43, 0, 1)) }, want: Leave, says: "10.43.0.1",
+		},
 		"APIServer": {
 			reason: "a Node that reports the API server's address could pass for it",
 			change: func(c *template, _ *spec) { c.IPAddresses = []net.IP{net.IPv4(192, 0, 2, 1)} },
@@ -147,6 +156,38 @@ func TestPlan(t *testing.T) {
 			slices.Reverse(s.Nodes)
 			if again := plan(s); again != got {
 				t.Errorf("with the Nodes in another order it is %+v, not %+v", again, got)
+			}
+		})
+	}
+}
+
+// TestTell: nobody is told of a request that waits for what comes in a moment; of one that waits longer, somebody is.
+func TestTell(t *testing.T) {
+	made := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	shared := []*v1.Node{node("n2", "192.0.2.2"), node("n4", "192.0.2.2")}
+	notANode := func(_ *x509.CertificateRequest, s *certificatesv1.CertificateSigningRequestSpec) {
+		s.Username = "alice"
+	}
+	for name, tc := range map[string]struct {
+		reason string
+		nodes  []*v1.Node
+		change func(*x509.CertificateRequest, *certificatesv1.CertificateSigningRequestSpec)
+		age    time.Duration
+		want   Action
+	}{
+		"Young":    {"the Node comes in a moment", nil, nil, time.Second, Action{Do: Wait, Again: made.Add(waitQuietly)}},
+		"NoNode":   {"the Node does not come", nil, nil, waitQuietly, Action{Do: Wait, Tell: true}},
+		"Shared":   {"another machine has the address", shared, nil, time.Hour, Action{Do: Wait, Tell: true}},
+		"Never":    {"waiting does not help", nil, notANode, 0, Action{Do: Leave, Tell: true}},
+		"Approved": {"there is nothing to tell", shared[:1], nil, time.Hour, Action{Do: Approve}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := request(t, tc.change)
+			r.CreationTimestamp = metav1.NewTime(made)
+			got := plan(State{Request: r, Nodes: tc.nodes, Protected: protected, Now: made.Add(tc.age)})
+			tc.want.Reason = got.Reason
+			if got != tc.want {
+				t.Errorf("%s: got %+v, want %+v", tc.reason, got, tc.want)
 			}
 		})
 	}
