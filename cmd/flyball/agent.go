@@ -3,11 +3,15 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,6 +72,10 @@ func (f *configFlags) loadAgent(ctx context.Context, set parts.Set) (parts.Set, 
 		return set, errors.New("starting the node agent: running as an ordinary user; run flyball as root, for example with sudo")
 	}
 	needed, token, err := mustJoin(set, time.Now())
+	moved := set.Joined != nil && (c.Server != set.Joined.Server || c.NodeIP != set.Joined.NodeIP)
+	if err == nil && (needed || moved) {
+		err = ownAddress(c.NodeAddr) // it is kept
+	}
 	if err != nil {
 		return set, err
 	}
@@ -77,8 +85,8 @@ func (f *configFlags) loadAgent(ctx context.Context, set parts.Set) (parts.Set, 
 		if err == nil {
 			progress.New(os.Stdout, began).Done("joined "+c.Server, time.Since(began))
 		}
-	} else if c.Server != set.Joined.Server {
-		err = set.Joined.Move(set.AgentDir(), c.Server)
+	} else if moved {
+		err = set.Joined.Move(set.AgentDir(), c.Server, c.NodeAddr)
 	}
 	if err != nil {
 		return set, err
@@ -89,6 +97,26 @@ func (f *configFlags) loadAgent(ctx context.Context, set parts.Set) (parts.Set, 
 		set.Config.Token = ""
 	}
 	return set, err
+}
+
+// ownAddress refuses an address that this machine does not have: nobody would reach the node.
+func ownAddress(wanted netip.Addr) error {
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return fmt.Errorf("looking for the addresses of this machine: %w", err)
+	}
+	var found []string
+	for _, a := range addrs {
+		prefix, err := netip.ParsePrefix(a.String())
+		switch {
+		case err != nil:
+		case prefix.Addr() == wanted:
+			return nil
+		case prefix.Addr().Is4() && !prefix.Addr().IsLoopback():
+			found = append(found, prefix.Addr().String())
+		}
+	}
+	return fmt.Errorf("choosing the address of this node: %s is no address of this machine, which has %s; --node-ip takes one of these", wanted, strings.Join(found, ", "))
 }
 
 // mustJoin tells whether this machine has to join (again), and with what.
@@ -109,8 +137,8 @@ func mustJoin(set parts.Set, now time.Time) (bool, join.Token, error) {
 		return false, token, fmt.Errorf("starting node %s: its certificate in %s cannot be read; join again with a token of `flyball token create` on the server",
 			set.Joined.NodeName, set.AgentDir())
 	case is && set.Config.Token == "":
-		return false, token, fmt.Errorf("starting node %s: its certificate expired on %s, and it was not there to renew it; join again with a token of `flyball token create` on the server",
-			set.Joined.NodeName, expired.Format(time.DateTime))
+		return false, token, fmt.Errorf("starting node %s: its certificate expired on %s, and it was not there to renew it (the clock of this machine says %s); join again with a token of `flyball token create` on the server",
+			set.Joined.NodeName, expired.UTC().Format(time.DateTime), now.UTC().Format(time.DateTime))
 	case set.Config.Token == "":
 		return false, token, nil
 	}
@@ -125,19 +153,19 @@ func mustJoin(set parts.Set, now time.Time) (bool, join.Token, error) {
 	return is, token, nil
 }
 
-// complete sets what a machine that has joined knows of its cluster. It returns nil for any other machine.
-func complete(c *v1alpha1.FlyballConfiguration) (*join.Cluster, error) {
-	dir := c.DataDir
-	if dir == "" {
-		dir = v1alpha1.DefaultDataDir
+// readJoined is what the machine with this configuration has joined; nil if it has joined nothing.
+func readJoined(c *v1alpha1.FlyballConfiguration) (*join.Cluster, error) {
+	return join.Read(filepath.Join(cmp.Or(c.DataDir, v1alpha1.DefaultDataDir), "agent"))
+}
+
+// complete sets what a machine that has joined knows of its cluster. What the configuration says may not contradict that,
+// except for the addresses of the server and of the machine, which may have changed.
+func complete(c *v1alpha1.FlyballConfiguration, joined *join.Cluster) error {
+	if joined == nil {
+		return nil
 	}
-	joined, err := join.Read(filepath.Join(dir, "agent"))
-	if err != nil || joined == nil {
-		return nil, err
-	}
-	if c.Server == "" {
-		c.Server = joined.Server
-	}
+	c.Server, c.NodeIP = cmp.Or(c.Server, joined.Server), cmp.Or(c.NodeIP, joined.NodeIP)
+	var err error
 	for _, f := range []struct {
 		name  string
 		field *string
@@ -154,7 +182,7 @@ func complete(c *v1alpha1.FlyballConfiguration) (*join.Cluster, error) {
 		}
 		*f.field = f.value
 	}
-	return joined, err
+	return err
 }
 
 func exists(path string) bool {

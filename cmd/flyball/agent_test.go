@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -100,10 +101,20 @@ func TestLoadRole(t *testing.T) {
 			v1alpha1.FlyballConfiguration{DataDir: joined, NodeName: "n3"},
 			[]string{"nodeName", "n2", "n3"},
 		},
+		"OtherAddress": {
+			"nobody would reach the node at it", instance.Agent,
+			v1alpha1.FlyballConfiguration{DataDir: joined, NodeIP: "192.0.2.99"},
+			[]string{"192.0.2.99 is no address of this machine", "--node-ip"},
+		},
+		"JoinFromOtherAddress": {
+			"it would be kept", instance.Agent,
+			v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), NodeIP: "192.0.2.99", Server: testServer, Token: token + pin},
+			[]string{"192.0.2.99 is no address of this machine", "--node-ip"},
+		},
 		"Expired": {
 			"it was off for a year", instance.Agent,
 			v1alpha1.FlyballConfiguration{DataDir: expired},
-			[]string{"n2", "expired on", "flyball token create"},
+			[]string{"n2", "expired on", "clock of this machine", "flyball token create"},
 		},
 		"OfAServer": {
 			"a cluster of one's own is not given up by the way", instance.Agent,
@@ -137,7 +148,7 @@ func TestLoadRole(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			tc.values.NodeIP = "192.0.2.2"
+			tc.values.NodeIP = cmp.Or(tc.values.NodeIP, "127.0.0.1")
 			set, err := (&configFlags{values: tc.values}).loadRole(t.Context(), tc.role)
 			if len(tc.fails) == 0 {
 				if err != nil {
@@ -171,7 +182,7 @@ func TestMove(t *testing.T) {
 		t.Skip("joining needs root, and a machine on which Flyball does not run")
 	}
 	dir, _ := joinedDir(t, time.Now().Add(time.Hour))
-	flags := &configFlags{values: v1alpha1.FlyballConfiguration{DataDir: dir, NodeIP: "192.0.2.2", Server: "https://192.0.2.7:6443"}}
+	flags := &configFlags{values: v1alpha1.FlyballConfiguration{DataDir: dir, NodeIP: "127.0.0.1", Server: "https://192.0.2.7:6443"}}
 	set, err := flags.loadRole(t.Context(), instance.Agent)
 	if err != nil {
 		t.Fatal(err)
@@ -179,6 +190,44 @@ func TestMove(t *testing.T) {
 	kubeconfig, err := os.ReadFile(filepath.Join(dir, "agent", "kubelet.kubeconfig"))
 	if err != nil || set.Joined.Server != "https://192.0.2.7:6443" || !strings.Contains(string(kubeconfig), "https://192.0.2.7:6443") {
 		t.Errorf("the server is %s, and the kubeconfig (%v) says\n%s", set.Joined.Server, err, kubeconfig)
+	}
+}
+
+// TestNodeIP: the address of the first start counts at later ones, until --node-ip says another.
+func TestNodeIP(t *testing.T) {
+	if os.Geteuid() != 0 || len(instance.Running(instance.RunDir, instance.Up)) > 0 {
+		t.Skip("joining needs root, and a machine on which Flyball does not run")
+	}
+	dir, _ := joinedDir(t, time.Now().Add(time.Hour))
+	start := func(nodeIP string) (string, error) {
+		set, err := (&configFlags{values: v1alpha1.FlyballConfiguration{DataDir: dir, NodeIP: nodeIP}}).loadRole(t.Context(), instance.Agent)
+		if err != nil {
+			return "", err
+		}
+		return set.Config.NodeIP, nil
+	}
+	for _, step := range []struct{ given, want, reason string }{
+		{"127.0.0.1", "127.0.0.1", "what --node-ip says"},
+		{"", "127.0.0.1", "what was chosen before, though the machine would choose another"},
+	} {
+		if got, err := start(step.given); err != nil || got != step.want {
+			t.Errorf("with --node-ip %q the address is %q (%v), want %s", step.given, got, err, step.reason)
+		}
+	}
+	if _, err := start("192.0.2.99"); err == nil {
+		t.Error("an address of another machine was taken")
+	}
+	if got, err := start(""); err != nil || got != "127.0.0.1" {
+		t.Errorf("after one that was refused it is %q (%v)", got, err)
+	}
+	// A machine that joined before the address was kept chooses it once more, for good.
+	dir, _ = joinedDir(t, time.Now().Add(time.Hour))
+	chosen, err := start("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if joined, err := join.Read(filepath.Join(dir, "agent")); err != nil || joined.NodeIP != chosen || chosen == "" {
+		t.Errorf("it chose %q and keeps %+v (%v)", chosen, joined, err)
 	}
 }
 

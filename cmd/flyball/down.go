@@ -41,11 +41,11 @@ func newDownCommand() *cobra.Command {
 func down(ctx context.Context, flags *configFlags, purge bool) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
-	set, err := flags.loadInUse()
+	printer := progress.New(os.Stdout, time.Now())
+	set, err := flags.loadInUse(instance.RunDir, printer.Warn)
 	if err != nil {
 		return err
 	}
-	printer := progress.New(os.Stdout, time.Now())
 	if pids := instance.Running(instance.RunDir, instance.Up); len(pids) > 0 {
 		began := time.Now()
 		// The agent of two is the younger process; it stops first.

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
 	"flyball.dev/kubelet/containerd"
 )
@@ -18,7 +19,7 @@ import (
 func newImageCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "image", Short: "Import, list and pull the images of this machine"}
 	socket := func() (string, error) {
-		set, err := (&configFlags{}).loadInUse()
+		set, err := (&configFlags{}).loadInUse(instance.RunDir, func(error) {}) // an image has nothing to do with it
 		if err != nil {
 			return "", err
 		}

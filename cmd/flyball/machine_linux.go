@@ -1,6 +1,9 @@
 package main
 
 import (
+	"cmp"
+	"fmt"
+
 	"github.com/spf13/cobra"
 
 	"flyball.dev/cmd/flyball/internal/bundle"
@@ -40,27 +43,34 @@ func addConfigFlags(cmd *cobra.Command) *configFlags {
 	return f
 }
 
+// override sets what the flags say.
+func (f *configFlags) override(c *v1alpha1.FlyballConfiguration) {
+	v := f.values
+	for target, value := range map[*string]string{
+		&c.DataDir: v.DataDir, &c.NodeName: v.NodeName, &c.NodeIP: v.NodeIP, &c.ClusterCIDR: v.ClusterCIDR,
+		&c.ServiceCIDR: v.ServiceCIDR, &c.ClusterDomain: v.ClusterDomain, &c.CRIEndpoint: v.CRIEndpoint,
+		&c.Server: v.Server, &c.Token: v.Token,
+	} {
+		if value != "" {
+			*target = value
+		}
+	}
+	for target, value := range map[*int]int{&c.Port: v.Port, &c.Logging.Verbosity: v.Logging.Verbosity} {
+		if value != 0 {
+			*target = value
+		}
+	}
+}
+
 // load reads the configuration file, overrides it by the flags that were given, and finds the bundle.
 func (f *configFlags) load() (parts.Set, error) {
 	var joined *join.Cluster
 	cfg, err := config.Load(f.file, func(c *v1alpha1.FlyballConfiguration) (err error) {
-		v := f.values
-		for target, value := range map[*string]string{
-			&c.DataDir: v.DataDir, &c.NodeName: v.NodeName, &c.NodeIP: v.NodeIP, &c.ClusterCIDR: v.ClusterCIDR,
-			&c.ServiceCIDR: v.ServiceCIDR, &c.ClusterDomain: v.ClusterDomain, &c.CRIEndpoint: v.CRIEndpoint,
-			&c.Server: v.Server, &c.Token: v.Token,
-		} {
-			if value != "" {
-				*target = value
-			}
+		f.override(c)
+		if joined, err = readJoined(c); err != nil {
+			return err
 		}
-		for target, value := range map[*int]int{&c.Port: v.Port, &c.Logging.Verbosity: v.Logging.Verbosity} {
-			if value != 0 {
-				*target = value
-			}
-		}
-		joined, err = complete(c)
-		return err
+		return complete(c, joined)
 	})
 	if err != nil {
 		return parts.Set{}, err
@@ -69,28 +79,48 @@ func (f *configFlags) load() (parts.Set, error) {
 	return parts.Set{Config: cfg, Bundle: b, Joined: joined}, err
 }
 
-// loadInUse is load, except that without --config the configuration that was last in use counts: what is to be removed is
-// what was made. It works on a machine that has lost its network.
-func (f *configFlags) loadInUse() (parts.Set, error) {
-	if f.file != "" {
-		return f.load()
+// loadInUse is load for those who remove or look into what is there. Without --config, the configuration that was last in
+// use counts: what is to be removed is what was made.
+//
+// It works on a machine that has lost its network, and on one whose files are damaged: tell is told what cannot be read. All
+// that is really needed is the data directory, and whether the container runtime is the bundled one. So a file that was
+// named and cannot be read is an error: whatever it says may be about another directory.
+func (f *configFlags) loadInUse(runDir string, tell func(error)) (parts.Set, error) {
+	var recorded v1alpha1.FlyballConfiguration
+	if f.file == "" {
+		var err error
+		if recorded, err = instance.Recorded(runDir); err != nil {
+			tell(fmt.Errorf("%w; --data-dir finds what lies elsewhere than in %s", err, v1alpha1.DefaultDataDir))
+		}
 	}
-	cfg, err := config.Load("", func(c *v1alpha1.FlyballConfiguration) error {
-		if recorded, found := instance.Recorded(instance.RunDir); found {
-			*c = recorded
-		}
-		if f.values.DataDir != "" {
-			c.DataDir = f.values.DataDir
-		}
-		if c.NodeIP == "" {
-			c.NodeIP = "127.0.0.1" // removing does not depend on it
-		}
-		_, _ = complete(c) // what cannot be read is no reason not to remove it
-		return nil
-	})
+	cfg, err := f.loadRecorded(recorded, tell)
+	if err != nil && recorded.DataDir != "" {
+		tell(fmt.Errorf("using the configuration that was last in use: %w", err))
+		cfg, err = f.loadRecorded(v1alpha1.FlyballConfiguration{DataDir: recorded.DataDir, CRIEndpoint: recorded.CRIEndpoint}, tell)
+	}
+	if err != nil && f.file != "" {
+		err = fmt.Errorf("%w; without --config, the configuration that was last in use counts, and --data-dir", err)
+	}
 	if err != nil {
 		return parts.Set{}, err
 	}
 	b, err := bundle.Find()
 	return parts.Set{Config: cfg, Bundle: b}, err
+}
+
+func (f *configFlags) loadRecorded(recorded v1alpha1.FlyballConfiguration, tell func(error)) (*config.Config, error) {
+	return config.Load(f.file, func(c *v1alpha1.FlyballConfiguration) error {
+		if f.file == "" {
+			*c = recorded
+		}
+		f.override(c)
+		joined, err := readJoined(c)
+		if err != nil {
+			tell(err)
+		}
+		_ = complete(c, joined) // a contradiction is no reason not to remove both
+		// Removing depends on neither, and neither may be to be had.
+		c.NodeIP, c.NodeName = cmp.Or(c.NodeIP, "127.0.0.1"), cmp.Or(c.NodeName, "unknown")
+		return nil
+	})
 }

@@ -1,6 +1,7 @@
 package join
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -27,15 +28,29 @@ type Certificates struct {
 	// NodeIP is the address that the Node reports, and the kubelet is reached at.
 	NodeIP netip.Addr
 
-	serving atomic.Pointer[certificate.Manager]
+	serving      atomic.Pointer[certificate.Manager]
+	issuedWithin time.Duration // issuedWithin if zero
 }
 
-// lookEvery is how often Run looks whether the serving certificate has come. The manager has no event for it.
-const lookEvery = 100 * time.Millisecond
+const (
+	// lookEvery is how often Run looks whether the serving certificate has come. The manager has no event for it.
+	lookEvery = 100 * time.Millisecond
+	// issuedWithin is after how long without a serving certificate somebody has to be told: an administrator may have to
+	// approve it.
+	issuedWithin = 30 * time.Second
+	// prepareAgain is when the serving certificate is seen to again after its files could not be.
+	prepareAgain = 10 * time.Second
+)
 
-// Run renews both certificates until ctx ends. up is called once both are there. The serving one is not before the Node
-// exists: the server compares its addresses with what is asked for.
-func (c *Certificates) Run(ctx context.Context, up func()) error {
+// errNotIssued is what is shown for a node whose serving certificate lets itself be waited for.
+var errNotIssued = errors.New("the serving certificate of this node has not been issued yet; `flyball kubectl describe csr` on the server says why")
+
+// Run renews both certificates until ctx ends. up is called once both are there, and report with what is in the way until
+// then. The serving one is not there before the Node is: the server compares its addresses with what is asked for.
+func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) error {
+	// Upstream's managers end with this call, also if it fails and is made again.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	rc, err := clientcmd.BuildConfigFromFlags("", filepath.Join(c.Dir, kubeconfigs[0]))
 	if err != nil {
 		return fmt.Errorf("reading the node's credentials: %w", err)
@@ -52,29 +67,50 @@ func (c *Certificates) Run(ctx context.Context, up func()) error {
 	if err != nil {
 		return err
 	}
-	serving, err := c.manager(ctx, client, servingPair, certificate.Config{
-		SignerName:  certificatesv1.KubeletServingSignerName,
-		GetTemplate: c.servingTemplate,
-		GetUsages:   certificate.DefaultKubeletServingGetUsages,
-	})
-	if err != nil {
-		return err
-	}
-	c.serving.Store(&serving)
+	// The client certificate is what the node lives by. Whatever is wrong with the other one, this one is renewed.
 	renewal.Start()
-	serving.Start()
+	serving, err := c.serve(ctx, client, report)
+	if err != nil {
+		return nil //nolint:nilerr // told to stop
+	}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
+	late := time.After(cmp.Or(c.issuedWithin, issuedWithin))
 	for serving.Current() == nil {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-late:
+			report(errNotIssued)
 		case <-ticker.C:
 		}
 	}
 	up()
 	<-ctx.Done()
 	return nil
+}
+
+// serve starts what obtains the serving certificate. It returns an error only when ctx ends.
+func (c *Certificates) serve(ctx context.Context, client kubernetes.Interface, report func(error)) (certificate.Manager, error) {
+	for {
+		c.setAsideBroken(klog.FromContext(ctx))
+		serving, err := c.manager(ctx, client, servingPair, certificate.Config{
+			SignerName:  certificatesv1.KubeletServingSignerName,
+			GetTemplate: c.servingTemplate,
+			GetUsages:   certificate.DefaultKubeletServingGetUsages,
+		})
+		if err == nil {
+			c.serving.Store(&serving)
+			serving.Start()
+			return serving, nil
+		}
+		report(err)
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(prepareAgain):
+		}
+	}
 }
 
 // manager is one of upstream's, which ends with ctx.
@@ -108,13 +144,13 @@ func (c *Certificates) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, e
 	if current := (*m).Current(); current != nil {
 		return current, nil
 	}
-	return nil, errors.New("the serving certificate of this node has not been issued yet; `flyball kubectl get csr` on the server shows whether it was approved")
+	return nil, errNotIssued
 }
 
 // Expired tells whether the client certificate of a joined machine can no longer renew itself, and since when;
 // zero if there is none that can be read.
 func Expired(dir string, now time.Time) (time.Time, bool) {
-	pair := filepath.Join(dir, clientPair+"-current.pem")
+	pair := current(dir, clientPair)
 	cert, err := tls.LoadX509KeyPair(pair, pair)
 	if err != nil || cert.Leaf == nil {
 		return time.Time{}, true

@@ -15,12 +15,15 @@ import (
 )
 
 // Cluster is what a machine knows of the cluster that it has joined. It is kept in the agent's directory and does not
-// change, except for Server when the server has moved.
+// change, except for Server and NodeIP when the server or this machine has moved.
 type Cluster struct {
 	// Server is the URL of the API server.
 	Server string `json:"server"`
 	// NodeName is the name that this machine has joined by.
 	NodeName string `json:"nodeName"`
+	// NodeIP is the address that was chosen for this machine when it joined. It is kept, because another start might find
+	// another one: a route or a name server is enough for that. Empty on a machine that joined before it was kept.
+	NodeIP string `json:"nodeIP,omitempty"`
 	// The ranges, the DNS address and the domain that the cluster was made with.
 	ClusterCIDR   string `json:"clusterCIDR"`
 	ServiceCIDR   string `json:"serviceCIDR"`
@@ -72,6 +75,9 @@ func (c *Cluster) validate() error {
 	}
 	if _, err := netip.ParseAddr(c.ClusterDNS); err != nil {
 		errs = append(errs, fmt.Errorf("clusterDNS %q is not an address", c.ClusterDNS))
+	}
+	if _, err := netip.ParseAddr(c.NodeIP); err != nil && c.NodeIP != "" {
+		errs = append(errs, fmt.Errorf("nodeIP %q is not an address", c.NodeIP))
 	}
 	for name, value := range map[string]string{"server": c.Server, "nodeName": c.NodeName, "clusterDomain": c.ClusterDomain} {
 		if value == "" {

@@ -11,10 +11,10 @@
 //
 // The package is the one writer of the agent's directory on a machine that has joined:
 //
-//	cluster.yaml              which cluster, and what the node has to know of it; written last
+//	cluster.yaml              which cluster, what the node has to know of it, and its own address; written last
 //	client-ca.crt             the authority of server and clients
 //	kubelet-client-*.pem      the node's client certificate and its key
-//	kubelet-server-*.pem      the kubelet's serving certificate and its key
+//	kubelet-server-*.pem      the kubelet's serving certificate and its key; *.broken is one that could not be used
 //	kubelet|proxy|dns.kubeconfig
 //
 // On the server's own machine the control plane writes that directory, and nothing here is used. Making tokens is left to

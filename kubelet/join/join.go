@@ -1,8 +1,8 @@
 package join
 
 import (
+	"cmp"
 	"context"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -16,8 +16,10 @@ import (
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
+	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -43,16 +45,15 @@ type Config struct {
 	NodeName string
 	NodeIP   netip.Addr
 
-	patience time.Duration // with a server that is starting; startPatience if zero
+	patience, retry, answer time.Duration // startPatience, retryEvery and answerWithin if zero
 }
 
 // Join makes the machine a node of the cluster, or returns an error that says what is in the way. Nothing is left behind
 // then that would keep it from another try. It does not make the Node object; the kubelet does.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
-	if cfg.patience == 0 {
-		cfg.patience = startPatience
-	}
-	ca, err := discover(ctx, cfg)
+	cfg.patience, cfg.retry, cfg.answer = cmp.Or(cfg.patience, startPatience), cmp.Or(cfg.retry, retryEvery), cmp.Or(cfg.answer, answerWithin)
+	p := &patience{cfg: cfg, until: time.Now().Add(cfg.patience)}
+	ca, err := discover(ctx, p)
 	if err != nil {
 		return nil, err
 	}
@@ -60,22 +61,24 @@ func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the cluster's authority: %w", err)
 	}
-	client, err := newClient(&rest.Config{
-		Host: cfg.Server, BearerToken: cfg.Token.Bearer(), TLSClientConfig: rest.TLSClientConfig{CAData: caPEM},
-	})
+	trusted := rest.TLSClientConfig{CAData: caPEM}
+	if p.anybody, err = newClient(&rest.Config{Host: cfg.Server, TLSClientConfig: trusted}); err != nil {
+		return nil, err
+	}
+	client, err := newClient(&rest.Config{Host: cfg.Server, BearerToken: cfg.Token.Bearer(), TLSClientConfig: trusted})
 	if err != nil {
 		return nil, err
 	}
-	cluster, err := facts(ctx, client, cfg)
+	cluster, err := facts(ctx, client, p)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkName(ctx, client, cfg); err != nil {
+	if err := checkName(ctx, client, p); err != nil {
 		return nil, err
 	}
-	cert, key, err := requestClient(ctx, client, cfg.NodeName)
+	cert, key, err := requestClient(ctx, client, p)
 	if err != nil {
-		return nil, fmt.Errorf("obtaining a certificate for node %s from %s: %w", cfg.NodeName, cfg.Server, err)
+		return nil, err
 	}
 	return cluster, cluster.save(cfg.Dir, caPEM, cert, key)
 }
@@ -102,9 +105,10 @@ func (c *Cluster) save(dir string, ca, cert, key []byte) error {
 	return c.write(dir)
 }
 
-// Move records that the server has another address. Its authority is still the same, or the parts will say that it is not.
-func (c *Cluster) Move(dir, server string) error {
-	c.Server = server
+// Move records that the server or this machine has another address. The server's authority is still the same, or the
+// parts will say that it is not.
+func (c *Cluster) Move(dir, server string, nodeIP netip.Addr) error {
+	c.Server, c.NodeIP = server, nodeIP.String()
 	if err := c.writeKubeconfigs(dir); err != nil {
 		return err
 	}
@@ -114,7 +118,7 @@ func (c *Cluster) Move(dir, server string) error {
 // writeKubeconfigs refers to the certificate by its file, so that client-go follows it when it is renewed.
 func (c *Cluster) writeKubeconfigs(dir string) error {
 	const name = "flyball"
-	pair := filepath.Join(dir, clientPair+"-current.pem")
+	pair := current(dir, clientPair)
 	data, err := clientcmd.Write(clientcmdapi.Config{
 		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: c.Server, CertificateAuthority: filepath.Join(dir, authorityFile)}},
 		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {ClientCertificate: pair, ClientKey: pair}},
@@ -133,17 +137,21 @@ func (c *Cluster) writeKubeconfigs(dir string) error {
 }
 
 // checkName refuses a name that a live machine has: its Pods and ours would be one node's.
-func checkName(ctx context.Context, client kubernetes.Interface, cfg Config) error {
-	ctx, cancel := context.WithTimeout(ctx, answerWithin)
-	defer cancel()
-	node, err := client.CoreV1().Nodes().Get(ctx, cfg.NodeName, metav1.GetOptions{})
+func checkName(ctx context.Context, client kubernetes.Interface, p *patience) error {
+	node, err := patiently(ctx, p, func(ctx context.Context) (*v1.Node, error) {
+		node, err := client.CoreV1().Nodes().Get(ctx, p.cfg.NodeName, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil, nil //nolint:nilnil // nobody has the name
+		}
+		return node, err
+	})
 	switch {
-	case apierrors.IsNotFound(err):
-		return nil
 	case err != nil:
-		return fmt.Errorf("asking %s whether the node name %s is free: %w", cfg.Server, cfg.NodeName, err)
+		return p.refused(ctx, fmt.Sprintf("asking %s whether the node name %s is free", p.cfg.Server, p.cfg.NodeName), err)
+	case node == nil:
+		return nil
 	}
-	return nameTaken(node, cfg.NodeIP.String())
+	return nameTaken(node, p.cfg.NodeIP.String())
 }
 
 // subject is who a node is (https://kubernetes.io/docs/reference/access-authn-authz/node/).
@@ -151,36 +159,49 @@ func subject(nodeName string) pkix.Name {
 	return pkix.Name{CommonName: "system:node:" + nodeName, Organization: []string{"system:nodes"}}
 }
 
-func requestClient(ctx context.Context, client kubernetes.Interface, nodeName string) (cert, key []byte, err error) {
+// requestClient obtains the node's client certificate with the token.
+func requestClient(ctx context.Context, client kubernetes.Interface, p *patience) (cert, key []byte, err error) {
+	doing := fmt.Sprintf("obtaining a certificate for node %s from %s", p.cfg.NodeName, p.cfg.Server)
+	private, request, err := newRequest(p.cfg.NodeName)
+	if err == nil {
+		key, err = keyutil.MarshalPrivateKeyToPEM(private)
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	type made struct {
+		name string
+		uid  types.UID
+	}
+	r, err := patiently(ctx, p, func(ctx context.Context) (r made, err error) {
+		r.name, r.uid, err = csr.RequestCertificateWithContext(ctx, client, request, "", certificatesv1.KubeAPIServerClientKubeletSignerName, nil,
+			certificate.DefaultKubeletClientGetUsages(private), private)
+		return r, err
+	})
+	if err != nil {
+		return nil, nil, p.refused(ctx, doing, err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, approveWithin, fmt.Errorf("nobody has within %s", approveWithin))
+	defer cancel()
+	if cert, err = csr.WaitForCertificate(ctx, client, r.name, r.uid); err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx) // upstream's does not say what it waited for
+		}
+		return nil, nil, fmt.Errorf("%s: waiting until kube-controller-manager approves CertificateSigningRequest %s: %w; `flyball kubectl describe csr %s` on the server says more",
+			doing, r.name, err, r.name)
+	}
+	return cert, key, nil
+}
+
+// newRequest makes a key, and the request to certify it.
+func newRequest(nodeName string) (*ecdsa.PrivateKey, []byte, error) {
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a key: %w", err)
-	}
-	if key, err = keyutil.MarshalPrivateKeyToPEM(private); err != nil {
-		return nil, nil, fmt.Errorf("encoding the key: %w", err)
 	}
 	request, err := certutil.MakeCSRFromTemplate(private, &x509.CertificateRequest{Subject: subject(nodeName)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a certificate signing request: %w", err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, approveWithin, errors.New("nobody approved it"))
-	defer cancel()
-	name, uid, err := csr.RequestCertificateWithContext(ctx, client, request, "", certificatesv1.KubeAPIServerClientKubeletSignerName, nil,
-		certificate.DefaultKubeletClientGetUsages(crypto.PrivateKey(private)), private)
-	if err != nil {
-		return nil, nil, err
-	}
-	cert, err = csr.WaitForCertificate(ctx, client, name, uid)
-	if err != nil {
-		return nil, nil, fmt.Errorf("waiting for CertificateSigningRequest %s, which kube-controller-manager approves: %w; `flyball kubectl describe csr %s` on the server says more", name, err, name)
-	}
-	return cert, key, nil
-}
-
-func newStore(log klog.Logger, pair, dir string) (certificate.FileStore, error) {
-	store, err := certificate.NewFileStoreWithLogger(log.V(4), pair, dir, dir, "", "")
-	if err != nil {
-		return nil, fmt.Errorf("opening the node's certificates in %s: %w", dir, err)
-	}
-	return store, nil
+	return private, request, nil
 }

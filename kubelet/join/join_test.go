@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"net"
@@ -22,6 +23,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +35,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	certutil "k8s.io/client-go/util/cert"
+	"k8s.io/client-go/util/keyutil"
 )
 
 const secret = "0123456789abcdef"
@@ -45,15 +49,21 @@ type server struct {
 	node *v1.Node // that exists
 	// foreign answers as anything but a Flyball server.
 	foreign bool
-	mu      sync.Mutex
+	// starting, if set, says how a server that has not finished starting answers; nil once it has.
+	starting func(*http.Request) *metav1.Status
+	asked    atomic.Int64
+	mu       sync.Mutex
 	// requests by name; two are made at once.
 	requests map[string]*certificatesv1.CertificateSigningRequest
-	// issued counts certificates, and old makes them so that they are to be renewed at once.
-	issued int64
-	old    bool
+	// issued counts certificates, and old makes them so that they are to be renewed at once. Requests of the signer
+	// unsigned are left alone.
+	issued   int64
+	old      bool
+	unsigned string
 }
 
-func newServer(t *testing.T, name string) *server {
+// newServer starts one whose certificate is for this name, with a change.
+func newServer(t *testing.T, name string, changes ...func(*x509.Certificate)) *server {
 	t.Helper()
 	s := &server{t: t, requests: map[string]*certificatesv1.CertificateSigningRequest{}}
 	s.key, s.ca = authority(t)
@@ -70,6 +80,9 @@ func newServer(t *testing.T, name string) *server {
 		leaf.IPAddresses = []net.IP{ip}
 	} else {
 		leaf.DNSNames = []string{name}
+	}
+	for _, change := range changes {
+		change(leaf)
 	}
 	listening.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, Certificates: []tls.Certificate{{Certificate: [][]byte{s.sign(leaf, key.Public())}, PrivateKey: key}}}
 	listening.StartTLS()
@@ -109,9 +122,21 @@ func (s *server) sign(leaf *x509.Certificate, public crypto.PublicKey) []byte {
 
 func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 	path := r.URL.Path
+	s.asked.Add(1)
+	if s.starting != nil {
+		if status := s.starting(r); status != nil {
+			refuse(w, int(status.Code), status.Reason)
+			return
+		}
+	}
 	switch {
 	case s.foreign:
 		http.NotFound(w, r)
+	case path == "/readyz":
+		if r.Header.Get("Authorization") != "" || len(r.TLS.PeerCertificates) > 0 {
+			s.t.Error("a server that does not know the token does not say whether it is ready to who shows it")
+		}
+		_, _ = w.Write([]byte("ok"))
 	case path == "/api/v1/namespaces/kube-public/configmaps/cluster-info":
 		if r.Header.Get("Authorization") != "" {
 			s.t.Error("the token was sent to a server that was not trusted yet")
@@ -163,6 +188,11 @@ func (s *server) serveRequests(w http.ResponseWriter, r *http.Request) {
 		}
 		if s.old {
 			leaf.NotBefore = time.Now().Add(-100 * time.Hour)
+		}
+		if s.unsigned == c.Spec.SignerName {
+			s.requests[c.Name] = c
+			answer(w, c)
+			return
 		}
 		request.Status.Certificate = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.sign(leaf, asked.PublicKey)})
 		s.requests[c.Name] = request
@@ -236,7 +266,7 @@ func TestJoin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Cluster{s.url, "n2", "10.1.0.0/16", "10.2.0.0/16", "10.2.0.10", "example.internal"}
+			want := Cluster{s.url, "n2", "192.0.2.2", "10.1.0.0/16", "10.2.0.0/16", "10.2.0.10", "example.internal"}
 			read, err := Read(cfg.Dir)
 			if err != nil || *joined != want || *read != want {
 				t.Errorf("joined %+v, read %+v (%v), want %+v", joined, read, err, want)
@@ -281,23 +311,41 @@ func checkIdentity(t *testing.T, dir string) {
 	}
 }
 
-// TestCertificates: a machine that has joined gets a serving certificate for what its Node reports, and renews the
-// certificate that it joined with when that grows old.
-func TestCertificates(t *testing.T) {
-	s := newServer(t, "127.0.0.1")
+// joinedLongAgo is a machine whose client certificate is to be renewed at once.
+func joinedLongAgo(t *testing.T, s *server) Config {
+	t.Helper()
 	s.old = true
 	cfg := s.config(t)
 	if _, err := Join(t.Context(), cfg); err != nil {
 		t.Fatal(err)
 	}
 	s.old = false
+	// Upstream's store names files by the second: the next one would be the same, and seen before it is in use.
+	link := current(cfg.Dir, clientPair)
+	file, err := os.Readlink(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Rename(file, file+".old"), os.Remove(link), os.Symlink(file+".old", link)); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// TestCertificates: a machine that has joined gets a serving certificate for what its Node reports, and renews the
+// certificate that it joined with when that grows old.
+func TestCertificates(t *testing.T) {
+	s := newServer(t, "127.0.0.1")
+	cfg := joinedLongAgo(t, s)
 	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP}
 	if _, err := c.GetCertificate(nil); err == nil {
 		t.Error("there is a serving certificate before anybody asked for one")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	up, ended := make(chan struct{}), make(chan error, 1)
-	go func() { ended <- c.Run(ctx, func() { close(up) }) }()
+	go func() {
+		ended <- c.Run(ctx, func() { close(up) }, func(err error) { t.Error(err) })
+	}()
 	<-up
 	cert, err := c.GetCertificate(nil)
 	if err != nil {
@@ -306,15 +354,7 @@ func TestCertificates(t *testing.T) {
 	if l := cert.Leaf; !slices.Equal(l.DNSNames, []string{"n2"}) || len(l.IPAddresses) != 1 || l.IPAddresses[0].String() != "192.0.2.2" || l.Subject.CommonName != "system:node:n2" {
 		t.Errorf("the serving certificate is for %s: %v, %v", l.Subject, l.DNSNames, l.IPAddresses)
 	}
-	pair := filepath.Join(cfg.Dir, clientPair+"-current.pem")
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		if current, err := tls.LoadX509KeyPair(pair, pair); err == nil && current.Leaf.NotBefore.After(time.Now().Add(-time.Hour)) {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the client certificate was not renewed")
-		}
-	}
+	awaitRenewal(t, cfg.Dir)
 	checkIdentity(t, cfg.Dir)
 	cancel()
 	if err := <-ended; err != nil {
@@ -322,35 +362,333 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-func TestJoinErrors(t *testing.T) {
+// awaitRenewal waits until the client certificate is a young one.
+func awaitRenewal(t *testing.T, dir string) {
+	t.Helper()
+	pair := current(dir, clientPair)
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		if cert, err := tls.LoadX509KeyPair(pair, pair); err == nil && cert.Leaf.NotBefore.After(time.Now().Add(-time.Hour)) {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the client certificate was not renewed")
+		}
+	}
+}
+
+// TestBrokenServing: whatever has become of the serving certificate, the node gets another one, and keeps its identity.
+func TestBrokenServing(t *testing.T) {
+	write := func(data string) func(*testing.T, string) {
+		return func(t *testing.T, path string) {
+			if err := os.WriteFile(path, []byte(data), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, tc := range map[string]struct {
 		reason string
-		name   string // that the server's certificate is for
+		damage func(t *testing.T, path string)
+		// whole is set where what is there can still be used.
+		whole bool
+	}{
+		"Garbage": {reason: "a disk that was full", damage: write("x")},
+		"Empty":   {reason: "a machine that lost its power", damage: write("")},
+		"Directory": {reason: "nothing that a certificate can be written to", damage: func(t *testing.T, path string) {
+			if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"Loop": {reason: "a link to itself", damage: func(t *testing.T, path string) {
+			if err := os.Symlink(path, path); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		"OtherKey": {reason: "half of it is of another time", damage: func(t *testing.T, path string) {
+			one, other := newServer(t, "127.0.0.1"), newServer(t, "127.0.0.1")
+			cert, _ := pairOf(t, one)
+			_, key := pairOf(t, other)
+			write(cert+key)(t, path)
+		}},
+		"OtherAuthority": {reason: "of a cluster that this machine was in before: the API server would refuse it", damage: func(t *testing.T, path string) {
+			cert, key := pairOf(t, newServer(t, "127.0.0.1"))
+			write(cert+key)(t, path)
+		}},
+		"Dangling": {reason: "its file was removed", whole: true, damage: func(t *testing.T, path string) {
+			if err := os.Symlink(path+".gone", path); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t, "127.0.0.1")
+			cfg := joinedLongAgo(t, s)
+			path := current(cfg.Dir, servingPair)
+			tc.damage(t, path)
+			c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP}
+			up, ended := make(chan struct{}), make(chan error, 1)
+			ctx, cancel := context.WithCancel(t.Context())
+			go func() {
+				ended <- c.Run(ctx, func() { close(up) }, func(err error) { t.Error(err) })
+			}()
+			select {
+			case <-up:
+			case err := <-ended:
+				t.Fatalf("%s: it ended with %v", tc.reason, err)
+			}
+			if cert, err := c.GetCertificate(nil); err != nil || cert.Leaf.CheckSignatureFrom(s.ca) != nil {
+				t.Errorf("%s: there is no good certificate (%v)", tc.reason, err)
+			}
+			if _, err := os.Lstat(path + aside); (err != nil) != tc.whole {
+				t.Errorf("%s: put aside: %v", tc.reason, err)
+			}
+			awaitRenewal(t, cfg.Dir)
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// pairOf is a certificate that this server issues, and its key.
+func pairOf(t *testing.T, s *server) (cert, key string) {
+	t.Helper()
+	private, _, err := newRequest("n2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(private)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der := s.sign(&x509.Certificate{
+		SerialNumber: big.NewInt(9), Subject: subject("n2"), DNSNames: []string{"n2"}, IPAddresses: []net.IP{net.IPv4(192, 0, 2, 2)},
+		NotBefore: time.Now().Add(-time.Minute), NotAfter: time.Now().Add(time.Hour),
+	}, private.Public())
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(keyPEM)
+}
+
+// TestServingWaits: while nobody approves the serving certificate, the client certificate is renewed.
+func TestServingWaits(t *testing.T) {
+	s := newServer(t, "127.0.0.1")
+	s.unsigned = certificatesv1.KubeletServingSignerName
+	cfg := joinedLongAgo(t, s)
+	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP, issuedWithin: time.Millisecond}
+	told, ended := make(chan error, 1), make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		ended <- c.Run(ctx, func() { t.Error("it is up without a certificate") }, func(err error) { told <- err })
+	}()
+	if err := <-told; !strings.Contains(err.Error(), "describe csr") {
+		t.Errorf("what is told is %v, want where to look", err)
+	}
+	awaitRenewal(t, cfg.Dir)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCopied: a certificate that a backup has made a file of is still renewed.
+func TestCopied(t *testing.T) {
+	s := newServer(t, "127.0.0.1")
+	cfg := joinedLongAgo(t, s)
+	path := current(cfg.Dir, clientPair)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, data, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	up, ended := make(chan struct{}), make(chan error, 1)
+	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP}
+	go func() { ended <- c.Run(ctx, func() { close(up) }, func(err error) { t.Error(err) }) }()
+	<-up
+	awaitRenewal(t, cfg.Dir)
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestStarting: a server that has just started is waited for, whatever it does not know yet; one that has started is
+// believed.
+func TestStarting(t *testing.T) {
+	refusing := func(code int32, reason metav1.StatusReason, paths ...string) func(*http.Request) *metav1.Status {
+		return func(r *http.Request) *metav1.Status {
+			if slices.ContainsFunc(paths, func(p string) bool { return strings.HasPrefix(r.URL.Path, p) }) {
+				return &metav1.Status{Code: code, Reason: reason}
+			}
+			return nil
+		}
+	}
+	const (
+		info  = "/api/v1/namespaces/kube-public"
+		facts = "/api/v1/namespaces/kube-system"
+		nodes = "/api/v1/nodes"
+		csrs  = "/apis/certificates.k8s.io"
+		ready = "/readyz"
+	)
+	for name, tc := range map[string]struct {
+		reason   string
+		starting func(*http.Request) *metav1.Status
+		lasts    []string // what is said if it lasts
+	}{
+		"NoInfo":    {"the control plane has not said yet what it serves", refusing(404, metav1.StatusReasonNotFound, info), []string{"which cluster it serves", "flyball status", "--server"}},
+		"NoRoles":   {"the role that lets anybody ask is not there yet", refusing(403, metav1.StatusReasonForbidden, info), []string{"which cluster it serves", "flyball status"}},
+		"NoTokens":  {"the tokens have not been read yet", refusing(401, metav1.StatusReasonUnauthorized, facts, ready), []string{"does not know its tokens", "not finished starting", "flyball status"}},
+		"NoFacts":   {"the role of those who join is not there yet", refusing(403, metav1.StatusReasonForbidden, facts), []string{"joining the cluster", "flyball status"}},
+		"NoNames":   {"the role to read names is not there yet", refusing(403, metav1.StatusReasonForbidden, nodes), []string{"node name n2 is free", "flyball status"}},
+		"NameToken": {"another API server behind the same address has not read the tokens yet", refusing(401, metav1.StatusReasonUnauthorized, nodes, ready), []string{"node name n2 is free", "does not know its tokens"}},
+		"NoCSR":     {"the role to request a certificate is not there yet", refusing(403, metav1.StatusReasonForbidden, csrs), []string{"certificate for node n2", "flyball status"}},
+		"CSRToken":  {"as with names", refusing(401, metav1.StatusReasonUnauthorized, csrs, ready), []string{"certificate for node n2", "does not know its tokens"}},
+		"NotYet":    {"it does not take requests yet", refusing(503, metav1.StatusReasonServiceUnavailable, "/"), []string{"which cluster it serves", "flyball status"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t, "127.0.0.1")
+			refused := 0
+			s.starting = func(r *http.Request) *metav1.Status {
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				status := tc.starting(r)
+				if status == nil || refused == 5 {
+					return nil
+				}
+				refused++
+				return status
+			}
+			cfg := s.config(t)
+			cfg.patience, cfg.retry = 30*time.Second, time.Millisecond
+			if _, err := Join(t.Context(), cfg); err != nil {
+				t.Errorf("%s: it was not waited for: %v", tc.reason, err)
+			}
+
+			s = newServer(t, "127.0.0.1")
+			s.starting = tc.starting
+			cfg = s.config(t)
+			cfg.patience, cfg.retry = 20*time.Millisecond, time.Millisecond
+			_, err := Join(t.Context(), cfg)
+			fails(t, tc.reason, err, tc.lasts)
+		})
+	}
+}
+
+// TestDecided: what does not change by waiting is told at once.
+func TestDecided(t *testing.T) {
+	for name, change := range map[string]func(*server, *Config){
+		"WrongSecret": func(_ *server, c *Config) { c.Token.Secret = "fedcba9876543210" },
+		"NotFlyball":  func(s *server, _ *Config) { s.foreign = true },
+		"NameTaken":   func(s *server, _ *Config) { s.node = readyNode("192.0.2.9", v1.ConditionTrue) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newServer(t, "127.0.0.1")
+			cfg := s.config(t)
+			cfg.patience, cfg.retry = time.Hour, time.Millisecond
+			change(s, &cfg)
+			_, err := Join(t.Context(), cfg)
+			if asked := s.asked.Load(); err == nil || asked > 5 {
+				t.Errorf("after %d requests it failed with %v; want that it fails after a few", asked, err)
+			}
+		})
+	}
+}
+
+func fails(t *testing.T, reason string, err error, says []string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("%s: it joined", reason)
+	}
+	for _, part := range says {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: error %q does not say %q", reason, err, part)
+		}
+	}
+	if strings.Contains(err.Error(), secret) {
+		t.Error("the error repeats the secret")
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("the error %q has several lines", err)
+	}
+}
+
+func TestJoinErrors(t *testing.T) {
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	silent, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	for name, tc := range map[string]struct {
+		reason string
+		name   string                  // that the server's certificate is for
+		leaf   func(*x509.Certificate) // changes it
 		change func(*server, *Config)
 		says   []string
 	}{
 		"WrongAuthority": {
 			reason: "a server of another cluster, or an impostor, gets nothing",
 			change: func(_ *server, c *Config) { c.Token.Pin = strings.Repeat("0", 64) },
-			says:   []string{strings.Repeat("0", 64), "another cluster", "flyball token create"},
+			says:   []string{strings.Repeat("0", 64), "another cluster", "flyball token create", "--token", "--server"},
 		},
 		"WrongSecret": {
 			reason: "the API server gives one answer to all of these",
 			change: func(_ *server, c *Config) { c.Token.Secret = "fedcba9876543210" },
-			says:   []string{"does not accept the token abcdef", "expired", "flyball token create"},
+			says:   []string{"does not accept the token abcdef", "--token", "expired", "flyball token create"},
 		},
-		"Unreachable": {
+		"Refused": {
 			reason: "nobody listens there",
 			change: func(_ *server, c *Config) { c.Server = "https://127.0.0.1:1" },
-			says:   []string{"reaching the server at https://127.0.0.1:1", "refused", "--server"},
+			says:   []string{"reaching the server at https://127.0.0.1:1", "refused", "127.0.0.1:1;", "--server", "6443"},
+		},
+		"NoSuchName": {
+			reason: "a typing error",
+			change: func(_ *server, c *Config) { c.Server = "https://server..example:6443" },
+			says:   []string{"server..example", "--server takes a name that this machine can look up"},
+		},
+		"Plain": {
+			reason: "the port of something else",
+			change: func(_ *server, c *Config) { c.Server = strings.Replace(plain.URL, "http:", "https:", 1) },
+			says:   []string{"does not speak TLS", plain.Listener.Addr().String(), "6443"},
+		},
+		"NoAnswer": {
+			reason: "a firewall, or a machine that hangs",
+			change: func(_ *server, c *Config) {
+				c.Server, c.answer = "https://"+silent.Addr().String(), 50*time.Millisecond
+			},
+			says: []string{"no answer within 50ms", silent.Addr().String(), "firewall", "--server"},
 		},
 		"OtherName": {
 			reason: "its certificate is not for the address that was used",
-			name:   "server.example", says: []string{"trusting the server", "127.0.0.1", "names or addresses"},
+			name:   "server.example", says: []string{"trusting the server", "127.0.0.1", "--server", "names and addresses"},
+		},
+		"ClockBehind": {
+			reason: "a machine whose clock has lost its battery",
+			leaf: func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
+			},
+			says: []string{"trusting the server", "not valid yet", "begins on", "clock of this machine says", "set the clock"},
+		},
+		"ClockAhead": {
+			reason: "a clock that is ahead by years, or a server that was never restarted in them",
+			leaf: func(c *x509.Certificate) {
+				c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
+			},
+			says: []string{"trusting the server", "expired on", "clock of this machine says", "set the clock"},
+		},
+		"Impostor": {
+			reason: "it repeats what the server says of its cluster, and has not its key",
+			change: func(s *server, c *Config) {
+				_, s.ca = authority(s.t)
+				c.Token.Pin = Pin(s.ca)
+			},
+			says: []string{"trusting the server", "not signed by the authority", "--token"},
 		},
 		"NotFlyball": {
 			reason: "some other HTTPS server",
-			change: func(s *server, _ *Config) { s.foreign = true }, says: []string{"is it a Flyball server"},
+			change: func(s *server, _ *Config) { s.foreign = true }, says: []string{"is --server the URL of a Flyball server"},
 		},
 		"NameTaken": {
 			reason: "two live machines cannot be one node",
@@ -362,28 +700,28 @@ func TestJoinErrors(t *testing.T) {
 			if tc.name == "" {
 				tc.name = "127.0.0.1"
 			}
-			s := newServer(t, tc.name)
+			var changes []func(*x509.Certificate)
+			if tc.leaf != nil {
+				changes = append(changes, tc.leaf)
+			}
+			s := newServer(t, tc.name, changes...)
 			cfg := s.config(t)
 			if tc.change != nil {
 				tc.change(s, &cfg)
 			}
 			_, err := Join(t.Context(), cfg)
-			if err == nil {
-				t.Fatal("it joined")
-			}
-			for _, part := range tc.says {
-				if !strings.Contains(err.Error(), part) {
-					t.Errorf("%s: error %q does not say %q", tc.reason, err, part)
-				}
-			}
-			if strings.Contains(err.Error(), secret) {
-				t.Error("the error repeats the secret")
-			}
+			fails(t, tc.reason, err, tc.says)
 			if _, err := os.Stat(cfg.Dir); !os.IsNotExist(err) {
 				t.Error("something was left behind")
 			}
 		})
 	}
+}
+
+// TestForgottenPort: the port that was tried is not the one that anybody wrote.
+func TestForgottenPort(t *testing.T) {
+	err := unreachable("https://192.0.2.1", syscall.ECONNREFUSED, answerWithin, time.Now())
+	fails(t, "the port was forgotten", err, []string{"refused", "192.0.2.1:443 (--server names no port)", "6443"})
 }
 
 func TestRead(t *testing.T) {
@@ -398,7 +736,14 @@ func TestRead(t *testing.T) {
 	if c, err := Read(filepath.Join(file, "agent")); c != nil || err != nil {
 		t.Errorf("below a file: %v, %v; the checks of the host say what is wrong with the data directory", c, err)
 	}
-	for _, broken := range []string{"x", "server: https://a:1\n", "serverr: x\n"} {
+	const whole = "server: https://a:1\nnodeName: one\nclusterCIDR: 10.1.0.0/16\nserviceCIDR: 10.2.0.0/16\nclusterDNS: 10.2.0.10\nclusterDomain: c\n"
+	if err := os.WriteFile(filepath.Join(dir, clusterFile), []byte(whole), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Read(dir); err != nil || c.NodeName != "one" {
+		t.Errorf("a machine that joined before its address was kept is %+v, %v", c, err)
+	}
+	for _, broken := range []string{"x", "server: https://a:1\n", "serverr: x\n", whole + "nodeIP: x\n"} {
 		if err := os.WriteFile(filepath.Join(dir, clusterFile), []byte(broken), 0o600); err != nil {
 			t.Fatal(err)
 		}

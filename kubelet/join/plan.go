@@ -19,7 +19,7 @@ func choose(server string, certs []*x509.Certificate, pin string) (*x509.Certifi
 		}
 		return c, nil
 	}
-	return nil, fmt.Errorf("trusting the server at %s: the authority of its cluster has the hash %s, the token is for %s: one of the two belongs to another cluster; make a token on that server with `flyball token create`, or correct --server",
+	return nil, fmt.Errorf("trusting the server at %s: the authority of its cluster has the hash %s, --token is for %s: one of the two belongs to another cluster; make a token on that server with `flyball token create`, or correct --server",
 		server, strings.Join(found, ", "), pin)
 }
 

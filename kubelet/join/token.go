@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
+	"unicode"
 
 	bootstraputil "k8s.io/cluster-bootstrap/token/util"
 )
@@ -20,22 +22,37 @@ type Token struct {
 }
 
 // tokenForm is how errors describe a token.
-const tokenForm = "it has the form ID.SECRET.HASH, as `flyball token create` prints it on the server"
+const tokenForm = "it has the form ID.SECRET.HASH, of 6, 16 and 64 letters and digits, as `flyball token create` prints it on the server"
 
-// ParseToken reads a token. Errors do not repeat it: it is a secret.
+// ParseToken reads what --token was given. Errors do not repeat it: it is a secret.
 func ParseToken(s string) (Token, error) {
 	id, rest, _ := strings.Cut(s, ".")
 	secret, pin, pinned := strings.Cut(rest, ".")
 	switch {
 	case !pinned && bootstraputil.IsValidBootstrapToken(s):
-		return Token{}, errors.New("reading the token: it lacks the hash of the cluster's authority, without which the server cannot be trusted; " + tokenForm)
+		return Token{}, errors.New("reading --token: it lacks the hash of the cluster's authority, without which the server cannot be trusted; " + tokenForm)
+	case strings.ContainsFunc(s, unicode.IsSpace):
+		return Token{}, errors.New("reading --token: it is malformed, there is white space in it; " + tokenForm)
 	case !bootstraputil.IsValidBootstrapToken(id + "." + secret):
-		return Token{}, fmt.Errorf("reading the token: it is malformed, %d characters long; %s", len(s), tokenForm)
+		return Token{}, fmt.Errorf("reading --token: it is malformed, of %s; %s", lengths(s), tokenForm)
 	}
 	if hash, err := hex.DecodeString(pin); err != nil || len(hash) != sha256.Size {
-		return Token{}, fmt.Errorf("reading the token: its hash has %d characters and must have %d hexadecimal ones; %s", len(pin), 2*sha256.Size, tokenForm)
+		return Token{}, fmt.Errorf("reading --token: its hash has %d characters and must have %d hexadecimal ones; %s", len(pin), 2*sha256.Size, tokenForm)
 	}
 	return Token{ID: id, Secret: secret, Pin: strings.ToLower(pin)}, nil
+}
+
+// lengths describes a token that may be none.
+func lengths(s string) string {
+	var each []string
+	for part := range strings.SplitSeq(s, ".") {
+		each = append(each, strconv.Itoa(len(part)))
+	}
+	const shown = 4
+	if len(each) > shown {
+		return fmt.Sprintf("%d parts", len(each))
+	}
+	return strings.Join(each, ".") + " characters"
 }
 
 // Bearer is the part that the API server knows.

@@ -1,30 +1,46 @@
 package config
 
 import (
+	"context"
+	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
 )
 
+// lookUpWithin bounds looking up the server's name. Resolvers take their time when a name server does not answer.
+const lookUpWithin = 5 * time.Second
+
 // hostDefaults asks the machine for its name, and for its address: the one that the server is reached from, if there is one
-// elsewhere, since the nodes of a cluster are mostly reached the same way.
-func hostDefaults(server string) v1alpha1.HostDefaults {
+// elsewhere, since the nodes of a cluster are mostly reached the same way. A server whose name cannot be looked up in time
+// is an error: any other address would be a guess.
+func hostDefaults(names *net.Resolver, within time.Duration, server string) (v1alpha1.HostDefaults, error) {
 	name, _ := os.Hostname()
-	d := v1alpha1.HostDefaults{NodeName: strings.ToLower(name)}
-	if u, err := url.Parse(server); err == nil && u.Hostname() != "" {
-		if d.NodeIP = leavingFrom(net.JoinHostPort(u.Hostname(), "9")); d.NodeIP.IsLoopback() {
-			d.NodeIP = netip.Addr{}
-		}
+	d := v1alpha1.HostDefaults{NodeName: strings.ToLower(name), NodeIP: nodeAddress()}
+	u, err := url.Parse(server)
+	if err != nil || u.Hostname() == "" {
+		return d, nil //nolint:nilerr // validation says what a URL is
 	}
-	if !d.NodeIP.IsValid() {
-		d.NodeIP = nodeAddress()
+	ctx, cancel := context.WithTimeout(context.Background(), within)
+	defer cancel()
+	at, err := names.LookupNetIP(ctx, "ip4", u.Hostname())
+	if err != nil {
+		return d, fmt.Errorf("finding the address that this machine reaches %s from, within %s: %w; --server takes a name that this machine can look up, or an address, and --node-ip says which address of this machine to use",
+			server, within, err)
 	}
-	return d
+	if from := leavingFrom(netip.AddrPortFrom(at[0].Unmap(), discard).String()); from.IsValid() && !from.IsLoopback() {
+		d.NodeIP = from
+	}
+	return d, nil
 }
+
+// discard is a port that nothing is sent to.
+const discard = 9
 
 // leavingFrom is the address that packets to another one leave from; invalid if there is no way there. Connecting a UDP
 // socket sends nothing: the kernel only looks the route up.

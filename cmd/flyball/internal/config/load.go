@@ -4,6 +4,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -69,16 +70,20 @@ func Load(path string, override func(*v1alpha1.FlyballConfiguration) error) (*Co
 	if c.NodeIP != "" {
 		server = "" // no need to look its name up
 	}
-	v1alpha1.SetDefaults(c, hostDefaults(server))
+	host, unknown := hostDefaults(net.DefaultResolver, lookUpWithin, server)
+	v1alpha1.SetDefaults(c, host)
 	if err := v1alpha1.Validate(c).ToAggregate(); err != nil {
 		return nil, fmt.Errorf("validating the configuration: %w", err)
+	}
+	if unknown != nil {
+		return nil, unknown
 	}
 	return parse(c), nil
 }
 
 // parse is called with a valid configuration only.
 func parse(c *v1alpha1.FlyballConfiguration) *Config {
-	c.DataDir = filepath.Clean(c.DataDir)
+	c.DataDir, c.Server = filepath.Clean(c.DataDir), strings.TrimRight(c.Server, "/")
 	kinds := lo.Map(c.Controllers.Kinds, func(kind string, _ int) schema.GroupVersion { return lo.Must(schema.ParseGroupVersion(kind)) })
 	return &Config{
 		ControllerKinds:      kinds,

@@ -207,7 +207,7 @@ func ranges(h Host, w Want) []Finding {
 	}
 	f := Finding{Name: "node address " + w.NodeIP.String(), Required: true, OK: true, Detail: "of this machine"}
 	if !slices.ContainsFunc(h.Addresses, func(a Address) bool { return a.Prefix.Addr() == w.NodeIP }) {
-		f.OK, f.Detail, f.Remedy = false, "no interface has it", "set nodeIP to an address of this machine"
+		f.OK, f.Detail, f.Remedy = false, "no interface has it", "set nodeIP (--node-ip) to an address of this machine"
 	}
 	return append(findings, f)
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -127,14 +128,20 @@ func (l *Lock) Record(c v1alpha1.FlyballConfiguration) error {
 
 func recordFile(runDir string) string { return filepath.Join(runDir, "config.yaml") }
 
-// Recorded is the configuration that was last in use since the machine booted; false if there was none.
-func Recorded(runDir string) (v1alpha1.FlyballConfiguration, bool) {
+// Recorded is the configuration that was last in use since the machine booted; empty if there was none.
+func Recorded(runDir string) (v1alpha1.FlyballConfiguration, error) {
 	var c v1alpha1.FlyballConfiguration
 	data, err := os.ReadFile(recordFile(runDir))
-	if err != nil || yaml.Unmarshal(data, &c) != nil {
-		return c, false
+	if errors.Is(err, fs.ErrNotExist) {
+		return c, nil
 	}
-	return c, true
+	if err == nil {
+		err = yaml.Unmarshal(data, &c)
+	}
+	if err != nil {
+		return v1alpha1.FlyballConfiguration{}, fmt.Errorf("reading the configuration that was last in use from %s: %w", recordFile(runDir), err)
+	}
+	return c, nil
 }
 
 // Release gives the role back and removes its files.

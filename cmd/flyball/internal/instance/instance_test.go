@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,8 +45,17 @@ func TestAcquire(t *testing.T) {
 		t.Fatalf("after both were released: %v", err)
 	}
 	up.Release()
-	if c, found := Recorded(dir); !found || c.DataDir != "/somewhere" {
-		t.Errorf("Recorded() = %+v, %t", c, found)
+	if c, err := Recorded(dir); err != nil || c.DataDir != "/somewhere" {
+		t.Errorf("Recorded() = %+v, %v", c, err)
+	}
+	if err := os.WriteFile(recordFile(dir), []byte("dataDir: [/somewhere"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Recorded(dir); err == nil || !strings.Contains(err.Error(), recordFile(dir)) || c.DataDir != "" {
+		t.Errorf("of a damaged file, Recorded() = %+v, %v, want an error that names it", c, err)
+	}
+	if c, err := Recorded(t.TempDir()); err != nil || c.DataDir != "" {
+		t.Errorf("before the first start, Recorded() = %+v, %v", c, err)
 	}
 }
 

@@ -149,7 +149,7 @@ func (s Set) network(api string) supervisor.Part {
 func (s Set) certificates(c *join.Certificates) supervisor.Part {
 	const name = "certificates"
 	return supervisor.Part{Name: name, After: []string{APIAccess}, Run: func(ctx context.Context, report supervisor.Report) error {
-		return c.Run(ctx, up(report, name))
+		return c.Run(ctx, up(report, name), func(err error) { report(name, board.Starting, err) })
 	}}
 }
 

@@ -74,6 +74,11 @@ func (p *Printer) Failed(step string, why any) {
 	p.linef("✗ %-33s %v", step, why)
 }
 
+// Warn prints what is wrong and keeps nothing from going on.
+func (p *Printer) Warn(what error) {
+	p.linef("! %v", what)
+}
+
 // Clear removes the spinner.
 func (p *Printer) Clear() {
 	if p.terminal {

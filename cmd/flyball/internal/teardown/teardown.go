@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -85,7 +86,8 @@ func remembered(s parts.Set) []string {
 
 func remember(s parts.Set, pods []string) error {
 	err := os.WriteFile(stoppedPods(s), []byte(strings.Join(pods, "\n")+"\n"), 0o600)
-	if err != nil && !errors.Is(err, os.ErrNotExist) { // without the directory no Pod ever ran here
+	// Without the directory no Pod ever ran here.
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 		return fmt.Errorf("noting the Pods that were stopped: %w", err)
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -89,11 +90,35 @@ func validateServer(c *FlyballConfiguration) field.ErrorList {
 		}
 		return nil
 	}
-	u, err := url.Parse(c.Server)
-	if err != nil || u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "" || u.User != nil || u.RawQuery != "" {
-		return field.ErrorList{field.Invalid(path, c.Server, "must be the URL of a server, such as https://192.0.2.1:6443")}
+	if why := notAServer(c.Server); why != "" {
+		return field.ErrorList{field.Invalid(path, c.Server, why+"; --server takes https://HOST:PORT, such as https://192.0.2.1:6443")}
 	}
 	return nil
+}
+
+// notAServer says why this is not the URL of a server; "" if it is one.
+func notAServer(server string) string {
+	scheme, rest, found := strings.Cut(server, "://")
+	if !found {
+		return "has no scheme, which is https://"
+	}
+	u, err := url.Parse(server)
+	switch {
+	case scheme != "https":
+		return "has the scheme " + scheme + "://, and must have https://"
+	case err != nil || u.Hostname() == "" || strings.ContainsAny(u.Host, " \t"):
+		return "is not a URL"
+	case u.User != nil:
+		return "has a user in it: a token is what this machine joins with"
+	case strings.TrimRight(rest, "/") != u.Host:
+		return "goes on after its host and port"
+	case strings.HasSuffix(u.Host, ":"):
+		return "has no port after the colon"
+	}
+	if port, err := strconv.Atoi(u.Port()); u.Port() != "" && (err != nil || len(validation.IsValidPortNum(port)) > 0) {
+		return "has the port " + u.Port() + ", and ports are from 1 to 65535"
+	}
+	return ""
 }
 
 func validatePorts(c *FlyballConfiguration) field.ErrorList {

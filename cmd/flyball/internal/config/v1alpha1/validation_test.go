@@ -2,10 +2,39 @@ package v1alpha1
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 )
+
+// TestNotAServer: what is wrong with a URL is said, and what it looks like.
+func TestNotAServer(t *testing.T) {
+	for server, says := range map[string]string{
+		"192.0.2.1:6443":               "no scheme",
+		"server.example":               "no scheme",
+		"server.example:6443":          "no scheme",
+		"http://192.0.2.1:6443":        "http://, and must have https://",
+		"https://":                     "not a URL",
+		"https://:6443":                "not a URL",
+		"https://192.0.2.1:port":       "not a URL",
+		"https://a b:6443":             "not a URL",
+		"https://192.0.2.1:":           "no port after the colon",
+		"https://192.0.2.1:70000":      "the port 70000",
+		"https://192.0.2.1:0":          "the port 0",
+		"https://192.0.2.1:6443/api":   "after its host and port",
+		"https://192.0.2.1:6443?a=b":   "after its host and port",
+		"https://192.0.2.1:6443/#part": "after its host and port",
+		"https://token@192.0.2.1:6443": "a user in it",
+	} {
+		c := &FlyballConfiguration{Server: server}
+		SetDefaults(c, HostDefaults{NodeName: "node-1", NodeIP: netip.MustParseAddr("192.0.2.2")})
+		err := Validate(c).ToAggregate()
+		if err == nil || !strings.Contains(err.Error(), says) || !strings.Contains(err.Error(), "--server takes https://HOST:PORT") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("of %q it says %v, want one line that says %q and what is allowed", server, err, says)
+		}
+	}
+}
 
 func TestValidate(t *testing.T) {
 	host := HostDefaults{NodeName: "node-1", NodeIP: netip.MustParseAddr("192.0.2.2")}
@@ -37,6 +66,7 @@ func TestValidate(t *testing.T) {
 		"Server":        {"The URL that is printed with a token.", func(c *FlyballConfiguration) { c.Server = "https://192.0.2.1:6443" }, nil},
 		"ServerName":    {"A name is as good as an address.", func(c *FlyballConfiguration) { c.Server, c.Token = "https://server.example", "x" }, nil},
 		"BareServer":    {"What is not a URL has no scheme to trust.", func(c *FlyballConfiguration) { c.Server = "192.0.2.1:6443" }, []string{"server"}},
+		"ServerSlash":   {"Browsers add it.", func(c *FlyballConfiguration) { c.Server = "https://192.0.2.1:6443/" }, nil},
 		"PlainServer":   {"A token must not be sent in the clear.", func(c *FlyballConfiguration) { c.Server = "http://192.0.2.1:6443" }, []string{"server"}},
 		"TokenAlone":    {"Nobody knows which server it is of.", func(c *FlyballConfiguration) { c.Token = "x" }, []string{"server"}},
 		"UnknownKind":   {"Nobody would reconcile them.", func(c *FlyballConfiguration) { c.Controllers.Kinds = []string{"apps/v1", "batch/v1", "apps/v1"} }, []string{"controllers.kinds[1]", "controllers.kinds[2]"}},
