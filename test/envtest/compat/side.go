@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/prometheus/procfs"
 )
 
 // side is one set of programs.
@@ -101,9 +103,14 @@ func (s side) run(ctx context.Context, m module, p pkg, program string, try int)
 		_ = os.Remove(report)
 		args = append(args, "-ginkgo.junit-report="+report)
 	}
+	temporary, err := os.MkdirTemp("", "envtest-compat-")
+	if err != nil {
+		return nil, fmt.Errorf("making a directory for temporary files: %w", err)
+	}
+	defer cleanUp(temporary)
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.Dir, log, log
-	cmd.Env = append(os.Environ(), "KUBEBUILDER_ASSETS="+s.assets, "FLYBALL_ENVTEST=")
+	cmd.Env = append(os.Environ(), "KUBEBUILDER_ASSETS="+s.assets, "FLYBALL_ENVTEST=", "TMPDIR="+temporary)
 	if err := cmd.Run(); err != nil {
 		if exit := new(exec.ExitError); !errors.As(err, &exit) || ctx.Err() != nil {
 			return nil, fmt.Errorf("running the tests of %s: %w", p.name(), err)
@@ -118,6 +125,20 @@ func (s side) run(ctx context.Context, m module, p pkg, program string, try int)
 		err = got.readReport(report)
 	}
 	return got, err
+}
+
+// cleanUp removes what tests have left behind that died: control planes that go on, which are known by the directory for
+// temporary files in their environment, and that directory.
+func cleanUp(temporary string) {
+	all, _ := procfs.AllProcs() // none where there is no /proc
+	for _, p := range all {
+		if env, err := p.Environ(); err == nil && slices.Contains(env, "TMPDIR="+temporary) {
+			if process, err := os.FindProcess(p.PID); err == nil {
+				_ = process.Kill()
+			}
+		}
+	}
+	_ = os.RemoveAll(temporary)
 }
 
 // ending is how Go's own test framework ends a test.
