@@ -176,7 +176,13 @@ func TestRollsOutRollsBackAndScales(t *testing.T) {
 			"kubernetes.io/change-cause": "first", util.RevisionAnnotation: "1",
 			util.DesiredReplicasAnnotation: "3", util.MaxReplicasAnnotation: "4",
 		}, set.Annotations)
-		w.diff("Event", []string{fmt.Sprintf("Scaled up replica set web-%s from 0 to 3", hash)}, env.Events(w.T, w.d)["ScalingReplicaSet"])
+		testenv.Eventually(w.T, func() error { // Events are sent by the way
+			want := []string{fmt.Sprintf("Scaled up replica set web-%s from 0 to 3", hash)}
+			if diff := cmp.Diff(want, env.Events(w.T, w.d)["ScalingReplicaSet"]); diff != "" {
+				return fmt.Errorf("Events (-want +got):\n%s", diff)
+			}
+			return nil
+		})
 
 		w.apply(image("2"))
 		w.expectComplete()
