@@ -19,8 +19,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// cgroup is where containers of tests are.
-const cgroup = "/flyball-test"
+// cgroup is where containers of this test are, and of no other that runs beside it.
+var cgroup = fmt.Sprintf("/flyball-containerd-test-%d", os.Getpid())
 
 const conflist = `{"cniVersion":"1.0.0","name":"flyball-test","plugins":[{"type":"bridge","bridge":"test0","isGateway":true,"hairpinMode":true,
 "ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"192.0.2.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`
