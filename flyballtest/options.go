@@ -76,8 +76,8 @@ func paths(list []string) []source {
 	return sources
 }
 
-// WithNodes adds n simulated nodes, from 1 to 1000, named simulated-0, simulated-1 and so on. Without it there is none, and
-// Pods stay Pending.
+// WithNodes adds n simulated nodes, from 1 to 1000, named simulated-0, simulated-1 and so on. Of more than a hundred, the first
+// hundred are waited for. Without it there is none, and Pods stay Pending.
 func WithNodes(n int) Option { return func(o *options) { o.nodes = n } }
 
 // WithoutControllers leaves controllers and scheduler out: nobody but the test acts on objects.

@@ -14,18 +14,18 @@ import (
 // configuration is what /configz shows: the part of upstream's kubelet
 // configuration that this agent has an answer to. Tools read it from there; it
 // configures nothing.
-func (a *agent) configuration() *kubeletconfig.KubeletConfiguration {
+func configuration(cfg Config) *kubeletconfig.KubeletConfiguration {
 	c := &kubeletconfig.KubeletConfiguration{
 		TypeMeta:                    metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
-		Address:                     a.cfg.BindAddress.String(),
-		Port:                        int32(a.cfg.Port),
-		PodLogsDir:                  a.cfg.PodLogsDir,
-		ClusterDomain:               a.cfg.ClusterDomain,
-		MaxPods:                     int32(a.cfg.MaxPods),
+		Address:                     cfg.BindAddress.String(),
+		Port:                        int32(cfg.Port),
+		PodLogsDir:                  cfg.PodLogsDir,
+		ClusterDomain:               cfg.ClusterDomain,
+		MaxPods:                     int32(cfg.MaxPods),
 		CgroupDriver:                "cgroupfs",
 		CgroupRoot:                  "/",
 		CgroupsPerQOS:               new(true),
-		ContainerRuntimeEndpoint:    a.cfg.CRIEndpoint,
+		ContainerRuntimeEndpoint:    cfg.CRIEndpoint,
 		NodeStatusReportFrequency:   metav1.Duration{Duration: 5 * time.Minute},
 		NodeStatusUpdateFrequency:   metav1.Duration{Duration: 10 * time.Second},
 		NodeLeaseDurationSeconds:    40,
@@ -36,7 +36,7 @@ func (a *agent) configuration() *kubeletconfig.KubeletConfiguration {
 		ImageGCLowThresholdPercent:  new(int32(80)),
 		EnableSystemLogHandler:      new(true),
 	}
-	for _, dns := range a.cfg.ClusterDNS {
+	for _, dns := range cfg.ClusterDNS {
 		c.ClusterDNS = append(c.ClusterDNS, dns.String())
 	}
 	return c

@@ -16,5 +16,6 @@
 //	containerd/  the bundled runtime as a child process
 //	simulated/   nodes that run nothing: these rooms over a runtime in memory
 //
-// This file only wires them together.
+// kubelet.go wires together what every node has; machine.go puts it onto this
+// machine and its runtime, and package simulated onto what is in their place.
 package kubelet

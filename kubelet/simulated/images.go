@@ -18,7 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
-	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/pod"
 )
 
 const (
@@ -110,16 +110,16 @@ func (s *imageStore) add(name string) string {
 	return image.Id
 }
 
-// imported stands before the agent's images.Manager. An image that is never to be
+// imported stands before what pulls images. An image that is never to be
 // pulled was imported by somebody: on a node that runs nothing that has happened.
 type imported struct {
-	*images.Manager
+	pod.Images
 
 	store *imageStore
 }
 
 // Ensure implements pod.Images.
-func (i imported) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec images.Recorder) (string, error) {
+func (i imported) Ensure(ctx context.Context, p *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec func(eventtype, reason, msg string)) (string, error) {
 	if c.ImagePullPolicy == v1.PullNever {
 		name := c.Image
 		if repository(name) == name {
@@ -127,7 +127,7 @@ func (i imported) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sand
 		}
 		i.store.add(name)
 	}
-	return i.Manager.Ensure(ctx, pod, c, sandbox, rec)
+	return i.Images.Ensure(ctx, p, c, sandbox, rec)
 }
 
 // pullOf is how long a pull takes and why it fails, if it does: as those
@@ -135,12 +135,12 @@ func (i imported) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sand
 // told when the container is created.
 func (s *imageStore) pullOf(in *runtimeapi.PullImageRequest) (after time.Duration, failure string) {
 	m := in.GetSandboxConfig().GetMetadata()
-	pod := s.pod(m.GetNamespace(), m.GetName())
-	if pod == nil || pod.UID != types.UID(m.GetUid()) {
+	p := s.pod(m.GetNamespace(), m.GetName())
+	if p == nil || p.UID != types.UID(m.GetUid()) {
 		return 0, ""
 	}
-	podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
-		if does, err := behaviourOf(pod, c.Name); err == nil && c.Image == nameOf(in.Image) {
+	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		if does, err := behaviourOf(p, c.Name); err == nil && c.Image == nameOf(in.Image) {
 			after, failure = max(after, does.pullAfter), cmp.Or(failure, does.pullError)
 		}
 		return true

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/netip"
 
-	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -14,27 +13,24 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
+	"flyball.dev/kubelet"
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
-	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/pod"
-	"flyball.dev/kubelet/probes"
 )
 
-// simulatedNode is one node: the rooms of the agent over a runtime in memory.
+// simulatedNode is one node: the agent over a runtime in memory.
 type simulatedNode struct {
+	*kubelet.Agent
+
 	name    string
 	ip      netip.Addr
 	runtime *runtime
 	images  *imageStore
 	podSrc  *podSource
 	nodeSrc *nodeSource
-
-	node   *node.Node
-	pods   *pod.Manager
-	probes *probes.Manager
-	ready  chan struct{}
+	ready   chan struct{}
 }
 
 // newNode builds a node, which does nothing before run.
@@ -51,57 +47,38 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	recorder := s.recorder(i, n.name)
-	n.node, err = node.New(node.Config{
-		Name: n.name, IP: n.ip, Client: client, Runtime: n.runtime, Images: n.images,
-		Port: s.port, MaxPods: maxPods, Labels: s.cfg.Labels, LeaseDuration: s.leaseDuration(),
-		Machine: &node.Machine{
-			Capacity: s.capacity(), Addresses: s.nodeAddresses(n), ID: n.name,
-			OS: "linux", Architecture: s.cfg.Architecture, Kernel: "simulated", Image: "Simulated (Flyball)",
-		},
-		Source: n.nodeSrc, Recorder: recorder, Report: s.cfg.Report, Ready: func() { close(n.ready) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	n.probes = probes.New(probes.Config{Asker: asker{n.podNow}, Record: func(p *v1.Pod, container, kind, reason, message string) {
-		recorder.Event(pod.ContainerRef(p, container), kind, reason, message)
-	}})
-	n.build(s, client, recorder)
-	return n, nil
+	n.Agent, err = kubelet.NewAgent(kubelet.Config{
+		NodeName: n.name, NodeIP: n.ip, Port: s.port, MaxPods: maxPods, NodeLabels: s.cfg.Labels,
+		ClusterDNS: s.cfg.ClusterDNS, ClusterDomain: s.cfg.ClusterDomain,
+		Report: s.cfg.Report, Ready: func() { close(n.ready) },
+	}, s.host(n, client, s.recorder(i, n.name)))
+	return n, err
 }
 
-// build makes the part that runs Pods.
-func (n *simulatedNode) build(s *shared, client kubernetes.Interface, recorder record.EventRecorder) {
-	handlers, allocatable := sets.New(""), n.node.Allocatable()
-	observer := cri.New(n.runtime, n.images)
-	n.pods = pod.New(pod.Config{
-		NodeName: n.name,
-		Node:     pod.Node{IPs: []string{n.ip.String()}, RuntimeName: runtimeName, RecursiveReadOnly: handlers},
-		Render: containers.Node{
-			Name: n.name, IPs: []netip.Addr{n.ip}, ClusterDNS: s.cfg.ClusterDNS, ClusterDomain: s.cfg.ClusterDomain,
-			Allocatable: allocatable, MemoryCapacity: allocatable.Memory().Value(), LowestOOMScoreAdj: -1000,
-			CgroupV2: true, RecursiveReadOnly: handlers,
+// host is what a node has in place of a machine.
+func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder record.EventRecorder) kubelet.Host {
+	capacity := s.capacity()
+	return kubelet.Host{
+		Client: client, Recorder: recorder,
+		CRI: cri.New(n.runtime, n.images), RuntimeName: runtimeName, RecursiveReadOnly: sets.New(""),
+		Machine: &node.Machine{
+			Capacity: capacity, Addresses: s.nodeAddresses(n), ID: n.name,
+			OS: "linux", Architecture: s.cfg.Architecture, Kernel: "simulated", Image: "Simulated (Flyball)",
 		},
-		Client: client, Pods: n.podSrc,
-		Observer: observer, Sandboxes: n.runtime, Containers: n.runtime, Resizer: observer,
-		Volumes: s.volumes, Cgroups: noCgroups{}, Probes: n.probes,
-		Images:     imported{images.New(images.Config{Images: n.images, Secrets: s.volumes, Pulled: n.node.Recheck}), n.images},
-		Env:        containers.EnvSources{Objects: s.volumes, Services: s.servicesOf},
-		NodeObject: n.node.Object, NetworkError: observer.NetworkError,
-		Report: s.cfg.Report, Recorder: recorder, HookTransport: hookTransport{},
-		Parallel: maxPods, // nothing here is worth waiting for a turn
-	})
+		Render:  containers.Node{MemoryCapacity: capacity.Memory().Value(), LowestOOMScoreAdj: -1000, CgroupV2: true},
+		Volumes: s.volumes, Cgroups: noCgroups{},
+		Images: func(pull pod.Images) pod.Images { return imported{pull, n.images} },
+		Asker:  asker{n.podNow}, HookTransport: hookTransport{},
+		Pods: n.podSrc, Node: n.nodeSrc, Services: s.servicesOf,
+		LeaseDuration: s.leaseDuration(),
+		Parallel:      maxPods, // nothing here is worth waiting for a turn
+	}
 }
 
 // run runs the node until ctx ends.
 func (n *simulatedNode) run(ctx context.Context) error {
 	defer n.runtime.stop()
-	defer n.probes.Stop()
-	parts, ctx := errgroup.WithContext(ctx)
-	parts.Go(func() error { return n.pods.Run(ctx) })
-	parts.Go(func() error { return n.node.Run(ctx) })
-	return parts.Wait()
+	return n.Run(ctx)
 }
 
 // podNow is a Pod of this node as the API server has it, nil if there is none.
@@ -111,7 +88,7 @@ func (n *simulatedNode) podNow(namespace, name string) *v1.Pod {
 }
 
 func (n *simulatedNode) podCIDR() netip.Prefix {
-	object := n.node.Object()
+	object := n.Node.Object()
 	if object == nil {
 		return netip.Prefix{}
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	goruntime "runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,7 +41,9 @@ const (
 	startAtOnce = 16
 	// recorders is how many queues of Events there are at most. One for each node
 	// would be a hundred megabytes for a thousand nodes; one for all would be full.
-	recorders = 8
+	// Of many nodes it may be full: they start thousands of Pods at once, Events are
+	// most of what they write then, and what a Pod waits for is not to wait for them.
+	recorders, fewRecorders = 8, 2
 	// fewNodes renew their Leases as any node does, each ten seconds. More of them
 	// do it half as often: a thousand would be a hundred writes in each second. The
 	// node lifecycle controller gives a node up after 50 s.
@@ -79,8 +82,10 @@ type Config struct {
 	ClusterDomain string
 	// Report is told of failures that are not of a Pod and that are tried again. May be nil.
 	Report func(error)
-	// Ready is called once, when the API server knows all Nodes as Ready. May be nil.
+	// Ready is called once, when the API server knows Awaited of the Nodes as Ready. May be nil.
 	Ready func()
+	// Awaited is how many Nodes Ready waits for; 0 means all.
+	Awaited int
 }
 
 func (c Config) complete() (Config, error) {
@@ -92,6 +97,9 @@ func (c Config) complete() (Config, error) {
 	}
 	if c.ClusterDomain == "" {
 		c.ClusterDomain = "cluster.local"
+	}
+	if c.Awaited == 0 || c.Awaited > c.Nodes {
+		c.Awaited = c.Nodes
 	}
 	var errs []error
 	if c.Client == nil {
@@ -170,7 +178,7 @@ func newShared(cfg Config) (*shared, error) {
 		NoFiles: true, RootDir: s.logs.dir, Client: s.client, Allocatable: s.allocatable,
 		Changed: func(uid types.UID) {
 			if n, ok := s.owners.Load(uid); ok {
-				n.(*simulatedNode).pods.Retry(uid) //nolint:forcetypeassert // nothing else is in there
+				n.(*simulatedNode).Pods.Retry(uid) //nolint:forcetypeassert // nothing else is in there
 			}
 		},
 		Event: func(p *v1.Pod, kind, reason, message string) {
@@ -239,10 +247,13 @@ func synced(ctx context.Context, told []cache.InformerSynced) bool {
 	return true
 }
 
-// start starts the nodes, some at a time, and says when all are ready.
+// start starts the nodes, some at a time, and says when as many are ready as are awaited.
 func (s *shared) start(ctx context.Context, all *errgroup.Group) {
+	if s.cfg.Awaited == 0 {
+		s.ready() // there are no nodes
+	}
 	turns := make(chan struct{}, startAtOnce)
-	var ready sync.WaitGroup
+	var started atomic.Int64
 	for _, n := range s.all {
 		select {
 		case turns <- struct{}{}:
@@ -250,16 +261,22 @@ func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 			return
 		}
 		all.Go(func() error { return n.run(ctx) })
-		ready.Go(func() {
+		all.Go(func() error {
 			select {
 			case <-n.ready:
+				if started.Add(1) == int64(s.cfg.Awaited) {
+					s.ready()
+				}
 			case <-ctx.Done():
 			}
 			<-turns
+			return nil
 		})
 	}
-	ready.Wait()
-	if ctx.Err() == nil && s.cfg.Ready != nil {
+}
+
+func (s *shared) ready() {
+	if s.cfg.Ready != nil {
 		s.cfg.Ready()
 	}
 }
@@ -321,7 +338,11 @@ func (s *shared) nodeChanged(obj any) {
 }
 
 func (s *shared) startEvents(ctx context.Context) {
-	for range max(1, min(recorders, s.cfg.Nodes)) {
+	queues := max(1, min(recorders, s.cfg.Nodes))
+	if s.cfg.Nodes > fewNodes {
+		queues = fewRecorders
+	}
+	for range queues {
 		b := record.NewBroadcaster(record.WithContext(ctx))
 		b.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: s.client.CoreV1().Events("")})
 		s.events = append(s.events, b)
@@ -360,7 +381,7 @@ func (s *shared) allocatable() v1.ResourceList {
 	if len(s.all) == 0 {
 		return nil
 	}
-	return s.all[0].node.Allocatable()
+	return s.all[0].Node.Allocatable()
 }
 
 func (s *shared) nodeIP(i int) netip.Addr {

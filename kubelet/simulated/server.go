@@ -123,7 +123,7 @@ func (a allPods) Pod(namespace, name string) (*v1.Pod, bool) {
 	if n == nil {
 		return nil, false
 	}
-	return n.pods.Pod(namespace, name)
+	return n.Pods.Pod(namespace, name)
 }
 
 // router asks the runtime of the node that has a container or sandbox.

@@ -3,8 +3,10 @@ package simulated
 import (
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,7 +79,7 @@ type rig struct {
 }
 
 // start runs nodes until the test ends, and checks that nothing is left of them.
-func start(t *testing.T, nodes int) *rig {
+func start(t *testing.T, nodes int, change ...func(*Config)) *rig {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	namespace, err := client.CoreV1().Namespaces().Create(t.Context(), &v1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}, metav1.CreateOptions{})
@@ -88,9 +90,11 @@ func start(t *testing.T, nodes int) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	begun := time.Now()
 	done, ready := make(chan error, 1), make(chan struct{})
-	go func() {
-		done <- Run(ctx, Config{Client: admin, Nodes: nodes, Prefix: r.prefix, Ready: func() { close(ready) }, Report: func(err error) { t.Log(err) }})
-	}()
+	cfg := Config{Client: admin, Nodes: nodes, Prefix: r.prefix, Ready: func() { close(ready) }, Report: func(err error) { t.Log(err) }}
+	for _, f := range change {
+		f(&cfg)
+	}
+	go func() { done <- Run(ctx, cfg) }()
 	r.stop = func() {
 		begun := time.Now()
 		cancel()
@@ -188,5 +192,32 @@ func TestPodRuns(t *testing.T) {
 	}
 	r.gone("web")
 }
+
+func TestSomeNodesAreAwaited(t *testing.T) {
+	others := make(chan struct{})
+	r := start(t, 3, func(cfg *Config) {
+		cfg.Awaited = 1
+		cfg.Client = rest.CopyConfig(cfg.Client)
+		cfg.Client.Wrap(func(next http.RoundTripper) http.RoundTripper {
+			return roundTripper(func(r *http.Request) (*http.Response, error) {
+				if who := r.Header.Get("Impersonate-User"); who != "" && !strings.HasSuffix(who, "-0") {
+					select {
+					case <-others:
+					case <-r.Context().Done():
+						return nil, r.Context().Err()
+					}
+				}
+				return next.RoundTrip(r)
+			})
+		})
+	})
+	close(others) // and start has returned
+	r.pod("web", func(p *v1.Pod) { p.Spec.NodeName = r.prefix + "2" })
+	r.wait("web", "ready", isReady)
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
 func portOf(n int) intstr.IntOrString { return intstr.FromInt32(int32(n)) }

@@ -18,8 +18,12 @@ import (
 	"flyball.dev/kubelet/simulated"
 )
 
-// Behind is what Mode asks for, nil if that is nothing. It works when its controllers do and its nodes are Ready; the kinds of
-// apps.flyball.dev follow.
+// awaitedNodes is how many nodes are waited for at most. Those who start kube-apiserver wait for it no longer than 20 seconds
+// by default, a thousand nodes may take longer, and nothing needs all of them at once.
+const awaitedNodes = 100
+
+// Behind is what Mode asks for, nil if that is nothing. It works when its controllers do and its nodes are Ready, or the first
+// of them if they are many; the other nodes and the kinds of apps.flyball.dev follow.
 func (m Mode) Behind() programs.Behind {
 	if !m.Controllers {
 		return nil
@@ -40,7 +44,7 @@ func (m Mode) Behind() programs.Behind {
 		run(func(ctx context.Context, up func()) error { return programs.RunControllers(ctx, server, up) })
 		if m.Nodes > 0 {
 			run(func(ctx context.Context, up func()) error {
-				return simulated.Run(ctx, simulated.Config{Client: rest.CopyConfig(server.Client), Nodes: m.Nodes, Ready: up})
+				return m.runNodes(ctx, server, up)
 			})
 		}
 		g.Go(func() error {
@@ -56,6 +60,11 @@ func (m Mode) Behind() programs.Behind {
 		})
 		return g.Wait()
 	}
+}
+
+// runNodes runs the nodes alone.
+func (m Mode) runNodes(ctx context.Context, server programs.Server, up func()) error {
+	return simulated.Run(ctx, simulated.Config{Client: rest.CopyConfig(server.Client), Nodes: m.Nodes, Awaited: awaitedNodes, Ready: up})
 }
 
 // runOurKinds installs the kinds of apps.flyball.dev and runs their loops. Their definitions hold all of a Pod's fields and

@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"flyball.dev/controlplane/programs"
-	"flyball.dev/kubelet/simulated"
 )
 
 // Variables that package flyballtest sets for the processes that it starts.
@@ -57,9 +56,7 @@ func AwaitParent() bool {
 func RunParts(ctx context.Context, m Mode, server programs.Server, up func()) error {
 	behind := m.Behind()
 	if !m.Controllers {
-		behind = func(ctx context.Context, server programs.Server, up func()) error {
-			return simulated.Run(ctx, simulated.Config{Client: server.Client, Nodes: m.Nodes, Ready: up})
-		}
+		behind = m.runNodes
 	}
 	if err := behind(ctx, server, up); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("running what is behind kube-apiserver: %w", err)
