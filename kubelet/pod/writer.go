@@ -64,7 +64,7 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 		return true
 	}
 	w.want = &status
-	if now || urgent(&w.base.Status, &status) {
+	if now || urgent(&w.base.Status, &status) && !leaving(pod, &status) {
 		w.hurry()
 	}
 	if !w.busy {
@@ -226,6 +226,22 @@ func urgent(have, want *v1.PodStatus) bool {
 	return progressed(have.InitContainerStatuses, want.InitContainerStatuses) ||
 		progressed(have.ContainerStatuses, want.ContainerStatuses) ||
 		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
+}
+
+// leaving says whether a deleted Pod has nothing left that runs. Nobody acts on that
+// before the Pod is gone, and its last status comes in a moment: one write instead of two.
+func leaving(pod *v1.Pod, status *v1.PodStatus) bool {
+	if pod.DeletionTimestamp == nil {
+		return false
+	}
+	for _, list := range [][]v1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses} {
+		for i := range list {
+			if list[i].State.Running != nil {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // resizeProgressed says whether there is news about a resize. That one has begun is

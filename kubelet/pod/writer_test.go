@@ -69,6 +69,35 @@ func TestWriterWaitsWithWhatNobodyActsOn(t *testing.T) {
 	})
 }
 
+func TestWriterTellsTheEndOfADeletedPodOnce(t *testing.T) {
+	begun := time.Now()
+	container := func(state v1.ContainerState) []v1.ContainerStatus {
+		return []v1.ContainerStatus{{Name: "main", State: state}}
+	}
+	running := container(v1.ContainerState{Running: &v1.ContainerStateRunning{}})
+	ended := container(v1.ContainerState{Terminated: &v1.ContainerStateTerminated{}})
+	pod := testPod(func(p *v1.Pod) {
+		p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: begun}, []string{"example.com/keep"}
+		p.Status = v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: append(running, v1.ContainerStatus{Name: "other", State: running[0].State})}
+	})
+	writing(t, pod, func() error { return nil }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
+		one := append(ended, v1.ContainerStatus{Name: "other", State: running[0].State})
+		w.set(pod, v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: one}, false)
+		synctest.Wait()
+		if n := patches.Load(); n != 1 {
+			t.Fatalf("%d writes when one of two containers has ended, want one at once", n)
+		}
+		both := append(ended, v1.ContainerStatus{Name: "other", State: ended[0].State})
+		w.set(pod, v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: both}, false)
+		synctest.Wait()
+		w.set(pod, v1.PodStatus{Phase: v1.PodSucceeded, ContainerStatuses: both}, true)
+		synctest.Wait()
+		if n := patches.Load(); n != 2 {
+			t.Errorf("%d writes, want one more for all that came after the last container", n)
+		}
+	})
+}
+
 func TestWriterRetries(t *testing.T) {
 	pod := testPod(nil)
 	failures := 3
