@@ -4,7 +4,7 @@
 //	go run ./test/bench/nodes -bin bin -nodes 1000 -pods 10000
 //
 // By default everything runs in one process, as FLYBALL_ENVTEST=controllers,nodes=N has it: API server, controllers,
-// scheduler, nodes. With -alone there are neither controllers nor a scheduler, the nodes run in this process, and Pods are
+// scheduler, nodes. Processor time is that of all processes, this one included. With -alone there are neither controllers nor a scheduler, the nodes run in this process, and Pods are
 // bound when they are created, so that the memory of the nodes is seen by itself.
 package main
 
@@ -12,8 +12,10 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,12 +24,13 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	nodeutil "k8s.io/component-helpers/node/util"
 	"k8s.io/klog/v2"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
@@ -76,120 +79,125 @@ func run(ctx context.Context, o options) error {
 	} else {
 		os.Setenv("FLYBALL_ENVTEST", "controllers,nodes="+strconv.Itoa(o.nodes))
 	}
-	begun := time.Now()
+	begun := now()
 	cfg, err := cluster.Start()
 	if err != nil {
 		return fmt.Errorf("starting the API server: %w", err)
 	}
 	defer func() {
-		begun := time.Now()
+		begun := now()
 		if err := cluster.Stop(); err != nil {
 			fmt.Fprintln(os.Stderr, "stopping:", err)
 		}
-		say("stop of the API server and etcd", time.Since(begun))
+		fmt.Printf("%-36s %7.2f s\n", "stop of the API server and etcd", time.Since(begun.at).Seconds())
 	}()
-	say("start of the API server", time.Since(begun))
+	begun.say("start of the API server")
 	cfg.QPS = -1
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
 		return fmt.Errorf("making a client: %w", err)
 	}
 	if o.alone {
-		stop, err := startNodes(ctx, cfg, o.nodes)
-		if err != nil {
-			return err
-		}
-		defer stop()
+		begun = now()
+		defer startNodes(ctx, cfg, o.nodes)()
 	}
-	return measure(ctx, client, o)
+	return measure(ctx, client, o, begun)
 }
 
 // startNodes runs the nodes in this process.
-func startNodes(ctx context.Context, cfg *rest.Config, n int) (stop func(), err error) {
+func startNodes(ctx context.Context, cfg *rest.Config, n int) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	begun, ready, done := time.Now(), make(chan struct{}), make(chan error, 1)
+	done := make(chan struct{})
 	go func() {
-		done <- simulated.Run(ctx, simulated.Config{Client: cfg, Nodes: n, Ready: func() { close(ready) }})
+		defer close(done)
+		if err := simulated.Run(ctx, simulated.Config{Client: cfg, Nodes: n}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
 	}()
-	stop = func() {
-		begun := time.Now()
+	return func() {
+		begun := now()
 		cancel()
 		<-done
-		say("stop of the nodes", time.Since(begun))
+		begun.say("stop of the nodes")
 	}
-	select {
-	case <-ready:
-	case err := <-done:
-		cancel()
-		return nil, err
-	}
-	say(fmt.Sprintf("%d nodes are Ready", n), time.Since(begun))
-	return stop, nil
 }
 
-func measure(ctx context.Context, client kubernetes.Interface, o options) error {
+func measure(ctx context.Context, client kubernetes.Interface, o options, begun timer) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if _, err := client.CoreV1().Namespaces().Create(ctx, &v1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "bench"}}, metav1.CreateOptions{}); err != nil {
 		return fmt.Errorf("creating a namespace: %w", err)
 	}
-	count, err := watch(ctx, client)
+	nodes, pods, err := watch(ctx, client)
 	if err != nil {
 		return err
 	}
+	if err := nodes.until(ctx, func(ready, _ int) bool { return ready >= o.nodes }); err != nil {
+		return err
+	}
+	begun.say(fmt.Sprintf("%d nodes are Ready", o.nodes))
 	memory("nodes without Pods")
-	begun := time.Now()
-	profiled := profile(ctx, client, o.profiles, "start")
+
+	begun = now()
+	stop := profile(ctx, client, o.profiles, "start")
 	if err := create(ctx, client, o); err != nil {
 		return err
 	}
-	if err := count.until(ctx, func(ready, _ int) bool { return ready >= o.pods }); err != nil {
+	if err := pods.until(ctx, func(ready, _ int) bool { return ready >= o.pods }); err != nil {
 		return err
 	}
-	say(fmt.Sprintf("%d Pods are Ready", o.pods), time.Since(begun))
+	begun.say(fmt.Sprintf("%d Pods are Ready", o.pods))
 	memory("all Pods Ready")
-	if err := profiled.Wait(); err != nil {
+	if err := stop(); err != nil {
 		return err
 	}
-	before := processorTime()
+
+	begun = now()
 	time.Sleep(idle)
-	fmt.Printf("%-40s %.1f %% of a core\n", "processor time while nothing happens", 100*(processorTime()-before).Seconds()/idle.Seconds())
+	begun.say("nothing happens")
 	memory("after that")
 
-	begun = time.Now()
-	profiled = profile(ctx, client, o.profiles, "end")
+	begun = now()
+	stop = profile(ctx, client, o.profiles, "end")
 	if err := remove(ctx, client, o); err != nil {
 		return err
 	}
-	if err := count.until(ctx, func(_, all int) bool { return all == 0 }); err != nil {
+	if err := pods.until(ctx, func(_, all int) bool { return all == 0 }); err != nil {
 		return err
 	}
-	say("all Pods are gone", time.Since(begun))
+	begun.say("all Pods are gone")
 	memory("after that")
-	return profiled.Wait()
+	return stop()
 }
 
-// profile begins to write into dir where the process of the API server spends its time, and then what its memory and its
-// goroutines are, and what it was asked.
-func profile(ctx context.Context, client kubernetes.Interface, dir, when string) *errgroup.Group {
-	g, ctx := errgroup.WithContext(ctx)
+// profile writes into dir, again and again until stop is called, where the process of the API server spends its time, what its
+// memory and its goroutines are, and what it was asked.
+func profile(ctx context.Context, client kubernetes.Interface, dir, when string) (stop func() error) {
 	if dir == "" {
-		return g
+		return func() error { return nil }
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var g errgroup.Group
 	g.Go(func() error {
-		for _, path := range []string{"/debug/pprof/profile?seconds=40", "/debug/pprof/heap", "/debug/pprof/goroutine", "/metrics"} {
-			raw, err := client.Discovery().RESTClient().Get().RequestURI(path).DoRaw(ctx)
-			if err != nil {
-				return fmt.Errorf("asking for %s: %w", path, err)
-			}
-			name, _, _ := strings.Cut(filepath.Base(path), "?")
-			if err := os.WriteFile(filepath.Join(dir, when+"."+name), raw, 0o600); err != nil {
-				return fmt.Errorf("writing a profile: %w", err)
+		for i := 0; ctx.Err() == nil; i++ {
+			for _, path := range []string{"/debug/pprof/profile?seconds=20", "/debug/pprof/heap", "/debug/pprof/goroutine", "/metrics"} {
+				raw, err := client.Discovery().RESTClient().Get().RequestURI(path).DoRaw(ctx)
+				if ctx.Err() != nil {
+					return nil
+				}
+				if err != nil {
+					return fmt.Errorf("asking for %s: %w", path, err)
+				}
+				name, _, _ := strings.Cut(filepath.Base(path), "?")
+				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.%s", when, i, name)), raw, 0o600); err != nil {
+					return fmt.Errorf("writing a profile: %w", err)
+				}
 			}
 		}
 		return nil
 	})
-	return g
+	return func() error { cancel(); return g.Wait() }
 }
 
 func create(ctx context.Context, client kubernetes.Interface, o options) error {
@@ -234,30 +242,45 @@ func remove(ctx context.Context, client kubernetes.Interface, o options) error {
 	return client.AppsV1().Deployments("bench").DeleteCollection(ctx, deletion, metav1.ListOptions{})
 }
 
-// counter counts Pods as a watch tells of them.
+// counter counts objects as a watch tells of them.
 type counter struct {
 	store cache.Store
 }
 
-func watch(ctx context.Context, client kubernetes.Interface) (counter, error) {
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace("bench"), informers.WithTransform(slim))
-	pods := factory.Core().V1().Pods().Informer()
-	factory.Start(ctx.Done())
-	if !cache.WaitForCacheSync(ctx.Done(), pods.HasSynced) {
-		return counter{}, fmt.Errorf("watching Pods: %w", ctx.Err())
+func watch(ctx context.Context, client kubernetes.Interface) (nodes, pods counter, err error) {
+	nodeWatch := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithTransform(slim)).Core().V1().Nodes().Informer()
+	podWatch := informers.NewSharedInformerFactoryWithOptions(client, 0, informers.WithNamespace("bench"), informers.WithTransform(slim)).
+		Core().V1().Pods().Informer()
+	go nodeWatch.RunWithContext(ctx)
+	go podWatch.RunWithContext(ctx)
+	if !cache.WaitForCacheSync(ctx.Done(), nodeWatch.HasSynced, podWatch.HasSynced) {
+		return counter{}, counter{}, fmt.Errorf("watching Nodes and Pods: %w", ctx.Err())
 	}
-	return counter{pods.GetStore()}, nil
+	return counter{nodeWatch.GetStore()}, counter{podWatch.GetStore()}, nil
 }
 
-// slim keeps of a Pod what is counted.
+// object is what is kept of a Node or a Pod.
+type object struct {
+	metav1.ObjectMeta
+
+	ready bool
+}
+
+// slim keeps what is counted.
 func slim(obj any) (any, error) {
-	if p, ok := obj.(*v1.Pod); ok {
-		return runtime.Object(&v1.Pod{
-			ObjectMeta: metav1.ObjectMeta{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ResourceVersion: p.ResourceVersion},
-			Status:     v1.PodStatus{Conditions: p.Status.Conditions},
-		}), nil
+	switch o := obj.(type) {
+	case *v1.Pod:
+		_, c := podutil.GetPodCondition(&o.Status, v1.PodReady)
+		return &object{keyOf(o.ObjectMeta), c != nil && c.Status == v1.ConditionTrue}, nil
+	case *v1.Node:
+		_, c := nodeutil.GetNodeCondition(&o.Status, v1.NodeReady)
+		return &object{keyOf(o.ObjectMeta), c != nil && c.Status == v1.ConditionTrue}, nil
 	}
 	return obj, nil
+}
+
+func keyOf(m metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{Namespace: m.Namespace, Name: m.Name, UID: m.UID, ResourceVersion: m.ResourceVersion}
 }
 
 func (c counter) until(ctx context.Context, enough func(ready, all int) bool) error {
@@ -268,10 +291,8 @@ func (c counter) until(ctx context.Context, enough func(ready, all int) bool) er
 		ready := 0
 		list := c.store.List()
 		for _, obj := range list {
-			for _, condition := range obj.(*v1.Pod).Status.Conditions {
-				if condition.Type == v1.PodReady && condition.Status == v1.ConditionTrue {
-					ready++
-				}
+			if obj.(*object).ready { //nolint:forcetypeassert // slim made it
+				ready++
 			}
 		}
 		if enough(ready, len(list)) {
@@ -279,17 +300,30 @@ func (c counter) until(ctx context.Context, enough func(ready, all int) bool) er
 		}
 		if time.Since(told) > tellEvery {
 			told = time.Now()
-			fmt.Fprintf(os.Stderr, "%d Pods, %d Ready\n", len(list), ready)
+			fmt.Fprintf(os.Stderr, "there are %d, of which %d are Ready\n", len(list), ready)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting, with %d Pods of which %d are Ready: %w", len(list), ready, ctx.Err())
+			return fmt.Errorf("waiting, with %d of which %d are Ready: %w", len(list), ready, ctx.Err())
 		case <-look.C:
 		}
 	}
 }
 
-func say(what string, took time.Duration) { fmt.Printf("%-40s %6.2f s\n", what, took.Seconds()) }
+// timer is when something began, and how long a processor had worked by then.
+type timer struct {
+	at   time.Time
+	work time.Duration
+}
+
+func now() timer { return timer{time.Now(), processorTime()} }
+
+// say prints how long it took, and how much of that a processor worked: on a machine that is busy with other things, the
+// latter is what to compare.
+func (t timer) say(what string) {
+	took, work := time.Since(t.at).Seconds(), (processorTime() - t.work).Seconds()
+	fmt.Printf("%-36s %7.2f s, processor time %7.2f s\n", what, took, work)
+}
 
 // family is this process and its children.
 func family() map[string]string {
@@ -314,7 +348,8 @@ func family() map[string]string {
 
 // memory prints what each process has resident.
 func memory(when string) {
-	for pid, name := range family() {
+	processes := family()
+	for _, pid := range slices.Sorted(maps.Keys(processes)) {
 		raw, err := os.ReadFile(filepath.Join("/proc", pid, "status"))
 		if err != nil {
 			continue
@@ -328,7 +363,7 @@ func memory(when string) {
 				peak = megabytes(value)
 			}
 		}
-		fmt.Printf("%-40s %6s MB, at most %s MB\n", when+": "+name, resident, peak)
+		fmt.Printf("%-36s %6s MB, at most %s MB\n", when+": "+processes[pid], resident, peak)
 	}
 }
 
