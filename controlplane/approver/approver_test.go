@@ -12,19 +12,30 @@ import (
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	clienttesting "k8s.io/client-go/testing"
 )
 
 // TestRun: a request that comes before its Node is approved when the Node does; one that is wrong gets an Event, once.
 func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	client := fake.NewClientset()
+	client, watching := fake.NewClientset(), make(chan struct{}, 10)
+	// Unlike a real API, the fake one forgets what happens between the list and the watch.
+	client.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := client.Tracker().Watch(action.GetResource(), action.GetNamespace())
+		watching <- struct{}{}
+		return true, w, err
+	})
 	requests := client.CertificatesV1().CertificateSigningRequests()
 	ended, ready := make(chan error, 1), make(chan struct{})
 	go func() {
 		ended <- Run(ctx, Config{Client: client, Protected: protected, Ready: func() { close(ready) }})
 	}()
 	<-ready
+	for range 2 { // of requests and of Nodes
+		<-watching
+	}
 
 	wrong := request(t, func(_ *x509.CertificateRequest, s *certificatesv1.CertificateSigningRequestSpec) {
 		s.Username = "alice"
