@@ -100,7 +100,9 @@ func testRefused(t *testing.T) {
 	refused(t, []string{"another cluster", hash}, with(server, id+"."+secret+"."+strings.Repeat("0", 64))...)
 	refused(t, []string{"does not accept the token " + id}, with(server, id+".0000000000000000."+hash)...)
 	refused(t, []string{"reaching the server", "https://" + serverIP + ":6444"}, with("https://"+serverIP+":6444", whole)...)
-	refused(t, []string{"server", serverIP + ":6443", "https://192.0.2.1:6443"}, with(serverIP+":6443", whole)...)
+	refused(t, []string{"no scheme", serverIP + ":6443", "--server takes https://HOST:PORT"}, with(serverIP+":6443", whole)...)
+	refused(t, []string{"after its host and port", "--server takes https://HOST:PORT"}, with(server+"/api", whole)...)
+	refused(t, []string{serverIP + " is no address of this machine", "--node-ip", secondIP}, append(with(server, whole), "--node-ip", serverIP)...)
 	refused(t, []string{"a token is needed", "flyball token create"}, "agent", "--server", server)
 	refused(t, []string{"joining as server", "is Ready", "--node-name"}, append(good, "--node-name", "server")...)
 
@@ -267,7 +269,8 @@ func answers(t *testing.T, url, want string, ask func() (string, error)) {
 	})
 }
 
-// testRestart: the node agent is killed, and starts again without a token; its Pods run on.
+// testRestart: the node agent is killed, and starts again without a token; its Pods run on. That its serving certificate was
+// destroyed meanwhile, it gets over.
 func testRestart(t *testing.T) {
 	ns := cluster.Namespace(t)
 	cluster.Run(t, ns, "steady", corev1.PodSpec{NodeName: second, Containers: []corev1.Container{{Args: []string{"sleep", "inf"}}}})
@@ -281,8 +284,14 @@ func testRestart(t *testing.T) {
 		}
 		return nil
 	})
+	if out, err := there("sh", "-c", "cd /var/lib/flyball/agent && grep -qF 'nodeIP: "+secondIP+"' cluster.yaml && : > kubelet-server-current.pem"); err != nil {
+		t.Fatal("its address is not kept, or it has no serving certificate:", err, out)
+	}
 	if out := flyball(t, "agent", "--detach"); !strings.Contains(out, "Node "+second+" is Ready") {
 		t.Errorf("it printed %q", out)
+	}
+	if out, err := there("grep", "put aside", "/var/lib/flyball/log/flyball.log"); err != nil {
+		t.Error("the log does not say what has become of the serving certificate:", err, out)
 	}
 	after := cluster.Await(t, ns, "steady", cluster.Ready)
 	if b, a := before.Status.ContainerStatuses[0], after.Status.ContainerStatuses[0]; a.ContainerID != b.ContainerID || a.RestartCount != 0 {
@@ -293,7 +302,7 @@ func testRestart(t *testing.T) {
 	}
 }
 
-// testLeft: a node that was drained and deleted stays away, and says why; down leaves nothing.
+// testLeft: a node that was drained and deleted stays away, and says why; down leaves nothing, whatever is broken.
 func testLeft(t *testing.T) {
 	nodes := cluster.Client(t).CoreV1().Nodes()
 	cluster.Kubectl(t, "drain", second, "--ignore-daemonsets", "--force", "--delete-emptydir-data", "--timeout=60s")
@@ -314,8 +323,18 @@ func testLeft(t *testing.T) {
 		}
 		return err
 	})
+	// What is broken can be removed, too.
+	config := filepath.Join(t.TempDir(), "flyball.yaml")
+	if err := os.WriteFile(config, []byte("apiVersion: config.flyball.dev/v1alpha1\nkind: FlyballConfiguration\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := there("sh", "-c", "echo { > /var/lib/flyball/agent/cluster.yaml"); err != nil {
+		t.Fatal(err, out)
+	}
 	began := time.Now()
-	flyball(t, "down", "--purge")
+	if out := flyball(t, "down", "--purge", "--config", config); !strings.Contains(out, "/var/lib/flyball/agent/cluster.yaml") {
+		t.Errorf("it does not say what it could not read: %s", out)
+	}
 	t.Logf("down took %s", time.Since(began))
 }
 

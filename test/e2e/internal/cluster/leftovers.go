@@ -47,7 +47,8 @@ func Leftovers() []string {
 	return left
 }
 
-// processes are those of the bundled programs, and containers' by their cgroups.
+// processes are those of the bundled programs, and containers' by their cgroups. Those of a machine that test/machine has
+// made of this one are that machine's, whoever uses it.
 func processes() []string {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	var left []string
@@ -55,6 +56,7 @@ func processes() []string {
 		line, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 		cgroup, _ := os.ReadFile(filepath.Join(dir, "cgroup"))
 		mine := bytes.Contains(line, []byte(RunDir)) || DataDir != "" && bytes.Contains(line, []byte(DataDir)) || bytes.Contains(cgroup, []byte("/kubepods"))
+		mine = mine && !bytes.Contains(cgroup, []byte(":/flyball-machine-"))
 		pid, _ := strconv.Atoi(filepath.Base(dir))
 		// The dead may wait for a moment until init asks for them.
 		if mine && pid != os.Getpid() && Ended(pid) != nil {
