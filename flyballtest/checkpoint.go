@@ -69,7 +69,7 @@ func (c *Cluster) Checkpoint() (*Checkpoint, error) {
 // deleted, back, or changed by ordinary events.
 //
 // Requests of others that write wait meanwhile. Controllers of the test's own, in a manager say, should be stopped before
-// and started after it, for they go on with what they were doing.
+// and started after it, for they go on with what they were doing. Webhooks that convert need not serve meanwhile.
 //
 // What nodes say of themselves stays: their Leases. A Pod that was deleted since the checkpoint starts again on its
 // simulated node, with new containers. Events that had expired are back.

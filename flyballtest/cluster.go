@@ -65,8 +65,8 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 
 // New starts a cluster that runs until Close. It is for TestMain, and wherever else there is no test; see Start. It returns
 // when the API server answers, what was asked for is installed, controllers work, the kinds of apps.flyball.dev are served,
-// and nodes are Ready. The error says what
-// was wrong, with the end of the log of whatever ended; nothing is left of the cluster then.
+// and nodes are Ready. The error says what was wrong, with the end of the log of whatever ended; nothing is left of the
+// cluster then.
 func New(opts ...Option) (*Cluster, error) {
 	o, err := collect(opts)
 	if err != nil {

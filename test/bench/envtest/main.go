@@ -18,6 +18,9 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/go-logr/logr"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
+
 	"flyball.dev/flyballtest"
 	"flyball.dev/test/internal/program"
 )
@@ -36,6 +39,7 @@ func main() {
 	flag.IntVar(&o.watched, "watched", 3, "how often each side is stopped with watches open")
 	flag.BoolVar(&o.check, "check", false, "fail if a bar is missed")
 	flag.Parse()
+	ctrllog.SetLogger(logr.Discard()) // envtest's
 	program.Main("bench", func(ctx context.Context) error { return run(ctx, o) })
 }
 
