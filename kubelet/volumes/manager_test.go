@@ -154,6 +154,35 @@ func (h *house) mount(p *v1.Pod) map[string]Mounted {
 	return mounted
 }
 
+// watching waits until a watch of a resource has begun: unlike a real API, the fake one forgets what happens between the
+// list and the watch.
+func (h *house) watching(resource string) {
+	h.tb.Helper()
+	for patience := time.After(10 * time.Second); ; {
+		select {
+		case began := <-h.watches:
+			if began == resource {
+				return
+			}
+		case <-patience:
+			h.tb.Errorf("waited in vain for a watch of %s", resource)
+			return
+		}
+	}
+}
+
+// told is the next Pod of which the Manager tells that something changed.
+func (h *house) told() types.UID {
+	h.tb.Helper()
+	select {
+	case uid := <-h.changed:
+		return uid
+	case <-time.After(10 * time.Second):
+		h.tb.Fatal("nobody was told of a change")
+		return ""
+	}
+}
+
 // eventually waits for a condition that another goroutine brings about.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -415,7 +444,7 @@ func TestRefresh(t *testing.T) {
 	h := newHouse(t, configMap("1", map[string]string{"a": "old", "gone": "x"}))
 	p := pod(vol(v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "cm"}}}))
 	dir := h.mount(p)["v"].HostPath
-	<-h.watches
+	h.watching("configmaps")
 	if _, err := h.client.CoreV1().ConfigMaps("ns").Update(t.Context(), configMap("2", map[string]string{"a": "new"}), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
@@ -435,11 +464,11 @@ func TestMissingObjectAppears(t *testing.T) {
 	if _, err := h.Mount(t.Context(), p); err == nil {
 		t.Fatal("Mount() succeeded without the ConfigMap")
 	}
-	<-h.watches
+	h.watching("configmaps")
 	if _, err := h.client.CoreV1().ConfigMaps("ns").Create(t.Context(), configMap("7", map[string]string{"a": "1"}), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if uid := <-h.changed; uid != p.UID {
+	if uid := h.told(); uid != p.UID {
 		t.Errorf("Changed(%s), want %s", uid, p.UID)
 	}
 	h.mount(p)
@@ -511,7 +540,7 @@ func TestUnmountEndsWatches(t *testing.T) {
 	other.UID = "uid-2"
 	h.mount(p)
 	h.mount(other)
-	<-h.watches
+	h.watching("configmaps")
 	if err := h.Unmount(t.Context(), p.UID); err != nil {
 		t.Fatal(err)
 	}
@@ -524,7 +553,7 @@ func TestUnmountEndsWatches(t *testing.T) {
 	if _, err := h.client.CoreV1().ConfigMaps("ns").Update(t.Context(), configMap("2", nil), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if uid := <-h.changed; uid != other.UID {
+	if uid := h.told(); uid != other.UID {
 		t.Errorf("Changed(%s), want %s", uid, other.UID)
 	}
 }

@@ -39,11 +39,12 @@ func TestTrustBundle(t *testing.T) {
 	if _, err := h.Mount(t.Context(), p); err == nil || err.Error() != message {
 		t.Fatalf("Mount() = %v, want %s", err, message)
 	}
+	h.watching("clustertrustbundles")
 	api := h.client.CertificatesV1().ClusterTrustBundles()
 	if _, err := api.Create(t.Context(), trustBundle("old"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if uid := <-h.changed; uid != p.UID {
+	if uid := h.told(); uid != p.UID {
 		t.Errorf("Changed(%s), want the Pod that waits", uid)
 	}
 	dir := h.mount(p)["v"].HostPath
@@ -66,7 +67,7 @@ func TestChangedWhileMounting(t *testing.T) {
 	}
 	for range 2 {
 		h.queue.Add(p.UID)
-		if uid := <-h.changed; uid != p.UID {
+		if uid := h.told(); uid != p.UID {
 			t.Errorf("Changed(%s)", uid)
 		}
 	}
@@ -90,6 +91,7 @@ func TestPodCertificate(t *testing.T) {
 	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: ptr.To[int64](7)}
 	api := h.client.CertificatesV1().PodCertificateRequests("ns")
 	go func() { // the signer
+		h.watching("podcertificaterequests")
 		for signed := 0; signed < 2; time.Sleep(time.Millisecond) {
 			list, err := api.List(t.Context(), metav1.ListOptions{})
 			if err != nil {
