@@ -136,6 +136,16 @@ func TestReport(t *testing.T) {
 	}
 }
 
+// soon waits for a signal.
+func soon(t *testing.T, signal <-chan struct{}, what string) {
+	t.Helper()
+	select {
+	case <-signal:
+	case <-time.After(10 * time.Second):
+		t.Fatalf("waited in vain until %s", what)
+	}
+}
+
 // eventually waits until the Node in the API is as wanted.
 func eventually(t *testing.T, client kubernetes.Interface, why string, ok func(*v1.Node) bool) {
 	t.Helper()
@@ -163,13 +173,13 @@ func TestNodeLife(t *testing.T) {
 	n, ready := running(t, client, cri)
 
 	eventually(t, client, "it registers although there is no network yet", isReady(v1.ConditionFalse))
-	<-watching
+	soon(t, watching, "it watches its Node")
 	if l, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).List(t.Context(), metav1.ListOptions{}); err != nil || len(l.Items) > 1 {
 		t.Errorf("leases: %v, %v", l, err)
 	}
 	cri.change(func() { cri.network = true })
 	eventually(t, client, "the network is there", isReady(v1.ConditionTrue))
-	<-ready
+	soon(t, ready, "it is Ready")
 
 	cri.change(func() {
 		cri.images = []*runtimeapi.Image{{Id: "i", RepoTags: []string{"flyball.dev/hello:1"}, Size: 7}}
@@ -210,15 +220,18 @@ func TestDeletedNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		go func() { ended <- n.Run(ctx) }()
-		<-ready
-		<-watching
+		soon(t, ready, "it is Ready")
+		soon(t, watching, "it watches its Node")
 		eventually(t, client, "the "+start+" start registers it", isReady(v1.ConditionTrue))
 		if err := client.CoreV1().Nodes().Delete(ctx, "n1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		for err := range reported {
-			if strings.Contains(err.Error(), "Node n1 was deleted; restart") {
-				break
+		for told := false; !told; {
+			select {
+			case err := <-reported:
+				told = strings.Contains(err.Error(), "Node n1 was deleted; restart")
+			case <-time.After(10 * time.Second):
+				t.Fatal("nobody was told that the Node was deleted")
 			}
 		}
 		n.Recheck()
@@ -238,7 +251,7 @@ func TestExistingNodeIsReconciled(t *testing.T) {
 		Spec:       v1.NodeSpec{PodCIDR: "10.42.0.0/24"},
 	})
 	_, ready := running(t, client, &fakeCRI{network: true})
-	<-ready
+	soon(t, ready, "it is Ready")
 	n, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +307,7 @@ func TestTopImages(t *testing.T) {
 func TestReadyAfterQuickRestart(t *testing.T) {
 	client, cri := fake.NewClientset(), &fakeCRI{network: true}
 	n, ready := running(t, client, cri)
-	<-ready
+	soon(t, ready, "it is Ready")
 	eventually(t, client, "the first agent", isReady(v1.ConditionTrue))
 
 	next, err := New(n.cfg)
@@ -306,11 +319,7 @@ func TestReadyAfterQuickRestart(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- next.Run(ctx) }()
-	select {
-	case <-again:
-	case <-time.After(10 * time.Second):
-		t.Error("the next agent never said that the Node is Ready")
-	}
+	soon(t, again, "the next agent says that the Node is Ready")
 	cancel()
 	if err := <-done; err != nil {
 		t.Errorf("Run: %v", err)
