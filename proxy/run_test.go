@@ -89,13 +89,12 @@ func TestRun(t *testing.T) {
 		return l.node.in(func() error { return os.WriteFile(path, []byte("1"), 0o644) })
 	}
 	go func() { done <- p.run(ctx) }()
-	select {
-	case <-ready:
-	case err := <-done:
-		t.Fatal(err)
-	}
-	for range 3 { // Services, EndpointSlices, Pods
-		<-watching
+	for _, began := range []<-chan struct{}{ready, watching, watching, watching} { // Services, EndpointSlices, Pods
+		select {
+		case <-began:
+		case err := <-done:
+			t.Fatal(err)
+		}
 	}
 	l.refused(l.client, "tcp", webIP) // what was there at the start works at Ready
 

@@ -32,9 +32,12 @@ func TestRun(t *testing.T) {
 	go func() {
 		ended <- Run(ctx, Config{Client: client, Protected: protected, Ready: func() { close(ready) }})
 	}()
-	<-ready
-	for range 2 { // of requests and of Nodes
-		<-watching
+	for _, began := range []<-chan struct{}{ready, watching, watching} { // the watches are of requests and of Nodes
+		select {
+		case <-began:
+		case err := <-ended:
+			t.Fatalf("Run returned %v", err)
+		}
 	}
 
 	wrong := request(t, func(_ *x509.CertificateRequest, s *certificatesv1.CertificateSigningRequestSpec) {
