@@ -22,8 +22,9 @@ import (
 	_ "flyball.dev/controlplane/version" // the parts report the version that they are
 )
 
-// startPatience is how long kube-apiserver may take to get ready after it was told to stop.
-const startPatience = 10 * time.Second
+// startPatience is how long kube-apiserver may take to get ready after it was told to stop. It is long, because a hook
+// that is interrupted ends the process at once, and short of the half minute after which `flyball down` kills.
+const startPatience = 20 * time.Second
 
 // Run starts the control plane and returns when ctx ends, after all parts have been stopped in reverse order, or when a part
 // fails. It leaves no socket and no lock behind. The error of a port in use wraps syscall.EADDRINUSE.
