@@ -71,7 +71,7 @@ func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) e
 	renewal.Start()
 	serving, err := c.serve(ctx, client, report)
 	if err != nil {
-		return nil //nolint:nilerr // told to stop
+		return nil // told to stop
 	}
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()

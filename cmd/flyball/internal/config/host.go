@@ -24,7 +24,7 @@ func hostDefaults(names *net.Resolver, within time.Duration, server string) (v1a
 	d := v1alpha1.HostDefaults{NodeName: strings.ToLower(name), NodeIP: nodeAddress()}
 	u, err := url.Parse(server)
 	if err != nil || u.Hostname() == "" {
-		return d, nil //nolint:nilerr // validation says what a URL is
+		return d, nil // validation says what a URL is
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()
