@@ -3,6 +3,7 @@ package flyballtest_test
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -211,12 +212,27 @@ func TestAbandoned(t *testing.T) {
 	if !found || !strings.HasPrefix(kubeconfig, temporary) {
 		t.Fatalf("it says %q", out)
 	}
-	eventually(t, "nobody serves any more, and nothing is left of it", func(context.Context) (bool, error) {
+	eventually(t, "nobody serves any more", func(context.Context) (bool, error) {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(host, "https://"))
 		if err == nil {
 			return false, conn.Close()
 		}
-		left, err := os.ReadDir(temporary)
+		return true, nil
+	})
+	var left []string
+	defer func() {
+		if t.Failed() {
+			t.Logf("left: %v", left)
+		}
+	}()
+	eventually(t, "nothing is left of it", func(context.Context) (bool, error) {
+		left = nil
+		err := filepath.WalkDir(temporary, func(path string, _ fs.DirEntry, err error) error {
+			if path != temporary && err == nil {
+				left = append(left, path)
+			}
+			return nil // what goes meanwhile is no error
+		})
 		return len(left) == 0, err
 	})
 }

@@ -99,8 +99,7 @@ func (p *process) running() bool {
 
 // kill ends the process at once and waits until it is gone.
 func (p *process) kill() error {
-	_ = p.cmd.Process.Kill() // it may have ended before
-	_ = p.stdin.Close()
+	_ = p.cmd.Process.Kill() // it may have ended before. Its standard input must stay open until then.
 	select {
 	case <-p.ended:
 		return nil

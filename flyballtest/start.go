@@ -41,7 +41,8 @@ const (
 	modeVariable   = "FLYBALL_ENVTEST"
 	tokenVariable  = "FLYBALL_ENVTEST_TOKEN" //nolint:gosec // the name of a variable
 	parentVariable = "FLYBALL_ENVTEST_PARENT"
-	// directoryVariable names the directory that is to be removed if this process dies.
+	// directoryVariable names the directory that is to be removed if this process dies. All do it: whoever ends last may have
+	// made something in it again.
 	directoryVariable = "FLYBALL_ENVTEST_DIRECTORY"
 )
 
@@ -140,7 +141,7 @@ func (c *Cluster) environment() []string {
 			env = append(env, variable)
 		}
 	}
-	return append(env, parentVariable+"=stdin", "TMPDIR="+c.path("tmp"))
+	return append(env, parentVariable+"=stdin", directoryVariable+"="+c.dir, "TMPDIR="+c.path("tmp"))
 }
 
 // maxSocketPath is how long the path of a socket may be, where it may be shortest.
@@ -167,7 +168,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 	c.etcd, err = c.run("etcd", []string{
 		"etcd", "--data-dir=" + c.path("etcd"), "--listen-client-urls=" + url, "--advertise-client-urls=" + url,
 		"--listen-peer-urls=http://" + host + ":0", "--unsafe-no-fsync", "--log-level=error",
-	}, directoryVariable+"="+c.dir)
+	})
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"flyball.dev/controlplane/programs"
 )
@@ -23,6 +24,8 @@ const (
 
 	// directoryPrefix is how the name of such a directory begins. No other is removed.
 	directoryPrefix = "flyballtest-"
+	// removePatience is how long it is tried to remove it. Nobody is there to be told.
+	removePatience = 5 * time.Second
 )
 
 // EndWithParent ends this process when that ends which started it, if the environment asks for it.
@@ -33,7 +36,9 @@ func EndWithParent() {
 	go func() {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		if dir := os.Getenv(DirectoryVariable); strings.HasPrefix(filepath.Base(dir), directoryPrefix) {
-			_ = os.RemoveAll(dir) // nobody is there to be told
+			for began := time.Now(); os.RemoveAll(dir) != nil && time.Since(began) < removePatience; { // others write there until they end
+				time.Sleep(10 * time.Millisecond)
+			}
 		}
 		os.Exit(0)
 	}()
