@@ -70,27 +70,24 @@ func TestWriterWaitsWithWhatNobodyActsOn(t *testing.T) {
 }
 
 func TestWriterTellsTheEndOfADeletedPodOnce(t *testing.T) {
-	begun := time.Now()
-	container := func(state v1.ContainerState) []v1.ContainerStatus {
-		return []v1.ContainerStatus{{Name: "main", State: state}}
+	running := v1.ContainerState{Running: &v1.ContainerStateRunning{}}
+	ended := v1.ContainerState{Terminated: &v1.ContainerStateTerminated{}}
+	status := func(phase v1.PodPhase, main, other v1.ContainerState) v1.PodStatus {
+		return v1.PodStatus{Phase: phase, ContainerStatuses: []v1.ContainerStatus{{Name: "main", State: main}, {Name: "other", State: other}}}
 	}
-	running := container(v1.ContainerState{Running: &v1.ContainerStateRunning{}})
-	ended := container(v1.ContainerState{Terminated: &v1.ContainerStateTerminated{}})
 	pod := testPod(func(p *v1.Pod) {
-		p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: begun}, []string{"example.com/keep"}
-		p.Status = v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: append(running, v1.ContainerStatus{Name: "other", State: running[0].State})}
+		p.DeletionTimestamp, p.Finalizers = &metav1.Time{Time: time.Now()}, []string{"example.com/keep"}
+		p.Status = status(v1.PodRunning, running, running)
 	})
 	writing(t, pod, func() error { return nil }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
-		one := append(ended, v1.ContainerStatus{Name: "other", State: running[0].State})
-		w.set(pod, v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: one}, false)
+		w.set(pod, status(v1.PodRunning, ended, running), false)
 		synctest.Wait()
 		if n := patches.Load(); n != 1 {
 			t.Fatalf("%d writes when one of two containers has ended, want one at once", n)
 		}
-		both := append(ended, v1.ContainerStatus{Name: "other", State: ended[0].State})
-		w.set(pod, v1.PodStatus{Phase: v1.PodRunning, ContainerStatuses: both}, false)
+		w.set(pod, status(v1.PodRunning, ended, ended), false)
 		synctest.Wait()
-		w.set(pod, v1.PodStatus{Phase: v1.PodSucceeded, ContainerStatuses: both}, true)
+		w.set(pod, status(v1.PodSucceeded, ended, ended), true)
 		synctest.Wait()
 		if n := patches.Load(); n != 2 {
 			t.Errorf("%d writes, want one more for all that came after the last container", n)

@@ -73,7 +73,7 @@ func run(ctx context.Context, o options) error {
 	if err != nil {
 		return fmt.Errorf("finding the programs: %w", err)
 	}
-	cluster := &envtest.Environment{BinaryAssetsDirectory: assets, ControlPlaneStartTimeout: patience}
+	cluster := &envtest.Environment{BinaryAssetsDirectory: assets} // with its own patience
 	if o.alone {
 		cluster.ControlPlane.GetAPIServer().Configure().Append("disable-admission-plugins", "ServiceAccount")
 	} else {
