@@ -118,8 +118,8 @@ func ExampleCluster_Restore() {
 	}
 }
 
-// A user is allowed what RBAC says, and is a context of the kubeconfig file as well:
-// kubectl --kubeconfig FILE --context jane get pods
+// A user is allowed what RBAC says, and is a context of the kubeconfig file as well, so that a person may look around with
+// kubectl --kubeconfig FILE --context jane.
 func ExampleCluster_User() {
 	cluster, err := flyballtest.New(flyballtest.WithoutControllers(), flyballtest.WithManifests("testdata/roles.yaml"))
 	if err != nil {

@@ -31,7 +31,7 @@ func (p *port) release() { _ = p.holder.Close() }
 func newPort() (*port, error) {
 	var last error
 	for range portTries {
-		p := &port{number: firstPort + rand.IntN(lastPort-firstPort+1)}
+		p := &port{number: firstPort + rand.IntN(lastPort-firstPort+1)} //nolint:gosec // nobody is to be kept from guessing it
 		if p.holder, last = net.ListenPacket("udp", p.address()); last != nil {
 			continue
 		}

@@ -184,7 +184,7 @@ func profile(ctx context.Context, client kubernetes.Interface, dir, when string)
 			for _, path := range []string{"/debug/pprof/profile?seconds=20", "/debug/pprof/heap", "/debug/pprof/goroutine", "/metrics"} {
 				raw, err := client.Discovery().RESTClient().Get().RequestURI(path).DoRaw(ctx)
 				if ctx.Err() != nil {
-					return nil
+					return nil //nolint:nilerr // nobody wants it any more
 				}
 				if err != nil {
 					return fmt.Errorf("asking for %s: %w", path, err)
