@@ -60,9 +60,10 @@ func start(env *Env, run func(ctx context.Context, cfg *rest.Config, ready func(
 		return stop, err
 	}
 	cluster := &envtest.Environment{
-		BinaryAssetsDirectory: assets,
-		CRDDirectoryPaths:     []string{filepath.Join(root, "config", "crd", "bases")},
-		ErrorIfCRDPathMissing: true,
+		BinaryAssetsDirectory:    assets,
+		CRDDirectoryPaths:        []string{filepath.Join(root, "config", "crd", "bases")},
+		ErrorIfCRDPathMissing:    true,
+		ControlPlaneStartTimeout: patience,
 	}
 	cluster.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
 	env.Admin, err = cluster.Start()
@@ -98,8 +99,8 @@ func start(env *Env, run func(ctx context.Context, cfg *rest.Config, ready func(
 	case <-ready:
 	case err = <-failed:
 		err = fmt.Errorf("running the loops: %w", err)
-	case <-time.After(time.Minute):
-		err = fmt.Errorf("waiting for the loops: not ready after a minute")
+	case <-time.After(patience):
+		err = fmt.Errorf("waiting for the loops: not ready after %s", patience)
 	}
 	return stop, err
 }
@@ -199,10 +200,13 @@ func (e *Env) Each(t *testing.T, test func(t *testing.T, group kinds.Group, name
 	}
 }
 
+// patience is how long a condition may take on a machine that does other things.
+const patience = 2 * time.Minute
+
 // Eventually waits until condition returns nil.
 func Eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	deadline := time.NewTimer(40 * time.Second)
+	deadline := time.NewTimer(patience)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
