@@ -12,8 +12,8 @@ import (
 	mdnetlink "github.com/mdlayher/netlink"
 )
 
-// kernel writes the table. Every method is one netlink transaction, which the
-// kernel carries out as a whole or not at all.
+// kernel writes the table in netlink transactions, each of which the kernel
+// carries out as a whole or not at all.
 type kernel struct {
 	cfg    Config
 	fam    *family
@@ -48,12 +48,21 @@ func (k *kernel) conn() (*nftables.Conn, error) {
 
 // apply carries a change out. It fails with fs.ErrNotExist if somebody took the
 // table away.
+//
+// New classes go first, by themselves: a packet reads the rules of one generation,
+// but elements as they are when it looks for them. One that is on its way during
+// the transaction would follow a new element to a chain that for it has no rules
+// yet, and be refused.
 func (k *kernel) apply(c Change) error {
 	conn, err := k.conn()
 	if err != nil {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
-	if err := k.write(conn, c); err != nil {
+	k.writeClasses(conn, c)
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("adding classes to nftables table %s: %w", tableName, err)
+	}
+	if err := k.writeElements(conn, c); err != nil {
 		return err
 	}
 	if err := conn.Flush(); err != nil {
@@ -87,7 +96,8 @@ func (k *kernel) rebuild(all Change) error {
 	for _, c := range chains {
 		k.addRules(conn, c)
 	}
-	if err := k.write(conn, all); err != nil {
+	k.writeClasses(conn, all) // elements refer to them
+	if err := k.writeElements(conn, all); err != nil {
 		return err
 	}
 	if err := k.addElements(conn, k.set(affinityMap), remembered); err != nil {
@@ -128,10 +138,8 @@ func (k *kernel) remove() error {
 	return nil
 }
 
-// write queues a change: classes first, because elements refer to them, and
-// deletions before additions, because a value is changed by replacing its
-// element.
-func (k *kernel) write(conn *nftables.Conn, c Change) error {
+// writeClasses queues the chains of new classes.
+func (k *kernel) writeClasses(conn *nftables.Conn, c Change) {
 	for _, m := range c.Classes {
 		chain := Chain{Name: m.Class.chain(), Rules: m.Class.rules(k.cfg.ClusterCIDR)}
 		k.chains[m.Number] = chain.Name
@@ -140,6 +148,11 @@ func (k *kernel) write(conn *nftables.Conn, c Change) error {
 			k.addRules(conn, chain)
 		}
 	}
+}
+
+// writeElements queues the rest of a change: deletions before additions, because a
+// value is changed by replacing its element.
+func (k *kernel) writeElements(conn *nftables.Conn, c Change) error {
 	return errors.Join(
 		k.each(c.Delete, func(s *nftables.Set, elements []nftables.SetElement) error {
 			return conn.SetDeleteElements(s, elements)

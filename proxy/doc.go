@@ -11,7 +11,8 @@
 // plan.go compares what each of them wants with what was last written, and
 // answers with the elements to add and to delete. class.go and ruleset.go say,
 // as values that print in nft's syntax, which rules read those elements.
-// act.go carries a Change out as one netlink transaction.
+// act.go carries a Change out: new classes in one netlink transaction, all elements
+// in the next.
 //
 // # The rule set
 //

@@ -24,7 +24,8 @@ type Flow struct {
 	Backends []netip.AddrPort
 }
 
-// Change is what has to be done to the kernel, in one transaction.
+// Change is what has to be done to the kernel: the classes in one transaction, the
+// elements in the next.
 type Change struct {
 	Classes     []Member // to create, in this order
 	Delete, Add []Element
