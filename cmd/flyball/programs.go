@@ -29,7 +29,7 @@ func kubeAPIServer(args []string) error {
 		return err
 	}
 	envtest.EndWithParent()
-	return programs.KubeAPIServer(args, mode.Behind(), os.Getenv(envtest.TokenVariable))
+	return programs.KubeAPIServer(args, mode.Behind(), mode.PodCheck(), os.Getenv(envtest.TokenVariable))
 }
 
 // etcd does not care what works behind the API server, but it starts first: a mistake is to be found before anything has

@@ -44,17 +44,21 @@ type Server struct {
 // works; until then nobody is told that the server is healthy. If it fails, the server ends.
 type Behind func(ctx context.Context, server Server, up func()) error
 
-// KubeAPIServer is the command kube-apiserver: args are what follows its name. It ends at SIGTERM. behind is optional. Whoever
-// has the token takes checkpoints of the cluster and restores them (CheckpointPath); nobody does if it is empty.
-func KubeAPIServer(args []string, behind Behind, token string) error {
-	cmd := newAPIServerCommand(genericapiserver.SetupSignalContext(), behind, token)
+// KubeAPIServer is the command kube-apiserver: args are what follows its name. It ends at SIGTERM. behind and check are
+// optional. Whoever has the token takes checkpoints of the cluster and restores them (CheckpointPath); nobody does if it is
+// empty.
+func KubeAPIServer(args []string, behind Behind, check PodCheck, token string) error {
+	cmd := newAPIServerCommand(genericapiserver.SetupSignalContext(), behind, check, token)
 	cmd.SetArgs(args)
 	return cli.RunNoErrOutput(cmd)
 }
 
 // newAPIServerCommand has upstream's flags and help: envtest decides by the help which flags it passes.
-func newAPIServerCommand(ctx context.Context, behind Behind, token string) *cobra.Command {
+func newAPIServerCommand(ctx context.Context, behind Behind, check PodCheck, token string) *cobra.Command {
 	o := options.NewServerRunOptions()
+	if check != nil {
+		check.register(o)
+	}
 	cmd := &cobra.Command{
 		Use:          "kube-apiserver",
 		Long:         "The Kubernetes API server, upstream's, as it is started by test suites.",

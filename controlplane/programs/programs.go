@@ -10,7 +10,8 @@
 //   - both stop when the requests in flight have ended, and at the latest after stopPatience: no client is waited for
 //     that keeps a connection or a watch open.
 //
-// With Behind, other loops run in the process of kube-apiserver, and it is healthy when they work.
+// With Behind, other loops run in the process of kube-apiserver, and it is healthy when they work. With PodCheck, it refuses
+// Pods that those would not understand.
 package programs
 
 import "time"

@@ -13,6 +13,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/probes"
@@ -122,7 +123,7 @@ var settings = map[string]setting{
 // behaviourOf reads what a container of a Pod does. An error names every
 // annotation of the Pod that is wrong, whichever container it is for.
 func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
-	does, others := byDefault(pod, container), behaviour{probes: map[probes.Kind]verdict{}}
+	does, others := byDefault(pod, container), anything()
 	var errs []error
 	said := map[string]bool{}
 	for _, a := range annotationsOf(pod) {
@@ -139,6 +140,22 @@ func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
 	}
 	return does, errors.Join(errs...)
 }
+
+// CheckAnnotations names every annotation of a Pod that a simulated node would not
+// understand, and what is allowed.
+func CheckAnnotations(pod *v1.Pod) error {
+	var errs []error
+	does := anything()
+	for _, a := range annotationsOf(pod) {
+		if err := a.read(pod, &does); err != nil {
+			errs = append(errs, fmt.Errorf("annotation %s: %w", a.key, err))
+		}
+	}
+	return utilerrors.NewAggregate(errs)
+}
+
+// anything takes the behaviour of a container that is not looked at.
+func anything() behaviour { return behaviour{probes: map[probes.Kind]verdict{}} }
 
 // annotation is one of ours. container is empty if it is for all regular ones.
 type annotation struct{ key, setting, container string }

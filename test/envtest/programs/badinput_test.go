@@ -1,7 +1,7 @@
 package programs
 
 import (
-	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,53 +40,49 @@ func TestBadMode(t *testing.T) {
 	}
 }
 
-// badAnnotation sees that a Pod says which of its annotations is wrong: nothing that could end comes to know of it.
-func badAnnotation(t *testing.T, client kubernetes.Interface) {
+// badAnnotation sees that who makes or annotates a Pod is told which of its annotations is wrong.
+func badAnnotation(t *testing.T, env *envtest.Environment, client kubernetes.Interface) {
 	t.Helper()
-	pods := client.CoreV1().Pods("default")
-	_, err := pods.Create(t.Context(), &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "bad", Annotations: map[string]string{"simulated.flyball.dev/exit-code": "256"}},
-		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "main"}}},
-	}, metav1.CreateOptions{})
-	if err != nil {
+	const want = `pods "bad" is forbidden: annotation simulated.flyball.dev/exit-code: 256 is out of range: an exit code is from 0 to 255`
+	if err := kubectl(t, env, "apply", "-f", "testdata/badannotation.yaml"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("kubectl apply: %v, want an error that says %s", err, want)
+	}
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "bad"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "main", Image: "main"}}},
+	}
+	if _, err := client.CoreV1().Pods("default").Create(t.Context(), pod, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	const want = "annotation simulated.flyball.dev/exit-code: 256 is out of range"
-	eventually(t, "the Pod's status names the annotation", func(ctx context.Context) (bool, error) {
-		pod, err := pods.Get(ctx, "bad", metav1.GetOptions{})
-		if err != nil || len(pod.Status.ContainerStatuses) == 0 {
-			return false, err
-		}
-		waiting := pod.Status.ContainerStatuses[0].State.Waiting
-		return waiting != nil && strings.Contains(waiting.Message, want), nil
-	})
-	eventually(t, "an Event names the annotation", func(ctx context.Context) (bool, error) {
-		events, err := client.CoreV1().Events("default").List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.name=bad,type=Warning"})
-		if err != nil {
-			return false, err
-		}
-		for _, e := range events.Items {
-			if strings.Contains(e.Message, want) {
-				return true, nil
-			}
-		}
-		return false, nil
-	})
+	if err := kubectl(t, env, "annotate", "pod/bad", "simulated.flyball.dev/exit-code=256"); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("kubectl annotate: %v, want an error that says %s", err, want)
+	}
+	if err := kubectl(t, env, "annotate", "pod/bad", "simulated.flyball.dev/exit-code=255", "example.com/exit-code=256"); err != nil {
+		t.Errorf("annotations that are right, or none of ours: %v", err)
+	}
 }
 
-// badDefinitions sees that kubectl says what is wrong with a definition, and that envtest does.
-func badDefinitions(t *testing.T, env *envtest.Environment) {
+// kubectl fails with what the program printed to standard error, if its exit code is not 0.
+func kubectl(t *testing.T, env *envtest.Environment, args ...string) error {
 	t.Helper()
 	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(kubeconfig, env.KubeConfig, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var stderr strings.Builder
+	cmd := exec.Command(filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), append([]string{"--kubeconfig", kubeconfig}, args...)...)
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, &stderr)
+	}
+	return nil
+}
+
+// badDefinitions sees that kubectl says what is wrong with a definition, and that envtest does.
+func badDefinitions(t *testing.T, env *envtest.Environment) {
+	t.Helper()
 	for file, want := range map[string]string{"testdata/noyaml.yaml": "noyaml.yaml", "testdata/noschema.yaml": "things.example.com"} {
-		var stderr strings.Builder
-		cmd := exec.Command(filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), "--kubeconfig", kubeconfig, "apply", "-f", file)
-		cmd.Stderr = &stderr
-		if err := cmd.Run(); err == nil || !strings.Contains(stderr.String(), want) {
-			t.Errorf("kubectl apply -f %s: error %v, standard error %q; want one that names %s", file, err, &stderr, want)
+		if err := kubectl(t, env, "apply", "-f", file); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("kubectl apply -f %s: %v; want an error that names %s", file, err, want)
 		}
 	}
 	if _, err := envtest.InstallCRDs(env.Config, envtest.CRDInstallOptions{Paths: []string{"testdata/noschema.yaml"}}); err == nil || !strings.Contains(err.Error(), "things.example.com") {

@@ -174,7 +174,7 @@ func TestControllersAndNodes(t *testing.T) {
 		pods, err := client.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
 		return err == nil && len(pods.Items) == 0, nil
 	})
-	badAnnotation(t, client)
+	badAnnotation(t, env, client)
 	badDefinitions(t, env)
 }
 

@@ -62,6 +62,14 @@ func (m Mode) Behind() programs.Behind {
 	}
 }
 
+// PodCheck refuses Pods whose annotations simulated nodes do not understand, nil if there are no such nodes.
+func (m Mode) PodCheck() programs.PodCheck {
+	if m.Nodes == 0 {
+		return nil
+	}
+	return simulated.CheckAnnotations
+}
+
 // runNodes runs the nodes alone.
 func (m Mode) runNodes(ctx context.Context, server programs.Server, up func()) error {
 	return simulated.Run(ctx, simulated.Config{Client: rest.CopyConfig(server.Client), Nodes: m.Nodes, Awaited: awaitedNodes, Ready: up})
