@@ -12,6 +12,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/loop"
 )
 
@@ -89,9 +90,7 @@ func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, a
 }
 
 func (r *Reconciler) delete(ctx context.Context, seen *appsv1.ReplicaSet) error {
-	set := r.Children.New()
-	set.SetNamespace(seen.Namespace)
-	set.SetName(seen.Name)
+	set := r.Children.Write(seen, kinds.Status{})
 	preconditions := client.Preconditions{UID: &seen.UID, ResourceVersion: &seen.ResourceVersion}
 	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 }

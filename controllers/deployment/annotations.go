@@ -23,12 +23,9 @@ func annotate(d *appsv1.Deployment, set *appsv1.ReplicaSet, old []*appsv1.Replic
 	return util.SetNewReplicaSetAnnotations(klog.NewContext(context.Background(), klog.Logger{}), d, set, next, exists, historyLength)
 }
 
-// revision is 0 for a ReplicaSet without a valid one.
+// revision is 0 for a ReplicaSet without one that is a number.
 func revision(set *appsv1.ReplicaSet) int64 {
-	number, err := util.Revision(set)
-	if err != nil {
-		return 0
-	}
+	number, _ := util.Revision(set)
 	return number
 }
 

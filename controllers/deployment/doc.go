@@ -18,5 +18,5 @@
 // raises status.collisionCount, which gives the next hash. All changes carry the resourceVersion that was read. Beyond
 // that the loop looks at a Deployment again only when the caches hold what it last wrote for it (internal/writes). A
 // ReplicaSet's status that lags makes a rollout slower, never bolder: Pods that are not yet counted as available are not
-// available.
+// available, and a ReplicaSet that was told to shrink grows again only when it has said what is left.
 package deployment

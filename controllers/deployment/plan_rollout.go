@@ -138,8 +138,13 @@ func (r *rollout) share(active []*member) {
 	}
 }
 
-// scalef gives a member a size, and notes on it the size of the Deployment that this was decided for.
+// scalef gives a member a size, and notes on it the size of the Deployment that this was decided for. One that was told to
+// shrink grows again only when its ReplicaSet has said what is left: until then Pods that it reports as available may be
+// those that it deletes.
 func (r *rollout) scalef(m *member, size int32, format string, args ...any) {
+	if size > m.size() && m.seen != nil && m.seen.Status.ObservedGeneration < m.seen.Generation && m.seen.Status.Replicas > m.size() {
+		return
+	}
 	annotated := util.SetReplicasAnnotations(m.want, r.replicas, r.replicas+r.surge)
 	if size == m.size() && !annotated {
 		return

@@ -131,8 +131,16 @@ func TestPlan(t *testing.T) {
 			reason: "the new one begins with the surge, and unavailable ones may go at once", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)},
 			want: []string{"create web- revision 2 size 3", "scale old 10 to 8", "revision 2"},
 		},
-		"Full":       {reason: "no room and nothing available: wait", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(0))}, mutate: []func(*State){revision("2")}},
-		"GrowFirst":  {reason: "room is used before anything shrinks", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 3)}, mutate: []func(*State){revision("2")}, want: []string{"scale new 3 to 5"}},
+		"Full":      {reason: "no room and nothing available: wait", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(0))}, mutate: []func(*State){revision("2")}},
+		"GrowFirst": {reason: "room is used before anything shrinks", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 3)}, mutate: []func(*State){revision("2")}, want: []string{"scale new 3 to 5"}},
+		"GrowsNotYet": {
+			reason: "what a ReplicaSet reports as available may be what it was told to delete, until it has looked", mutate: []func(*State){revision("2")},
+			sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 2, available(5), func(set *appsv1.ReplicaSet) { set.Generation, set.Status.Replicas = 9, 5 })},
+		},
+		"GrowsAgain": {
+			reason: "it has looked, and could not delete any", mutate: []func(*State){revision("2")}, want: []string{"scale new 2 to 5"},
+			sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 2, available(5), func(set *appsv1.ReplicaSet) { set.Status.Replicas = 5 })},
+		},
 		"ShrinkNext": {reason: "available new Pods replace old ones", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(4))}, mutate: []func(*State){revision("2")}, want: []string{"scale old 8 to 4"}},
 		"Unhealthy":  {reason: "old Pods that are not available go first, wherever they are", sets: []*appsv1.ReplicaSet{replicaSet("older", 1, 4), replicaSet("old", 2, 4, available(1)), replicaSet("new", 3, 5)}, mutate: []func(*State){revision("3")}, want: []string{"scale old 4 to 1", "scale older 4 to 2"}},
 		"LaggingOld": {reason: "Pods that a ReplicaSet was told to delete are not counted as available", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 5, available(8)), replicaSet("new", 2, 8, available(3))}, mutate: []func(*State){revision("2")}},

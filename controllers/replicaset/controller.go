@@ -56,10 +56,11 @@ func (r *Reconciler) look(ctx context.Context, set *appsv1.ReplicaSet, options k
 	if err != nil {
 		return nil, err
 	}
-	alive := lo.FilterMap(state.Pods, func(pod *corev1.Pod, _ int) (types.UID, bool) { return pod.UID, pod.DeletionTimestamp == nil })
-	state.Deleting = r.Writes.Deleting(client.ObjectKeyFromObject(set), sets.New(alive...))
+	alive := sets.New(lo.FilterMap(state.Pods, func(pod *corev1.Pod, _ int) (types.UID, bool) { return pod.UID, pod.DeletionTimestamp == nil })...)
+	state.Deleting = r.Writes.Deleting(client.ObjectKeyFromObject(set), alive)
 	plan := NewPlan(state)
 	failure := r.act(ctx, set, plan)
+	state.Deleting = r.Writes.Deleting(client.ObjectKeyFromObject(set), alive) // those that were deleted just now, too
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
 	report := &loop.Report[*appsv1.ReplicaSet]{

@@ -153,19 +153,20 @@ func leastMissed(s State, pods []*corev1.Pod) []*corev1.Pod {
 	return ranked.Pods
 }
 
-// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed, and failure if carrying the plan out
-// failed.
+// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed, less those deleted since, and failure
+// if carrying the plan out failed.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
 	template := labels.SelectorFromSet(set.Spec.Template.Labels)
-	count := func(is func(*corev1.Pod) bool) int32 { return int32(lo.CountBy(plan.Active, is)) }
+	leaving, active := lo.FilterReject(plan.Active, func(pod *corev1.Pod, _ int) bool { return s.Deleting.Has(pod.UID) })
+	count := func(is func(*corev1.Pod) bool) int32 { return int32(lo.CountBy(active, is)) }
 	status := appsv1.ReplicaSetStatus{
 		ObservedGeneration:   set.Generation,
-		Replicas:             int32(len(plan.Active)),
+		Replicas:             int32(len(active)),
 		FullyLabeledReplicas: count(func(pod *corev1.Pod) bool { return template.Matches(labels.Set(pod.Labels)) }),
 		ReadyReplicas:        count(podutil.IsPodReady),
 		AvailableReplicas:    count(func(pod *corev1.Pod) bool { return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now) }),
-		TerminatingReplicas:  new(int32(len(plan.Terminating))),
+		TerminatingReplicas:  new(int32(len(plan.Terminating) + len(leaving))),
 	}
 	failing := false
 	for _, condition := range set.Status.Conditions {

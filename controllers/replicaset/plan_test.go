@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -176,6 +177,7 @@ func TestStatus(t *testing.T) {
 		reason string
 		mutate func(*State)
 		pods   []*corev1.Pod
+		gone   []*corev1.Pod // deleted after the plan was made
 		err    error
 		want   appsv1.ReplicaSetStatus
 		next   time.Duration
@@ -189,6 +191,11 @@ func TestStatus(t *testing.T) {
 			mutate: func(s *State) { s.ReplicaSet.Spec.MinReadySeconds = 10 },
 			want:   appsv1.ReplicaSetStatus{Replicas: 4, FullyLabeledReplicas: 4, ReadyReplicas: 3, AvailableReplicas: 2, TerminatingReplicas: ptr.To[int32](1), ObservedGeneration: 3},
 			next:   6 * time.Second,
+		},
+		"Deleted": {
+			reason: "Pods that were deleted after the plan was made count no more, whatever they are",
+			pods:   []*corev1.Pod{pod("a"), pod("b"), pod("c", unready), pod("d", leaving)}, gone: []*corev1.Pod{pod("a"), pod("c")},
+			want: appsv1.ReplicaSetStatus{Replicas: 1, FullyLabeledReplicas: 1, ReadyReplicas: 1, AvailableReplicas: 1, TerminatingReplicas: ptr.To[int32](3), ObservedGeneration: 3},
 		},
 		"Fails": {
 			reason: "a failure becomes a condition", err: errors.New("quota"),
@@ -212,6 +219,7 @@ func TestStatus(t *testing.T) {
 				test.mutate(&state)
 			}
 			plan := NewPlan(state)
+			state.Deleting = sets.New(lo.Map(test.gone, func(p *corev1.Pod, _ int) types.UID { return p.UID })...)
 			if diff := cmp.Diff(test.want, NewStatus(state, plan, test.err)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", test.reason, diff)
 			}
