@@ -8,9 +8,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr/funcr"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -21,6 +24,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -140,6 +144,57 @@ func TestServesTheKindsItIsToldTo(t *testing.T) {
 		t.Fatal("after the end of its context Run returned: ", err)
 	}
 }
+
+// TestEndsInMidWrite: a write that is under way when the loops end is finished, and nobody hears of it.
+func TestEndsInMidWrite(t *testing.T) {
+	var (
+		mu    sync.Mutex
+		said  []string
+		began atomic.Bool
+	)
+	logger := funcr.New(func(_, args string) {
+		mu.Lock()
+		defer mu.Unlock()
+		said = append(said, args)
+	}, funcr.Options{})
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
+	sets, set := env.Groups["apps"].ReplicaSets, testenv.ReplicaSet(env.Namespace(t), "web", 1)
+	if _, err := sets.Create(t.Context(), env.Client, set); err != nil {
+		t.Fatal(err)
+	}
+	cfg := rest.CopyConfig(env.Admin)
+	cfg.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		return roundTripper(func(request *http.Request) (*http.Response, error) {
+			if request.Method == http.MethodPatch && strings.HasSuffix(request.URL.Path, set.Namespace+"/replicasets/web/status") {
+				began.Store(true)
+				cancel()
+			}
+			return next.RoundTrip(request)
+		})
+	})
+	if err := controllers.Run(ctx, controllers.Config{Client: cfg, Kinds: []schema.GroupVersion{appsv1.SchemeGroupVersion}}); err != nil {
+		t.Error("after the end of its context Run returned: ", err)
+	}
+	if !began.Load() {
+		t.Fatal("the loops ended without a write of the status")
+	}
+	stored, _, err := sets.Get(t.Context(), env.Client, client.ObjectKeyFromObject(set))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stored.Status.ObservedGeneration != stored.Generation {
+		t.Errorf("the status is not written: %+v", stored.Status)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(said) > 0 {
+		t.Errorf("the loops said: %s", strings.Join(said, "\n"))
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
 
 // TestMetricsAreForThoseWhoMay: who is nobody is refused, who may not get /metrics too, an administrator reads.
 func TestMetricsAreForThoseWhoMay(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -107,10 +108,7 @@ func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revi
 }
 
 func (r *Reconciler) sayScaled(d *appsv1.Deployment, set string, from, to int32) {
-	way := "up"
-	if from > to {
-		way = "down"
-	}
+	way := lo.Ternary(from > to, "down", "up")
 	if from != to {
 		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d", way, set, from, to)
 	}

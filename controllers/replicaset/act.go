@@ -16,13 +16,6 @@ import (
 	"flyball.dev/controllers/internal/loop"
 )
 
-// Reasons of Events beside those that are conditions' too; like the messages upstream's, because people and tools look
-// for them.
-const (
-	SuccessfulCreateReason = "SuccessfulCreate"
-	SuccessfulDeleteReason = "SuccessfulDelete"
-)
-
 // parallel bounds the requests that one ReplicaSet has in flight. The API server's CPU is what creation waits for; more
 // would only queue there, before everybody else's.
 const parallel = 64
@@ -41,7 +34,7 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 		case Delete:
 			return inParallel(len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })
 		case Refuse:
-			r.Events.Eventf(set, corev1.EventTypeWarning, FailedCreateReason, "Error creating: %v", a.Why())
+			r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", a.Why())
 			return refused(a.Why())
 		}
 		return nil
@@ -61,9 +54,9 @@ func (r *Reconciler) create(ctx context.Context, set *appsv1.ReplicaSet) error {
 	stored, err := r.Create(ctx, set, pod)
 	switch {
 	case err == nil:
-		r.Events.Eventf(set, corev1.EventTypeNormal, SuccessfulCreateReason, "Created pod: %v", stored.Name)
+		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulCreatePodReason, "Created pod: %v", stored.Name)
 	case ctx.Err() == nil && !errors.Is(err, loop.ErrNamespaceEnds):
-		r.Events.Eventf(set, corev1.EventTypeWarning, FailedCreateReason, "Error creating: %v", err)
+		r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", err)
 	}
 	return err
 }
@@ -72,14 +65,14 @@ func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *co
 	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		if ctx.Err() == nil {
-			r.Events.Eventf(set, corev1.EventTypeWarning, FailedDeleteReason, "Error deleting: %v", err)
+			r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedDeletePodReason, "Error deleting: %v", err)
 		}
 		return fmt.Errorf("unable to delete pods: %w", err)
 	}
 	// Not found, or of another UID: gone before us, and just as good.
 	r.Writes.Deleted(client.ObjectKeyFromObject(set), pod.UID)
 	if err == nil {
-		r.Events.Eventf(set, corev1.EventTypeNormal, SuccessfulDeleteReason, "Deleted pod: %v", pod.Name)
+		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulDeletePodReason, "Deleted pod: %v", pod.Name)
 	}
 	return nil
 }

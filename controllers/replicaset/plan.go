@@ -23,12 +23,6 @@ import (
 // burst is how many Pods one plan creates or deletes at most, so that the status of a large ReplicaSet moves meanwhile.
 const burst = 500
 
-// Reasons of the condition ReplicaFailure, and of the Events that go with it.
-const (
-	FailedCreateReason = "FailedCreate"
-	FailedDeleteReason = "FailedDelete"
-)
-
 // State is what the loop knows when it plans.
 type State struct {
 	ReplicaSet *appsv1.ReplicaSet
@@ -177,9 +171,9 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 		failing = failing || isFailure
 	}
 	if failure != nil && !failing {
-		reason := FailedCreateReason
+		reason := controller.FailedCreatePodReason
 		if len(plan.Active) > int(ptr.Deref(set.Spec.Replicas, 1)) {
-			reason = FailedDeleteReason
+			reason = controller.FailedDeletePodReason
 		}
 		status.Conditions = append(status.Conditions, appsv1.ReplicaSetCondition{
 			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,

@@ -119,8 +119,18 @@ func (l *Loop[T, C]) Watch(manager ctrl.Manager) *builder.Builder {
 		For(l.Kind.New())
 }
 
-// Reconcile is one look at one object.
-func (l *Loop[T, C]) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+// grace is how long a look may still take when the process ends.
+const grace = 500 * time.Millisecond
+
+// Reconcile is one look at one object. One that is under way when the process ends comes to its own end, if it does so
+// soon: nobody would know what became of a request that is broken off.
+func (l *Loop[T, C]) Reconcile(process context.Context, request ctrl.Request) (ctrl.Result, error) {
+	if process.Err() != nil {
+		return ctrl.Result{}, nil // what is left in the queue is for the next process
+	}
+	ctx, breakOff := context.WithCancel(context.WithoutCancel(process))
+	defer breakOff()
+	defer context.AfterFunc(process, func() { time.AfterFunc(grace, breakOff) })()
 	if !l.Writes.CaughtUp(request.NamespacedName) {
 		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
@@ -133,15 +143,18 @@ func (l *Loop[T, C]) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, fmt.Errorf("reading %s %s: %w", l.Kind.GroupVersionKind.Kind, request, err)
 	}
 	report, err := l.Look(ctx, object, options)
+	if report != nil && !errors.Is(err, ErrStale) {
+		err = errors.Join(err, l.report(ctx, report, options.Status))
+	}
 	switch {
 	case ctx.Err() != nil:
-		return ctrl.Result{}, nil //nolint:nilerr // the end of the process is no failure
+		return ctrl.Result{}, nil // the end of the process is no failure
 	case errors.Is(err, ErrStale):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	case report == nil:
 		return ctrl.Result{}, err
 	}
-	return ctrl.Result{RequeueAfter: report.Next}, errors.Join(err, l.report(ctx, report, options.Status))
+	return ctrl.Result{RequeueAfter: report.Next}, err
 }
 
 // report writes the status, if it changed.
@@ -217,10 +230,7 @@ func (l *Loop[T, C]) Act(ctx context.Context, owner T, actions []Action, do func
 		default:
 			err = do(action)
 		}
-		result := "done"
-		if err != nil {
-			result = "failed"
-		}
+		result := lo.Ternary(err == nil, "done", "failed")
 		l.total.WithLabelValues(l.name, l.Kind.GroupVersionKind.Group, strings.ToLower(typeName(action)), result).Inc()
 		if err != nil {
 			return err
