@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -251,7 +252,7 @@ func (j job) runPreStop(ctx context.Context, a RunPreStop) (func(*worker), error
 }
 
 func (j job) stopContainer(ctx context.Context, a StopContainer) error {
-	grace := max(minGrace, time.Until(a.Deadline).Round(time.Second))
+	grace := max(minGrace, time.Duration(math.Ceil(time.Until(a.Deadline).Seconds()))*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
 	_, err := j.m.cfg.Containers.StopContainer(ctx, &runtimeapi.StopContainerRequest{
