@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
@@ -92,7 +93,7 @@ func TestChartWithHelm(t *testing.T) {
 		}
 	}
 	ctrl.SetLogger(logr.Discard()) // envtest's
-	cluster := &envtest.Environment{BinaryAssetsDirectory: assets}
+	cluster := &envtest.Environment{BinaryAssetsDirectory: assets, ControlPlaneStartTimeout: 2 * time.Minute}
 	if _, err := cluster.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -128,8 +128,12 @@ func ExampleCluster_User() {
 	defer cluster.Close()
 
 	jane := kubernetes.NewForConfigOrDie(cluster.User("jane", "editors"))
-	_, err = jane.CoreV1().Pods("default").List(context.Background(), metav1.ListOptions{})
-	fmt.Println("Pods:", err)
+	// The API server learns of RBAC by a watch, as everybody does: a moment after it is written.
+	may := func(ctx context.Context) (bool, error) {
+		_, err := jane.CoreV1().Pods("default").List(ctx, metav1.ListOptions{})
+		return err == nil, nil
+	}
+	fmt.Println("Pods:", wait.PollUntilContextTimeout(context.Background(), 10*time.Millisecond, time.Minute, true, may))
 	_, err = jane.CoreV1().Secrets("default").List(context.Background(), metav1.ListOptions{})
 	fmt.Println("Secrets:", err)
 
@@ -172,7 +176,15 @@ func ExampleCluster_Webhooks() {
 	widget.SetAPIVersion("example.com/v1")
 	widget.SetKind("Widget")
 	widget.SetName("lever")
-	_, err = dynamic.NewForConfigOrDie(cluster.Config()).Resource(widgets).Namespace("default").Create(ctx, widget, metav1.CreateOptions{})
+	client := dynamic.NewForConfigOrDie(cluster.Config()).Resource(widgets).Namespace("default")
+	// The API server learns of webhooks by a watch, as everybody does: a moment after they are written.
+	refused := func(ctx context.Context) (bool, error) {
+		_, err = client.Create(ctx, widget, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		return err != nil, nil
+	}
+	if err := wait.PollUntilContextTimeout(ctx, 10*time.Millisecond, time.Minute, true, refused); err != nil {
+		panic(err)
+	}
 	fmt.Println(err)
 	// Output: admission webhook "widgets.example.com" denied the request: there are no widgets called lever
 }

@@ -345,10 +345,14 @@ func TestCollidingNameGetsAnotherHash(t *testing.T) {
 		if err := w.deleteAll(); err != nil {
 			w.Fatal(err)
 		}
-		stranger := testenv.ReplicaSet(w.namespace, taken, 0)
-		if _, err := w.ReplicaSets.Create(w.Context(), env.Client, stranger); err != nil {
-			w.Fatal(err)
-		}
+		// The loop may hear of the end of its ReplicaSet before that of the Deployment, and make another.
+		testenv.Eventually(w.T, func() error {
+			if err := w.deleteSets(); err != nil {
+				return err
+			}
+			_, err := w.ReplicaSets.Create(w.Context(), env.Client, testenv.ReplicaSet(w.namespace, taken, 0))
+			return err
+		})
 		w.apply(image("1"))
 		w.expectComplete()
 		if name := w.sets()[0].Name; name == taken {
@@ -356,6 +360,10 @@ func TestCollidingNameGetsAnotherHash(t *testing.T) {
 		}
 		w.diff("collisionCount", int32(1), ptr.Deref(w.d.Status.CollisionCount, 0))
 	})
+}
+
+func (w *world) deleteSets() error {
+	return env.Client.DeleteAllOf(w.Context(), w.ReplicaSets.New(), client.InNamespace(w.namespace))
 }
 
 // deleteAll does the garbage collector's work, since envtest has none.
@@ -366,8 +374,7 @@ func (w *world) deleteAll() error {
 	if err := env.Client.Delete(w.Context(), object); err != nil {
 		return err
 	}
-	sets := w.ReplicaSets.New()
-	if err := env.Client.DeleteAllOf(w.Context(), sets, client.InNamespace(w.namespace)); err != nil {
+	if err := w.deleteSets(); err != nil {
 		return err
 	}
 	w.d = nil

@@ -2,6 +2,7 @@ package replicaset_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -223,17 +224,7 @@ func TestGroupsDoNotFight(t *testing.T) {
 func TestQuotaIsReportedAndRecovered(t *testing.T) {
 	env.Each(t, func(t *testing.T, group kinds.Group, namespace string) {
 		t.Helper()
-		quota := &corev1.ResourceQuota{
-			ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "two"},
-			Spec:       corev1.ResourceQuotaSpec{Hard: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("2")}},
-		}
-		if err := env.Client.Create(t.Context(), quota); err != nil {
-			t.Fatal(err)
-		}
-		quota.Status = corev1.ResourceQuotaStatus{Hard: quota.Spec.Hard, Used: corev1.ResourceList{corev1.ResourcePods: resource.MustParse("0")}}
-		if err := env.Client.Status().Update(t.Context(), quota); err != nil { // nobody else does in envtest
-			t.Fatal(err)
-		}
+		limit(t, namespace, 2)
 		set := create(t, group, testenv.ReplicaSet(namespace, "web", 3))
 		failed := func(s appsv1.ReplicaSetStatus) bool {
 			return len(s.Conditions) == 1 && s.Conditions[0].Type == appsv1.ReplicaSetReplicaFailure && s.Conditions[0].Reason == "FailedCreate" &&
@@ -243,6 +234,42 @@ func TestQuotaIsReportedAndRecovered(t *testing.T) {
 		apply(t, group, set, func(set *appsv1.ReplicaSet) { set.Spec.Replicas = ptr.To[int32](2) })
 		expect(t, group, set, "the failure is over", func(s appsv1.ReplicaSetStatus) bool { return len(s.Conditions) == 0 && ready(2)(s) })
 	})
+}
+
+// limit lets a namespace have n Pods, and returns when the API server knows: it learns of quotas by a watch. A quota of
+// none tells that, without being used up.
+func limit(t *testing.T, namespace string, n int64) {
+	t.Helper()
+	pods := func(n int64) corev1.ResourceList {
+		return corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(n, resource.DecimalSI)}
+	}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pods"}, Spec: corev1.ResourceQuotaSpec{Hard: pods(0)}}
+	if err := env.Client.Create(t.Context(), quota); err != nil {
+		t.Fatal(err)
+	}
+	set := func(n int64) {
+		quota.Spec.Hard = pods(n)
+		if err := env.Client.Update(t.Context(), quota); err != nil {
+			t.Fatal(err)
+		}
+		quota.Status = corev1.ResourceQuotaStatus{Hard: pods(n), Used: pods(0)}
+		if err := env.Client.Status().Update(t.Context(), quota); err != nil { // nobody else does in envtest
+			t.Fatal(err)
+		}
+	}
+	set(0)
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "refused"}, Spec: testenv.Template(nil, "image").Spec}
+	testenv.Eventually(t, func() error {
+		err := env.Client.Create(t.Context(), pod.DeepCopy(), client.DryRunAll)
+		switch {
+		case err == nil:
+			return errors.New("the API server takes a Pod beyond the quota")
+		case !strings.Contains(err.Error(), "exceeded quota"):
+			return err
+		}
+		return nil
+	})
+	set(n)
 }
 
 func TestMinReadySeconds(t *testing.T) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
@@ -29,6 +30,24 @@ func port(t *testing.T, address string) int32 {
 		t.Fatal(err)
 	}
 	return int32(n)
+}
+
+// closedPort is a port that refuses connections. It is bound, so that nobody else begins to listen there.
+func closedPort(t *testing.T) int32 {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int32(bound.(*unix.SockaddrInet4).Port)
 }
 
 // TestHandlers probes real listeners on loopback.
@@ -55,12 +74,7 @@ func TestHandlers(t *testing.T) {
 	defer func() { grpcServer.Stop(); <-served }()
 	grpcPort := port(t, grpcListener.Addr().String())
 
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closedPort := port(t, closed.Addr().String())
-	_ = closed.Close()
+	closedPort := closedPort(t)
 
 	get := func(path string, p intstr.IntOrString, scheme v1.URIScheme) v1.ProbeHandler {
 		return v1.ProbeHandler{HTTPGet: &v1.HTTPGetAction{

@@ -249,7 +249,7 @@ func TestOutOfRange(t *testing.T) {
 // event waits until an Event about a Pod says something.
 func (r *rig) event(pod, reason, message string) {
 	r.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		list, err := client.CoreV1().Events(r.namespace).List(r.t.Context(), metav1.ListOptions{})
 		if err != nil {
@@ -357,16 +357,20 @@ func TestLogsAndExec(t *testing.T) {
 	}
 
 	// A log that is followed ends with its container.
-	done := make(chan string)
-	go func() { done <- r.logs("dumb", v1.PodLogOptions{Follow: true}) }()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	stream, err := client.CoreV1().Pods(r.namespace).GetLogs("dumb", &v1.PodLogOptions{Follow: true}).Stream(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	line := make([]byte, len("tick\n"))
+	if _, err := io.ReadFull(stream, line); err != nil || string(line) != "tick\n" {
+		t.Fatalf("followed log %q, %v", line, err)
+	}
 	r.delete("dumb")
-	select {
-	case got := <-done:
-		if got != "tick\n" {
-			t.Errorf("followed log %q", got)
-		}
-	case <-time.After(30 * time.Second):
-		t.Error("the followed log does not end")
+	if rest, err := io.ReadAll(stream); err != nil || len(rest) > 0 {
+		t.Errorf("the rest of the followed log: %q, %v", rest, err)
 	}
 }
 

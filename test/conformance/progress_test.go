@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -13,7 +14,9 @@ import (
 )
 
 // The line tells what is done, what failed, what runs and how much is left.
-func TestProgress(t *testing.T) {
+func TestProgress(t *testing.T) { synctest.Test(t, testProgress) }
+
+func testProgress(t *testing.T) {
 	tests := []suite.Test{{Name: "a"}, {Name: "b"}, {Name: "hangs"}, {Name: "alone", Serial: true}}
 	p := newProgress(tests, 2, map[string]float64{"a": 10, "b": 30, "hangs": 50, "alone": 300})
 	var out bytes.Buffer

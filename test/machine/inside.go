@@ -109,14 +109,14 @@ func (in inner) mount() error {
 }
 
 // forgetPods unmounts, in here, what Pods of the host have mounted: a copy would keep their network namespaces and file
-// systems alive after their end.
+// systems alive after their end. What the host has meanwhile unmounted, or removed, is forgotten already.
 func forgetPods() error {
 	body, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return fmt.Errorf("listing mounts: %w", err)
 	}
 	for _, target := range slices.Backward(podMounts(string(body))) {
-		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unmounting %s: %w", target, err)
 		}
 	}

@@ -46,8 +46,9 @@ func (c Cluster) Nodes() int { return 2 }
 // Address is where the second node reaches this host. It exists while the cluster is up.
 func (c Cluster) Address() string { return first }
 
-// Up starts a fresh cluster and returns once its nodes are Ready. It refuses if the machine already runs one. hosts is what
-// the second node's container runtime is to be told about the registry. If it fails, nothing is left but logs.
+// Up starts a fresh cluster and returns once its nodes are Ready. It refuses if the machine already runs one, or if
+// its disk is so full that nodes would refuse Pods. hosts is what the second node's container runtime is to be told about the
+// registry. If it fails, nothing is left but logs.
 func (c Cluster) Up(ctx context.Context, hosts []byte, logs string) error {
 	if _, err := c.flyball(ctx, "status"); err == nil {
 		return errors.New("starting a cluster: this machine already runs one; stop it with `flyball down`, or test it with KUBECONFIG=" + c.Kubeconfig())
@@ -55,6 +56,11 @@ func (c Cluster) Up(ctx context.Context, hosts []byte, logs string) error {
 	// An earlier run may have been killed.
 	if err := c.Down(ctx); err != nil {
 		return err
+	}
+	for _, dir := range []string{c.DataDir, files} {
+		if err := measure(dir); err != nil {
+			return err
+		}
 	}
 	if err := c.start(ctx, hosts); err != nil {
 		return errors.Join(err, c.Logs(logs), c.Down(context.WithoutCancel(ctx)))

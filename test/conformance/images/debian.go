@@ -14,6 +14,9 @@ import (
 // debian fetches Debian packages with the host's apt, of the host's release, and reads what is in them.
 type debian struct{ dir string }
 
+// retries makes apt ask a server again that did not answer.
+const retries = "Acquire::Retries=3"
+
 // archive is the name of a package file in what apt prints: 'URI' NAME SIZE HASH.
 var archive = regexp.MustCompile(`(?m)^'[^']+' (\S+\.deb) `)
 
@@ -31,7 +34,7 @@ func (d debian) unpack(ctx context.Context, t tree, packages []string) error {
 	}
 	apt := func(cache string, args ...string) ([]byte, error) {
 		cmd := exec.CommandContext(ctx, "apt-get", append([]string{
-			"-qq", "-y", "--no-install-recommends", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root",
+			"-qq", "-y", "--no-install-recommends", "-o", "Debug::NoLocking=1", "-o", "APT::Sandbox::User=root", "-o", retries,
 			"-o", "Dir::State::status=" + status, "-o", "Dir::Cache::archives=" + filepath.Join(d.dir, cache),
 		}, append(args, packages...)...)...)
 		var stdout, stderr bytes.Buffer
@@ -41,19 +44,23 @@ func (d debian) unpack(ctx context.Context, t tree, packages []string) error {
 		}
 		return stdout.Bytes(), nil
 	}
-	// An empty cache makes apt print all of them, not only those that are missing.
-	list, err := apt("none", "--print-uris", "install")
+	fetch := func() ([]byte, error) {
+		// An empty cache makes apt print all of them, not only those that are missing.
+		list, err := apt("none", "--print-uris", "install")
+		if err == nil {
+			_, err = apt("archives", "--download-only", "install")
+		}
+		return list, err
+	}
+	list, err := fetch()
 	if err != nil {
-		// A fresh machine has no package lists.
-		if out, failed := exec.CommandContext(ctx, "apt-get", "-qq", "update").CombinedOutput(); failed != nil {
+		// A fresh machine has no package lists, and old lists name packages that the archive has replaced.
+		if out, failed := exec.CommandContext(ctx, "apt-get", "-qq", "-o", retries, "update").CombinedOutput(); failed != nil {
 			return fmt.Errorf("%w\nupdating the package lists: %w\n%s", err, failed, out)
 		}
-		list, err = apt("none", "--print-uris", "install")
+		list, err = fetch()
 	}
 	if err != nil {
-		return err
-	}
-	if _, err := apt("archives", "--download-only", "install"); err != nil {
 		return err
 	}
 	for _, m := range archive.FindAllSubmatch(list, -1) {

@@ -14,8 +14,9 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Port is where the registry listens, at Address and wherever else a node needs it.
-const Port = "35000"
+// Port is where the registry listens, at Address and wherever else a node needs it. It is below the NodePorts and the
+// ephemeral ports: no Service and no connection of the cluster can have it first.
+const Port = "25000"
 
 // Address is where the registry listens. It is fixed, because nodes keep images by it. Container runtimes speak plain
 // HTTP to loopback without being told; a node with another loopback is told by a hosts.toml (Hosts).
@@ -126,7 +127,7 @@ func cutLast(s, sep string) (before, after string, found bool) {
 	return s, "", false
 }
 
-// Host is the first part of its images' references, such as 127.0.0.1:35000.
+// Host is the first part of its images' references, such as 127.0.0.1:25000.
 func (r *Registry) Host() string { return r.host }
 
 // Close ends the registry.
@@ -147,7 +148,7 @@ func RepoList(host string) ([]byte, error) {
 }
 
 // Hosts returns the hosts.toml of the registry for a node that reaches it at another address, such as one in a network
-// namespace of its own. It belongs into registries/127.0.0.1:35000/ of the node's data directory.
+// namespace of its own. It belongs into registries/127.0.0.1:25000/ of the node's data directory.
 func Hosts(address string) []byte {
 	return fmt.Appendf(nil, "server = \"http://%s\"\n\n[host.\"http://%s\"]\n  capabilities = [\"pull\", \"resolve\"]\n", address, address)
 }

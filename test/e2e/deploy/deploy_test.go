@@ -7,7 +7,9 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -33,24 +35,27 @@ func TestDeployment(t *testing.T) {
 	for name, kind := range kinds {
 		t.Run(strings.ReplaceAll(name, "/", "-"), func(t *testing.T) {
 			s := newStory(t, kind)
+			s.linger = true
 			s.apply(3, "one")
 			s.awaitPods(3, "one")
 			s.expose()
 			s.answers(3)
 			s.isComplete()
 
-			s.apply(5, "one")
-			s.awaitPods(5, "one")
-			s.apply(2, "one")
-			s.awaitPods(2, "one")
-			s.answers(2)
-
+			s.linger = false // only Pods of the first version end while the Service is asked
 			watching := s.watchAvailability()
-			s.apply(2, "two")
-			s.awaitPods(2, "two")
+			s.apply(3, "two")
+			s.awaitPods(3, "two")
 			if failures := watching(); failures != "" {
 				t.Errorf("during the rolling update the Service did not always answer: %s", failures)
 			}
+			s.isComplete()
+
+			s.apply(5, "two")
+			s.awaitPods(5, "two")
+			s.apply(2, "two")
+			s.awaitPods(2, "two")
+			s.answers(2)
 			s.isComplete()
 			s.delete()
 		})
@@ -117,6 +122,7 @@ type story struct {
 	ns        string
 	kind      schema.GroupVersionResource
 	strategy  appsv1.DeploymentStrategy
+	linger    bool // its Pods answer for a while after they are told to end
 	clusterIP string
 }
 
@@ -142,12 +148,19 @@ func template(version string) corev1.PodTemplateSpec {
 					PeriodSeconds: 1,
 					ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
 				},
-				// The Pod is told to end at the moment in which the Service is told to do without it. Until the EndpointSlice
-				// has changed takes some 30 ms, and a second and a half on a machine with too much to do.
-				Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 3}}},
 			}},
 		},
 	}
+}
+
+// lingering makes Pods that answer for a while after they are told to end. They are told at the moment in which the Service
+// is told to do without them: until the EndpointSlice has changed takes some 30 ms, and seconds on a machine with too much
+// to do.
+func lingering(pods corev1.PodTemplateSpec) corev1.PodTemplateSpec {
+	grace := int64(15)
+	pods.Spec.TerminationGracePeriodSeconds = &grace
+	pods.Spec.Containers[0].Lifecycle = &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: 10}}}
+	return pods
 }
 
 func (s *story) client() dynamic.ResourceInterface {
@@ -161,10 +174,14 @@ func (s *story) client() dynamic.ResourceInterface {
 
 func (s *story) apply(replicas int32, version string) {
 	s.t.Helper()
+	pods := template(version)
+	if s.linger {
+		pods = lingering(pods)
+	}
 	d := &appsv1.Deployment{
 		TypeMeta:   metav1.TypeMeta{APIVersion: s.kind.GroupVersion().String(), Kind: "Deployment"},
 		ObjectMeta: metav1.ObjectMeta{Name: "web"},
-		Spec:       appsv1.DeploymentSpec{Replicas: &replicas, Selector: selector(), Template: template(version), Strategy: s.strategy},
+		Spec:       appsv1.DeploymentSpec{Replicas: &replicas, Selector: selector(), Template: pods, Strategy: s.strategy},
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)
 	if err != nil {
@@ -252,10 +269,14 @@ func (s *story) answers(n int) {
 	})
 }
 
-// watchAvailability asks the Service again and again until the returned function is called, which tells what failed.
+// watchAvailability asks the Service again and again until the returned function is called, which tells what failed, or the
+// test ends.
 func (s *story) watchAvailability() func() string {
 	stop, failures := make(chan struct{}), make(chan string)
 	go func() {
+		// Without a pause the asking alone would keep the machine busy.
+		tick := time.NewTicker(10 * time.Millisecond)
+		defer tick.Stop()
 		var failed []string
 		for {
 			if _, err := cluster.Get(s.t.Context(), s.url()); err != nil {
@@ -265,11 +286,13 @@ func (s *story) watchAvailability() func() string {
 			case <-stop:
 				failures <- strings.Join(failed, "; ")
 				return
-			default:
+			case <-tick.C:
 			}
 		}
 	}()
-	return func() string { close(stop); return <-failures }
+	end := sync.OnceValue(func() string { close(stop); return <-failures })
+	s.t.Cleanup(func() { end() })
+	return end
 }
 
 // isComplete waits until the Deployment's status says so.

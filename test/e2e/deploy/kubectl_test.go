@@ -89,6 +89,7 @@ func TestKubectlRollout(t *testing.T) {
 	rolledOut()
 	p.kubectl("rollout", "pause", "deployment/web")
 	p.kubectl("set", "env", "deployment/web", "VERSION=three")
+	p.kubectl("wait", "--for=condition=Progressing=Unknown", "deployment/web", "--timeout=60s")
 	p.says("a paused one", p.kubectl("describe", "deployment/web"), `Progressing +Unknown +DeploymentPaused`)
 	p.kubectl("rollout", "resume", "deployment/web")
 	rolledOut()
@@ -110,6 +111,7 @@ func TestKubectlRollout(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), `deployment "web" exceeded its progress deadline`) {
 		t.Errorf("rollout status of a failure: %v\n%s", err, out)
 	}
+	p.kubectl("patch", "deployment/web", "-p", `{"spec":{"progressDeadlineSeconds":60}}`)
 	p.kubectl("rollout", "undo", "deployment/web")
 	rolledOut()
 }
@@ -176,7 +178,15 @@ func TestFlyballRollout(t *testing.T) {
 		t.Errorf("rollout status of what is taken back: %v\n%s", err, out)
 	}
 	p.says("rollout history", must("rollout", "history", "fdeploy/web"), `taken back: ProgressDeadlineExceeded`)
-	p.says("describe", p.kubectl("describe", "fdeploy/web"), `Warning +RolledBack`, `Type: +RolledBack`)
+	p.says("describe", p.kubectl("describe", "fdeploy/web"), `Type: +RolledBack`)
+	// Events are written apart from the status.
+	event := regexp.MustCompile(`Warning +RolledBack`)
+	cluster.Eventually(t, cluster.Soon, func() error {
+		if out := p.kubectl("describe", "fdeploy/web"); !event.MatchString(out) {
+			return fmt.Errorf("describe does not say %s:\n%s", event, out)
+		}
+		return nil
+	})
 }
 
 // TestFlyballRolloutOfNonsense: one line that says what is wrong, and exit code 1.
@@ -186,7 +196,10 @@ func TestFlyballRolloutOfNonsense(t *testing.T) {
 		cluster.KubectlInput(t, strings.Replace(p.web(kind, "one"), "replicas: 2", "replicas: 0", 1), "apply", "--server-side", "-f", "-")
 	}
 	slow := strings.Replace(p.web("apps.flyball.dev/v1alpha1", "one"), "name: web, n", "name: slow, n", 1)
+	slow = strings.Replace(slow, "progressDeadlineSeconds: 60", "progressDeadlineSeconds: 600", 1)
 	cluster.KubectlInput(t, strings.Replace(slow, cluster.Hello, "flyball.dev/nosuch:1", 1), "apply", "--server-side", "-f", "-")
+	// From here on there is one line to say of it.
+	p.kubectl("wait", "--for=jsonpath={.status.updatedReplicas}=2", "fdeploy/slow", "--timeout=60s")
 	file := func(content string) string {
 		t.Helper()
 		name := filepath.Join(t.TempDir(), "x.yaml")
@@ -222,7 +235,7 @@ func TestFlyballRolloutOfNonsense(t *testing.T) {
 		"PlanNameless":    {[]string{"plan", "-f", file("apiVersion: apps/v1\nkind: Deployment\n")}, `name`},
 		"PlanInvalid":     {[]string{"plan", "-f", file(invalid)}, `spec.template: Invalid value: selector does not match template labels`},
 		"NoSuchNamespace": {[]string{"rollout", "status", "deployment/web", "--context=nosuch"}, `nosuch`},
-		"TooSlow":         {[]string{"rollout", "status", "fdeploy/slow", "--timeout=1s"}, `slow: it is not over after 1s; it goes on: Waiting for deployment "slow"`},
+		"TooSlow":         {[]string{"rollout", "status", "fdeploy/slow", "--timeout=5s"}, `slow: it is not over after 5s; it goes on: Waiting for deployment "slow"`},
 		"Elsewhere":       {[]string{"rollout", "status", "deployment/web", "--server=https://127.0.0.1:1"}, `connection refused`},
 		"NoKubeconfig":    {[]string{"rollout", "status", "deployment/web", "--kubeconfig=/nonexistent"}, `/nonexistent`},
 	} {

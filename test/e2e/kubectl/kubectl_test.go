@@ -58,10 +58,10 @@ func TestLogs(t *testing.T) {
 		t.Errorf("six bytes are %q", got)
 	}
 	stamped := strings.Split(logs("--timestamps"), "\n")
-	first, _, _ := strings.Cut(stamped[5], " ")
+	last, _, _ := strings.Cut(stamped[9], " ")
 	// kubectl sends whole seconds, in which there may be three more lines.
-	if since := logs("--since-time=" + first); strings.Contains(since, "line 0\n") || !strings.Contains(since, "line 5\n") {
-		t.Errorf("since the sixth line's second it is\n%s", since)
+	if since := logs("--since-time=" + last); strings.Contains(since, "line 0\n") || !strings.Contains(since, "line 9\n") {
+		t.Errorf("since the last line's second it is\n%s", since)
 	}
 	if got := logs("--since=1h"); got != followed {
 		t.Errorf("since an hour it is\n%s", got)
@@ -177,7 +177,7 @@ func TestCopy(t *testing.T) {
 // TestRun is what people try first.
 func TestRun(t *testing.T) {
 	ns := cluster.Namespace(t)
-	got := cluster.Kubectl(t, "run", "-n", ns, "once", "--image", cluster.Toolbox, "--restart=Never", "--rm", "--attach", "--quiet", "--", "echo", "first try")
+	got := cluster.KubectlInput(t, "first try\n", "run", "-n", ns, "once", "--image", cluster.Toolbox, "--restart=Never", "--rm", "-i", "--quiet", "--", "cat")
 	if !strings.HasPrefix(got, "first try\n") {
 		t.Errorf("kubectl run: %q", got)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"flyball.dev/test/e2e/internal/cluster"
 )
@@ -18,7 +19,13 @@ func TestInitContainers(t *testing.T) {
 		Volumes: []corev1.Volume{{Name: "work", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}}},
 		InitContainers: []corev1.Container{
 			{Args: []string{"write", "/work/first", "1"}, VolumeMounts: mount},
-			{Name: "sidecar", Args: []string{"serve", "http=:8080"}, RestartPolicy: &always},
+			{
+				Name: "sidecar", Args: []string{"serve", "http=:8080"}, RestartPolicy: &always,
+				StartupProbe: &corev1.Probe{
+					PeriodSeconds: 1, FailureThreshold: 60,
+					ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(8080)}},
+				},
+			},
 			{Name: "second", Args: []string{"cat", "/work/first"}, VolumeMounts: mount},
 		},
 		Containers: []corev1.Container{{Args: []string{"dial", "http://127.0.0.1:8080/"}, VolumeMounts: mount}},

@@ -14,7 +14,7 @@ import (
 func TestProbes(t *testing.T) {
 	ns := cluster.Namespace(t)
 	probe := func(h corev1.ProbeHandler) *corev1.Probe {
-		return &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, ProbeHandler: h}
+		return &corev1.Probe{PeriodSeconds: 1, FailureThreshold: 1, TimeoutSeconds: 10, ProbeHandler: h}
 	}
 	health := corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}}
 	server := func(port string) corev1.Container { return container("serve", "http=:"+port) }
@@ -65,7 +65,7 @@ func TestStartupProbe(t *testing.T) {
 	ns := cluster.Namespace(t)
 	file := func(path string, failures int32) *corev1.Probe {
 		return &corev1.Probe{
-			PeriodSeconds: 1, FailureThreshold: failures,
+			PeriodSeconds: 1, FailureThreshold: failures, TimeoutSeconds: 10,
 			ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: []string{"/bin/test", "-f", path}}},
 		}
 	}

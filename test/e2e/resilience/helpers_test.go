@@ -101,6 +101,19 @@ func unchanged(t *testing.T, before map[string]string) {
 	}
 }
 
+// programOf waits until a Pod's program runs, and returns its processes: the container is Running while runc still prepares it.
+func programOf(t *testing.T, pod *corev1.Pod) []int {
+	t.Helper()
+	var pids []int
+	cluster.Eventually(t, cluster.Soon, func() error {
+		if pids = cluster.ProcessesOf(string(pod.UID), "hello"); len(pids) == 0 {
+			return fmt.Errorf("pod %s has no process of its program", pod.Name)
+		}
+		return nil
+	})
+	return pids
+}
+
 func awaitNode(t *testing.T, ready corev1.ConditionStatus) {
 	t.Helper()
 	// The node controller waits 40 s for the Lease.

@@ -49,7 +49,7 @@ func TestStory(t *testing.T) {
 
 func containerDies(t *testing.T) {
 	pod := pods(t)[0]
-	kill(t, cluster.ProcessesOf(string(pod.UID), "hello"))
+	kill(t, programOf(t, &pod))
 	cluster.Await(t, namespace, pod.Name, func(p *corev1.Pod) error {
 		s := p.Status.ContainerStatuses[0]
 		if s.RestartCount != 1 || s.State.Running == nil {
@@ -61,7 +61,7 @@ func containerDies(t *testing.T) {
 		return cluster.Ready(p)
 	})
 	// The second time it waits.
-	kill(t, cluster.ProcessesOf(string(pod.UID), "hello"))
+	kill(t, programOf(t, &pod))
 	cluster.Await(t, namespace, pod.Name, cluster.WaitingFor("CrashLoopBackOff"))
 	cluster.AwaitEvent(t, namespace, pod.Name, "BackOff")
 }

@@ -28,7 +28,7 @@ func servers(t *testing.T, ns string, names ...string) {
 			Spec: corev1.PodSpec{Containers: []corev1.Container{{
 				Args: []string{"serve", "http=:8080", "tcp=:9000", "udp=:9000"},
 				ReadinessProbe: &corev1.Probe{
-					PeriodSeconds: 1, FailureThreshold: 1,
+					PeriodSeconds: 1, FailureThreshold: 1, TimeoutSeconds: 10,
 					ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(8080)}},
 				},
 			}}},

@@ -129,7 +129,7 @@ func TestStopsWithWatchesOpen(t *testing.T) {
 	if err := env.Stop(); err != nil {
 		t.Errorf("stopping with watches open: %v", err)
 	}
-	if took := time.Since(began); took > 5*time.Second { // a second each on a machine that has nothing else to do
+	if took := time.Since(began); took > 15*time.Second { // a second each on a machine that has nothing else to do; envtest kills them after 20
 		t.Errorf("stopping took %v with watches open", took)
 	}
 }

@@ -66,6 +66,10 @@ func run(m *testing.M, start bool, args ...string) (code int, err error) {
 	if exec.Command(Binary(), "status").Run() == nil {
 		return 1, errors.New("a cluster runs on this machine; stop it with `make down` first")
 	}
+	// The data directory lies there.
+	if err := checkDisk(os.TempDir()); err != nil {
+		return 1, err
+	}
 	before = Leftovers()
 	DataDir, err = os.MkdirTemp("", "flyball-e2e-")
 	if err != nil {
@@ -85,6 +89,22 @@ func run(m *testing.M, start bool, args ...string) (code int, err error) {
 		dump()
 	}
 	return code, nil
+}
+
+// diskNeeded is the share of the disk, in percent, that must be available: below 10 the Node reports DiskPressure, and no
+// Pod is started.
+const diskNeeded = 12
+
+func checkDisk(dir string) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return fmt.Errorf("measuring the file system of %s: %w", dir, err)
+	}
+	if 100*fs.Bavail < diskNeeded*fs.Blocks {
+		return fmt.Errorf("of the file system of %s, %d %% are available, and the tests need %d %%: with less than 10 %% all Pods would stay Pending; make room, or set TMPDIR",
+			dir, 100*fs.Bavail/fs.Blocks, diskNeeded)
+	}
+	return nil
 }
 
 func acquire() (*os.File, error) {

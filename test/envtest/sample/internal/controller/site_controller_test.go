@@ -66,7 +66,7 @@ var _ = Describe("Site Controller", func() {
 	})
 
 	It("ends the finalizer of a deletion in the foreground", func() {
-		Eventually(get(&corev1.ConfigMap{}, "home")).Should(Succeed())
+		Eventually(available).Should(Succeed()) // the garbage collector knows the ConfigMap by then
 		Expect(k8sClient.Delete(ctx, site, client.PropagationPolicy(metav1.DeletePropagationForeground))).To(Succeed())
 		Eventually(get(&webv1.Site{}, "home")).Should(beGone)
 		Expect(get(&corev1.ConfigMap{}, "home")()).To(beGone)
