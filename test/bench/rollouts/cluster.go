@@ -34,7 +34,13 @@ func (c *cluster) simulate(ctx context.Context) {
 	work := make(chan *corev1.Pod, 1<<16) //nolint:mnd // more than there are Pods: an informer must not wait
 	factory := informers.NewSharedInformerFactory(c, 0)
 	handle := func(object any) {
-		if pod, ok := object.(*corev1.Pod); ok && (pod.DeletionTimestamp != nil || pod.Status.Phase == corev1.PodPending) {
+		pod, ok := object.(*corev1.Pod)
+		if !ok {
+			return
+		}
+		// With no grace left the API server is about to remove it.
+		ends := pod.DeletionTimestamp != nil && *pod.DeletionGracePeriodSeconds > 0
+		if ends || pod.DeletionTimestamp == nil && pod.Status.Phase == corev1.PodPending {
 			work <- pod
 		}
 	}

@@ -22,6 +22,7 @@ type side struct {
 	name    string
 	flyball string // the binary that also is kube-apiserver and etcd
 	command func(kubeconfig string) []string
+	once    bool // has one turn only
 }
 
 func sides(bin, upstream string) []side {
@@ -32,15 +33,15 @@ func sides(bin, upstream string) []side {
 			return append([]string{manager, "--kubeconfig", kubeconfig, "--controllers=deployment-controller,replicaset-controller", "--leader-elect=false"}, more...)
 		}
 	}
-	all := []side{{"flyball", flyball, func(kubeconfig string) []string {
+	all := []side{{name: "flyball", flyball: flyball, command: func(kubeconfig string) []string {
 		return []string{flyball, "controllers", "--kubeconfig", kubeconfig, "--kinds=apps/v1"}
 	}}}
 	if _, err := os.Stat(manager); err != nil {
 		return all
 	}
 	return append(all,
-		side{"upstream, default limits", flyball, kcm()},
-		side{"upstream, raised limits", flyball, kcm("--kube-api-qps=1000", "--kube-api-burst=1000")})
+		side{name: "upstream, default limits", flyball: flyball, command: kcm(), once: true},
+		side{name: "upstream, raised limits", flyball: flyball, command: kcm("--kube-api-qps=1000", "--kube-api-burst=1000")})
 }
 
 // start starts an API server, the simulated kubelet and the side. stop ends what was started, also after an error; fail is
