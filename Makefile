@@ -171,7 +171,7 @@ $(TOOLS): tools/go.mod
 	@touch $(TOOLS)
 
 .PHONY: generate
-generate: bin/tools/controller-gen ## Generate deep copies, CRDs and RBAC from the Go types and markers
+generate: bin/tools/controller-gen ## Generate deep copies, CRDs, RBAC and docs/loops.md from the Go code
 	@$(call generate,.)
 
 # The sample operator, which is generated as kubebuilder's Makefile does it.
@@ -184,17 +184,19 @@ bin/tools/controller-gen crd:generateEmbeddedObjectMeta=true paths=./apis/... ou
 bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/... output:rbac:dir=$(1)/config/rbac; \
 go run ./hack/crdschema $(1)/config/crd/bases/*.yaml; \
 go run ./hack/chart $(1)/config $(1)/config; \
+go run ./hack/loops > $(1)/docs/loops.md; \
 bin/tools/controller-gen object:headerFile=/dev/null paths=./$(SAMPLE)/api/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/$(SAMPLE)/api/v1); \
 bin/tools/controller-gen crd rbac:roleName=manager-role paths=./$(SAMPLE)/... output:crd:dir=$(1)/$(SAMPLE)/config/crd/bases output:rbac:dir=$(1)/$(SAMPLE)/config/rbac
 endef
 
 GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/rbac/role_installed.yaml config/helm/flyball/files \
+	docs/loops.md \
 	$(addprefix $(SAMPLE)/,api/v1/zz_generated.deepcopy.go config/crd/bases config/rbac)
 
 .PHONY: verify
 verify: bin/tools/controller-gen ## Check that generated code and manifests are current
 	@dir=$$(mktemp -d); trap 'rm -rf "$$dir"' EXIT; \
-	mkdir -p $$dir/apis/apps/v1alpha1 $$dir/config/crd/bases $$dir/config/rbac $$dir/$(SAMPLE)/{api/v1,config/crd/bases,config/rbac}; \
+	mkdir -p $$dir/docs $$dir/apis/apps/v1alpha1 $$dir/config/crd/bases $$dir/config/rbac $$dir/$(SAMPLE)/{api/v1,config/crd/bases,config/rbac}; \
 	$(call generate,$$dir); \
 	for f in $(GENERATED); do diff -r "$$dir/$$f" "$$f" || { echo "$$f is stale: run make generate" >&2; exit 1; }; done
 

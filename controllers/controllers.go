@@ -89,7 +89,7 @@ func Loops() []Loop {
 		},
 		{
 			Name:  "deployment",
-			Reads: []string{"deployments", "replicasets", "pods (Recreate)"},
+			Reads: []string{"deployments", "replicasets", "pods (Recreate, rollback.onCrashLoop)"},
 			Writes: []string{
 				"deployments/status", "deployments (annotation deployment.kubernetes.io/revision)",
 				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events",
