@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// diskNeeded is the part of a node's file system that must be free: below 10 % the node has DiskPressure and takes no Pods,
-// and images need room.
-const diskNeeded = 0.12
+// diskNeeded is the part of a node's file system that must be free: with less the node has DiskPressure and takes no Pods.
+const diskNeeded = 0.10
 
 // measure fails if the file system that the directory is on, or will be, has too little room for a node.
 func measure(dir string) error {

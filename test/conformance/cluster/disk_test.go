@@ -14,9 +14,8 @@ func TestEnough(t *testing.T) {
 		want   string // in the error
 	}{
 		"Much":     {reason: "most of the disk is free", free: 80 * gib},
-		"Just":     {reason: "what is needed is enough", free: 12 * gib},
-		"Little":   {reason: "a node takes Pods now, and not for long", free: 11 * gib, want: "/var/lib has 11.0 GiB free of 100.0, and its nodes need 12.0 (12 %)"},
-		"Pressure": {reason: "a node takes no Pods at all", free: 5 * gib, want: "DiskPressure"},
+		"Just":     {reason: "what is needed is enough", free: 10 * gib},
+		"Pressure": {reason: "a node takes no Pods", free: 5 * gib, want: "/var/lib has 5.0 GiB free of 100.0, and its nodes need 10.0 (10 %), or they refuse Pods for DiskPressure"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := enough("/var/lib", tc.free, 100*gib)

@@ -91,9 +91,9 @@ func run(m *testing.M, start bool, args ...string) (code int, err error) {
 	return code, nil
 }
 
-// diskNeeded is the share of the disk, in percent, that must be available: below 10 the Node reports DiskPressure, and no
+// diskNeeded is the share of the disk, in percent, that must be available: with less the Node reports DiskPressure, and no
 // Pod is started.
-const diskNeeded = 12
+const diskNeeded = 10
 
 func checkDisk(dir string) error {
 	var fs unix.Statfs_t
@@ -101,7 +101,7 @@ func checkDisk(dir string) error {
 		return fmt.Errorf("measuring the file system of %s: %w", dir, err)
 	}
 	if 100*fs.Bavail < diskNeeded*fs.Blocks {
-		return fmt.Errorf("of the file system of %s, %d %% are available, and the tests need %d %%: with less than 10 %% all Pods would stay Pending; make room, or set TMPDIR",
+		return fmt.Errorf("of the file system of %s, %d %% are available, and the tests need %d %%: with less all Pods would stay Pending; make room, or set TMPDIR",
 			dir, 100*fs.Bavail/fs.Blocks, diskNeeded)
 	}
 	return nil
