@@ -8,11 +8,9 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/go-logr/logr/funcr"
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +22,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/kustomize/api/krusty"
@@ -164,8 +163,8 @@ func TestEndsInMidWrite(t *testing.T) {
 // loops said; that the status is not written, too, is something they did not say.
 func endInMidWrite(t *testing.T, namespace string) (took time.Duration, said string) {
 	t.Helper()
-	var log syncBuffer
-	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), funcr.New(func(_, args string) { fmt.Fprintln(&log, args) }, funcr.Options{})))
+	logger := ktesting.NewLogger(ktesting.NopTL{}, ktesting.NewConfig(ktesting.Verbosity(0), ktesting.BufferLogs(true)))
+	ctx, cancel := context.WithCancel(klog.NewContext(t.Context(), logger))
 	defer cancel()
 	sets, set := env.Groups["apps"].ReplicaSets, testenv.ReplicaSet(namespace, "web", 1)
 	set.GenerateName, set.Name = "web-", ""
@@ -213,10 +212,11 @@ func endInMidWrite(t *testing.T, namespace string) (took time.Duration, said str
 	if err := <-ended; err != nil {
 		t.Error("after the end of its context Run returned: ", err)
 	}
+	said = logger.GetSink().(ktesting.Underlier).GetBuffer().String()
 	if set = stored(); set.Status.ObservedGeneration != set.Generation {
-		fmt.Fprintf(&log, "the status is not written: %+v", set.Status)
+		said += fmt.Sprintf("the status is not written: %+v", set.Status)
 	}
-	return took, log.String()
+	return took, said
 }
 
 // says is whether a request's body holds a text.
@@ -227,18 +227,6 @@ func says(request *http.Request, text string) bool {
 	}
 	all, err := io.ReadAll(body)
 	return err == nil && strings.Contains(string(all), text)
-}
-
-// syncBuffer is a buffer that several goroutines write to.
-type syncBuffer struct {
-	mu sync.Mutex
-	strings.Builder
-}
-
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.Builder.Write(p)
 }
 
 type roundTripper func(*http.Request) (*http.Response, error)

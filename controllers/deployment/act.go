@@ -13,7 +13,6 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/internal/loop"
 )
 
@@ -91,7 +90,9 @@ func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, a
 }
 
 func (r *Reconciler) delete(ctx context.Context, seen *appsv1.ReplicaSet) error {
-	set := r.Children.Write(seen, kinds.Status{})
+	set := r.Children.New()
+	set.SetNamespace(seen.Namespace)
+	set.SetName(seen.Name)
 	preconditions := client.Preconditions{UID: &seen.UID, ResourceVersion: &seen.ResourceVersion}
 	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 }

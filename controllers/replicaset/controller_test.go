@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -238,21 +237,18 @@ func TestQuotaIsReportedAndRecovered(t *testing.T) {
 
 // limit lets a namespace have n Pods, and returns when the API server knows: it learns of quotas by a watch. A quota of
 // none tells that, without being used up.
-func limit(t *testing.T, namespace string, n int64) {
+func limit(t *testing.T, namespace string, n int) {
 	t.Helper()
-	pods := func(n int64) corev1.ResourceList {
-		return corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(n, resource.DecimalSI)}
-	}
-	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pods"}, Spec: corev1.ResourceQuotaSpec{Hard: pods(0)}}
+	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pods"}, Spec: corev1.ResourceQuotaSpec{Hard: testenv.PodCount(0)}}
 	if err := env.Client.Create(t.Context(), quota); err != nil {
 		t.Fatal(err)
 	}
-	set := func(n int64) {
-		quota.Spec.Hard = pods(n)
+	set := func(n int) {
+		quota.Spec.Hard = testenv.PodCount(n)
 		if err := env.Client.Update(t.Context(), quota); err != nil {
 			t.Fatal(err)
 		}
-		quota.Status = corev1.ResourceQuotaStatus{Hard: pods(n), Used: pods(0)}
+		quota.Status = corev1.ResourceQuotaStatus{Hard: testenv.PodCount(n), Used: testenv.PodCount(0)}
 		if err := env.Client.Status().Update(t.Context(), quota); err != nil { // nobody else does in envtest
 			t.Fatal(err)
 		}

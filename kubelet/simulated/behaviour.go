@@ -124,17 +124,14 @@ var settings = map[string]setting{
 // annotation of the Pod that is wrong, whichever container it is for.
 func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
 	does, others := byDefault(pod, container), anything()
-	var errs []error
 	said := map[string]bool{}
-	for _, a := range annotationsOf(pod) {
-		to := &others
-		if a.container == container || a.container == "" && isRegular(pod, container) {
-			to, said[a.setting] = &does, true
+	errs := readAll(pod, func(a annotation) *behaviour {
+		if a.container != container && (a.container != "" || !isRegular(pod, container)) {
+			return &others
 		}
-		if err := a.read(pod, to); err != nil {
-			errs = append(errs, fmt.Errorf("annotation %s: %w", a.key, err))
-		}
-	}
+		said[a.setting] = true
+		return &does
+	})
 	if (said[ExitCode] || said[ExitReason]) && !said[ExitAfter] && !does.exits {
 		does.exits, does.exitAfter = true, jobTakes
 	}
@@ -144,14 +141,18 @@ func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
 // CheckAnnotations names every annotation of a Pod that a simulated node would not
 // understand, and what is allowed.
 func CheckAnnotations(pod *v1.Pod) error {
-	var errs []error
 	does := anything()
+	return utilerrors.NewAggregate(readAll(pod, func(annotation) *behaviour { return &does }))
+}
+
+// readAll reads each annotation of a Pod into the behaviour that is the one for it.
+func readAll(pod *v1.Pod, to func(annotation) *behaviour) (errs []error) {
 	for _, a := range annotationsOf(pod) {
-		if err := a.read(pod, &does); err != nil {
+		if err := a.read(pod, to(a)); err != nil {
 			errs = append(errs, fmt.Errorf("annotation %s: %w", a.key, err))
 		}
 	}
-	return utilerrors.NewAggregate(errs)
+	return errs
 }
 
 // anything takes the behaviour of a container that is not looked at.

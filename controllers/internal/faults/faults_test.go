@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -360,7 +359,7 @@ func (r *rollout) recount(ctx context.Context, limit chan int) error {
 	}
 	n := <-limit
 	limit <- n
-	hard, used := quantity(n), quantity(len(pods.Items))
+	hard, used := testenv.PodCount(n), testenv.PodCount(len(pods.Items))
 	if quota.Spec.Hard.Pods().Cmp(*hard.Pods()) != 0 {
 		quota.Spec.Hard = hard
 		if err := env.Client.Update(ctx, &quota); err != nil {
@@ -369,8 +368,4 @@ func (r *rollout) recount(ctx context.Context, limit chan int) error {
 	}
 	quota.Status = corev1.ResourceQuotaStatus{Hard: hard, Used: used}
 	return env.Client.Status().Update(ctx, &quota)
-}
-
-func quantity(pods int) corev1.ResourceList {
-	return corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(int64(pods), resource.DecimalSI)}
 }

@@ -15,6 +15,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -249,6 +250,11 @@ func (e *Env) Events(t *testing.T, object client.Object) map[string][]string {
 		}
 	}
 	return messages
+}
+
+// PodCount is so many Pods in a ResourceQuota.
+func PodCount(n int) corev1.ResourceList {
+	return corev1.ResourceList{corev1.ResourcePods: *resource.NewQuantity(int64(n), resource.DecimalSI)}
 }
 
 // Template is a Pod template with labels and an image.

@@ -3,9 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"slices"
 	"text/tabwriter"
 	"time"
+
+	"flyball.dev/test/bench/internal/stats"
 )
 
 // The bars: how much of upstream's median each may need.
@@ -23,10 +24,10 @@ func report(w io.Writer, sides []*side) {
 	_, _ = fmt.Fprintf(t, "envtest, median of %d\tready ms\tratio\tstop ms\tratio\twith watches open\tratio\tpeak MB\tratio\n", len(upstream.ready))
 	for _, s := range sides {
 		_, _ = fmt.Fprintf(t, "%s\t%d\t%.2f\t%d\t%.2f\t%d\t%.2f\t%d\t%.2f\n", s.name,
-			median(s.ready).Milliseconds(), ratio(s.ready, upstream.ready),
-			median(s.stop).Milliseconds(), ratio(s.stop, upstream.stop),
-			median(s.stopWatched).Milliseconds(), ratio(s.stopWatched, upstream.stopWatched),
-			median(s.peak)>>20, ratio(s.peak, upstream.peak))
+			stats.Median(s.ready).Milliseconds(), ratio(s.ready, upstream.ready),
+			stats.Median(s.stop).Milliseconds(), ratio(s.stop, upstream.stop),
+			stats.Median(s.stopWatched).Milliseconds(), ratio(s.stopWatched, upstream.stopWatched),
+			stats.Median(s.peak)>>20, ratio(s.peak, upstream.peak))
 	}
 }
 
@@ -35,10 +36,10 @@ func reportRestores(w io.Writer, clusters []*restored, upstream *side) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	defer func() { _ = t.Flush() }()
 	_, _ = fmt.Fprintf(t, "\nbetween tests, median of %d\tcheckpoint ms\trestore ms\tratio\n", len(clusters[0].restore))
-	again := median(upstream.stop) + median(upstream.ready)
+	again := stats.Median(upstream.stop) + stats.Median(upstream.ready)
 	for _, r := range clusters {
-		back := median(r.restore)
-		_, _ = fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\n", r.name, median(r.checkpoint).Milliseconds(), back.Milliseconds(), float64(back)/float64(again))
+		back := stats.Median(r.restore)
+		_, _ = fmt.Fprintf(t, "%s\t%d\t%d\t%.2f\n", r.name, stats.Median(r.checkpoint).Milliseconds(), back.Milliseconds(), float64(back)/float64(again))
 	}
 	_, _ = fmt.Fprintf(t, "upstream, stop and start\t-\t%d\t%.2f\n", again.Milliseconds(), 1.0)
 }
@@ -57,14 +58,5 @@ func bars(plain, upstream, controllers *side) (missed []error) {
 }
 
 func ratio[T int | time.Duration](ours, theirs []T) float64 {
-	return float64(median(ours)) / float64(median(theirs))
-}
-
-func median[T int | time.Duration](list []T) T {
-	sorted := slices.Sorted(slices.Values(list))
-	n := len(sorted)
-	if n == 0 {
-		return 0
-	}
-	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+	return float64(stats.Median(ours)) / float64(stats.Median(theirs))
 }

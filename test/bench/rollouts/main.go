@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 
+	"flyball.dev/test/bench/internal/stats"
 	"flyball.dev/test/internal/program"
 )
 
@@ -64,50 +64,48 @@ func run(ctx context.Context, o options) error {
 				continue
 			}
 			fmt.Fprintf(os.Stderr, "%s, turn %d: 0 to %d Pods, then a rolling update of %d\n", s.name, turn+1, o.pods, o.update)
-			if err := measure(ctx, s, o, &took[i]); err != nil {
+			up, rolling, err := measure(ctx, s, o)
+			if err != nil {
 				return fmt.Errorf("measuring %s: %w", s.name, err)
 			}
+			took[i].up, took[i].rolling = append(took[i].up, up), append(took[i].rolling, rolling)
 		}
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	fmt.Fprintf(w, "MEDIAN\tTURNS\t0 TO %d PODS\tROLLING UPDATE OF %d\tRATIO TO OURS\n", o.pods, o.update)
-	ourUp, ourRolling := median(took[0].up), median(took[0].rolling)
+	medians := func(i int) (up, rolling float64) {
+		return stats.Median(took[i].up).Seconds(), stats.Median(took[i].rolling).Seconds()
+	}
+	ourUp, ourRolling := medians(0)
 	for i, s := range all {
-		up, rolling := median(took[i].up), median(took[i].rolling)
+		up, rolling := medians(i)
 		fmt.Fprintf(w, "%s\t%d\t%.2f s\t%.2f s\t%.1f / %.1f\n", s.name, len(took[i].up), up, rolling, up/ourUp, rolling/ourRolling)
 	}
 	return w.Flush()
 }
 
-// median is in seconds.
-func median(turns []time.Duration) float64 {
-	return slices.Sorted(slices.Values(turns))[len(turns)/2].Seconds()
-}
-
 // measure brings one side up, takes both figures, and takes it down again whatever happens.
-func measure(ctx context.Context, s side, o options, took *figures) error {
+func measure(ctx context.Context, s side, o options) (up, rolling time.Duration, err error) {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	c, stop, err := s.start(ctx, fail)
 	defer stop()
 	if err != nil {
-		return err
+		return 0, 0, err
 	}
 	// The first Deployment of a controller finds cold caches and connections; nobody waits for that one.
 	if _, err := c.deploy(ctx, "warm-up", 1); err != nil {
-		return err
+		return 0, 0, err
 	}
-	up, err := c.deploy(ctx, "large", o.pods)
-	if err != nil {
-		return err
+	if up, err = c.deploy(ctx, "large", o.pods); err != nil {
+		return 0, 0, err
 	}
 	if err := c.remove(ctx, "large"); err != nil {
-		return err
+		return 0, 0, err
 	}
 	if _, err = c.deploy(ctx, "updated", o.update); err != nil {
-		return err
+		return 0, 0, err
 	}
-	rolling, err := c.roll(ctx, "updated")
-	took.up, took.rolling = append(took.up, up), append(took.rolling, rolling)
-	return err
+	rolling, err = c.roll(ctx, "updated")
+	return up, rolling, err
 }
