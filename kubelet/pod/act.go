@@ -62,7 +62,7 @@ func (w *worker) act(ctx context.Context, a Action) {
 	o := &op{action: a, cancel: cancel}
 	w.ops[a.Slot()], w.state.InFlight[a.Slot()] = o, a
 	j := w.job(ctx)
-	go func() {
+	w.m.all.Go(func() { // Run waits for it
 		begun := time.Now()
 		remember, err := j.do(opCtx, a)
 		cancel()
@@ -70,7 +70,7 @@ func (w *worker) act(ctx context.Context, a Action) {
 		w.m.metrics.took(a, err, took)
 		log.Info("Acted", "action", kindOf(a), "took", took, "err", err)
 		w.post(outcome{o, err, remember})
-	}()
+	})
 }
 
 // beginStop announces once that a container is being ended.
@@ -121,7 +121,7 @@ func failureOf(a Action, err error, before Failure, now time.Time) Failure {
 		first = time.Second
 	case GrowCgroup, CheckMemory, ResizeContainer, ShrinkCgroup:
 		f.Reason, first, longest = v1.PodReasonError, time.Second, 30*time.Second
-	case StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, CleanUp:
+	case StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, CleanUp, DeletePod:
 		longest = 30 * time.Second
 	}
 	f.RetryAt = now.Add(min(first<<min(before.Count, 10), longest))

@@ -279,6 +279,9 @@ func (j job) deletePod(ctx context.Context) error {
 		Preconditions:      metav1.NewUIDPreconditions(string(j.uid)),
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		if refusal(err, 0) {
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: the API server refuses to delete it: "+err.Error())
+		}
 		return fmt.Errorf("deleting the Pod from the API server: %w", err)
 	}
 	return nil

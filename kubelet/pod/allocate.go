@@ -16,14 +16,14 @@ import (
 )
 
 // allocate finds out what the Pod may have, and puts that in place of what it wants.
-func (w *worker) allocate(ctx context.Context) error {
+func (w *worker) allocate() error {
 	s := &w.state
 	if w.desired == nil || s.Rejected != nil || !w.admitted && len(s.Runtime.Containers) == 0 {
 		return nil
 	}
 	over := w.desired.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(w.desired.Status.Phase) ||
 		s.Status != nil && podutil.IsPodPhaseTerminal(s.Status.Phase)
-	given, pending, err := w.m.allocate(ctx, w.desired, over, func() *Allocation { return made(w.desired, s.Runtime) })
+	given, pending, err := w.m.allocate(w.desired, over, func() *Allocation { return made(w.desired, s.Runtime) })
 	s.Pending = pending
 	if given != s.Allocation {
 		s.Allocation = given
@@ -61,7 +61,7 @@ func wanted(node containers.Node, pod *v1.Pod) map[string]cri.Resources {
 // allocate returns what a Pod has, and why it does not have what it wants. It
 // decides about the Pods that wait as well, see Allocate. After an error the Pod has
 // what it had.
-func (m *Manager) allocate(ctx context.Context, pod *v1.Pod, over bool, made func() *Allocation) (*Allocation, *Pending, error) {
+func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *Allocation) (*Allocation, *Pending, error) {
 	a := &m.admissions
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -81,7 +81,7 @@ func (m *Manager) allocate(ctx context.Context, pod *v1.Pod, over bool, made fun
 			since = c.LastTransitionTime.Time
 		}
 		a.claims[pod.UID] = Claim{Pod: pod, Since: since}
-		if err := m.decideClaims(ctx, pod.UID); err != nil {
+		if err := m.decideClaims(pod.UID); err != nil {
 			delete(a.claims, pod.UID)
 			return a.allocated[pod.UID], a.pending[pod.UID], err
 		}
@@ -93,27 +93,23 @@ func (m *Manager) allocate(ctx context.Context, pod *v1.Pod, over bool, made fun
 func (m *Manager) roomAppeared(ctx context.Context) {
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
-	if err := m.decideClaims(ctx, ""); err != nil {
+	if err := m.decideClaims(""); err != nil {
 		klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again when something changes", "err", err)
 	}
 }
 
 // decideClaims grants what there is room for, and wakes the workers of those for
 // whom something has changed, besides the caller's. The caller holds the lock.
-func (m *Manager) decideClaims(ctx context.Context, caller types.UID) error {
+func (m *Manager) decideClaims(caller types.UID) (err error) {
 	a := &m.admissions
 	if len(a.claims) == 0 {
 		return nil
-	}
-	offer, err := m.offer(ctx)
-	if err != nil {
-		return err
 	}
 	var claims []Claim
 	for uid, c := range a.claims {
 		claims = append(claims, Claim{Pod: c.Pod, Now: a.allocated[uid].apply(c.Pod), Since: c.Since})
 	}
-	refused := Allocate(claims, offer.Allocatable, m.others(""))
+	refused := Allocate(claims, m.allocatable(m.cfg.NodeObject()), m.others(""))
 	for uid, c := range maps.Clone(a.claims) {
 		if why := refused[uid]; why != nil {
 			if old := a.pending[uid]; old == nil || *old != *why {
@@ -147,23 +143,19 @@ func (m *Manager) wake(uid, caller types.UID) {
 	}
 }
 
-// offer is what the node has. What we measure ourselves may not have been written yet.
-func (m *Manager) offer(ctx context.Context) (Offer, error) {
-	node := m.cfg.NodeObject()
-	if node == nil {
-		var err error
-		if node, err = m.readNode(ctx); err != nil {
-			return Offer{}, err
-		}
-	}
-	return m.offerOf(node), nil
+func (m *Manager) offerOf(node *v1.Node) Offer {
+	return Offer{Node: node, Allocatable: m.allocatable(node)}
 }
 
-func (m *Manager) offerOf(node *v1.Node) Offer {
-	offer := Offer{Node: node, Allocatable: v1.ResourceList{}}
-	maps.Copy(offer.Allocatable, node.Status.Allocatable)
-	maps.Copy(offer.Allocatable, m.cfg.Render.Allocatable)
-	return offer
+// allocatable is what the node has. What we measure ourselves, all that a resize is about, may
+// not have been written yet, and is known before the Node is seen.
+func (m *Manager) allocatable(node *v1.Node) v1.ResourceList {
+	all := v1.ResourceList{}
+	if node != nil {
+		maps.Copy(all, node.Status.Allocatable)
+	}
+	maps.Copy(all, m.cfg.Render.Allocatable)
+	return all
 }
 
 func (m *Manager) readNode(ctx context.Context) (*v1.Node, error) {

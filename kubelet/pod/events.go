@@ -20,7 +20,12 @@ const (
 	reasonSandboxChanged      = "SandboxChanged"
 	reasonFailedPostStart     = "FailedPostStartHook"
 	reasonFailedPreStop       = "FailedPreStopHook"
+	reasonHTTPFallback        = "LifecycleHTTPFallback"
 )
+
+// reasonFailedStatus is the reason of Events about a status that the API server refuses; upstream
+// has none.
+const reasonFailedStatus = "FailedStatusUpdate"
 
 // Reasons that a container waits with, upstream's.
 const (

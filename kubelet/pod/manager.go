@@ -28,7 +28,7 @@ type Manager struct {
 	workers map[types.UID]*worker
 	// ctx of Run; nil before the Pods are known.
 	ctx context.Context
-	all sync.WaitGroup
+	all sync.WaitGroup // workers and their actions
 }
 
 // New returns a Manager that does nothing until Run.

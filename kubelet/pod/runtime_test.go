@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
@@ -251,13 +252,21 @@ type fakeNode struct {
 	noVolume error
 	// sizes are the changes that were made to the cgroups of Pods.
 	sizes []string
+	// slow mounts last a little longer than the agent that they were begun by.
+	slow, begun, ended atomic.Bool
 }
 
 func newFakeNode() *fakeNode {
 	return &fakeNode{mounted: map[types.UID]bool{}, cgroups: map[types.UID]bool{}}
 }
 
-func (n *fakeNode) Mount(_ context.Context, pod *v1.Pod) (map[string]volumes.Mounted, error) {
+func (n *fakeNode) Mount(ctx context.Context, pod *v1.Pod) (map[string]volumes.Mounted, error) {
+	if n.slow.Load() {
+		n.begun.Store(true)
+		<-ctx.Done()
+		time.Sleep(50 * time.Millisecond)
+		n.ended.Store(true)
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.mounted[pod.UID] = true

@@ -71,7 +71,7 @@ type Memory struct {
 	Stopped map[string]bool
 	// Cleaned says that volumes and cgroup are removed.
 	Cleaned bool
-	// Reported says that the API server has the final status of the Pod.
+	// Reported says that the API server has the final status of the Pod, or refuses it.
 	Reported bool
 	// Deleted says that the API server was told that the node is done with the
 	// Pod. Finalizers may keep the Pod for long after that.

@@ -79,7 +79,6 @@ func newWorker(m *Manager, uid types.UID) *worker {
 		Stopping: map[string]Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
 		Given: map[string]cri.Resources{},
 	}}
-	w.writer = newWriter(m.cfg.Client, uid, w.poke)
 	return w
 }
 
@@ -110,6 +109,7 @@ func (w *worker) hasMail() bool {
 // run is the life of the worker: it ends with ctx, or once nothing of the Pod is left.
 func (w *worker) run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("podUID", w.uid))
+	w.writer = newWriter(ctx, w.m.cfg.Client, w.uid, w.poke, w.statusRefused(klog.FromContext(ctx)))
 	defer w.stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -157,7 +157,7 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	}
 	now := time.Now()
 	var again time.Time
-	if err := w.allocate(ctx); err != nil {
+	if err := w.allocate(); err != nil {
 		klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again", "err", err)
 		again = now.Add(resizeRetry)
 	}
@@ -262,9 +262,9 @@ func (w *worker) report(ctx context.Context, now time.Time) {
 	if ended {
 		w.m.roomAppeared(ctx)
 	}
-	// The end of a deleted Pod waits for its last status.
-	written := w.writer.set(w.state.Pod, *w.state.Status, w.state.Cleaned)
-	if written && w.state.Cleaned && !w.state.Reported {
+	// The end of a deleted Pod waits for its last status, but not for one that the API server refuses.
+	decided := w.writer.set(w.state.Pod, *w.state.Status, w.state.Cleaned)
+	if decided && w.state.Cleaned && !w.state.Reported {
 		w.state.Reported = true
 		w.poke()
 	}

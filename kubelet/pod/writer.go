@@ -10,7 +10,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
@@ -26,6 +25,9 @@ const (
 	writeTimeout    = 10 * time.Second
 	writeRetryFirst = 200 * time.Millisecond
 	writeRetryMax   = 5 * time.Second
+	// refusedRetryMax bounds the pauses after a refusal: a person has to change
+	// something before the same status is taken.
+	refusedRetryMax = 5 * time.Minute
 )
 
 // writer writes the status of one Pod to the API server. Only the latest status
@@ -33,9 +35,12 @@ const (
 type writer struct {
 	client kubernetes.Interface
 	uid    types.UID
-	done   func() // called when a write has ended
-	ctx    context.Context
-	stop   context.CancelFunc
+	done   func() // called when the API server has taken a status, or refused one
+	// refuse is told of each refusal.
+	refuse  func(pod *v1.Pod, why error)
+	ctx     context.Context
+	cancel  context.CancelFunc
+	running sync.WaitGroup
 
 	mu   sync.Mutex
 	base *v1.Pod // the newest Pod that was seen, by the watch or as an answer
@@ -44,16 +49,25 @@ type writer struct {
 	// sent is the last status that the API server took, sentAt its answer's version.
 	sent   *v1.PodStatus
 	sentAt string
-	rush   chan struct{} // capacity 1: what is wanted became urgent
+	// refused is the last status that the API server did not take.
+	refused *v1.PodStatus
+	rush    chan struct{} // capacity 1: what is wanted became urgent
 }
 
-func newWriter(client kubernetes.Interface, uid types.UID, done func()) *writer {
-	ctx, cancel := context.WithCancel(context.Background())
-	return &writer{client: client, uid: uid, done: done, ctx: ctx, stop: cancel, rush: make(chan struct{}, 1)}
+func newWriter(ctx context.Context, client kubernetes.Interface, uid types.UID, done func(), refuse func(*v1.Pod, error)) *writer {
+	ctx, cancel := context.WithCancel(ctx)
+	return &writer{client: client, uid: uid, done: done, refuse: refuse, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
+}
+
+// stop ends the writer and waits for it. What is not written yet stays so.
+func (w *writer) stop() {
+	w.cancel()
+	w.running.Wait()
 }
 
 // set asks for a status to be written, at once or as soon as that matters to
-// somebody, and says whether the API server has it.
+// somebody, and says whether the API server has decided about it: it has the status,
+// or it refuses it. A refused status is offered again in the background.
 func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -64,19 +78,22 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 		return true
 	}
 	w.want = &status
-	if now || urgent(&w.base.Status, &status) && !leaving(pod, &status) {
+	if w.isRefused(status) {
+		return true
+	}
+	if now || w.refused != nil || urgent(&w.base.Status, &status) && !leaving(pod, &status) {
 		w.hurry()
 	}
 	if !w.busy {
 		w.busy = true
-		go w.run()
+		w.running.Go(w.run)
 	}
 	return false
 }
 
 // run writes until nothing is left to be written.
 func (w *writer) run() {
-	wait := writeRetryFirst
+	pause, failing := writeRetryFirst, time.Time{}
 	for {
 		select {
 		case <-w.rush:
@@ -89,36 +106,74 @@ func (w *writer) run() {
 		w.mu.Unlock()
 
 		answer, err := w.write(base, want)
-		if apierrors.IsNotFound(err) {
+		if isGone(err) {
 			w.mu.Lock()
 			w.busy = false
 			w.mu.Unlock()
 			return // the watch will tell
 		}
 		if err != nil {
-			select {
-			case <-time.After(wait):
-			case <-w.ctx.Done():
+			if failing.IsZero() {
+				failing = time.Now()
+			}
+			if !w.wait(base, want, err, pause, time.Since(failing)) {
 				return
 			}
-			wait = min(2*wait, writeRetryMax)
-			w.hurry()
+			pause = min(2*pause, refusedRetryMax)
 			continue
 		}
-		wait = writeRetryFirst
-		w.mu.Lock()
-		w.sent, w.sentAt = &want, answer.ResourceVersion
-		if newer(answer, w.base) {
-			w.base = answer
-		}
-		w.busy = !w.written(*w.want)
-		busy := w.busy
-		w.mu.Unlock()
-		if !busy {
+		pause, failing = writeRetryFirst, time.Time{}
+		if !w.taken(want, answer) {
 			w.done()
 			return
 		}
 	}
+}
+
+// taken remembers a status that the API server took, and says whether another is wanted by now.
+func (w *writer) taken(want v1.PodStatus, answer *v1.Pod) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.sent, w.sentAt, w.refused = &want, answer.ResourceVersion, nil
+	if newer(answer, w.base) {
+		w.base = answer
+	}
+	w.busy = !w.written(*w.want)
+	return w.busy
+}
+
+// wait passes the pause after a failure, and says whether to go on. A refusal is told of, and
+// its pause ends as soon as another status is wanted.
+func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing time.Duration) bool {
+	rush, longest := (<-chan struct{})(nil), writeRetryMax
+	if w.ctx.Err() == nil && refusal(err, failing) {
+		rush, longest = w.rush, refusedRetryMax
+		w.refuse(base, err)
+		w.mu.Lock()
+		w.refused = &want
+		if w.isRefused(*w.want) {
+			select {
+			case <-w.rush: // that was for this one
+			default:
+			}
+		}
+		w.mu.Unlock()
+		w.done()
+	}
+	select {
+	case <-time.After(min(pause, longest)):
+	case <-rush:
+	case <-w.ctx.Done():
+		return false
+	}
+	w.hurry()
+	return true
+}
+
+// isRefused says whether a status is the one that the API server did not take. The caller
+// holds the lock.
+func (w *writer) isRefused(status v1.PodStatus) bool {
+	return w.refused != nil && apiequality.Semantic.DeepEqual(*w.refused, status)
 }
 
 func (w *writer) hurry() {

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -20,7 +21,7 @@ import (
 // writing runs a test with a writer of the status of testPod, in a bubble of its own time.
 func writing(t *testing.T, pod *v1.Pod, react func() error, test func(w *writer, api *fake.Clientset, patches *atomic.Int32)) {
 	t.Helper()
-	synctest.Test(t, func(*testing.T) {
+	synctest.Test(t, func(t *testing.T) {
 		api := fake.NewClientset(pod)
 		var patches atomic.Int32
 		api.PrependReactor("patch", "pods", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -28,7 +29,7 @@ func writing(t *testing.T, pod *v1.Pod, react func() error, test func(w *writer,
 			err := react()
 			return err != nil, nil, err
 		})
-		w := newWriter(api, pod.UID, func() {})
+		w := newWriter(t.Context(), api, pod.UID, func() {}, func(*v1.Pod, error) {})
 		defer w.stop()
 		test(w, api, &patches)
 	})
@@ -114,12 +115,99 @@ func TestWriterRetries(t *testing.T) {
 
 func TestWriterGivesUpOnAPodThatIsGone(t *testing.T) {
 	pod := testPod(nil)
-	gone := apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "web")
-	writing(t, pod, func() error { return gone }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
-		w.set(pod, statusOf(v1.PodRunning, "a"), true)
+	for name, gone := range map[string]error{
+		"gone": apierrors.NewNotFound(schema.GroupResource{Resource: "pods"}, "web"),
+		"another in its place": apierrors.NewInvalid(v1.SchemeGroupVersion.WithKind("Pod").GroupKind(), "web",
+			field.ErrorList{field.Invalid(field.NewPath("metadata", "uid"), pod.UID, "field is immutable")}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			writing(t, pod, func() error { return gone }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
+				w.set(pod, statusOf(v1.PodRunning, "a"), true)
+				time.Sleep(time.Hour)
+				if n := patches.Load(); n != 1 {
+					t.Errorf("%d writes", n)
+				}
+			})
+		})
+	}
+}
+
+// TestWriterRefused counts the writes and the reports of an hour in which one status is not taken.
+func TestWriterRefused(t *testing.T) {
+	pods := schema.GroupResource{Resource: "pods"}
+	denied := func(code int32) error {
+		return &apierrors.StatusError{ErrStatus: metav1.Status{Status: metav1.StatusFailure, Code: code, Message: `admission webhook "w" denied the request`}}
+	}
+	cases := map[string]struct {
+		reason  string
+		err     error
+		refused bool
+	}{
+		"invalid":       {"validation says the same of the same status", apierrors.NewInvalid(v1.SchemeGroupVersion.WithKind("Pod").GroupKind(), "web", nil), true},
+		"forbidden":     {"the node may not write it", apierrors.NewForbidden(pods, "web", errors.New("no")), true},
+		"webhook":       {"what webhooks answer without a code of their own", denied(400), true},
+		"teapot":        {"a webhook may answer with any code", denied(418), true},
+		"broken":        {"a webhook that does not answer for long is as good as a refusal", apierrors.NewInternalError(errors.New("failed calling webhook")), true},
+		"conflict":      {"the next attempt starts from the newest Pod", apierrors.NewConflict(pods, "web", errors.New("changed")), false},
+		"busy":          {"it asks for patience", apierrors.NewTooManyRequests("busy", 1), false},
+		"unknown to it": {"certificates are renewed", apierrors.NewUnauthorized("who?"), false},
+		"away":          {"it did not answer", errors.New("connection refused"), false},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			pod := testPod(nil)
+			writing(t, pod, func() error { return tc.err }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
+				var said, woken atomic.Int32
+				w.refuse = func(_ *v1.Pod, why error) {
+					if !errors.Is(why, tc.err) {
+						t.Errorf("told of %v", why)
+					}
+					said.Add(1)
+				}
+				w.done = func() { woken.Add(1) }
+				w.set(pod, statusOf(v1.PodFailed, "a"), true)
+				time.Sleep(time.Hour)
+				synctest.Wait()
+				decided := w.set(pod, statusOf(v1.PodFailed, "a"), true)
+				if decided != tc.refused || (said.Load() > 0) != tc.refused || (woken.Load() > 0) != tc.refused {
+					t.Errorf("%s\ndecided: %v, told of %d times, woken %d times", tc.reason, decided, said.Load(), woken.Load())
+				}
+				if n := patches.Load(); n < 10 || tc.refused && n > 60 {
+					t.Errorf("%d writes in an hour", n)
+				}
+			})
+		})
+	}
+}
+
+// TestWriterOffersAnotherStatusAtOnce refuses one status, and takes the next one while it backs off.
+func TestWriterOffersAnotherStatusAtOnce(t *testing.T) {
+	pod := testPod(nil)
+	refusing := atomic.Bool{}
+	refusing.Store(true)
+	writing(t, pod, func() error {
+		if refusing.Load() {
+			return apierrors.NewBadRequest("denied")
+		}
+		return nil
+	}, func(w *writer, api *fake.Clientset, patches *atomic.Int32) {
+		w.set(pod, statusOf(v1.PodPending, "a"), true)
 		time.Sleep(time.Hour)
-		if n := patches.Load(); n != 1 {
-			t.Errorf("%d writes", n)
+		synctest.Wait()
+		before := patches.Load()
+		w.set(pod, statusOf(v1.PodPending, "a"), true)
+		synctest.Wait()
+		if n := patches.Load(); n != before {
+			t.Error("the same status is offered again at once")
+		}
+		refusing.Store(false)
+		w.set(pod, statusOf(v1.PodPending, "b"), false)
+		synctest.Wait()
+		if got, err := api.CoreV1().Pods("default").Get(t.Context(), "web", metav1.GetOptions{}); err != nil || got.Status.Message != "b" {
+			t.Errorf("the API server has %q, %v", got.Status.Message, err)
+		}
+		if w.set(pod, statusOf(v1.PodPending, "a"), true) {
+			t.Error("a status counts as refused after another one was taken")
 		}
 	})
 }
