@@ -191,6 +191,8 @@ func List(ctx context.Context, socket string) ([]Image, error) {
 		return nil, err
 	}
 	defer func() { _ = conn.Close() }()
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	resp, err := runtimeapi.NewImageServiceClient(conn).ListImages(ctx, &runtimeapi.ListImagesRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("listing images: %w", err)

@@ -238,13 +238,14 @@ func TestInfo(t *testing.T) {
 	pod.Spec.TerminationGracePeriodSeconds = ptr.To[int64](7)
 	c := &pod.Spec.Containers[0]
 	c.Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Sleep: &v1.SleepAction{Seconds: 3}}}
+	c.Ports = []v1.ContainerPort{{Name: "bye", ContainerPort: 8080}}
 	config, err := Container(Input{Node: testNode(), Pod: pod, Container: c, Attempt: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Info{
 		PodName: "p", PodNamespace: "ns", PodUID: "u", Container: "c", Hash: Hash(c), RestartCount: 2,
-		TerminationGracePeriod: ptr.To[int64](7), PreStop: c.Lifecycle.PreStop,
+		TerminationGracePeriod: ptr.To[int64](7), PreStop: c.Lifecycle.PreStop, Ports: c.Ports,
 		Created: &Created{Container: c.Resources},
 	}
 	if diff := cmp.Diff(want, ParseInfo(config.Labels, config.Annotations)); diff != "" {

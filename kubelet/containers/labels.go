@@ -46,6 +46,7 @@ type Info struct {
 	TerminationGracePeriod   *int64
 	DeletionGracePeriod      *int64
 	PreStop                  *v1.LifecycleHandler
+	Ports                    []v1.ContainerPort
 	// Created is what the container was made with; nil if that is not known.
 	Created *Created
 }
@@ -76,6 +77,12 @@ func ParseInfo(labels, annotations map[string]string) Info {
 		handler := &v1.LifecycleHandler{}
 		if json.Unmarshal([]byte(raw), handler) == nil {
 			info.PreStop = handler
+		}
+	}
+	if raw := annotations[annotationPorts]; raw != "" {
+		var ports []v1.ContainerPort
+		if json.Unmarshal([]byte(raw), &ports) == nil {
+			info.Ports = ports
 		}
 	}
 	if raw := annotations[annotationResources]; raw != "" {

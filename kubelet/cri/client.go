@@ -25,25 +25,33 @@ const maxMessage = 16 << 20
 // a Pod's worker for ever.
 const callTimeout = 2 * time.Minute
 
-// unbounded calls take as long as they take: a pull as long as its image is
-// large, a command as long as it runs, and the first question waits for the
-// runtime to come up.
-var unbounded = map[string]bool{
-	runtimeapi.ImageService_PullImage_FullMethodName:  true,
-	runtimeapi.RuntimeService_ExecSync_FullMethodName: true,
-	runtimeapi.RuntimeService_Version_FullMethodName:  true,
-}
-
 // bounded gives a call without a deadline one.
 func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
 	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-		if _, ok := ctx.Deadline(); !ok && !unbounded[method] {
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, timeout)
-			defer cancel()
+		if wait, ends := waits(req); ends {
+			if _, ok := ctx.Deadline(); !ok {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout+wait)
+				defer cancel()
+			}
 		}
 		return invoke(ctx, method, req, reply, conn, opts...)
 	}
+}
+
+// waits is for how long the runtime waits for others in a call, and whether that has an end: a
+// pull takes as long as its image is large, a command as long as it runs unless it has a timeout
+// of its own, and the first question waits for the runtime to come up.
+func waits(req any) (time.Duration, bool) {
+	switch r := req.(type) {
+	case *runtimeapi.PullImageRequest, *runtimeapi.VersionRequest:
+		return 0, false
+	case *runtimeapi.ExecSyncRequest:
+		return time.Duration(r.Timeout) * time.Second, r.Timeout > 0
+	case *runtimeapi.StopContainerRequest:
+		return time.Duration(r.Timeout) * time.Second, true
+	}
+	return 0, true
 }
 
 // Client is a connection to a runtime.

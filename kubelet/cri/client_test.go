@@ -17,15 +17,19 @@ func TestBounded(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reason string
 		ctx    context.Context
-		method string
+		req    any
 		want   time.Duration // 0: none
 	}{
-		"Bounded":   {"a runtime that hangs holds nobody up", t.Context(), runtimeapi.RuntimeService_ListContainers_FullMethodName, time.Minute},
-		"Own":       {"who knows better says so", own, runtimeapi.RuntimeService_StopContainer_FullMethodName, time.Hour},
-		"Unbounded": {"a pull is as long as the image is large", t.Context(), runtimeapi.ImageService_PullImage_FullMethodName, 0},
+		"Bounded": {"a runtime that hangs holds nobody up", t.Context(), &runtimeapi.ListContainersRequest{}, time.Minute},
+		"Own":     {"who knows better says so", own, &runtimeapi.StopContainerRequest{Timeout: 120}, time.Hour},
+		"Pull":    {"a pull is as long as the image is large", t.Context(), &runtimeapi.PullImageRequest{}, 0},
+		"Version": {"the first question waits for the runtime to come up", t.Context(), &runtimeapi.VersionRequest{}, 0},
+		"Command": {"a command takes as long as it runs", t.Context(), &runtimeapi.ExecSyncRequest{}, 0},
+		"Timeout": {"unless the runtime is to end it", t.Context(), &runtimeapi.ExecSyncRequest{Timeout: 120}, 3 * time.Minute},
+		"Grace":   {"the runtime waits for the container first", t.Context(), &runtimeapi.StopContainerRequest{Timeout: 120}, 3 * time.Minute},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := bounded(time.Minute)(tc.ctx, tc.method, nil, nil, nil,
+			err := bounded(time.Minute)(tc.ctx, "", tc.req, nil, nil,
 				func(ctx context.Context, _ string, _, _ any, _ *grpc.ClientConn, _ ...grpc.CallOption) error {
 					at, ok := ctx.Deadline()
 					if left := time.Until(at).Round(time.Minute); ok != (tc.want != 0) || ok && left != tc.want {

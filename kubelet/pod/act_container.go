@@ -239,7 +239,7 @@ func (j job) runPreStop(ctx context.Context, a RunPreStop) (func(*worker), error
 	}
 	spec := specOf(j.pod, a.Name)
 	if spec == nil {
-		spec = &v1.Container{Name: a.Name}
+		spec = &v1.Container{Name: a.Name, Ports: containers.ParseInfo(inst.Labels, inst.Annotations).Ports}
 	}
 	if err := j.runHook(hookCtx, a.ID, spec, preStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
 		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPreStop, "PreStopHook failed")

@@ -6,15 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
-	"net/url"
 	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	httpprobe "k8s.io/kubernetes/pkg/probe/http"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -22,10 +20,7 @@ import (
 // newHookTransport makes the requests of HTTP hooks. As with probes, certificates
 // are not verified.
 func newHookTransport() *http.Transport {
-	return &http.Transport{
-		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, //nolint:gosec // see above
-		DisableKeepAlives: true,
-	}
+	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 }
 
 // runHook runs a lifecycle hook until it ends or ctx does.
@@ -60,76 +55,53 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 	return nil
 }
 
+// httpHook makes the request. The API takes any answer for a success.
 func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
-	u, err := j.hookURL(spec, h)
-	if err != nil {
-		return err
-	}
-	err = get(ctx, j.m.cfg.HookTransport, u, h.HTTPHeaders)
-	if err != nil && u.Scheme == "https" && strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
-		u.Scheme = "http"
-		err = get(ctx, j.m.cfg.HookTransport, u, h.HTTPHeaders)
-	}
-	if err != nil {
-		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q failed: %w", h.Path, spec.Name, err)
+	if err := j.request(ctx, spec, h); err != nil {
+		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w", //nolint:staticcheck // the words that users know
+			h.Path, spec.Name, j.name(), err)
 	}
 	return nil
 }
 
-// get makes the request. The API takes any answer for a success.
-func get(ctx context.Context, transport http.RoundTripper, u *url.URL, headers []v1.HTTPHeader) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), http.NoBody)
+func (j job) request(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
+	host := ""
+	if ips := j.podIPs(); len(ips) > 0 {
+		host = ips[0]
+	} else if h.Host == "" {
+		return errors.New("calling it: the Pod has no address")
+	}
+	req, err := httpprobe.NewRequestForHTTPGetAction(h, spec, host, "lifecycle")
 	if err != nil {
 		return err
 	}
-	req.Header.Set("User-Agent", "kube-lifecycle/")
-	req.Header.Set("Accept", "*/*")
-	for _, hd := range headers {
-		if strings.EqualFold(hd.Name, "Host") {
-			req.Host = hd.Value
-		}
-		req.Header.Add(hd.Name, hd.Value)
+	client := &http.Client{Transport: j.m.cfg.HookTransport, CheckRedirect: httpprobe.RedirectChecker(false)}
+	if client.Transport == nil {
+		client.Transport = newHookTransport()
 	}
-	if transport == nil {
-		transport = newHookTransport()
+	defer client.CloseIdleConnections()
+	err = get(client, req.WithContext(ctx))
+	if !errors.Is(err, http.ErrSchemeMismatch) {
+		return err
 	}
-	resp, err := transport.RoundTrip(req)
+	// Hooks said HTTPS and were called by HTTP once; some still say so.
+	plain := req.Clone(ctx)
+	plain.URL.Scheme = "http"
+	plain.Header.Del("Authorization")
+	if httpErr := get(client, plain); httpErr != nil {
+		return err
+	}
+	j.m.event(j.pod, "", v1.EventTypeWarning, reasonHTTPFallback,
+		fmt.Sprintf("request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", req.URL.Host))
+	return nil
+}
+
+func get(client *http.Client, req *http.Request) error {
+	resp, err := client.Do(req)
 	if err != nil {
 		return err
 	}
 	defer resp.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 10<<10))
 	return nil
-}
-
-func (j job) hookURL(spec *v1.Container, h *v1.HTTPGetAction) (*url.URL, error) {
-	host := h.Host
-	if ips := j.podIPs(); host == "" && len(ips) > 0 {
-		host = ips[0]
-	}
-	if host == "" {
-		return nil, errors.New("calling an HTTP lifecycle hook: the Pod has no address")
-	}
-	port := h.Port.IntValue()
-	if h.Port.Type == intstr.String {
-		port = 0
-		for _, p := range spec.Ports {
-			if p.Name == h.Port.StrVal {
-				port = int(p.ContainerPort)
-			}
-		}
-	}
-	if port <= 0 || port > 65535 {
-		return nil, fmt.Errorf("calling an HTTP lifecycle hook of container %q: it has no port %s", spec.Name, h.Port.String())
-	}
-	u, err := url.Parse("/" + strings.TrimPrefix(h.Path, "/"))
-	if err != nil {
-		return nil, fmt.Errorf("calling an HTTP lifecycle hook of container %q: %w", spec.Name, err)
-	}
-	u.Scheme = "http"
-	if h.Scheme != "" {
-		u.Scheme = strings.ToLower(string(h.Scheme))
-	}
-	u.Host = net.JoinHostPort(host, fmt.Sprint(port))
-	return u, nil
 }

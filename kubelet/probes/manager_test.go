@@ -22,15 +22,19 @@ import (
 // fakeRuntime answers commands by their first word.
 type fakeRuntime struct {
 	mu    sync.Mutex
-	codes map[string]int32 // -1: timeout, -2: runtime error
+	codes map[string]int32 // -1: timeout, -2: runtime error, -3: no answer
 	calls []string
 }
 
-func (f *fakeRuntime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
+func (f *fakeRuntime) ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.calls = append(f.calls, in.ContainerId+" "+strings.Join(in.Cmd, " "))
-	switch code := f.codes[in.Cmd[0]]; code {
+	code := f.codes[in.Cmd[0]]
+	f.mu.Unlock()
+	switch code {
+	case -3:
+		<-ctx.Done()
+		return nil, status.FromContextError(ctx.Err()).Err()
 	case -1:
 		return nil, status.Error(codes.DeadlineExceeded, "timeout")
 	case -2:
@@ -106,6 +110,21 @@ func want(t *testing.T, f *fixture, startup, liveness, readiness Outcome) Result
 		t.Fatalf("startup, liveness, readiness (-want +got):\n%s", d)
 	}
 	return got
+}
+
+// TestHungRuntime: a runtime that does not answer, because it hangs or because a process keeps the output of the command
+// open, does not keep the probe for ever.
+func TestHungRuntime(t *testing.T) {
+	start(t, func(f *fixture) {
+		f.runtime.set("live", -3)
+		probe := run("live")
+		probe.FailureThreshold = 3
+		f.Set(podWith(v1.Container{LivenessProbe: probe}), target("a"), f.changed)
+		time.Sleep(time.Hour)
+		if r := want(t, f, Success, Failure, Success); r.Message != `command timed out: "live" timed out after 1s` {
+			t.Errorf("the message is %q", r.Message)
+		}
+	})
 }
 
 func TestNoProbesMeansSuccess(t *testing.T) {

@@ -25,6 +25,9 @@ const (
 	// attempts is how often a probe is tried that could not be carried out at
 	// all (a runtime that did not answer, say), before it counts as Unknown.
 	attempts = 3
+	// execSlack is how long a runtime may take beyond a command's timeout, which it enforces
+	// itself: to begin, to kill, and to collect the output.
+	execSlack = 10 * time.Second
 	// maxOutput is how much of a command's output is kept for the Event.
 	maxOutput = 10 << 10
 )
@@ -131,6 +134,8 @@ func (a asker) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe)
 // exec.Cmd around one CRI call, so this is ours.
 func (a asker) exec(ctx context.Context, c *v1.Container, t Target, command []string, timeout time.Duration) (probe.Result, string, error) {
 	cmd := expand(command, c.Env)
+	ctx, cancel := context.WithTimeout(ctx, timeout+execSlack)
+	defer cancel()
 	resp, err := a.runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{
 		ContainerId: bare(t.ContainerID), Cmd: cmd, Timeout: int64(timeout / time.Second),
 	})
