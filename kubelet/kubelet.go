@@ -25,7 +25,7 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of the node agent. All fields but NodeLabels, ResolvConf, Report and Ready are required.
+// Config of the node agent. All fields but NodeLabels, AllowedUnsafeSysctls, ResolvConf, Report and Ready are required.
 type Config struct {
 	// NodeName is the name of the Node object, NodeIP the address it reports.
 	NodeName string
@@ -53,6 +53,8 @@ type Config struct {
 	MaxPods int
 	// NodeLabels are set on the Node object.
 	NodeLabels map[string]string
+	// AllowedUnsafeSysctls are sysctls, or what they begin with and a *, that Pods may set besides the safe ones.
+	AllowedUnsafeSysctls []string
 	// Report is called with each failure that the agent as a whole suffers from and
 	// that it goes on after: the Node cannot be registered, the runtime hangs.
 	// Failures of a Pod are told by the Pod's status and Events. May be nil.
@@ -92,6 +94,8 @@ type Host struct {
 	// Pods and Node are where the Pods of the node and its object are learnt of; watches of them if nil.
 	Pods pod.Source
 	Node node.Source
+	// Sysctls says which sysctls of a Pod the host forbids, see pod.Config; none if nil.
+	Sysctls func(*v1.Pod) (reason, message string)
 	// Services lists those of a namespace.
 	Services func(ctx context.Context, namespace string) ([]*v1.Service, error)
 
@@ -138,7 +142,7 @@ func NewAgent(cfg Config, host Host) (*Agent, error) {
 		Observer: host.CRI, Sandboxes: host.CRI.Runtime, Containers: host.CRI.Runtime, Resizer: host.CRI,
 		Volumes: host.Volumes, Cgroups: host.Cgroups, Probes: a.Probes, Images: pull,
 		Env:        containers.EnvSources{Objects: host.Volumes, Services: host.Services},
-		NodeObject: a.Node.Object, NetworkError: host.CRI.NetworkError,
+		NodeObject: a.Node.Object, Sysctls: host.Sysctls, NetworkError: host.CRI.NetworkError,
 		Report: cfg.Report, Recorder: host.Recorder, HookTransport: host.HookTransport,
 		Leftovers: host.Leftovers, LogLinks: host.LogLinks, AllocationDir: host.AllocationDir,
 		Parallel: host.Parallel,

@@ -66,7 +66,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return stopped(ctx, err)
 	}
 	m := &machine{cfg: cfg, host: host}
-	if err := m.build(); err != nil {
+	if err := m.build(ctx); err != nil {
 		return err
 	}
 	return stopped(ctx, m.run(ctx))
@@ -108,7 +108,7 @@ type machine struct {
 }
 
 // build makes what Host asks for, the agent on it, and the server before it.
-func (m *machine) build() (err error) {
+func (m *machine) build(ctx context.Context) (err error) {
 	cfg, host := m.cfg, &m.host
 	if m.cgroups, err = cgroups.New(cgroups.Config{}); err != nil {
 		return err
@@ -121,6 +121,9 @@ func (m *machine) build() (err error) {
 	})
 	m.services = informers.NewSharedInformerFactory(host.Client, 0).Core().V1().Services().Informer()
 	if host.Render, err = render(cfg); err != nil {
+		return err
+	}
+	if host.Sysctls, err = newSysctls(ctx, cfg.AllowedUnsafeSysctls); err != nil {
 		return err
 	}
 	host.Volumes, host.Cgroups, host.Services = m.volumes, m.cgroups, m.servicesOf

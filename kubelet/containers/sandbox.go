@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/component-helpers/node/util/sysctl"
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -71,7 +72,7 @@ func sandboxLinux(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.LinuxPodSandbox
 		return linux, nil
 	}
 	for _, s := range psc.Sysctls {
-		linux.Sysctls[s.Name] = s.Value
+		linux.Sysctls[sysctl.NormalizeName(s.Name)] = s.Value
 	}
 	sc.RunAsUser = int64Value(psc.RunAsUser)
 	sc.RunAsGroup = int64Value(psc.RunAsGroup)

@@ -52,6 +52,9 @@ func TestAdmit(t *testing.T) {
 		"OtherIP":     {reason: "but per address", pod: onPort(80, "192.0.2.2"), others: []func(*v1.Pod){onPort(80, "192.0.2.1")}},
 		"OtherPort":   {reason: "and port", pod: onPort(81, ""), others: []func(*v1.Pod){onPort(80, "")}},
 		"OtherSystem": {reason: "there are no Windows containers here", pod: func(p *v1.Pod) { p.Spec.OS = &v1.PodOS{Name: v1.Windows} }, want: &Rejection{"PodOSNotSupported", "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS"}},
+		"Sysctls": {reason: "the scheduler knows nothing of them", pod: func(p *v1.Pod) {
+			p.Spec.SecurityContext = &v1.PodSecurityContext{Sysctls: []v1.Sysctl{{Name: "kernel.msgmax", Value: "1"}}}
+		}, want: &Rejection{"SysctlForbidden", "Pod was rejected: not here"}},
 		"Groups": {reason: "a runtime that cannot keep the promise must not run the Pod", pod: func(p *v1.Pod) {
 			p.Spec.SecurityContext = &v1.PodSecurityContext{SupplementalGroupsPolicy: ptr.To(v1.SupplementalGroupsPolicyStrict)}
 		}, want: &Rejection{"SupplementalGroupsPolicyNotSupported", "Pod was rejected: SupplementalGroupsPolicy=Strict is not supported in this node"}},
@@ -59,6 +62,12 @@ func TestAdmit(t *testing.T) {
 	offer := Offer{
 		Node:        &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"disk": "fast"}}},
 		Allocatable: list("cpu", "1", "memory", "1Gi", "pods", "3", "example.com/device", "1"),
+		Sysctls: func(p *v1.Pod) (reason, message string) {
+			if p.Spec.SecurityContext != nil && len(p.Spec.SecurityContext.Sysctls) > 0 {
+				return "SysctlForbidden", "not here"
+			}
+			return "", ""
+		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

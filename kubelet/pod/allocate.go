@@ -144,7 +144,7 @@ func (m *Manager) wake(uid, caller types.UID) {
 }
 
 func (m *Manager) offerOf(node *v1.Node) Offer {
-	return Offer{Node: node, Allocatable: m.allocatable(node)}
+	return Offer{Node: node, Allocatable: m.allocatable(node), Sysctls: m.cfg.Sysctls}
 }
 
 // allocatable is what the node has. What we measure ourselves, all that a resize is about, may

@@ -46,6 +46,9 @@ type Config struct {
 	// NodeObject returns the Node as it was last watched, nil if it was not seen yet.
 	// Pods that do not fit it are refused.
 	NodeObject func() *v1.Node
+	// Sysctls says why the node forbids the sysctls of a Pod, with the reason and the message
+	// of the refusal; both are empty if it does not. May be nil: all are allowed.
+	Sysctls func(*v1.Pod) (reason, message string)
 	// NetworkError says why no sandbox can have a network now; it is asked when one
 	// could not be created. May be nil.
 	NetworkError func(ctx context.Context) error

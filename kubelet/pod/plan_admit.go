@@ -19,13 +19,21 @@ type Offer struct {
 	// Node carries the labels and features.
 	Node        *v1.Node
 	Allocatable v1.ResourceList
+	// Sysctls is that of Config.
+	Sysctls func(*v1.Pod) (reason, message string)
 }
 
 // Admit says why a Pod cannot run on a node beside the others that run there, nil
-// if it can. The scheduler has decided the same already: this is for Pods that
-// came past it, by a nodeName set by hand. Reasons and messages are upstream's.
+// if it can. The scheduler has decided most of it already: this is for Pods that
+// came past it, by a nodeName set by hand, and for sysctls, of which it knows
+// nothing. Reasons and messages are upstream's.
 // Taints are left to the taint eviction controller, which ends such a Pod in time.
 func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Rejection {
+	if offer.Sysctls != nil {
+		if reason, message := offer.Sysctls(pod); reason != "" {
+			return rejection(reason, message)
+		}
+	}
 	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
 		return rejection("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}

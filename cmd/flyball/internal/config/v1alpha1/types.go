@@ -82,6 +82,9 @@ type KubeletConfiguration struct {
 	MaxPods int `json:"maxPods,omitempty"`
 	// Labels are put on the Node when it registers. Default: none.
 	Labels map[string]string `json:"labels,omitempty"`
+	// AllowedUnsafeSysctls are sysctls that Pods may set besides those that are safe, by name or by what the name begins
+	// with, such as net.core.*. Default: none.
+	AllowedUnsafeSysctls []string `json:"allowedUnsafeSysctls,omitempty"`
 }
 
 // LoggingConfiguration configures what is logged.

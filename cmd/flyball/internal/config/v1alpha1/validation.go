@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
+	"k8s.io/kubernetes/pkg/kubelet/sysctl"
 )
 
 const (
@@ -183,6 +184,12 @@ func validateKubelet(path *field.Path, k *KubeletConfiguration) field.ErrorList 
 		if reserved(label) {
 			errs = append(errs, field.Invalid(path.Child("labels"), label,
 				"a node may not give itself this label of Kubernetes' own; set it with kubectl label node"))
+		}
+	}
+	for i, pattern := range k.AllowedUnsafeSysctls {
+		if _, err := sysctl.NewAllowlist([]string{pattern}); err != nil {
+			errs = append(errs, field.Invalid(path.Child("allowedUnsafeSysctls").Index(i), pattern,
+				err.Error()+"; it must be a sysctl that each Pod has for itself, such as kernel.msgmax, or the beginning of some, such as net.core.*"))
 		}
 	}
 	return errs

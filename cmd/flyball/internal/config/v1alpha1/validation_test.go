@@ -63,14 +63,17 @@ func TestValidate(t *testing.T) {
 		"ReservedLabel": {"NodeRestriction would refuse the Node.", func(c *FlyballConfiguration) {
 			c.Kubelet.Labels = map[string]string{"node-role.kubernetes.io/worker": "", "topology.kubernetes.io/zone": "a", "example.com/x": "y"}
 		}, []string{"kubelet.labels"}},
-		"Server":        {"The URL that is printed with a token.", func(c *FlyballConfiguration) { c.Server = "https://192.0.2.1:6443" }, nil},
-		"ServerName":    {"A name is as good as an address.", func(c *FlyballConfiguration) { c.Server, c.Token = "https://server.example", "x" }, nil},
-		"BareServer":    {"What is not a URL has no scheme to trust.", func(c *FlyballConfiguration) { c.Server = "192.0.2.1:6443" }, []string{"server"}},
-		"ServerSlash":   {"Browsers add it.", func(c *FlyballConfiguration) { c.Server = "https://192.0.2.1:6443/" }, nil},
-		"PlainServer":   {"A token must not be sent in the clear.", func(c *FlyballConfiguration) { c.Server = "http://192.0.2.1:6443" }, []string{"server"}},
-		"TokenAlone":    {"Nobody knows which server it is of.", func(c *FlyballConfiguration) { c.Token = "x" }, []string{"server"}},
-		"UnknownKind":   {"Nobody would reconcile them.", func(c *FlyballConfiguration) { c.Controllers.Kinds = []string{"apps/v1", "batch/v1", "apps/v1"} }, []string{"controllers.kinds[1]", "controllers.kinds[2]"}},
-		"OneKind":       {"The other is somebody else's.", func(c *FlyballConfiguration) { c.Controllers.Kinds = []string{"apps/v1"} }, nil},
+		"Server":      {"The URL that is printed with a token.", func(c *FlyballConfiguration) { c.Server = "https://192.0.2.1:6443" }, nil},
+		"ServerName":  {"A name is as good as an address.", func(c *FlyballConfiguration) { c.Server, c.Token = "https://server.example", "x" }, nil},
+		"BareServer":  {"What is not a URL has no scheme to trust.", func(c *FlyballConfiguration) { c.Server = "192.0.2.1:6443" }, []string{"server"}},
+		"ServerSlash": {"Browsers add it.", func(c *FlyballConfiguration) { c.Server = "https://192.0.2.1:6443/" }, nil},
+		"PlainServer": {"A token must not be sent in the clear.", func(c *FlyballConfiguration) { c.Server = "http://192.0.2.1:6443" }, []string{"server"}},
+		"TokenAlone":  {"Nobody knows which server it is of.", func(c *FlyballConfiguration) { c.Token = "x" }, []string{"server"}},
+		"UnknownKind": {"Nobody would reconcile them.", func(c *FlyballConfiguration) { c.Controllers.Kinds = []string{"apps/v1", "batch/v1", "apps/v1"} }, []string{"controllers.kinds[1]", "controllers.kinds[2]"}},
+		"OneKind":     {"The other is somebody else's.", func(c *FlyballConfiguration) { c.Controllers.Kinds = []string{"apps/v1"} }, nil},
+		"Sysctls": {"Those of the whole host are not a Pod's to set, and a pattern has its * at the end.", func(c *FlyballConfiguration) {
+			c.Kubelet.AllowedUnsafeSysctls = []string{"kernel.msg*", "vm.swappiness", "net.core.somaxconn", "net.*.x"}
+		}, []string{"kubelet.allowedUnsafeSysctls[1]", "kubelet.allowedUnsafeSysctls[3]"}},
 		"EverythingBad": {"All errors are joined.", func(c *FlyballConfiguration) { c.BindAddress, c.Kubelet.MaxPods, c.Logging.Verbosity = "x", -1, 11 }, []string{"bindAddress", "kubelet.maxPods", "logging.verbosity"}},
 	}
 	for name, tc := range tests {
