@@ -13,7 +13,7 @@ import (
 
 // configuration is what /configz shows: the part of upstream's kubelet
 // configuration that this agent has an answer to. Tools read it from there; it
-// configures nothing.
+// configures nothing. There are no eviction thresholds in it, since no Pod is evicted.
 func configuration(cfg Config) *kubeletconfig.KubeletConfiguration {
 	c := &kubeletconfig.KubeletConfiguration{
 		TypeMeta:                    metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
@@ -29,7 +29,7 @@ func configuration(cfg Config) *kubeletconfig.KubeletConfiguration {
 		NodeStatusReportFrequency:   metav1.Duration{Duration: 5 * time.Minute},
 		NodeStatusUpdateFrequency:   metav1.Duration{Duration: 10 * time.Second},
 		NodeLeaseDurationSeconds:    40,
-		EvictionHard:                map[string]string{"memory.available": "100Mi", "nodefs.available": "10%", "nodefs.inodesFree": "5%"},
+		AllowedUnsafeSysctls:        cfg.AllowedUnsafeSysctls,
 		ContainerLogMaxSize:         "10Mi",
 		ContainerLogMaxFiles:        new(int32(logs.DefaultPolicy.MaxFiles)),
 		ImageGCHighThresholdPercent: new(int32(85)),
