@@ -80,7 +80,25 @@ func Acquire(runDir string, role Role) (*Lock, error) {
 	return l, nil
 }
 
+// lock takes the lock of a file. Whoever holds it removes the file in the end, between our opening and our locking
+// perhaps: the lock of a file that is not at its path any more excludes nobody, and the one that is there is tried.
 func lock(path string) (*os.File, error) {
+	for {
+		f, err := lockOnce(path)
+		if err != nil || isAt(f, path) {
+			return f, err
+		}
+		f.Close()
+	}
+}
+
+func isAt(f *os.File, path string) bool {
+	ours, err := f.Stat()
+	there, thereErr := os.Stat(path)
+	return err == nil && thereErr == nil && os.SameFile(ours, there)
+}
+
+func lockOnce(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("opening the lock: %w", err)

@@ -4,7 +4,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +15,34 @@ import (
 
 	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
 )
+
+// TestOneHolder lets many acquire and release the same role at once, which removes the file of the lock again and again.
+func TestOneHolder(t *testing.T) {
+	dir := t.TempDir()
+	var holders, acquired atomic.Int32
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 500 {
+				l, err := Acquire(dir, Server)
+				if err != nil {
+					continue
+				}
+				if n := holders.Add(1); n > 1 {
+					t.Errorf("%d hold the role", n)
+				}
+				acquired.Add(1)
+				runtime.Gosched()
+				holders.Add(-1)
+				l.Release()
+			}
+		})
+	}
+	all.Wait()
+	if acquired.Load() == 0 {
+		t.Error("nobody ever held the role")
+	}
+}
 
 func TestAcquire(t *testing.T) {
 	dir := t.TempDir()
