@@ -172,7 +172,7 @@ func sameDir(pid int, dir string) bool {
 	return os.SameFile(ours, theirs)
 }
 
-// pidsWith returns the processes on whose command line name is followed by value, a path that means the same file to them
+// pidsWith returns the processes of our user on whose command line name is followed by value, a path that means the same file to them
 // as to us: a Flyball in a container has the same paths, and its processes show here too.
 func pidsWith(name, value string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
@@ -186,11 +186,18 @@ func pidsWith(name, value string) ([]int, error) {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err == nil && hasArgument(line, name, value) && sameDir(pid, filepath.Dir(value)) {
+		if err == nil && hasArgument(line, name, value) && isOurs(pid) && sameDir(pid, filepath.Dir(value)) {
 			pids = append(pids, pid)
 		}
 	}
 	return pids, nil
+}
+
+// isOurs tells whether a process belongs to our user. Anybody may write our arguments on a command line.
+func isOurs(pid int) bool {
+	var st unix.Stat_t
+	err := unix.Stat(filepath.Join("/proc", strconv.Itoa(pid)), &st)
+	return err == nil && int(st.Uid) == os.Geteuid()
 }
 
 func hasArgument(cmdline []byte, name, value string) bool {
