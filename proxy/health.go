@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,6 +21,7 @@ import (
 type health struct {
 	mu       sync.Mutex
 	services map[string]*healthServer // by Service
+	failed   map[string]Service       // whose port could not be opened
 }
 
 type healthServer struct {
@@ -29,14 +32,17 @@ type healthServer struct {
 	local int
 }
 
-func newHealth() *health { return &health{services: map[string]*healthServer{}} }
+func newHealth() *health {
+	return &health{services: map[string]*healthServer{}, failed: map[string]Service{}}
+}
 
 // set starts, moves or stops the server of a Service, and tells it how many
 // ready endpoints are on this node. If the port is taken, the error says so, and
-// the next change of the Service tries again.
+// retry tries again.
 func (h *health) set(svc Service) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	delete(h.failed, svc.Name)
 	s := h.services[svc.Name]
 	if s != nil && s.port != svc.HealthCheckNodePort {
 		_ = s.server.Close()
@@ -49,6 +55,7 @@ func (h *health) set(svc Service) error {
 	if s == nil {
 		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", fmt.Sprintf(":%d", svc.HealthCheckNodePort))
 		if err != nil {
+			h.failed[svc.Name] = svc
 			return fmt.Errorf("listening on healthCheckNodePort of Service %s (free the port, or choose another): %w", svc.Name, err)
 		}
 		s = &healthServer{port: svc.HealthCheckNodePort}
@@ -60,6 +67,18 @@ func (h *health) set(svc Service) error {
 	s.local = svc.localReady()
 	s.mu.Unlock()
 	return nil
+}
+
+// retry opens the ports that could not be opened, and says whether all are by now.
+func (h *health) retry() bool {
+	h.mu.Lock()
+	failed := slices.Collect(maps.Values(h.failed))
+	h.mu.Unlock()
+	done := true
+	for _, svc := range failed {
+		done = h.set(svc) == nil && done
+	}
+	return done
 }
 
 func (h *health) close() error {
