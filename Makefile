@@ -249,7 +249,7 @@ test: build cross $(ENVTEST) bin/machine bin/tools/helm ## Run all tests; the en
 e2e: build bin/machine bin/tools/helm ## Run the end-to-end tests alone; STORY=pods runs one of them
 	go test -p 1 -count=1 -v -timeout $(E2E_TIMEOUT) ./test/e2e/$(if $(STORY),$(STORY)/)...
 
-# FOCUS and SKIP are regular expressions, SUITE is conformance, subset or all;
+# FOCUS and SKIP are regular expressions, SUITE is conformance, kind (what upstream's kind job runs), subset or all;
 # KUBECONFIG names another cluster to test; FRESH=1 starts over where an interrupted run would go on.
 # test/conformance/README.md says more.
 SUITE ?= conformance

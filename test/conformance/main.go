@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"flyball.dev/test/conformance/suite"
 )
 
 func main() {
@@ -40,14 +42,14 @@ type options struct {
 func run(ctx context.Context, args []string) error {
 	var o options
 	f := flag.NewFlagSet("conformance", flag.ContinueOnError)
-	f.StringVar(&o.suite, "suite", "conformance", "which tests: conformance, subset (what continuous integration runs) or all")
+	f.StringVar(&o.suite, "suite", "conformance", "which tests: "+suite.Suites)
 	f.StringVar(&o.focus, "focus", "", "run only the tests whose name matches this regular expression")
 	f.StringVar(&o.skip, "skip", "", "do not run the tests whose name matches this regular expression")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "test this cluster instead of a fresh one of Flyball's")
 	f.BoolVar(&o.reference, "reference", false, "the cluster is upstream's own: keep what it fails in reference.json")
 	f.StringVar(&o.bin, "bin", "../../bin", "directory with flyball")
 	f.StringVar(&o.out, "out", "../../bin/conformance", "directory for programs, images, logs and results")
-	f.StringVar(&o.record, "record", "RESULTS.md", "file with the recorded results")
+	f.StringVar(&o.record, "record", "RESULTS.md", "file with the recorded results; kind.yaml, kind.txt and others lie beside it")
 	f.IntVar(&o.workers, "workers", min(5*runtime.NumCPU(), 16), "how many tests run at once; most of them mostly wait, and two nodes take 220 Pods")
 	f.DurationVar(&o.limit, "limit", 20*time.Minute, "how long one test may take")
 	f.BoolVar(&o.fresh, "fresh", false, "start over, even if an interrupted run could go on")

@@ -2,16 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
-	"time"
 
 	"flyball.dev/test/conformance/cluster"
 	"flyball.dev/test/conformance/images"
@@ -22,12 +18,17 @@ import (
 // session is one run from building to results.
 func session(ctx context.Context, o options) error {
 	step := func(text string) { fmt.Fprintln(os.Stderr, "  "+text) }
-	version, err := suite.Version(ctx)
+	c := cluster.Cluster{Bin: o.bin, DataDir: "/var/lib/flyball-conformance", Registry: images.Address}
+	of := results.Run{Suite: o.suite, Focus: o.focus, Skip: o.skip, Cluster: o.kubeconfig}
+	err := o.check(c, &of)
 	if err != nil {
 		return err
 	}
+	if of.Version, err = suite.Version(ctx); err != nil {
+		return err
+	}
 	programs := suite.Programs{Dir: o.out}
-	if err := programs.Build(ctx, version, step); err != nil {
+	if err := programs.Build(ctx, of.Version, step); err != nil {
 		return err
 	}
 	all, err := programs.List(ctx)
@@ -44,7 +45,7 @@ func session(ctx context.Context, o options) error {
 		}
 		return nil
 	}
-	if len(tests) == 0 {
+	if of.Tests = len(tests); of.Tests == 0 {
 		return fmt.Errorf("choosing tests: none of the %d of the suite %s matches FOCUS=%q SKIP=%q", len(all), o.suite, o.focus, o.skip)
 	}
 	// An image that fails to build costs its tests, not the run; but the subset needs each.
@@ -58,12 +59,72 @@ func session(ctx context.Context, o options) error {
 	if o.prepare {
 		return nil
 	}
-	return test(ctx, o, programs, version, tests)
+	return test(ctx, o, c, programs, of, tests)
 }
 
-// test brings up the cluster, serves the images, runs the tests, and keeps what became of them.
-func test(ctx context.Context, o options, programs suite.Programs, version string, tests []suite.Test) (err error) {
-	c := cluster.Cluster{Bin: o.bin, DataDir: "/var/lib/flyball-conformance", Registry: images.Address}
+// check refuses at once what would fail after minutes of building, and notes which build of Flyball the run is of.
+func (o options) check(c cluster.Cluster, of *results.Run) error {
+	if _, err := suite.Select(nil, o.suite, o.focus, o.skip); err != nil && o.suite != "subset" {
+		return err
+	}
+	// A mistake in the file costs the results of an hour otherwise.
+	if _, err := results.ReadReasons(o.reasons()); err != nil {
+		return err
+	}
+	if o.list || o.prepare {
+		return nil
+	}
+	if o.kubeconfig != "" {
+		if _, err := os.Stat(o.kubeconfig); err != nil {
+			return fmt.Errorf("reading KUBECONFIG: %w", err)
+		}
+		return nil
+	}
+	if err := c.Check(); err != nil {
+		return err
+	}
+	build, err := c.Build()
+	of.Product = build
+	return err
+}
+
+// test runs those of the tests that an earlier, interrupted run has not, and concludes.
+func test(ctx context.Context, o options, c cluster.Cluster, programs suite.Programs, of results.Run, tests []suite.Test) error {
+	journal, err := results.Open(filepath.Join(o.out, "journal.jsonl"), of, o.fresh)
+	if err != nil {
+		return err
+	}
+	rest := remaining(tests, journal.Outcomes)
+	if len(rest) < len(tests) {
+		fmt.Fprintf(os.Stderr, "  going on after %d of %d tests; FRESH=1 starts over\n", len(tests)-len(rest), len(tests))
+	} else {
+		_ = os.RemoveAll(o.logs())
+	}
+	if len(rest) > 0 {
+		err = onCluster(ctx, o, c, programs, journal, rest)
+	}
+	if err != nil {
+		return errors.Join(err, journal.Close(false))
+	}
+	if err := results.WriteJUnit(filepath.Join(o.out, "junit.xml"), journal.Outcomes); err != nil {
+		return errors.Join(err, journal.Close(false))
+	}
+	concluded := conclude(ctx, o, c, of.Version, journal.Outcomes)
+	// A complete run of the kind job takes too long to be repeated for a sentence that is missing in kind.yaml.
+	return errors.Join(concluded, journal.Close(concluded == nil || !o.kindJob()))
+}
+
+// remaining returns the tests without an outcome.
+func remaining(tests []suite.Test, outcomes []suite.Outcome) []suite.Test {
+	done := map[string]bool{}
+	for _, outcome := range outcomes {
+		done[outcome.Name] = true
+	}
+	return slices.DeleteFunc(slices.Clone(tests), func(t suite.Test) bool { return done[t.Name] })
+}
+
+// onCluster brings up the cluster, serves the images, and runs the tests.
+func onCluster(ctx context.Context, o options, c cluster.Cluster, programs suite.Programs, journal *results.Journal, tests []suite.Test) (err error) {
 	kubeconfig, addresses := o.kubeconfig, []string{images.Address}
 	if kubeconfig == "" {
 		kubeconfig = c.Kubeconfig()
@@ -95,143 +156,30 @@ func test(ctx context.Context, o options, programs suite.Programs, version strin
 	if err := os.WriteFile(repoList, list, 0o644); err != nil {
 		return fmt.Errorf("writing the repository list: %w", err)
 	}
-	of := results.Run{Version: version, Suite: o.suite, Focus: o.focus, Skip: o.skip, Cluster: o.kubeconfig, Tests: len(tests)}
-	outcomes, err := drive(ctx, o, programs, kubeconfig, repoList, of, tests)
-	if err != nil {
-		return err
-	}
-	return conclude(ctx, o, c, version, outcomes)
+	return drive(ctx, o, &suite.Runner{Programs: programs, Kubeconfig: kubeconfig, RepoList: repoList}, journal, tests)
 }
 
-// drive runs those of the tests that an earlier, interrupted run has not, and returns the outcomes of all.
-func drive(ctx context.Context, o options, programs suite.Programs, kubeconfig, repoList string, of results.Run, tests []suite.Test) ([]suite.Outcome, error) {
-	journal, err := results.Open(filepath.Join(o.out, "journal.jsonl"), of, o.fresh)
-	if err != nil {
-		return nil, err
-	}
-	done := map[string]bool{}
-	for _, outcome := range journal.Outcomes {
-		done[outcome.Name] = true
-	}
-	logs := filepath.Join(o.out, "failed")
-	if len(done) == 0 {
-		_ = os.RemoveAll(logs)
-	} else {
-		fmt.Fprintf(os.Stderr, "  going on after %d of %d tests; FRESH=1 starts over\n", len(done), len(tests))
-	}
-	var rest []suite.Test
-	for _, t := range tests {
-		if !done[t.Name] {
-			rest = append(rest, t)
-		}
-	}
+// drive runs the tests, and keeps what became of them.
+func drive(ctx context.Context, o options, runner *suite.Runner, journal *results.Journal, tests []suite.Test) error {
 	seconds := readSeconds(o.times(), o.long())
 	estimate := func(t suite.Test) float64 { return guess(seconds, t.Name) }
-	suite.Order(rest, estimate)
-	p := newProgress(rest, o.workers, seconds)
+	suite.Order(tests, estimate)
+	p := newProgress(tests, o.workers, seconds)
 	var broken error
-	runner := suite.Runner{
-		Programs: programs, Kubeconfig: kubeconfig, RepoList: repoList, LogDir: logs, Workers: o.workers, Limit: o.limit,
-		Seconds: estimate, Started: p.started,
-		Ended: func(outcome suite.Outcome) {
-			p.ended(outcome)
-			broken = errors.Join(broken, journal.Add(outcome))
-		},
+	runner.LogDir, runner.Workers, runner.Limit = o.logs(), o.workers, o.limit
+	runner.Seconds, runner.Started = estimate, p.started
+	runner.Ended = func(outcome suite.Outcome) {
+		p.ended(outcome)
+		broken = errors.Join(broken, journal.Add(outcome))
 	}
 	stop := p.run()
-	err = errors.Join(runner.Run(ctx, rest), broken)
+	err := errors.Join(runner.Run(ctx, tests), broken)
 	stop()
-	err = errors.Join(err, keepSeconds(o.times(), seconds, journal.Outcomes))
-	if err == nil {
-		err = results.WriteJUnit(filepath.Join(o.out, "junit.xml"), journal.Outcomes)
-	}
-	return journal.Outcomes, errors.Join(err, journal.Close(err == nil))
+	return errors.Join(err, keepSeconds(o.times(), seconds, journal.Outcomes))
 }
 
-// conclude prints and records the results. It returns an error if a test fails that is recorded as passing.
-func conclude(ctx context.Context, o options, c cluster.Cluster, version string, outcomes []suite.Outcome) error {
-	count := map[suite.State]int{}
-	for _, outcome := range outcomes {
-		count[outcome.State]++
-	}
-	fmt.Printf("%d of %d passed, %d failed, %d skipped; %s/junit.xml, logs in %s/failed\n",
-		count[suite.Passed], len(outcomes), count[suite.Failed], count[suite.Skipped], o.out, o.out)
-	referenceFile := filepath.Join(filepath.Dir(o.record), "reference.json")
-	if o.reference {
-		return results.WriteReference(referenceFile, version, outcomes, time.Now())
-	}
-	if o.kubeconfig != "" {
-		return nil
-	}
-	known, err := results.Read(o.record)
-	if err != nil {
-		return err
-	}
-	if lost := known.Lost(outcomes); len(lost) > 0 {
-		return fmt.Errorf("comparing with %s: %d tests passed then and do not now:\n  %s", o.record, len(lost), strings.Join(lost, "\n  "))
-	}
-	if o.suite != "conformance" || o.focus+o.skip != "" {
-		return nil
-	}
-	reference, err := results.ReadReference(referenceFile)
-	if err != nil {
-		return err
-	}
-	record := results.Record{
-		Date: time.Now(), Version: version, Product: c.Version(ctx), Nodes: c.Nodes(),
-		Outcomes: outcomes, Reference: reference.Failing, Unbuilt: images.Missing(),
-	}
-	if err := os.WriteFile(o.record, []byte(record.Markdown()), 0o644); err != nil {
-		return fmt.Errorf("recording the results: %w", err)
-	}
-	return keepLong(o.long(), outcomes)
-}
+// logs is a directory with the log of each failed test.
+func (o options) logs() string { return filepath.Join(o.out, "failed") }
 
-// times is a file with how long tests took here, and long one, in the repository, with those that take long anywhere.
-func (o options) times() string { return filepath.Join(o.out, "seconds.json") }
-func (o options) long() string  { return filepath.Join(filepath.Dir(o.record), "long.json") }
-
-// longSeconds is when a test is long.
-const longSeconds = 20
-
-// readSeconds returns how long tests took in earlier runs, by name. What an earlier file says counts.
-func readSeconds(paths ...string) map[string]float64 {
-	all := map[string]float64{}
-	for _, path := range slices.Backward(paths) {
-		// Losing it loses nothing but order.
-		if body, err := os.ReadFile(path); err == nil {
-			_ = json.Unmarshal(body, &all)
-		}
-	}
-	return all
-}
-
-// keepSeconds is for the next run's order and time left.
-func keepSeconds(path string, seconds map[string]float64, outcomes []suite.Outcome) error {
-	for _, o := range outcomes {
-		seconds[o.Name] = o.Seconds
-	}
-	return writeJSON(path, seconds)
-}
-
-// keepLong writes how long those tests took that take long.
-func keepLong(path string, outcomes []suite.Outcome) error {
-	seconds := map[string]float64{}
-	for _, o := range outcomes {
-		if o.Seconds >= longSeconds {
-			seconds[o.Name] = math.Round(o.Seconds)
-		}
-	}
-	return writeJSON(path, seconds)
-}
-
-func writeJSON(path string, value any) error {
-	body, err := json.MarshalIndent(value, "", "  ")
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if err := os.WriteFile(path, append(body, '\n'), 0o644); err != nil {
-		return fmt.Errorf("writing how long tests took: %w", err)
-	}
-	return nil
-}
+// beside is a file in the directory of RESULTS.md.
+func (o options) beside(name string) string { return filepath.Join(filepath.Dir(o.record), name) }

@@ -19,6 +19,7 @@ type Run struct {
 	Focus   string `json:"focus"`
 	Skip    string `json:"skip"`
 	Cluster string `json:"cluster"`
+	Product string `json:"product"` // the build of Flyball, empty for another cluster
 	Tests   int    `json:"tests"`
 }
 

@@ -15,7 +15,7 @@ import (
 	"flyball.dev/test/conformance/suite"
 )
 
-// Record is what RESULTS.md says.
+// Record is what RESULTS.md says of conformance.
 type Record struct {
 	Date    time.Time
 	Version string // of Kubernetes
@@ -57,8 +57,7 @@ func (r Record) Markdown() string {
 			return
 		}
 		b.WriteString("\n" + heading + "\n\n")
-		slices.SortFunc(outcomes, func(a, b suite.Outcome) int { return strings.Compare(a.Name, b.Name) })
-		for _, o := range outcomes {
+		for _, o := range byName(outcomes) {
 			fmt.Fprintf(&b, "- `%s`\n", o.Name)
 			if o.Message != "" {
 				fmt.Fprintf(&b, "  %s\n", oneLine(o.Message))
@@ -87,25 +86,32 @@ func oneLine(s string) string {
 	return s
 }
 
-// Known is what RESULTS.md records: the tests that do not pass. Without a RESULTS.md, nothing is recorded.
+// Write writes the record into RESULTS.md, and leaves what that says of the kind job as it is.
+func (r Record) Write(path string) error {
+	_, kind, err := split(path)
+	if err != nil {
+		return err
+	}
+	return write(path, r.Markdown(), kind)
+}
+
+// Known is what a file records of tests: those that do not pass. Without the file, nothing is recorded.
 type Known struct {
 	recorded   bool
+	of         func(suite.Test) bool // the tests that the file is about
 	notPassing map[string]bool
 }
 
-// Read reads a RESULTS.md that Markdown wrote.
+// Read reads what Write wrote about the conformance tests.
 func Read(path string) (Known, error) {
-	k := Known{notPassing: map[string]bool{}}
-	body, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return k, nil
-	}
+	k := Known{of: suite.Test.Conformance, notPassing: map[string]bool{}}
+	body, _, err := split(path)
 	if err != nil {
-		return k, fmt.Errorf("reading the recorded results: %w", err)
+		return k, err
 	}
-	k.recorded = true
+	k.recorded = strings.TrimSpace(body) != ""
 	section := ""
-	for line := range strings.Lines(string(body)) {
+	for line := range strings.Lines(body) {
 		line = strings.TrimRight(line, "\n")
 		if strings.HasPrefix(line, "## ") {
 			section = line
@@ -117,11 +123,11 @@ func Read(path string) (Known, error) {
 	return k, nil
 }
 
-// Lost returns the conformance tests that are recorded as passing and did not pass now.
+// Lost returns the tests that are recorded as passing and did not pass now.
 func (k Known) Lost(outcomes []suite.Outcome) []string {
 	var lost []string
 	for _, o := range outcomes {
-		if k.recorded && o.State != suite.Passed && (suite.Test{Name: o.Name}).Conformance() && !k.notPassing[o.Name] {
+		if k.recorded && o.State != suite.Passed && k.of(suite.Test{Name: o.Name}) && !k.notPassing[o.Name] {
 			lost = append(lost, o.Name)
 		}
 	}

@@ -89,6 +89,11 @@ func TestJournal(t *testing.T) {
 	_ = j.Close(false)
 	_ = open(run, false, 3).Close(false)
 
+	// Outcomes of another build of Flyball say nothing about this one.
+	rebuilt := run
+	rebuilt.Product = "another"
+	_ = open(rebuilt, false, 0).Close(false)
+
 	other := run
 	other.Focus = "Deployment"
 	_ = open(other, false, 0).Close(true)

@@ -95,8 +95,11 @@ func parse(body []byte) ([]spec, error) {
 	return slices.DeleteFunc(specs, func(s spec) bool { return s.LeafNodeType != "It" }), nil
 }
 
-// Select returns the tests of the suite ("conformance", "subset" or "all") whose name matches the focus and not the skip; an empty
-// expression does not restrict.
+// Suites are the sets of tests that Select knows.
+const Suites = "conformance, kind (what upstream's kind job runs), subset (what continuous integration runs) or all"
+
+// Select returns the tests of one of the Suites whose name matches the focus and not the skip; an empty expression does not
+// restrict.
 func Select(tests []Test, suite, focus, skip string) ([]Test, error) {
 	in, err := regexp.Compile(focus)
 	if err != nil {
@@ -106,17 +109,22 @@ func Select(tests []Test, suite, focus, skip string) ([]Test, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading SKIP: %w", err)
 	}
+	belongs := func(Test) bool { return true }
 	switch suite {
-	case "conformance", "all":
+	case "all":
+	case "conformance":
+		belongs = Test.Conformance
+	case "kind":
+		belongs = Test.Kind
 	case "subset":
 		if tests, err = Subset(tests); err != nil {
 			return nil, err
 		}
 	default:
-		return nil, fmt.Errorf("reading SUITE: it is conformance, subset or all, not %q", suite)
+		return nil, fmt.Errorf("reading SUITE: it is %s, not %q", Suites, suite)
 	}
 	return slices.DeleteFunc(slices.Clone(tests), func(t Test) bool {
-		return suite == "conformance" && !t.Conformance() || !in.MatchString(t.Name) || skip != "" && out.MatchString(t.Name)
+		return !belongs(t) || !in.MatchString(t.Name) || skip != "" && out.MatchString(t.Name)
 	}), nil
 }
 

@@ -114,6 +114,7 @@ func TestSelect(t *testing.T) {
 	}{
 		"conformance": {suite: "conformance", want: []string{tests[0].Name, tests[2].Name}},
 		"all":         {suite: "all", focus: "Deployment", want: []string{tests[0].Name, tests[1].Name}},
+		"kind":        {suite: "kind", skip: `\[sig-node\]`, want: []string{tests[0].Name, tests[1].Name}},
 		"skip":        {suite: "conformance", skip: `\[sig-node\]`, want: []string{tests[0].Name}},
 		"no suite":    {suite: "some", fails: true},
 		"bad focus":   {suite: "all", focus: "(", fails: true},
@@ -131,6 +132,32 @@ func TestSelect(t *testing.T) {
 				t.Errorf("-want +got:\n%s", diff)
 			}
 		})
+	}
+}
+
+// What upstream's kind job runs is said by labels, which the suite writes into the names.
+func TestKind(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason, test string
+		want         bool
+	}{
+		"plain":        {"most tests have no label", "[sig-apps] Deployment deployment should support rollover", true},
+		"conformance":  {"the job runs those, too", "[sig-apps] Deployment should run [Conformance]", true},
+		"gate on":      {"a gate that is on by default asks for nothing", "[sig-node] Pods [FeatureGate:PodLevelResources] [Beta] should run", true},
+		"gate off":     {"the suite marks it", "[sig-node] Pods [FeatureGate:New] should run [Alpha] [Feature:OffByDefault]", false},
+		"beta off":     {"a Beta gate may be off, too", "[sig-node] Pods [FeatureGate:New] should run [Beta] [Feature:OffByDefault]", false},
+		"feature":      {"a cluster has it on demand only", "[sig-network] Services [Feature:SCTPConnectivity] should work", false},
+		"node feature": {"is not a feature of the cluster", "[sig-node] Probing [NodeFeature:GRPC] should work", true},
+		"slow":         {"", "[sig-apps] CronJob should not schedule [Slow]", false},
+		"disruptive":   {"", "[sig-node] Nodes [Disruptive] should restart", false},
+		"flaky":        {"", "[sig-node] Nodes [Flaky] should work", false},
+		"serial":       {"has a job of its own", "[sig-scheduling] Preemption [Serial] preempts", false},
+		"volumes":      {"nodes have none yet", "[sig-storage] CSI volumes should work", false},
+		"devices":      {"nodes have none yet", "[sig-node] [DRA] control plane should work", false},
+	} {
+		if got := (Test{Name: c.test}).Kind(); got != c.want {
+			t.Errorf("%s: %s: got %v, want %v", name, c.reason, got, c.want)
+		}
 	}
 }
 
