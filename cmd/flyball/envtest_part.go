@@ -45,7 +45,9 @@ func newEnvtestPartCommand() *cobra.Command {
 			if await && !envtest.AwaitParent() {
 				return nil
 			}
-			envtest.EndWithParent()
+			if err := envtest.EndWithParent(nil); err != nil {
+				return err
+			}
 			ctx, stop := untilSignal(cmd.Context())
 			defer stop()
 			return envtest.RunParts(ctx, mode, server, func() { fmt.Fprintln(cmd.OutOrStdout(), "ready") })

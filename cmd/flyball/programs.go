@@ -28,7 +28,9 @@ func kubeAPIServer(args []string) error {
 	if err != nil {
 		return err
 	}
-	envtest.EndWithParent()
+	if err := envtest.EndWithParent(args); err != nil {
+		return err
+	}
 	return programs.KubeAPIServer(args, mode.Behind(), mode.PodCheck(), os.Getenv(envtest.TokenVariable))
 }
 
@@ -38,6 +40,8 @@ func etcd(args []string) error {
 	if _, err := envtest.FromEnvironment(); err != nil {
 		return err
 	}
-	envtest.EndWithParent()
+	if err := envtest.EndWithParent(args); err != nil {
+		return err
+	}
 	return programs.Etcd(args)
 }
