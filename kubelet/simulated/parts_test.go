@@ -47,6 +47,7 @@ func TestConfig(t *testing.T) {
 		"TooMany":      {func(c *Config) { c.Nodes = 10001 }, "10001 nodes are out of range"},
 		"Negative":     {func(c *Config) { c.Nodes = -1 }, "-1 nodes are out of range"},
 		"NoNodeName":   {func(c *Config) { c.Prefix = "Node_" }, `the prefix "Node_" does not begin the name of a node`},
+		"LongNodeName": {func(c *Config) { c.Prefix, c.Nodes = strings.Repeat("a", 62), 11 }, "must be no more than 63"},
 		"EverythingIs": {func(c *Config) { *c = Config{Nodes: -1} }, "there is no client"},
 	} {
 		t.Run(name, func(t *testing.T) {

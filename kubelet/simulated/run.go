@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -108,8 +109,10 @@ func (c Config) complete() (Config, error) {
 	if c.Nodes < 0 || c.Nodes > 10000 {
 		errs = append(errs, fmt.Errorf("%d nodes are out of range: from 0 to 10000", c.Nodes))
 	}
-	for _, text := range validation.IsDNS1123Subdomain(c.Prefix + "0") {
-		errs = append(errs, fmt.Errorf("the prefix %q does not begin the name of a node: %s", c.Prefix, text))
+	// The label kubernetes.io/hostname of a Node is its name.
+	last := c.Prefix + strconv.Itoa(max(c.Nodes-1, 0))
+	for _, text := range append(validation.IsDNS1123Subdomain(last), validation.IsValidLabelValue(last)...) {
+		errs = append(errs, fmt.Errorf("the prefix %q does not begin the name of a node, %s: %s", c.Prefix, last, text))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return c, fmt.Errorf("checking the configuration of simulated nodes: %w", err)

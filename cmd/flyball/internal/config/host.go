@@ -21,7 +21,7 @@ const lookUpWithin = 5 * time.Second
 // is an error: any other address would be a guess.
 func hostDefaults(names *net.Resolver, within time.Duration, server string) (v1alpha1.HostDefaults, error) {
 	name, _ := os.Hostname()
-	d := v1alpha1.HostDefaults{NodeName: strings.ToLower(name), NodeIP: nodeAddress()}
+	d := v1alpha1.HostDefaults{NodeName: nodeName(name), NodeIP: nodeAddress()}
 	u, err := url.Parse(server)
 	if err != nil || u.Hostname() == "" {
 		return d, nil // validation says what a URL is
@@ -37,6 +37,12 @@ func hostDefaults(names *net.Resolver, within time.Duration, server string) (v1a
 		d.NodeIP = from
 	}
 	return d, nil
+}
+
+// nodeName is the name of the Node of a host with this name, as upstream's kubelet has it. A trailing dot says that a name
+// is absolute, and is no part of it.
+func nodeName(host string) string {
+	return strings.TrimSuffix(strings.ToLower(strings.TrimSpace(host)), ".")
 }
 
 // discard is a port that nothing is sent to.

@@ -58,3 +58,12 @@ func TestTrailingSlash(t *testing.T) {
 		t.Errorf("the server is %q (%v)", c.Server, err)
 	}
 }
+
+// TestNodeName is what a host's name becomes.
+func TestNodeName(t *testing.T) {
+	for host, want := range map[string]string{"Alpha": "alpha", "alpha.example.": "alpha.example", "localhost": "localhost", " a\n": "a", "": "", "a_b": "a_b"} {
+		if got := nodeName(host); got != want {
+			t.Errorf("nodeName(%q) = %q, want %q", host, got, want)
+		}
+	}
+}

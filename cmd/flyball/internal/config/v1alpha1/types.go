@@ -22,8 +22,8 @@ type FlyballConfiguration struct {
 	// DataDir is where everything lies that must survive a restart. Default: /var/lib/flyball.
 	DataDir string `json:"dataDir,omitempty"`
 
-	// NodeName is the name of this machine's Node: a DNS subdomain. It cannot change once the data directory exists.
-	// Default: the host name, in lower case.
+	// NodeName is the name of this machine's Node: a DNS subdomain of at most 63 characters. It cannot change once the
+	// data directory exists. Default: the host name, in lower case and without a trailing dot.
 	NodeName string `json:"nodeName,omitempty"`
 	// NodeIP is the IPv4 address at which this machine is reached by others.
 	// Default: the address that the default route leaves from.

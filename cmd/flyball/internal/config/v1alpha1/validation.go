@@ -32,9 +32,7 @@ const (
 func Validate(c *FlyballConfiguration) field.ErrorList {
 	var errs field.ErrorList
 	errs = append(errs, validatePath(field.NewPath("dataDir"), c.DataDir)...)
-	for _, msg := range validation.IsDNS1123Subdomain(c.NodeName) {
-		errs = append(errs, field.Invalid(field.NewPath("nodeName"), c.NodeName, msg))
-	}
+	errs = append(errs, validateNodeName(field.NewPath("nodeName"), c.NodeName)...)
 	for _, msg := range validation.IsDNS1123Subdomain(c.ClusterDomain) {
 		errs = append(errs, field.Invalid(field.NewPath("clusterDomain"), c.ClusterDomain, msg))
 	}
@@ -70,6 +68,23 @@ func validatePath(path *field.Path, value string) field.ErrorList {
 		return field.ErrorList{field.Invalid(path, value, "must be a directory of its own")}
 	}
 	return nil
+}
+
+// validateNodeName: the API server takes a DNS subdomain, and the Node and its Pods carry the name in labels, which are
+// shorter. A Node whose label is refused never registers.
+func validateNodeName(path *field.Path, value string) field.ErrorList {
+	const remedy = "the default is the host name: set nodeName, or --node-name, to another name"
+	if value == "" {
+		return field.ErrorList{field.Required(path, remedy)}
+	}
+	msgs := validation.IsDNS1123Subdomain(value)
+	if len(value) > validation.LabelValueMaxLength {
+		msgs = append(msgs, fmt.Sprintf("must be no more than %d characters, as a label is, and has %d", validation.LabelValueMaxLength, len(value)))
+	}
+	if len(msgs) == 0 {
+		return nil
+	}
+	return field.ErrorList{field.Invalid(path, value, strings.Join(append(msgs, remedy), "; "))}
 }
 
 func validateNodeIP(path *field.Path, value string) field.ErrorList {

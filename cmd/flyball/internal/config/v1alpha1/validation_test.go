@@ -43,17 +43,24 @@ func TestValidate(t *testing.T) {
 		mutate func(*FlyballConfiguration)
 		want   []string
 	}{
-		"Defaults":    {"The defaults alone are valid.", func(*FlyballConfiguration) {}, nil},
-		"RelativeDir": {"A relative directory would depend on where the command is run.", func(c *FlyballConfiguration) { c.DataDir = "data" }, []string{"dataDir"}},
-		"RootDir":     {"Purging must never mean the whole disk.", func(c *FlyballConfiguration) { c.DataDir = "//" }, []string{"dataDir"}},
-		"NodeName":    {"The API server accepts DNS subdomains only.", func(c *FlyballConfiguration) { c.NodeName = "Node_1" }, []string{"nodeName"}},
-		"NoNodeIP":    {"Without a default route the user must say which address.", func(c *FlyballConfiguration) { c.NodeIP = "" }, []string{"nodeIP"}},
-		"SamePorts":   {"Two servers cannot share a port.", func(c *FlyballConfiguration) { c.Kubelet.Port = c.Port }, []string{"kubelet.port"}},
-		"Overlap":     {"A packet must be either for a Pod or for a Service.", func(c *FlyballConfiguration) { c.ServiceCIDR, c.ClusterDNS = "10.42.128.0/20", "10.42.128.10" }, []string{"serviceCIDR"}},
-		"IPv6":        {"The node network is IPv4.", func(c *FlyballConfiguration) { c.ClusterCIDR = "fd00::/48" }, []string{"clusterCIDR"}},
-		"Unmasked":    {"A range that begins in its middle is a mistake.", func(c *FlyballConfiguration) { c.ClusterCIDR = "10.42.1.0/16" }, []string{"clusterCIDR"}},
-		"DNSOutside":  {"Only Service addresses are routed to the node itself.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.96.0.10" }, []string{"clusterDNS"}},
-		"DNSFirst":    {"The first address is the API server's.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.43.0.1" }, []string{"clusterDNS"}},
+		"Defaults":         {"The defaults alone are valid.", func(*FlyballConfiguration) {}, nil},
+		"RelativeDir":      {"A relative directory would depend on where the command is run.", func(c *FlyballConfiguration) { c.DataDir = "data" }, []string{"dataDir"}},
+		"RootDir":          {"Purging must never mean the whole disk.", func(c *FlyballConfiguration) { c.DataDir = "//" }, []string{"dataDir"}},
+		"NodeName":         {"The API server accepts DNS subdomains only.", func(c *FlyballConfiguration) { c.NodeName = "Node_1" }, []string{"nodeName"}},
+		"LongNodeName":     {"The Node's label kubernetes.io/hostname takes 63 characters.", func(c *FlyballConfiguration) { c.NodeName = strings.Repeat("a", 63) }, nil},
+		"TooLongNodeName":  {"The Node would be refused, for ever.", func(c *FlyballConfiguration) { c.NodeName = strings.Repeat("a", 64) }, []string{"nodeName"}},
+		"LongFQDN":         {"The labels of a name add up.", func(c *FlyballConfiguration) { c.NodeName = strings.Repeat("a.", 32) + "a" }, []string{"nodeName"}},
+		"TrailingDot":      {"It is no part of a Node's name.", func(c *FlyballConfiguration) { c.NodeName = "a." }, []string{"nodeName"}},
+		"DigitsAsNodeName": {"A DNS label may begin with a digit.", func(c *FlyballConfiguration) { c.NodeName = "007" }, nil},
+		"Localhost":        {"It is a name as any other.", func(c *FlyballConfiguration) { c.NodeName = "localhost" }, nil},
+		"NoNodeName":       {"A host without a name has no default.", func(c *FlyballConfiguration) { c.NodeName = "" }, []string{"nodeName"}},
+		"NoNodeIP":         {"Without a default route the user must say which address.", func(c *FlyballConfiguration) { c.NodeIP = "" }, []string{"nodeIP"}},
+		"SamePorts":        {"Two servers cannot share a port.", func(c *FlyballConfiguration) { c.Kubelet.Port = c.Port }, []string{"kubelet.port"}},
+		"Overlap":          {"A packet must be either for a Pod or for a Service.", func(c *FlyballConfiguration) { c.ServiceCIDR, c.ClusterDNS = "10.42.128.0/20", "10.42.128.10" }, []string{"serviceCIDR"}},
+		"IPv6":             {"The node network is IPv4.", func(c *FlyballConfiguration) { c.ClusterCIDR = "fd00::/48" }, []string{"clusterCIDR"}},
+		"Unmasked":         {"A range that begins in its middle is a mistake.", func(c *FlyballConfiguration) { c.ClusterCIDR = "10.42.1.0/16" }, []string{"clusterCIDR"}},
+		"DNSOutside":       {"Only Service addresses are routed to the node itself.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.96.0.10" }, []string{"clusterDNS"}},
+		"DNSFirst":         {"The first address is the API server's.", func(c *FlyballConfiguration) { c.ClusterDNS = "10.43.0.1" }, []string{"clusterDNS"}},
 		"HugeServices": {"kube-apiserver would refuse it after etcd has started.", func(c *FlyballConfiguration) {
 			c.ServiceCIDR, c.ClusterDNS = "10.0.0.0/9", "10.0.0.10"
 			c.ClusterCIDR = "172.16.0.0/16"
@@ -89,5 +96,17 @@ func TestValidate(t *testing.T) {
 				t.Errorf("%s\nValidate(): -want, +got:\n%s", tc.reason, diff)
 			}
 		})
+	}
+}
+
+// TestNodeNameRemedy: whoever gave no name reads where it comes from, and what sets another.
+func TestNodeNameRemedy(t *testing.T) {
+	for _, name := range []string{"", "my_host", strings.Repeat("a", 64)} {
+		c := &FlyballConfiguration{}
+		SetDefaults(c, HostDefaults{NodeName: name, NodeIP: netip.MustParseAddr("192.0.2.2")})
+		err := Validate(c).ToAggregate()
+		if err == nil || !strings.Contains(err.Error(), name) || !strings.Contains(err.Error(), "host name") || !strings.Contains(err.Error(), "--node-name") {
+			t.Errorf("of %q it says %v, want the name, where it comes from and --node-name", name, err)
+		}
 	}
 }
