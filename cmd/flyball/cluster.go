@@ -32,6 +32,9 @@ func (f clusterFlags) connect() (client.WithWatch, string, error) {
 			*f.KubeConfig = instance.AdminKubeconfig // this machine's cluster, as for `flyball kubectl`
 		}
 	}
+	if err := passProxy(instance.AdminKubeconfig); err != nil {
+		return nil, "", err
+	}
 	namespace, _, err := f.ToRawKubeConfigLoader().Namespace()
 	if err != nil {
 		return nil, "", fmt.Errorf("finding the namespace: %w; name it with --namespace", err)

@@ -34,6 +34,9 @@ func kubectl(args []string) error {
 			return fmt.Errorf("setting KUBECONFIG: %w", err)
 		}
 	}
+	if err := passProxy(instance.AdminKubeconfig); err != nil {
+		return err
+	}
 	// kubectl looks at the command line itself, for plugins and for the level of its log.
 	os.Args = append([]string{"kubectl"}, args...)
 	if _, err := logs.GlogSetter(cmd.GetLogVerbosity(os.Args)); err != nil {

@@ -38,6 +38,9 @@ func (f clusterFlags) clientset() (kubernetes.Interface, error) {
 	if *f.KubeConfig == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
 		*f.KubeConfig = instance.AdminKubeconfig
 	}
+	if err := passProxy(instance.AdminKubeconfig); err != nil {
+		return nil, err
+	}
 	cfg, err := f.ToRESTConfig()
 	if err != nil {
 		return nil, fmt.Errorf("finding the cluster: %w; run this on the server, or name its kubeconfig with --kubeconfig", err)

@@ -58,13 +58,14 @@ func addBackgroundFlag(cmd *cobra.Command) *bool {
 }
 
 func runRole(ctx context.Context, role instance.Role, flags *configFlags, background bool) error {
-	forgetInherited()
+	proxy := leaveShell()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	set, err := flags.loadRole(ctx, role)
 	if err != nil {
 		return err
 	}
+	set.Proxy = proxy
 	o := launch.Options{Role: role, Set: set}
 	if background {
 		// The parent has checked the host a moment ago. Its directory, where a relative path was found, may go away.
@@ -83,13 +84,14 @@ func runRole(ctx context.Context, role instance.Role, flags *configFlags, backgr
 
 // detached starts Flyball in the background. If it runs already with this data directory, there is nothing to do.
 func detached(ctx context.Context, role instance.Role, flags *configFlags) error {
-	forgetInherited()
+	proxy := leaveShell()
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	set, err := flags.loadRole(ctx, role)
 	if err != nil {
 		return err
 	}
+	set.Proxy = proxy
 	o := launch.Options{Role: role, Set: set, Out: os.Stdout}
 	running, err := status.Get(ctx, o.Role.Socket(instance.RunDir))
 	if err == nil && running.Role == string(o.Role) && running.DataDir == set.Config.DataDir {
@@ -142,8 +144,16 @@ func checkHost(o launch.Options) error {
 	return nil
 }
 
-// forgetInherited keeps files that whoever started us left open, a lock perhaps, from living as long as the container
-// runtime does.
-func forgetInherited() {
+// leaveShell makes the process independent of the shell that started it: of its umask, of files that it left open, a lock
+// perhaps, which would live as long as the container runtime does, and of its proxy, which it returns. It comes before
+// the first request: Go reads the proxy from the environment once.
+func leaveShell() (proxy []string) {
+	setUmask()
 	_ = unix.CloseRange(launch.ListeningFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; not worth failing for
+	return takeProxy()
 }
+
+// setUmask sets the umask of a service, whatever the shell has: what containers, their users and log shippers are to read is
+// made with the mode that it says, and children such as the container runtime inherit it. Secrets do not depend on it:
+// their files and directories are made for root alone.
+func setUmask() { unix.Umask(0o022) }

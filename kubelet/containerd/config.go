@@ -33,6 +33,9 @@ type Config struct {
 	// RegistryHosts is the directory of per-registry settings in containerd's hosts.toml format ("certs.d"); it may be
 	// absent. Read for each pull.
 	RegistryHosts string
+	// Proxy are the environment variables, as NAME=VALUE, that say through which proxy images are pulled: HTTP_PROXY,
+	// HTTPS_PROXY, NO_PROXY. Those of this process do not count.
+	Proxy []string
 	// Ready, if set, is called each time CRI answers: at first, and after containerd was started again.
 	Ready func()
 	// Down, if set, is called with the reason each time containerd ended or could not be started again.

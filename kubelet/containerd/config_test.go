@@ -74,8 +74,12 @@ func TestValidate(t *testing.T) {
 }
 
 func TestEnvironment(t *testing.T) {
-	got := environment([]string{"HTTPS_PROXY=http://proxy", "PATH=/home/me/bin", "NOTIFY_SOCKET=/run/notify", "GOGC=off"}, "/opt/bin")
-	want := []string{"HTTPS_PROXY=http://proxy", "PATH=/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "CONTAINERD_DISABLE_PIGZ=true", "CONTAINERD_DISABLE_IGZIP=true", "GOGC=50"}
+	got := environment([]string{"SSL_CERT_DIR=/certs", "http_proxy=http://other", "PATH=/home/me/bin", "NOTIFY_SOCKET=/run/notify", "GOGC=off"},
+		"/opt/bin", []string{"HTTPS_PROXY=http://proxy"})
+	want := []string{
+		"SSL_CERT_DIR=/certs", "PATH=/opt/bin:/usr/sbin:/usr/bin:/sbin:/bin", "CONTAINERD_DISABLE_PIGZ=true", "CONTAINERD_DISABLE_IGZIP=true",
+		"GOGC=50", "HTTPS_PROXY=http://proxy",
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got\n%s", diff)
 	}
@@ -121,5 +125,38 @@ func TestRotate(t *testing.T) {
 	}
 	if got := lastLine(file); got != "third" {
 		t.Errorf("last line is %q", got)
+	}
+}
+
+func TestSameUmask(t *testing.T) {
+	ours := []byte("Name:\tflyball\nUmask:\t0022\nState:\tR (running)\n")
+	for name, tc := range map[string]struct {
+		theirs string
+		want   bool
+	}{
+		"Same":    {"Name:\tcontainerd\nUmask:\t0022\n", true},
+		"Tighter": {"Name:\tcontainerd\nUmask:\t0077\n", false},
+	} {
+		if got := sameUmask([]byte(tc.theirs), ours); got != tc.want {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
+	}
+}
+
+func TestSameProxy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		environ string
+		proxy   []string
+		want    bool
+	}{
+		"None":    {"PATH=/bin\x00HOME=/\x00", nil, true},
+		"Same":    {"NO_PROXY=a\x00PATH=/bin\x00https_proxy=http://p\x00", []string{"https_proxy=http://p", "NO_PROXY=a"}, true},
+		"Other":   {"HTTPS_PROXY=http://p\x00", []string{"HTTPS_PROXY=http://q"}, false},
+		"Removed": {"HTTPS_PROXY=http://p\x00", nil, false},
+		"Added":   {"PATH=/bin\x00", []string{"HTTPS_PROXY=http://q"}, false},
+	} {
+		if got := sameProxy([]byte(tc.environ), tc.proxy); got != tc.want {
+			t.Errorf("%s: got %v, want %v", name, got, tc.want)
+		}
 	}
 }

@@ -105,7 +105,7 @@ func start(c Config) (*process, error) {
 	defer func() { _ = null.Close() }()
 	child, err := os.StartProcess(c.binary(), []string{c.binary(), "--config", c.configFile()}, &os.ProcAttr{
 		Dir:   "/",
-		Env:   environment(os.Environ(), c.BinDir),
+		Env:   environment(os.Environ(), c.BinDir, c.Proxy),
 		Files: []*os.File{null, log, log},
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
@@ -120,9 +120,9 @@ func start(c Config) (*process, error) {
 	return open(child.Pid)
 }
 
-// environment is that of containerd, and so of the shims: Flyball's own (proxies, certificates), without what is meant
-// for Flyball alone.
-func environment(own []string, binDir string) []string {
+// environment is that of containerd, and so of the shims: Flyball's own (certificates), without what is meant for Flyball
+// alone, and the proxy that images are pulled through.
+func environment(own []string, binDir string, proxy []string) []string {
 	set := []string{
 		// The bundled programs win. apparmor_parser is the one program of the host that containerd asks for, where the
 		// host has AppArmor.
@@ -140,9 +140,9 @@ func environment(own []string, binDir string) []string {
 	}
 	kept := slices.DeleteFunc(slices.Clone(own), func(s string) bool {
 		name, _, _ := strings.Cut(s, "=")
-		return slices.Contains(dropped, name)
+		return slices.Contains(dropped, name) || IsProxyVariable(name)
 	})
-	return append(kept, set...)
+	return slices.Concat(kept, set, proxy)
 }
 
 // find returns the containerd that runs with our configuration file, or nil. The command line is the proof, not the pid
@@ -205,7 +205,7 @@ func hasArgument(cmdline []byte, name, value string) bool {
 }
 
 // current reports whether the running process is the containerd that start would start: the same program file (it is not
-// after an upgrade) and the same configuration.
+// after an upgrade), umask, proxy and configuration.
 func current(c Config, p *process, wanted []byte) bool {
 	running, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.pid), "exe"))
 	if err != nil {
@@ -215,6 +215,30 @@ func current(c Config, p *process, wanted []byte) bool {
 	if err != nil || !os.SameFile(running, installed) {
 		return false
 	}
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "status"))
+	own, ownErr := os.ReadFile("/proc/self/status")
+	if err != nil || ownErr != nil || !sameUmask(status, own) {
+		return false
+	}
+	env, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.pid), "environ"))
+	if err != nil || !sameProxy(env, c.Proxy) {
+		return false
+	}
 	written, err := os.ReadFile(c.configFile())
 	return err == nil && bytes.Equal(written, wanted)
+}
+
+// sameUmask compares the umask in two processes' /proc/PID/status: a container's root directory has the mode that the
+// umask of containerd leaves it. Kernels before 4.7 do not tell it.
+func sameUmask(a, b []byte) bool {
+	return bytes.Equal(statusLine(a, "Umask:"), statusLine(b, "Umask:"))
+}
+
+func statusLine(status []byte, prefix string) []byte {
+	for line := range bytes.Lines(status) {
+		if bytes.HasPrefix(line, []byte(prefix)) {
+			return line
+		}
+	}
+	return nil
 }

@@ -32,10 +32,10 @@ const readyWithin = 5 * time.Minute
 // Ready. If the child ends before that, its error is returned; if ctx ends, the child is ended too.
 func Detach(ctx context.Context, o Options, args []string, out *os.File) error {
 	words := filepath.Join(filepath.Dir(logging.Path(o.Set.Config.DataDir)), "flyball.err")
-	if err := os.MkdirAll(filepath.Dir(words), 0o750); err != nil {
-		return fmt.Errorf("creating the log directory: %w", err)
+	if err := makeDirs(o.Set.Config.DataDir); err != nil {
+		return err
 	}
-	cmd, listening, err := startChild(args, words)
+	cmd, listening, err := startChild(args, words, o.Set.Proxy)
 	if err != nil {
 		return err
 	}
@@ -77,8 +77,8 @@ func Detach(ctx context.Context, o Options, args []string, out *os.File) error {
 }
 
 // startChild runs this program in a session of its own. Its standard error goes to a file, since a panic must have a
-// place to go to when nobody follows any more.
-func startChild(args []string, words string) (*exec.Cmd, *os.File, error) {
+// place to go to when nobody follows any more. It gets the proxy that was taken out of this process's environment.
+func startChild(args []string, words string, proxy []string) (*exec.Cmd, *os.File, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, nil, fmt.Errorf("finding this program: %w", err)
@@ -95,6 +95,7 @@ func startChild(args []string, words string) (*exec.Cmd, *os.File, error) {
 	defer childEnd.Close()
 	cmd := exec.Command(self, args...) //nolint:noctx // it is to outlive every context of this process
 	cmd.Stdout, cmd.Stderr = stderr, stderr
+	cmd.Env = append(os.Environ(), proxy...)
 	cmd.ExtraFiles = []*os.File{childEnd}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {

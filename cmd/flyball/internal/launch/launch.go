@@ -101,14 +101,22 @@ func Run(ctx context.Context, o Options) error {
 // openLog opens the log file. It is the same whether somebody looks on or not: what upstream's parts have to say while
 // they start is not for a terminal.
 func openLog(o Options) (io.WriteCloser, error) {
-	// Others may pass: containers reach their own files below.
-	if err := os.MkdirAll(o.Set.Config.DataDir, 0o711); err != nil {
-		return nil, fmt.Errorf("creating the data directory: %w", err)
-	}
-	if err := os.MkdirAll(filepath.Dir(logging.Path(o.Set.Config.DataDir)), 0o750); err != nil {
-		return nil, fmt.Errorf("creating the log directory: %w", err)
+	if err := makeDirs(o.Set.Config.DataDir); err != nil {
+		return nil, err
 	}
 	return logging.File(o.Set.Config.DataDir), nil
+}
+
+// makeDirs makes the data directory, and that of the log in it.
+func makeDirs(dataDir string) error {
+	// Others may pass: containers reach their own files below.
+	if err := os.MkdirAll(dataDir, 0o711); err != nil {
+		return fmt.Errorf("creating the data directory: %w", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(logging.Path(dataDir)), 0o750); err != nil {
+		return fmt.Errorf("creating the log directory: %w", err)
+	}
+	return nil
 }
 
 func serveStatus(ctx context.Context, o Options, b *board.Board) (func(), error) {

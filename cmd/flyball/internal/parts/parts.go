@@ -34,6 +34,8 @@ type Set struct {
 	Bundle bundle.Bundle
 	// Joined is the cluster of another machine that this one has joined; nil if the server is here.
 	Joined *join.Cluster
+	// Proxy are the variables of the environment, as NAME=VALUE, that say through which proxy to pull images.
+	Proxy []string
 }
 
 // Rows of the board that other packages look for.
@@ -135,6 +137,7 @@ func (s Set) Containerd() containerd.Config {
 		LogFile:       filepath.Join(s.Config.DataDir, "log", "containerd.log"),
 		SandboxImage:  bundle.PauseImage,
 		RegistryHosts: filepath.Join(s.Config.DataDir, "registries"),
+		Proxy:         s.pullProxy(),
 	}
 }
 
