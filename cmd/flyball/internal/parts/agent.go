@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/discovery"
 
 	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/cmd/flyball/internal/propagation"
 	"flyball.dev/cmd/flyball/internal/supervisor"
 	"flyball.dev/dns"
 	"flyball.dev/kubelet"
@@ -83,6 +84,9 @@ func (s Set) routes(first string) supervisor.Part {
 func (s Set) containerd(first string) supervisor.Part {
 	const name = "containerd"
 	return supervisor.Part{Name: name, After: after(first), Run: func(ctx context.Context, report supervisor.Report) error {
+		if err := propagation.Share(s.Config.DataDir); err != nil {
+			return err
+		}
 		c := s.Containerd()
 		c.Ready = up(report, name)
 		// The room starts it again itself, and containers run on meanwhile.
