@@ -50,9 +50,9 @@ func corefile(cfg Config, servers []netip.Addr) []byte {
 }
 
 // upstreams returns the servers in the resolv.conf file, without our own address: a question that came back to us would
-// go round for ever. systemd's local server may itself ask us, so the servers behind it are taken instead. A missing file
-// means no servers.
-func upstreams(file string, own netip.Addr) ([]netip.Addr, error) {
+// go round for ever. A server on the loopback, systemd's, may itself ask us, so the servers in the file behind, systemd's
+// list of the real ones, are taken instead where there are any. A missing file means no servers.
+func upstreams(file, behind string, own netip.Addr) ([]netip.Addr, error) {
 	if file == "" {
 		file = resolvConf
 	}
@@ -60,12 +60,11 @@ func upstreams(file string, own netip.Addr) ([]netip.Addr, error) {
 	if err != nil {
 		return nil, err
 	}
-	stub := func(a netip.Addr) bool {
-		return a == netip.MustParseAddr("127.0.0.53") || a == netip.MustParseAddr("127.0.0.54")
-	}
+	stub := func(a netip.Addr) bool { return a.Unmap().IsLoopback() }
 	if slices.ContainsFunc(servers, stub) || slices.Contains(servers, own) {
-		if behind, err := nameservers(systemdResolvConf); err == nil && len(behind) > 0 {
-			servers = append(slices.DeleteFunc(servers, stub), behind...)
+		found, err := nameservers(behind)
+		if found = slices.DeleteFunc(found, stub); err == nil && len(found) > 0 {
+			servers = append(slices.DeleteFunc(servers, stub), found...)
 		}
 	}
 	var kept []netip.Addr

@@ -55,7 +55,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if !cfg.Address.IsValid() || cfg.ClusterDomain == "" {
 		return errors.New("starting the DNS server: it needs an address and a cluster domain")
 	}
-	servers, err := upstreams(cfg.Upstream, cfg.Address)
+	servers, err := upstreams(cfg.Upstream, systemdResolvConf, cfg.Address)
 	if err != nil {
 		return err
 	}

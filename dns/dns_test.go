@@ -229,11 +229,20 @@ func TestUpstreams(t *testing.T) {
 	own := netip.MustParseAddr("10.43.0.10")
 	for name, tc := range map[string]struct {
 		reason, conf string
+		behind       string // what systemd knows
 		want         []netip.Addr
 	}{
-		"None":  {reason: "a host without a server", conf: "search example.org\n"},
-		"Two":   {reason: "each server once", conf: "nameserver 192.0.2.1\nnameserver 2001:db8::1\nnameserver 192.0.2.1\n", want: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}},
-		"Self":  {reason: "never ourselves", conf: "nameserver 10.43.0.10\nnameserver 192.0.2.1\n", want: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		"None": {reason: "a host without a server", conf: "search example.org\n"},
+		"Two":  {reason: "each server once", conf: "nameserver 192.0.2.1\nnameserver 2001:db8::1\nnameserver 192.0.2.1\n", want: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}},
+		"Self": {reason: "never ourselves", conf: "nameserver 10.43.0.10\nnameserver 192.0.2.1\n", want: []netip.Addr{netip.MustParseAddr("192.0.2.1")}},
+		"Stub": {
+			reason: "systemd's own server may ask us", conf: "nameserver 127.0.0.53\n", behind: "nameserver 127.0.0.1\nnameserver 192.0.2.9\n",
+			want: []netip.Addr{netip.MustParseAddr("192.0.2.9")},
+		},
+		"Loopback": {
+			reason: "so may any other on the loopback", conf: "nameserver ::1\nnameserver 192.0.2.1\n", behind: "nameserver 192.0.2.9\n",
+			want: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.9")},
+		},
 		"Local": {reason: "a server on the host's loopback is reachable, as we are on the host too", conf: "nameserver 127.0.0.1\n", want: []netip.Addr{netip.MustParseAddr("127.0.0.1")}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -241,7 +250,11 @@ func TestUpstreams(t *testing.T) {
 			if err := os.WriteFile(file, []byte(tc.conf), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			got, err := upstreams(file, own)
+			behind := filepath.Join(t.TempDir(), "behind")
+			if err := os.WriteFile(behind, []byte(tc.behind), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			got, err := upstreams(file, behind, own)
 			if err != nil {
 				t.Fatal(err)
 			}

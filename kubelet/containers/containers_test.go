@@ -35,7 +35,10 @@ func TestDNS(t *testing.T) {
 		Searches: []string{"ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"},
 		Options:  []string{"ndots:5"},
 	}
-	host := testNode().HostDNS
+	host := testNode().HostDNS().DNSConfig
+	loopback := func(n *Node) {
+		n.HostDNS = func() HostDNS { return hostDNS(parseResolvConf("nameserver 127.0.0.53\n"), nil) }
+	}
 	cases := map[string]struct {
 		reason   string
 		pod      func(*v1.PodSpec)
@@ -63,6 +66,19 @@ func TestDNS(t *testing.T) {
 			node:     func(n *Node) { n.ClusterDNS = nil },
 			want:     host,
 			warnings: []string{"MissingClusterDNS"},
+		},
+		"Loopback": {
+			reason:   "the loopback of a Pod is its own, and an empty config means a copy of the host's file to containerd",
+			pod:      func(s *v1.PodSpec) { s.DNSPolicy = v1.DNSDefault },
+			node:     loopback,
+			want:     &runtimeapi.DNSConfig{Options: []string{"ndots:1"}},
+			warnings: []string{"DNSConfigForming"},
+		},
+		"LoopbackOfHost": {
+			reason: "on the host's network the loopback is the host's",
+			pod:    func(s *v1.PodSpec) { s.HostNetwork = true },
+			node:   loopback,
+			want:   &runtimeapi.DNSConfig{Servers: []string{"127.0.0.53"}},
 		},
 		"TooManyServers": {
 			reason: "resolvers read three name servers",

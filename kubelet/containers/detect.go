@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -30,22 +29,13 @@ func DetectNode(resolvConf string) (Node, error) {
 		node.HugepageSizes = libcgroups.HugePageSizes()
 	}
 	var errs [3]error
-	node.HostDNS, errs[0] = hostDNS(resolvConf)
+	host := &resolver{file: resolvConf, behind: systemdResolvConf}
+	errs[0] = host.refresh()
+	node.HostDNS = host.config
 	node.MemoryCapacity, errs[1] = memoryCapacity()
 	node.LowestOOMScoreAdj, errs[2] = lowestOOMScoreAdj()
 	node.SwapController = swapController(node.CgroupV2)
 	return node, errors.Join(errs[:]...)
-}
-
-func hostDNS(file string) (*runtimeapi.DNSConfig, error) {
-	raw, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		// As resolv.conf(5) has it: without one, the name server is on this host.
-		return &runtimeapi.DNSConfig{Servers: []string{"127.0.0.1"}}, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("reading the host's name servers: %w", err)
-	}
-	return parseResolvConf(string(raw)), nil
 }
 
 // parseResolvConf: name servers add up, the last search line wins, options add up by name.

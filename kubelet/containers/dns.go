@@ -22,14 +22,17 @@ const (
 // of reason DNSConfigForming or MissingClusterDNS: the Pod runs all the same.
 func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	var warnings []Warning
-	dns := &runtimeapi.DNSConfig{}
+	dns, host := &runtimeapi.DNSConfig{}, HostDNS{}
+	if node.HostDNS != nil {
+		host = node.HostDNS()
+	}
 	switch policy := dnsPolicy(pod); {
 	case policy == v1.DNSNone:
 	case policy == v1.DNSClusterFirst && len(node.ClusterDNS) > 0:
 		for _, addr := range node.ClusterDNS {
 			dns.Servers = append(dns.Servers, addr.String())
 		}
-		dns.Searches = lo.Uniq(append(clusterSearches(pod.Namespace, node.ClusterDomain), node.HostDNS.GetSearches()...))
+		dns.Searches = lo.Uniq(append(clusterSearches(pod.Namespace, node.ClusterDomain), host.GetSearches()...))
 		dns.Options = []string{"ndots:5"}
 	default:
 		if policy == v1.DNSClusterFirst {
@@ -37,9 +40,16 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 				"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
 				podRef(pod), v1.DNSClusterFirst, v1.DNSDefault)})
 		}
-		dns.Servers = slices.Clone(node.HostDNS.GetServers())
-		dns.Searches = slices.Clone(node.HostDNS.GetSearches())
-		dns.Options = slices.Clone(node.HostDNS.GetOptions())
+		dns.Servers = slices.Clone(host.GetServers())
+		dns.Searches = slices.Clone(host.GetSearches())
+		dns.Options = slices.Clone(host.GetOptions())
+		if len(host.Loopback) > 0 && pod.Spec.HostNetwork {
+			dns.Servers = slices.Clone(host.Loopback)
+		} else if len(host.Loopback) > 0 {
+			warnings = append(warnings, loopbackOnly(host.Loopback))
+			// Of a config with nothing in it, containerd makes a copy of the host's file.
+			dns.Options = append(dns.Options, "ndots:1")
+		}
 	}
 	if c := pod.Spec.DNSConfig; c != nil {
 		dns.Servers = lo.Uniq(append(dns.Servers, c.Nameservers...))
@@ -47,6 +57,13 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 		dns.Options = mergeOptions(dns.Options, c.Options)
 	}
 	return dns, append(warnings, fitDNS(dns)...)
+}
+
+// loopbackOnly: the Pod gets no name server of the host, since the loopback is its own.
+func loopbackOnly(servers []string) Warning {
+	return Warning{"DNSConfigForming", fmt.Sprintf(
+		"The node's /etc/resolv.conf has name servers on its loopback only (%s), which this Pod cannot reach: it gets none. Name another server there, or in the Pod's dnsConfig.",
+		strings.Join(servers, ", "))}
 }
 
 // Warning is an Event about something that does not keep the Pod from running.

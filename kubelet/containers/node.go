@@ -9,7 +9,7 @@ import (
 )
 
 // Node is what of the node enters the rendering. It is the same for all Pods of
-// the node and does not change while the agent runs.
+// the node and does not change while the agent runs, except for HostDNS.
 type Node struct {
 	// Name is the name of the Node object.
 	Name string
@@ -25,8 +25,8 @@ type Node struct {
 	ClusterDNS []netip.Addr
 	// ClusterDomain is the DNS domain of the cluster, for example cluster.local.
 	ClusterDomain string
-	// HostDNS is the name service of the node itself, for dnsPolicy Default.
-	HostDNS *runtimeapi.DNSConfig
+	// HostDNS returns the name service of the node itself as it is now, for dnsPolicy Default.
+	HostDNS func() HostDNS
 
 	// Allocatable stands in for missing limits in the downward API.
 	Allocatable v1.ResourceList
@@ -44,4 +44,11 @@ type Node struct {
 	// RecursiveReadOnly are the runtime handlers that can make mounts recursively
 	// read-only; the default one is named "".
 	RecursiveReadOnly sets.Set[string]
+}
+
+// HostDNS is the name service of a host, without the servers on its loopback.
+type HostDNS struct {
+	*runtimeapi.DNSConfig
+	// Loopback are those servers, if there is no other: Pods on the host's network alone reach them.
+	Loopback []string
 }
