@@ -10,15 +10,20 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	upstream "k8s.io/kubernetes/pkg/controlplane/apiserver"
 )
 
 // shutdownGrace is how long requests in flight, watches among them, may take when kube-apiserver stops.
 const shutdownGrace = time.Second
 
+// identityRenewal is how often kube-apiserver renews the Lease that names it, which is valid for an hour. Upstream's ten
+// seconds would be a third of all that an idle node writes to its disk.
+const identityRenewal = 20 * time.Minute
+
 // apiServerFlags are the flags of kube-apiserver that differ from upstream's defaults, in upstream's documented terms.
 func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 	issuer := "https://kubernetes.default.svc." + cfg.ClusterDomain
-	return []string{
+	return append(presenceFlags(cfg), []string{
 		"--advertise-address=" + cfg.NodeIP.String(),
 		"--bind-address=" + cfg.BindAddress.String(),
 		"--secure-port=" + cfg.port(),
@@ -54,7 +59,17 @@ func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
 		// Ends watches at once when stopping instead of waiting a minute for clients to hang up.
 		"--shutdown-watch-termination-grace-period=" + shutdownGrace.String(),
+	}...)
+}
+
+// presenceFlags say how kube-apiserver lets others know that it is there. One that is alone writes its address into the
+// Endpoints of the Service "kubernetes" once; several must each renew two leases in etcd every ten seconds, the second of
+// which is how they find one another.
+func presenceFlags(cfg Config) []string {
+	if cfg.OtherServers {
+		return nil
 	}
+	return []string{"--endpoint-reconciler-type=master-count", "--feature-gates=UnknownVersionInteroperabilityProxy=false"}
 }
 
 // parseAPIServer turns flags into options, as the command does.
@@ -70,6 +85,7 @@ func parseAPIServer(flags []string) (*options.ServerRunOptions, error) {
 // anything is started, and so that whoever connects early waits for the answer instead of polling.
 func runAPIServer(ctx context.Context, o *options.ServerRunOptions, listener net.Listener) error {
 	o.SecureServing.Listener = listener
+	upstream.IdentityLeaseRenewIntervalPeriod = identityRenewal
 	return APIServer{Options: o, CloseGrace: shutdownGrace / 4}.Run(ctx)
 }
 

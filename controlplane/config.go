@@ -43,6 +43,9 @@ type Config struct {
 	// ClusterDNS is the address of the Service kube-system/kube-dns, within ServiceCIDR; ClusterDomain its zone.
 	ClusterDNS    netip.Addr
 	ClusterDomain string
+	// OtherServers says that other servers serve this cluster too. A server that is alone need not keep writing to etcd that
+	// it is there.
+	OtherServers bool
 	// AdminKubeconfig is where the kubeconfig of the administrator is written, mode 0600. Empty: nowhere else than in DataDir.
 	AdminKubeconfig string
 	// Manifests are applied once kube-apiserver is ready: every .yaml file in them except for kustomizations. Optional.
