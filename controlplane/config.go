@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"time"
 )
 
 // The parts that Config.Progress speaks of, in the order in which they start.
@@ -17,6 +18,7 @@ const (
 	PartControllerManager = "kube-controller-manager"
 	PartBootstrap         = "bootstrap"
 	PartApprover          = "csr-approver"
+	PartCertificates      = "certificates"
 )
 
 // The states that Config.Progress speaks of.
@@ -53,7 +55,8 @@ type Config struct {
 	// Progress is told of every change of a part's state, from several goroutines. Optional.
 	Progress func(part string, state string, err error)
 
-	id string // of the cluster, from cluster.yaml
+	id              string        // of the cluster, from cluster.yaml
+	certificateLife time.Duration // zero means pki.LeafLife
 }
 
 func (c Config) validate() error {

@@ -1,8 +1,12 @@
 package controlplane
 
 import (
+	"context"
 	"net/netip"
 	"path/filepath"
+	"time"
+
+	"k8s.io/klog/v2"
 
 	"flyball.dev/controlplane/pki"
 )
@@ -16,6 +20,9 @@ const (
 	userApprover      = "system:flyball:csr-approver"
 )
 
+// renewEvery is how often certificates are compared with the clock, at most.
+const renewEvery = time.Hour
+
 // credentials are the files that the parts of the server are started with.
 type credentials struct {
 	ca, frontProxyCA *pki.Authority
@@ -25,6 +32,23 @@ type credentials struct {
 	serviceAccountKey string
 	// admin, scheduler, controllerManager and approver are kubeconfigs.
 	admin, scheduler, controllerManager, approver string
+}
+
+// keepCredentials renews what ensureCredentials has made, until ctx ends: a server may run for longer than a certificate
+// lives. Everybody on this host reads the files again: kube-apiserver within a minute, client-go within five.
+func (r *runner) keepCredentials(ctx context.Context, up func()) error {
+	up()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(renewEvery, r.store.Life/100)):
+		}
+		if _, err := ensureCredentials(r.cfg, r.store); err != nil {
+			klog.FromContext(ctx).Error(err, "Renewing certificates failed, trying again")
+			r.cfg.progress(PartCertificates, StateUp, err)
+		}
+	}
 }
 
 // ensureCredentials makes or renews everything that authenticates anybody in this cluster. It writes, beside the files that
@@ -62,15 +86,33 @@ func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) 
 	c.controllerManager = filepath.Join(kubeconfigs, "kube-controller-manager.kubeconfig")
 	c.approver = filepath.Join(kubeconfigs, "csr-approver.kubeconfig")
 	if err := writeKubeconfigs(cfg, store, c.ca, []client{
-		{pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"system:masters"}}, []string{c.admin, cfg.AdminKubeconfig}},
-		{pki.Leaf{Name: "kube-scheduler", CommonName: "system:kube-scheduler"}, []string{c.scheduler}},
-		{pki.Leaf{Name: "kube-controller-manager", CommonName: "system:kube-controller-manager"}, []string{c.controllerManager}},
-		{pki.Leaf{Name: "controllers", CommonName: userControllers}, []string{filepath.Join(kubeconfigs, "controllers.kubeconfig")}},
-		{pki.Leaf{Name: "csr-approver", CommonName: userApprover}, []string{c.approver}},
+		{adminLeaf, c.admin},
+		{pki.Leaf{Name: "kube-scheduler", CommonName: "system:kube-scheduler"}, c.scheduler},
+		{pki.Leaf{Name: "kube-controller-manager", CommonName: "system:kube-controller-manager"}, c.controllerManager},
+		{pki.Leaf{Name: "controllers", CommonName: userControllers}, filepath.Join(kubeconfigs, "controllers.kubeconfig")},
+		{pki.Leaf{Name: "csr-approver", CommonName: userApprover}, c.approver},
 	}); err != nil {
 		return nil, err
 	}
+	if err := writeAdminKubeconfig(cfg, store, c.ca); err != nil {
+		return nil, err
+	}
 	return c, ensureAgentCredentials(cfg, store, c.ca)
+}
+
+// adminLeaf is the administrator's certificate.
+var adminLeaf = pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"system:masters"}}
+
+// writeAdminKubeconfig writes the one kubeconfig that people copy to other hosts.
+func writeAdminKubeconfig(cfg Config, store pki.Store, ca *pki.Authority) error {
+	if cfg.AdminKubeconfig == "" {
+		return nil
+	}
+	pair, err := store.Issue(ca, adminLeaf)
+	if err != nil {
+		return err
+	}
+	return pki.WriteKubeconfig(cfg.AdminKubeconfig, cfg.localURL(), ca, pair)
 }
 
 // ensureAgentCredentials writes what the node agent of this machine needs. A machine that joins gets the same
@@ -85,19 +127,19 @@ func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.Authority) erro
 		return err
 	}
 	if err := writeKubeconfigs(cfg, store, ca, []client{
-		{pki.Leaf{Name: "kubelet", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"}}, []string{filepath.Join(dir, "kubelet.kubeconfig")}},
-		{pki.Leaf{Name: "proxy", CommonName: "system:kube-proxy"}, []string{filepath.Join(dir, "proxy.kubeconfig")}},
-		{pki.Leaf{Name: "dns", CommonName: userDNS}, []string{filepath.Join(dir, "dns.kubeconfig")}},
+		{pki.Leaf{Name: "kubelet", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"}}, filepath.Join(dir, "kubelet.kubeconfig")},
+		{pki.Leaf{Name: "proxy", CommonName: "system:kube-proxy"}, filepath.Join(dir, "proxy.kubeconfig")},
+		{pki.Leaf{Name: "dns", CommonName: userDNS}, filepath.Join(dir, "dns.kubeconfig")},
 	}); err != nil {
 		return err
 	}
 	return pki.WriteCertificate(filepath.Join(dir, "client-ca.crt"), ca)
 }
 
-// client is an identity and the kubeconfigs that carry it.
+// client is an identity and the kubeconfig that carries it.
 type client struct {
-	leaf  pki.Leaf
-	paths []string
+	leaf pki.Leaf
+	path string
 }
 
 func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.Authority, clients []client) error {
@@ -106,13 +148,8 @@ func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.Authority, clients []
 		if err != nil {
 			return err
 		}
-		for _, path := range c.paths {
-			if path == "" {
-				continue
-			}
-			if err := pki.WriteKubeconfig(path, cfg.localURL(), ca, pair); err != nil {
-				return err
-			}
+		if err := pki.WriteLocalKubeconfig(c.path, cfg.localURL(), ca, pair); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 // runner holds what the parts of one Run share.
 type runner struct {
 	cfg   Config
+	store pki.Store
 	creds *credentials
 
 	apiServer         *apiserveroptions.ServerRunOptions
@@ -67,9 +69,11 @@ func (r *runner) prepare() error {
 		return err
 	}
 	r.cfg.id = cluster.ID
-	if r.creds, err = ensureCredentials(r.cfg, pki.Store{Dir: r.cfg.server("pki"), Existing: existing}); err != nil {
+	r.store = pki.Store{Dir: r.cfg.server("pki"), Existing: existing, Life: cmp.Or(r.cfg.certificateLife, pki.LeafLife)}
+	if r.creds, err = ensureCredentials(r.cfg, r.store); err != nil {
 		return err
 	}
+	r.store.Existing = true
 	encryption, err := ensureEncryption(r.cfg, existing)
 	if err != nil {
 		return err
@@ -144,6 +148,7 @@ func (r *runner) run(ctx context.Context, listener net.Listener) error {
 	parts.push(r.start(ctx, PartScheduler, fail, func(ctx context.Context, up func()) error {
 		return runScheduler(ctx, r.scheduler, up)
 	}).stop)
+	parts.push(r.start(ctx, PartCertificates, fail, r.keepCredentials).stop)
 	bootstrapped := make(chan struct{})
 	parts.push(r.start(ctx, PartBootstrap, fail, func(ctx context.Context, up func()) error {
 		return bootstrap(ctx, r.cfg, r.creds, sync.OnceFunc(func() { close(bootstrapped); up() }))

@@ -16,6 +16,8 @@ import (
 	"testing"
 	"testing/fstest"
 	"time"
+
+	"k8s.io/client-go/transport"
 )
 
 // childEnv makes the test's program run a control plane instead of the tests: its value is a directory. Upstream's
@@ -77,6 +79,10 @@ func child(dir string) int {
 	go profiles(ctx, dir)
 	start := time.Now()
 	cfg := testConfig(dir)
+	if life, err := time.ParseDuration(os.Getenv(childEnv + "_LIFE")); err == nil {
+		cfg.certificateLife = life
+		transport.CertCallbackRefreshDuration = time.Second
+	}
 	cfg.Progress = func(part, state string, err error) {
 		fmt.Println(time.Since(start).Milliseconds(), part, state, err)
 	}

@@ -5,7 +5,7 @@
 // file can be replaced atomically, two cannot, and a crash between the two would leave a cluster that does not start. Go's
 // TLS code, and so every part of Kubernetes, takes such a file as certificate file and as key file.
 //
-// What is renewed when is decided in plan.go. Leaf certificates are renewed when the process starts; that is enough because
-// they live for a year and are renewed past two thirds of it. Authorities and the service-account key are never replaced:
+// What is renewed when is decided in plan.go: leaf certificates live for a year and are renewed past two thirds of it.
+// Whoever issues them asks again from time to time, and whoever uses them follows the file. Authorities and the service-account key are never replaced:
 // everything that was ever issued hangs on them.
 package pki

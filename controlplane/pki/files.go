@@ -12,13 +12,24 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// WriteKubeconfig writes a kubeconfig, mode 0600, with which pair's holder reaches the kube-apiserver at server, a URL. The
-// file is left alone when it says so already.
+// WriteKubeconfig writes a kubeconfig, mode 0600, with which pair's holder reaches the kube-apiserver at server, a URL. It
+// needs no other file, so it can be copied, and is good for as long as the certificate is. The file is left alone when it
+// says so already.
 func WriteKubeconfig(path, server string, ca *Authority, pair *Pair) error {
+	return writeKubeconfig(path, server, ca, pair, &api.AuthInfo{ClientCertificateData: pair.PEM, ClientKeyData: pair.KeyPEM})
+}
+
+// WriteLocalKubeconfig is WriteKubeconfig for what runs on this host for long: it refers to pair's file, so that client-go
+// follows the certificate when it is renewed.
+func WriteLocalKubeconfig(path, server string, ca *Authority, pair *Pair) error {
+	return writeKubeconfig(path, server, ca, pair, &api.AuthInfo{ClientCertificate: pair.Path, ClientKey: pair.Path})
+}
+
+func writeKubeconfig(path, server string, ca *Authority, pair *Pair, user *api.AuthInfo) error {
 	const name = "flyball"
 	data, err := clientcmd.Write(api.Config{
 		Clusters:       map[string]*api.Cluster{name: {Server: server, CertificateAuthorityData: ca.PEM}},
-		AuthInfos:      map[string]*api.AuthInfo{pair.Cert.Subject.CommonName: {ClientCertificateData: pair.PEM, ClientKeyData: pair.KeyPEM}},
+		AuthInfos:      map[string]*api.AuthInfo{pair.Cert.Subject.CommonName: user},
 		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: pair.Cert.Subject.CommonName}},
 		CurrentContext: name,
 	})

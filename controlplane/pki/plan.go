@@ -11,8 +11,8 @@ import (
 const (
 	// authorityLife is how long an authority is valid. It is not rotated, so it must outlive the machine.
 	authorityLife = 10 * 365 * 24 * time.Hour
-	// leafLife is how long an issued certificate is valid. It is renewed past two thirds.
-	leafLife = 365 * 24 * time.Hour
+	// LeafLife is how long an issued certificate is valid unless the Store says otherwise. It is renewed past two thirds.
+	LeafLife = 365 * 24 * time.Hour
 )
 
 // Leaf describes a certificate that an authority issues. The zero value of DNSNames and Addresses makes a client

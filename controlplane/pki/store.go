@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -29,6 +30,8 @@ type Store struct {
 	Dir string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
+	// Life is how long a leaf certificate is valid; zero means LeafLife.
+	Life time.Duration
 	// Existing says that the cluster was created before: a missing authority or service-account key is then an error and
 	// not a reason to make one, since a new one would invalidate all that the old one signed.
 	Existing bool
@@ -108,7 +111,7 @@ func (s Store) Issue(ca *Authority, leaf Leaf) (*Pair, error) {
 		return pair, nil
 	}
 	return create(path, func(key crypto.Signer) ([]byte, error) {
-		return x509.CreateCertificate(rand.Reader, leaf.template(s.now()), ca.Cert, key.Public(), ca.Key)
+		return x509.CreateCertificate(rand.Reader, leaf.template(s.now(), cmp.Or(s.Life, LeafLife)), ca.Cert, key.Public(), ca.Key)
 	})
 }
 
@@ -132,11 +135,11 @@ func (s Store) SigningKey(name string) (string, error) {
 	return path, WriteFile(path, key, 0o600)
 }
 
-func (l Leaf) template(now time.Time) *x509.Certificate {
+func (l Leaf) template(now time.Time, life time.Duration) *x509.Certificate {
 	t := &x509.Certificate{
 		SerialNumber: serial(),
 		Subject:      pkix.Name{CommonName: l.CommonName, Organization: l.Organization},
-		NotBefore:    now.Add(-clockSkew), NotAfter: now.Add(leafLife),
+		NotBefore:    now.Add(-min(clockSkew, life/10)), NotAfter: now.Add(life),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		DNSNames:    l.DNSNames,

@@ -82,7 +82,7 @@ func (s Set) controlPlane() supervisor.Part {
 		Rows: []string{
 			controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartScheduler,
 			controlplane.PartControllerManager, controlplane.PartBootstrap,
-			controlplane.PartApprover,
+			controlplane.PartApprover, controlplane.PartCertificates,
 		},
 		Fatal: true,
 		Run: func(ctx context.Context, report supervisor.Report) error {
