@@ -58,7 +58,7 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 // httpHook makes the request. The API takes any answer for a success.
 func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
 	if err := j.request(ctx, spec, h); err != nil {
-		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w", //nolint:staticcheck // the words that users know
+		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w",
 			h.Path, spec.Name, j.name(), err)
 	}
 	return nil

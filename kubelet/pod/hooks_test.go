@@ -116,7 +116,10 @@ func TestHTTPHook(t *testing.T) {
 func TestHTTPHookHeaders(t *testing.T) {
 	s := serveHooks(t, httptest.NewServer)
 	hook := &v1.HTTPGetAction{Path: "/", Scheme: v1.URISchemeHTTPS, Port: intstr.FromInt32(s.port), HTTPHeaders: []v1.HTTPHeader{
-		{Name: "Host", Value: "example.com"}, {Name: "X-A", Value: "1"}, {Name: "X-A", Value: "2"}, {Name: "Accept", Value: ""},
+		{Name: "Host", Value: "example.com"},
+		{Name: "X-A", Value: "1"},
+		{Name: "X-A", Value: "2"},
+		{Name: "Accept", Value: ""},
 		{Name: "Authorization", Value: "Basic secret"},
 	}}
 	j := job{

@@ -61,9 +61,12 @@ func TestTrailingSlash(t *testing.T) {
 
 // TestNodeName is what a host's name becomes.
 func TestNodeName(t *testing.T) {
-	for host, want := range map[string]string{"Alpha": "alpha", "alpha.example.": "alpha.example", "localhost": "localhost", " a\n": "a", "": "", "a_b": "a_b"} {
+	for host, want := range map[string]string{"Alpha": "alpha", "alpha.example.": "alpha.example", "localhost": "localhost", "": "", "a_b": "a_b"} {
 		if got := nodeName(host); got != want {
 			t.Errorf("nodeName(%q) = %q, want %q", host, got, want)
 		}
+	}
+	if got := nodeName(" a\n"); got != "a" {
+		t.Errorf("nodeName of a name with space around it is %q, want a", got)
 	}
 }
