@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	libcgroups "github.com/opencontainers/cgroups"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // capSysResource is CAP_SYS_RESOURCE, which lowering an oom_score_adj needs.
@@ -36,34 +35,6 @@ func DetectNode(resolvConf string) (Node, error) {
 	node.LowestOOMScoreAdj, errs[2] = lowestOOMScoreAdj()
 	node.SwapController = swapController(node.CgroupV2)
 	return node, errors.Join(errs[:]...)
-}
-
-// parseResolvConf: name servers add up, the last search line wins, options add up by name.
-func parseResolvConf(content string) *runtimeapi.DNSConfig {
-	dns := &runtimeapi.DNSConfig{}
-	for line := range strings.Lines(content) {
-		fields := strings.Fields(line)
-		if len(fields) == 0 {
-			continue
-		}
-		switch rest := fields[1:]; fields[0] {
-		case "nameserver":
-			if len(rest) > 0 {
-				dns.Servers = append(dns.Servers, rest[0])
-			}
-		case "search":
-			dns.Searches = nil
-			for _, s := range rest {
-				// With and without its last dot a domain is the same; a dot alone is none.
-				if s = strings.TrimSuffix(s, "."); s != "" {
-					dns.Searches = append(dns.Searches, s)
-				}
-			}
-		case "options":
-			dns.Options = append(dns.Options, rest...)
-		}
-	}
-	return dns
 }
 
 func memoryCapacity() (int64, error) {

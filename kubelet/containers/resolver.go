@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/samber/lo"
@@ -67,4 +68,32 @@ func hostDNS(conf *runtimeapi.DNSConfig, behind []string) HostDNS {
 func isLoopback(server string) bool {
 	addr, err := netip.ParseAddr(server)
 	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// parseResolvConf: name servers add up, the last search line wins, options add up by name.
+func parseResolvConf(content string) *runtimeapi.DNSConfig {
+	dns := &runtimeapi.DNSConfig{}
+	for line := range strings.Lines(content) {
+		fields := strings.Fields(line)
+		if len(fields) == 0 {
+			continue
+		}
+		switch rest := fields[1:]; fields[0] {
+		case "nameserver":
+			if len(rest) > 0 {
+				dns.Servers = append(dns.Servers, rest[0])
+			}
+		case "search":
+			dns.Searches = nil
+			for _, s := range rest {
+				// With and without its last dot a domain is the same; a dot alone is none.
+				if s = strings.TrimSuffix(s, "."); s != "" {
+					dns.Searches = append(dns.Searches, s)
+				}
+			}
+		case "options":
+			dns.Options = append(dns.Options, rest...)
+		}
+	}
+	return dns
 }
