@@ -78,8 +78,9 @@ func ports(list ...string) map[string]struct{} {
 func Catalog() map[string]Spec {
 	agnhost := Spec{
 		Ref: ref(suite.Agnhost),
-		// curl, nc, dig, ss and socat are what the tests run in it, besides what busybox has.
-		Packages: []string{"bash", "bind9-dnsutils", "curl", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "socat"},
+		// curl, nc, dig, ss and socat are what the tests run in it, besides what busybox has. The wget of Debian's busybox
+		// crashes when it gets a timeout.
+		Packages: []string{"bash", "bind9-dnsutils", "curl", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "socat", "wget"},
 		Programs: map[string]string{"agnhost": images + "agnhost", "coredns": "flyball.dev/test/conformance/images/coredns"},
 		ModuleFiles: map[string]string{
 			"localhost.crt": moduleFiles + "agnhost/porter/localhost.crt",
@@ -90,6 +91,8 @@ func Catalog() map[string]Spec {
 			"etc/passwd":     passwd + "user-defined-in-image:x:1000:1000::/home/user-defined-in-image:/bin/sh\n",
 			"etc/group":      group + "user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n",
 			"uploads/.empty": "",
+			// As the original's wget, it tries once.
+			"etc/wgetrc": "tries = 1\n",
 		},
 		Links: map[string]string{"agnhost-2": "agnhost", "usr/bin/nc": "nc.openbsd", "usr/local/bin/iperf": "/usr/bin/iperf"},
 		Config: v1.Config{
