@@ -12,41 +12,63 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // health answers load balancers that ask, at a Service's healthCheckNodePort,
 // whether this node has endpoints of it: 200 if it has, 503 if not, with the
-// body that kube-proxy gives.
+// body that kube-proxy gives. It is not safe for concurrent use.
 type health struct {
-	mu       sync.Mutex
-	services map[string]*healthServer // by Service
-	failed   map[string]Service       // whose port could not be opened
+	servers map[string]*healthServer // by Service
+	serving sync.WaitGroup
+
+	failed  map[string]Service // whose port could not be opened: somebody has it
+	backoff wait.Backoff
+	due     <-chan time.Time // when retry is to be called; nil: no port failed
 }
 
 type healthServer struct {
 	port   uint16
 	server *http.Server
-
-	mu    sync.Mutex
-	local int
+	local  atomic.Int64
 }
 
 func newHealth() *health {
-	return &health{services: map[string]*healthServer{}, failed: map[string]Service{}}
+	return &health{servers: map[string]*healthServer{}, failed: map[string]Service{}}
 }
 
 // set starts, moves or stops the server of a Service, and tells it how many
 // ready endpoints are on this node. If the port is taken, the error says so, and
 // retry tries again.
 func (h *health) set(svc Service) error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+	err := h.open(svc)
+	if err != nil {
+		h.backoff = wait.Backoff{Duration: time.Second, Factor: 2, Steps: 10, Cap: 5 * time.Minute}
+		h.due = time.After(h.backoff.Step())
+	}
+	return err
+}
+
+// retry opens the ports that could not be opened. Nothing tells when one is free, so
+// the time until the next try doubles.
+func (h *health) retry() {
+	h.due = nil
+	for _, svc := range slices.Collect(maps.Values(h.failed)) {
+		if h.open(svc) != nil && h.due == nil {
+			h.due = time.After(h.backoff.Step())
+		}
+	}
+}
+
+func (h *health) open(svc Service) error {
 	delete(h.failed, svc.Name)
-	s := h.services[svc.Name]
+	s := h.servers[svc.Name]
 	if s != nil && s.port != svc.HealthCheckNodePort {
 		_ = s.server.Close()
-		delete(h.services, svc.Name)
+		delete(h.servers, svc.Name)
 		s = nil
 	}
 	if svc.HealthCheckNodePort == 0 {
@@ -60,47 +82,30 @@ func (h *health) set(svc Service) error {
 		}
 		s = &healthServer{port: svc.HealthCheckNodePort}
 		s.server = &http.Server{Handler: s.handler(svc.Name), ReadHeaderTimeout: 5 * time.Second}
-		h.services[svc.Name] = s
-		go func() { _ = s.server.Serve(listener) }()
+		h.servers[svc.Name] = s
+		h.serving.Go(func() { _ = s.server.Serve(listener) })
 	}
-	s.mu.Lock()
-	s.local = svc.localReady()
-	s.mu.Unlock()
+	s.local.Store(int64(svc.localReady()))
 	return nil
 }
 
-// retry opens the ports that could not be opened, and says whether all are by now.
-func (h *health) retry() bool {
-	h.mu.Lock()
-	failed := slices.Collect(maps.Values(h.failed))
-	h.mu.Unlock()
-	done := true
-	for _, svc := range failed {
-		done = h.set(svc) == nil && done
-	}
-	return done
-}
-
+// close stops all servers and waits for them.
 func (h *health) close() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	var errs []error
-	for name, s := range h.services {
+	for _, s := range h.servers {
 		errs = append(errs, s.server.Close())
-		delete(h.services, name)
 	}
+	h.serving.Wait()
 	return errors.Join(errs...)
 }
 
 func (s *healthServer) handler(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		s.mu.Lock()
-		local := s.local
-		s.mu.Unlock()
+		local := s.local.Load()
 		namespace, name, _ := strings.Cut(name, "/")
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.Header().Set("X-Load-Balancing-Endpoint-Weight", strconv.Itoa(local))
+		w.Header().Set("X-Load-Balancing-Endpoint-Weight", strconv.FormatInt(local, 10))
 		if local == 0 {
 			w.WriteHeader(http.StatusServiceUnavailable)
 		}

@@ -48,10 +48,6 @@ type Config struct {
 // is a net under what nobody should do: changing it by hand.
 const resyncPeriod = 5 * time.Minute
 
-// healthRetry is how often a health check port is tried that was taken. Nothing tells when it is
-// free; a round without such a port costs nothing.
-const healthRetry = 10 * time.Second
-
 // Run keeps the table as Services, EndpointSlices and Pods want it until ctx
 // ends. It then leaves everything in place, so that connections go on while
 // Flyball restarts; Cleanup takes it away. It fails if the first table cannot
@@ -141,8 +137,6 @@ func (p *proxy) run(ctx context.Context) error {
 	}
 	resync := time.NewTicker(resyncPeriod)
 	defer resync.Stop()
-	ports := time.NewTicker(healthRetry)
-	defer ports.Stop()
 	retry, delay := (<-chan time.Time)(nil), 100*time.Millisecond
 	for {
 		var err error
@@ -156,7 +150,7 @@ func (p *proxy) run(ctx context.Context) error {
 			if retry == nil {
 				err = p.flush(log)
 			}
-		case <-ports.C:
+		case <-p.health.due:
 			p.health.retry()
 		case <-resync.C:
 			err = p.check(log)
