@@ -10,9 +10,12 @@ import (
 	"k8s.io/utils/ptr"
 )
 
+// place is this Node: its name, and its zone, which may be unknown.
+type place struct{ node, zone string }
+
 // observeService turns a Service and its EndpointSlices into a value. A nil
 // Service, or one that no proxy serves, has no ports.
-func observeService(name string, svc *corev1.Service, parts []*discoveryv1.EndpointSlice, nodeName string) Service {
+func observeService(name string, svc *corev1.Service, parts []*discoveryv1.EndpointSlice, here place) Service {
 	out := Service{Name: name}
 	if svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName {
 		return out
@@ -37,14 +40,14 @@ func observeService(name string, svc *corev1.Service, parts []*discoveryv1.Endpo
 			InternalLocal:   ptr.Deref(svc.Spec.InternalTrafficPolicy, "") == corev1.ServiceInternalTrafficPolicyLocal,
 			ExternalLocal:   local,
 			Affinity:        affinity(svc),
-			Endpoints:       observeEndpoints(p, parts, nodeName),
+			Endpoints:       observeEndpoints(p, parts, here),
 		}
 		out.Ports = append(out.Ports, port)
 	}
 	return out
 }
 
-func observeEndpoints(port corev1.ServicePort, parts []*discoveryv1.EndpointSlice, nodeName string) []Endpoint {
+func observeEndpoints(port corev1.ServicePort, parts []*discoveryv1.EndpointSlice, here place) []Endpoint {
 	var out []Endpoint
 	at := map[netip.AddrPort]int{}
 	for _, s := range parts {
@@ -60,10 +63,11 @@ func observeEndpoints(port corev1.ServicePort, parts []*discoveryv1.EndpointSlic
 			c := e.Conditions
 			ep := Endpoint{
 				Addr:        netip.AddrPortFrom(addr, number),
-				Local:       ptr.Deref(e.NodeName, "") == nodeName,
+				Local:       ptr.Deref(e.NodeName, "") == here.node,
 				Ready:       ptr.Deref(c.Ready, true),
 				Serving:     ptr.Deref(c.Serving, ptr.Deref(c.Ready, true)),
 				Terminating: ptr.Deref(c.Terminating, false),
+				Hints:       observeHints(ptr.Deref(e.Hints, discoveryv1.EndpointHints{}), here),
 			}
 			// While the controller moves an endpoint from one slice to another
 			// it may be in both.
@@ -76,6 +80,22 @@ func observeEndpoints(port corev1.ServicePort, parts []*discoveryv1.EndpointSlic
 		}
 	}
 	return out
+}
+
+func observeHints(hints discoveryv1.EndpointHints, here place) [2]Hint {
+	hint := func(some, forUs bool) Hint {
+		switch {
+		case forUs:
+			return ForUs
+		case some:
+			return ForOthers
+		}
+		return NoHint
+	}
+	return [...]Hint{
+		hint(len(hints.ForNodes) > 0, slices.Contains(hints.ForNodes, discoveryv1.ForNode{Name: here.node})),
+		hint(len(hints.ForZones) > 0, slices.Contains(hints.ForZones, discoveryv1.ForZone{Name: here.zone})),
+	}
 }
 
 // slicePort finds the number that a Service's port has in a slice; they go by

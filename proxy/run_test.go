@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -80,7 +81,7 @@ func TestRun(t *testing.T) {
 	l.serve(8080)
 	leaks := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithCancel(context.Background())
-	client, watching := newClient(apiService())
+	client, watching := newClient(apiService(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
 	ready, done := make(chan struct{}), make(chan error, 1)
 	cfg := l.kernel.cfg
 	cfg.Ready = func() { close(ready) }
@@ -89,7 +90,7 @@ func TestRun(t *testing.T) {
 		return l.node.in(func() error { return os.WriteFile(path, []byte("1"), 0o644) })
 	}
 	go func() { done <- p.run(ctx) }()
-	for _, began := range []<-chan struct{}{ready, watching, watching, watching} { // Services, EndpointSlices, Pods
+	for _, began := range []<-chan struct{}{ready, watching, watching, watching, watching} { // Services, EndpointSlices, Pods, this Node
 		select {
 		case <-began:
 		case err := <-done:
@@ -119,6 +120,26 @@ func TestRun(t *testing.T) {
 	_, err = slices.Update(ctx, apiSlice(2), metav1.UpdateOptions{})
 	must(t, err)
 	eventually(t, "a change after somebody deleted the table", answers(webIP, "2"))
+
+	zones := apiSlice(0, 1)
+	for i, zone := range []string{"east", "west"} {
+		zones.Endpoints[i].Hints = &discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: zone}}}
+	}
+	_, err = slices.Update(ctx, zones, metav1.UpdateOptions{})
+	must(t, err)
+	for pod, zone := range []string{"east", "west"} {
+		node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node", Labels: map[string]string{corev1.LabelTopologyZone: zone}}}
+		_, err = client.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+		must(t, err)
+		eventually(t, "the endpoint of zone "+zone, func() error {
+			for range 10 { // all of them
+				if err := answers(webIP, fmt.Sprint(pod))(); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
 
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p"}}
 	pod.Spec.NodeName = "node"
@@ -206,22 +227,43 @@ func TestObserve(t *testing.T) {
 	endpoint := func(change func(*discoveryv1.EndpointConditions)) []Endpoint {
 		s := apiSlice(0)
 		change(&s.Endpoints[0].Conditions)
-		return observeService("default/web", apiService(), []*discoveryv1.EndpointSlice{s}, "node").Ports[0].Endpoints
+		return observeService("default/web", apiService(), []*discoveryv1.EndpointSlice{s}, place{"node", "here"}).Ports[0].Endpoints
 	}
-	at := netip.AddrPortFrom(podIP(0), 8080)
+	at, none := netip.AddrPortFrom(podIP(0), 8080), [2]Hint{}
 	for name, tc := range map[string]struct {
 		reason string
 		change func(*discoveryv1.EndpointConditions)
 		want   Endpoint
 	}{
-		"Unknown":  {"Conditions that nobody set count as ready.", func(*discoveryv1.EndpointConditions) {}, Endpoint{at, true, true, true, false}},
-		"NotReady": {"What is not ready does not serve, unless it says so.", func(c *discoveryv1.EndpointConditions) { c.Ready = new(false) }, Endpoint{at, true, false, false, false}},
+		"Unknown":  {"Conditions that nobody set count as ready.", func(*discoveryv1.EndpointConditions) {}, Endpoint{at, true, true, true, false, none}},
+		"NotReady": {"What is not ready does not serve, unless it says so.", func(c *discoveryv1.EndpointConditions) { c.Ready = new(false) }, Endpoint{at, true, false, false, false, none}},
 		"Terminating": {"An endpoint may serve while it terminates.", func(c *discoveryv1.EndpointConditions) {
 			c.Ready, c.Serving, c.Terminating = new(false), new(true), new(true)
-		}, Endpoint{at, true, false, true, true}},
+		}, Endpoint{at, true, false, true, true, none}},
 	} {
 		if got := endpoint(tc.change); len(got) != 1 || got[0] != tc.want {
 			t.Errorf("%s: %s got %v, want %v", name, tc.reason, got, tc.want)
+		}
+	}
+	zone, node := discoveryv1.ForZone{Name: "here"}, discoveryv1.ForNode{Name: "node"}
+	for name, tc := range map[string]struct {
+		hints *discoveryv1.EndpointHints
+		want  [2]Hint
+	}{
+		"none":         {nil, [2]Hint{}},
+		"this zone":    {&discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "there"}, zone}}, [2]Hint{NoHint, ForUs}},
+		"another zone": {&discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "there"}}}, [2]Hint{NoHint, ForOthers}},
+		"this node":    {&discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{zone}, ForNodes: []discoveryv1.ForNode{node}}, [2]Hint{ForUs, ForUs}},
+		"another node": {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{{Name: "other"}}}, [2]Hint{ForOthers, NoHint}},
+		"of nobody":    {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{}}, [2]Hint{}},
+	} {
+		s := apiSlice(0)
+		s.Endpoints[0].Hints = tc.hints
+		trimmed, err := trim(s)
+		must(t, err)
+		got := observeService("default/web", apiService(), []*discoveryv1.EndpointSlice{trimmed.(*discoveryv1.EndpointSlice)}, place{"node", "here"})
+		if diff := cmp.Diff(tc.want, got.Ports[0].Endpoints[0].Hints); diff != "" {
+			t.Errorf("hints of %s: -want +got:\n%s", name, diff)
 		}
 	}
 	for name, change := range map[string]func(*corev1.Service){
@@ -231,7 +273,7 @@ func TestObserve(t *testing.T) {
 	} {
 		svc := apiService()
 		change(svc)
-		if got := observeService("default/web", svc, nil, "node"); len(got.Ports) != 0 {
+		if got := observeService("default/web", svc, nil, place{node: "node"}); len(got.Ports) != 0 {
 			t.Errorf("a Service that is %s has ports: %v", name, got.Ports)
 		}
 	}
@@ -240,7 +282,7 @@ func TestObserve(t *testing.T) {
 	lb.Status.LoadBalancer.Ingress = []corev1.LoadBalancerIngress{
 		{IP: "198.51.100.1"}, {IP: "198.51.100.2", IPMode: new(corev1.LoadBalancerIPModeProxy)}, {Hostname: "lb.example"},
 	}
-	if got := observeService("default/web", lb, nil, "node").Ports[0].LoadBalancerIPs; len(got) != 1 {
+	if got := observeService("default/web", lb, nil, place{node: "node"}).Ports[0].LoadBalancerIPs; len(got) != 1 {
 		t.Errorf("load balancer addresses: %v", got)
 	}
 }

@@ -42,7 +42,20 @@ type Endpoint struct {
 	Addr                        netip.AddrPort
 	Local                       bool // on this node
 	Ready, Serving, Terminating bool
+	Hints                       [2]Hint // for nodes, for zones
 }
+
+// Hint says whom an endpoint is meant for: the EndpointSlice controller spreads
+// traffic by hints if the Service asks for it in spec.trafficDistribution
+// (KEP-4444, KEP-3015) or by annotation (KEP-2433).
+type Hint uint8
+
+// There is no hint, or there are some, for others only or for this node or its zone.
+const (
+	NoHint Hint = iota
+	ForOthers
+	ForUs
+)
 
 // choice is what choose decides: the endpoints that traffic may go to under
 // each traffic policy, sorted, and whether there are any in the cluster.
@@ -53,14 +66,32 @@ type choice struct {
 
 // choose picks a port's usable endpoints: the ready ones; if there are none,
 // those that still serve while they terminate (KEP-1669). The two policies fall
-// back independently. This is where topology hints would narrow Cluster.
+// back independently. Hints narrow Cluster, as long as there are ready ones.
 func choose(endpoints []Endpoint) choice {
 	c := choice{
-		Cluster: usable(endpoints, func(Endpoint) bool { return true }),
+		Cluster: usable(endpoints, hinted(endpoints)),
 		Local:   usable(endpoints, func(e Endpoint) bool { return e.Local }),
 	}
 	c.Any = len(c.Cluster) > 0
 	return c
+}
+
+// hinted finds the ready endpoints that are meant for this node, or else for its
+// zone. Hints count only if every ready endpoint has one and one at least is for
+// us; otherwise all are meant.
+func hinted(endpoints []Endpoint) func(Endpoint) bool {
+	for i := range len(Endpoint{}.Hints) {
+		least, most := ForUs, NoHint
+		for _, e := range endpoints {
+			if e.Ready {
+				least, most = min(least, e.Hints[i]), max(most, e.Hints[i])
+			}
+		}
+		if least > NoHint && most == ForUs {
+			return func(e Endpoint) bool { return e.Hints[i] == ForUs }
+		}
+	}
+	return func(Endpoint) bool { return true }
 }
 
 func usable(endpoints []Endpoint, reachable func(Endpoint) bool) []netip.AddrPort {

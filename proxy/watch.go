@@ -27,33 +27,36 @@ type ref struct {
 // observer keeps caches of what the proxy reads, and notes which Services and
 // Pods changed.
 type observer struct {
-	nodeName  string
 	factories []informers.SharedInformerFactory
 	services  cache.SharedIndexInformer
 	slices    cache.SharedIndexInformer
 	pods      cache.SharedIndexInformer
+	nodes     cache.SharedIndexInformer // this Node alone
 	synced    []cache.InformerSynced
 
 	changed chan struct{} // has an item while dirty has
 
 	mu    sync.Mutex
 	dirty map[ref]struct{}
+	here  place
 }
 
 func newObserver(client kubernetes.Interface, nodeName string) *observer {
-	o := &observer{nodeName: nodeName, changed: make(chan struct{}, 1), dirty: map[ref]struct{}{}}
-	shared := informers.NewSharedInformerFactoryWithOptions(client, 0,
-		informers.WithTweakListOptions(func(l *metav1.ListOptions) { l.LabelSelector = selector }),
-		informers.WithTransform(trim))
-	own := informers.NewSharedInformerFactoryWithOptions(client, 0,
-		informers.WithTweakListOptions(func(l *metav1.ListOptions) {
-			l.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", nodeName).String()
-		}),
-		informers.WithTransform(trim))
-	o.factories = []informers.SharedInformerFactory{shared, own}
+	o := &observer{changed: make(chan struct{}, 1), dirty: map[ref]struct{}{}, here: place{node: nodeName}}
+	factory := func(tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
+		f := informers.NewSharedInformerFactoryWithOptions(client, 0,
+			informers.WithTweakListOptions(tweak), informers.WithTransform(trim))
+		o.factories = append(o.factories, f)
+		return f
+	}
+	shared := factory(func(l *metav1.ListOptions) { l.LabelSelector = selector })
+	fieldIsNode := func(field string) func(*metav1.ListOptions) {
+		return func(l *metav1.ListOptions) { l.FieldSelector = fields.OneTermEqualSelector(field, nodeName).String() }
+	}
 	o.services = shared.Core().V1().Services().Informer()
 	o.slices = shared.Discovery().V1().EndpointSlices().Informer()
-	o.pods = own.Core().V1().Pods().Informer()
+	o.pods = factory(fieldIsNode("spec.nodeName")).Core().V1().Pods().Informer()
+	o.nodes = factory(fieldIsNode("metadata.name")).Core().V1().Nodes().Informer()
 	return o
 }
 
@@ -68,7 +71,7 @@ func (o *observer) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("indexing EndpointSlices: %w", err)
 	}
-	for _, i := range []cache.SharedIndexInformer{o.services, o.slices, o.pods} {
+	for _, i := range []cache.SharedIndexInformer{o.services, o.slices, o.pods, o.nodes} {
 		// Whatever the event: what counts is what the caches say when it is
 		// this object's turn.
 		reg, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -101,6 +104,10 @@ func (o *observer) mark(obj any) {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj
 	}
+	if node, ok := obj.(*corev1.Node); ok {
+		o.move(node.Labels[corev1.LabelTopologyZone])
+		return
+	}
 	r := owner(obj)
 	if r.name == "" {
 		return
@@ -111,6 +118,20 @@ func (o *observer) mark(obj any) {
 	select {
 	case o.changed <- struct{}{}:
 	default:
+	}
+}
+
+// move notes this Node's zone. If it is another one, the hints of all endpoints
+// have to be read anew.
+func (o *observer) move(zone string) {
+	o.mu.Lock()
+	moved := o.here.zone != zone
+	o.here.zone = zone
+	o.mu.Unlock()
+	if moved {
+		for _, svc := range o.services.GetStore().List() {
+			o.mark(svc)
+		}
 	}
 }
 
@@ -151,7 +172,9 @@ func (o *observer) service(name string) Service {
 	for _, obj := range objs {
 		slices = append(slices, obj.(*discoveryv1.EndpointSlice))
 	}
-	return observeService(name, svc, slices, o.nodeName)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return observeService(name, svc, slices, o.here)
 }
 
 func (o *observer) pod(name string) HostPortPod {
@@ -174,6 +197,9 @@ func trim(obj any) (any, error) {
 			e.TargetRef, e.Hostname, e.DeprecatedTopology, e.Zone = nil, nil, nil, nil
 		}
 		obj.Labels = map[string]string{discoveryv1.LabelServiceName: obj.Labels[discoveryv1.LabelServiceName]}
+	case *corev1.Node:
+		trimMeta(&obj.ObjectMeta)
+		obj.Spec, obj.Status = corev1.NodeSpec{}, corev1.NodeStatus{}
 	case *corev1.Pod:
 		trimMeta(&obj.ObjectMeta)
 		obj.Labels = nil
