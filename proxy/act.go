@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"slices"
 
@@ -68,7 +69,40 @@ func (k *kernel) apply(c Change) error {
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("changing nftables table %s: %w", tableName, err)
 	}
+	return k.unbind(conn, k.bindings(c.Unbind))
+}
+
+// unbind lets clients forget endpoints. No rule leads there any more, so that
+// none is bound again; without it they would return with the endpoint.
+func (k *kernel) unbind(conn *nftables.Conn, gone map[string]bool) error {
+	for len(gone) > 0 {
+		elements, err := k.affinity(conn, func(binding string) bool { return gone[binding] })
+		if err != nil {
+			return fmt.Errorf("reading session affinity: %w", err)
+		}
+		for part := range slices.Chunk(elements, chunk) {
+			if err := conn.SetDeleteElements(k.set(affinityMap), part); err != nil {
+				return fmt.Errorf("encoding elements of %s: %w", affinityMap, err)
+			}
+		}
+		// If one expired since it was read, the kernel refuses them all.
+		if err := conn.Flush(); !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	return nil
+}
+
+// bindings lists how the set of known clients names endpoints of frontends.
+func (k *kernel) bindings(elements []Element) map[string]bool {
+	names := map[string]bool{}
+	for _, e := range elements {
+		if e.Sticky {
+			hash := bindingHash(List(e.Index/localIndex), netip.AddrPortFrom(e.Value.Addr.addr(), e.Value.Port))
+			names[string(append(e.Key.frontend(k.fam), register32(hash)...))] = true
+		}
+	}
+	return names
 }
 
 // rebuild replaces the table by what all describes. There is no moment without
@@ -78,7 +112,10 @@ func (k *kernel) rebuild(all Change) error {
 	if err != nil {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
-	remembered := k.affinity(conn)
+	// If that fails, because another version of the table lies there, or none,
+	// it is better to lose affinity than Services.
+	wanted := k.bindings(all.Add)
+	remembered, _ := k.affinity(conn, func(binding string) bool { return wanted[binding] })
 	k.turn = turn(conn, k.table)
 	conn.AddTable(k.table) // so that there is one to delete
 	conn.DelTable(k.table)
@@ -215,21 +252,17 @@ func (k *kernel) addRules(conn *nftables.Conn, c Chain) {
 	}
 }
 
-// affinity reads which client is bound to which endpoint, and for how long yet.
-// If that fails, because another version of the table lies there, or none, it is
-// better to lose affinity than Services.
-func (k *kernel) affinity(conn *nftables.Conn) []nftables.SetElement {
+// affinity reads which clients are bound to the named endpoints, and for how long
+// yet.
+func (k *kernel) affinity(conn *nftables.Conn, named func(string) bool) ([]nftables.SetElement, error) {
 	elements, err := conn.GetSetElements(k.set(affinityMap))
-	if err != nil {
-		return nil
-	}
-	var kept []nftables.SetElement
+	var found []nftables.SetElement
 	for _, e := range elements {
-		if e.Expires > 0 {
-			kept = append(kept, nftables.SetElement{Key: e.Key, Timeout: e.Expires})
+		if e.Expires > 0 && named(string(e.Key[4*k.fam.words:])) {
+			found = append(found, nftables.SetElement{Key: e.Key, Timeout: e.Expires})
 		}
 	}
-	return kept
+	return found, err
 }
 
 // intact compares what stands in the kernel with what should, by numbers: of
@@ -286,7 +319,7 @@ func (k *kernel) frontends() (map[frontend]bool, error) {
 func (e Element) compile(f *family, chains map[uint32]string) nftables.SetElement {
 	k, v := e.Key, e.Value
 	backend := func(a ip, n uint16) []byte { return slices.Concat(f.bytes(a), register16(n)) }
-	frontend := slices.Concat(f.bytes(k.Addr), register8(byte(k.Protocol)), register16(k.Port))
+	frontend := k.frontend(f)
 	switch k.Map {
 	case Frontends:
 		return nftables.SetElement{Key: frontend, VerdictData: &expr.Verdict{Kind: expr.VerdictGoto, Chain: chains[v.Class]}}
@@ -296,4 +329,9 @@ func (e Element) compile(f *family, chains map[uint32]string) nftables.SetElemen
 		return nftables.SetElement{Key: append(frontend, register32(k.Index)...), Val: backend(v.Addr, v.Port)}
 	}
 	return nftables.SetElement{Key: slices.Concat(f.bytes(k.Addr), f.bytes(k.Addr))}
+}
+
+// frontend is the part of a key that all maps but Hairpin begin with.
+func (k Key) frontend(f *family) []byte {
+	return slices.Concat(f.bytes(k.Addr), register8(byte(k.Protocol)), register16(k.Port))
 }

@@ -81,6 +81,7 @@ func dnat(f *family, register uint32) expr.Any {
 // will be known for the given time from now.
 type stick struct {
 	via     Via
+	list    List
 	to      netip.AddrPort
 	known   bool
 	odds    int
@@ -88,7 +89,7 @@ type stick struct {
 }
 
 func (s stick) text(f *family) string {
-	key := fmt.Sprintf("%s saddr . %s . %#08x", f.name, s.via.text(f), s.hash())
+	key := fmt.Sprintf("%s saddr . %s . %#08x", f.name, s.via.text(f), bindingHash(s.list, s.to))
 	when := ""
 	if s.known {
 		when = fmt.Sprintf("%s @%s ", key, affinityMap)
@@ -107,7 +108,7 @@ func (s stick) exprs(f *family) []expr.Any {
 	}
 	exprs = append(exprs, load(f, f.saddr, f.client()))
 	exprs = append(exprs, s.via.identify(f)...)
-	exprs = append(exprs, constant(f.index(), register32(s.hash())))
+	exprs = append(exprs, constant(f.index(), register32(bindingHash(s.list, s.to))))
 	if s.known {
 		exprs = append(exprs, contains(affinityMap, f.client()))
 	}
@@ -120,12 +121,12 @@ func (s stick) exprs(f *family) []expr.Any {
 		dnat(f, f.result()))
 }
 
-// hash stands for the endpoint in the set of known clients, where there is no
-// room for another address. If two were equal, their clients could change
-// between the two endpoints.
-func (s stick) hash() uint32 {
+// bindingHash stands for an endpoint of a list in the set of known clients, where
+// there is no room for another address. If two were equal, their clients could
+// change between the two endpoints.
+func bindingHash(list List, endpoint netip.AddrPort) uint32 {
 	h := fnv.New32a()
-	h.Write([]byte(s.to.String()))
+	h.Write([]byte(list.String() + " " + endpoint.String()))
 	return h.Sum32()
 }
 

@@ -198,7 +198,7 @@ func (c Class) stick() []Rule {
 	var known, others []Rule
 	endpoints := strings.Split(c.Endpoints, ",")
 	for i, e := range endpoints {
-		s := stick{via: c.Via, known: true, odds: len(endpoints) - i, seconds: c.Sticky}
+		s := stick{via: c.Via, list: c.List, known: true, odds: len(endpoints) - i, seconds: c.Sticky}
 		s.to, _ = netip.ParseAddrPort(e) // we wrote it
 		known = append(known, Rule{s})
 		s.known = false

@@ -50,7 +50,8 @@
 //     postrouting, where it is cleared: the bit that kube-proxy has always used.
 //   - Session affinity is kept by client address and frontend: a client that
 //     uses both the cluster IP and the NodePort of a Service may meet two
-//     endpoints. It survives a restart of Flyball.
+//     endpoints. It survives a restart of Flyball, and ends with the endpoint:
+//     who went to another stays there when the first is ready again.
 //   - IPv4 only, so far. What is specific to it is in family.go.
 //
 // Kernel 5.9 or later is needed (reject in prerouting).

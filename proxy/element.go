@@ -56,15 +56,22 @@ type Key struct {
 
 // Value is the value of an element; which fields count depends on the Map.
 type Value struct {
-	Addr  ip
-	Port  uint16
-	Class uint32
+	Addr   ip
+	Port   uint16
+	Class  uint32
+	Sticky bool // Endpoints: clients are bound to it
 }
 
 // Element is one element of one map. It is comparable.
 type Element struct {
 	Key
 	Value
+}
+
+// bond is an element of Endpoints without its place in its list: what clients are bound to.
+func (e Element) bond() Element {
+	e.Index &= localIndex
+	return e
 }
 
 func compareElements(a, b Element) int {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 )
 
@@ -209,6 +210,24 @@ func TestAffinity(t *testing.T) {
 		must(t, err)
 		l.expect(l.client, "tcp", to, 30, gatewayIP, second.pod)
 		l.set(sticky(60, 0, 1, 2))
+		l.expect(l.client, "tcp", to, 10, gatewayIP, second.pod)
+	}
+	// An endpoint that comes back gets nobody back, whichever of the two is asked for first.
+	for _, pods := range [][2]int{{0, 1}, {1, 0}} {
+		l.set(sticky(60, pods[0]))
+		for _, network := range both {
+			l.expect(l.pods[2], network, webIP, 2, podIP(2), fmt.Sprint(pods[0]))
+		}
+		l.set(sticky(60, pods[1]))
+		for _, network := range both {
+			l.expect(l.pods[2], network, webIP, 2, podIP(2), fmt.Sprint(pods[1]))
+		}
+		l.set(sticky(60, 0, 1))
+		for _, network := range both {
+			l.expect(l.pods[2], network, webIP, 10, podIP(2), fmt.Sprint(pods[1]))
+		}
+		must(t, l.kernel.rebuild(l.state.All())) // a restart
+		l.expect(l.pods[2], "tcp", webIP, 10, podIP(2), fmt.Sprint(pods[1]))
 	}
 	// After its time a client is as good as unknown.
 	l.set(Service{Name: "default/web"})
@@ -224,6 +243,66 @@ func TestAffinity(t *testing.T) {
 			t.Fatal("the affinity of one second did not end")
 		}
 		pause(1100 * time.Millisecond)
+	}
+}
+
+// TestAffinityEntries looks at what the kernel remembers: one entry for a client of a frontend, which begins anew with
+// each connection and goes with its endpoint.
+func TestAffinityEntries(t *testing.T) {
+	l := newLab(t)
+	l.serve(8080)
+	sticky := func(pods ...int) Service {
+		return web(func(p *ServicePort) { p.Affinity, p.NodePort = 60, 30080 }, pods...)
+	}
+	entries := func() []nftables.SetElement {
+		t.Helper()
+		conn, err := l.kernel.conn()
+		must(t, err)
+		known, err := l.kernel.affinity(conn, func(string) bool { return true })
+		must(t, err)
+		return known
+	}
+	l.set(sticky(0, 1, 2))
+	for range 10 { // a frontend after the other, so that none is known by the other's name
+		for _, to := range []string{webIP, nodePort} {
+			_, err := l.client.ask("tcp", to)
+			must(t, err)
+		}
+	}
+	if n := len(entries()); n != 2 {
+		t.Fatalf("one client of two frontends has %d entries", n)
+	}
+	left := func() time.Duration {
+		known := entries()
+		return min(known[0].Timeout, known[1].Timeout)
+	}
+	before := left()
+	for before > 59*time.Second { // until the kernel's clock shows a difference
+		pause(10 * time.Millisecond)
+		before = left()
+	}
+	for _, to := range []string{webIP, nodePort} {
+		_, err := l.client.ask("tcp", to)
+		must(t, err)
+	}
+	if after := left(); after <= before {
+		t.Errorf("%v were left, and %v after another connection", before, after)
+	}
+	for name, change := range map[string]func(){
+		"its endpoint went":  func() { l.set(sticky()) },
+		"affinity was taken": func() { l.set(web(func(p *ServicePort) { p.NodePort = 30080 }, 0, 1, 2)) },
+		"the Service went":   func() { l.set(Service{Name: "default/web"}) },
+		"its endpoint went while Flyball was away": func() {
+			l.state.Set("default/web", l.state.PlanService(sticky(), nil))
+			must(t, l.kernel.rebuild(l.state.All()))
+		},
+	} {
+		l.set(sticky(0, 1, 2))
+		_, err := l.client.ask("tcp", webIP)
+		must(t, err)
+		if change(); len(entries()) > 0 {
+			t.Errorf("after %s there are still %v", name, entries())
+		}
 	}
 }
 

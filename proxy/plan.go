@@ -29,8 +29,9 @@ type Flow struct {
 type Change struct {
 	Classes     []Member // to create, in this order
 	Delete, Add []Element
-	Stale       []Flow   // conntrack entries of these frontends are to be checked
-	Owners      []string // whose wishes these are
+	Unbind      []Element // endpoints that a frontend lost: no client may find back to them
+	Stale       []Flow    // conntrack entries of these frontends are to be checked
+	Owners      []string  // whose wishes these are
 }
 
 // Member is a class and its number in the map of classes.
@@ -228,8 +229,25 @@ func (s *State) Take() Change {
 	}
 	slices.SortFunc(c.Delete, compareElements)
 	slices.SortFunc(c.Add, compareElements)
+	c.Unbind = unbound(c.Delete, c.Add)
 	s.reset()
 	return c
+}
+
+// unbound lists what clients were bound to and is gone. An endpoint that only moves within its list is not.
+func unbound(deleted, added []Element) []Element {
+	gone := map[Element]bool{}
+	for _, e := range deleted {
+		if e.Sticky {
+			gone[e.bond()] = true
+		}
+	}
+	for _, e := range added {
+		delete(gone, e.bond())
+	}
+	return slices.SortedFunc(maps.Keys(gone), func(a, b Element) int {
+		return cmp.Or(compareElements(a, b), bytes.Compare(a.Value.Addr[:], b.Value.Addr[:]), cmp.Compare(a.Value.Port, b.Value.Port))
+	})
 }
 
 // Count tells how many elements each map has.

@@ -60,10 +60,10 @@ func (d *Desired) addFrontend(s *State, at Key, class Class, c choice) {
 	}
 	d.add(at, Value{Class: s.class(class)})
 	if class.Shortcut > 0 || class.Action == Balance && class.List == Cluster {
-		d.addEndpoints(at, Cluster, c.Cluster)
+		d.addEndpoints(at, Cluster, c.Cluster, class.Sticky > 0)
 	}
 	if class.Action == Balance && class.List == Local {
-		d.addEndpoints(at, Local, c.Local)
+		d.addEndpoints(at, Local, c.Local, class.Sticky > 0)
 	}
 }
 
@@ -129,11 +129,11 @@ func sources(p *ServicePort, nodeIPs []netip.Addr) string {
 	return strings.Join(slices.Compact(list), ",")
 }
 
-func (d *Desired) addEndpoints(at Key, list List, addrs []netip.AddrPort) {
+func (d *Desired) addEndpoints(at Key, list List, addrs []netip.AddrPort, sticky bool) {
 	at.Map = Endpoints
 	for i, a := range addrs {
 		at.Index = list.first() + uint32(i)
-		d.add(at, Value{Addr: toIP(a.Addr()), Port: a.Port()})
+		d.add(at, Value{Addr: toIP(a.Addr()), Port: a.Port(), Sticky: sticky})
 	}
 }
 

@@ -153,6 +153,9 @@ func (s *State) text(c Change) []string {
 	for _, e := range c.Add {
 		line("add", e)
 	}
+	for _, e := range c.Unbind {
+		line("unbind clients of", e)
+	}
 	for _, f := range c.Stale {
 		lines = append(lines, fmt.Sprintf("conntrack %s:%d keep %v", f.Addr, f.Port, f.Backends))
 	}
@@ -171,6 +174,7 @@ func TestPlan(t *testing.T) {
 		return svc
 	}
 	far := func(p *ServicePort) { remote(p.Endpoints) }
+	sticky := func(p *ServicePort) { far(p); p.Affinity = 60 }
 	cases := map[string]struct {
 		reason string
 		before []Service
@@ -233,6 +237,33 @@ func TestPlan(t *testing.T) {
 			want: []string{
 				"delete frontends { 10.43.0.80 . tcp . 80 : address-cluster-1-outside }",
 				"delete endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+			},
+		},
+		"StickyEndpointGone": {
+			reason: "Clients forget an endpoint that goes, in the change that takes it away; one that moves in the list keeps its own.",
+			before: []Service{tcp(sticky, 0, 1)},
+			after:  []Service{tcp(sticky, 1)},
+			want: []string{
+				"class address-cluster-1-outside-sticky-60-a1daaeae0b3a658f",
+				"delete frontends { 10.43.0.80 . tcp . 80 : address-cluster-2-outside-sticky-60-a750a2de146de480 }",
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 1 : 10.42.0.12 . 8080 }",
+				"add frontends { 10.43.0.80 . tcp . 80 : address-cluster-1-outside-sticky-60-a1daaeae0b3a658f }",
+				"add endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.12 . 8080 }",
+				"unbind clients of endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+			},
+		},
+		"NoLongerSticky": {
+			reason: "Without session affinity there is nothing to remember.",
+			before: []Service{tcp(sticky, 0)},
+			after:  []Service{tcp(far, 0)},
+			want: []string{
+				"class address-cluster-1-outside",
+				"delete frontends { 10.43.0.80 . tcp . 80 : address-cluster-1-outside-sticky-60-f0b76d4670b9dc20 }",
+				"delete endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"add frontends { 10.43.0.80 . tcp . 80 : address-cluster-1-outside }",
+				"add endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
+				"unbind clients of endpoints { 10.43.0.80 . tcp . 80 . 0 : 10.42.0.11 . 8080 }",
 			},
 		},
 		"UDPEndpointGone": {
