@@ -52,6 +52,10 @@
 //     uses both the cluster IP and the NodePort of a Service may meet two
 //     endpoints. It survives a restart of Flyball, and ends with the endpoint:
 //     who went to another stays there when the first is ready again.
+//   - With externalTrafficPolicy Local, Pods of this node and the node itself may
+//     use any endpoint at an external address, as if they had gone out to a load
+//     balancer. Other nodes are outside, also for their Pods: these come with the
+//     address of their node, and upstream's tests want their packets dropped.
 //   - IPv4 only, so far. What is specific to it is in family.go.
 //
 // Kernel 5.9 or later is needed (reject in prerouting).

@@ -169,6 +169,31 @@ func TestTrafficPolicies(t *testing.T) {
 	l.expect(l.pods[2], "tcp", nodePort, 40, podIP(2), "0", "1")
 }
 
+// TestNoLocalEndpoint asks every address of a Service with externalTrafficPolicy Local whose endpoints are all on other
+// nodes: from here any of them answers, from outside none.
+func TestNoLocalEndpoint(t *testing.T) {
+	for name, affinity := range map[string]uint32{"without affinity": 0, "with affinity": 60} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.serve(8080)
+			l.set(web(func(p *ServicePort) {
+				p.NodePort, p.ExternalLocal, p.Affinity = 30080, true, affinity
+				p.ExternalIPs = []netip.Addr{netip.MustParseAddr("198.51.100.7")}
+				p.LoadBalancerIPs = []netip.Addr{netip.MustParseAddr("198.51.100.8")}
+				remote(p.Endpoints)
+			}, 0))
+			l.node.route("198.51.100.0/24", netlink.Route{Gw: clientIP.AsSlice()}) // where NAT picks the packets up
+			for _, network := range both {
+				for _, to := range []string{nodePort, "198.51.100.7:80", "198.51.100.8:80"} {
+					l.expect(l.pods[2], network, to, 2, podIP(2), "0")
+					l.expect(l.node, network, to, 2, gatewayIP, "0")
+					l.dropped(l.client, network, to)
+				}
+			}
+		})
+	}
+}
+
 func TestLoadBalancerSourceRanges(t *testing.T) {
 	l := newLab(t)
 	l.serve(8080)
