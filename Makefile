@@ -88,8 +88,13 @@ bin/images/%.tar: go.mod $(IMAGE_SOURCES)
 # compiler says what it misses.
 DEPS := gcc libc6-dev libseccomp-dev pkg-config
 
-.PHONY: deps
+# The tests of the service proxy look at its rules with nft.
+test-deps: DEPS += nftables
+
+.PHONY: deps test-deps
 deps: ## Install the Debian packages that the build needs, when one is missing
+test-deps: ## Install those that the tests need, too
+deps test-deps:
 	@command -v dpkg-query >/dev/null || exit 0; \
 	missing=$$(for p in $(DEPS); do dpkg-query -W -f '$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
 	test -z "$$missing" && exit 0; \
@@ -238,7 +243,7 @@ envtest-compat: bin/flyball $(UPSTREAM) ## Run controller-runtime's own tests wi
 
 # The end-to-end tests come last and one after the other: each has this machine for itself.
 .PHONY: test
-test: build cross $(ENVTEST) bin/machine bin/tools/helm ## Run all tests; the end-to-end tests need root
+test: test-deps build cross $(ENVTEST) bin/machine bin/tools/helm ## Run all tests; the end-to-end tests need root
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest go test -p 2 -timeout $(UNIT_TIMEOUT) $$(go list ./... | grep -v /test/e2e)
 	KUBEBUILDER_ASSETS=$(CURDIR)/bin/envtest FLYBALL_ENVTEST=controllers,nodes=1 go test -timeout $(UNIT_TIMEOUT) ./test/envtest/sample/...
 	$(IN_CONFORMANCE) go test -p 2 ./...
