@@ -13,8 +13,8 @@ import (
 	mdnetlink "github.com/mdlayher/netlink"
 )
 
-// kernel writes the table in netlink transactions, each of which the kernel
-// carries out as a whole or not at all.
+// kernel writes the table in netlink transactions, each of which the kernel carries out as a whole
+// or not at all.
 type kernel struct {
 	cfg    Config
 	fam    *family
@@ -31,9 +31,8 @@ func newKernel(cfg Config, netns int) *kernel {
 	return &kernel{cfg: cfg, fam: f, table: table, sets: sets(f, table), chains: map[uint32]string{}, netns: netns}
 }
 
-// Netlink carries a whole transaction in one message to the socket, so that is
-// what its buffers must hold; an attribute, such as a list of elements, is
-// limited to 64 KiB.
+// Netlink carries a whole transaction in one message to the socket, so that is what its buffers
+// must hold; an attribute, such as a list of elements, is limited to 64 KiB.
 const (
 	sendBuffer   = 128 << 20
 	answerBuffer = 16 << 20
@@ -47,13 +46,11 @@ func (k *kernel) conn() (*nftables.Conn, error) {
 	))
 }
 
-// apply carries a change out. It fails with fs.ErrNotExist if somebody took the
-// table away.
+// apply carries a change out. It fails with fs.ErrNotExist if somebody took the table away.
 //
-// New classes go first, by themselves: a packet reads the rules of one generation,
-// but elements as they are when it looks for them. One that is on its way during
-// the transaction would follow a new element to a chain that for it has no rules
-// yet, and be refused.
+// New classes go first, by themselves: a packet reads the rules of one generation, but elements as
+// they are when it looks for them. One that is on its way during the transaction would follow a new
+// element to a chain that for it has no rules yet, and be refused.
 func (k *kernel) apply(c Change) error {
 	conn, err := k.conn()
 	if err != nil {
@@ -72,18 +69,16 @@ func (k *kernel) apply(c Change) error {
 	return k.unbind(conn, k.bindings(c.Unbind))
 }
 
-// unbind lets clients forget endpoints. No rule leads there any more, so that
-// none is bound again; without it they would return with the endpoint.
+// unbind lets clients forget endpoints. No rule leads there any more, so that none is bound again;
+// without it they would return with the endpoint.
 func (k *kernel) unbind(conn *nftables.Conn, gone map[string]bool) error {
 	for len(gone) > 0 {
 		elements, err := k.affinity(conn, func(binding string) bool { return gone[binding] })
 		if err != nil {
 			return fmt.Errorf("reading session affinity: %w", err)
 		}
-		for part := range slices.Chunk(elements, chunk) {
-			if err := conn.SetDeleteElements(k.set(affinityMap), part); err != nil {
-				return fmt.Errorf("encoding elements of %s: %w", affinityMap, err)
-			}
+		if err := inPieces(k.set(affinityMap), elements, conn.SetDeleteElements); err != nil {
+			return err
 		}
 		// If one expired since it was read, the kernel refuses them all.
 		if err := conn.Flush(); !errors.Is(err, fs.ErrNotExist) {
@@ -105,15 +100,15 @@ func (k *kernel) bindings(elements []Element) map[string]bool {
 	return names
 }
 
-// rebuild replaces the table by what all describes. There is no moment without
-// rules, and session affinity is carried over.
+// rebuild replaces the table by what all describes. There is no moment without rules, and session
+// affinity is carried over.
 func (k *kernel) rebuild(all Change) error {
 	conn, err := k.conn()
 	if err != nil {
 		return fmt.Errorf("opening netlink: %w", err)
 	}
-	// If that fails, because another version of the table lies there, or none,
-	// it is better to lose affinity than Services.
+	// If that fails, because another version of the table lies there, or none, it is better to lose
+	// affinity than Services.
 	wanted := k.bindings(all.Add)
 	remembered, _ := k.affinity(conn, func(binding string) bool { return wanted[binding] })
 	k.turn = turn(conn, k.table)
@@ -137,7 +132,7 @@ func (k *kernel) rebuild(all Change) error {
 	if err := k.writeElements(conn, all); err != nil {
 		return err
 	}
-	if err := k.addElements(conn, k.set(affinityMap), remembered); err != nil {
+	if err := inPieces(k.set(affinityMap), remembered, conn.SetAddElements); err != nil {
 		return err
 	}
 	if err := conn.Flush(); err != nil {
@@ -149,10 +144,10 @@ func (k *kernel) rebuild(all Change) error {
 // turns is how many different priorities the tables of successive lives have.
 const turns = 40
 
-// turn puts the chains of a new table right behind those of the old one. Both
-// are hooked up while the kernel changes over, each seeing its rules by what
-// generation it reads; in the other order a packet could pass the new chain
-// before and the old one after that moment, and be translated by neither.
+// turn puts the chains of a new table right behind those of the old one. Both are hooked up while
+// the kernel changes over, each seeing its rules by what generation it reads; in the other order a
+// packet could pass the new chain before and the old one after that moment, and be translated by
+// neither.
 func turn(conn *nftables.Conn, table *nftables.Table) int32 {
 	old, err := conn.ListChain(table, natPrerouting)
 	if err != nil || old.Priority == nil {
@@ -187,41 +182,32 @@ func (k *kernel) writeClasses(conn *nftables.Conn, c Change) {
 	}
 }
 
-// writeElements queues the rest of a change: deletions before additions, because a
-// value is changed by replacing its element.
+// writeElements queues the rest of a change: deletions before additions, because a value is changed
+// by replacing its element.
 func (k *kernel) writeElements(conn *nftables.Conn, c Change) error {
-	return errors.Join(
-		k.each(c.Delete, func(s *nftables.Set, elements []nftables.SetElement) error {
-			return conn.SetDeleteElements(s, elements)
-		}),
-		k.each(c.Add, func(s *nftables.Set, elements []nftables.SetElement) error {
-			return k.addElements(conn, s, elements)
-		}))
+	return errors.Join(k.each(c.Delete, conn.SetDeleteElements), k.each(c.Add, conn.SetAddElements))
 }
 
-// each hands over the elements map by map, in pieces that fit into a message.
+// each hands over the elements map by map.
 func (k *kernel) each(elements []Element, do func(*nftables.Set, []nftables.SetElement) error) error {
 	for len(elements) > 0 {
 		m := elements[0].Map
-		n := 0
-		for n < len(elements) && n < chunk && elements[n].Map == m {
-			n++
+		var raw []nftables.SetElement
+		for len(raw) < min(chunk, len(elements)) && elements[len(raw)].Map == m {
+			raw = append(raw, elements[len(raw)].compile(k.fam, k.chains))
 		}
-		raw := make([]nftables.SetElement, n)
-		for i, e := range elements[:n] {
-			raw[i] = e.compile(k.fam, k.chains)
+		if err := inPieces(k.sets[m], raw, do); err != nil {
+			return err
 		}
-		if err := do(k.sets[m], raw); err != nil {
-			return fmt.Errorf("encoding elements of %s: %w", m, err)
-		}
-		elements = elements[n:]
+		elements = elements[len(raw):]
 	}
 	return nil
 }
 
-func (k *kernel) addElements(conn *nftables.Conn, s *nftables.Set, elements []nftables.SetElement) error {
+// inPieces hands over elements of a set in pieces that fit into a message.
+func inPieces(s *nftables.Set, elements []nftables.SetElement, do func(*nftables.Set, []nftables.SetElement) error) error {
 	for part := range slices.Chunk(elements, chunk) {
-		if err := conn.SetAddElements(s, part); err != nil {
+		if err := do(s, part); err != nil {
 			return fmt.Errorf("encoding elements of %s: %w", s.Name, err)
 		}
 	}
@@ -252,8 +238,7 @@ func (k *kernel) addRules(conn *nftables.Conn, c Chain) {
 	}
 }
 
-// affinity reads which clients are bound to the named endpoints, and for how long
-// yet.
+// affinity reads which clients are bound to the named endpoints, and for how long yet.
 func (k *kernel) affinity(conn *nftables.Conn, named func(string) bool) ([]nftables.SetElement, error) {
 	elements, err := conn.GetSetElements(k.set(affinityMap))
 	var found []nftables.SetElement
@@ -265,8 +250,8 @@ func (k *kernel) affinity(conn *nftables.Conn, named func(string) bool) ([]nftab
 	return found, err
 }
 
-// intact compares what stands in the kernel with what should, by numbers: of
-// rules in the fixed chains and of elements in each map.
+// intact compares what stands in the kernel with what should, by numbers: of rules in the fixed
+// chains and of elements in each map.
 func (k *kernel) intact(want [mapCount]int) (bool, error) {
 	conn, err := k.conn()
 	if err != nil {
@@ -287,8 +272,8 @@ func (k *kernel) intact(want [mapCount]int) (bool, error) {
 	return true, nil
 }
 
-// frontends reads back every destination that the table translates. Nothing is
-// read if there is no table.
+// frontends reads back every destination that the table translates. Nothing is read if there is no
+// table.
 func (k *kernel) frontends() (map[frontend]bool, error) {
 	conn, err := k.conn()
 	if err != nil {

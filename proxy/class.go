@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Class is how the traffic to one address of a Service is treated. Addresses
-// that are treated alike share a class, and a class is one chain.
+// Class is how the traffic to one address of a Service is treated. Addresses that are treated alike
+// share a class, and a class is one chain.
 type Class struct {
 	Via    Via
 	Action Action
@@ -20,19 +20,17 @@ type Class struct {
 	List  List
 	Count int
 
-	// Sticky is the session affinity in seconds; 0: none. Then Endpoints lists
-	// what clients stick to, with commas: such a class has one member only.
+	// Sticky is the session affinity in seconds; 0: none. Then Endpoints lists what clients stick
+	// to, with commas: such a class has one member only.
 	Sticky    uint32
 	Endpoints string
 
-	// Shortcut is the number of endpoints in the whole cluster, which Pods and
-	// this host may use at an address whose externalTrafficPolicy is Local.
-	// With Sticky, ShortcutEndpoints lists them.
+	// Shortcut is the number of endpoints in the whole cluster, which Pods and this host may use at
+	// an address whose externalTrafficPolicy is Local. With Sticky, ShortcutEndpoints lists them.
 	Shortcut          int
 	ShortcutEndpoints string
 
-	// Sources lists who may use the address, as CIDRs with commas; empty:
-	// everybody.
+	// Sources lists who may use the address, as CIDRs with commas; empty: everybody.
 	Sources string
 }
 
@@ -48,9 +46,9 @@ const (
 // Action is what happens to a connection.
 type Action uint8
 
-// Balance sends it to an endpoint. Reject answers that nobody is there, for
-// Services without endpoints. Drop is for traffic policy Local on a node without
-// endpoints, where load balancers are expected to go elsewhere.
+// Balance sends it to an endpoint. Reject answers that nobody is there, for Services without
+// endpoints. Drop is for traffic policy Local on a node without endpoints, where load balancers are
+// expected to go elsewhere.
 const (
 	Balance Action = iota
 	Reject
@@ -83,8 +81,8 @@ func (l List) first() uint32  { return uint32(l) * localIndex }
 func (l List) String() string { return [...]string{"cluster", "local"}[l] }
 func (v Via) String() string  { return [...]string{"address", "node-port"}[v] }
 
-// chain names the chain of the class. Equal classes have equal names, so that a
-// listing of the table can be read.
+// chain names the chain of the class. Equal classes have equal names, so that a listing of the
+// table can be read.
 func (c Class) chain() string {
 	switch c.Action {
 	case Reject:
@@ -96,12 +94,7 @@ func (c Class) chain() string {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s-%s-%d", c.Via, c.List, c.Count)
-	switch c.Masquerade {
-	case Outside:
-		b.WriteString("-outside")
-	case Always:
-		b.WriteString("-masquerade")
-	}
+	b.WriteString([...]string{"", "-outside", "-masquerade"}[c.Masquerade])
 	if c.Sticky > 0 {
 		fmt.Fprintf(&b, "-sticky-%d", c.Sticky)
 	}
@@ -121,16 +114,14 @@ func (c Class) chain() string {
 
 // needs lists the classes whose chains this one's chain goes on to.
 func (c Class) needs() []Class {
-	var classes []Class
-	if c.Sources != "" {
-		inner := c
-		inner.Sources = ""
-		return append(classes, inner)
+	switch {
+	case c.Sources != "":
+		c.Sources = ""
+		return []Class{c}
+	case c.Shortcut > 0:
+		return []Class{c.shortcut()}
 	}
-	if c.Shortcut > 0 {
-		classes = append(classes, c.shortcut())
-	}
-	return classes
+	return nil
 }
 
 func (c Class) shortcut() Class {
@@ -152,8 +143,8 @@ func (c Class) rules(clusterCIDR netip.Prefix) []Rule {
 		rules = append(rules, Rule{markForMasquerade{}})
 	}
 	if c.Shortcut > 0 {
-		// As if the packet had gone out to a load balancer and come back in:
-		// whoever is inside the cluster already need not care where endpoints are.
+		// As if the packet had gone out to a load balancer and come back in: whoever is inside the
+		// cluster already need not care where endpoints are.
 		short := verdict{toGoto, c.shortcut().chain()}
 		if clusterCIDR.IsValid() {
 			rules = append(rules, Rule{sourceIn{clusterCIDR, false}, short})
@@ -207,6 +198,5 @@ func (c Class) stick() []Rule {
 	return append(known, others...)
 }
 
-// hasChain tells whether the class has a chain of its own; the others share the
-// fixed ones.
+// hasChain tells whether the class has a chain of its own; the others share the fixed ones.
 func (c Class) hasChain() bool { return c.chain() != rejectChain && c.chain() != dropChain }

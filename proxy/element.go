@@ -3,7 +3,6 @@ package proxy
 import (
 	"bytes"
 	"cmp"
-	"fmt"
 )
 
 // Protocol is an IANA protocol number.
@@ -17,19 +16,10 @@ const (
 )
 
 func (p Protocol) String() string {
-	switch p {
-	case TCP:
-		return "tcp"
-	case UDP:
-		return "udp"
-	case SCTP:
-		return "sctp"
-	}
-	return fmt.Sprint(uint8(p))
+	return map[Protocol]string{TCP: "tcp", UDP: "udp", SCTP: "sctp"}[p]
 }
 
-// Map names one of the table's maps and sets whose elements follow Services and
-// Pods.
+// Map names one of the table's maps and sets whose elements follow Services and Pods.
 type Map uint8
 
 // The maps and sets; doc.go shows their keys and values.
@@ -81,5 +71,7 @@ func compareElements(a, b Element) int {
 		cmp.Compare(a.Protocol, b.Protocol),
 		cmp.Compare(a.Key.Port, b.Key.Port),
 		cmp.Compare(a.Index, b.Index),
+		bytes.Compare(a.Value.Addr[:], b.Value.Addr[:]),
+		cmp.Compare(a.Value.Port, b.Value.Port),
 	)
 }

@@ -28,9 +28,9 @@ func ipv4() *family {
 	}
 }
 
-// The registers of a rule that picks an endpoint. The order is such that the
-// parts of every key lie side by side, with the client's address in front and
-// the result behind; with IPv6 it fills the 16 registers exactly.
+// The registers of a rule that picks an endpoint. The order is such that the parts of every key lie
+// side by side, with the client's address in front and the result behind; with IPv6 it fills the 16
+// registers exactly.
 //
 //	client | address protocol port | index | address port
 //	         \_____ frontend ____/           \__ result _/
@@ -47,8 +47,8 @@ func (f *family) bytes(a ip) []byte {
 	return a[:]
 }
 
-// ip is an address without a pointer in it, so that tens of thousands of
-// elements cost the garbage collector nothing. The zero ip stands for "any".
+// ip is an address without a pointer in it, so that tens of thousands of elements cost the garbage
+// collector nothing. The zero ip stands for "any".
 type ip [16]byte
 
 func toIP(a netip.Addr) ip {
@@ -67,8 +67,8 @@ func (a ip) addr() netip.Addr {
 
 func (a ip) String() string { return a.addr().String() }
 
-// In a register every field starts at a multiple of four bytes; ports are big
-// endian, indexes and class numbers in the machine's order.
+// In a register every field starts at a multiple of four bytes; ports are big endian, indexes and
+// class numbers in the machine's order.
 func register8(v uint8) []byte   { return []byte{v, 0, 0, 0} }
 func register16(v uint16) []byte { return append(binary.BigEndian.AppendUint16(nil, v), 0, 0) }
 func register32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }

@@ -18,9 +18,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// health answers load balancers that ask, at a Service's healthCheckNodePort,
-// whether this node has endpoints of it: 200 if it has, 503 if not, with the
-// body that kube-proxy gives. It is not safe for concurrent use.
+// health answers load balancers that ask, at a Service's healthCheckNodePort, whether this node has
+// endpoints of it: 200 if it has, 503 if not, with the body that kube-proxy gives. It is not safe
+// for concurrent use.
 type health struct {
 	servers map[string]*healthServer // by Service
 	serving sync.WaitGroup
@@ -40,9 +40,8 @@ func newHealth() *health {
 	return &health{servers: map[string]*healthServer{}, failed: map[string]Service{}}
 }
 
-// set starts, moves or stops the server of a Service, and tells it how many
-// ready endpoints are on this node. If the port is taken, the error says so, and
-// retry tries again.
+// set starts, moves or stops the server of a Service, and tells it how many ready endpoints are on
+// this node. If the port is taken, the error says so, and retry tries again.
 func (h *health) set(svc Service) error {
 	err := h.open(svc)
 	if err != nil {
@@ -52,8 +51,8 @@ func (h *health) set(svc Service) error {
 	return err
 }
 
-// retry opens the ports that could not be opened. Nothing tells when one is free, so
-// the time until the next try doubles.
+// retry opens the ports that could not be opened. Nothing tells when one is free, so the time until
+// the next try doubles.
 func (h *health) retry() {
 	h.due = nil
 	for _, svc := range slices.Collect(maps.Values(h.failed)) {

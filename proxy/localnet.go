@@ -7,9 +7,9 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// localnet lets the host reach host ports on 127.0.0.1: the kernel routes
-// packets with a loopback source to a Pod's link only if route_localnet is set
-// there. The chain guard-loopback keeps the opposite direction shut.
+// localnet lets the host reach host ports on 127.0.0.1: the kernel routes packets with a loopback
+// source to a Pod's link only if route_localnet is set there. The chain guard-loopback keeps the
+// opposite direction shut.
 type localnet struct {
 	handle *netlink.Handle
 	// done are the links that are set, by index: a bridge that is made anew has another.

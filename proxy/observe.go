@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,8 +14,8 @@ import (
 // place is this Node: its name, and its zone, which may be unknown.
 type place struct{ node, zone string }
 
-// observeService turns a Service and its EndpointSlices into a value. A nil
-// Service, or one that no proxy serves, has no ports.
+// observeService turns a Service and its EndpointSlices into a value. A nil Service, or one that no
+// proxy serves, has no ports.
 func observeService(name string, svc *corev1.Service, parts []*discoveryv1.EndpointSlice, here place) Service {
 	out := Service{Name: name}
 	if svc == nil || svc.Spec.Type == corev1.ServiceTypeExternalName {
@@ -60,17 +61,19 @@ func observeEndpoints(port corev1.ServicePort, parts []*discoveryv1.EndpointSlic
 			if !addr.IsValid() {
 				continue
 			}
-			c := e.Conditions
+			c, hints := e.Conditions, ptr.Deref(e.Hints, discoveryv1.EndpointHints{})
 			ep := Endpoint{
 				Addr:        netip.AddrPortFrom(addr, number),
 				Local:       ptr.Deref(e.NodeName, "") == here.node,
 				Ready:       ptr.Deref(c.Ready, true),
 				Serving:     ptr.Deref(c.Serving, ptr.Deref(c.Ready, true)),
 				Terminating: ptr.Deref(c.Terminating, false),
-				Hints:       observeHints(ptr.Deref(e.Hints, discoveryv1.EndpointHints{}), here),
+				Hints: [...]Hint{
+					observeHint(hints.ForNodes, discoveryv1.ForNode{Name: here.node}),
+					observeHint(hints.ForZones, discoveryv1.ForZone{Name: here.zone}),
+				},
 			}
-			// While the controller moves an endpoint from one slice to another
-			// it may be in both.
+			// While the controller moves an endpoint from one slice to another it may be in both.
 			if i, twice := at[ep.Addr]; !twice {
 				at[ep.Addr] = len(out)
 				out = append(out, ep)
@@ -82,24 +85,18 @@ func observeEndpoints(port corev1.ServicePort, parts []*discoveryv1.EndpointSlic
 	return out
 }
 
-func observeHints(hints discoveryv1.EndpointHints, here place) [2]Hint {
-	hint := func(some, forUs bool) Hint {
-		switch {
-		case forUs:
-			return ForUs
-		case some:
-			return ForOthers
-		}
+// observeHint finds us among those that an endpoint is meant for.
+func observeHint[T comparable](list []T, us T) Hint {
+	switch {
+	case len(list) == 0:
 		return NoHint
+	case slices.Contains(list, us):
+		return ForUs
 	}
-	return [...]Hint{
-		hint(len(hints.ForNodes) > 0, slices.Contains(hints.ForNodes, discoveryv1.ForNode{Name: here.node})),
-		hint(len(hints.ForZones) > 0, slices.Contains(hints.ForZones, discoveryv1.ForZone{Name: here.zone})),
-	}
+	return ForOthers
 }
 
-// slicePort finds the number that a Service's port has in a slice; they go by
-// name.
+// slicePort finds the number that a Service's port has in a slice; they go by name.
 func slicePort(port corev1.ServicePort, s *discoveryv1.EndpointSlice) (uint16, bool) {
 	for _, p := range s.Ports {
 		if ptr.Deref(p.Name, "") == port.Name && protocol(ptr.Deref(p.Protocol, "")) == protocol(port.Protocol) && p.Port != nil {
@@ -119,8 +116,8 @@ func affinity(svc *corev1.Service) uint32 {
 	return uint32(corev1.DefaultClientIPServiceAffinitySeconds)
 }
 
-// ingress lists the load balancer's addresses whose traffic arrives here with
-// the destination unchanged; with ipMode Proxy it does not (KEP-1860).
+// ingress lists the load balancer's addresses whose traffic arrives here with the destination
+// unchanged; with ipMode Proxy it does not (KEP-1860).
 func ingress(svc *corev1.Service) []netip.Addr {
 	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		return nil
@@ -140,7 +137,10 @@ func observePod(name string, pod *corev1.Pod) HostPortPod {
 	if pod == nil || pod.Spec.HostNetwork || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return out
 	}
-	out.Addr = firstOf(podIPs(pod))
+	out.Addr = firstOf([]string{pod.Status.PodIP})
+	for _, p := range pod.Status.PodIPs {
+		out.Addr = cmp.Or(out.Addr, firstOf([]string{p.IP}))
+	}
 	if !out.Addr.IsValid() {
 		return out
 	}
@@ -167,14 +167,6 @@ func observePod(name string, pod *corev1.Pod) HostPortPod {
 	return out
 }
 
-func podIPs(pod *corev1.Pod) []string {
-	ips := []string{pod.Status.PodIP}
-	for _, p := range pod.Status.PodIPs {
-		ips = append(ips, p.IP)
-	}
-	return ips
-}
-
 func protocol(p corev1.Protocol) Protocol {
 	switch p {
 	case corev1.ProtocolUDP:
@@ -186,15 +178,10 @@ func protocol(p corev1.Protocol) Protocol {
 }
 
 // firstOf is the first IPv4 address of a list.
-func firstOf(list []string) netip.Addr {
-	for _, a := range addrs(list) {
-		return a
-	}
-	return netip.Addr{}
-}
+func firstOf(list []string) netip.Addr { return append(addrs(list), netip.Addr{})[0] }
 
-// addrs parses the IPv4 addresses of a list. The API server has validated them;
-// what does not parse ("None", "", IPv6) is not for us.
+// addrs parses the IPv4 addresses of a list. The API server has validated them; what does not parse
+// ("None", "", IPv6) is not for us.
 func addrs(list []string) []netip.Addr {
 	var out []netip.Addr
 	for _, s := range list {

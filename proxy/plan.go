@@ -6,7 +6,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"strings"
 )
 
 // Desired is what one owner, a Service or a Pod, wants to stand in the table.
@@ -15,17 +14,17 @@ type Desired struct {
 	Flows    []Flow
 }
 
-// Flow is a UDP frontend and the endpoints its conntrack entries may point at.
-// UDP knows no end of a connection, so an entry lives as long as its client
-// keeps sending, also to an endpoint that is gone.
+// Flow is a UDP frontend and the endpoints its conntrack entries may point at. UDP knows no end of
+// a connection, so an entry lives as long as its client keeps sending, also to an endpoint that is
+// gone.
 type Flow struct {
 	Addr     ip // zero: any address of this host
 	Port     uint16
 	Backends []netip.AddrPort
 }
 
-// Change is what has to be done to the kernel: the classes in one transaction, the
-// elements in the next.
+// Change is what has to be done to the kernel: the classes in one transaction, the elements in the
+// next.
 type Change struct {
 	Classes     []Member // to create, in this order
 	Delete, Add []Element
@@ -43,21 +42,20 @@ type Member struct {
 // Empty tells that the kernel is as it should be.
 func (c Change) Empty() bool { return len(c.Classes)+len(c.Delete)+len(c.Add)+len(c.Stale) == 0 }
 
-// State is what was last planned for the kernel. It is not safe for concurrent
-// use. Set records wishes, and Take answers with what has to be done for all
-// that were recorded since the last Take; the cost is that of the owners whose
-// wishes changed, whatever the number of the others.
+// State is what was last planned for the kernel. It is not safe for concurrent use. Set records
+// wishes, and Take answers with what has to be done for all that were recorded since the last Take;
+// the cost is that of the owners whose wishes changed, whatever the number of the others.
 type State struct {
 	owners map[string]Desired
 	held   map[Key]claim
-	rivals map[Key][]claim // of keys that several owners want; the first by name holds it
+	rivals map[Key]map[string]Value // of keys that several owners want: the first by name holds it
 
 	classes map[Class]uint32
 	last    uint32
 
 	before map[Key]before // touched since the last Take
 	fresh  []Member
-	stale  map[flowKey][]netip.AddrPort
+	stale  map[frontend][]netip.AddrPort
 	names  map[string]bool
 }
 
@@ -71,15 +69,10 @@ type before struct {
 	existed bool
 }
 
-type flowKey struct {
-	addr ip
-	port uint16
-}
-
 // NewState is the state of an empty table.
 func NewState() *State {
 	s := &State{
-		owners: map[string]Desired{}, held: map[Key]claim{}, rivals: map[Key][]claim{},
+		owners: map[string]Desired{}, held: map[Key]claim{}, rivals: map[Key]map[string]Value{},
 		classes: map[Class]uint32{},
 	}
 	s.reset()
@@ -87,7 +80,7 @@ func NewState() *State {
 }
 
 func (s *State) reset() {
-	s.before, s.stale, s.names, s.fresh = map[Key]before{}, map[flowKey][]netip.AddrPort{}, map[string]bool{}, nil
+	s.before, s.stale, s.names, s.fresh = map[Key]before{}, map[frontend][]netip.AddrPort{}, map[string]bool{}, nil
 }
 
 // Set records what an owner wants; nothing, if it is gone.
@@ -114,15 +107,15 @@ func (s *State) Set(owner string, want Desired) {
 	s.names[owner] = true
 }
 
-// setFlows notes frontends whose conntrack entries may have become stale: where
-// an endpoint went away, and where the first one came.
+// setFlows notes frontends whose conntrack entries may have become stale: where an endpoint went
+// away, and where the first one came.
 func (s *State) setFlows(had, want []Flow) {
-	old := map[flowKey][]netip.AddrPort{}
+	old := map[frontend][]netip.AddrPort{}
 	for _, f := range had {
-		old[flowKey{f.Addr, f.Port}] = f.Backends
+		old[frontend{f.Addr, UDP, f.Port}] = f.Backends
 	}
 	for _, f := range want {
-		k := flowKey{f.Addr, f.Port}
+		k := frontend{f.Addr, UDP, f.Port}
 		was, known := old[k]
 		_, pending := s.stale[k]
 		gone := slices.ContainsFunc(was, func(a netip.AddrPort) bool { return !slices.Contains(f.Backends, a) })
@@ -155,9 +148,9 @@ func (s *State) release(k Key, owner string) {
 	case held.owner != owner:
 		s.delist(k, owner)
 	case len(s.rivals[k]) > 0:
-		next := s.rivals[k][0]
-		s.delist(k, next.owner)
-		s.hold(k, next)
+		next := slices.Min(slices.Collect(maps.Keys(s.rivals[k])))
+		s.hold(k, claim{next, s.rivals[k][next]})
+		s.delist(k, next)
 	default:
 		s.touch(k)
 		delete(s.held, k)
@@ -172,22 +165,16 @@ func (s *State) hold(k Key, c claim) {
 }
 
 func (s *State) enlist(k Key, c claim) {
-	list := s.rivals[k]
-	i, found := slices.BinarySearchFunc(list, c, func(a, b claim) int { return strings.Compare(a.owner, b.owner) })
-	if found {
-		list[i] = c
-		return
+	if s.rivals[k] == nil {
+		s.rivals[k] = map[string]Value{}
 	}
-	s.rivals[k] = slices.Insert(list, i, c)
+	s.rivals[k][c.owner] = c.value
 }
 
 func (s *State) delist(k Key, owner string) {
-	list := slices.DeleteFunc(s.rivals[k], func(c claim) bool { return c.owner == owner })
-	if len(list) == 0 {
+	if delete(s.rivals[k], owner); len(s.rivals[k]) == 0 {
 		delete(s.rivals, k)
-		return
 	}
-	s.rivals[k] = list
 }
 
 func (s *State) touch(k Key) {
@@ -197,8 +184,7 @@ func (s *State) touch(k Key) {
 	}
 }
 
-// class is the number of a class, which is created if it is new, after those
-// that it goes on to.
+// class is the number of a class, which is created if it is new, after those that it goes on to.
 func (s *State) class(c Class) uint32 {
 	if n, ok := s.classes[c]; ok {
 		return n
@@ -214,7 +200,7 @@ func (s *State) class(c Class) uint32 {
 
 // Take is the change from what was last taken to what is wanted now.
 func (s *State) Take() Change {
-	c := Change{Classes: s.fresh, Stale: s.flows(s.stale), Owners: slices.Sorted(maps.Keys(s.names))}
+	c := Change{Classes: s.fresh, Stale: s.flows(), Owners: slices.Sorted(maps.Keys(s.names))}
 	for k, b := range s.before {
 		held, exists := s.held[k]
 		if b.existed == exists && b.value == held.value {
@@ -234,7 +220,8 @@ func (s *State) Take() Change {
 	return c
 }
 
-// unbound lists what clients were bound to and is gone. An endpoint that only moves within its list is not.
+// unbound lists what clients were bound to and is gone. An endpoint that only moves within its list
+// is not.
 func unbound(deleted, added []Element) []Element {
 	gone := map[Element]bool{}
 	for _, e := range deleted {
@@ -245,9 +232,7 @@ func unbound(deleted, added []Element) []Element {
 	for _, e := range added {
 		delete(gone, e.bond())
 	}
-	return slices.SortedFunc(maps.Keys(gone), func(a, b Element) int {
-		return cmp.Or(compareElements(a, b), bytes.Compare(a.Value.Addr[:], b.Value.Addr[:]), cmp.Compare(a.Value.Port, b.Value.Port))
-	})
+	return slices.SortedFunc(maps.Keys(gone), compareElements)
 }
 
 // Count tells how many elements each map has.
@@ -259,8 +244,7 @@ func (s *State) Count() [mapCount]int {
 	return n
 }
 
-// All is the change from no table at all. Classes that nobody uses any more are
-// forgotten.
+// All is the change from no table at all. Classes that nobody uses any more are forgotten.
 func (s *State) All() Change {
 	used := map[uint32]bool{}
 	c := Change{Owners: []string{"all"}}
@@ -270,23 +254,19 @@ func (s *State) All() Change {
 	}
 	slices.SortFunc(c.Add, compareElements)
 	c.Classes = s.compact(used)
-	stale := map[flowKey][]netip.AddrPort{}
 	for _, d := range s.owners {
-		for _, f := range d.Flows {
-			stale[flowKey{f.Addr, f.Port}] = f.Backends
-		}
+		s.setFlows(nil, d.Flows)
 	}
-	c.Stale = s.flows(stale)
+	c.Stale = s.flows()
 	s.reset()
 	return c
 }
 
 func (s *State) compact(used map[uint32]bool) []Member {
-	// Contenders do not stand in the table, but may one day without being
-	// planned again.
+	// Contenders do not stand in the table, but may one day without being planned again.
 	for _, list := range s.rivals {
-		for _, r := range list {
-			used[r.value.Class] = true
+		for _, value := range list {
+			used[value.Class] = true
 		}
 	}
 	members := make([]Member, 0, len(s.classes))
@@ -309,9 +289,9 @@ func (s *State) compact(used map[uint32]bool) []Member {
 	return kept
 }
 
-func (s *State) flows(of map[flowKey][]netip.AddrPort) []Flow {
+func (s *State) flows() []Flow {
 	var flows []Flow
-	for k, backends := range of {
+	for k, backends := range s.stale {
 		flows = append(flows, Flow{k.addr, k.port, backends})
 	}
 	slices.SortFunc(flows, func(a, b Flow) int {

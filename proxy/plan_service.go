@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// PlanService says what a Service wants in the table. nodeIPs are this host's
-// addresses. The State is asked for class numbers only.
+// PlanService says what a Service wants in the table. nodeIPs are this host's addresses. The State
+// is asked for class numbers only.
 func (s *State) PlanService(svc Service, nodeIPs []netip.Addr) Desired {
 	var d Desired
 	for i := range svc.Ports {
@@ -51,8 +51,7 @@ func (d *Desired) addPort(s *State, p *ServicePort, nodeIPs []netip.Addr) {
 	}
 }
 
-// addFrontend adds an address of the port, with the endpoints of the lists that
-// its class reads.
+// addFrontend adds an address of the port, with the endpoints of the lists that its class reads.
 func (d *Desired) addFrontend(s *State, at Key, class Class, c choice) {
 	at.Map = Frontends
 	if class.Action == Reject {
@@ -110,9 +109,9 @@ func stickTo(p *ServicePort, addrs []netip.AddrPort) string {
 	return strings.Join(text, ",")
 }
 
-// sources are those that may use the load balancer's addresses. A node that may
-// speaks to such an address with that very address as its own, where the load
-// balancer's agent has put it on an interface.
+// sources are those that may use the load balancer's addresses. A node that may speaks to such an
+// address with that very address as its own, where the load balancer's agent has put it on an
+// interface.
 func sources(p *ServicePort, nodeIPs []netip.Addr) string {
 	var list []string
 	fromNode := false
@@ -163,9 +162,8 @@ type HostPortMapping struct {
 	HostPort, ContainerPort uint16
 }
 
-// PlanPod says what a Pod with host ports wants in the table. The source
-// address is kept, except where the Pod reaches itself (Hairpin) and where it
-// is a loopback address, which a rule sees to.
+// PlanPod says what a Pod with host ports wants in the table. The source address is kept, except
+// where the Pod reaches itself (Hairpin) and where it is a loopback address, which a rule sees to.
 func PlanPod(pod HostPortPod) Desired {
 	var d Desired
 	for _, p := range pod.Ports {

@@ -21,8 +21,7 @@ import (
 
 // Config is what the proxy needs.
 type Config struct {
-	// NodeName is the Node whose endpoints are local and whose Pods may have
-	// host ports.
+	// NodeName is the Node whose endpoints are local and whose Pods may have host ports.
 	NodeName string
 
 	// NodeIPs are this host's addresses in the cluster.
@@ -31,27 +30,24 @@ type Config struct {
 	// Client reaches the API server, directly and not through a Service.
 	Client *rest.Config
 
-	// ClusterCIDR is where Pods live: others are masqueraded when they use a
-	// cluster IP. Optional.
+	// ClusterCIDR is where Pods live: others are masqueraded when they use a cluster IP. Optional.
 	ClusterCIDR netip.Prefix
 
-	// ServiceCIDR is where cluster IPs live: connections to those that nobody
-	// has are rejected. Optional; without it they are left to the routes.
+	// ServiceCIDR is where cluster IPs live: connections to those that nobody has are rejected.
+	// Optional; without it they are left to the routes.
 	ServiceCIDR netip.Prefix
 
-	// Ready is called once, when every Service known at the start works.
-	// Optional.
+	// Ready is called once, when every Service known at the start works. Optional.
 	Ready func()
 }
 
-// resyncPeriod is how often the table is compared with what it should be. That
-// is a net under what nobody should do: changing it by hand.
+// resyncPeriod is how often the table is compared with what it should be. That is a net under what
+// nobody should do: changing it by hand.
 const resyncPeriod = 5 * time.Minute
 
-// Run keeps the table as Services, EndpointSlices and Pods want it until ctx
-// ends. It then leaves everything in place, so that connections go on while
-// Flyball restarts; Cleanup takes it away. It fails if the first table cannot
-// be written; later failures are logged and tried again.
+// Run keeps the table as Services, EndpointSlices and Pods want it until ctx ends. It then leaves
+// everything in place, so that connections go on while Flyball restarts; Cleanup takes it away. It
+// fails if the first table cannot be written; later failures are logged and tried again.
 func Run(ctx context.Context, cfg Config) error {
 	client, err := kubernetes.NewForConfig(cfg.Client)
 	if err != nil {
@@ -62,13 +58,11 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("opening netlink for conntrack (root is needed): %w", err)
 	}
 	defer handle.Close()
-	p := newProxy(cfg, client, newKernel(cfg, 0), handle)
-	return p.run(ctx)
+	return newProxy(cfg, client, newKernel(cfg, 0), handle).run(ctx)
 }
 
-// Cleanup removes what the proxy left in the kernel: its table, and the
-// conntrack entries of connections to Services, which nothing would translate
-// any more if their clients went on.
+// Cleanup removes what the proxy left in the kernel: its table, and the conntrack entries of
+// connections to Services, which nothing would translate any more if their clients went on.
 func Cleanup() error {
 	handle, err := netlink.NewHandle()
 	if err != nil {
@@ -144,8 +138,8 @@ func (p *proxy) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-p.observer.changed:
-			// One change is written at once; what comes while a transaction is
-			// under way makes up the next one.
+			// One change is written at once; what comes while a transaction is under way makes up
+			// the next one.
 			p.plan(log, p.observer.take())
 			if retry == nil {
 				err = p.flush(log)
@@ -226,8 +220,8 @@ func (p *proxy) rebuild(log klog.Logger) error {
 	return nil
 }
 
-// after does what must follow new rules: connections were decided by the old
-// ones. Its failures do not make the rules wrong.
+// after does what must follow new rules: connections were decided by the old ones. Its failures do
+// not make the rules wrong.
 func (p *proxy) after(log klog.Logger, c Change) {
 	if err := p.conntrack.clean(c.Stale); err != nil {
 		log.Error(err, "UDP clients may talk to endpoints that are gone")

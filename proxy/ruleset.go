@@ -48,9 +48,8 @@ type hook struct {
 	priority int32
 }
 
-// baseChains is the part of the table that does not depend on any Service.
-// serviceCIDR may be invalid: then traffic to unallocated cluster IPs is left to
-// the routes.
+// baseChains is the part of the table that does not depend on any Service. serviceCIDR may be
+// invalid: then traffic to unallocated cluster IPs is left to the routes.
 func baseChains(f *family, serviceCIDR netip.Prefix) []Chain {
 	chains := []Chain{
 		{Name: rejectChain, Rules: []Rule{
@@ -69,8 +68,8 @@ func baseChains(f *family, serviceCIDR netip.Prefix) []Chain {
 		}},
 		{
 			Name: "guard-loopback", Hook: &hook{nftables.ChainTypeFilter, nftables.ChainHookPrerouting, "prerouting", -300},
-			// route_localnet, which host ports on 127.0.0.1 need, would let
-			// Pods reach what listens on the host's loopback.
+			// route_localnet, which host ports on 127.0.0.1 need, would let Pods reach what listens
+			// on the host's loopback.
 			Rules: []Rule{{notFromLoopback{}, destIn{f.loopback, false}, verdict{to: toDrop}}},
 		},
 		{
@@ -100,8 +99,8 @@ func baseChains(f *family, serviceCIDR netip.Prefix) []Chain {
 		Chain{"filter-output", &hook{nftables.ChainTypeFilter, nftables.ChainHookOutput, "output", 0}, unclaimed})
 }
 
-// sets lists the maps and sets of the table, by name; the indexes of the first
-// ones are those of Map.
+// sets lists the maps and sets of the table, by name; the indexes of the first ones are those of
+// Map.
 func sets(f *family, table *nftables.Table) []*nftables.Set {
 	addr, proto, port, mark := f.address, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeMark
 	concat := nftables.MustConcatSetType

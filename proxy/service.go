@@ -5,14 +5,13 @@ import (
 	"slices"
 )
 
-// Service is what the proxy needs to know of one Service and its
-// EndpointSlices.
+// Service is what the proxy needs to know of one Service and its EndpointSlices.
 type Service struct {
 	Name  string // namespace/name
 	Ports []ServicePort
 
-	// HealthCheckNodePort is the port on which load balancers ask whether this
-	// node has endpoints; 0: none.
+	// HealthCheckNodePort is the port on which load balancers ask whether this node has endpoints;
+	// 0: none.
 	HealthCheckNodePort uint16
 }
 
@@ -36,8 +35,8 @@ type ServicePort struct {
 	Endpoints []Endpoint
 }
 
-// Endpoint is one address behind a Service port, with the conditions that its
-// EndpointSlice reports.
+// Endpoint is one address behind a Service port, with the conditions that its EndpointSlice
+// reports.
 type Endpoint struct {
 	Addr                        netip.AddrPort
 	Local                       bool // on this node
@@ -45,9 +44,9 @@ type Endpoint struct {
 	Hints                       [2]Hint // for nodes, for zones
 }
 
-// Hint says whom an endpoint is meant for: the EndpointSlice controller spreads
-// traffic by hints if the Service asks for it in spec.trafficDistribution
-// (KEP-4444, KEP-3015) or by annotation (KEP-2433).
+// Hint says whom an endpoint is meant for: the EndpointSlice controller spreads traffic by hints if
+// the Service asks for it in spec.trafficDistribution (KEP-4444, KEP-3015) or by annotation
+// (KEP-2433).
 type Hint uint8
 
 // There is no hint, or there are some, for others only or for this node or its zone.
@@ -57,16 +56,16 @@ const (
 	ForUs
 )
 
-// choice is what choose decides: the endpoints that traffic may go to under
-// each traffic policy, sorted, and whether there are any in the cluster.
+// choice is what choose decides: the endpoints that traffic may go to under each traffic policy,
+// sorted, and whether there are any in the cluster.
 type choice struct {
 	Cluster, Local []netip.AddrPort
 	Any            bool
 }
 
-// choose picks a port's usable endpoints: the ready ones; if there are none,
-// those that still serve while they terminate (KEP-1669). The two policies fall
-// back independently. Hints narrow Cluster, as long as there are ready ones.
+// choose picks a port's usable endpoints: the ready ones; if there are none, those that still serve
+// while they terminate (KEP-1669). The two policies fall back independently. Hints narrow Cluster,
+// as long as there are ready ones.
 func choose(endpoints []Endpoint) choice {
 	c := choice{
 		Cluster: usable(endpoints, hinted(endpoints)),
@@ -76,9 +75,8 @@ func choose(endpoints []Endpoint) choice {
 	return c
 }
 
-// hinted finds the ready endpoints that are meant for this node, or else for its
-// zone. Hints count only if every ready endpoint has one and one at least is for
-// us; otherwise all are meant.
+// hinted finds the ready endpoints that are meant for this node, or else for its zone. Hints count
+// only if every ready endpoint has one and one at least is for us; otherwise all are meant.
 func hinted(endpoints []Endpoint) func(Endpoint) bool {
 	for i := range len(Endpoint{}.Hints) {
 		least, most := ForUs, NoHint
@@ -108,12 +106,10 @@ func usable(endpoints []Endpoint, reachable func(Endpoint) bool) []netip.AddrPor
 	if len(ready) == 0 {
 		ready = draining
 	}
-	slices.SortFunc(ready, netip.AddrPort.Compare)
-	return slices.Compact(ready)
+	return sorted(ready)
 }
 
-// serving lists every endpoint that may still answer: what conntrack entries
-// may point at.
+// serving lists every endpoint that may still answer: what conntrack entries may point at.
 func serving(endpoints []Endpoint) []netip.AddrPort {
 	var all []netip.AddrPort
 	for _, e := range endpoints {
@@ -121,8 +117,13 @@ func serving(endpoints []Endpoint) []netip.AddrPort {
 			all = append(all, e.Addr)
 		}
 	}
-	slices.SortFunc(all, netip.AddrPort.Compare)
-	return slices.Compact(all)
+	return sorted(all)
+}
+
+// sorted sorts a list in place and drops what is in it twice.
+func sorted(list []netip.AddrPort) []netip.AddrPort {
+	slices.SortFunc(list, netip.AddrPort.Compare)
+	return slices.Compact(list)
 }
 
 // localReady counts the Pods of this node that are ready behind any port.

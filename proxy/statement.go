@@ -4,14 +4,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
-// statement is one step of a rule. It prints in nft's syntax and compiles to
-// the kernel's expressions; each reads only registers that it wrote itself.
+// statement is one step of a rule. It prints in nft's syntax and compiles to the kernel's
+// expressions; each reads only registers that it wrote itself.
 type statement interface {
 	text(f *family) string
 	exprs(f *family) []expr.Any
@@ -35,7 +34,12 @@ func loadPort(register uint32) []expr.Any {
 	}
 }
 
-func compare(op expr.CmpOp, data []byte) expr.Any {
+// compare compares the scratch register with a value.
+func compare(not bool, data []byte) expr.Any {
+	op := expr.CmpOpEq
+	if not {
+		op = expr.CmpOpNeq
+	}
 	return &expr.Cmp{Op: op, Register: scratch, Data: data}
 }
 
@@ -71,10 +75,6 @@ func not(b bool) string {
 }
 
 func inPrefix(f *family, offset uint32, p netip.Prefix, not bool) []expr.Any {
-	op := expr.CmpOpEq
-	if not {
-		op = expr.CmpOpNeq
-	}
 	bits := int(32 * f.words)
 	return []expr.Any{
 		load(f, offset, scratch),
@@ -82,7 +82,7 @@ func inPrefix(f *family, offset uint32, p netip.Prefix, not bool) []expr.Any {
 			SourceRegister: scratch, DestRegister: scratch, Len: 4 * f.words,
 			Mask: net.CIDRMask(p.Bits(), bits), Xor: make([]byte, 4*f.words),
 		},
-		compare(op, p.Masked().Addr().AsSlice()),
+		compare(not, p.Masked().Addr().AsSlice()),
 	}
 }
 
@@ -90,21 +90,13 @@ func inPrefix(f *family, offset uint32, p netip.Prefix, not bool) []expr.Any {
 type isLocal struct{ source, not bool }
 
 func (s isLocal) text(*family) string {
-	side := "daddr"
-	if s.source {
-		side = "saddr"
-	}
-	return "fib " + side + " type " + not(s.not) + "local"
+	return "fib " + map[bool]string{true: "saddr", false: "daddr"}[s.source] + " type " + not(s.not) + "local"
 }
 
 func (s isLocal) exprs(*family) []expr.Any {
-	op := expr.CmpOpEq
-	if s.not {
-		op = expr.CmpOpNeq
-	}
 	return []expr.Any{
 		&expr.Fib{Register: scratch, ResultADDRTYPE: true, FlagSADDR: s.source, FlagDADDR: !s.source},
-		compare(op, register32(unix.RTN_LOCAL)),
+		compare(s.not, register32(unix.RTN_LOCAL)),
 	}
 }
 
@@ -113,7 +105,7 @@ type l4proto struct{ protocol Protocol }
 
 func (s l4proto) text(*family) string { return "meta l4proto " + s.protocol.String() }
 func (s l4proto) exprs(*family) []expr.Any {
-	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: scratch}, compare(expr.CmpOpEq, []byte{byte(s.protocol)})}
+	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: scratch}, compare(false, []byte{byte(s.protocol)})}
 }
 
 // notFromLoopback matches what came in over a wire.
@@ -151,12 +143,12 @@ func bits(load expr.Any, mask uint32) []expr.Any {
 	return []expr.Any{
 		load,
 		&expr.Bitwise{SourceRegister: scratch, DestRegister: scratch, Len: 4, Mask: register32(mask), Xor: register32(0)},
-		compare(expr.CmpOpNeq, register32(0)),
+		compare(true, register32(0)),
 	}
 }
 
-// markForMasquerade and marked carry a decision to postrouting; marked takes the
-// mark away again, so that nobody else meets it.
+// markForMasquerade and marked carry a decision to postrouting; marked takes the mark away again,
+// so that nobody else meets it.
 type markForMasquerade struct{}
 
 func (markForMasquerade) text(*family) string {
@@ -243,8 +235,6 @@ func (s verdict) text(*family) string {
 func (s verdict) exprs(*family) []expr.Any {
 	return []expr.Any{&expr.Verdict{Kind: s.to, Chain: s.chain}}
 }
-
-func seconds(s uint32) time.Duration { return time.Duration(s) * time.Second }
 
 func constant(register uint32, data []byte) expr.Any {
 	return &expr.Immediate{Register: register, Data: data}

@@ -14,8 +14,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Services and EndpointSlices with these labels are somebody else's, or
-// nobody's.
+// Services and EndpointSlices with these labels are somebody else's, or nobody's.
 const selector = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
 
 // ref names a Service, or a Pod of this node, whose wishes may have changed.
@@ -24,15 +23,13 @@ type ref struct {
 	name string
 }
 
-// observer keeps caches of what the proxy reads, and notes which Services and
-// Pods changed.
+// observer keeps caches of what the proxy reads, and notes which Services and Pods changed.
 type observer struct {
 	factories []informers.SharedInformerFactory
 	services  cache.SharedIndexInformer
 	slices    cache.SharedIndexInformer
 	pods      cache.SharedIndexInformer
 	nodes     cache.SharedIndexInformer // this Node alone
-	synced    []cache.InformerSynced
 
 	changed chan struct{} // has an item while dirty has
 
@@ -71,9 +68,9 @@ func (o *observer) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("indexing EndpointSlices: %w", err)
 	}
+	var synced []cache.InformerSynced
 	for _, i := range []cache.SharedIndexInformer{o.services, o.slices, o.pods, o.nodes} {
-		// Whatever the event: what counts is what the caches say when it is
-		// this object's turn.
+		// Whatever the event: what counts is what the caches say when it is this object's turn.
 		reg, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
 			AddFunc:    o.mark,
 			UpdateFunc: func(old, obj any) { o.mark(old); o.mark(obj) },
@@ -82,12 +79,12 @@ func (o *observer) start(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("watching Services: %w", err)
 		}
-		o.synced = append(o.synced, reg.HasSynced)
+		synced = append(synced, reg.HasSynced)
 	}
 	for _, f := range o.factories {
 		f.StartWithContext(ctx)
 	}
-	if !cache.WaitForCacheSync(ctx.Done(), o.synced...) {
+	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
 		return fmt.Errorf("reading Services and EndpointSlices: %w", context.Cause(ctx))
 	}
 	return nil
@@ -121,8 +118,7 @@ func (o *observer) mark(obj any) {
 	}
 }
 
-// move notes this Node's zone. If it is another one, the hints of all endpoints
-// have to be read anew.
+// move notes this Node's zone. If that changed, all hints have to be read anew.
 func (o *observer) move(zone string) {
 	o.mu.Lock()
 	moved := o.here.zone != zone
@@ -163,10 +159,8 @@ func (o *observer) take() []ref {
 }
 
 func (o *observer) service(name string) Service {
-	var svc *corev1.Service
-	if obj, ok, _ := o.services.GetStore().GetByKey(name); ok {
-		svc = obj.(*corev1.Service)
-	}
+	obj, _, _ := o.services.GetStore().GetByKey(name)
+	svc, _ := obj.(*corev1.Service)
 	var slices []*discoveryv1.EndpointSlice
 	objs, _ := o.slices.GetIndexer().ByIndex(byService, name)
 	for _, obj := range objs {
@@ -178,10 +172,9 @@ func (o *observer) service(name string) Service {
 }
 
 func (o *observer) pod(name string) HostPortPod {
-	if obj, ok, _ := o.pods.GetStore().GetByKey(name); ok {
-		return observePod(name, obj.(*corev1.Pod))
-	}
-	return observePod(name, nil)
+	obj, _, _ := o.pods.GetStore().GetByKey(name)
+	pod, _ := obj.(*corev1.Pod)
+	return observePod(name, pod)
 }
 
 // trim keeps of an object what the proxy reads, before it enters the cache.
