@@ -77,7 +77,7 @@ func (k *kernel) unbind(conn *nftables.Conn, gone map[string]bool) error {
 		if err != nil {
 			return fmt.Errorf("reading session affinity: %w", err)
 		}
-		if err := inPieces(k.set(affinityMap), elements, conn.SetDeleteElements); err != nil {
+		if err := inPieces(k.sets[mapCount], elements, conn.SetDeleteElements); err != nil {
 			return err
 		}
 		// If one expired since it was read, the kernel refuses them all.
@@ -132,7 +132,7 @@ func (k *kernel) rebuild(all Change) error {
 	if err := k.writeElements(conn, all); err != nil {
 		return err
 	}
-	if err := inPieces(k.set(affinityMap), remembered, conn.SetAddElements); err != nil {
+	if err := inPieces(k.sets[mapCount], remembered, conn.SetAddElements); err != nil {
 		return err
 	}
 	if err := conn.Flush(); err != nil {
@@ -214,10 +214,6 @@ func inPieces(s *nftables.Set, elements []nftables.SetElement, do func(*nftables
 	return nil
 }
 
-func (k *kernel) set(name string) *nftables.Set {
-	return k.sets[slices.IndexFunc(k.sets, func(s *nftables.Set) bool { return s.Name == name })]
-}
-
 func (k *kernel) chain(c Chain) *nftables.Chain {
 	out := &nftables.Chain{Name: c.Name, Table: k.table}
 	if c.Hook != nil {
@@ -240,7 +236,7 @@ func (k *kernel) addRules(conn *nftables.Conn, c Chain) {
 
 // affinity reads which clients are bound to the named endpoints, and for how long yet.
 func (k *kernel) affinity(conn *nftables.Conn, named func(string) bool) ([]nftables.SetElement, error) {
-	elements, err := conn.GetSetElements(k.set(affinityMap))
+	elements, err := conn.GetSetElements(k.sets[mapCount])
 	var found []nftables.SetElement
 	for _, e := range elements {
 		if e.Expires > 0 && named(string(e.Key[4*k.fam.words:])) {

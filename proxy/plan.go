@@ -235,6 +235,14 @@ func unbound(deleted, added []Element) []Element {
 	return slices.SortedFunc(maps.Keys(gone), compareElements)
 }
 
+// Failed takes back a change that was not carried out, as far as All does not know of it: the
+// conntrack entries of frontends that are gone.
+func (s *State) Failed(c Change) {
+	for _, f := range c.Stale {
+		s.stale[frontend{f.Addr, UDP, f.Port}] = f.Backends
+	}
+}
+
 // Count tells how many elements each map has.
 func (s *State) Count() [mapCount]int {
 	var n [mapCount]int

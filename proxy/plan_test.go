@@ -329,6 +329,28 @@ func TestPlan(t *testing.T) {
 	}
 }
 
+// TestFailed checks that UDP clients of a Service that is gone are not forgotten when the change that told of its end could
+// not be written.
+func TestFailed(t *testing.T) {
+	s := NewState()
+	svc := web(nil, 0)
+	s.Set(svc.Name, s.PlanService(svc, nil))
+	s.Take()
+	s.Set(svc.Name, Desired{})
+	want := []Flow{{Addr: toIP(svc.Ports[1].ClusterIP), Port: 80}}
+	c := s.Take()
+	for try := range 3 {
+		if diff := cmp.Diff(want, c.Stale, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("try %d: -want +got:\n%s", try, diff)
+		}
+		s.Failed(c)
+		c = s.All()
+	}
+	if c = s.All(); len(c.Stale) > 0 {
+		t.Errorf("it was written, and yet: %v", c.Stale)
+	}
+}
+
 // TestGolden compares the whole table for Services of every kind.
 func TestGolden(t *testing.T) {
 	ips := func(list ...string) []netip.Addr { return addrs(list) }

@@ -191,10 +191,12 @@ func (p *proxy) flush(log klog.Logger) error {
 	}
 	p.created += len(c.Classes)
 	if p.created > maxClasses {
+		p.state.Failed(c)
 		return p.rebuild(log)
 	}
 	start := time.Now()
 	if err := p.kernel.apply(c); err != nil {
+		p.state.Failed(c)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -212,6 +214,7 @@ func (p *proxy) rebuild(log klog.Logger) error {
 	start := time.Now()
 	c := p.state.All()
 	if err := p.kernel.rebuild(c); err != nil {
+		p.state.Failed(c)
 		return err
 	}
 	p.created = 0

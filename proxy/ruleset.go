@@ -99,8 +99,8 @@ func baseChains(f *family, serviceCIDR netip.Prefix) []Chain {
 		Chain{"filter-output", &hook{nftables.ChainTypeFilter, nftables.ChainHookOutput, "output", 0}, unclaimed})
 }
 
-// sets lists the maps and sets of the table, by name; the indexes of the first ones are those of
-// Map.
+// sets lists the maps and sets of the table, by name: those of Map, and at mapCount that of the
+// clients with session affinity.
 func sets(f *family, table *nftables.Table) []*nftables.Set {
 	addr, proto, port, mark := f.address, nftables.TypeInetProto, nftables.TypeInetService, nftables.TypeMark
 	concat := nftables.MustConcatSetType

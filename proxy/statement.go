@@ -67,12 +67,7 @@ type destIn sourceIn
 func (s destIn) text(f *family) string      { return f.name + " daddr " + not(s.not) + s.prefix.String() }
 func (s destIn) exprs(f *family) []expr.Any { return inPrefix(f, f.daddr, s.prefix, s.not) }
 
-func not(b bool) string {
-	if b {
-		return "!= "
-	}
-	return ""
-}
+func not(b bool) string { return map[bool]string{true: "!= "}[b] }
 
 func inPrefix(f *family, offset uint32, p netip.Prefix, not bool) []expr.Any {
 	bits := int(32 * f.words)
@@ -223,13 +218,7 @@ const (
 )
 
 func (s verdict) text(*family) string {
-	switch s.to {
-	case toGoto:
-		return "goto " + s.chain
-	case toJump:
-		return "jump " + s.chain
-	}
-	return "drop"
+	return map[expr.VerdictKind]string{toGoto: "goto ", toJump: "jump ", toDrop: "drop"}[s.to] + s.chain
 }
 
 func (s verdict) exprs(*family) []expr.Any {
