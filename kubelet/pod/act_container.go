@@ -133,6 +133,7 @@ func (j job) containerConfig(ctx context.Context, a StartContainer, spec *v1.Con
 		config.Annotations = map[string]string{}
 	}
 	config.Annotations[annotationBackOff] = strconv.Itoa(a.BackOff)
+	config.Annotations[annotationAllRestarts] = strconv.Itoa(a.AllRestarts)
 	return config, nil
 }
 

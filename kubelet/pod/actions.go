@@ -76,6 +76,8 @@ type StartContainer struct {
 	ImageRef  string
 	// BackOff counts the restarts in a row, see backOff.
 	BackOff int
+	// AllRestarts counts how often all containers have restarted, see restartAll.
+	AllRestarts int
 	Reason
 }
 

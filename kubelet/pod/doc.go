@@ -11,8 +11,9 @@
 //	report    status*.go       Status(State, now): the v1.PodStatus, written by writer.go
 //
 // plan.go runs a Pod, plan_containers.go brings its containers up in order,
-// plan_resize.go changes what they may use while they run, and plan_end.go brings
-// everything down, whatever the cause. Two decisions concern all Pods of the node at
+// plan_restart.go makes all of them begin again in place, plan_resize.go changes what
+// they may use while they run, and plan_end.go brings everything down, whatever the
+// cause. Two decisions concern all Pods of the node at
 // once: plan_admit.go, who may run here, and plan_allocate.go, who gets more.
 //
 // Nothing that a worker remembers is needed for correctness. How often a

@@ -33,7 +33,10 @@ const (
 	reasonCreateContainerConfigError = "CreateContainerConfigError"
 	reasonRunContainerError          = "RunContainerError"
 	reasonPostStartHookError         = "PostStartHookError"
+	reasonRestartingAll              = "RestartingAllContainers"
 )
+
+const messageRestartingAll = "All containers of the Pod restart in place"
 
 // ContainerRef refers to a container of a Pod, as Events about containers do.
 func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {

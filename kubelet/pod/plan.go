@@ -46,8 +46,10 @@ func (p *planner) run() {
 		p.renewSandbox()
 		sb = cri.Sandbox{}
 	}
-	p.resize()
-	p.containers(sb.ID)
+	if !usable || !p.restartAll() {
+		p.resize()
+		p.containers(sb.ID)
+	}
 	p.collect()
 	if at, ok := deadlineOf(&p.State); ok {
 		p.at(at)

@@ -54,7 +54,7 @@ func (p *planner) regular(c *v1.Container, sandboxID string) bool {
 		p.check(c, inst, "Container")
 		return p.busy(slotStart(c.Name))
 	}
-	if ended, ok := p.newest(c.Name); ok && ended.State == cri.Exited && !p.restarts(c, ended) {
+	if ended, ok := p.newest(c.Name); ok && ended.State == cri.Exited && !p.past(ended) && !p.restarts(c, ended) {
 		return false
 	}
 	if !p.start(c, sandboxID) {
@@ -190,7 +190,7 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 	if p.busy(slotStart(c.Name)) {
 		return true
 	}
-	next := StartContainer{Name: c.Name, SandboxID: sandboxID, Reason: "it has not run yet"}
+	next := StartContainer{Name: c.Name, SandboxID: sandboxID, AllRestarts: p.allRestarts(), Reason: "it has not run yet"}
 	if last, ok := p.newest(c.Name); ok {
 		switch {
 		case last.State == cri.Created:
@@ -209,6 +209,9 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 			return false
 		}
 		next.Attempt, next.Reason = last.Attempt+1, Reason(endedHow(last))
+		if p.past(last) {
+			next.Reason = reasonAllRestart
+		}
 	} else if attempt := lostAttempt(p.Pod, c.Name); attempt > 0 {
 		next.Attempt, next.Reason = attempt, "the runtime has lost it"
 	}

@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,8 +67,27 @@ func drawPod(t *rapid.T) *v1.Pod {
 			}
 			p.Spec.InitContainers = append(p.Spec.InitContainers, c)
 		}
+		drawRestartAll(t, p)
 		drawSizes(t, p)
 	})
+}
+
+// drawRestartAll makes some ends restart all containers.
+func drawRestartAll(t *rapid.T, p *v1.Pod) {
+	if !rapid.Bool().Draw(t, "restart all") {
+		return
+	}
+	for _, c := range allContainers(p) {
+		switch rapid.IntRange(0, 3).Draw(t, "rule") {
+		case 0:
+			restartAllOn(c)
+		case 1: // whatever else stops it, too
+			restartAllOn(c)
+			c.RestartPolicyRules[0].ExitCodes = &v1.ContainerRestartRuleOnExitCodes{
+				Operator: v1.ContainerRestartRuleOnExitCodesOpNotIn, Values: []int32{0, 1},
+			}
+		}
+	}
 }
 
 // trouble is one step in the life of the Pod.
@@ -86,7 +106,7 @@ func (w *world) trouble(t *rapid.T) {
 		}
 	case "exit":
 		if alive := w.alive(""); len(alive) > 0 {
-			w.exit(rapid.SampledFrom(alive).Draw(t, "who").ID, rapid.Int32Range(0, 1).Draw(t, "code"))
+			w.exit(rapid.SampledFrom(alive).Draw(t, "who").ID, rapid.SampledFrom([]int32{0, 1, 42}).Draw(t, "code"))
 		}
 	case "unknown":
 		if alive := w.alive(""); len(alive) > 0 {
@@ -152,6 +172,13 @@ func (w *world) delete() {
 	w.state.Last = w.state.Pod
 }
 
+// drawnNever says whether a container has a policy of its own, Never: rules want one.
+func drawnNever(p *v1.Pod) bool {
+	return slices.ContainsFunc(allContainers(p), func(c *v1.Container) bool {
+		return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyNever
+	})
+}
+
 // checkSettled compares what runs with what the Pod wants.
 func (w *world) checkSettled() {
 	if w.state.Pod == nil {
@@ -165,11 +192,11 @@ func (w *world) checkSettled() {
 		if len(w.alive("")) > 0 || !w.state.Cleaned {
 			w.broken("the Pod has ended (%s), but something runs", st.Phase)
 		}
-		if w.state.Pod.Spec.RestartPolicy == v1.RestartPolicyAlways {
+		if w.state.Pod.Spec.RestartPolicy == v1.RestartPolicyAlways && !drawnNever(w.state.Pod) {
 			w.broken("a Pod that restarts always has ended")
 		}
 	case v1.PodRunning:
-		if w.state.Pod.Spec.RestartPolicy == v1.RestartPolicyAlways {
+		if w.state.Pod.Spec.RestartPolicy == v1.RestartPolicyAlways && !drawnNever(w.state.Pod) {
 			for i := range w.state.Pod.Spec.Containers {
 				if n := len(w.alive(w.state.Pod.Spec.Containers[i].Name)); n != 1 {
 					w.broken("%d instances of %s run", n, w.state.Pod.Spec.Containers[i].Name)
@@ -185,6 +212,11 @@ func (w *world) checkSettled() {
 		w.broken("the Pod is %q in the end: %+v", st.Phase, st)
 	}
 	w.checkResized()
+	for _, c := range w.alive("") {
+		if w.outdated[c.ID] {
+			w.broken("%s runs on, although all containers were to restart", c.ID)
+		}
+	}
 	dead := map[string]int{}
 	for _, c := range w.state.Runtime.Containers {
 		if c.State == cri.Exited {

@@ -138,14 +138,15 @@ func (s *State) newest(name string) (cri.Container, bool) {
 	return cri.Container{}, false
 }
 
-// newestIn returns the newest instance of a container in one sandbox.
+// newestIn returns the newest instance of a container in one sandbox, unless that is from
+// before all containers restart: those of the sandbox begin anew then.
 func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	if sandboxID == "" {
 		return cri.Container{}, false
 	}
 	for _, c := range s.Runtime.Containers {
 		if c.Name == name && c.SandboxID == sandboxID {
-			return c, true
+			return c, !s.past(c)
 		}
 	}
 	return cri.Container{}, false
@@ -177,8 +178,13 @@ func (s *State) result(c cri.Container) probes.Result {
 }
 
 // backOff is when an ended container may start again, and how many restarts in a row
-// that makes. One that was stopped only to get other resources does not count.
+// that makes. One that was stopped only to get other resources does not count. When all
+// containers restart none waits, as in upstream's kubelet, and the count stays.
 func (s *State) backOff(ended cri.Container) (int, time.Time) {
+	if s.past(ended) {
+		restarts, _ := backOff(ended)
+		return restarts - 1, time.Time{}
+	}
 	if s.Stopping[ended.ID].Restart {
 		return 0, ended.FinishedAt
 	}

@@ -167,6 +167,9 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 	for i := range r.Pod.Spec.InitContainers {
 		c, cs := &r.Pod.Spec.InitContainers[i], &st.InitContainerStatuses[i]
 		ended := lastEnd(cs)
+		if inst, ok := r.newest(c.Name); ok && r.past(inst) {
+			ended = nil
+		}
 		switch {
 		case isSidecar(c):
 			if cs.State.Running != nil {
@@ -186,9 +189,12 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 		cs := &st.ContainerStatuses[i]
 		c := specOf(r.Pod, cs.Name)
 		ended := lastEnd(cs)
+		inst, ok := r.newest(c.Name)
 		switch {
 		case cs.State.Running != nil:
 			running++
+		case ok && r.past(inst):
+			restarting++
 		case ended == nil:
 			waiting++
 		default:

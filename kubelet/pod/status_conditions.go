@@ -19,7 +19,26 @@ func (r *reporter) conditions(st *v1.PodStatus) {
 	r.set(st, r.podReady(containers))
 	r.set(st, containers)
 	r.set(st, v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
+	if podutil.AllContainersCouldRestart(&r.Pod.Spec) {
+		r.set(st, r.allRestarting(st.Phase))
+	}
 	r.resizeConditions(st)
+}
+
+// allRestarting is true from the exit that makes all containers restart until the first of them
+// is made again.
+func (r *reporter) allRestarting(phase v1.PodPhase) v1.PodCondition {
+	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse}
+	switch {
+	case phase == v1.PodSucceeded:
+		c.Reason = "PodCompleted"
+	case phase == v1.PodFailed:
+		c.Reason = "PodFailed"
+	case !r.ended && r.restartingAll():
+		c.Status = v1.ConditionTrue
+		c.Reason, c.Message = "RestartAllContainersStarted", "container exited with restart policy rule"
+	}
+	return c
 }
 
 // set replaces a condition. The time of its last transition moves only with its status.
@@ -62,7 +81,8 @@ func (r *reporter) initializedCondition(phase v1.PodPhase, all []v1.ContainerSta
 		return c
 	}
 	sb, _ := r.sandbox()
-	if r.initialized(sb.ID) {
+	// Once initialized a Pod stays so, also while its init containers run again.
+	if _, was := podutil.GetPodCondition(&r.old, v1.PodInitialized); r.initialized(sb.ID) || was != nil && was.Status == v1.ConditionTrue {
 		return c
 	}
 	var incomplete []string

@@ -40,12 +40,18 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	if !ok {
 		return r.missing(spec, cs, was)
 	}
+	if r.toBegin(inst) {
+		return r.begins(spec, inst, cs)
+	}
 	r.instance(spec, inst, was, &cs)
 	if was.ContainerID != cs.ContainerID && was.State.Terminated != nil {
 		cs.LastTerminationState = was.State
 	}
 	if before, ok := r.before(inst); ok {
 		cs.LastTerminationState = v1.ContainerState{Terminated: r.terminated(before)}
+		if r.past(before) || allRestartsOf(before) < allRestartsOf(inst) {
+			cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(before)}
+		}
 	}
 	switch {
 	case inst.State == cri.Created || r.hooking(inst):
@@ -61,6 +67,36 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 		}
 	}
 	return cs
+}
+
+// toBegin says whether an instance is the last one from before all containers restart, and
+// nothing of that time runs any more: its container begins anew.
+func (r *reporter) toBegin(inst cri.Container) bool {
+	return !r.ended && inst.State == cri.Exited && r.past(inst) && len(r.leftOver()) == 0
+}
+
+// begins reports on such a container. The restart is counted already, as by upstream's kubelet.
+func (r *reporter) begins(spec *v1.Container, inst cri.Container, cs v1.ContainerStatus) v1.ContainerStatus {
+	cs.RestartCount = int32(inst.Attempt) + 1
+	cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(inst)}
+	if r.restartingAll() {
+		cs.State = waitingState(reasonRestartingAll, messageRestartingAll)
+	}
+	if reason, message, ok := r.failure(spec.Name); ok {
+		cs.State = waitingState(reason, message)
+	}
+	return cs
+}
+
+// restartedWithAll is how an instance ended before all containers restarted, with the reason that
+// upstream gives to each of them. Exit code, times and ID are those of the instance.
+func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminated {
+	t := r.terminated(c)
+	t.Reason = reasonRestartingAll
+	if t.Message == "" {
+		t.Message = messageRestartingAll
+	}
+	return t
 }
 
 // instance fills in what the runtime tells about an instance.

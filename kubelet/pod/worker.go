@@ -161,7 +161,10 @@ func (w *worker) sync(ctx context.Context) time.Time {
 		klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again", "err", err)
 		again = now.Add(resizeRetry)
 	}
-	if _, over := endOf(&w.state, now); over && w.state.Ending.IsZero() {
+	switch _, over := endOf(&w.state, now); {
+	case !over:
+		w.state.Ending = time.Time{}
+	case w.state.Ending.IsZero():
 		w.state.Ending = now
 	}
 	actions, next := Plan(w.state, now)

@@ -9,6 +9,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/probes"
@@ -28,12 +29,14 @@ type world struct {
 	// are made with, by name.
 	cgroup, cgroupWanted int64
 	sizes                map[string]v1.ResourceRequirements
+	// outdated are instances from before an exit that makes all containers restart, by ID.
+	outdated map[string]bool
 }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func newWorld(pod *v1.Pod, broken func(string, ...any)) *world {
-	w := &world{broken: broken, now: epoch, sizes: map[string]v1.ResourceRequirements{}}
+	w := &world{broken: broken, now: epoch, sizes: map[string]v1.ResourceRequirements{}, outdated: map[string]bool{}}
 	w.state = State{UID: pod.UID, Pod: pod, Last: pod, Hashes: map[string]string{}, Node: Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"}}
 	w.cgroup = memoryOfPod(pod)
 	w.forget()
@@ -70,7 +73,10 @@ func (w *world) turn() (bool, time.Time) {
 }
 
 func (w *world) observe() {
-	if _, over := endOf(&w.state, w.now); over && w.state.Ending.IsZero() {
+	switch _, over := endOf(&w.state, w.now); {
+	case !over:
+		w.state.Ending = time.Time{}
+	case w.state.Ending.IsZero():
 		w.state.Ending = w.now
 	}
 	results := map[string]probes.Result{}
@@ -232,6 +238,9 @@ func (w *world) start(a StartContainer, state cri.ContainerState) {
 	if len(w.alive(a.Name)) > 0 {
 		w.broken("two instances of %s run", a.Name)
 	}
+	if a.AllRestarts == w.state.allRestarts() && a.AllRestarts > 0 && len(w.state.leftOver()) > 0 {
+		w.broken("%s is started again while something from before runs", a.Name)
+	}
 	for _, c := range w.state.Runtime.Containers {
 		if c.Name == a.Name && c.Attempt == a.Attempt {
 			w.broken("attempt %d of %s exists", a.Attempt, a.Name)
@@ -242,7 +251,9 @@ func (w *world) start(a StartContainer, state cri.ContainerState) {
 	}
 	c := cri.Container{
 		ID: w.id("c"), Name: a.Name, SandboxID: a.SandboxID, Attempt: a.Attempt, State: state,
-		CreatedAt: w.now, StartedAt: w.now, Annotations: map[string]string{annotationBackOff: strconv.Itoa(a.BackOff)},
+		CreatedAt: w.now, StartedAt: w.now, Annotations: map[string]string{
+			annotationBackOff: strconv.Itoa(a.BackOff), annotationAllRestarts: strconv.Itoa(a.AllRestarts),
+		},
 	}
 	w.madeWith(&c)
 	w.state.Runtime.Containers = append([]cri.Container{c}, w.state.Runtime.Containers...)
@@ -252,9 +263,27 @@ func (w *world) exit(id string, code int32) {
 	for i := range w.state.Runtime.Containers {
 		c := &w.state.Runtime.Containers[i]
 		if c.ID == id && c.Alive() {
+			w.now = w.now.Add(time.Nanosecond) // no two ends at once
 			w.logf("%s exits with %d", c.Name, code)
 			c.State, c.ExitCode, c.FinishedAt = cri.Exited, code, w.now
+			w.outdate(*c)
 		}
+	}
+}
+
+// outdate notes what must not go on when the end of a container makes all restart. A Pod that
+// is on its way down does not begin again.
+func (w *world) outdate(ended cri.Container) {
+	if w.state.Pod == nil || !w.state.Ending.IsZero() {
+		return
+	}
+	spec := specOf(w.state.Pod, ended.Name)
+	if rule, ok := podutil.FindMatchingContainerRestartRule(*spec, ended.ExitCode); !ok || rule.Action != v1.ContainerRestartRuleActionRestartAllContainers {
+		return
+	}
+	w.logf("all containers are to restart")
+	for _, c := range w.state.Runtime.Containers {
+		w.outdated[c.ID] = true
 	}
 }
 

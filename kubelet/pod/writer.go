@@ -238,7 +238,7 @@ func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
 func owned(t v1.PodConditionType) bool {
 	switch t {
 	case v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers,
-		v1.PodResizePending, v1.PodResizeInProgress:
+		v1.PodResizePending, v1.PodResizeInProgress, v1.AllContainersRestarting:
 		return true
 	}
 	return false
@@ -269,7 +269,7 @@ func urgent(have, want *v1.PodStatus) bool {
 	if have.Phase != want.Phase && want.Phase != v1.PodPending {
 		return true
 	}
-	if resizeProgressed(have, want) {
+	if resizeProgressed(have, want) || allRestarting(have) != allRestarting(want) {
 		return true
 	}
 	if podutil.IsPodReadyConditionTrue(*have) != podutil.IsPodReadyConditionTrue(*want) {
@@ -321,6 +321,11 @@ func stuck(list []v1.ContainerStatus) bool {
 		}
 	}
 	return false
+}
+
+func allRestarting(st *v1.PodStatus) bool {
+	_, c := podutil.GetPodCondition(st, v1.AllContainersRestarting)
+	return c != nil && c.Status == v1.ConditionTrue
 }
 
 func progressed(have, want []v1.ContainerStatus) bool {
