@@ -50,9 +50,10 @@ func topImages(images []*runtimeapi.Image) []v1.ContainerImage {
 func handlersAndFeatures(s *runtimeapi.StatusResponse) ([]v1.NodeRuntimeHandler, *v1.NodeFeatures) {
 	var handlers []v1.NodeRuntimeHandler
 	for _, h := range s.RuntimeHandlers {
-		readOnly, userNS := h.GetFeatures().GetRecursiveReadOnlyMounts(), h.GetFeatures().GetUserNamespaces()
+		readOnly := h.GetFeatures().GetRecursiveReadOnlyMounts()
 		handlers = append(handlers, v1.NodeRuntimeHandler{Name: h.Name, Features: &v1.NodeRuntimeHandlerFeatures{
-			RecursiveReadOnlyMounts: &readOnly, UserNamespaces: &userNS,
+			// No Pod gets a user namespace here, whatever the runtime could do.
+			RecursiveReadOnlyMounts: &readOnly, UserNamespaces: new(bool),
 		}})
 	}
 	slices.SortFunc(handlers, func(a, b v1.NodeRuntimeHandler) int { return cmp.Compare(a.Name, b.Name) })

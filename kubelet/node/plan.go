@@ -11,7 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/component-helpers/nodedeclaredfeatures/features/extendwebsocketstokubelet"
 	"k8s.io/component-helpers/nodedeclaredfeatures/features/inplacepodresize"
+	"k8s.io/component-helpers/nodedeclaredfeatures/features/restartallcontainers"
 )
 
 const (
@@ -211,12 +213,14 @@ func desired(id identity, m machine, o observation, now time.Time) *v1.Node {
 	return n
 }
 
-// declaredFeatures are what the API server and the scheduler must know that this
+// declaredFeatures are all that the API server and the scheduler can ask for and that this
 // agent can do, sorted: they refuse or avoid it for a Node that does not say so. The
 // names are those of upstream's feature gates (KEP-5328).
 var declaredFeatures = []string{
+	extendwebsocketstokubelet.ExtendWebSocketsToKubeletFeatureGate,
 	inplacepodresize.IPPRPodLevelResourcesFeatureGate,
 	inplacepodresize.IPPRInitContainersFeatureGate,
+	restartallcontainers.RestartAllContainersOnContainerExits,
 }
 
 func labels(id identity, m machine) map[string]string {
