@@ -256,6 +256,32 @@ func TestRestartOfTheAgentRestartsNothing(t *testing.T) {
 	}
 }
 
+// TestCutOffStart: an agent that ended while a container started leaves what containerd calls a failed start.
+func TestCutOffStart(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	r.create(func(p *v1.Pod) { p.Spec.RestartPolicy = v1.RestartPolicyNever })
+	r.eventually("the Pod runs", r.phase(v1.PodRunning))
+	r.stop()
+	var cutOff string
+	r.runtime.change("u1", func(p *cri.Pod) {
+		c := &p.Containers[0]
+		cutOff = c.ID
+		c.State, c.ExitCode, c.Reason, c.FinishedAt = cri.Exited, 128, "StartError", time.Now()
+		c.Message = `failed to start containerd task "x": context canceled`
+	})
+	r.start()
+	r.eventually("the container is started again", func() bool {
+		cs := r.pod().Status.ContainerStatuses[0]
+		return cs.State.Running != nil && cs.ContainerID != "containerd://"+cutOff
+	})
+	if phase := r.pod().Status.Phase; phase != v1.PodRunning {
+		t.Errorf("the Pod is %s", phase)
+	}
+	r.delete(1)
+	r.nothingLeft()
+}
+
 func TestHungRuntime(t *testing.T) {
 	r := newRig(t)
 	r.runtime.hung = true

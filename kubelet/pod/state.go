@@ -1,6 +1,8 @@
 package pod
 
 import (
+	"context"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -117,6 +119,19 @@ type Stopping struct {
 
 // Rejection is why a node refuses a Pod.
 type Rejection struct{ Reason, Message string }
+
+// withCutOffStarts takes containers whose start was cut off for never started ones: when the agent
+// ends, containerd gives up the start that it was asked for and reports an exit with 128. That is no
+// failure of the container, which would fail a Pod with the restart policy Never.
+func withCutOffStarts(p cri.Pod) cri.Pod {
+	for i := range p.Containers {
+		c := &p.Containers[i]
+		if c.State == cri.Exited && c.Reason == "StartError" && strings.HasSuffix(c.Message, context.Canceled.Error()) {
+			c.State, c.ExitCode, c.Reason, c.Message, c.FinishedAt = cri.Created, 0, "", "", time.Time{}
+		}
+	}
+	return p
+}
 
 // sandbox returns the newest sandbox and whether containers can run in it.
 func (s *State) sandbox() (cri.Sandbox, bool) {

@@ -224,7 +224,7 @@ func (w *worker) observe(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.state.Runtime, w.dirty = seen, false
+		w.state.Runtime, w.dirty = withCutOffStarts(seen), false
 	}
 	if w.state.Pod == nil {
 		w.m.cfg.Probes.Remove(w.uid)
