@@ -35,6 +35,9 @@ func configuration(cfg Config) *kubeletconfig.KubeletConfiguration {
 		ImageGCHighThresholdPercent: new(int32(85)),
 		ImageGCLowThresholdPercent:  new(int32(80)),
 		EnableSystemLogHandler:      new(true),
+
+		ImagePullCredentialsVerificationPolicy: kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.ImagePullCredentialsVerificationPolicy),
+		PreloadedImagesVerificationAllowlist:   cfg.PreloadedImagesVerificationAllowlist,
 	}
 	for _, dns := range cfg.ClusterDNS {
 		c.ClusterDNS = append(c.ClusterDNS, dns.String())

@@ -25,7 +25,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of the node agent. All fields but NodeLabels, AllowedUnsafeSysctls, ResolvConf, Report and Ready are required.
+// Config of the node agent. All fields but NodeLabels, AllowedUnsafeSysctls, the two about images, ResolvConf, Report and
+// Ready are required.
 type Config struct {
 	// NodeName is the name of the Node object, NodeIP the address it reports.
 	NodeName string
@@ -55,6 +56,11 @@ type Config struct {
 	NodeLabels map[string]string
 	// AllowedUnsafeSysctls are sysctls, or what they begin with and a *, that Pods may set besides the safe ones.
 	AllowedUnsafeSysctls []string
+	// ImagePullCredentialsVerificationPolicy says which images that are present need the credentials they were pulled with,
+	// as upstream's field of this name; NeverVerifyPreloadedImages if empty. PreloadedImagesVerificationAllowlist are those
+	// that do not, under NeverVerifyAllowlistedImages.
+	ImagePullCredentialsVerificationPolicy string
+	PreloadedImagesVerificationAllowlist   []string
 	// Report is called with each failure that the agent as a whole suffers from and
 	// that it goes on after: the Node cannot be registered, the runtime hangs.
 	// Failures of a Pod are told by the Pod's status and Events. May be nil.
@@ -85,6 +91,8 @@ type Host struct {
 	Leftovers func() ([]types.UID, error)
 	// LogLinks and AllocationDir are directories, see pod.Config; without them nothing is written.
 	LogLinks, AllocationDir string
+	// ImageAccess says which Pods may use an image that is present; all if nil.
+	ImageAccess *images.Access
 	// Images stands before the rooms that pull images; nothing does if it is nil.
 	Images func(pod.Images) pod.Images
 	// Asker and HookTransport take the place of what goes to the network for probes and hooks. May be nil.
@@ -131,7 +139,9 @@ func NewAgent(cfg Config, host Host) (*Agent, error) {
 			host.Recorder.Event(pod.ContainerRef(p, container), kind, reason, message)
 		},
 	})
-	var pull pod.Images = images.New(images.Config{Images: host.CRI.Images, Secrets: host.Volumes, Pulled: a.Node.Recheck})
+	var pull pod.Images = images.New(images.Config{
+		Images: host.CRI.Images, Secrets: host.Volumes, Access: host.ImageAccess, Pulled: a.Node.Recheck,
+	})
 	if host.Images != nil {
 		pull = host.Images(pull)
 	}

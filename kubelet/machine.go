@@ -126,6 +126,12 @@ func (m *machine) build(ctx context.Context) (err error) {
 	if host.Sysctls, err = newSysctls(ctx, cfg.AllowedUnsafeSysctls); err != nil {
 		return err
 	}
+	if host.ImageAccess, err = images.NewAccess(ctx, images.AccessConfig{
+		Dir: cfg.RootDir, Images: host.CRI.Images,
+		Policy: cfg.ImagePullCredentialsVerificationPolicy, Allowlist: cfg.PreloadedImagesVerificationAllowlist,
+	}); err != nil {
+		return err
+	}
 	host.Volumes, host.Cgroups, host.Services = m.volumes, m.cgroups, m.servicesOf
 	host.Leftovers = func() ([]types.UID, error) { return leftovers(m.volumes.ListPods, m.cgroups) }
 	host.LogLinks, host.AllocationDir = logLinks(cfg), filepath.Join(cfg.RootDir, "allocations")
@@ -184,7 +190,7 @@ func (m *machine) run(ctx context.Context) error {
 // collector removes unused images when the disk fills up.
 func (m *machine) collector() *images.Collector {
 	return &images.Collector{
-		Images: m.host.CRI.Images, Containers: m.host.CRI.Runtime, Removed: m.Node.Recheck,
+		Images: m.host.CRI.Images, Containers: m.host.CRI.Runtime, Access: m.host.ImageAccess, Removed: m.Node.Recheck,
 		Event: func(kind, reason, message string) {
 			m.host.Recorder.Event(node.Reference(m.cfg.NodeName), kind, reason, message)
 		},

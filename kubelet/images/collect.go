@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -29,6 +30,8 @@ type Containers interface {
 type Collector struct {
 	Images     runtimeapi.ImageServiceClient
 	Containers Containers
+	// Access forgets who pulled an image that is gone. May be nil.
+	Access *Access
 	// Event records an Event about the node. May be nil.
 	Event func(eventtype, reason, message string)
 	// Removed is called after images were removed. May be nil.
@@ -86,7 +89,19 @@ func (c *Collector) Collect(ctx context.Context, now time.Time) error {
 		c.Event("Warning", "FreeDiskSpaceFailed", fmt.Sprintf(
 			"Removing all unused images leaves %d bytes too few free on the disk of the images; delete files or Pods", missing))
 	}
+	errs = append(errs, c.Access.prune(ctx, func() ([]string, error) {
+		left, err := c.list(ctx)
+		return lo.Map(left, func(i *runtimeapi.Image, _ int) string { return i.Id }), err
+	}))
 	return errors.Join(errs...)
+}
+
+func (c *Collector) list(ctx context.Context) ([]*runtimeapi.Image, error) {
+	list, err := c.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	return list.GetImages(), nil
 }
 
 // disk asks the runtime where images lie, and the kernel how full that is.
@@ -108,9 +123,9 @@ func (c *Collector) disk(ctx context.Context) (Disk, error) {
 
 // observe lists images and who uses them, and notes when it saw them.
 func (c *Collector) observe(ctx context.Context, now time.Time) ([]Stored, error) {
-	list, err := c.Images.ListImages(ctx, &runtimeapi.ListImagesRequest{})
+	list, err := c.list(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listing images: %w", err)
+		return nil, err
 	}
 	containers, err := c.Containers.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	if err != nil {
@@ -126,9 +141,9 @@ func (c *Collector) observe(ctx context.Context, now time.Time) ([]Stored, error
 		}
 	}
 	before := c.seen
-	c.seen = make(map[string]times, len(list.Images))
+	c.seen = make(map[string]times, len(list))
 	var out []Stored
-	for _, image := range list.Images {
+	for _, image := range list {
 		t, known := before[image.Id]
 		if !known {
 			t.first = now

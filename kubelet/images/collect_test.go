@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/credentialprovider"
 	"pgregory.net/rapid"
 )
 
@@ -143,5 +144,30 @@ func TestCollect(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"FreeDiskSpaceFailed", "FreeDiskSpaceFailed"}, events); diff != "" {
 		t.Errorf("events -want +got:\n%s", diff)
+	}
+}
+
+// TestCollectForgets: who pulled an image is forgotten when the image is gone.
+func TestCollectForgets(t *testing.T) {
+	s := &store{}
+	access, err := NewAccess(t.Context(), AccessConfig{Dir: t.TempDir(), Images: s})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"sha256:1", "sha256:gone"} {
+		if err := access.pulling(t.Context(), "a:1"); err != nil {
+			t.Fatal(err)
+		}
+		access.pulled(t.Context(), "a:1", id, secretOf("s"))
+	}
+	if err := (&Collector{Images: s, Containers: s, Access: access}).Collect(t.Context(), noon); err != nil {
+		t.Fatal(err)
+	}
+	nobody := request{image: "a:1", credentials: func() ([]credentialprovider.TrackedAuthConfig, error) { return nil, nil }}
+	if access.allows(t.Context(), nobody, "a:1", &runtimeapi.Image{Id: "sha256:1"}) {
+		t.Error("the record of an image that is there is gone")
+	}
+	if !access.allows(t.Context(), nobody, "a:1", &runtimeapi.Image{Id: "sha256:gone"}) {
+		t.Error("an image that is gone has a record")
 	}
 }

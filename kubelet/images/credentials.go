@@ -14,9 +14,9 @@ import (
 )
 
 // credentials are those of the Pod's pull secrets that match the image's
-// registry, the best match first. A secret that is missing is told and not fatal:
+// registry, the best match first, each with the secret that it is from. A secret that is missing is told and not fatal:
 // the image may be public.
-func (m *Manager) credentials(ctx context.Context, r request, name string) ([]*runtimeapi.AuthConfig, error) {
+func (m *Manager) credentials(ctx context.Context, r request, name string) ([]credentialprovider.TrackedAuthConfig, error) {
 	var secrets []v1.Secret
 	var missing []string
 	for _, ref := range r.pod.Spec.ImagePullSecrets {
@@ -47,12 +47,16 @@ func (m *Manager) credentials(ctx context.Context, r request, name string) ([]*r
 		return nil, fmt.Errorf("parsing image name %q: %w", name, err)
 	}
 	found, _ := keyring.Lookup(named.Name())
-	var out []*runtimeapi.AuthConfig
-	for _, c := range found {
-		out = append(out, &runtimeapi.AuthConfig{
-			Username: c.Username, Password: c.Password, Auth: c.Auth,
-			ServerAddress: c.ServerAddress, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
-		})
+	return found, nil
+}
+
+// authConfig is what the runtime shows to the registry; nil without credentials.
+func authConfig(c *credentialprovider.TrackedAuthConfig) *runtimeapi.AuthConfig {
+	if c == nil {
+		return nil
 	}
-	return out, nil
+	return &runtimeapi.AuthConfig{
+		Username: c.Username, Password: c.Password, Auth: c.Auth,
+		ServerAddress: c.ServerAddress, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
+	}
 }

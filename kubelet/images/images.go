@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,10 +10,12 @@ import (
 	"time"
 
 	dockerref "github.com/distribution/reference"
+	"github.com/samber/lo"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
+	"k8s.io/kubernetes/pkg/credentialprovider"
 )
 
 // Reasons of an Error; a container waits with them.
@@ -35,6 +38,9 @@ const (
 	eventNoSecret      = "FailedToRetrieveImagePullSecret"
 )
 
+// inspectTimeout is how long a pull that has ended waits for the runtime to say what it pulled.
+const inspectTimeout = 10 * time.Second
+
 // Secrets reads pull secrets. volumes.Manager is one.
 type Secrets interface {
 	// Secret returns a shared object that must not be changed; a missing one is a NotFound API error.
@@ -45,6 +51,8 @@ type Secrets interface {
 type Config struct {
 	Images  runtimeapi.ImageServiceClient
 	Secrets Secrets
+	// Access says which Pods may use an image that is present; all if nil.
+	Access *Access
 	// Pulled is called after a pull, and must not block. May be nil.
 	Pulled func()
 	// Now is the clock; time.Now if nil.
@@ -118,6 +126,8 @@ type request struct {
 	policy  v1.PullPolicy
 	sandbox *runtimeapi.PodSandboxConfig
 	record  Recorder
+	// credentials are those that the Pod has for the image, looked up once and no earlier than needed.
+	credentials func() ([]credentialprovider.TrackedAuthConfig, error)
 }
 
 func (r request) spec(name string) *runtimeapi.ImageSpec {
@@ -139,12 +149,16 @@ func (m *Manager) get(ctx context.Context, r request) (string, error) {
 		r.record(v1.EventTypeWarning, eventInspectFailed, msg)
 		return "", &Error{Reason: ReasonInvalidImageName, Message: msg, Err: err}
 	}
+	r.credentials = sync.OnceValues(func() ([]credentialprovider.TrackedAuthConfig, error) {
+		return m.credentials(ctx, r, name)
+	})
 	if r.policy != v1.PullAlways {
 		if ref, err := m.present(ctx, r, name); err != nil || ref != "" {
 			return ref, err
 		}
 	}
 	if r.policy == v1.PullNever {
+		// The same for an image that is present and not for this Pod, which learns nothing of others.
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.image)
 		r.record(v1.EventTypeWarning, eventNeverPull, msg)
 		// Somebody may import the image.
@@ -170,7 +184,7 @@ func (m *Manager) get(ctx context.Context, r request) (string, error) {
 	return "", e
 }
 
-// present returns the ID of the image if the runtime has it.
+// present returns the ID of the image if the runtime has it and the Pod may use it.
 func (m *Manager) present(ctx context.Context, r request, name string) (string, error) {
 	image, err := m.inspect(ctx, r.spec(name))
 	if err != nil {
@@ -181,10 +195,11 @@ func (m *Manager) present(ctx context.Context, r request, name string) (string, 
 		r.record(v1.EventTypeWarning, eventInspectFailed, msg)
 		return "", &Error{Reason: ReasonImageInspectError, Message: msg, RetryAt: m.cfg.Now().Add(initialBackoff), Err: err}
 	}
-	if image.GetId() != "" {
-		r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Container image %q already present on machine", r.image))
+	if image.GetId() == "" || !m.cfg.Access.allows(ctx, r, name, image) {
+		return "", nil
 	}
-	return image.GetId(), nil
+	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Container image %q already present on machine", r.image))
+	return image.Id, nil
 }
 
 // pull gets the image from its registry, with the credentials that the Pod has for it.
@@ -197,18 +212,18 @@ func (m *Manager) pull(ctx context.Context, r request, name string) (string, err
 	defer done()
 	if r.policy != v1.PullAlways {
 		// Whoever had the turn before us may have pulled it.
-		if image, err := m.inspect(ctx, r.spec(name)); err == nil && image.GetId() != "" {
+		if image, err := m.inspect(ctx, r.spec(name)); err == nil && image.GetId() != "" && m.cfg.Access.allows(ctx, r, name, image) {
 			r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Container image %q already present on machine", r.image))
-			return image.GetId(), nil
+			return image.Id, nil
 		}
 	}
-	credentials, err := m.credentials(ctx, r, name)
+	credentials, err := r.credentials()
 	if err != nil {
 		return "", err
 	}
 	r.record(v1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.image))
 	began := m.cfg.Now()
-	ref, err := m.pullWith(ctx, r, name, credentials)
+	ref, image, err := m.pullRecorded(ctx, r, name, credentials)
 	if err != nil {
 		return "", err
 	}
@@ -216,30 +231,53 @@ func (m *Manager) pull(ctx context.Context, r request, name string) (string, err
 		m.cfg.Pulled()
 	}
 	ended := m.cfg.Now()
-	// Best effort: the size is only told, and User asks again.
-	image, _ := m.inspect(ctx, &runtimeapi.ImageSpec{Image: ref})
 	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
 		r.image, ended.Sub(began).Truncate(time.Millisecond), ended.Sub(asked).Truncate(time.Millisecond), image.GetSize()))
 	return ref, nil
 }
 
+// pullRecorded pulls, and records for whom. It returns what the runtime calls the
+// image, and the image, nil if the runtime does not show it.
+func (m *Manager) pullRecorded(
+	ctx context.Context, r request, name string, credentials []credentialprovider.TrackedAuthConfig,
+) (string, *runtimeapi.Image, error) {
+	if err := m.cfg.Access.pulling(ctx, name); err != nil {
+		return "", nil, err
+	}
+	ref, with, err := m.pullWith(ctx, r, name, credentials)
+	if err != nil {
+		m.cfg.Access.pulled(ctx, name, "", nil)
+		return "", nil, err
+	}
+	// The runtime may answer with a digest, and the record needs the ID, also of a deleted Pod's pull.
+	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), inspectTimeout)
+	defer cancel()
+	image, _ := m.inspect(ask, &runtimeapi.ImageSpec{Image: ref}) // best effort: the size is only told, and User asks again
+	m.cfg.Access.pulled(ctx, name, cmp.Or(image.GetId(), ref), with)
+	return ref, image, nil
+}
+
 // pullWith tries one credential after the other: several may match a registry.
-func (m *Manager) pullWith(ctx context.Context, r request, name string, credentials []*runtimeapi.AuthConfig) (string, error) {
-	if len(credentials) == 0 {
-		credentials = []*runtimeapi.AuthConfig{nil}
+// It returns the one that was accepted, nil if there are none.
+func (m *Manager) pullWith(
+	ctx context.Context, r request, name string, credentials []credentialprovider.TrackedAuthConfig,
+) (string, *credentialprovider.TrackedAuthConfig, error) {
+	attempts := []*credentialprovider.TrackedAuthConfig{nil}
+	if len(credentials) > 0 {
+		attempts = lo.ToSlicePtr(credentials)
 	}
 	var errs []error
-	for _, auth := range credentials {
-		resp, err := m.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: r.spec(name), Auth: auth, SandboxConfig: r.sandbox})
+	for _, with := range attempts {
+		resp, err := m.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: r.spec(name), Auth: authConfig(with), SandboxConfig: r.sandbox})
 		if err == nil {
-			return resp.ImageRef, nil
+			return resp.ImageRef, with, nil
 		}
 		errs = append(errs, err)
 	}
 	if len(errs) == 1 {
-		return "", errs[0] // with its status, see pullError
+		return "", nil, errs[0] // with its status, see pullError
 	}
-	return "", errors.Join(errs...)
+	return "", nil, errors.Join(errs...)
 }
 
 // inspect asks the runtime for an image, nil if it has none, and remembers its user.

@@ -40,17 +40,12 @@ func TestPull(t *testing.T) {
 	cluster.AwaitEvent(t, ns, "anonymous", "Failed")
 	cluster.AwaitEvent(t, ns, "anonymous", "BackOff")
 
-	_, err = cluster.Client(t).CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "pull"}, Type: corev1.SecretTypeDockerConfigJson,
-		StringData: map[string]string{corev1.DockerConfigJsonKey: fmt.Sprintf(`{"auths":{%q:{"username":"user","password":"secret"}}}`, registry.Host)},
-	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	pullSecret(t, ns, "pull", registry.Host)
 	spec := pod(c)
 	spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}}
 	has(t, cluster.Output(t, ns, "allowed", spec), "pulled")
 	cluster.AwaitEvent(t, ns, "allowed", "Pulled")
+	private(t, registry, ref)
 
 	// What is there is not asked for again, even with the registry gone.
 	registry.SetDown(true)
@@ -63,4 +58,37 @@ func TestPull(t *testing.T) {
 	spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "pull"}}
 	cluster.Run(t, ns, "always", spec)
 	cluster.Await(t, ns, "always", cluster.WaitingFor("ImagePullBackOff"))
+}
+
+// private checks who may use an image that is on the node and was pulled with credentials: nobody without them, whatever
+// the namespace, and whoever has them, with the registry gone.
+func private(t *testing.T, registry *images.Registry, ref string) {
+	t.Helper()
+	registry.SetDown(true)
+	defer registry.SetDown(false)
+	ns := cluster.Namespace(t)
+	pullSecret(t, ns, "another", registry.Host)
+	for name, policy := range map[string]corev1.PullPolicy{"if-not-present": corev1.PullIfNotPresent, "never": corev1.PullNever} {
+		c := corev1.Container{Image: ref, ImagePullPolicy: policy, Args: []string{"echo", "pulled"}}
+		cluster.Run(t, ns, name, pod(c))
+		reason := "ImagePullBackOff"
+		if policy == corev1.PullNever {
+			reason = "ErrImageNeverPull"
+		}
+		cluster.Await(t, ns, name, cluster.WaitingFor(reason))
+		spec := pod(c)
+		spec.ImagePullSecrets = []corev1.LocalObjectReference{{Name: "another"}}
+		has(t, cluster.Output(t, ns, name+"-allowed", spec), "pulled")
+	}
+}
+
+func pullSecret(t *testing.T, ns, name, host string) {
+	t.Helper()
+	_, err := cluster.Client(t).CoreV1().Secrets(ns).Create(t.Context(), &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: name}, Type: corev1.SecretTypeDockerConfigJson,
+		StringData: map[string]string{corev1.DockerConfigJsonKey: fmt.Sprintf(`{"auths":{%q:{"username":"user","password":"secret"}}}`, host)},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
