@@ -180,6 +180,8 @@ func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 			ClusterDNS:  []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
 			BindAddress: c.BindAddr, Port: c.Kubelet.Port, GetCertificate: serving, ClientCA: clientCA,
 			MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels, AllowedUnsafeSysctls: c.Kubelet.AllowedUnsafeSysctls,
+			ImagePullCredentialsVerificationPolicy: c.Kubelet.ImagePullCredentialsVerificationPolicy,
+			PreloadedImagesVerificationAllowlist:   c.Kubelet.PreloadedImagesVerificationAllowlist,
 			// Containers run on whatever happens to the Node object: an error does not take a part down that was up.
 			Report: func(err error) { report(Kubelet, lo.Ternary(ready.Load(), board.Up, board.Starting), err) },
 			Ready:  func() { ready.Store(true); report(Kubelet, board.Up, nil) },

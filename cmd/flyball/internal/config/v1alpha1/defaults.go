@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"flyball.dev/apis/apps/v1alpha1"
 )
@@ -54,6 +55,7 @@ func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
 	}
 	setDefault(&c.Kubelet.Port, DefaultKubeletPort)
 	setDefault(&c.Kubelet.MaxPods, DefaultMaxPods)
+	setDefault(&c.Kubelet.ImagePullCredentialsVerificationPolicy, string(kubeletconfig.NeverVerifyPreloadedImages))
 }
 
 func setDefault[T comparable](field *T, value T) {

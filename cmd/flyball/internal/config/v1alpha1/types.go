@@ -85,6 +85,13 @@ type KubeletConfiguration struct {
 	// AllowedUnsafeSysctls are sysctls that Pods may set besides those that are safe, by name or by what the name begins
 	// with, such as net.core.*. Default: none.
 	AllowedUnsafeSysctls []string `json:"allowedUnsafeSysctls,omitempty"`
+	// ImagePullCredentialsVerificationPolicy says for which images that are on the node a Pod must have the credentials that
+	// they were pulled with, as the kubelet's field of this name: NeverVerify, NeverVerifyPreloadedImages,
+	// NeverVerifyAllowlistedImages or AlwaysVerify. Default: NeverVerifyPreloadedImages.
+	ImagePullCredentialsVerificationPolicy string `json:"imagePullCredentialsVerificationPolicy,omitempty"`
+	// PreloadedImagesVerificationAllowlist are images that are for all Pods under NeverVerifyAllowlistedImages: names without
+	// tag and digest, as Pods write them, or what they begin with and /*. Default: none.
+	PreloadedImagesVerificationAllowlist []string `json:"preloadedImagesVerificationAllowlist,omitempty"`
 }
 
 // LoggingConfiguration configures what is logged.

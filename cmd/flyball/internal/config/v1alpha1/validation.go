@@ -13,7 +13,9 @@ import (
 	metav1validation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 	kubeletapis "k8s.io/kubelet/pkg/apis"
+	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
 	"k8s.io/kubernetes/pkg/kubelet/sysctl"
 )
 
@@ -205,6 +207,31 @@ func validateKubelet(path *field.Path, k *KubeletConfiguration) field.ErrorList 
 		if _, err := sysctl.NewAllowlist([]string{pattern}); err != nil {
 			errs = append(errs, field.Invalid(path.Child("allowedUnsafeSysctls").Index(i), pattern,
 				err.Error()+"; it must be a sysctl that each Pod has for itself, such as kernel.msgmax, or the beginning of some, such as net.core.*"))
+		}
+	}
+	return append(errs, validateImages(path, k)...)
+}
+
+// imagePolicies are upstream's.
+var imagePolicies = []kubeletconfig.ImagePullCredentialsVerificationPolicy{
+	kubeletconfig.NeverVerify, kubeletconfig.NeverVerifyPreloadedImages, kubeletconfig.NeverVerifyAllowlistedImages, kubeletconfig.AlwaysVerify,
+}
+
+func validateImages(path *field.Path, k *KubeletConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	policy := kubeletconfig.ImagePullCredentialsVerificationPolicy(k.ImagePullCredentialsVerificationPolicy)
+	if !slices.Contains(imagePolicies, policy) {
+		errs = append(errs, field.NotSupported(path.Child("imagePullCredentialsVerificationPolicy"), policy, imagePolicies))
+	}
+	list := path.Child("preloadedImagesVerificationAllowlist")
+	if len(k.PreloadedImagesVerificationAllowlist) > 0 && policy != kubeletconfig.NeverVerifyAllowlistedImages {
+		errs = append(errs, field.Forbidden(list,
+			fmt.Sprintf("only the imagePullCredentialsVerificationPolicy %s reads it", kubeletconfig.NeverVerifyAllowlistedImages)))
+	}
+	for i, pattern := range k.PreloadedImagesVerificationAllowlist {
+		if err := pullmanager.ValidateAllowlistImagesPatterns([]string{pattern}); err != nil {
+			errs = append(errs, field.Invalid(list.Index(i), pattern,
+				err.Error()+"; it must be an image without tag and digest, such as registry.example/team/app, or the beginning of some, such as registry.example/team/*"))
 		}
 	}
 	return errs

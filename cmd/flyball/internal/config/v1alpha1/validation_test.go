@@ -81,6 +81,18 @@ func TestValidate(t *testing.T) {
 		"Sysctls": {"Those of the whole host are not a Pod's to set, and a pattern has its * at the end.", func(c *FlyballConfiguration) {
 			c.Kubelet.AllowedUnsafeSysctls = []string{"kernel.msg*", "vm.swappiness", "net.core.somaxconn", "net.*.x"}
 		}, []string{"kubelet.allowedUnsafeSysctls[1]", "kubelet.allowedUnsafeSysctls[3]"}},
+		"ImagePolicy": {"A policy that nobody knows protects nothing.", func(c *FlyballConfiguration) {
+			c.Kubelet.ImagePullCredentialsVerificationPolicy = "Sometimes"
+		}, []string{"kubelet.imagePullCredentialsVerificationPolicy"}},
+		"ImageAllowlist": {"A name has neither tag nor digest, and a pattern ends in /*.", func(c *FlyballConfiguration) {
+			c.Kubelet.ImagePullCredentialsVerificationPolicy = "NeverVerifyAllowlistedImages"
+			c.Kubelet.PreloadedImagesVerificationAllowlist = []string{"registry.example/app", "registry.example/*", "registry.example/app:1", "registry.example/a*", ""}
+		}, []string{
+			"kubelet.preloadedImagesVerificationAllowlist[2]", "kubelet.preloadedImagesVerificationAllowlist[3]", "kubelet.preloadedImagesVerificationAllowlist[4]",
+		}},
+		"ImageAllowlistUnread": {"Whoever lists images believes that the list counts.", func(c *FlyballConfiguration) {
+			c.Kubelet.PreloadedImagesVerificationAllowlist = []string{"registry.example/app"}
+		}, []string{"kubelet.preloadedImagesVerificationAllowlist"}},
 		"EverythingBad": {"All errors are joined.", func(c *FlyballConfiguration) { c.BindAddress, c.Kubelet.MaxPods, c.Logging.Verbosity = "x", -1, 11 }, []string{"bindAddress", "kubelet.maxPods", "logging.verbosity"}},
 	}
 	for name, tc := range tests {
