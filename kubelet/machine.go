@@ -30,6 +30,7 @@ import (
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/server"
 	"flyball.dev/kubelet/stats"
+	"flyball.dev/kubelet/stats/cadvisor"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -141,15 +142,22 @@ func (m *machine) build(ctx context.Context) (err error) {
 	if err := m.cgroups.EnsureNode(m.Node.Allocatable()); err != nil {
 		return err
 	}
+	usage, err := cadvisor.NewHandler(cadvisor.Config{
+		Runtime: host.CRI.Runtime, Cgroups: m.cgroups, Dirs: []string{cfg.RootDir, cfg.PodLogsDir},
+	})
+	if err != nil {
+		return err
+	}
 	m.server, err = server.New(server.Config{
 		NodeName: cfg.NodeName, Client: host.Client, Pods: m.Pods, Runtime: host.CRI.Runtime,
 		Stats: stats.New(stats.Config{
 			NodeName: cfg.NodeName, Runtime: host.CRI.Runtime, Images: host.CRI.Images,
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
-		Metrics: m.metrics(), ProbeMetrics: m.Probes.MetricsHandler(), Configuration: configuration(cfg),
-		Healthy:     host.CRI.Healthy,
-		BindAddress: cfg.BindAddress, Port: cfg.Port, GetCertificate: cfg.GetCertificate, ClientCA: cfg.ClientCA,
+		Metrics: m.metrics(), ProbeMetrics: m.Probes.MetricsHandler(), Cadvisor: usage,
+		Configuration: configuration(cfg),
+		Healthy:       host.CRI.Healthy,
+		BindAddress:   cfg.BindAddress, Port: cfg.Port, GetCertificate: cfg.GetCertificate, ClientCA: cfg.ClientCA,
 	})
 	return err
 }

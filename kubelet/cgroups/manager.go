@@ -34,6 +34,8 @@ type hierarchy interface {
 	// read returns one number of the cgroup: 0 if it is missing or has no such
 	// controller, unlimited if a limit is not set.
 	read(path string, n number) (int64, error)
+	// dirs are the directories of the cgroup that measure it, see Group.
+	dirs(path string) map[string]string
 }
 
 // number is what can be read of a cgroup, in the units of Limits.

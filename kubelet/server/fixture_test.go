@@ -208,8 +208,9 @@ func newFixture(t *testing.T) *fixture {
 	}
 	own := prometheus.NewRegistry()
 	own.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "of_this_agent", Help: "A metric that is not the whole process's."}))
+	cadvisor := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "container_last_seen 1\n") })
 	f.server, err = New(Config{
-		Metrics:  own,
+		Metrics: own, Cadvisor: cadvisor,
 		NodeName: "n1", Client: f.api(), Pods: fakePods{[]*v1.Pod{webPod()}}, Runtime: f.cri, Stats: fakeStats{},
 		GetCertificate: always(f.ca.issue(t, "n1")), ClientCA: f.ca.pool, HostLogDir: hostLogs,
 	})

@@ -70,8 +70,8 @@ type Config struct {
 	// Metrics are served under /metrics together with those that libraries keep for
 	// the whole process. May be nil.
 	Metrics prometheus.Gatherer
-	// ProbeMetrics is served under /metrics/probes. May be nil.
-	ProbeMetrics http.Handler
+	// ProbeMetrics is served under /metrics/probes, Cadvisor under /metrics/cadvisor. May be nil.
+	ProbeMetrics, Cadvisor http.Handler
 	// Healthy fails /healthz while it returns an error. May be nil.
 	Healthy func() error
 	// Configuration is what /configz shows. May be nil.
@@ -200,9 +200,9 @@ func (s *Server) Handler() http.Handler {
 	if s.cfg.ProbeMetrics != nil {
 		mux.Handle("GET /metrics/probes", s.cfg.ProbeMetrics)
 	}
-	mux.HandleFunc("GET /metrics/cadvisor", func(w http.ResponseWriter, _ *http.Request) {
-		http.Error(w, "There is no cAdvisor in this node agent. Usage of pods and containers is under /metrics/resource and /stats/summary.", http.StatusNotFound)
-	})
+	if s.cfg.Cadvisor != nil {
+		mux.Handle("GET /metrics/cadvisor", s.cfg.Cadvisor)
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)

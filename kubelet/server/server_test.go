@@ -93,7 +93,7 @@ func TestReads(t *testing.T) {
 		"summary":          {"GET", "/stats/summary", 200, `"fs":{`},
 		"metrics":          {"GET", "/metrics", 200, "go_goroutines"},
 		"own metrics":      {"GET", "/metrics", 200, "of_this_agent 0"},
-		"no cadvisor":      {"GET", "/metrics/cadvisor", 404, "/metrics/resource"},
+		"cadvisor":         {"GET", "/metrics/cadvisor", 200, "container_last_seen"},
 		"run":              {"POST", "/run/default/web/main?cmd=ls+-l", 200, `ran ["ls" "-l"]`},
 		"nothing":          {"GET", "/nothing", 404, ""},
 		"profiles":         {"GET", "/debug/pprof/cmdline", 200, ""},

@@ -1,0 +1,78 @@
+//go:build linux
+
+package cgroups
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+)
+
+// Group is a cgroup that is measured.
+type Group struct {
+	// Path begins at the root of the hierarchy, such as /kubepods/burstable/podUID/ID.
+	Path string
+	// Pod is the UID of the Pod that the cgroup is part of; empty for those above.
+	Pod types.UID
+	// Name is what the runtime calls its cgroup below that of the Pod; empty for all others.
+	Name string
+	// Dirs are the directories of the cgroup: by controller with v1, one under "" with v2.
+	Dirs map[string]string
+}
+
+// Groups lists what there is to measure: the root, the top, the classes, the Pods and what the
+// runtime made directly below those.
+func (m *Manager) Groups() ([]Group, error) {
+	groups := []Group{m.group("/", "", "")}
+	for _, class := range classes {
+		at := classPath(m.root, class)
+		groups = append(groups, m.group(at, "", ""))
+		pods, err := m.hosts.children(at)
+		if err != nil {
+			return nil, fmt.Errorf("listing cgroups of Pods: %w", err)
+		}
+		for _, dir := range sets.List(pods) {
+			uid, ok := strings.CutPrefix(dir, podPrefix)
+			if !ok {
+				continue
+			}
+			pod := m.group(path.Join(at, dir), types.UID(uid), "")
+			groups = append(groups, pod)
+			names, err := m.hosts.children(pod.Path)
+			if err != nil {
+				return nil, fmt.Errorf("listing cgroups of containers: %w", err)
+			}
+			for _, name := range sets.List(names) {
+				groups = append(groups, m.group(path.Join(pod.Path, name), pod.Pod, name))
+			}
+		}
+	}
+	return groups, nil
+}
+
+func (m *Manager) group(at string, pod types.UID, name string) Group {
+	return Group{Path: at, Pod: pod, Name: name, Dirs: m.hosts.dirs(at)}
+}
+
+// measured are the controllers of v1 that measure. The CPU set is not among them: it is empty, an
+// error for those who read it, in what a runtime makes before it starts.
+var measured = sets.New("cpu", "cpuacct", "memory", "blkio", "pids")
+
+func (h legacy) dirs(path string) map[string]string {
+	out := map[string]string{}
+	for name, mount := range h.mounts {
+		// The root has no number of processes.
+		if measured.Has(name) && (name != "pids" || path != "/") {
+			out[name] = filepath.Join(mount, path)
+		}
+	}
+	return out
+}
+
+func (h unified) dirs(path string) map[string]string {
+	return map[string]string{"": filepath.Join(h.mount, path)}
+}

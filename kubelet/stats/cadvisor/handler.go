@@ -1,0 +1,125 @@
+//go:build linux
+
+package cadvisor
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+
+	"github.com/google/cadvisor/lib/container"
+	"github.com/google/cadvisor/lib/metrics"
+	info "github.com/google/cadvisor/lib/model"
+	libcgroups "github.com/opencontainers/cgroups"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"google.golang.org/grpc"
+	"k8s.io/apimachinery/pkg/util/sets"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/clock"
+
+	"flyball.dev/kubelet/cgroups"
+)
+
+// Runtime is the part of CRI that says what runs; runtimeapi.RuntimeServiceClient has it.
+type Runtime interface {
+	ListPodSandbox(ctx context.Context, in *runtimeapi.ListPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error)
+	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
+}
+
+// Groups lists the cgroups to be measured; *cgroups.Manager does.
+type Groups interface {
+	Groups() ([]cgroups.Group, error)
+}
+
+// Config of a handler. All fields are required.
+type Config struct {
+	Runtime Runtime
+	Cgroups Groups
+	// Dirs lie on the file systems that are reported as the node's.
+	Dirs []string
+}
+
+// NewHandler serves the metrics in Prometheus' text form.
+func NewHandler(cfg Config) (http.Handler, error) {
+	gather, err := newGatherer(cfg)
+	if err != nil {
+		return nil, err
+	}
+	// A family that cannot be told must not hide the rest.
+	return promhttp.HandlerFor(gather, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}), nil
+}
+
+func newGatherer(cfg Config) (prometheus.Gatherer, error) {
+	m, err := readMachine()
+	if err != nil {
+		return nil, err
+	}
+	of := kinds(pressure())
+	s := &source{cfg: cfg, machine: m, kinds: of}
+	registry := prometheus.NewRegistry()
+	for _, c := range []prometheus.Collector{
+		metrics.NewPrometheusMachineCollector(m, of),
+		metrics.NewPrometheusCollector(s, labels, of, clock.RealClock{}, info.RequestOptions{}),
+		fileSystems{dirs: cfg.Dirs},
+	} {
+		if err := registry.Register(c); err != nil {
+			return nil, fmt.Errorf("registering the metrics of cgroups: %w", err)
+		}
+	}
+	return without(registry, unmeasured(libcgroups.IsCgroup2UnifiedMode())), nil
+}
+
+// kinds are what is measured, in cAdvisor's words; upstream's kubelet has the same. Those of
+// file systems are missing: with them the library reports counters of disks as 0, see fileSystems.
+func kinds(pressure bool) container.MetricSet {
+	of := container.MetricSet{
+		container.CpuUsageMetrics: {}, container.MemoryUsageMetrics: {}, container.DiskIOMetrics: {},
+		container.NetworkUsageMetrics: {}, container.ProcessMetrics: {}, container.OOMMetrics: {},
+	}
+	if pressure {
+		of[container.PressureMetrics] = struct{}{}
+	}
+	return of
+}
+
+// pressure says whether the kernel tells how long tasks wait (PSI), per cgroup.
+func pressure() bool {
+	_, err := os.Stat("/proc/pressure/cpu")
+	return err == nil && libcgroups.IsCgroup2UnifiedMode()
+}
+
+// unmeasured are the metrics that the library reports as 0 for want of a figure.
+func unmeasured(v2 bool) sets.Set[string] {
+	never := sets.New(
+		"container_health_state",                                     // CRI knows no health checks
+		"machine_nvm_capacity", "machine_nvm_avg_power_budget_watts", // needs a C library
+		"machine_cpu_books", "machine_cpu_drawers", // only s390 has them
+	)
+	if v2 {
+		return never.Insert("container_memory_failcnt", "container_memory_kernel_usage")
+	}
+	return never.Insert(
+		"container_memory_events_high_total", "container_memory_events_max_total",
+		"container_memory_file_dirty_bytes", "container_memory_file_writeback_bytes",
+		"container_memory_pgscan_total", "container_memory_pgsteal_total",
+		"container_memory_workingset_refault_file_total", "container_memory_workingset_refault_anon_total",
+		"container_cpu_cfs_burst_periods_total", "container_cpu_cfs_burst_seconds_total",
+	)
+}
+
+// without leaves families out.
+func without(from prometheus.Gatherer, names sets.Set[string]) prometheus.Gatherer {
+	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
+		all, err := from.Gather()
+		kept := all[:0]
+		for _, f := range all {
+			if !names.Has(f.GetName()) {
+				kept = append(kept, f)
+			}
+		}
+		return kept, err
+	})
+}

@@ -1,0 +1,180 @@
+//go:build linux
+
+package cadvisor
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/cadvisor/lib/container"
+	"github.com/google/cadvisor/lib/container/common"
+	"github.com/google/cadvisor/lib/container/libcontainer"
+	"github.com/google/cadvisor/lib/metrics"
+	info "github.com/google/cadvisor/lib/model"
+	"github.com/opencontainers/cgroups/fscommon"
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+
+	"flyball.dev/kubelet/cgroups"
+)
+
+// timeout bounds a scrape; a collector gets no context from its library.
+const timeout = 10 * time.Second
+
+// source measures the cgroups. It remembers nothing between two scrapes.
+type source struct {
+	cfg     Config
+	machine *machineInfo
+	kinds   container.MetricSet
+}
+
+// GetMachineInfo is what the library asks for.
+func (s *source) GetMachineInfo() (*info.MachineInfo, error) { return s.machine.GetMachineInfo() }
+
+// GetVersionInfo is what the library asks for.
+func (s *source) GetVersionInfo() (*info.VersionInfo, error) { return s.machine.GetVersionInfo() }
+
+// GetRequestedContainersInfo measures all cgroups that there are.
+func (s *source) GetRequestedContainersInfo(string, info.RequestOptions) (map[string]*info.ContainerInfo, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	groups, err := s.cfg.Cgroups.Groups()
+	if err != nil {
+		return nil, err
+	}
+	owners, err := s.owners(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]*info.ContainerInfo, len(groups))
+	for _, g := range groups {
+		o := owners.of(g)
+		if g.Pod != "" && o.pod == "" {
+			continue // made or ended between the two lists
+		}
+		measured, err := s.measure(g, o)
+		if err != nil {
+			// It ends while it is measured; the others do not.
+			klog.Background().V(4).Info("Measuring a cgroup failed", "cgroup", g.Path, "err", err)
+			continue
+		}
+		out[g.Path] = measured
+	}
+	return out, nil
+}
+
+// labels of a cgroup, in the kubelet's words.
+func labels(c *info.ContainerInfo) map[string]string {
+	l := map[string]string{metrics.LabelID: c.Name, metrics.LabelName: c.Id, metrics.LabelImage: c.Spec.Image}
+	for _, name := range []string{"namespace", "pod", "container"} {
+		l[name] = c.Spec.Labels[name]
+	}
+	return l
+}
+
+func (s *source) measure(g cgroups.Group, o owner) (*info.ContainerInfo, error) {
+	spec, err := common.GetSpec(g.Dirs, s.machine, false, false)
+	if err != nil {
+		return nil, fmt.Errorf("reading the limits: %w", err)
+	}
+	spec.Image, spec.Labels = o.image, map[string]string{"namespace": o.namespace, "pod": o.pod, "container": o.container}
+	if !o.created.IsZero() {
+		spec.CreationTime = o.created
+	}
+	pid, kinds := s.look(g, o)
+	manager, err := libcontainer.NewCgroupManager(g.Path, g.Dirs)
+	if err != nil {
+		return nil, fmt.Errorf("opening the cgroup: %w", err)
+	}
+	stats, err := libcontainer.NewHandler(manager, "/", pid, kinds).GetStats()
+	if err != nil {
+		return nil, fmt.Errorf("reading the cgroup: %w", err)
+	}
+	stats.OOMEvents = oomKills(g.Dirs)
+	if stats.DiskIo != nil {
+		common.AssignDeviceNamesToDiskStats((*common.MachineInfoNamer)(&s.machine.MachineInfo), stats.DiskIo)
+	}
+	return &info.ContainerInfo{
+		ContainerReference: info.ContainerReference{Name: g.Path, Id: o.id},
+		Spec:               spec, Stats: []*info.ContainerStats{stats},
+	}, nil
+}
+
+// look says by which process the network is found, and what is measured of the cgroup: the
+// network of a Pod is that of its sandbox, the node's is our own, and processes are counted
+// where they are.
+func (s *source) look(g cgroups.Group, o owner) (pid int, kinds container.MetricSet) {
+	network := container.MetricSet{container.NetworkUsageMetrics: {}}
+	processes := container.MetricSet{container.ProcessMetrics: {}}
+	switch {
+	case g.Path == "/":
+		return os.Getpid(), s.kinds.Difference(processes)
+	case o.id == "":
+		return 0, s.kinds.Difference(network).Difference(processes)
+	}
+	pid = firstProcess(g.Dirs)
+	if o.container != "" || pid == 0 || sameNetwork(pid) {
+		return pid, s.kinds.Difference(network)
+	}
+	return pid, s.kinds
+}
+
+// controller is the directory of one of v1's controllers, or of all of v2's.
+func controller(dirs map[string]string, name string) (dir string, v2 bool) {
+	if dir, v2 = dirs[""]; v2 {
+		return dir, true
+	}
+	return dirs[name], false
+}
+
+func firstProcess(dirs map[string]string) int {
+	dir, _ := controller(dirs, "memory")
+	f, err := os.Open(filepath.Join(dir, "cgroup.procs"))
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = f.Close() }()
+	lines := bufio.NewScanner(f)
+	if !lines.Scan() {
+		return 0
+	}
+	pid, _ := strconv.Atoi(lines.Text())
+	return pid
+}
+
+// sameNetwork says whether a process is in our own network namespace, the node's: what passes
+// there is not the Pod's alone. It is true when that cannot be found out.
+func sameNetwork(pid int) bool {
+	var its, ours unix.Stat_t
+	if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &its) != nil || unix.Stat("/proc/self/ns/net", &ours) != nil {
+		return true
+	}
+	return its.Ino == ours.Ino
+}
+
+// oomKills is how many processes of the cgroup the kernel killed for want of memory.
+func oomKills(dirs map[string]string) uint64 {
+	dir, v2 := controller(dirs, "memory")
+	file := "memory.oom_control"
+	if v2 {
+		file = "memory.events"
+	}
+	n, _ := fscommon.GetValueByKey(dir, file, "oom_kill")
+	return n
+}
+
+// idOf is the runtime's ID in the name of a cgroup: containerd's is the ID alone, CRI-O's has a
+// prefix, and crio-conmon-ID is not the container.
+func idOf(name string) string {
+	name = strings.TrimSuffix(name, ".scope")
+	if strings.Contains(name, "conmon") {
+		return ""
+	}
+	return name[strings.LastIndex(name, "-")+1:]
+}
