@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -25,8 +26,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of the node agent. All fields but NodeLabels, AllowedUnsafeSysctls, the two about images, ResolvConf, Report and
-// Ready are required.
+// Config of the node agent. All fields but NodeLabels, AllowedUnsafeSysctls, the two about images, ResolvConf, Report,
+// Metrics and Ready are required.
 type Config struct {
 	// NodeName is the name of the Node object, NodeIP the address it reports.
 	NodeName string
@@ -65,6 +66,8 @@ type Config struct {
 	// that it goes on after: the Node cannot be registered, the runtime hangs.
 	// Failures of a Pod are told by the Pod's status and Events. May be nil.
 	Report func(error)
+	// Metrics are served under /metrics besides the agent's own. May be nil.
+	Metrics []prometheus.Collector
 	// Ready is called once, when the Node is registered and Ready.
 	Ready func()
 }

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -148,13 +147,17 @@ func (m *machine) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	metrics, err := m.metrics()
+	if err != nil {
+		return err
+	}
 	m.server, err = server.New(server.Config{
 		NodeName: cfg.NodeName, Client: host.Client, Pods: m.Pods, Runtime: host.CRI.Runtime,
 		Stats: stats.New(stats.Config{
 			NodeName: cfg.NodeName, Runtime: host.CRI.Runtime, Images: host.CRI.Images,
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
-		Metrics: m.metrics(), ProbeMetrics: m.Probes.MetricsHandler(), Cadvisor: usage,
+		Metrics: metrics, ProbeMetrics: m.Probes.MetricsHandler(), Cadvisor: usage,
 		Configuration: configuration(cfg),
 		Healthy:       host.CRI.Healthy,
 		BindAddress:   cfg.BindAddress, Port: cfg.Port, GetCertificate: cfg.GetCertificate, ClientCA: cfg.ClientCA,
@@ -171,14 +174,6 @@ func render(cfg Config) (containers.Node, error) {
 	n, err := containers.DetectNode(resolv)
 	n.PodLogsDir, n.SeccompDir = cfg.PodLogsDir, filepath.Join(cfg.RootDir, "seccomp")
 	return n, err
-}
-
-// metrics are those of the Pods of this agent. They have a registry of their own:
-// that of the process would keep those of an earlier agent for ever.
-func (m *machine) metrics() prometheus.Gatherer {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(m.Pods.Collectors()...)
-	return registry
 }
 
 // run runs all parts until ctx ends or one of them fails.

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -54,6 +55,8 @@ type Manager struct {
 	v2    bool
 	hosts hierarchy
 
+	seconds *prometheus.HistogramVec
+
 	mu sync.Mutex
 	// shares is what the class of Burstable Pods was last given.
 	shares uint64
@@ -64,7 +67,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.Root == "" {
 		cfg.Root = "kubepods"
 	}
-	m := &Manager{root: cfg.Root}
+	m := &Manager{root: cfg.Root, seconds: newSeconds()}
 	var err error
 	m.hosts, m.v2, err = detect(cfg.Root)
 	return m, err
@@ -100,6 +103,7 @@ func (m *Manager) EnsureNode(allocatable v1.ResourceList) error {
 func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 	class := v1qos.GetPodQOS(pod)
 	parent := podPath(m.root, class, pod.UID)
+	defer m.measure(m.ensuring(parent))()
 	if err := m.hosts.ensure(parent, podLimits(pod)); err != nil {
 		return "", fmt.Errorf("making the cgroup of the Pod: %w", err)
 	}
@@ -114,6 +118,7 @@ func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 // the rest. It needs no memory of what the limits were.
 func (m *Manager) GrowPod(pod *v1.Pod) error {
 	at := podPath(m.root, v1qos.GetPodQOS(pod), pod.UID)
+	defer m.measure("update")()
 	limits := podLimits(pod)
 	var has [3]int64
 	for i, n := range []number{sharesNumber, quotaNumber, memoryNumber} {
@@ -145,6 +150,7 @@ func (m *Manager) PodMemory(pod *v1.Pod) (usage, limit int64, lower bool, err er
 
 // RemovePod kills what is left in the Pod's cgroup and removes it. It is idempotent.
 func (m *Manager) RemovePod(uid types.UID) error {
+	defer m.measure("destroy")()
 	var errs []error
 	for _, class := range classes {
 		errs = append(errs, m.hosts.remove(podPath(m.root, class, uid)))

@@ -60,7 +60,8 @@ type Client struct {
 	Runtime runtimeapi.RuntimeServiceClient
 	Images  runtimeapi.ImageServiceClient
 
-	conn *grpc.ClientConn
+	conn    *grpc.ClientConn
+	metrics *metrics
 
 	mu sync.Mutex
 	// details of containers and addresses of sandboxes by ID, see Observe.
@@ -82,6 +83,7 @@ func Dial(endpoint string) (*Client, error) {
 	if !ok && !strings.HasPrefix(endpoint, "/") {
 		return nil, fmt.Errorf("connecting to the container runtime: endpoint %q is not a unix:// address", endpoint)
 	}
+	m := newMetrics()
 	conn, err := grpc.NewClient("passthrough:///"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithAuthority("localhost"),
@@ -92,20 +94,20 @@ func Dial(endpoint string) (*Client, error) {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
-		grpc.WithUnaryInterceptor(bounded(callTimeout)),
+		grpc.WithChainUnaryInterceptor(m.observe, bounded(callTimeout)),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the container runtime at %s: %w", endpoint, err)
 	}
 	c := New(runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn))
-	c.conn = conn
+	c.conn, c.metrics = conn, m
 	return c, nil
 }
 
 // New returns a Client on services that are connected already.
 func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClient) *Client {
 	return &Client{
-		Runtime: rt, Images: images,
+		Runtime: rt, Images: images, metrics: newMetrics(),
 		containers: map[string]Container{}, sandboxes: map[string]Sandbox{},
 		known: map[types.UID][]string{}, seen: map[types.UID]string{}, listed: time.Now(),
 	}

@@ -112,6 +112,7 @@ func (c *Client) poll(ctx context.Context, every time.Duration, changed func(typ
 // Relist reads the whole runtime and calls changed for the Pods that look
 // different from last time.
 func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
+	defer c.metrics.relisting()()
 	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("listing sandboxes: %w", err)

@@ -27,6 +27,8 @@ type Certificates struct {
 	NodeName string
 	// NodeIP is the address that the Node reports, and the kubelet is reached at.
 	NodeIP netip.Addr
+	// ClientFailures and ServingFailures count renewals of either certificate that failed. May be nil.
+	ClientFailures, ServingFailures certificate.Counter
 
 	serving      atomic.Pointer[certificate.Manager]
 	issuedWithin time.Duration // issuedWithin if zero
@@ -63,6 +65,8 @@ func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) e
 		SignerName:  certificatesv1.KubeAPIServerClientKubeletSignerName,
 		GetTemplate: func() *x509.CertificateRequest { return &x509.CertificateRequest{Subject: subject(c.NodeName)} },
 		GetUsages:   certificate.DefaultKubeletClientGetUsages,
+
+		CertificateRenewFailure: c.ClientFailures,
 	})
 	if err != nil {
 		return err
@@ -98,6 +102,8 @@ func (c *Certificates) serve(ctx context.Context, client kubernetes.Interface, r
 			SignerName:  certificatesv1.KubeletServingSignerName,
 			GetTemplate: c.servingTemplate,
 			GetUsages:   certificate.DefaultKubeletServingGetUsages,
+
+			CertificateRenewFailure: c.ServingFailures,
 		})
 		if err == nil {
 			c.serving.Store(&serving)

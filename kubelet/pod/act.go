@@ -67,7 +67,7 @@ func (w *worker) act(ctx context.Context, a Action) {
 		remember, err := j.do(opCtx, a)
 		cancel()
 		took := time.Since(begun)
-		w.m.metrics.took(a, err, took)
+		w.m.metrics.took(w.uid, a, err, begun, took)
 		log.Info("Acted", "action", kindOf(a), "took", took, "err", err)
 		w.post(outcome{o, err, remember})
 	})

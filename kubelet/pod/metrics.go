@@ -13,14 +13,27 @@ import (
 
 // metrics of all workers. The names with the prefix kubelet_ are upstream's.
 type metrics struct {
-	actions  *prometheus.CounterVec
-	seconds  *prometheus.HistogramVec
-	started  prometheus.Histogram
-	mu       sync.Mutex
-	measured map[types.UID]bool
+	actions *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+	syncs   *prometheus.HistogramVec
+	// total is from creation to running; running from when the agent first saw the Pod; sli is
+	// total without pulls and init containers.
+	total, running, sli prometheus.Histogram
+
+	mu     sync.Mutex
+	starts map[types.UID]*start
+}
+
+// start is what is known of the start of a Pod.
+type start struct {
+	measured bool
+	seen     time.Time
+	// pulling and pulled are the beginning of the first pull and the end of the last.
+	pulling, pulled time.Time
 }
 
 func newMetrics() *metrics {
+	startBuckets := []float64{.1, .2, .3, .5, .75, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 600, 900, 1800, 3600}
 	buckets := []float64{0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 15, 30, 60, 120, 300}
 	return &metrics{
 		actions: prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -30,48 +43,102 @@ func newMetrics() *metrics {
 			Name: "flyball_kubelet_action_duration_seconds", Help: "How long actions of pod workers took, by kind and result.",
 			Buckets: buckets,
 		}, []string{"action", "result"}),
-		started: prometheus.NewHistogram(prometheus.HistogramOpts{
+		syncs: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "kubelet_pod_worker_duration_seconds",
+			Help:    "How long a sync of a Pod took, without the actions that it began, by what there was to do: create, sync or kill.",
+			Buckets: append([]float64{0.001, 0.0025}, prometheus.DefBuckets...),
+		}, []string{"operation_type"}),
+		running: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "kubelet_pod_start_duration_seconds", Help: "From when this node first saw a Pod until it was seen running.",
+			Buckets: startBuckets,
+		}),
+		sli: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "kubelet_pod_start_sli_duration_seconds",
+			Help:    "From the creation of a Pod until it was seen running, without pulls of images and init containers.",
+			Buckets: startBuckets,
+		}),
+		total: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kubelet_pod_start_total_duration_seconds", Help: "From the creation of a Pod until it was seen running.",
 			Buckets: buckets,
 		}),
-		measured: map[types.UID]bool{},
+		starts: map[types.UID]*start{},
 	}
 }
 
 // Collectors returns the metrics of the Manager, for a registry.
 func (m *Manager) Collectors() []prometheus.Collector {
-	return []prometheus.Collector{m.metrics.actions, m.metrics.seconds, m.metrics.started}
+	c := m.metrics
+	return []prometheus.Collector{c.actions, c.seconds, c.syncs, c.total, c.running, c.sli}
 }
 
 func kindOf(a Action) string { return strings.TrimPrefix(fmt.Sprintf("%T", a), "pod.") }
 
 func (m *metrics) acted(a Action) { m.actions.WithLabelValues(kindOf(a)).Inc() }
 
-func (m *metrics) took(a Action, err error, d time.Duration) {
+func (m *metrics) took(uid types.UID, a Action, err error, begun time.Time, d time.Duration) {
 	result := "success"
 	if err != nil {
 		result = "error"
 	}
 	m.seconds.WithLabelValues(kindOf(a), result).Observe(d.Seconds())
+	if _, ok := a.(PullImage); !ok {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if s := m.starts[uid]; s != nil {
+		if s.pulling.IsZero() || begun.Before(s.pulling) {
+			s.pulling = begun
+		}
+		if end := begun.Add(d); end.After(s.pulled) {
+			s.pulled = end
+		}
+	}
+}
+
+// synced measures a sync that left s.
+func (m *metrics) synced(s *State, d time.Duration) {
+	kind := "sync"
+	switch {
+	case s.Pod == nil || s.Pod.DeletionTimestamp != nil:
+		kind = "kill"
+	case len(s.Runtime.Sandboxes) == 0:
+		kind = "create"
+	}
+	m.syncs.WithLabelValues(kind).Observe(d.Seconds())
 }
 
 // observe measures a start once, and only one that this process has seen from its beginning.
 func (m *metrics) observe(pod *v1.Pod, status *v1.PodStatus, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	measured, known := m.measured[pod.UID]
-	if !known {
-		m.measured[pod.UID] = status.Phase != v1.PodPending
+	s := m.starts[pod.UID]
+	if s == nil {
+		m.starts[pod.UID] = &start{measured: status.Phase != v1.PodPending, seen: now}
 		return
 	}
-	if !measured && status.Phase == v1.PodRunning {
-		m.measured[pod.UID] = true
-		m.started.Observe(now.Sub(pod.CreationTimestamp.Time).Seconds())
+	if s.measured || status.Phase != v1.PodRunning {
+		return
 	}
+	s.measured = true
+	total := now.Sub(pod.CreationTimestamp.Time)
+	m.total.Observe(total.Seconds())
+	m.running.Observe(now.Sub(s.seen).Seconds())
+	m.sli.Observe(max(0, total-s.pulled.Sub(s.pulling)-ofInit(status)).Seconds())
+}
+
+// ofInit is how long the init containers ran that have ended.
+func ofInit(status *v1.PodStatus) (sum time.Duration) {
+	for _, c := range status.InitContainerStatuses {
+		if end := c.State.Terminated; end != nil {
+			sum += end.FinishedAt.Sub(end.StartedAt.Time)
+		}
+	}
+	return sum
 }
 
 func (m *metrics) forget(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	delete(m.measured, uid)
+	delete(m.starts, uid)
 }

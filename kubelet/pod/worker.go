@@ -120,7 +120,9 @@ func (w *worker) run(ctx context.Context) {
 		case <-w.wake:
 		case <-timer.C:
 		}
+		begun := time.Now()
 		next := w.sync(ctx)
+		w.m.metrics.synced(&w.state, time.Since(begun))
 		if w.state.gone() && !w.dirty && w.m.retire(w) {
 			w.m.metrics.forget(w.uid)
 			w.m.admissions.forget(w.uid)

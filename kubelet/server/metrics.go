@@ -3,10 +3,13 @@ package server
 import (
 	"context"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 	"k8s.io/klog/v2"
@@ -33,9 +36,22 @@ func stable(name, help string, labels []string) *metrics.Desc {
 	return metrics.NewDesc(name, help, labels, nil, metrics.STABLE, "")
 }
 
+// ofProcess are the metrics of the process that upstream's kubelet has too, by prefix. The API
+// server and the others that may run in it have a /metrics of their own.
+var ofProcess = []string{"go_", "process_", "rest_client_", "kubernetes_build_info", "kubernetes_feature_enabled"}
+
+func process() ([]*dto.MetricFamily, error) {
+	all, err := legacyregistry.DefaultGatherer.Gather()
+	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool {
+		return !slices.ContainsFunc(ofProcess, func(prefix string) bool { return strings.HasPrefix(f.GetName(), prefix) })
+	}), err
+}
+
 // metrics serves those of this agent and those of the process.
 func (s *Server) metrics() http.Handler {
-	all := prometheus.Gatherers{legacyregistry.DefaultGatherer}
+	own := prometheus.NewRegistry()
+	own.MustRegister(s.requests.collectors()...)
+	all := prometheus.Gatherers{prometheus.GathererFunc(process), own}
 	if s.cfg.Metrics != nil {
 		all = append(all, s.cfg.Metrics)
 	}

@@ -96,8 +96,9 @@ const shutdownGrace = 250 * time.Millisecond
 
 // Server answers on the kubelet's port. Make it with New.
 type Server struct {
-	cfg  Config
-	auth *auth
+	cfg      Config
+	auth     *auth
+	requests *requests
 }
 
 // New checks the Config and builds the Server. It does not listen yet.
@@ -109,7 +110,7 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{cfg: cfg, auth: a}, nil
+	return &Server{cfg: cfg, auth: a, requests: newRequests()}, nil
 }
 
 // Run listens and serves until ctx ends.
@@ -208,7 +209,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	return s.auth.require(mux)
+	return s.requests.count(s.auth.require(mux))
 }
 
 // Containers is what is served about containers, logs and streams, with no

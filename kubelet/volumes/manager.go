@@ -25,6 +25,7 @@ import (
 // Manager mounts, refreshes and unmounts the volumes of this node's Pods.
 type Manager struct {
 	cfg     Config
+	metrics *metrics
 	pods    string // RootDir/pods, links resolved: the kernel's mount table has no links
 	objects *objects.Store
 	tokens  tokens
@@ -55,7 +56,7 @@ func New(cfg Config) *Manager {
 		pods = filepath.Join(resolved, "pods")
 	}
 	m := &Manager{
-		cfg:    cfg,
+		cfg: cfg, metrics: newMetrics(),
 		pods:   pods,
 		queue:  workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[types.UID](time.Second, 2*time.Minute)),
 		states: map[types.UID]*state{},
@@ -169,8 +170,10 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 	queries, certificates := projections(pod)
 	m.bundles.Hold(pod.UID, queries)
 	m.certificates.Hold(pod.UID, certificates)
+	m.count(pod, s.mounted)
 	mounted, err := m.mountAll(ctx, pod)
 	s.mounted = s.mounted || err == nil
+	m.count(pod, s.mounted)
 	return mounted, err
 }
 
@@ -234,7 +237,10 @@ func (m *Manager) mountOne(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (re
 	if err != nil {
 		return result{}, err
 	}
-	return v.mount(ctx, filepath.Join(m.volumesDir(pod.UID), v.directory(), vol.Name))
+	begun := time.Now()
+	r, err := v.mount(ctx, filepath.Join(m.volumesDir(pod.UID), v.directory(), vol.Name))
+	m.metrics.took(v, err, time.Since(begun))
+	return r, err
 }
 
 // ConfigMap implements Source.

@@ -39,6 +39,7 @@ func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
 	m.mu.Lock()
 	delete(m.states, uid)
 	m.mu.Unlock()
+	m.metrics.forget(uid)
 	return nil
 }
 

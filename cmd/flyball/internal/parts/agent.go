@@ -179,6 +179,7 @@ func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 			CRIEndpoint: s.CRIEndpoint(),
 			ClusterDNS:  []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
 			BindAddress: c.BindAddr, Port: c.Kubelet.Port, GetCertificate: serving, ClientCA: clientCA,
+			Metrics: s.metrics,
 			MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels, AllowedUnsafeSysctls: c.Kubelet.AllowedUnsafeSysctls,
 			ImagePullCredentialsVerificationPolicy: c.Kubelet.ImagePullCredentialsVerificationPolicy,
 			PreloadedImagesVerificationAllowlist:   c.Kubelet.PreloadedImagesVerificationAllowlist,

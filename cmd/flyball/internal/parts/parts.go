@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
@@ -36,6 +37,9 @@ type Set struct {
 	Joined *join.Cluster
 	// Proxy are the variables of the environment, as NAME=VALUE, that say through which proxy to pull images.
 	Proxy []string
+
+	// metrics are served by the node agent besides its own.
+	metrics []prometheus.Collector
 }
 
 // Rows of the board that other packages look for.
@@ -55,10 +59,21 @@ func (s Set) Server() []supervisor.Part {
 func (s Set) Agent() []supervisor.Part {
 	before, serving := []supervisor.Part{s.apiAccess()}, s.serving()
 	if s.Joined != nil {
-		certificates := &join.Certificates{Dir: s.AgentDir(), NodeName: s.Config.NodeName, NodeIP: s.Config.NodeAddr}
+		client := renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate")
+		server := renewFailures("kubelet_server_expiration_renew_errors", "serving certificate")
+		certificates := &join.Certificates{
+			Dir: s.AgentDir(), NodeName: s.Config.NodeName, NodeIP: s.Config.NodeAddr,
+			ClientFailures: client, ServingFailures: server,
+		}
+		s.metrics = []prometheus.Collector{client, server}
 		before, serving = append(before, s.certificates(certificates)), certificates.GetCertificate
 	}
 	return s.agent(before, serving, "", APIAccess, APIAccess)
+}
+
+// renewFailures counts what the alerts of the field ask for under this name.
+func renewFailures(name, certificate string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: "Number of renewals of the node agent's " + certificate + " that failed."})
 }
 
 // Up is what `flyball up` runs: both. The node's own parts wait until etcd is up, because until then the control plane
