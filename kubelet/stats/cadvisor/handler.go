@@ -95,8 +95,10 @@ func pressure() bool {
 func unmeasured(v2 bool) sets.Set[string] {
 	never := sets.New(
 		"container_health_state",                                     // CRI knows no health checks
-		"machine_nvm_capacity", "machine_nvm_avg_power_budget_watts", // needs a C library
+		"machine_nvm_capacity", "machine_nvm_avg_power_budget_watts", // need a C library
+		"machine_dimm_count", "machine_dimm_capacity_bytes",
 		"machine_cpu_books", "machine_cpu_drawers", // only s390 has them
+		"container_fs_io_time_weighted_seconds_total", // of disks, not of cgroups
 	)
 	if v2 {
 		return never.Insert("container_memory_failcnt", "container_memory_kernel_usage")

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
@@ -261,5 +262,23 @@ func BenchmarkScrape(b *testing.B) {
 	r := httptest.NewRequestWithContext(b.Context(), "GET", "/metrics/cadvisor", nil)
 	for b.Loop() {
 		handler.ServeHTTP(httptest.NewRecorder(), r)
+	}
+}
+
+func TestFileSystems(t *testing.T) {
+	dir := t.TempDir()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(fileSystems{dirs: []string{dir, dir, "/nowhere"}})
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(families) != 4 {
+		t.Fatalf("got %d metrics of the file system of %s, want limit, usage, inodes and free inodes", len(families), dir)
+	}
+	for _, f := range families {
+		if len(f.Metric) != 1 {
+			t.Errorf("%s has %d series, want one for each file system", f.GetName(), len(f.Metric))
+		}
 	}
 }
