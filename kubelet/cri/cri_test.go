@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -29,12 +30,31 @@ type fakeService struct {
 	asked      int
 	streams    chan chan *runtimeapi.ContainerEventResponse
 	noStream   bool
+	// slow is how long listing sandboxes takes. relists counts it, listing is how many are under way, and most how many were.
+	slow                   time.Duration
+	relists, listing, most int
 }
 
-func (f *fakeService) ListPodSandbox(context.Context, *runtimeapi.ListPodSandboxRequest, ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
+func (f *fakeService) ListPodSandbox(_ context.Context, in *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
+	f.mu.Lock()
+	f.relists++
+	f.listing++
+	f.most = max(f.most, f.listing)
+	f.mu.Unlock()
+	if f.slow > 0 {
+		time.Sleep(f.slow)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &runtimeapi.ListPodSandboxResponse{Items: f.sandboxes}, nil
+	f.listing--
+	owned := labels.SelectorFromSet(in.GetFilter().GetLabelSelector())
+	list := &runtimeapi.ListPodSandboxResponse{}
+	for _, s := range f.sandboxes {
+		if owned.Matches(labels.Set(s.Labels)) {
+			list.Items = append(list.Items, s)
+		}
+	}
+	return list, nil
 }
 
 func (f *fakeService) ListContainers(context.Context, *runtimeapi.ListContainersRequest, ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
@@ -66,8 +86,11 @@ func (f *fakeService) ContainerStatus(_ context.Context, in *runtimeapi.Containe
 }
 
 func (f *fakeService) GetContainerEvents(ctx context.Context, _ *runtimeapi.GetEventsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[runtimeapi.ContainerEventResponse], error) {
-	s := &fakeStream{ctx: ctx, events: make(chan *runtimeapi.ContainerEventResponse), unimplemented: f.noStream}
-	if !f.noStream {
+	f.mu.Lock()
+	noStream := f.noStream
+	f.mu.Unlock()
+	s := &fakeStream{ctx: ctx, events: make(chan *runtimeapi.ContainerEventResponse), unimplemented: noStream}
+	if !noStream {
 		select {
 		case f.streams <- s.events:
 		case <-ctx.Done():
@@ -99,21 +122,24 @@ func (s *fakeStream) Recv() (*runtimeapi.ContainerEventResponse, error) {
 	}
 }
 
-func labels(uid, name string) map[string]string {
+func podLabels(uid, name string) map[string]string {
 	return map[string]string{labelPodUID: uid, labelContainerName: name}
 }
 
 func sandbox(id, uid string) *runtimeapi.PodSandbox {
-	return &runtimeapi.PodSandbox{Id: id, Metadata: &runtimeapi.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: uid}, CreatedAt: 1}
+	return &runtimeapi.PodSandbox{
+		Id: id, Metadata: &runtimeapi.PodSandboxMetadata{Name: "web", Namespace: "default", Uid: uid}, CreatedAt: 1,
+		Labels: podLabels(uid, ""),
+	}
 }
 
 func (f *fakeService) add(id, name string, attempt uint32, state runtimeapi.ContainerState) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	meta := &runtimeapi.ContainerMetadata{Name: name, Attempt: attempt}
-	f.containers = append(f.containers, &runtimeapi.Container{Id: id, PodSandboxId: "s1", Metadata: meta, State: state, Labels: labels("u1", name)})
+	f.containers = append(f.containers, &runtimeapi.Container{Id: id, PodSandboxId: "s1", Metadata: meta, State: state, Labels: podLabels("u1", name)})
 	f.statuses[id] = &runtimeapi.ContainerStatus{
-		Id: id, Metadata: meta, State: state, Labels: labels("u1", name), CreatedAt: int64(attempt) + 1, StartedAt: int64(attempt) + 2,
+		Id: id, Metadata: meta, State: state, Labels: podLabels("u1", name), CreatedAt: int64(attempt) + 1, StartedAt: int64(attempt) + 2,
 	}
 }
 
@@ -121,7 +147,7 @@ func TestObserve(t *testing.T) {
 	f := &fakeService{sandboxes: []*runtimeapi.PodSandbox{sandbox("s1", "u1")}, statuses: map[string]*runtimeapi.ContainerStatus{}}
 	f.add("c0", "main", 0, runtimeapi.ContainerState_CONTAINER_EXITED)
 	f.add("c1", "main", 1, runtimeapi.ContainerState_CONTAINER_RUNNING)
-	f.containers = append(f.containers, &runtimeapi.Container{Id: "raced", Labels: labels("u1", "main"), PodSandboxId: "s1"})
+	f.containers = append(f.containers, &runtimeapi.Container{Id: "raced", Labels: podLabels("u1", "main"), PodSandboxId: "s1"})
 	c := New(f, nil)
 
 	got, err := c.Observe(t.Context(), "u1")
@@ -134,8 +160,8 @@ func TestObserve(t *testing.T) {
 			ID: "s1", Name: "web", Namespace: "default", Ready: true, CreatedAt: nanos(1), IPs: []string{"10.0.0.1", "fd00::1"},
 		}},
 		Containers: []Container{
-			{ID: "c1", Name: "main", SandboxID: "s1", Attempt: 1, State: Running, CreatedAt: nanos(2), StartedAt: nanos(3), Labels: labels("u1", "main")},
-			{ID: "c0", Name: "main", SandboxID: "s1", State: Exited, CreatedAt: nanos(1), StartedAt: nanos(2), Labels: labels("u1", "main")},
+			{ID: "c1", Name: "main", SandboxID: "s1", Attempt: 1, State: Running, CreatedAt: nanos(2), StartedAt: nanos(3), Labels: podLabels("u1", "main")},
+			{ID: "c0", Name: "main", SandboxID: "s1", State: Exited, CreatedAt: nanos(1), StartedAt: nanos(2), Labels: podLabels("u1", "main")},
 		},
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -201,7 +227,7 @@ func TestWatch(t *testing.T) {
 	event(runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT, "own")
 	event(stopped, "u2")
 	expect("an event", "u2")
-	first <- &runtimeapi.ContainerEventResponse{ContainerEventType: stopped, ContainersStatuses: []*runtimeapi.ContainerStatus{{Labels: labels("u3", "c")}}}
+	first <- &runtimeapi.ContainerEventResponse{ContainerEventType: stopped, ContainersStatuses: []*runtimeapi.ContainerStatus{{Labels: podLabels("u3", "c")}}}
 	expect("an event without a sandbox", "u3")
 	f.mu.Lock()
 	f.sandboxes = nil

@@ -2,25 +2,33 @@ package cri
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 )
 
 const (
-	relistEvery    = 30 * time.Second
-	relistPolling  = time.Second // for a runtime without an event stream
+	relistEvery    = 30 * time.Second // the safety net behind an event stream
+	relistPolling  = time.Second      // without one; upstream's interval
 	reconnectFirst = 100 * time.Millisecond
 	reconnectMax   = 5 * time.Second
+	// A runtime that has no events, such as CRI-O by default, is asked for them again
+	// after at most noEventsMax: they come with another configuration of it.
+	noEventsMax = time.Minute
 )
 
 // Watch calls changed for each Pod of which a sandbox or container stopped or was
@@ -30,42 +38,104 @@ const (
 // Events of what was created or started are left out: who creates and starts hears
 // of it by the answer to the call. They are most of what a Pod's start would be
 // observed for. Should somebody else have done it, the next relist finds out.
+//
+// Whatever becomes of the events, relists go on, one at a time: they are all that is
+// known of a runtime without events, and come every second then.
 func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
-	logger := klog.FromContext(ctx)
-	every, wait := relistEvery, reconnectFirst
-	for ctx.Err() == nil {
-		begun := time.Now()
-		err := c.stream(ctx, every, changed)
-		if ctx.Err() != nil {
-			return
-		}
-		if status.Code(err) == codes.Unimplemented {
-			logger.Info("The container runtime has no event stream, it is polled instead", "every", relistPolling)
-			c.poll(ctx, relistPolling, changed)
-			return
-		}
-		if time.Since(begun) > reconnectMax {
-			wait = reconnectFirst
-		}
-		logger.V(1).Info("The event stream of the container runtime ended, connecting again", "err", err, "wait", wait)
-		select {
-		case <-ctx.Done():
-		case <-time.After(wait):
-		}
-		wait = min(2*wait, reconnectMax)
+	w := watch{client: c, changed: changed, due: make(chan struct{}, 1)}
+	var relists sync.WaitGroup
+	relists.Go(func() { w.relist(ctx) })
+	defer relists.Wait()
+	w.follow(ctx)
+}
+
+// watch is one run of Watch.
+type watch struct {
+	client  *Client
+	changed func(types.UID)
+	// due asks for a relist now. Its capacity is one: a relist that has not begun is for all who asked.
+	due chan struct{}
+	// streaming says that an event stream is open, as far as we know.
+	streaming atomic.Bool
+}
+
+func (w *watch) relistNow() {
+	select {
+	case w.due <- struct{}{}:
+	default:
 	}
 }
 
-// stream follows one event stream until it breaks. The relist at its beginning
-// happens after the subscription, so that nothing falls between the two.
-func (c *Client) stream(ctx context.Context, every time.Duration, changed func(types.UID)) error {
+// relist relists whenever that is due, until ctx ends.
+func (w *watch) relist(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := w.client.Relist(ctx, w.changed); err != nil && ctx.Err() == nil {
+			klog.FromContext(ctx).V(1).Info("Relisting failed, it is repeated", "err", err)
+		}
+		every := relistPolling
+		if w.streaming.Load() {
+			every = relistEvery
+		}
+		select {
+		case <-ctx.Done():
+		case <-w.due:
+		case <-time.After(every):
+		}
+	}
+}
+
+// follow keeps an event stream open until ctx ends.
+func (w *watch) follow(ctx context.Context) {
+	logger, wait, said := klog.FromContext(ctx), reconnectFirst, false
+	for {
+		begun := time.Now()
+		err := w.stream(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		lasted := time.Since(begun) > reconnectMax
+		if lasted {
+			wait, said = reconnectFirst, false
+		}
+		longest := reconnectMax
+		if !lasted && hasNoEvents(err) {
+			longest = noEventsMax
+			if !said {
+				logger.Info("The container runtime sends no events, it is listed instead", "every", relistPolling)
+			}
+			said = true
+		} else {
+			logger.V(1).Info("The event stream of the container runtime ended, connecting again", "err", err, "wait", wait)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, longest)
+	}
+}
+
+// hasNoEvents says whether a stream that ended at once ended because the runtime has
+// no events: containerd's versions before them do not know the call, and CRI-O answers
+// it with nothing unless its configuration says enable_pod_events.
+func hasNoEvents(err error) bool {
+	return errors.Is(err, io.EOF) || status.Code(err) == codes.Unimplemented
+}
+
+// stream follows one event stream until it breaks. There is a relist after the
+// subscription, and one after its end, so that nothing falls between two streams.
+func (w *watch) stream(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	events, err := c.Runtime.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{}, grpc.WaitForReady(true))
+	events, err := w.client.Runtime.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("subscribing to container events: %w", err)
 	}
-	go c.poll(ctx, every, changed)
+	w.streaming.Store(true)
+	w.relistNow()
+	defer w.relistNow()
+	defer w.streaming.Store(false)
 	for {
 		e, err := events.Recv()
 		if err != nil {
@@ -75,11 +145,12 @@ func (c *Client) stream(ctx context.Context, every time.Duration, changed func(t
 		case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
 			continue
 		}
-		if uid := podOf(e); uid != "" {
-			changed(uid)
-		} else {
+		switch uid := podOf(e); {
+		case uid == "":
 			// The sandbox is gone already, and the Pod's name with it.
-			go c.Relist(ctx, changed) //nolint:errcheck // the next relist makes up for it
+			w.relistNow()
+		case w.client.owns(e):
+			w.changed(uid)
 		}
 	}
 }
@@ -96,28 +167,30 @@ func podOf(e *runtimeapi.ContainerEventResponse) types.UID {
 	return ""
 }
 
-func (c *Client) poll(ctx context.Context, every time.Duration, changed func(types.UID)) {
-	for {
-		if err := c.Relist(ctx, changed); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).V(1).Info("Relisting failed, it is repeated", "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(every):
-		}
+// owns says whether what an event is about has the labels of what is ours.
+func (c *Client) owns(e *runtimeapi.ContainerEventResponse) bool {
+	selector := labels.SelectorFromSet(c.Owned)
+	if st := e.GetPodSandboxStatus(); st != nil {
+		return selector.Matches(labels.Set(st.Labels))
 	}
+	return slices.ContainsFunc(e.GetContainersStatuses(), func(st *runtimeapi.ContainerStatus) bool {
+		return selector.Matches(labels.Set(st.Labels))
+	})
 }
 
-// Relist reads the whole runtime and calls changed for the Pods that look
-// different from last time.
+// Relist reads all in the runtime that is ours and calls changed for the Pods that
+// look different from last time.
 func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	defer c.metrics.relisting()()
-	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
+	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
+		Filter: &runtimeapi.PodSandboxFilter{LabelSelector: c.Owned},
+	}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("listing sandboxes: %w", err)
 	}
-	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, grpc.WaitForReady(true))
+	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{
+		Filter: &runtimeapi.ContainerFilter{LabelSelector: c.Owned},
+	}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("listing containers: %w", err)
 	}
