@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/cri"
@@ -18,21 +21,28 @@ import (
 // node goes down, whatever their Pods say.
 const downGrace = 10 * time.Second
 
-// StopPods stops and removes every sandbox of a runtime and all containers in
+// StopPods stops and removes every sandbox of the node agent and all containers in
 // them, all at once, and returns when nothing is left. It returns the UIDs of all
-// Pods that the runtime knew, also of those that had ended: their logs are still
-// there. The node agent must not run: it would start them again.
-func StopPods(ctx context.Context, criEndpoint string) ([]string, error) {
-	rt, err := cri.Dial(criEndpoint)
+// of the agent's Pods that the runtime knew, also of those that had ended: their logs
+// are still there. The node agent must not run: it would start them again.
+//
+// Of cfg it needs CRIEndpoint, SharedRuntime and RootDir. In a shared runtime the
+// Pods with the UIDs in known are the agent's too, whatever labels they have.
+func StopPods(ctx context.Context, cfg Config, known []string) ([]string, error) {
+	rt, err := cri.Dial(cfg.CRIEndpoint)
 	if err != nil {
 		return nil, err
 	}
 	defer rt.Close()
-	sandboxes, err := rt.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	return stopPods(ctx, rt.Runtime, cfg.owned(), sets.New(known...))
+}
+
+func stopPods(ctx context.Context, rt runtimeapi.RuntimeServiceClient, owned map[string]string, known sets.Set[string]) ([]string, error) {
+	sandboxes, err := rt.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("listing sandboxes: %w", err)
 	}
-	containers, err := rt.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, err := rt.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
@@ -42,12 +52,15 @@ func StopPods(ctx context.Context, criEndpoint string) ([]string, error) {
 			inSandbox[c.PodSandboxId] = append(inSandbox[c.PodSandboxId], c.Id)
 		}
 	}
-	uids := make([]string, len(sandboxes.Items))
-	failures := make([]error, len(sandboxes.Items))
+	selector := labels.SelectorFromSet(owned)
+	ours := slices.DeleteFunc(sandboxes.Items, func(s *runtimeapi.PodSandbox) bool {
+		return !selector.Matches(labels.Set(s.Labels)) && !known.Has(s.GetMetadata().GetUid())
+	})
+	uids, failures := make([]string, len(ours)), make([]error, len(ours))
 	var all sync.WaitGroup
-	for i, s := range sandboxes.Items {
+	for i, s := range ours {
 		uids[i] = s.GetMetadata().GetUid()
-		all.Go(func() { failures[i] = stopPod(ctx, rt.Runtime, s, inSandbox[s.Id]) })
+		all.Go(func() { failures[i] = stopPod(ctx, rt, s, inSandbox[s.Id]) })
 	}
 	all.Wait()
 	return uids, errors.Join(failures...)

@@ -26,8 +26,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of the node agent. All fields but NodeLabels, AllowedUnsafeSysctls, the two about images, ResolvConf, Report,
-// Metrics and Ready are required.
+// Config of the node agent. All fields but SharedRuntime, NodeLabels, AllowedUnsafeSysctls, the two about images,
+// ResolvConf, Report, Metrics and Ready are required.
 type Config struct {
 	// NodeName is the name of the Node object, NodeIP the address it reports.
 	NodeName string
@@ -39,6 +39,9 @@ type Config struct {
 	RootDir, PodLogsDir string
 	// CRIEndpoint is the runtime's address, unix:///….sock.
 	CRIEndpoint string
+	// SharedRuntime says that others may use the runtime too. Only the sandboxes and containers that carry our
+	// RootDir as label are ours then; all are otherwise, those of older versions of us included.
+	SharedRuntime bool
 	// ClusterDNS and ClusterDomain are what Pods resolve names with.
 	ClusterDNS    []netip.Addr
 	ClusterDomain string

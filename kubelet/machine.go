@@ -50,6 +50,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer rt.Close()
+	rt.Owned = cfg.owned()
 	version, err := rt.Wait(ctx)
 	if err != nil {
 		return stopped(ctx, err)
@@ -70,6 +71,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	return stopped(ctx, m.run(ctx))
+}
+
+// owned are the labels of what is ours in the runtime; empty if all of it is.
+func (c Config) owned() map[string]string {
+	if !c.SharedRuntime {
+		return nil
+	}
+	return containers.OwnedBy(c.RootDir)
 }
 
 // stopped hides errors that only say that we were asked to stop.
@@ -154,7 +163,7 @@ func (m *machine) build(ctx context.Context) (err error) {
 	m.server, err = server.New(server.Config{
 		NodeName: cfg.NodeName, Client: host.Client, Pods: m.Pods, Runtime: host.CRI.Runtime,
 		Stats: stats.New(stats.Config{
-			NodeName: cfg.NodeName, Runtime: host.CRI.Runtime, Images: host.CRI.Images,
+			NodeName: cfg.NodeName, Runtime: host.CRI.Runtime, Images: host.CRI.Images, Owned: host.CRI.Owned,
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
 		Metrics: metrics, ProbeMetrics: m.Probes.MetricsHandler(), Cadvisor: usage,
@@ -172,6 +181,7 @@ func render(cfg Config) (containers.Node, error) {
 		resolv = "/etc/resolv.conf"
 	}
 	n, err := containers.DetectNode(resolv)
+	n.Owner = cfg.RootDir
 	n.PodLogsDir, n.SeccompDir = cfg.PodLogsDir, filepath.Join(cfg.RootDir, "seccomp")
 	return n, err
 }
@@ -184,7 +194,9 @@ func (m *machine) run(ctx context.Context) error {
 	parts.Go(func() error { return m.Run(ctx) })
 	parts.Go(func() error { return m.collector().Run(ctx) })
 	parts.Go(func() error {
-		return logs.Rotator{Dir: m.cfg.PodLogsDir, Runtime: m.host.CRI.Runtime, Policy: logs.DefaultPolicy}.Run(ctx)
+		return logs.Rotator{
+			Dir: m.cfg.PodLogsDir, Runtime: m.host.CRI.Runtime, Owned: m.host.CRI.Owned, Policy: logs.DefaultPolicy,
+		}.Run(ctx)
 	})
 	parts.Go(func() error { return m.server.Run(ctx) })
 	return parts.Wait()

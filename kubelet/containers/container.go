@@ -112,7 +112,7 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 		WorkingDir:  c.WorkingDir,
 		Envs:        in.Env,
 		Mounts:      mounts,
-		Labels:      containerLabels(pod, c),
+		Labels:      containerLabels(pod, c, in.Node.Owner),
 		Annotations: annotations,
 		LogPath:     relativeLogPath(c.Name, in.Attempt),
 		Stdin:       c.Stdin,

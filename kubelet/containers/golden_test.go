@@ -26,6 +26,7 @@ func testNode() Node {
 	return Node{
 		Name:          "node-1",
 		IPs:           []netip.Addr{netip.MustParseAddr("192.0.2.10")},
+		Owner:         "/var/lib/flyball/kubelet",
 		PodLogsDir:    "/var/log/pods",
 		SeccompDir:    "/var/lib/flyball/kubelet/seccomp",
 		ClusterDNS:    []netip.Addr{netip.MustParseAddr("10.43.0.10")},

@@ -19,6 +19,10 @@ const (
 	LabelPodUID        = "io.kubernetes.pod.uid"
 	LabelContainerName = "io.kubernetes.container.name"
 
+	// LabelOwner is on every sandbox and container that a node agent of ours made. Its value is the agent's
+	// RootDir: a runtime, and even a machine, may be shared with other users of CRI.
+	LabelOwner = "flyball.dev/owner"
+
 	annotationDeletionGrace    = "io.kubernetes.pod.deletionGracePeriod"
 	annotationTerminationGrace = "io.kubernetes.pod.terminationGracePeriod"
 	annotationHash             = "io.kubernetes.container.hash"
@@ -126,22 +130,36 @@ func relativeLogPath(container string, attempt uint32) string {
 }
 
 // sandboxLabels are the Pod's own labels and, on top of them, who it is.
-func sandboxLabels(pod *v1.Pod) map[string]string {
-	labels := make(map[string]string, len(pod.Labels)+3)
+func sandboxLabels(pod *v1.Pod, owner string) map[string]string {
+	labels := make(map[string]string, len(pod.Labels)+4)
 	maps.Copy(labels, pod.Labels)
-	labels[LabelPodName] = pod.Name
-	labels[LabelPodNamespace] = pod.Namespace
-	labels[LabelPodUID] = string(pod.UID)
+	maps.Copy(labels, podLabels(pod, owner))
 	return labels
 }
 
-func containerLabels(pod *v1.Pod, c *v1.Container) map[string]string {
-	return map[string]string{
-		LabelPodName:       pod.Name,
-		LabelPodNamespace:  pod.Namespace,
-		LabelPodUID:        string(pod.UID),
-		LabelContainerName: c.Name,
+func containerLabels(pod *v1.Pod, c *v1.Container, owner string) map[string]string {
+	labels := podLabels(pod, owner)
+	labels[LabelContainerName] = c.Name
+	return labels
+}
+
+// podLabels say which Pod it is, and whose.
+func podLabels(pod *v1.Pod, owner string) map[string]string {
+	labels := map[string]string{
+		LabelPodName:      pod.Name,
+		LabelPodNamespace: pod.Namespace,
+		LabelPodUID:       string(pod.UID),
 	}
+	maps.Copy(labels, OwnedBy(owner))
+	return labels
+}
+
+// OwnedBy are the labels by which an owner finds what is its own; none if owner is empty.
+func OwnedBy(owner string) map[string]string {
+	if owner == "" {
+		return nil
+	}
+	return map[string]string{LabelOwner: owner}
 }
 
 func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[string]string, error) {

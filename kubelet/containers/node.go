@@ -15,6 +15,8 @@ type Node struct {
 	Name string
 	// IPs are the addresses of the node, the primary one first.
 	IPs []netip.Addr
+	// Owner is the value of LabelOwner; without one there is no such label.
+	Owner string
 	// PodLogsDir is the directory below which the runtime writes container logs,
 	// commonly /var/log/pods.
 	PodLogsDir string

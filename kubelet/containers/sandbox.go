@@ -42,7 +42,7 @@ func Sandbox(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.PodSandboxConfig, er
 		Hostname:     hostname,
 		LogDirectory: PodLogsDir(opts.Node.PodLogsDir, pod),
 		DnsConfig:    dns,
-		Labels:       sandboxLabels(pod),
+		Labels:       sandboxLabels(pod, opts.Node.Owner),
 		Annotations:  maps.Clone(pod.Annotations),
 		Linux:        linux,
 	}, nil

@@ -38,7 +38,9 @@ type Rotator struct {
 	// Dir is where the logs of Pods lie, /var/log/pods.
 	Dir     string
 	Runtime Runtime
-	Policy  Policy
+	// Owned are the labels of the containers whose logs are ours; all are if it is empty.
+	Owned  map[string]string
+	Policy Policy
 }
 
 // Run looks after the logs until ctx ends.
@@ -121,7 +123,8 @@ func (r Rotator) observe() ([]log, error) {
 // begin a new log.
 func (r Rotator) running(ctx context.Context) (map[string]string, error) {
 	resp, err := r.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
-		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+		State:         &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+		LabelSelector: r.Owned,
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("listing containers that run: %w", err)

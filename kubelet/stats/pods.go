@@ -19,7 +19,9 @@ import (
 
 // pods measures every pod whose sandbox is up.
 func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.PodStats, error) {
-	measured, err := p.cfg.Runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{})
+	measured, err := p.cfg.Runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{
+		Filter: &runtimeapi.PodSandboxStatsFilter{LabelSelector: p.cfg.Owned},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("measuring the pods through the container runtime: %w", err)
 	}
@@ -43,11 +45,15 @@ func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.
 // startTimes of sandboxes and containers by ID; the statistics do not carry them.
 // CRI lists when a container was created, which is milliseconds before it started.
 func (p *Provider) startTimes(ctx context.Context) (map[string]metav1.Time, error) {
-	sandboxes, err := p.cfg.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	sandboxes, err := p.cfg.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
+		Filter: &runtimeapi.PodSandboxFilter{LabelSelector: p.cfg.Owned},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing pod sandboxes: %w", err)
 	}
-	containers, err := p.cfg.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, err := p.cfg.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{
+		Filter: &runtimeapi.ContainerFilter{LabelSelector: p.cfg.Owned},
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}

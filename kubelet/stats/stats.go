@@ -34,6 +34,8 @@ type Config struct {
 	NodeName string
 	Runtime  Runtime
 	Images   Images
+	// Owned are the labels of the sandboxes and containers that are ours; all are if it is empty.
+	Owned map[string]string
 	// RootDir lies on the file system reported as the node's.
 	RootDir string
 	// PodLogsDir is where the containers' logs are, by default /var/log/pods.

@@ -30,7 +30,10 @@ import (
 // AgentDir holds what the node agent is somebody by: the server of this machine writes it, or joining does.
 func (s Set) AgentDir() string { return filepath.Join(s.Config.DataDir, "agent") }
 
-// credential is a file in it.
+// KubeletDir holds the files of Pods.
+func (s Set) KubeletDir() string { return filepath.Join(s.Config.DataDir, "kubelet") }
+
+// credential is a file in AgentDir.
 func (s Set) credential(name string) string { return filepath.Join(s.AgentDir(), name) }
 
 // apiAccess is up once the server has left credentials and answers.
@@ -175,9 +178,9 @@ func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 		ready := atomic.Bool{}
 		return kubelet.Run(ctx, kubelet.Config{
 			NodeName: c.NodeName, NodeIP: c.NodeAddr, Client: client,
-			RootDir: filepath.Join(c.DataDir, "kubelet"), PodLogsDir: PodLogsDir,
-			CRIEndpoint: s.CRIEndpoint(),
-			ClusterDNS:  []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
+			RootDir: s.KubeletDir(), PodLogsDir: PodLogsDir,
+			CRIEndpoint: s.CRIEndpoint(), SharedRuntime: c.CRIEndpoint != "",
+			ClusterDNS: []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
 			BindAddress: c.BindAddr, Port: c.Kubelet.Port, GetCertificate: serving, ClientCA: clientCA,
 			Metrics: s.metrics,
 			MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels, AllowedUnsafeSysctls: c.Kubelet.AllowedUnsafeSysctls,

@@ -36,9 +36,9 @@ type Step struct {
 
 // Steps remove what a node agent left. Later steps are worth trying when an earlier one failed.
 func Steps(s parts.Set, runDir string, purge bool) []Step {
-	pods := append(knownPods(filepath.Join(s.Config.DataDir, "kubelet")), remembered(s)...)
+	pods := append(knownPods(s.KubeletDir()), remembered(s)...)
 	steps := []Step{{"stopping Pods", func(ctx context.Context) error {
-		stopped, err := stopPods(ctx, s)
+		stopped, err := stopPods(ctx, s, pods)
 		// A Pod that had ended has no directory any more, but logs.
 		pods = sets.List(sets.New(pods...).Insert(stopped...))
 		return errors.Join(err, remember(s, pods))
@@ -50,7 +50,7 @@ func Steps(s parts.Set, runDir string, purge bool) []Step {
 		Step{"removing Services", func(context.Context) error { return proxy.Cleanup() }},
 		Step{"removing the network", func(context.Context) error { return network.Cleanup(s.Network()) }},
 		Step{"removing cgroups", func(ctx context.Context) error {
-			if _, err := os.Stat(filepath.Join(s.Config.DataDir, "kubelet")); errors.Is(err, os.ErrNotExist) {
+			if _, err := os.Stat(s.KubeletDir()); errors.Is(err, os.ErrNotExist) {
 				return nil // no node agent of ours has run
 			}
 			return removeCgroups(ctx, cgroupRoots(), pods)
@@ -64,19 +64,21 @@ func Steps(s parts.Set, runDir string, purge bool) []Step {
 	return steps
 }
 
-func stopPods(ctx context.Context, s parts.Set) ([]string, error) {
+func stopPods(ctx context.Context, s parts.Set, known []string) ([]string, error) {
 	if !s.RuntimeAnswers() {
 		return nil, nil // no runtime, no Pods; what is left of them goes with the runtime's shims
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopPodsWithin)
 	defer cancel()
-	return kubelet.StopPods(ctx, s.CRIEndpoint())
+	return kubelet.StopPods(ctx, kubelet.Config{
+		CRIEndpoint: s.CRIEndpoint(), SharedRuntime: s.Config.CRIEndpoint != "", RootDir: s.KubeletDir(),
+	}, known)
 }
 
 // stoppedPods is the file with the UIDs of the Pods that were taken down and not purged. Those that had ended have logs,
 // and nothing else by which a later purge could know them.
 func stoppedPods(s parts.Set) string {
-	return filepath.Join(s.Config.DataDir, "kubelet", "stopped-pods")
+	return filepath.Join(s.KubeletDir(), "stopped-pods")
 }
 
 func remembered(s parts.Set) []string {
@@ -95,7 +97,7 @@ func remember(s parts.Set, pods []string) error {
 
 // ownMounts are the directories below which every mount is ours.
 func ownMounts(s parts.Set, runDir string) []string {
-	return []string{runDir, filepath.Join(s.Config.DataDir, "kubelet"), filepath.Join(s.Config.DataDir, "containerd")}
+	return []string{runDir, s.KubeletDir(), filepath.Join(s.Config.DataDir, "containerd")}
 }
 
 // dataDirs are all that Flyball keeps in a data directory. What else lies there is somebody else's and stays.
