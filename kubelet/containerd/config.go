@@ -61,9 +61,15 @@ func (c Config) validate() error {
 	return nil
 }
 
+// The names of the programs in BinDir that are looked for among the processes.
+const (
+	program     = "containerd"
+	shimProgram = "containerd-shim-runc-v2"
+)
+
 func (c Config) configFile() string { return filepath.Join(c.StateDir, "config.toml") }
 func (c Config) pidFile() string    { return filepath.Join(c.StateDir, "containerd.pid") }
-func (c Config) binary() string     { return filepath.Join(c.BinDir, "containerd") }
+func (c Config) binary() string     { return filepath.Join(c.BinDir, program) }
 
 // host is what rendering needs to know about the machine.
 type host struct {

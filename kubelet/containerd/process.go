@@ -145,10 +145,10 @@ func environment(own []string, binDir string, proxy []string) []string {
 	return slices.Concat(kept, set, proxy)
 }
 
-// find returns the containerd that runs with our configuration file, or nil. The command line is the proof, not the pid
-// file: a pid file can be stale, or lost with the run-time directory.
+// find returns the containerd that runs with our configuration file, or nil. Program and command line are the proof, not
+// the pid file: a pid file can be stale, or lost with the run-time directory.
 func find(c Config) (*process, error) {
-	pids, err := pidsWith("--config", c.configFile())
+	pids, err := pidsWith(program, "--config", c.configFile())
 	if err != nil {
 		return nil, err
 	}
@@ -172,9 +172,10 @@ func sameDir(pid int, dir string) bool {
 	return os.SameFile(ours, theirs)
 }
 
-// pidsWith returns the processes of our user on whose command line name is followed by value, a path that means the same file to them
-// as to us: a Flyball in a container has the same paths, and its processes show here too.
-func pidsWith(name, value string) ([]int, error) {
+// pidsWith returns the processes of our user that run a program and on whose command line name is followed by value, a
+// path that means the same file to them as to us: a Flyball in a container has the same paths, and its processes show
+// here too. A shell or an editor may have our arguments on its command line.
+func pidsWith(program, name, value string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("listing processes: %w", err)
@@ -186,7 +187,7 @@ func pidsWith(name, value string) ([]int, error) {
 			continue
 		}
 		line, err := os.ReadFile(filepath.Join("/proc", e.Name(), "cmdline"))
-		if err == nil && hasArgument(line, name, value) && isOurs(pid) && sameDir(pid, filepath.Dir(value)) {
+		if err == nil && hasArgument(line, name, value) && isOurs(pid) && runs(pid, program) && sameDir(pid, filepath.Dir(value)) {
 			pids = append(pids, pid)
 		}
 	}
@@ -198,6 +199,14 @@ func isOurs(pid int) bool {
 	var st unix.Stat_t
 	err := unix.Stat(filepath.Join("/proc", strconv.Itoa(pid)), &st)
 	return err == nil && int(st.Uid) == os.Geteuid()
+}
+
+// runs tells whether a process runs a program of that name. The directory does not count: before an upgrade it may have
+// been another one.
+func runs(pid int, program string) bool {
+	exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
+	// The kernel marks a file that has been replaced meanwhile.
+	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == program
 }
 
 func hasArgument(cmdline []byte, name, value string) bool {

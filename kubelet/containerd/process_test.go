@@ -4,6 +4,7 @@ package containerd
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,14 +14,20 @@ import (
 	"testing"
 )
 
-// TestPidsWith: of two processes with our arguments, the one of another user is none of ours.
+// TestPidsWith: of the processes with our arguments, neither that of another user nor that of another program is ours.
 func TestPidsWith(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to run a process as somebody else")
 	}
-	config := filepath.Join(t.TempDir(), "config.toml")
-	begin := func(uid uint32) int {
-		cmd := exec.Command("/bin/sh", "-c", "read line", "sh", "--config", config)
+	dir := t.TempDir()
+	config, copied := filepath.Join(dir, "config.toml"), filepath.Join(dir, program)
+	shell, err := os.ReadFile("/bin/sh")
+	// Somebody else has to get at the copy too.
+	if err := errors.Join(err, os.WriteFile(copied, shell, 0o755), os.Chmod(dir, 0o755), os.Chmod(filepath.Dir(dir), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	begin := func(uid uint32, exe string) int {
+		cmd := exec.Command(exe, "-c", "read line", "sh", "--config", config)
 		cmd.Dir, cmd.SysProcAttr = "/", &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid, NoSetGroups: true}}
 		stdin, err := cmd.StdinPipe()
 		if err != nil {
@@ -36,8 +43,12 @@ func TestPidsWith(t *testing.T) {
 		}
 		return cmd.Process.Pid
 	}
-	ours, _ := begin(0), begin(65534)
-	got, err := pidsWith("--config", config)
+	_, _ = begin(65534, copied), begin(0, "/bin/sh")
+	ours := begin(0, copied)
+	if err := os.Remove(copied); err != nil { // as an upgrade does
+		t.Fatal(err)
+	}
+	got, err := pidsWith(program, "--config", config)
 	if err != nil || !slices.Equal(got, []int{ours}) {
 		t.Errorf("pidsWith() = %v, %v, want %d", got, err, ours)
 	}

@@ -254,7 +254,7 @@ func TestRuntimeLife(t *testing.T) {
 	if err := unix.Kill(process, 0); err == nil {
 		t.Errorf("process %d of the container is left", process)
 	}
-	if shims, err := pidsWith("-address", c.Socket); err != nil || len(shims) != 0 {
+	if shims, err := pidsWith(shimProgram, "-address", c.Socket); err != nil || len(shims) != 0 {
 		t.Errorf("shims left: %v, %v", shims, err)
 	}
 	for _, pattern := range []string{"/sys/fs/cgroup" + cgroup, "/sys/fs/cgroup/*" + cgroup} {

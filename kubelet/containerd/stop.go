@@ -65,7 +65,7 @@ func Stop(ctx context.Context, cfg Config) error {
 
 // endShims ends the containers that are left, and the shims that carry our socket on their command line.
 func endShims(ctx context.Context, c Config) error {
-	pids, err := pidsWith("-address", c.Socket)
+	pids, err := pidsWith(shimProgram, "-address", c.Socket)
 	if err != nil || len(pids) == 0 {
 		return err
 	}
