@@ -5,20 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 const (
-	conflistName = "10-flyball.conflist"
+	// conflistName sorts before what distributions bring: a runtime takes the first file.
+	conflistName = "00-flyball.conflist"
 	networkName  = "flyball"
 	// resultsDir is where libcni, in the runtime, keeps what plugins answered. The runtime gives no choice of it.
 	resultsDir = "/var/lib/cni/results"
 )
-
-// ipamDir is where host-local notes the addresses that are taken: beside the configuration, because both are of no use
-// after a reboot.
-func ipamDir(confDir string) string { return filepath.Join(confDir, "networks") }
 
 // The part of the CNI configuration format that we use.
 type (
@@ -45,14 +44,14 @@ type (
 
 // conflist returns the CNI configuration for Pods of this node. One plugin and its IPAM are all that runs for a Pod:
 // masquerading is in our own nftables table, host ports are the proxy's, and the plugins for both would execute programs
-// of the host.
-func conflist(w Wanted, ipamDir string) []byte {
+// of the host. prefix is what the names of the plugins begin with.
+func conflist(w Wanted, ipamDir, prefix string) []byte {
 	list := networkList{CNIVersion: "1.0.0", Name: networkName, Plugins: []bridgePlugin{{
-		Type: "bridge", Bridge: Bridge, IsGateway: true, MTU: w.MTU,
+		Type: prefix + "bridge", Bridge: Bridge, IsGateway: true, MTU: w.MTU,
 		// A Pod that reaches itself through a Service.
 		HairpinMode: true,
 		IPAM: ipam{
-			Type: "host-local", DataDir: ipamDir,
+			Type: prefix + "host-local", DataDir: ipamDir,
 			Ranges: [][]map[string]string{{{"subnet": w.PodCIDR.String(), "gateway": w.Gateway.Addr().String()}}},
 			Routes: []map[string]string{{"dst": "0.0.0.0/0"}},
 		},
@@ -64,12 +63,69 @@ func conflist(w Wanted, ipamDir string) []byte {
 	return append(out, '\n')
 }
 
+// configureCNI makes the runtime give Pods of this node our network. It returns an error if the runtime would take
+// another one.
+func configureCNI(cfg Config, w Wanted) error {
+	prefix := ""
+	if cfg.CNIBinDir != "" {
+		prefix = linkPrefix
+		if err := linkPlugins(cfg.CNIBinDir, cfg.PluginDir); err != nil {
+			return err
+		}
+	}
+	if err := writeConflist(cfg.CNIConfDir, conflist(w, cfg.IPAMDir, prefix)); err != nil {
+		return err
+	}
+	return checkFirst(cfg.CNIConfDir)
+}
+
+// checkFirst returns an error if the runtime finds a configuration of somebody else before ours. libcni, in the runtime,
+// takes the files with one of three endings, and the runtime the first of them by name.
+func checkFirst(dir string) error {
+	entries, err := os.ReadDir(dir) // sorted
+	if err != nil {
+		return fmt.Errorf("reading the CNI configuration: %w", err)
+	}
+	for _, e := range entries {
+		switch ext := filepath.Ext(e.Name()); {
+		case e.Name() == conflistName:
+			return nil
+		case !e.IsDir() && slices.Contains([]string{".conf", ".conflist", ".json"}, ext):
+			return fmt.Errorf("writing the CNI configuration: the container runtime takes %s before our %s, and Pods would get another network; rename or remove it",
+				filepath.Join(dir, e.Name()), conflistName)
+		}
+	}
+	return nil
+}
+
+// isOurConflist says whether we may replace a file of that name. After a crash of the host it may be empty.
+func isOurConflist(content []byte) bool {
+	var list networkList
+	return len(content) == 0 || json.Unmarshal(content, &list) == nil && list.Name == networkName
+}
+
+// removeConflist removes the CNI configuration if it is ours. Its directory may be everybody's and stays.
+func removeConflist(dir string) error {
+	file := filepath.Join(dir, conflistName)
+	content, err := os.ReadFile(file)
+	if err == nil && isOurConflist(content) {
+		err = os.Remove(file)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // writeConflist replaces the file at once, so that the runtime, which watches the directory, never reads half of it. It
-// does not touch a file that is right.
+// does not touch a file that is right, and returns an error if there is one of somebody else.
 func writeConflist(dir string, content []byte) error {
 	file := filepath.Join(dir, conflistName)
-	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, content) {
+	switch old, err := os.ReadFile(file); {
+	case err == nil && bytes.Equal(old, content):
 		return nil
+	case err == nil && !isOurConflist(old):
+		return fmt.Errorf("writing the CNI configuration: %s is there already and not of the network %q; rename or remove it", file, networkName)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("writing the CNI configuration: %w", err)

@@ -14,5 +14,6 @@
 //	kernel.go     observing and changing links, addresses and routes over netlink
 //	masquerade.go the nftables table
 //	conflist.go   the CNI configuration
+//	plugins.go    links to our CNI plugins, for a runtime that is not ours
 //	host.go       kernel settings
 package network

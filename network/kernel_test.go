@@ -68,7 +68,7 @@ func (ns *namespace) do(f func()) {
 
 func testConfig(t *testing.T) Config {
 	t.Helper()
-	return Config{NodeName: "a", ClusterCIDR: cluster, ServiceCIDR: service, ClusterDNS: dns, CNIConfDir: t.TempDir()}
+	return Config{NodeName: "a", ClusterCIDR: cluster, ServiceCIDR: service, ClusterDNS: dns, CNIConfDir: t.TempDir(), IPAMDir: filepath.Join(t.TempDir(), "networks")}
 }
 
 func testNodes() []Node {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -27,9 +26,13 @@ type Config struct {
 	ClusterCIDR, ServiceCIDR netip.Prefix
 	// ClusterDNS is put on the loopback interface, for package dns to listen on.
 	ClusterDNS netip.Addr
-	// CNIConfDir receives the CNI configuration, and in networks/ the addresses that are taken. It must not outlive a
-	// reboot, as Pods do not.
+	// CNIConfDir is where the container runtime reads its CNI configuration. Others may have files there too.
 	CNIConfDir string
+	// IPAMDir receives the addresses that are taken. It must not outlive a reboot, as Pods do not.
+	IPAMDir string
+	// PluginDir holds our CNI plugins. CNIBinDir is where a runtime that is not ours looks for plugins: it gets links
+	// to ours. Both are empty if the runtime looks into PluginDir.
+	PluginDir, CNIBinDir string
 	// MTU of the Pods' interfaces; 0 is that of the interface with the default route.
 	MTU int
 	// Ready, if set, is called once when Pods can have a network.
@@ -191,8 +194,8 @@ func (l *loop) sync(log klog.Logger) (bool, error) {
 	if !wanted.PodCIDR.IsValid() {
 		return false, toOthers
 	}
-	// Last: with this file the runtime begins to start Pods.
-	if err := writeConflist(l.cfg.CNIConfDir, conflist(wanted, ipamDir(l.cfg.CNIConfDir))); err != nil {
+	// Last: with the configuration the runtime begins to start Pods.
+	if err := configureCNI(l.cfg, wanted); err != nil {
 		return false, errors.Join(err, toOthers)
 	}
 	return true, toOthers
@@ -222,9 +225,9 @@ func cleanup(cfg Config, results string) error {
 		err = act(planRemoval(cfg.ClusterDNS, host))
 	}
 	errs = append(errs, err, removeRuleset(tableName))
-	errs = append(errs, os.RemoveAll(ipamDir(cfg.CNIConfDir)), removeResults(results))
-	if err := os.Remove(filepath.Join(cfg.CNIConfDir, conflistName)); err != nil && !os.IsNotExist(err) {
-		errs = append(errs, err)
+	errs = append(errs, os.RemoveAll(cfg.IPAMDir), removeResults(results), removeConflist(cfg.CNIConfDir))
+	if cfg.CNIBinDir != "" {
+		errs = append(errs, unlinkPlugins(cfg.CNIBinDir))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("removing the node network: %w", err)

@@ -83,7 +83,7 @@ func (f *configFlags) load() (parts.Set, error) {
 // use counts: what is to be removed is what was made.
 //
 // It works on a machine that has lost its network, and on one whose files are damaged: tell is told what cannot be read. All
-// that is really needed is the data directory, and whether the container runtime is the bundled one. So a file that was
+// that is really needed is the data directory, and which container runtime it is and where it reads its CNI configuration. So a file that was
 // named and cannot be read is an error: whatever it says may be about another directory.
 func (f *configFlags) loadInUse(runDir string, tell func(error)) (parts.Set, error) {
 	var recorded v1alpha1.FlyballConfiguration
@@ -96,7 +96,10 @@ func (f *configFlags) loadInUse(runDir string, tell func(error)) (parts.Set, err
 	cfg, err := f.loadRecorded(recorded, tell)
 	if err != nil && recorded.DataDir != "" {
 		tell(fmt.Errorf("using the configuration that was last in use: %w", err))
-		cfg, err = f.loadRecorded(v1alpha1.FlyballConfiguration{DataDir: recorded.DataDir, CRIEndpoint: recorded.CRIEndpoint}, tell)
+		cfg, err = f.loadRecorded(v1alpha1.FlyballConfiguration{
+			DataDir: recorded.DataDir, CRIEndpoint: recorded.CRIEndpoint,
+			CNIConfDir: recorded.CNIConfDir, CNIBinDir: recorded.CNIBinDir,
+		}, tell)
 	}
 	if err != nil && f.file != "" {
 		err = fmt.Errorf("%w; without --config, the configuration that was last in use counts, and --data-dir", err)

@@ -167,6 +167,11 @@ func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 	}
 	return supervisor.Part{Name: Kubelet, After: needs, Run: func(ctx context.Context, report supervisor.Report) error {
 		c := s.Config
+		if c.CRIEndpoint != "" { // the bundled runtime has done so
+			if err := propagation.Share(c.DataDir); err != nil {
+				return err
+			}
+		}
 		client, err := Client(s.credential("kubelet.kubeconfig"), Kubelet)
 		if err != nil {
 			return err

@@ -176,12 +176,17 @@ func (s Set) RuntimeAnswers() bool {
 
 // Network is the configuration of the node network, without a client.
 func (s Set) Network() network.Config {
-	return network.Config{
+	c := network.Config{
 		NodeName:    s.Config.NodeName,
 		ClusterCIDR: s.Config.ClusterPrefix, ServiceCIDR: s.Config.ServicePrefix,
 		ClusterDNS: s.Config.DNSAddr,
 		CNIConfDir: filepath.Join(instance.RunDir, "cni"),
+		IPAMDir:    filepath.Join(instance.RunDir, "cni", "networks"),
 	}
+	if s.Config.CRIEndpoint != "" {
+		c.CNIConfDir, c.CNIBinDir, c.PluginDir = s.Config.CNIConfDir, s.Config.CNIBinDir, s.Bundle.CNIDir()
+	}
+	return c
 }
 
 func up(report supervisor.Report, row string) func() {

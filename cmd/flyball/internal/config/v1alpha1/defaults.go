@@ -20,6 +20,9 @@ const (
 	DefaultClusterDomain = "cluster.local"
 	DefaultKubeletPort   = 10250
 	DefaultMaxPods       = 110
+	// Where a container runtime looks that nobody has told otherwise.
+	DefaultCNIConfDir = "/etc/cni/net.d"
+	DefaultCNIBinDir  = "/opt/cni/bin"
 
 	// dnsOffset is where upstream's installers put the cluster DNS in the Service range, and where people look for it.
 	dnsOffset = 10
@@ -49,6 +52,10 @@ func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
 	setDefault(&c.ClusterDomain, DefaultClusterDomain)
 	if prefix, err := netip.ParsePrefix(c.ServiceCIDR); err == nil {
 		setDefault(&c.ClusterDNS, nth(prefix, dnsOffset).String())
+	}
+	if c.CRIEndpoint != "" {
+		setDefault(&c.CNIConfDir, DefaultCNIConfDir)
+		setDefault(&c.CNIBinDir, DefaultCNIBinDir)
 	}
 	if len(c.Controllers.Kinds) == 0 {
 		c.Controllers.Kinds = slices.Clone(allKinds)

@@ -57,6 +57,10 @@ type FlyballConfiguration struct {
 	// CRIEndpoint is the socket of another container runtime to use instead of the bundled containerd, such as
 	// unix:///run/crio/crio.sock. Default: empty, the bundled one.
 	CRIEndpoint string `json:"criEndpoint,omitempty"`
+	// CNIConfDir and CNIBinDir are the directories in which the runtime at CRIEndpoint looks for its CNI configuration
+	// and plugins. They are only for such a runtime. Default: /etc/cni/net.d and /opt/cni/bin.
+	CNIConfDir string `json:"cniConfDir,omitempty"`
+	CNIBinDir  string `json:"cniBinDir,omitempty"`
 
 	// Controllers configures the server's own loops.
 	Controllers ControllersConfiguration `json:"controllers,omitzero"`

@@ -48,6 +48,7 @@ func Validate(c *FlyballConfiguration) field.ErrorList {
 	if e := c.CRIEndpoint; e != "" && !strings.HasPrefix(e, "unix:///") {
 		errs = append(errs, field.Invalid(field.NewPath("criEndpoint"), e, "must be a unix socket, such as unix:///run/crio/crio.sock"))
 	}
+	errs = append(errs, validateCNI(c)...)
 	for i, kind := range c.Controllers.Kinds {
 		if path := field.NewPath("controllers", "kinds").Index(i); !slices.Contains(allKinds, kind) {
 			errs = append(errs, field.NotSupported(path, kind, allKinds))
@@ -70,6 +71,21 @@ func validatePath(path *field.Path, value string) field.ErrorList {
 		return field.ErrorList{field.Invalid(path, value, "must be a directory of its own")}
 	}
 	return nil
+}
+
+// validateCNI: the bundled runtime has directories of its own.
+func validateCNI(c *FlyballConfiguration) field.ErrorList {
+	var errs field.ErrorList
+	for _, dir := range []struct{ name, value string }{{"cniConfDir", c.CNIConfDir}, {"cniBinDir", c.CNIBinDir}} {
+		switch path := field.NewPath(dir.name); {
+		case dir.value == "":
+		case c.CRIEndpoint == "":
+			errs = append(errs, field.Invalid(path, dir.value, "is for a container runtime of your own only: set criEndpoint too"))
+		default:
+			errs = append(errs, validatePath(path, dir.value)...)
+		}
+	}
+	return errs
 }
 
 // validateNodeName: the API server takes a DNS subdomain, and the Node and its Pods carry the name in labels, which are

@@ -66,7 +66,14 @@ func TestValidate(t *testing.T) {
 			c.ClusterCIDR = "172.16.0.0/16"
 		}, []string{"serviceCIDR"}},
 		"CRIEndpoint": {"A TCP runtime would be open to everybody.", func(c *FlyballConfiguration) { c.CRIEndpoint = "tcp://127.0.0.1:1" }, []string{"criEndpoint"}},
-		"Labels":      {"The Node would be refused.", func(c *FlyballConfiguration) { c.Kubelet.Labels = map[string]string{"a b": "c"} }, []string{"kubelet.labels"}},
+		"OwnCNI": {"The defaults are the runtime's.", func(c *FlyballConfiguration) {
+			c.CRIEndpoint, c.CNIConfDir, c.CNIBinDir = "unix:///run/crio/crio.sock", DefaultCNIConfDir, DefaultCNIBinDir
+		}, nil},
+		"RelativeCNI": {"The runtime has another working directory.", func(c *FlyballConfiguration) {
+			c.CRIEndpoint, c.CNIConfDir, c.CNIBinDir = "unix:///run/crio/crio.sock", "net.d", "/opt/cni/bin"
+		}, []string{"cniConfDir"}},
+		"BundledCNI": {"The bundled runtime reads our own.", func(c *FlyballConfiguration) { c.CNIBinDir = "/opt/cni/bin" }, []string{"cniBinDir"}},
+		"Labels":     {"The Node would be refused.", func(c *FlyballConfiguration) { c.Kubelet.Labels = map[string]string{"a b": "c"} }, []string{"kubelet.labels"}},
 		"ReservedLabel": {"NodeRestriction would refuse the Node.", func(c *FlyballConfiguration) {
 			c.Kubelet.Labels = map[string]string{"node-role.kubernetes.io/worker": "", "topology.kubernetes.io/zone": "a", "example.com/x": "y"}
 		}, []string{"kubelet.labels"}},
