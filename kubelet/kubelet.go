@@ -26,8 +26,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of the node agent. All fields but SharedRuntime, NodeLabels, AllowedUnsafeSysctls, the two about images,
-// ResolvConf, Report, Metrics and Ready are required.
+// Config of the node agent. All fields but SharedRuntime, CNIConfig, NodeLabels, AllowedUnsafeSysctls, the two about
+// images, ResolvConf, Report, Metrics and Ready are required.
 type Config struct {
 	// NodeName is the name of the Node object, NodeIP the address it reports.
 	NodeName string
@@ -42,6 +42,8 @@ type Config struct {
 	// SharedRuntime says that others may use the runtime too. Only the sandboxes and containers that carry our
 	// RootDir as label are ours then; all are otherwise, those of older versions of us included.
 	SharedRuntime bool
+	// CNIConfig is the file without which Pods have no network, whatever a shared runtime says; none if empty.
+	CNIConfig string
 	// ClusterDNS and ClusterDomain are what Pods resolve names with.
 	ClusterDNS    []netip.Addr
 	ClusterDomain string

@@ -51,6 +51,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer rt.Close()
 	rt.Owned = cfg.owned()
+	if cfg.CNIConfig != "" {
+		rt.RequireNetwork(cfg.CNIConfig)
+	}
 	version, err := rt.Wait(ctx)
 	if err != nil {
 		return stopped(ctx, err)

@@ -100,7 +100,7 @@ func TestConfigureCNI(t *testing.T) {
 				if err := removeConflist(cfg.CNIConfDir); err != nil {
 					t.Error(err)
 				}
-				if err := unlinkPlugins(cfg.CNIBinDir); err != nil {
+				if err := unlinkPlugins(cfg.CNIBinDir, t.TempDir()); err != nil {
 					t.Error(err)
 				}
 			}
@@ -117,6 +117,23 @@ func TestConfigureCNI(t *testing.T) {
 				t.Errorf("%s: plugins of others -want +got:\n%s", tc.reason, diff)
 			}
 		})
+	}
+}
+
+// TestLoopbackInUse: the runtime could not remove the sandboxes that others made meanwhile.
+func TestLoopbackInUse(t *testing.T) {
+	cfg, wanted := foreignRuntime(t, nil, nil)
+	if err := configureCNI(cfg, wanted); err != nil {
+		t.Fatal(err)
+	}
+	results := t.TempDir()
+	put(t, results, map[string]string{"cni-loopback-0123-lo": "theirs"})
+	if err := unlinkPlugins(cfg.CNIBinDir, results); err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"flyball-loopback": "ours", "loopback": "ours"}
+	if diff := cmp.Diff(want, contents(t, cfg.CNIBinDir)); diff != "" {
+		t.Errorf("plugins -want +got:\n%s", diff)
 	}
 }
 

@@ -73,22 +73,22 @@ func configureCNI(cfg Config, w Wanted) error {
 			return err
 		}
 	}
-	if err := writeConflist(cfg.CNIConfDir, conflist(w, cfg.IPAMDir, prefix)); err != nil {
+	if err := checkFirst(cfg.CNIConfDir); err != nil {
 		return err
 	}
-	return checkFirst(cfg.CNIConfDir)
+	return writeConflist(cfg.CNIConfDir, conflist(w, cfg.IPAMDir, prefix))
 }
 
-// checkFirst returns an error if the runtime finds a configuration of somebody else before ours. libcni, in the runtime,
+// checkFirst returns an error if the runtime would find a configuration of somebody else before ours. libcni, in the runtime,
 // takes the files with one of three endings, and the runtime the first of them by name.
 func checkFirst(dir string) error {
 	entries, err := os.ReadDir(dir) // sorted
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("reading the CNI configuration: %w", err)
 	}
 	for _, e := range entries {
 		switch ext := filepath.Ext(e.Name()); {
-		case e.Name() == conflistName:
+		case e.Name() >= conflistName:
 			return nil
 		case !e.IsDir() && slices.Contains([]string{".conf", ".conflist", ".json"}, ext):
 			return fmt.Errorf("writing the CNI configuration: the container runtime takes %s before our %s, and Pods would get another network; rename or remove it",

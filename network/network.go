@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -40,6 +41,9 @@ type Config struct {
 	// Report, if set, is called with what cannot be done and is tried again.
 	Report func(error)
 }
+
+// Conflist is the file with the CNI configuration. It is there once Pods can have a network.
+func (c Config) Conflist() string { return filepath.Join(c.CNIConfDir, conflistName) }
 
 const (
 	resync   = 5 * time.Minute // the safety net behind the watch: somebody may have changed a route
@@ -225,10 +229,11 @@ func cleanup(cfg Config, results string) error {
 		err = act(planRemoval(cfg.ClusterDNS, host))
 	}
 	errs = append(errs, err, removeRuleset(tableName))
-	errs = append(errs, os.RemoveAll(cfg.IPAMDir), removeResults(results), removeConflist(cfg.CNIConfDir))
+	errs = append(errs, os.RemoveAll(cfg.IPAMDir), removeConflist(cfg.CNIConfDir))
 	if cfg.CNIBinDir != "" {
-		errs = append(errs, unlinkPlugins(cfg.CNIBinDir))
+		errs = append(errs, unlinkPlugins(cfg.CNIBinDir, results))
 	}
+	errs = append(errs, removeResults(results))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("removing the node network: %w", err)
 	}

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 )
 
 const (
@@ -60,18 +59,21 @@ func link(target, file string) error {
 	return nil
 }
 
-// unlinkPlugins removes the links of linkPlugins. The directory may be everybody's and stays.
-func unlinkPlugins(binDir string) error {
-	links, err := filepath.Glob(filepath.Join(binDir, linkPrefix+"*"))
-	if err != nil {
-		return err
+// unlinkPlugins removes the links of linkPlugins. The directory may be everybody's and stays. So does loopback while
+// the results that libcni keeps show a sandbox, of others by then: the runtime calls it to remove that one.
+func unlinkPlugins(binDir, results string) error {
+	plugins := []string{linkPrefix + "bridge", linkPrefix + "host-local"}
+	if used, _ := filepath.Glob(filepath.Join(results, "cni-loopback-*")); len(used) == 0 {
+		if target, err := os.Readlink(filepath.Join(binDir, loopback)); err == nil && target == linkPrefix+loopback {
+			plugins = append(plugins, loopback)
+		}
+		plugins = append(plugins, linkPrefix+loopback)
 	}
 	var errs []error
-	for _, file := range append(links, filepath.Join(binDir, loopback)) {
-		target, err := os.Readlink(file)
-		ours := strings.HasPrefix(filepath.Base(file), linkPrefix) || target == linkPrefix+loopback
-		if err != nil || !ours {
-			continue // there is none, or it is no link of ours
+	for _, plugin := range plugins {
+		file := filepath.Join(binDir, plugin)
+		if _, err := os.Readlink(file); err != nil {
+			continue // there is none, or it is no link
 		}
 		if err := os.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)

@@ -3,7 +3,9 @@ package cri
 import (
 	"context"
 	"fmt"
+	"os"
 
+	"google.golang.org/grpc"
 	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
@@ -21,6 +23,37 @@ func (c *Client) NetworkError(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// RequireNetwork makes the runtime's status say that the network is not ready while
+// file, the CNI configuration of the node network, is not there. A runtime that is
+// not ours may have another configuration, and is ready with that one: Pods would get
+// addresses of another network. It is called before the Client is in use.
+func (c *Client) RequireNetwork(file string) {
+	c.Runtime = networked{c.Runtime, file}
+}
+
+type networked struct {
+	runtimeapi.RuntimeServiceClient
+	file string
+}
+
+// Status implements CRI.
+func (n networked) Status(ctx context.Context, in *runtimeapi.StatusRequest, opts ...grpc.CallOption) (*runtimeapi.StatusResponse, error) {
+	resp, err := n.RuntimeServiceClient.Status(ctx, in, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(n.file); err == nil {
+		return resp, nil
+	}
+	for _, condition := range resp.GetStatus().GetConditions() {
+		if condition.Type == runtimeapi.NetworkReady && condition.Status {
+			condition.Status, condition.Reason = false, "NetworkPluginNotReady"
+			condition.Message = "the CNI configuration " + n.file + " is not written yet"
+		}
+	}
+	return resp, nil
 }
 
 // RecursiveReadOnly returns the runtime handlers that can make mounts recursively

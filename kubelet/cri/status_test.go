@@ -2,6 +2,9 @@ package cri
 
 import (
 	"context"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,5 +44,21 @@ func TestStatus(t *testing.T) {
 	want := "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"
 	if err == nil || err.Error() != want {
 		t.Errorf("NetworkError() = %v, want %s", err, want)
+	}
+}
+
+// TestRequireNetwork: the network of somebody else is none for Pods.
+func TestRequireNetwork(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "00-flyball.conflist")
+	c := New(statusService{network: true}, nil)
+	c.RequireNetwork(file)
+	if err := c.NetworkError(t.Context()); err == nil || !strings.Contains(err.Error(), file) {
+		t.Errorf("without the configuration: %v, want an error that names it", err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.NetworkError(t.Context()); err != nil {
+		t.Errorf("with the configuration: %v", err)
 	}
 }

@@ -167,7 +167,10 @@ func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 	}
 	return supervisor.Part{Name: Kubelet, After: needs, Run: func(ctx context.Context, report supervisor.Report) error {
 		c := s.Config
-		if c.CRIEndpoint != "" { // the bundled runtime has done so
+		cniConfig := ""
+		if c.CRIEndpoint != "" {
+			cniConfig = s.Network().Conflist()
+			// Before the bundled runtime this is done by its own part.
 			if err := propagation.Share(c.DataDir); err != nil {
 				return err
 			}
@@ -184,7 +187,7 @@ func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 		return kubelet.Run(ctx, kubelet.Config{
 			NodeName: c.NodeName, NodeIP: c.NodeAddr, Client: client,
 			RootDir: s.KubeletDir(), PodLogsDir: PodLogsDir,
-			CRIEndpoint: s.CRIEndpoint(), SharedRuntime: c.CRIEndpoint != "",
+			CRIEndpoint: s.CRIEndpoint(), SharedRuntime: c.CRIEndpoint != "", CNIConfig: cniConfig,
 			ClusterDNS: []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
 			BindAddress: c.BindAddr, Port: c.Kubelet.Port, GetCertificate: serving, ClientCA: clientCA,
 			Metrics: s.metrics,
