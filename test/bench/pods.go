@@ -131,12 +131,7 @@ func (c *client) burst(ctx context.Context, n int, f *figures) error {
 	}
 	defer events.Stop()
 	began := time.Now()
-	for i := range n {
-		if err := c.create(ctx, fmt.Sprintf("burst-%d", i)); err != nil {
-			return fmt.Errorf("creating a burst of Pods: %w", err)
-		}
-	}
-	if err := untilAll(ctx, events, n, running); err != nil {
+	if err := c.runAll(ctx, events, "burst", n); err != nil {
 		return err
 	}
 	f.burst = time.Since(began)
@@ -145,6 +140,25 @@ func (c *client) burst(ctx context.Context, n int, f *figures) error {
 		return fmt.Errorf("deleting a burst of Pods: %w", err)
 	}
 	return untilAll(ctx, events, n, gone)
+}
+
+// runPods starts n Pods and leaves them running.
+func (c *client) runPods(ctx context.Context, prefix string, n int) error {
+	events, err := c.CoreV1().Pods(corev1.NamespaceDefault).Watch(ctx, metav1.ListOptions{LabelSelector: benchLabel})
+	if err != nil {
+		return fmt.Errorf("watching Pods: %w", err)
+	}
+	defer events.Stop()
+	return c.runAll(ctx, events, prefix, n)
+}
+
+func (c *client) runAll(ctx context.Context, events watch.Interface, prefix string, n int) error {
+	for i := range n {
+		if err := c.create(ctx, fmt.Sprintf("%s-%d", prefix, i)); err != nil {
+			return fmt.Errorf("creating %d Pods: %w", n, err)
+		}
+	}
+	return untilAll(ctx, events, n, running)
 }
 
 func running(event watch.Event, pod *corev1.Pod) bool {

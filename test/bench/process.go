@@ -25,10 +25,8 @@ func (s *side) watchIdle(ctx context.Context, period time.Duration, f *figures) 
 		return err
 	}
 	began := time.Now()
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-time.After(period):
+	if err := sleep(ctx, period); err != nil {
+		return err
 	}
 	after, err := processes(s.bin)
 	if err != nil {

@@ -15,6 +15,7 @@ type figures struct {
 	podStart, podEnd            []time.Duration
 	burst                       time.Duration
 	idle                        []usage
+	disk                        *written // nil where no block device is under the data directory
 }
 
 // row is one line of the report: its value in each side's figures, in a unit.
@@ -23,9 +24,9 @@ type row struct {
 	value      func(*figures) float64
 }
 
-func rows() []row {
+func rows(onDisk bool) []row {
 	ms := func(d time.Duration) float64 { return float64(d.Milliseconds()) }
-	return []row{
+	list := []row{
 		{"start to /readyz", "ms", func(f *figures) float64 { return ms(f.readyz) }},
 		{"start to node Ready", "ms", func(f *figures) float64 { return ms(f.nodeReady) }},
 		{"start to first Pod Running", "ms", func(f *figures) float64 { return ms(f.firstPod) }},
@@ -36,6 +37,12 @@ func rows() []row {
 		{"resident memory, all processes", "MB", func(f *figures) float64 { return megabytes(total(f.idle).rss) }},
 		{"idle CPU, all processes", "% of a core", func(f *figures) float64 { return 100 * total(f.idle).cpu }},
 	}
+	if onDisk {
+		list = append(list,
+			row{"idle disk writes with 3 Pods", "MB an hour", func(f *figures) float64 { return f.disk.bytes / 1e6 * f.disk.per(time.Hour) }},
+			row{"the same", "writes a minute", func(f *figures) float64 { return f.disk.writes * f.disk.per(time.Minute) }})
+	}
+	return list
 }
 
 // report prints a line per figure, with the ratio of the first side to the second, and then memory and CPU per process.
@@ -47,7 +54,8 @@ func report(w io.Writer, results []*figures) {
 		_, _ = fmt.Fprintf(t, "\t%s", f.side)
 	}
 	_, _ = fmt.Fprintln(t, "\tratio")
-	for _, r := range rows() {
+	onDisk := !slices.ContainsFunc(results, func(f *figures) bool { return f.disk == nil })
+	for _, r := range rows(onDisk) {
 		_, _ = fmt.Fprintf(t, "%s\t%s", r.name, r.unit)
 		for _, f := range results {
 			_, _ = fmt.Fprintf(t, "\t%.1f", r.value(f))

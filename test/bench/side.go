@@ -22,6 +22,7 @@ type side struct {
 	kubeconfig string
 	image      string // present on the node before the first Pod asks for it
 	bin        string // directory of the programs whose memory and CPU count
+	data       string // directory of what must survive
 	up, stop   []string
 	env        []string
 }
@@ -35,7 +36,7 @@ func newFlyball(bin string) (*side, error) {
 		return nil, fmt.Errorf("clearing an earlier cluster: %w: %s", err, out)
 	}
 	return &side{
-		name: "flyball", server: "https://127.0.0.1:6443", kubeconfig: "/etc/flyball/kubeconfig", image: "flyball.dev/pause:1", bin: bin,
+		name: "flyball", server: "https://127.0.0.1:6443", kubeconfig: "/etc/flyball/kubeconfig", image: "flyball.dev/pause:1", bin: bin, data: "/var/lib/flyball",
 		up: []string{exe, "up", "--detach"}, stop: []string{exe, "down", "--purge"},
 	}, nil
 }
@@ -49,7 +50,7 @@ func newUpstream(ctx context.Context, dir string) (*side, error) {
 	yard := filepath.Join(os.TempDir(), "yardstick")
 	s := &side{
 		name: "upstream", server: "https://127.0.0.1:16443", kubeconfig: filepath.Join(yard, "kubeconfig"),
-		image: "docker.io/yardstick/pause:1", bin: filepath.Join(yard, "bin"),
+		image: "docker.io/yardstick/pause:1", bin: filepath.Join(yard, "bin"), data: yard,
 		up: []string{"bash", script, "up"}, stop: []string{"bash", script, "down"}, env: append(os.Environ(), "YARD="+yard),
 	}
 	if _, err := os.Stat(filepath.Join(s.bin, "runc")); err == nil {
