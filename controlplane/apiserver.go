@@ -11,6 +11,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	upstream "k8s.io/kubernetes/pkg/controlplane/apiserver"
+
+	"flyball.dev/controlplane/space"
 )
 
 // shutdownGrace is how long requests in flight, watches among them, may take when kube-apiserver stops.
@@ -83,10 +85,10 @@ func parseAPIServer(flags []string) (*options.ServerRunOptions, error) {
 
 // runAPIServer serves on listener until ctx ends. The listener is open already, so that a taken port is noticed before
 // anything is started, and so that whoever connects early waits for the answer instead of polling.
-func runAPIServer(ctx context.Context, o *options.ServerRunOptions, listener net.Listener) error {
+func runAPIServer(ctx context.Context, o *options.ServerRunOptions, listener net.Listener, guard *space.Guard) error {
 	o.SecureServing.Listener = listener
 	upstream.IdentityLeaseRenewIntervalPeriod = identityRenewal
-	return APIServer{Options: o, CloseGrace: shutdownGrace / 4}.Run(ctx)
+	return APIServer{Options: o, CloseGrace: shutdownGrace / 4, WrapAPI: guard.Wrap}.Run(ctx)
 }
 
 // waitReady is WaitReady for the client of a kubeconfig.

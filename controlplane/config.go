@@ -19,6 +19,7 @@ const (
 	PartBootstrap         = "bootstrap"
 	PartApprover          = "csr-approver"
 	PartCertificates      = "certificates"
+	PartDisk              = "disk" // down while the data directory's file system has no space
 )
 
 // The states that Config.Progress speaks of.
@@ -52,11 +53,17 @@ type Config struct {
 	AdminKubeconfig string
 	// Manifests are applied once kube-apiserver is ready: every .yaml file in them except for kustomizations. Optional.
 	Manifests []fs.FS
+	// LogFile is where the process logs, which gets a little space in reserve to log why writes are refused. Optional.
+	LogFile string
+	// OutOfSpace is called when etcd could not write and therefore cannot go on in this process: the next start finds all that
+	// was acknowledged. It must not return. Optional: without it, the process panics.
+	OutOfSpace func(error)
 	// Progress is told of every change of a part's state, from several goroutines. Optional.
 	Progress func(part string, state string, err error)
 
 	id              string        // of the cluster, from cluster.yaml
 	certificateLife time.Duration // zero means pki.LeafLife
+	unguarded       bool          // nothing is refused or reserved for want of space
 }
 
 func (c Config) validate() error {
@@ -87,6 +94,8 @@ func (c Config) validate() error {
 func (c Config) server(elem ...string) string {
 	return filepath.Join(append([]string{c.DataDir, "server"}, elem...)...)
 }
+
+func (c Config) database() string { return c.server("etcd", "member", "snap", "db") }
 
 func (c Config) etcdSocket() string { return filepath.Join(c.RunDir, "etcd", "client.sock") }
 

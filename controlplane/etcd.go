@@ -43,7 +43,7 @@ func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 			return nil, fmt.Errorf("creating etcd's directory: %w", err)
 		}
 	}
-	if err := checkDatabase(filepath.Join(cfg.server("etcd"), "member", "snap", "db")); err != nil {
+	if err := checkDatabase(cfg.database()); err != nil {
 		return nil, err
 	}
 	ec := embed.NewConfig()
@@ -61,7 +61,8 @@ func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 	// kube-apiserver compacts every five minutes by itself (--etcd-compaction-interval), so etcd's own compactor stays off.
 	ec.EnableGRPCGateway = false
 	ec.Metrics = "basic"
-	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(klogCore{}, zap.WithFatalHook(panicOnFatal{})))
+	hook := fatalHook{outOfSpace: cfg.OutOfSpace}
+	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(klogCore{}, zap.WithFatalHook(hook), zap.WithPanicHook(hook)))
 
 	// etcd reports some errors of opening, for example data of a newer version, by a fatal log entry or a panic.
 	defer func() {

@@ -12,6 +12,8 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/controlplane/space"
 )
 
 // LogTo sends what upstream's components log through klog, which is the process's one global logger, to w instead of
@@ -86,10 +88,20 @@ func (c klogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 
 func (c klogCore) Sync() error { return nil }
 
-// panicOnFatal replaces zap's os.Exit by a panic, which startEtcd turns into an error.
-type panicOnFatal struct{}
+// fatalHook replaces the end of the process by which etcd's log follows an error that etcd cannot go on after. What it held
+// locked stays locked then, so nothing in this process can go on with its data.
+type fatalHook struct {
+	// outOfSpace is told when the reason is want of space; it does not return. Optional.
+	outOfSpace func(error)
+}
 
-func (panicOnFatal) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+// OnWrite panics otherwise, which startEtcd turns into an error.
+func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
+	for _, f := range fields {
+		if err, ok := f.Interface.(error); ok && space.Short(err) && h.outOfSpace != nil {
+			h.outOfSpace(fmt.Errorf("running etcd: %s: %w", e.Message, err))
+		}
+	}
 	enc := zapcore.NewMapObjectEncoder()
 	for _, f := range fields {
 		f.AddTo(enc)

@@ -20,6 +20,7 @@ import (
 	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 
 	"flyball.dev/controlplane/pki"
+	"flyball.dev/controlplane/space"
 	_ "flyball.dev/controlplane/version" // the parts report the version that they are
 )
 
@@ -33,6 +34,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
+	if err := space.Await(ctx, cfg.DataDir, func(short error) { reportSpace(cfg, short) }); err != nil {
+		return cause(ctx, err)
+	}
 	lock, err := lockDataDir(cfg)
 	if err != nil {
 		return err
@@ -43,7 +47,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("opening the API port: %w", err)
 	}
 	defer listener.Close()
-	r := &runner{cfg: cfg}
+	r := &runner{cfg: cfg, guard: newGuard(cfg)}
 	if err := r.prepare(); err != nil {
 		return err
 	}
@@ -56,6 +60,7 @@ type runner struct {
 	cfg   Config
 	store pki.Store
 	creds *credentials
+	guard *space.Guard
 
 	apiServer         *apiserveroptions.ServerRunOptions
 	scheduler         *scheduleroptions.Options
@@ -125,7 +130,7 @@ func (r *runner) run(ctx context.Context, listener net.Listener) error {
 				close(ready)
 			}
 		}()
-		return runAPIServer(ctx, r.apiServer, listener)
+		return runAPIServer(ctx, r.apiServer, listener, r.guard)
 	})
 	parts.push(func() {
 		// A hook that is interrupted while it sets up the server ends the process. Let it finish.
@@ -160,6 +165,18 @@ func (r *runner) run(ctx context.Context, listener net.Listener) error {
 			return nil
 		}
 		return runApprover(ctx, r.cfg, r.creds, up)
+	}).stop)
+	parts.push(r.start(ctx, PartDisk, fail, func(ctx context.Context, up func()) error {
+		up()
+		select { // a write of the start that is refused would end the process
+		case <-bootstrapped:
+		case <-ctx.Done():
+		}
+		if !r.cfg.unguarded {
+			r.guard.Run(ctx)
+		}
+		<-ctx.Done()
+		return nil
 	}).stop)
 	select {
 	case <-ctx.Done():

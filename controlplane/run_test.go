@@ -83,6 +83,12 @@ func child(dir string) int {
 		cfg.certificateLife = life
 		transport.CertCallbackRefreshDuration = time.Second
 	}
+	cfg.LogFile = log.Name()
+	cfg.unguarded = os.Getenv(childEnv+"_UNGUARDED") != ""
+	cfg.OutOfSpace = func(err error) {
+		fmt.Println("again", err)
+		panic(syscall.Exec(os.Args[0], os.Args, os.Environ()))
+	}
 	cfg.Progress = func(part, state string, err error) {
 		fmt.Println(time.Since(start).Milliseconds(), part, state, err)
 	}

@@ -27,6 +27,8 @@ type APIServer struct {
 	CloseGrace time.Duration
 	// Wrap, if not nil, is put around all that the server does with a request. loopback is the server's own client.
 	Wrap func(loopback *rest.Config, handler http.Handler) http.Handler
+	// WrapAPI, if not nil, is put around what the server does with a request once it is authorized.
+	WrapAPI func(handler http.Handler) http.Handler
 }
 
 // Run serves until ctx ends.
@@ -65,12 +67,17 @@ type runnable interface {
 // build makes the chain of servers, with our hooks in place of two of upstream's.
 func (s APIServer) build(config *app.Config) (runnable, error) {
 	hooks := replaceHooks(config)
-	if s.Wrap != nil {
-		outer := &config.Aggregator.GenericConfig.Config
-		build, loopback := outer.BuildHandlerChainFunc, outer.LoopbackClientConfig
-		outer.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
-			return s.Wrap(loopback, build(api, c))
+	outer := &config.Aggregator.GenericConfig.Config
+	build, loopback := outer.BuildHandlerChainFunc, outer.LoopbackClientConfig
+	outer.BuildHandlerChainFunc = func(api http.Handler, c *genericapiserver.Config) http.Handler {
+		if s.WrapAPI != nil {
+			api = s.WrapAPI(api)
 		}
+		handler := build(api, c)
+		if s.Wrap != nil {
+			handler = s.Wrap(loopback, handler)
+		}
+		return handler
 	}
 	chain, err := config.Complete()
 	if err != nil {

@@ -66,18 +66,26 @@ func runRole(ctx context.Context, role instance.Role, flags *configFlags, backgr
 		return err
 	}
 	set.Proxy = proxy
+	restarted := isRestarted()
+	if set.Restart, err = restart(proxy); err != nil {
+		return err
+	}
 	o := launch.Options{Role: role, Set: set}
 	if background {
 		// The parent has checked the host a moment ago. Its directory, where a relative path was found, may go away.
 		if err := os.Chdir("/"); err != nil {
 			return fmt.Errorf("changing to the root directory: %w", err)
 		}
-		o.Listening = os.NewFile(launch.ListeningFD, "listening")
+		if !restarted {
+			o.Listening = os.NewFile(launch.ListeningFD, "listening")
+		}
 		return launch.Run(ctx, o)
 	}
 	o.Out = os.Stdout
-	if err := checkHost(o); err != nil {
-		return err
+	if !restarted { // what is missing since the first start is waited for
+		if err := checkHost(o); err != nil {
+			return err
+		}
 	}
 	return launch.Run(ctx, o)
 }

@@ -20,6 +20,7 @@ import (
 	"flyball.dev/cmd/flyball/internal/bundle"
 	"flyball.dev/cmd/flyball/internal/config"
 	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/cmd/flyball/internal/logging"
 	"flyball.dev/cmd/flyball/internal/supervisor"
 	embedded "flyball.dev/config"
 	"flyball.dev/controllers"
@@ -37,6 +38,9 @@ type Set struct {
 	Joined *join.Cluster
 	// Proxy are the variables of the environment, as NAME=VALUE, that say through which proxy to pull images.
 	Proxy []string
+	// Restart starts this program again in the same process, after an error by which the control plane could not go on. It
+	// does not return.
+	Restart func(error)
 
 	// metrics are served by the node agent besides its own.
 	metrics []prometheus.Collector
@@ -97,7 +101,7 @@ func (s Set) controlPlane() supervisor.Part {
 		Rows: []string{
 			controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartScheduler,
 			controlplane.PartControllerManager, controlplane.PartBootstrap,
-			controlplane.PartApprover, controlplane.PartCertificates,
+			controlplane.PartApprover, controlplane.PartCertificates, controlplane.PartDisk,
 		},
 		Fatal: true,
 		Run: func(ctx context.Context, report supervisor.Report) error {
@@ -108,6 +112,8 @@ func (s Set) controlPlane() supervisor.Part {
 				ClusterCIDR: c.ClusterPrefix, ServiceCIDR: c.ServicePrefix,
 				ClusterDNS: c.DNSAddr, ClusterDomain: c.ClusterDomain,
 				AdminKubeconfig: instance.AdminKubeconfig,
+				LogFile:         logging.Path(c.DataDir),
+				OutOfSpace:      s.Restart,
 				Manifests:       s.manifests(),
 				Progress: func(part, state string, err error) {
 					if state == controlplane.StateDown && err == nil {

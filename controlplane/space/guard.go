@@ -1,0 +1,127 @@
+package space
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// Every is how often the file system is asked: it tells nobody that it fills up.
+const Every = time.Second
+
+// Reasons of the API's refusal, which no other reason of metav1 names.
+const reason metav1.StatusReason = "InsufficientStorage"
+
+// Guard refuses what a file system without space could not keep.
+type Guard struct {
+	// Dir is the data directory.
+	Dir string
+	// Reserves are files and how much must be allocated beyond their present size, in bytes.
+	Reserves map[string]int64
+	// Changed is called with an Error when writes begin to be refused, and with nil when all are carried out again.
+	Changed func(error)
+
+	// refusal is nil while everything is written.
+	refusal atomic.Pointer[refusal]
+}
+
+type refusal struct {
+	level Level
+	err   error
+}
+
+// Run watches the file system until ctx ends. Nothing is refused before and after.
+func (g *Guard) Run(ctx context.Context) {
+	defer g.refusal.Store(nil)
+	tick := time.NewTicker(Every)
+	defer tick.Stop()
+	for state := (State{}); ; {
+		before := state.Level
+		state = g.look(state, time.Now())
+		switch {
+		case before == All && state.Level != All:
+			g.Changed(g.refusal.Load().err)
+		case before != All && state.Level == All:
+			g.Changed(nil)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+func (g *Guard) look(state State, now time.Time) State {
+	free, err := Look(g.Dir)
+	if err != nil {
+		return state // whatever that is, it is no want of space
+	}
+	state = state.Next(free, now)
+	if state.Level != All {
+		g.refusal.Store(&refusal{level: state.Level, err: &Error{Dir: g.Dir, Free: free}})
+		return state
+	}
+	g.refusal.Store(nil)
+	for path, more := range g.Reserves {
+		_ = Reserve(path, more) // without it, less is possible when there is no space
+	}
+	return state
+}
+
+// Wrap refuses writes on their way to the API, after they were authorized.
+func (g *Guard) Wrap(api http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		refused := g.refusal.Load()
+		info, ok := apirequest.RequestInfoFrom(r.Context())
+		if refused == nil || !ok || !info.IsResourceRequest ||
+			refused.level.Admits(Write{Verb: info.Verb, Group: info.APIGroup, Resource: info.Resource, Subresource: info.Subresource}) {
+			api.ServeHTTP(w, r)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusInsufficientStorage)
+		_ = json.NewEncoder(w).Encode(metav1.Status{
+			TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
+			Status:   metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: reason, Message: refused.err.Error(),
+		}) // the client went away
+	})
+}
+
+// Await returns nil once there is enough to start with, or ctx's error. It calls short with an Error while there is not.
+func Await(ctx context.Context, dir string, short func(error)) error {
+	tick := time.NewTicker(Every)
+	defer tick.Stop()
+	for said := false; ; said = true {
+		free, err := Look(existing(dir))
+		if err != nil || !free.below(Enough, enoughInodes) && Try(existing(dir), Enough) == nil {
+			return nil //nolint:nilerr // who writes there next says it better
+		}
+		if !said {
+			short(&Error{Dir: dir, Free: free})
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// existing is dir, or the nearest directory above it that is there already.
+func existing(dir string) string {
+	for dir != filepath.Dir(dir) {
+		if _, err := os.Stat(dir); err == nil {
+			break
+		}
+		dir = filepath.Dir(dir)
+	}
+	return dir
+}

@@ -1,0 +1,162 @@
+//go:build linux
+
+package space
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	apirequest "k8s.io/apiserver/pkg/endpoints/request"
+)
+
+// small mounts a file system that is full but for a little.
+func small(t *testing.T, free int64) (dir, filler string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=200m"); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	filler = filepath.Join(dir, "filler")
+	fill(t, filler, 200<<20-free)
+	return dir, filler
+}
+
+func fill(t *testing.T, path string, size int64) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGuard fills a file system and empties it again.
+func TestGuard(t *testing.T) {
+	dir, filler := small(t, 150<<20)
+	database := filepath.Join(dir, "db")
+	if err := os.WriteFile(database, bytes.Repeat([]byte("x"), 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	changes := make(chan error, 10)
+	g := &Guard{Dir: dir, Reserves: map[string]int64{database: 4 << 20}, Changed: func(err error) { changes <- err }}
+	stored := 0
+	handler := g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stored++ }))
+	do := func(verb, resource string) (code int, body metav1.Status) {
+		info := &apirequest.RequestInfo{IsResourceRequest: true, Verb: verb, Resource: resource}
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(apirequest.WithRequestInfo(t.Context(), info), http.MethodPost, "/", nil))
+		_ = json.Unmarshal(w.Body.Bytes(), &body)
+		return w.Code, body
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { g.Run(ctx); close(ended) }()
+
+	awaitReserve(t, database, 5<<20)
+	if code, _ := do("create", "configmaps"); code != http.StatusOK || stored != 1 {
+		t.Errorf("with space a write is answered %d", code)
+	}
+	fill(t, filler, 170<<20)
+	err := <-changes
+	if _, ok := errors.AsType[*Error](err); !ok {
+		t.Errorf("it says %v", err)
+	}
+	code, status := do("create", "configmaps")
+	if code != http.StatusInsufficientStorage || stored != 1 || status.Message != err.Error() || status.Status != metav1.StatusFailure {
+		t.Errorf("without space a write is answered %d %+v", code, status)
+	}
+	if code, _ := do("delete", "pods"); code != http.StatusOK {
+		t.Errorf("while there is a little, a Pod is deleted with %d", code)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-changes; err != nil {
+		t.Errorf("with space again it says %v", err)
+	}
+	if code, _ := do("create", "configmaps"); code != http.StatusOK {
+		t.Errorf("with space again a write is answered %d", code)
+	}
+	stop()
+	<-ended
+}
+
+func awaitReserve(t *testing.T, path string, bytes int64) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		var stat unix.Stat_t
+		if err := unix.Stat(path, &stat); err != nil {
+			t.Fatal(err)
+		}
+		if stat.Size != 1<<20 {
+			t.Fatalf("the reserve changed the size to %d", stat.Size)
+		}
+		if stat.Blocks*512 >= bytes {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are allocated, want %d", stat.Blocks*512, bytes)
+		}
+	}
+}
+
+// TestReserve writes into the reserve on a file system that is full.
+func TestReserve(t *testing.T) {
+	dir, filler := small(t, 100<<20)
+	path := filepath.Join(dir, "db")
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	const reserve = 4 << 20
+	if err := Reserve(path, reserve); err != nil {
+		t.Fatal(err)
+	}
+	free, err := Look(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fill(t, filler, 100<<20+int64(free.Bytes))
+	if _, err := f.WriteAt(make([]byte, reserve), 0); err != nil {
+		t.Errorf("writing into the reserve: %v", err)
+	}
+	if err := Reserve(path, 64*reserve); !Short(err) {
+		t.Errorf("reserving more than there is: %v", err)
+	}
+	if err := Try(dir, reserve); !Short(err) {
+		t.Errorf("trying for more than there is: %v", err)
+	}
+	if err := Reserve(filepath.Join(dir, "none"), reserve); err != nil {
+		t.Errorf("reserving for a file that is not there: %v", err)
+	}
+}
+
+// TestAwait waits for space.
+func TestAwait(t *testing.T) {
+	dir, filler := small(t, 1<<20)
+	var said []error
+	err := Await(t.Context(), filepath.Join(dir, "not", "made", "yet"), func(err error) {
+		said = append(said, err)
+		if err := os.Remove(filler); err != nil {
+			t.Error(err)
+		}
+	})
+	if err != nil || len(said) != 1 {
+		t.Errorf("Await() = %v after it said %v", err, said)
+	}
+}
