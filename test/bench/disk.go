@@ -13,8 +13,6 @@ import (
 
 const (
 	diskPods = 3
-	// diskSettle is how long a cluster goes on writing about Pods that have just started.
-	diskSettle = time.Minute
 	// sectorBytes is the unit of /proc/diskstats, whatever the device's own is (Documentation/admin-guide/iostats.rst).
 	sectorBytes = 512
 )
@@ -29,11 +27,11 @@ type written struct {
 func (w written) per(period time.Duration) float64 { return period.Seconds() / w.over.Seconds() }
 
 // watchDisk takes what reaches the disk over a period in which three Pods run and nothing is asked of the cluster.
-func (s *side) watchDisk(ctx context.Context, c *client, period time.Duration, f *figures) error {
+func (s *side) watchDisk(ctx context.Context, c *client, o options, f *figures) error {
 	if err := c.runPods(ctx, "idle", diskPods); err != nil {
 		return err
 	}
-	if err := sleep(ctx, diskSettle); err != nil {
+	if err := sleep(ctx, o.settle); err != nil {
 		return err
 	}
 	began := time.Now()
@@ -45,7 +43,7 @@ func (s *side) watchDisk(ctx context.Context, c *client, period time.Duration, f
 	if err != nil {
 		return err
 	}
-	if err := sleep(ctx, period); err != nil {
+	if err := sleep(ctx, o.disk); err != nil {
 		return err
 	}
 	after, err := diskWrites(s.data)

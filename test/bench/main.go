@@ -25,6 +25,7 @@ type options struct {
 	pods      int
 	burst     int
 	idle      time.Duration
+	settle    time.Duration
 	disk      time.Duration
 }
 
@@ -35,6 +36,7 @@ func main() {
 	flag.IntVar(&o.pods, "pods", 50, "Pods started one at a time")
 	flag.IntVar(&o.burst, "burst", 40, "Pods created at once")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long the idle cluster is watched")
+	flag.DurationVar(&o.settle, "settle", 11*time.Minute, "how long nothing happens before that; kube-apiserver has what did happen removed from etcd's database within ten minutes")
 	flag.DurationVar(&o.disk, "disk", 5*time.Minute, "how long the disk is watched under an idle cluster; etcd has Flyball's database written every five minutes")
 	flag.Parse()
 	program.Main("bench", func(ctx context.Context) error { return run(ctx, o) })
@@ -92,8 +94,8 @@ func measure(ctx context.Context, s *side, o options) (f *figures, err error) {
 	if err := s.watchIdle(ctx, o.idle, f); err != nil {
 		return nil, err
 	}
-	progressf("%s: idle with %d Pods for %v", s.name, diskPods, diskSettle+o.disk)
-	return f, s.watchDisk(ctx, c, o.disk, f)
+	progressf("%s: idle with %d Pods for %v", s.name, diskPods, o.settle+o.disk)
+	return f, s.watchDisk(ctx, c, o, f)
 }
 
 func progressf(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
