@@ -16,7 +16,7 @@ import (
 // Every is how often the file system is asked: it tells nobody that it fills up.
 const Every = time.Second
 
-// Reasons of the API's refusal, which no other reason of metav1 names.
+// reason is that of a refusal; metav1 has none for it.
 const reason metav1.StatusReason = "InsufficientStorage"
 
 // Guard refuses what a file system without space could not keep.

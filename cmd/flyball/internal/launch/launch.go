@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"k8s.io/klog/v2"
@@ -104,6 +105,12 @@ func openLog(o Options) (io.WriteCloser, error) {
 	if err := makeDirs(o.Set.Config.DataDir); err != nil {
 		return nil, err
 	}
+	// A healthy cluster logs nothing. The file is there nevertheless: it has space in reserve to say that there is none left.
+	file, err := os.OpenFile(logging.Path(o.Set.Config.DataDir), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil && !errors.Is(err, syscall.ENOSPC) {
+		return nil, fmt.Errorf("creating the log: %w", err)
+	}
+	file.Close()
 	return logging.File(o.Set.Config.DataDir), nil
 }
 

@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/cmd/flyball/internal/config"
+	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/cmd/flyball/internal/logging"
 	"flyball.dev/cmd/flyball/internal/parts"
 )
 
@@ -59,5 +62,18 @@ func TestReadLastWords(t *testing.T) {
 				t.Errorf("readLastWords() = %q, want %q", got, tc.want)
 			}
 		})
+	}
+}
+
+// TestOpenLog: what is to be said when the disk is full needs a file that has space already.
+func TestOpenLog(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	w, err := openLog(Options{Set: parts.Set{Config: &config.Config{FlyballConfiguration: v1alpha1.FlyballConfiguration{DataDir: dir}}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := os.Stat(logging.Path(dir)); err != nil {
+		t.Errorf("before the first line: %v", err)
 	}
 }
