@@ -12,7 +12,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"time"
 )
 
 // programPackage is what is built, and what a program is known by.
@@ -108,48 +107,4 @@ func buildDir(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("making the folder of the program: %w; set XDG_CACHE_HOME to a directory that you may write to", err)
 	}
 	return dir, nil
-}
-
-const (
-	// lockLook is how often a lock is looked at that somebody else has.
-	lockLook = 100 * time.Millisecond
-	// lockRenew is how often a lock is renewed, and lockStale when its owner must have died.
-	lockRenew, lockStale = time.Second, 20 * time.Second
-)
-
-// lock takes a lock that tests of several processes share, a file that its owner touches again and again.
-func lock(ctx context.Context, path string) (unlock func(), err error) {
-	for {
-		f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o644)
-		if err == nil {
-			_ = f.Close()
-			break
-		}
-		if !errors.Is(err, os.ErrExist) {
-			return nil, fmt.Errorf("locking the folder of the program: %w", err)
-		}
-		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > lockStale {
-			_ = os.Remove(path)
-			continue
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for another test that builds %s: %w; if there is none, remove %s", programPackage, context.Cause(ctx), path)
-		case <-time.After(lockLook):
-		}
-	}
-	done := make(chan struct{})
-	go func() {
-		renew := time.NewTicker(lockRenew)
-		defer renew.Stop()
-		for {
-			select {
-			case now := <-renew.C:
-				_ = os.Chtimes(path, now, now)
-			case <-done:
-				return
-			}
-		}
-	}()
-	return func() { close(done); _ = os.Remove(path) }, nil
 }

@@ -1,13 +1,10 @@
 package flyballtest
 
 import (
-	"context"
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 )
 
 // What cannot be found or built is an error that says what to do. That it is built is seen by TestProcesses.
@@ -57,39 +54,4 @@ func goCache(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "go-build")
-}
-
-func TestLock(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "lock")
-	unlock, err := lock(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	tired := errors.New("tired")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 10*time.Millisecond, tired)
-	defer cancel()
-	if _, err := lock(ctx, path); !errors.Is(err, tired) || !strings.Contains(err.Error(), path) {
-		t.Errorf("locking what is locked: %v, want an error that names the file", err)
-	}
-	unlock()
-	if unlock, err = lock(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
-	unlock()
-
-	// Whoever had this one has died.
-	if err := os.WriteFile(path, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	old := time.Now().Add(-2 * lockStale)
-	if err := os.Chtimes(path, old, old); err != nil {
-		t.Fatal(err)
-	}
-	if unlock, err = lock(t.Context(), path); err != nil {
-		t.Fatal(err)
-	}
-	unlock()
-	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the lock that was let go: %v", err)
-	}
 }
