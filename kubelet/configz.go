@@ -3,41 +3,54 @@
 package kubelet
 
 import (
-	"time"
-
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
+	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/logs"
+	"flyball.dev/kubelet/node"
 )
 
 // configuration is what /configz shows: the part of upstream's kubelet
 // configuration that this agent has an answer to. Tools read it from there; it
-// configures nothing. There are no eviction thresholds in it, since no Pod is evicted.
-func configuration(cfg Config) *kubeletconfig.KubeletConfiguration {
+// configures nothing, so each value is taken from where it is used. There are no eviction
+// thresholds in it, since no Pod is evicted. reserved is what the Node keeps of its capacity.
+func configuration(cfg Config, reserved v1.ResourceList) *kubeletconfig.KubeletConfiguration {
 	c := &kubeletconfig.KubeletConfiguration{
-		TypeMeta:                    metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
-		Address:                     cfg.BindAddress.String(),
-		Port:                        int32(cfg.Port),
-		PodLogsDir:                  cfg.PodLogsDir,
-		ClusterDomain:               cfg.ClusterDomain,
-		MaxPods:                     int32(cfg.MaxPods),
-		CgroupDriver:                "cgroupfs",
-		CgroupRoot:                  "/",
-		CgroupsPerQOS:               new(true),
-		ContainerRuntimeEndpoint:    cfg.CRIEndpoint,
-		NodeStatusReportFrequency:   metav1.Duration{Duration: 5 * time.Minute},
-		NodeStatusUpdateFrequency:   metav1.Duration{Duration: 10 * time.Second},
-		NodeLeaseDurationSeconds:    40,
-		AllowedUnsafeSysctls:        cfg.AllowedUnsafeSysctls,
-		ContainerLogMaxSize:         "10Mi",
-		ContainerLogMaxFiles:        new(int32(logs.DefaultPolicy.MaxFiles)),
-		ImageGCHighThresholdPercent: new(int32(85)),
-		ImageGCLowThresholdPercent:  new(int32(80)),
-		EnableSystemLogHandler:      new(true),
+		TypeMeta:                         metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
+		Address:                          cfg.BindAddress.String(),
+		Port:                             int32(cfg.Port),
+		PodLogsDir:                       cfg.PodLogsDir,
+		ClusterDomain:                    cfg.ClusterDomain,
+		MaxPods:                          int32(cfg.MaxPods),
+		CgroupDriver:                     "cgroupfs",
+		CgroupRoot:                       "/",
+		CgroupsPerQOS:                    new(true),
+		ContainerRuntimeEndpoint:         cfg.CRIEndpoint,
+		NodeStatusReportFrequency:        metav1.Duration{Duration: node.StatusReportFrequency},
+		NodeStatusUpdateFrequency:        metav1.Duration{Duration: node.StatusUpdateFrequency},
+		NodeLeaseDurationSeconds:         int32(node.DefaultLeaseDuration.Seconds()),
+		NodeStatusMaxImages:              new(int32(node.MaxImages)),
+		EnforceNodeAllocatable:           []string{"pods"}, // the limits of the cgroup of all Pods
+		KubeReserved:                     map[string]string{},
+		EvictionPressureTransitionPeriod: metav1.Duration{Duration: node.PressureTransitionPeriod},
+		EnableControllerAttachDetach:     new(true),
+		FailSwapOn:                       new(false),
+		AllowedUnsafeSysctls:             cfg.AllowedUnsafeSysctls,
+		ContainerLogMaxSize:              resource.NewQuantity(logs.DefaultPolicy.MaxSize, resource.BinarySI).String(),
+		ContainerLogMaxFiles:             new(int32(logs.DefaultPolicy.MaxFiles)),
+		ImageGCHighThresholdPercent:      new(int32(images.DefaultPolicy.HighPercent)),
+		ImageGCLowThresholdPercent:       new(int32(images.DefaultPolicy.LowPercent)),
+		ImageMinimumGCAge:                metav1.Duration{Duration: images.DefaultPolicy.MinAge},
+		EnableSystemLogHandler:           new(true),
 
 		ImagePullCredentialsVerificationPolicy: kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.ImagePullCredentialsVerificationPolicy),
 		PreloadedImagesVerificationAllowlist:   cfg.PreloadedImagesVerificationAllowlist,
+	}
+	for name, amount := range reserved {
+		c.KubeReserved[string(name)] = amount.String()
 	}
 	for _, dns := range cfg.ClusterDNS {
 		c.ClusterDNS = append(c.ClusterDNS, dns.String())

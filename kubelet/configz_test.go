@@ -3,22 +3,98 @@
 package kubelet
 
 import (
-	"slices"
+	"net/netip"
 	"testing"
+	"time"
 
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/client-go/kubernetes/fake"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+
+	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/logs"
+	"flyball.dev/kubelet/node"
 )
 
-// TestConfigurationClaimsNoEviction: nothing enforces a threshold.
-func TestConfigurationClaimsNoEviction(t *testing.T) {
-	c := configuration(Config{AllowedUnsafeSysctls: []string{"net.core.*"}, ImagePullCredentialsVerificationPolicy: "AlwaysVerify"})
-	if len(c.EvictionHard)+len(c.EvictionSoft)+len(c.EnforceNodeAllocatable) > 0 {
-		t.Errorf("it claims the thresholds %v, %v and to enforce %v", c.EvictionHard, c.EvictionSoft, c.EnforceNodeAllocatable)
+// TestConfiguration compares /configz with what the agent does, field by field.
+func TestConfiguration(t *testing.T) {
+	n, err := node.New(node.Config{Name: "n1", Client: fake.NewClientset(), MaxPods: 110, Machine: &node.Machine{Capacity: v1.ResourceList{
+		v1.ResourceCPU: resource.MustParse("2"), v1.ResourceMemory: resource.MustParse("8Gi"),
+		v1.ResourceEphemeralStorage: resource.MustParse("100Gi"),
+	}}})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if !slices.Equal(c.AllowedUnsafeSysctls, []string{"net.core.*"}) {
-		t.Errorf("it says that the sysctls %v are allowed", c.AllowedUnsafeSysctls)
+	cfg := Config{
+		MaxPods: 110, Port: 10250, BindAddress: netip.MustParseAddr("192.0.2.2"), ClusterDomain: "cluster.local",
+		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10")}, PodLogsDir: "/var/log/pods",
+		CRIEndpoint: "unix:///run/flyball/containerd.sock", AllowedUnsafeSysctls: []string{"net.core.*"},
+		ImagePullCredentialsVerificationPolicy: "AlwaysVerify",
 	}
-	if c.ImagePullCredentialsVerificationPolicy != kubeletconfig.AlwaysVerify {
-		t.Errorf("it says that the policy for images is %q", c.ImagePullCredentialsVerificationPolicy)
+	c, offered := configuration(cfg, n.Reserved()), n.Allocatable()
+	for name, tc := range map[string]struct {
+		reason    string
+		got, want any
+	}{
+		"address":                                {"the server listens there", c.Address, "192.0.2.2"},
+		"port":                                   {"the server listens there", int(c.Port), cfg.Port},
+		"podLogsDir":                             {"the runtime is told it", c.PodLogsDir, cfg.PodLogsDir},
+		"containerRuntimeEndpoint":               {"it is dialed", c.ContainerRuntimeEndpoint, cfg.CRIEndpoint},
+		"clusterDomain":                          {"it is in Pods' resolv.conf", c.ClusterDomain, cfg.ClusterDomain},
+		"clusterDNS":                             {"it is in Pods' resolv.conf", c.ClusterDNS, []string{"10.43.0.10"}},
+		"maxPods":                                {"the Node says so", int64(c.MaxPods), offered.Pods().Value()},
+		"cgroupRoot":                             {"/kubepods lies in it, see cgroups.Config", c.CgroupRoot, "/"},
+		"cgroupsPerQOS":                          {"the classes have cgroups", *c.CgroupsPerQOS, true},
+		"cgroupDriver":                           {"cgroups.Manager writes the files itself", c.CgroupDriver, "cgroupfs"},
+		"allowedUnsafeSysctls":                   {"admission reads it", c.AllowedUnsafeSysctls, cfg.AllowedUnsafeSysctls},
+		"nodeLeaseDurationSeconds":               {"the Lease says so", time.Duration(c.NodeLeaseDurationSeconds) * time.Second, node.DefaultLeaseDuration},
+		"nodeStatusReportFrequency":              {"a status without news", c.NodeStatusReportFrequency.Duration, node.StatusReportFrequency},
+		"nodeStatusUpdateFrequency":              {"pressure is measured", c.NodeStatusUpdateFrequency.Duration, node.StatusUpdateFrequency},
+		"nodeStatusMaxImages":                    {"the status names as many", int(*c.NodeStatusMaxImages), node.MaxImages},
+		"evictionPressureTransitionPeriod":       {"a pressure condition stays", c.EvictionPressureTransitionPeriod.Duration, node.PressureTransitionPeriod},
+		"evictionHard":                           {"no Pod is evicted", len(c.EvictionHard), 0},
+		"evictionSoft":                           {"no Pod is evicted", len(c.EvictionSoft), 0},
+		"enforceNodeAllocatable":                 {"cgroups.EnsureNode limits /kubepods to it", c.EnforceNodeAllocatable, []string{"pods"}},
+		"systemReserved":                         {"there is one reservation", len(c.SystemReserved), 0},
+		"containerLogMaxSize":                    {"logs are rotated by it", bytes(t, c.ContainerLogMaxSize), logs.DefaultPolicy.MaxSize},
+		"containerLogMaxFiles":                   {"logs are rotated by it", int(*c.ContainerLogMaxFiles), logs.DefaultPolicy.MaxFiles},
+		"imageGCHighThresholdPercent":            {"images are removed above", int64(*c.ImageGCHighThresholdPercent), images.DefaultPolicy.HighPercent},
+		"imageGCLowThresholdPercent":             {"images are removed down to", int64(*c.ImageGCLowThresholdPercent), images.DefaultPolicy.LowPercent},
+		"imageMinimumGCAge":                      {"younger images stay", c.ImageMinimumGCAge.Duration, images.DefaultPolicy.MinAge},
+		"imagePullCredentialsVerificationPolicy": {"present images are checked by it", c.ImagePullCredentialsVerificationPolicy, kubeletconfig.AlwaysVerify},
+		"imageMaximumGCAge":                      {"no image is removed for its age", c.ImageMaximumGCAge.Duration, time.Duration(0)},
+	} {
+		if d := cmp.Diff(tc.want, tc.got); d != "" {
+			t.Errorf("%s: %s (-agent +configz):\n%s", name, tc.reason, d)
+		}
 	}
+	checkAllocatable(t, n, c)
+}
+
+// checkAllocatable adds up capacity, what /configz says is reserved, and what the Node offers.
+func checkAllocatable(t *testing.T, n *node.Node, c *kubeletconfig.KubeletConfiguration) {
+	t.Helper()
+	capacity, offered := n.Capacity(), n.Allocatable()
+	for name, has := range capacity {
+		if kept, ok := c.KubeReserved[string(name)]; ok {
+			has.Sub(resource.MustParse(kept))
+		}
+		if got := offered[name]; got.Cmp(has) != 0 {
+			t.Errorf("the Node offers %s of %s; by /configz it is %s", &got, name, &has)
+		}
+	}
+	if len(offered) != len(capacity) {
+		t.Errorf("the Node offers %v of %v", offered, capacity)
+	}
+}
+
+func bytes(t *testing.T, quantity string) int64 {
+	t.Helper()
+	q, err := resource.ParseQuantity(quantity)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return q.Value()
 }

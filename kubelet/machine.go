@@ -170,7 +170,7 @@ func (m *machine) build(ctx context.Context) (err error) {
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
 		Metrics: metrics, ProbeMetrics: m.Probes.MetricsHandler(), Cadvisor: usage,
-		Configuration: configuration(cfg),
+		Configuration: configuration(cfg, m.Node.Reserved()),
 		Healthy:       host.CRI.Healthy,
 		BindAddress:   cfg.BindAddress, Port: cfg.Port, GetCertificate: cfg.GetCertificate, ClientCA: cfg.ClientCA,
 	})

@@ -64,7 +64,7 @@ func (c *Collector) Run(ctx context.Context) error {
 func (c *Collector) Collect(ctx context.Context, now time.Time) error {
 	policy := c.Policy
 	if policy == (Policy{}) {
-		policy = defaultPolicy
+		policy = DefaultPolicy
 	}
 	disk, err := c.disk(ctx)
 	if err != nil {

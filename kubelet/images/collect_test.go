@@ -37,7 +37,7 @@ func TestPlanCollect(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			plan, missing := planCollect(all, Disk{Capacity: 100, Available: tc.free}, defaultPolicy, noon)
+			plan, missing := planCollect(all, Disk{Capacity: 100, Available: tc.free}, DefaultPolicy, noon)
 			var got []string
 			for _, r := range plan {
 				got = append(got, r.ID)
@@ -64,14 +64,14 @@ func TestPlanCollectProperties(t *testing.T) {
 			}
 		}), func(s Stored) string { return s.ID }).Draw(t, "images")
 		disk := Disk{Capacity: 100, Available: rapid.Int64Range(0, 100).Draw(t, "free")}
-		plan, missing := planCollect(images, disk, defaultPolicy, noon)
+		plan, missing := planCollect(images, disk, DefaultPolicy, noon)
 		left := map[string]Stored{}
 		for _, i := range images {
 			left[i.ID] = i
 		}
 		for _, r := range plan {
 			i := left[r.ID]
-			if i.Pinned || i.InUse || noon.Sub(i.FirstSeen) < defaultPolicy.MinAge {
+			if i.Pinned || i.InUse || noon.Sub(i.FirstSeen) < DefaultPolicy.MinAge {
 				t.Fatalf("removes %+v", i)
 			}
 			delete(left, r.ID)
@@ -81,7 +81,7 @@ func TestPlanCollectProperties(t *testing.T) {
 		for _, i := range left {
 			rest = append(rest, i)
 		}
-		again, still := planCollect(rest, disk, defaultPolicy, noon)
+		again, still := planCollect(rest, disk, DefaultPolicy, noon)
 		if missing == 0 && (len(again) > 0 || still > 0) {
 			t.Fatalf("removes %v, and then %v (missing %d)", plan, again, still)
 		}

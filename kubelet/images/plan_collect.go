@@ -32,8 +32,8 @@ type Policy struct {
 	MinAge time.Duration
 }
 
-// defaultPolicy has upstream's thresholds.
-var defaultPolicy = Policy{HighPercent: 85, LowPercent: 80, MinAge: 2 * time.Minute}
+// DefaultPolicy has upstream's thresholds.
+var DefaultPolicy = Policy{HighPercent: 85, LowPercent: 80, MinAge: 2 * time.Minute}
 
 // removal is one image to remove.
 type removal struct {

@@ -36,7 +36,7 @@ func topImages(images []*runtimeapi.Image) []v1.ContainerImage {
 		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Id, b.Id))
 	})
 	top := []v1.ContainerImage{}
-	for _, image := range sorted[:min(len(sorted), maxImages)] {
+	for _, image := range sorted[:min(len(sorted), MaxImages)] {
 		names := slices.Concat(image.RepoDigests, image.RepoTags)
 		top = append(top, v1.ContainerImage{
 			Names: names[:min(len(names), maxNamesPerImage)], SizeBytes: int64(image.Size),

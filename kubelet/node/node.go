@@ -20,8 +20,9 @@ import (
 )
 
 const (
-	leaseDuration = 40 * time.Second
-	leaseRenewals = 4 // within leaseDuration
+	// DefaultLeaseDuration is how long the Lease is good for.
+	DefaultLeaseDuration = 40 * time.Second
+	leaseRenewals        = 4 // within the Lease's duration
 )
 
 // Runtime is the part of CRI's RuntimeService that the Node's status reports;
@@ -84,7 +85,7 @@ type Node struct {
 // CPUs, memory). It does not talk to the API server or the runtime yet.
 func New(cfg Config) (*Node, error) {
 	if cfg.LeaseDuration == 0 {
-		cfg.LeaseDuration = leaseDuration
+		cfg.LeaseDuration = DefaultLeaseDuration
 	}
 	n := &Node{cfg: cfg, source: cfg.Source, poke: make(chan struct{}, 1)}
 	if cfg.Machine != nil {
@@ -137,7 +138,10 @@ func (n *Node) Object() *v1.Node {
 // planned with. They never change while the agent runs.
 func (n *Node) Capacity() v1.ResourceList { return capacity(n.machine, n.cfg.MaxPods) }
 
-// Allocatable is Capacity less what is kept free for the machine itself.
+// Reserved is what of Capacity stays with the machine itself.
+func (n *Node) Reserved() v1.ResourceList { return reserved(n.Capacity()) }
+
+// Allocatable is Capacity less what is reserved, and less huge pages.
 func (n *Node) Allocatable() v1.ResourceList { return allocatable(n.Capacity()) }
 
 // renewLease keeps the Lease that the node lifecycle controller takes for the

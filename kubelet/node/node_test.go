@@ -297,7 +297,7 @@ func TestTopImages(t *testing.T) {
 		})
 	}
 	top := topImages(images)
-	if len(top) != maxImages || top[0].SizeBytes != 59 || len(top[0].Names) != maxNamesPerImage {
+	if len(top) != MaxImages || top[0].SizeBytes != 59 || len(top[0].Names) != maxNamesPerImage {
 		t.Errorf("got %d images, the first of %d bytes with %d names", len(top), top[0].SizeBytes, len(top[0].Names))
 	}
 }

@@ -17,11 +17,11 @@ import (
 )
 
 const (
-	// heartbeat is how often an unchanged status is written; the Lease is the
+	// StatusReportFrequency is how often an unchanged status is written; the Lease is the
 	// sign of life in between.
-	heartbeat = 5 * time.Minute
-	// look is how often pressure is measured, which nothing announces.
-	look = 10 * time.Second
+	StatusReportFrequency = 5 * time.Minute
+	// StatusUpdateFrequency is how often pressure is measured, which nothing announces.
+	StatusUpdateFrequency = 10 * time.Second
 	// While the runtime is not ready it is asked again soon: CRI has no event for
 	// its conditions, and the first Ready of a node waits for nothing else.
 	lookSoonest, lookLatest = 20 * time.Millisecond, time.Second
@@ -29,16 +29,21 @@ const (
 	// the Node is reported NotReady: a restart of containerd takes a second or
 	// two, disturbs no container, and must not take the Pods out of their Services.
 	runtimeGrace = 30 * time.Second
-	// pressureHold is how long a pressure condition outlives its cause, so that a
+	// PressureTransitionPeriod is how long a pressure condition outlives its cause, so that a
 	// node at the threshold does not flap.
-	pressureHold = 5 * time.Minute
-
-	// Upstream's default hard eviction thresholds.
-	memoryKeptFree   = 100 << 20 // bytes
-	diskKeptFree     = 0.10      // of the file system
-	inodesKeptFree   = 0.05
-	maxImages        = 50
+	PressureTransitionPeriod = 5 * time.Minute
+	// MaxImages is how many images the status names.
+	MaxImages        = 50
 	maxNamesPerImage = 5
+
+	// Memory and disk are reserved for the machine: Pods may not request them, and a pressure
+	// condition says when less is free. The amounts are upstream's default eviction thresholds,
+	// but no Pod is evicted: the cgroup of all Pods keeps them from the memory, and the
+	// scheduler and admission from the disk.
+	memoryReserved = 100 << 20 // bytes
+	diskReserved   = 0.10      // of the file system
+	// inodesKeptFree has a condition only: nobody can request inodes.
+	inodesKeptFree = 0.05
 )
 
 // Reasons and messages of the Node's conditions are upstream's: people and alerts
@@ -140,7 +145,7 @@ type nodeEvent struct{ reason, message string }
 func plan(id identity, m machine, o observation, waited time.Duration, now time.Time) outcome {
 	wanted := desired(id, m, o, now)
 	ready := condition(wanted, v1.NodeReady).Status == v1.ConditionTrue
-	out := outcome{again: look, ready: ready}
+	out := outcome{again: StatusUpdateFrequency, ready: ready}
 	if !ready || o.runtime.silent {
 		out.again = min(max(2*waited, lookSoonest), lookLatest)
 	}
@@ -149,7 +154,7 @@ func plan(id identity, m machine, o observation, waited time.Duration, now time.
 		out.write, out.reason = wanted, "there is no Node yet"
 	case !equality.Semantic.DeepEqual(timeless(o.existing), timeless(wanted)):
 		out.write, out.reason = wanted, "the status or a label of the Node changed"
-	case now.Sub(condition(o.existing, v1.NodeReady).LastHeartbeatTime.Time) >= heartbeat:
+	case now.Sub(condition(o.existing, v1.NodeReady).LastHeartbeatTime.Time) >= StatusReportFrequency:
 		out.write, out.reason = wanted, "the last report is five minutes old"
 	}
 	if out.write != nil {
@@ -246,12 +251,21 @@ func capacity(m machine, maxPods int) v1.ResourceList {
 	return c
 }
 
-// allocatable is what pods may request: the capacity less the eviction
-// thresholds, and less the memory that stands by as huge pages.
+// reserved is the part of a capacity that stays with the machine.
+func reserved(c v1.ResourceList) v1.ResourceList {
+	disk := int64(diskReserved * float64(c.StorageEphemeral().Value()))
+	return v1.ResourceList{
+		v1.ResourceMemory:           *resource.NewQuantity(min(memoryReserved, c.Memory().Value()), resource.BinarySI),
+		v1.ResourceEphemeralStorage: *resource.NewQuantity(disk, resource.BinarySI),
+	}
+}
+
+// allocatable is what pods may request: the capacity less what is reserved, and
+// less the memory that stands by as huge pages.
 func allocatable(c v1.ResourceList) v1.ResourceList {
-	a := c.DeepCopy()
+	a, kept := c.DeepCopy(), reserved(c)
 	memory := a[v1.ResourceMemory]
-	memory.Sub(*resource.NewQuantity(memoryKeptFree, resource.BinarySI))
+	memory.Sub(*kept.Memory())
 	for name, size := range c {
 		if strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix) {
 			memory.Sub(size)
@@ -262,7 +276,8 @@ func allocatable(c v1.ResourceList) v1.ResourceList {
 	}
 	a[v1.ResourceMemory] = memory
 	disk := a[v1.ResourceEphemeralStorage]
-	a[v1.ResourceEphemeralStorage] = *resource.NewQuantity(disk.Value()-int64(diskKeptFree*float64(disk.Value())), resource.BinarySI)
+	disk.Sub(*kept.StorageEphemeral())
+	a[v1.ResourceEphemeralStorage] = disk
 	return a
 }
 
@@ -332,8 +347,8 @@ func (c runtimeCondition) String() string {
 // threshold for process IDs, as upstream has none by default.
 func pressed(u usage) map[v1.NodeConditionType]bool {
 	return map[v1.NodeConditionType]bool{
-		v1.NodeMemoryPressure: u.memoryAvailable < memoryKeptFree,
-		v1.NodeDiskPressure: float64(u.diskAvailable) < diskKeptFree*float64(u.disk) ||
+		v1.NodeMemoryPressure: u.memoryAvailable < memoryReserved,
+		v1.NodeDiskPressure: float64(u.diskAvailable) < diskReserved*float64(u.disk) ||
 			float64(u.inodesAvailable) < inodesKeptFree*float64(u.inode),
 	}
 }
@@ -341,7 +356,7 @@ func pressed(u usage) map[v1.NodeConditionType]bool {
 func pressureCondition(kind v1.NodeConditionType, o observation, now time.Time) v1.NodeCondition {
 	texts := pressureTexts[kind]
 	last, ever := o.pressed[kind]
-	if pressed(o.usage)[kind] || (ever && now.Sub(last) < pressureHold) {
+	if pressed(o.usage)[kind] || (ever && now.Sub(last) < PressureTransitionPeriod) {
 		return v1.NodeCondition{Type: kind, Status: v1.ConditionTrue, Reason: texts[1].reason, Message: texts[1].message}
 	}
 	return v1.NodeCondition{Type: kind, Status: v1.ConditionFalse, Reason: texts[0].reason, Message: texts[0].message}

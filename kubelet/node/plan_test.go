@@ -54,17 +54,17 @@ func TestPlan(t *testing.T) {
 			reason: "The first write says Ready already, if the runtime is.",
 			change: func(o *observation) { o.existing = nil },
 			want: result{
-				Reason: "there is no Node yet", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Reason: "there is no Node yet", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"},
 			},
 		},
 		"unchanged": {
 			reason: "Nothing is written but every five minutes.",
-			after:  heartbeat - time.Second, want: result{Again: look},
+			after:  StatusReportFrequency - time.Second, want: result{Again: StatusUpdateFrequency},
 		},
 		"heartbeat": {
 			reason: "Even an unchanged status is written now and then.",
-			after:  heartbeat, want: result{Reason: "the last report is five minutes old", Ready: "True", ReadyMessage: messageReady, Again: look},
+			after:  StatusReportFrequency, want: result{Reason: "the last report is five minutes old", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency},
 		},
 		"no network yet": {
 			reason: "The runtime's own words, and the next look is soon: CRI announces nothing.",
@@ -110,7 +110,7 @@ func TestPlan(t *testing.T) {
 				o.existing.Status.Conditions[3].Status = v1.ConditionUnknown
 			},
 			want: result{
-				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeReady"},
 			},
 		},
@@ -118,7 +118,7 @@ func TestPlan(t *testing.T) {
 			reason: "Less than 100Mi is left.",
 			change: func(o *observation) { o.usage.memoryAvailable = 99 << 20 },
 			want: result{
-				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeHasInsufficientMemory"},
 			},
 		},
@@ -127,9 +127,9 @@ func TestPlan(t *testing.T) {
 			change: func(o *observation) {
 				o.pressed = map[v1.NodeConditionType]time.Time{v1.NodeDiskPressure: t0}
 			},
-			after: pressureHold - time.Minute,
+			after: PressureTransitionPeriod - time.Minute,
 			want: result{
-				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeHasDiskPressure"},
 			},
 		},
@@ -137,14 +137,14 @@ func TestPlan(t *testing.T) {
 			reason: "Another boot ID than the Node has.",
 			change: func(o *observation) { o.existing.Status.NodeInfo.BootID = "boot-0" },
 			want: result{
-				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look,
+				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeRebooted"},
 			},
 		},
 		"label taken away": {
 			reason: "Ours come back.",
 			change: func(o *observation) { delete(o.existing.Labels, v1.LabelHostname) },
-			want:   result{Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: look},
+			want:   result{Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency},
 		},
 		"what others own": {
 			reason: "Foreign labels, taints, conditions and resources are no change.",
@@ -156,7 +156,7 @@ func TestPlan(t *testing.T) {
 				o.existing.Status.Conditions = append(o.existing.Status.Conditions, v1.NodeCondition{Type: "KernelDeadlock"})
 				o.existing.Status.VolumesAttached = []v1.AttachedVolume{{Name: "v"}}
 			},
-			want: result{Again: look},
+			want: result{Again: StatusUpdateFrequency},
 		},
 	}
 	for name, tc := range tests {

@@ -116,7 +116,7 @@ func (r *reporter) report(ctx context.Context, waited time.Duration) outcome {
 	if o.existing == nil {
 		// Whoever deletes a Node takes the machine out of the cluster. It does not come back by itself.
 		r.failed(ctx, fmt.Errorf("reporting the status of this machine: Node %s was deleted; restart the node agent if it is to be registered again, or take it down", r.cfg.Name))
-		return outcome{again: look}
+		return outcome{again: StatusUpdateFrequency}
 	}
 	out := plan(r.identity(), r.machine, o, waited, time.Now())
 	if out.write == nil {
