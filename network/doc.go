@@ -8,11 +8,13 @@
 //
 // The room leaves to others: Services and host ports (the proxy), the addresses of single Pods (the CNI plugins bridge
 // and host-local), what answers on the DNS address (package dns). It is the one writer of the nftables table
-// flyball-network, the bridge flyball0, the CNI configuration, and of all routes with protocol 251.
+// flyball-network, the bridge flyball0, the CNI configuration, all routes with protocol 251, and all nftables rules whose
+// comment begins with "flyball: ".
 //
 //	plan.go       which state is wanted, and the steps from the present to it; pure
 //	kernel.go     observing and changing links, addresses and routes over netlink
 //	masquerade.go the nftables table
+//	forward.go    rules in the chains of a firewall that drops what is forwarded; planned in plan_forward.go
 //	conflist.go   the CNI configuration
 //	plugins.go    links to our CNI plugins, for a runtime that is not ours
 //	host.go       kernel settings

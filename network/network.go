@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -122,6 +123,19 @@ func Run(ctx context.Context, cfg Config) error {
 	if !cache.WaitForCacheSync(ctx.Done(), nodes.Informer().HasSynced) {
 		return nil
 	}
+	events, err := subscribe()
+	if err != nil {
+		return fmt.Errorf("watching the firewall: %w", err)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer cancel()
+	watch.Go(func() {
+		if err := watchFirewall(ctx, events, wake); err != nil {
+			klog.FromContext(ctx).Error(err, "Following the firewall failed: after it has changed, Pods may have no network for five minutes")
+		}
+	})
 	l := loop{cfg: cfg, nodes: func() []Node { return toNodes(nodes.Informer().GetStore().List()) }}
 	return l.run(ctx, changed)
 }
@@ -191,7 +205,7 @@ func (l *loop) sync(log klog.Logger) (bool, error) {
 		log.V(2).Info("Changing the node network", "action", a.String(), "reason", a.Reason)
 	}
 	own, others := byOthers(actions)
-	if err := act(own); err != nil {
+	if err := errors.Join(act(own), syncForward(log, l.cfg.ClusterCIDR)); err != nil {
 		return false, err
 	}
 	toOthers := act(others)
@@ -228,7 +242,7 @@ func cleanup(cfg Config, results string) error {
 	if err == nil {
 		err = act(planRemoval(cfg.ClusterDNS, host))
 	}
-	errs = append(errs, err, removeRuleset(tableName))
+	errs = append(errs, err, syncForward(klog.Background(), netip.Prefix{}), removeRuleset(tableName))
 	errs = append(errs, os.RemoveAll(cfg.IPAMDir), removeConflist(cfg.CNIConfDir))
 	if cfg.CNIBinDir != "" {
 		errs = append(errs, unlinkPlugins(cfg.CNIBinDir, results))

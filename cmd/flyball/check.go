@@ -88,7 +88,7 @@ func hostWants(s parts.Set, role instance.Role) hostcheck.Want {
 		w.BundledRuntime = c.CRIEndpoint == ""
 		w.Files = s.Bundle.Files()
 		if os.Geteuid() == 0 {
-			w.Probe = network.Probe
+			w.Probe, w.Forwarding = network.Probe, network.Forwarding
 		}
 	}
 	return w

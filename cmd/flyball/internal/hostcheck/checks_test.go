@@ -55,8 +55,13 @@ func TestCheck(t *testing.T) {
 			mutate:   func(h *Host, _ *Want) { h.Capabilities &^= 1 << capSysResource },
 			warnings: []string{"CAP_SYS_RESOURCE"},
 		},
-		"NoCgroups": {reason: "Nothing can be limited.", mutate: func(h *Host, _ *Want) { h.CgroupVersion = 0 }, missing: []string{"no cgroup hierarchy"}},
-		"NoMemory":  {reason: "Debian for ARM boots without it.", mutate: func(h *Host, _ *Want) { h.Controllers = []string{"cpu", "pids", "cpuset", "io"} }, missing: []string{"v2 without memory", "cgroup_enable=memory"}},
+		"DroppingFirewall": {reason: "Flyball lets the packets of Pods pass itself.", mutate: func(h *Host, _ *Want) {
+			h.Forwarding = &Forwarding{Dropping: []string{"chain FORWARD of table ip filter"}}
+		}},
+		"LegacyFirewall":     {reason: "It may drop, and cannot be changed from here.", mutate: func(h *Host, _ *Want) { h.Forwarding = &Forwarding{Legacy: true} }, warnings: []string{"iptables-legacy"}},
+		"UnreadableFirewall": {reason: "It may drop.", mutate: func(h *Host, _ *Want) { h.Forwarding = &Forwarding{Err: errors.New("broken")} }, warnings: []string{"firewall"}},
+		"NoCgroups":          {reason: "Nothing can be limited.", mutate: func(h *Host, _ *Want) { h.CgroupVersion = 0 }, missing: []string{"no cgroup hierarchy"}},
+		"NoMemory":           {reason: "Debian for ARM boots without it.", mutate: func(h *Host, _ *Want) { h.Controllers = []string{"cpu", "pids", "cpuset", "io"} }, missing: []string{"v2 without memory", "cgroup_enable=memory"}},
 		"V1NeedsDevices": {reason: "In v1 device rules are a controller.", mutate: func(h *Host, _ *Want) {
 			h.CgroupVersion = 1
 			h.Controllers = append(h.Controllers, "cpuacct", "freezer", "blkio")
@@ -155,5 +160,26 @@ func TestListener(t *testing.T) {
 	got, used := listener(l.Addr().(*net.TCPAddr).Port)
 	if !used || got.PID != os.Getpid() {
 		t.Errorf("listener() = %+v, %t, want this process, %d", got, used, os.Getpid())
+	}
+}
+
+// TestForwarding: a firewall that drops is named, with what is done about it; one that does not is no line.
+func TestForwarding(t *testing.T) {
+	h := goodHost()
+	for dropping, want := range map[string]string{
+		"chain FORWARD of table ip filter": "firewall: chain FORWARD of table ip filter drops what is forwarded; flyball adds rules that let packets from and to Pods pass",
+		"":                                 "",
+	} {
+		h.Forwarding = &Forwarding{}
+		if dropping != "" {
+			h.Forwarding.Dropping = []string{dropping}
+		}
+		var got string
+		for _, f := range forwarding(h) {
+			got += f.String()
+		}
+		if got != want {
+			t.Errorf("of %q it is said %q, want %q", dropping, got, want)
+		}
 	}
 }

@@ -29,6 +29,9 @@ type Want struct {
 	Files []string
 	// Probe tries kernel features for real, by name.
 	Probe func() map[string]error
+	// Forwarding lists the firewall's chains that drop what this machine forwards, and says whether there is a filter of
+	// iptables-legacy as well.
+	Forwarding func() (dropping []string, legacy bool, err error)
 }
 
 // Host is what was observed of the machine.
@@ -52,8 +55,20 @@ type Host struct {
 	Routes    []Route
 	// Disk is what is known of the data directory's file system.
 	Disk Disk
+	// Forwarding is what the firewall does with packets of Pods; nil if nobody asked.
+	Forwarding *Forwarding
 	// MissingFiles are the wanted files that do not exist.
 	MissingFiles []string
+}
+
+// Forwarding is what the firewall does with packets that this machine forwards.
+type Forwarding struct {
+	// Dropping are the chains that drop them.
+	Dropping []string
+	// Legacy is set if iptables-legacy has a filter.
+	Legacy bool
+	// Err is why the chains cannot be read.
+	Err error
 }
 
 // Listener is a process that listens on a port.

@@ -26,6 +26,11 @@ func Observe(w Want) Host {
 	if w.Probe != nil {
 		h.Kernel = w.Probe()
 	}
+	if w.Forwarding != nil {
+		f := &Forwarding{}
+		f.Dropping, f.Legacy, f.Err = w.Forwarding()
+		h.Forwarding = f
+	}
 	for _, port := range w.Ports {
 		if l, used := listener(port); used {
 			h.Ports[port] = l

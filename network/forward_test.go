@@ -1,0 +1,242 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+)
+
+func TestPlanForward(t *testing.T) {
+	chain := ForwardChain{Table: "filter", Name: "FORWARD", Drops: true}
+	wanted := forwardRules(cluster)
+	with := func(drops bool, rules ...ForwardRule) ForwardChain {
+		c := chain
+		c.Drops, c.Ours = drops, rules
+		return c
+	}
+	from, to := wanted[0], wanted[1]
+	from.Handle, to.Handle = 7, 8
+	old := ForwardRule{Comment: forwardMark + "from Pods in 10.99.0.0/16", Handle: 9}
+	for name, tc := range map[string]struct {
+		reason      string
+		cluster     netip.Prefix
+		chain       ForwardChain
+		add, remove []string
+	}{
+		"dropping": {reason: "Docker has just come", cluster: cluster, chain: chain, add: []string{from.Comment, to.Comment}},
+		"there":    {reason: "nothing is written twice", cluster: cluster, chain: with(true, from, to)},
+		"half":     {reason: "somebody removed one", cluster: cluster, chain: with(true, to), add: []string{from.Comment}},
+		"twice":    {reason: "one is enough", cluster: cluster, chain: with(true, from, to, from), remove: []string{from.Comment}},
+		"other":    {reason: "the cluster had another range", cluster: cluster, chain: with(true, old, from, to), remove: []string{old.Comment}},
+		"harmless": {reason: "the firewall was opened", cluster: cluster, chain: with(false, from, to), remove: []string{from.Comment, to.Comment}},
+		"down":     {reason: "what is ours goes, whatever it is", chain: with(true, from, to, old), remove: []string{from.Comment, to.Comment, old.Comment}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var add, remove []string
+			for _, a := range planForward(tc.cluster, []ForwardChain{tc.chain}) {
+				if a.Remove {
+					remove = append(remove, a.Rule.Comment)
+				} else {
+					add = append(add, a.Rule.Comment)
+				}
+			}
+			if d := cmp.Diff([][]string{tc.add, tc.remove}, [][]string{add, remove}); d != "" {
+				t.Errorf("%s: added, removed (-want +got):\n%s", tc.reason, d)
+			}
+		})
+	}
+}
+
+// firewall makes a chain that forwarded packets pass, with a rule of its own, as a firewall would.
+func firewall(t *testing.T, family nftables.TableFamily, policy nftables.ChainPolicy, last ...expr.Any) {
+	t.Helper()
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := conn.AddTable(&nftables.Table{Family: family, Name: "filter"})
+	chain := conn.AddChain(&nftables.Chain{
+		Name: "FORWARD", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
+		Priority: nftables.ChainPriorityFilter, Policy: &policy,
+	})
+	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append([]expr.Any{&expr.Counter{}}, last...)})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// rulesOf counts the rules of the firewall's chain.
+func rulesOf(t *testing.T, family nftables.TableFamily) int {
+	t.Helper()
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := &nftables.Table{Family: family, Name: "filter"}
+	rules, err := conn.GetRules(table, &nftables.Chain{Name: "FORWARD", Table: table})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(rules)
+}
+
+func dropFirewall(t *testing.T, family nftables.TableFamily) {
+	t.Helper()
+	conn, err := nftables.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.DelTable(&nftables.Table{Family: family, Name: "filter"})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForward has a Pod ask the world through a firewall that drops.
+func TestForward(t *testing.T) {
+	for name, tc := range map[string]struct {
+		family nftables.TableFamily
+		policy nftables.ChainPolicy
+		last   []expr.Any
+	}{
+		"as Docker and ufw": {nftables.TableFamilyIPv4, nftables.ChainPolicyDrop, nil},
+		"nftables":          {nftables.TableFamilyINet, nftables.ChainPolicyDrop, nil},
+		"as firewalld":      {nftables.TableFamilyINet, nftables.ChainPolicyAccept, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node, pod, world, cfg := newNamespace(t), newNamespace(t), newNamespace(t), testConfig(t)
+			node.do(func() { connectPod(t, pod, world) })
+			world.do(func() { serveSource(t, "192.0.2.1:8080") })
+			passes := func(within time.Duration) bool {
+				var err error
+				pod.do(func() {
+					var conn net.Conn
+					if conn, err = net.DialTimeout("tcp", "192.0.2.1:8080", within); err == nil {
+						err = conn.Close()
+					}
+				})
+				return err == nil
+			}
+			if !passes(10 * time.Second) {
+				t.Fatal("the Pod does not reach the world without a firewall")
+			}
+			events := make(chan struct{}, 1)
+			node.do(func() {
+				conn, err := subscribe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() {
+					ended <- watchFirewall(ctx, conn, func() {
+						select {
+						case events <- struct{}{}:
+						default:
+						}
+					})
+				}()
+				t.Cleanup(func() {
+					cancel()
+					if err := <-ended; err != nil {
+						t.Error(err)
+					}
+				})
+			})
+			for _, reason := range []string{"the firewall comes", "it makes its chain anew"} {
+				node.do(func() { firewall(t, tc.family, tc.policy, tc.last...) })
+				select {
+				case <-events:
+				case <-time.After(10 * time.Second):
+					t.Fatalf("%s, and there is no event", reason)
+				}
+				if passes(300 * time.Millisecond) {
+					t.Fatalf("%s, and drops nothing: this test is of no use", reason)
+				}
+				node.do(func() {
+					for range 2 { // the second time changes nothing
+						if err := syncForward(klog.Background(), cfg.ClusterCIDR); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if n := rulesOf(t, tc.family); n != 3 {
+						t.Errorf("%s: its chain has %d rules, want its own and our two", reason, n)
+					}
+				})
+				if !passes(10 * time.Second) {
+					t.Errorf("%s, and the Pod does not reach the world", reason)
+				}
+				if reason != "the firewall comes" {
+					continue
+				}
+				node.do(func() { dropFirewall(t, tc.family) })
+				for len(events) > 0 {
+					<-events
+				}
+			}
+			node.do(func() {
+				for range 2 {
+					if err := cleanup(cfg, t.TempDir()); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if n := rulesOf(t, tc.family); n != 1 {
+					t.Errorf("%d rules are left in its chain, want its own", n)
+				}
+			})
+			if passes(300 * time.Millisecond) {
+				t.Error("packets pass after the node was taken down")
+			}
+		})
+	}
+}
+
+// connectPod makes a router of this namespace, between a Pod and the world, which knows the way back.
+func connectPod(t *testing.T, pod, world *namespace) {
+	t.Helper()
+	if err := configureKernel(); err != nil {
+		t.Fatal(err)
+	}
+	for _, side := range []struct {
+		ns          *namespace
+		name        string
+		here, there string
+		gateway     net.IP
+	}{
+		{pod, "pod", "10.42.0.1/24", "10.42.0.2/24", net.IPv4(10, 42, 0, 1)},
+		{world, "world", "192.0.2.2/24", "192.0.2.1/24", net.IPv4(192, 0, 2, 2)},
+	} {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: side.name + "0"}, PeerName: side.name}); err != nil {
+			t.Fatal(err)
+		}
+		give(t, side.name, side.ns)
+		address(t, side.name+"0", side.here)
+		side.ns.do(func() {
+			address(t, side.name, side.there)
+			if err := netlink.RouteAdd(&netlink.Route{Dst: ipNet(p("0.0.0.0/0")), Gw: side.gateway}); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func address(t *testing.T, name, prefix string) {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = errors.Join(netlink.AddrAdd(link, &netlink.Addr{IPNet: ipNet(p(prefix))}), netlink.LinkSetUp(link))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
