@@ -29,6 +29,19 @@ func basePod() *v1.Pod {
 	}
 }
 
+// TestOwner: what tells whose a sandbox is does not come from the Pod.
+func TestOwner(t *testing.T) {
+	pod := basePod()
+	pod.Labels = map[string]string{LabelOwner: "forged", LabelPodUID: "forged"}
+	config, err := Sandbox(pod, SandboxOptions{Node: testNode()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := config.Labels; got[LabelOwner] != testNode().Owner || got[LabelPodUID] != string(pod.UID) {
+		t.Errorf("labels of the sandbox: %v", got)
+	}
+}
+
 func TestDNS(t *testing.T) {
 	cluster := &runtimeapi.DNSConfig{
 		Servers:  []string{"10.43.0.10"},

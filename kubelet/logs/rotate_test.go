@@ -62,10 +62,12 @@ type writer struct {
 	refuses bool
 	stopped bool
 	asked   int
+	labels  map[string]string // by which it is asked for containers
 }
 
-func (w *writer) ListContainers(context.Context, *runtimeapi.ListContainersRequest, ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
+func (w *writer) ListContainers(_ context.Context, in *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
 	w.asked++
+	w.labels = in.GetFilter().GetLabelSelector()
 	if w.stopped {
 		return &runtimeapi.ListContainersResponse{}, nil
 	}
@@ -163,6 +165,23 @@ func TestRotate(t *testing.T) {
 	step("reopened", "", map[string]string{"2.log": "", "2.log.20300101-000003.gz": "two2", "2.log.20300101-000004": "three"})
 	w.stopped = true
 	step("a container that has ended", "the last words", map[string]string{"2.log": "the last words", "2.log.20300101-000003.gz": "two2", "2.log.20300101-000004": "three"})
+}
+
+// TestSharedRuntime: logs of what others run in the same runtime are theirs to rotate.
+func TestSharedRuntime(t *testing.T) {
+	dir := t.TempDir()
+	w := newWriter(t, dir)
+	defer func() { _ = w.file.Close() }()
+	if _, err := w.file.WriteString("long enough"); err != nil {
+		t.Fatal(err)
+	}
+	owned := containers.OwnedBy("/us")
+	if err := (Rotator{Dir: dir, Runtime: w, Owned: owned, Policy: Policy{MaxSize: 4, MaxFiles: 3}}).Rotate(t.Context(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(owned, w.labels); diff != "" {
+		t.Errorf("labels of the containers that are asked for -want +got:\n%s", diff)
+	}
 }
 
 // Whatever is written and whenever the runtime refuses: no more files than allowed

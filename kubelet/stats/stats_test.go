@@ -124,3 +124,40 @@ func TestSummaryWithoutRuntime(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// sharedCRI is a runtime that has a Pod of ours only for those who ask by label.
+type sharedCRI struct{ fakeCRI }
+
+func (f sharedCRI) ListPodSandboxStats(ctx context.Context, in *runtimeapi.ListPodSandboxStatsRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxStatsResponse, error) {
+	resp, err := f.fakeCRI.ListPodSandboxStats(ctx, in, opts...)
+	if in.GetFilter().GetLabelSelector()["owner"] != "us" {
+		theirs := onePod("")[0]
+		theirs.Attributes.Metadata.Name = "theirs"
+		resp.Stats = append(resp.Stats, theirs)
+	}
+	return resp, err
+}
+
+// TestSharedRuntime: what others run in the same runtime is no Pod of this node.
+func TestSharedRuntime(t *testing.T) {
+	dir := t.TempDir()
+	cri := sharedCRI{fakeCRI{stats: onePod(dir), mount: dir}}
+	for name, tc := range map[string]struct {
+		reason string
+		owned  map[string]string
+		want   int
+	}{
+		"Own":    {"in a runtime of our own all is ours", nil, 2},
+		"Shared": {"in one that is shared, what carries our label", map[string]string{"owner": "us"}, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, err := New(Config{NodeName: "n1", Runtime: cri, Images: cri, Owned: tc.owned, RootDir: dir, PodLogsDir: dir}).Summary(t.Context(), true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(s.Pods) != tc.want {
+				t.Errorf("%s: %d Pods, want %d", tc.reason, len(s.Pods), tc.want)
+			}
+		})
+	}
+}
