@@ -89,12 +89,29 @@ func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *Allocation) (*Al
 	return a.allocated[pod.UID], a.pending[pod.UID], nil
 }
 
-// roomAppeared decides about the Pods that wait for room.
-func (m *Manager) roomAppeared(ctx context.Context) {
-	m.admissions.mu.Lock()
-	defer m.admissions.mu.Unlock()
-	if err := m.decideClaims(""); err != nil {
-		klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again when something changes", "err", err)
+// roomAppeared has the Pods that wait for room decided about soon. It does not wait: it is called from a handler of the
+// watch, and a grant is written to disk first.
+func (m *Manager) roomAppeared() {
+	select {
+	case m.room <- struct{}{}:
+	default:
+	}
+}
+
+// giveRoom decides about the Pods that wait for room whenever some may have appeared, until ctx ends.
+func (m *Manager) giveRoom(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.room:
+		}
+		m.admissions.mu.Lock()
+		err := m.decideClaims("")
+		m.admissions.mu.Unlock()
+		if err != nil {
+			klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again when something changes", "err", err)
+		}
 	}
 }
 

@@ -23,6 +23,8 @@ type Manager struct {
 	metrics *metrics
 	// admissions are the Pods that were let in by this process.
 	admissions admissions
+	// room has a token when Pods that wait for room may get it.
+	room chan struct{}
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -44,7 +46,7 @@ func New(cfg Config) *Manager {
 	}
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
-		pods: cfg.Pods, workers: map[types.UID]*worker{},
+		pods: cfg.Pods, workers: map[types.UID]*worker{}, room: make(chan struct{}, 1),
 		admissions: newAdmissions(cfg.AllocationDir),
 	}
 }
@@ -83,6 +85,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.launch(w)
 	}
 	m.mu.Unlock()
+	running.Go(func() { m.giveRoom(ctx) })
 	for _, uid := range resized {
 		m.runtimeChanged(uid)
 	}
@@ -120,12 +123,7 @@ func (m *Manager) podGone(obj any) {
 	}
 	if pod, ok := obj.(*v1.Pod); ok {
 		m.tell(pod.UID, func(w *worker) { w.dropPod(pod) })
-		m.mu.Lock()
-		ctx := m.ctx
-		m.mu.Unlock()
-		if ctx != nil {
-			m.roomAppeared(ctx)
-		}
+		m.roomAppeared()
 	}
 }
 

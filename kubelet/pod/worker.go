@@ -265,7 +265,7 @@ func (w *worker) report(ctx context.Context, now time.Time) {
 	}
 	w.seen.Store(w.state.Status)
 	if ended {
-		w.m.roomAppeared(ctx)
+		w.m.roomAppeared()
 	}
 	// The end of a deleted Pod waits for its last status, but not for one that the API server refuses.
 	decided := w.writer.set(w.state.Pod, *w.state.Status, w.state.Cleaned)
