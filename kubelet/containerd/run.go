@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -43,7 +44,11 @@ func Run(ctx context.Context, cfg Config) error {
 		}
 	}
 	log := klog.FromContext(ctx)
-	go boundLog(ctx, cfg.LogFile)
+	ctx, cancel := context.WithCancel(ctx)
+	var bounded sync.WaitGroup
+	defer bounded.Wait()
+	defer cancel()
+	bounded.Go(func() { boundLog(ctx, cfg.LogFile) })
 
 	for first, backOff := true, time.Duration(0); ; backOff = min(backOff+time.Second, maxBackOff) {
 		p, err := ensure(ctx, cfg)
