@@ -40,7 +40,9 @@ func TestDiskFills(t *testing.T) {
 	}
 	client := cluster.Client(t)
 	ns := cluster.Namespace(t)
-	pod := cluster.Run(t, ns, "hello", corev1.PodSpec{Containers: []corev1.Container{{Name: "hello", Image: cluster.Hello}}})
+	hello := corev1.PodSpec{Containers: []corev1.Container{{Name: "hello", Image: cluster.Hello}}}
+	cluster.Run(t, ns, "hello", hello)
+	pod := cluster.Await(t, ns, "hello", cluster.Ready)
 	before := describe(t, client, pod)
 
 	filler := filepath.Join(disk, "filler")
@@ -83,7 +85,8 @@ func TestDiskFills(t *testing.T) {
 	if after := describe(t, client, pod); after != before {
 		t.Errorf("it was %s and is %s", before, after)
 	}
-	cluster.Run(t, ns, "another", corev1.PodSpec{Containers: []corev1.Container{{Name: "hello", Image: cluster.Hello}}})
+	cluster.Run(t, ns, "another", hello)
+	cluster.Await(t, ns, "another", cluster.Ready)
 }
 
 // fill takes all that is left, up to the last byte.
