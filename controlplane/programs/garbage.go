@@ -3,6 +3,7 @@ package programs
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -68,7 +69,9 @@ func collectGarbage(ctx context.Context, rc *rest.Config) error {
 	}
 	factory.Start(ctx.Done())
 	close(started)
-	go collector.Sync(ctx, kinds, syncPeriod)
+	var syncing sync.WaitGroup
+	syncing.Go(func() { collector.Sync(ctx, kinds, syncPeriod) })
+	defer syncing.Wait()
 	collector.Run(ctx, collectorWorkers, lookSeldom)
 	return nil
 }

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -90,7 +91,8 @@ func Run(ctx context.Context, o Options) error {
 	stopShowing := show(ctx, o.Out, b)
 	defer stopShowing()
 
-	go settle(ctx, b)
+	stopSettling := settle(ctx, b)
+	defer stopSettling()
 	untouched := fresh(o.Set)
 	err = supervisor.Run(ctx, b, ps)
 	if err != nil && untouched && o.Role != instance.Server && !wasReady(b) {
@@ -225,22 +227,27 @@ func fresh(s parts.Set) bool {
 	return !s.RuntimeAnswers()
 }
 
-// settle gives back, once everything is up, the memory that only the start needed.
-func settle(ctx context.Context, b *board.Board) {
-	for {
-		ps, changed := b.Snapshot()
-		if Settled(ps) {
-			break
+// settle gives back, once everything is up, the memory that only the start needed. The function that it returns ends it.
+func settle(ctx context.Context, b *board.Board) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var settling sync.WaitGroup
+	settling.Go(func() {
+		for {
+			ps, changed := b.Snapshot()
+			if Settled(ps) {
+				break
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return
+		if err := controlplane.Settle(); err != nil {
+			klog.FromContext(ctx).Error(err, "The memory that the start needed is kept")
 		}
-	}
-	if err := controlplane.Settle(); err != nil {
-		klog.FromContext(ctx).Error(err, "The memory that the start needed is kept")
-	}
+	})
+	return func() { cancel(); settling.Wait() }
 }
 
 // wasReady tells whether the Node was ever Ready.
