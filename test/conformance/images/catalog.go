@@ -79,8 +79,8 @@ func Catalog() map[string]Spec {
 	agnhost := Spec{
 		Ref: ref(suite.Agnhost),
 		// curl, nc, dig, ss and socat are what the tests run in it, besides what busybox has. The wget of Debian's busybox
-		// crashes when it gets a timeout.
-		Packages: []string{"bash", "bind9-dnsutils", "curl", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "socat", "wget"},
+		// crashes when it gets a timeout, and it has no printenv, which is in coreutils.
+		Packages: []string{"bash", "bind9-dnsutils", "coreutils", "curl", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "socat", "wget"},
 		Programs: map[string]string{"agnhost": images + "agnhost", "coredns": "flyball.dev/test/conformance/images/coredns"},
 		ModuleFiles: map[string]string{
 			"localhost.crt": moduleFiles + "agnhost/porter/localhost.crt",
