@@ -42,14 +42,14 @@ func smallDisk(t *testing.T) (dir string, fill func() (empty func())) {
 		}
 		defer f.Close()
 		for size := int64(0); ; {
-			free, err := space.Look(dir)
+			free, err := space.Stat(dir)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if free.Bytes == 0 {
 				break
 			}
-			if err := unix.Fallocate(int(f.Fd()), 0, size, int64(free.Bytes)); err != nil && !space.Short(err) {
+			if err := unix.Fallocate(int(f.Fd()), 0, size, int64(free.Bytes)); err != nil && !space.IsNoSpace(err) {
 				t.Fatal(err)
 			}
 			size += int64(free.Bytes)
@@ -136,7 +136,7 @@ func TestDiskFills(t *testing.T) {
 		t.Fatal(err)
 	}
 	names = append(names, cm.Name)
-	if strings.Contains(p.output(), "again") {
+	if strings.Contains(p.output(), "restart") {
 		t.Error("the process has restarted")
 	}
 
@@ -172,7 +172,7 @@ func TestDiskFillsAtOnce(t *testing.T) {
 			}
 		})
 	}
-	p.await(t, "again", "running etcd", "no space left on device")
+	p.await(t, "restart", "running etcd", "no space left on device")
 	p.await(t, PartDisk, StateDown, "0 MiB free")
 	wg.Wait()
 	empty()

@@ -91,14 +91,14 @@ func (c klogCore) Sync() error { return nil }
 // fatalHook replaces the end of the process by which etcd's log follows an error that etcd cannot go on after. What it held
 // locked stays locked then, so nothing in this process can go on with its data.
 type fatalHook struct {
-	// outOfSpace is told when the reason is want of space; it does not return. Optional.
+	// outOfSpace is called if no space is left; it does not return. Optional.
 	outOfSpace func(error)
 }
 
 // OnWrite panics otherwise, which startEtcd turns into an error.
 func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 	for _, f := range fields {
-		if err, ok := f.Interface.(error); ok && space.Short(err) && h.outOfSpace != nil {
+		if err, ok := f.Interface.(error); ok && space.IsNoSpace(err) && h.outOfSpace != nil {
 			h.outOfSpace(fmt.Errorf("running etcd: %s: %w", e.Message, err))
 		}
 	}

@@ -86,7 +86,7 @@ func child(dir string) int {
 	cfg.LogFile = log.Name()
 	cfg.unguarded = os.Getenv(childEnv+"_UNGUARDED") != ""
 	cfg.OutOfSpace = func(err error) {
-		fmt.Println("again", err)
+		fmt.Println("restart", err)
 		panic(syscall.Exec(os.Args[0], os.Args, os.Environ()))
 	}
 	cfg.Progress = func(part, state string, err error) {

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Look asks the file system of a directory what is left: for root more than for others, who must leave it a share.
-func Look(dir string) (Free, error) {
+// Stat returns what the file system of a directory has left: for root more than for others, who
+// must leave it a share.
+func Stat(dir string) (Free, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
 		return Free{}, fmt.Errorf("asking for the space under %s: %w", dir, err)
@@ -49,19 +50,19 @@ func Reserve(path string, more int64) error {
 	return nil
 }
 
-// Try allocates bytes in a directory and gives them back: a quota, say, is not in what Look sees.
-func Try(dir string, bytes int64) error {
+// Probe allocates bytes in a directory and frees them again: Stat does not see a quota, for example.
+func Probe(dir string, bytes int64) error {
 	f, err := os.CreateTemp(dir, ".space-")
 	if err != nil {
-		return fmt.Errorf("trying for space: %w", err)
+		return fmt.Errorf("allocating a file: %w", err)
 	}
 	defer f.Close()
 	err = errors.Join(os.Remove(f.Name()), unix.Fallocate(int(f.Fd()), 0, 0, bytes))
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("trying for space in %s: %w", dir, err)
+		return fmt.Errorf("allocating %s in %s: %w", mebibytes(uint64(bytes)), dir, err)
 	}
 	return nil
 }
 
-// Short tells whether an error is for want of space.
-func Short(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+// IsNoSpace reports whether the cause of an error is that no space is left.
+func IsNoSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }

@@ -13,8 +13,8 @@ import (
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 )
 
-// Every is how often the file system is asked: it tells nobody that it fills up.
-const Every = time.Second
+// pollInterval is how often the file system is asked: it has no event for filling up.
+const pollInterval = time.Second
 
 // reason is that of a refusal; metav1 has none for it.
 const reason metav1.StatusReason = "InsufficientStorage"
@@ -40,11 +40,11 @@ type refusal struct {
 // Run watches the file system until ctx ends. Nothing is refused before and after.
 func (g *Guard) Run(ctx context.Context) {
 	defer g.refusal.Store(nil)
-	tick := time.NewTicker(Every)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for state := (State{}); ; {
 		before := state.Level
-		state = g.look(state, time.Now())
+		state = g.sync(state, time.Now())
 		switch {
 		case before == All && state.Level != All:
 			g.Changed(g.refusal.Load().err)
@@ -59,8 +59,8 @@ func (g *Guard) Run(ctx context.Context) {
 	}
 }
 
-func (g *Guard) look(state State, now time.Time) State {
-	free, err := Look(g.Dir)
+func (g *Guard) sync(state State, now time.Time) State {
+	free, err := Stat(g.Dir)
 	if err != nil {
 		return state // whatever that is, it is no want of space
 	}
@@ -97,14 +97,14 @@ func (g *Guard) Wrap(api http.Handler) http.Handler {
 
 // Await returns nil once there is enough to start with, or ctx's error. It calls short with an Error while there is not.
 func Await(ctx context.Context, dir string, short func(error)) error {
-	tick := time.NewTicker(Every)
+	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
-	for said := false; ; said = true {
-		free, err := Look(existing(dir))
-		if err != nil || !free.below(Enough, enoughInodes) && Try(existing(dir), Enough) == nil {
+	for reported := false; ; reported = true {
+		free, err := Stat(existing(dir))
+		if err != nil || !free.below(Enough, enoughInodes) && Probe(existing(dir), Enough) == nil {
 			return nil //nolint:nilerr // who writes there next says it better
 		}
-		if !said {
+		if !reported {
 			short(&Error{Dir: dir, Free: free})
 		}
 		select {

@@ -127,7 +127,7 @@ func TestReserve(t *testing.T) {
 	if err := Reserve(path, reserve); err != nil {
 		t.Fatal(err)
 	}
-	free, err := Look(dir)
+	free, err := Stat(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,11 +135,11 @@ func TestReserve(t *testing.T) {
 	if _, err := f.WriteAt(make([]byte, reserve), 0); err != nil {
 		t.Errorf("writing into the reserve: %v", err)
 	}
-	if err := Reserve(path, 64*reserve); !Short(err) {
+	if err := Reserve(path, 64*reserve); !IsNoSpace(err) {
 		t.Errorf("reserving more than there is: %v", err)
 	}
-	if err := Try(dir, reserve); !Short(err) {
-		t.Errorf("trying for more than there is: %v", err)
+	if err := Probe(dir, reserve); !IsNoSpace(err) {
+		t.Errorf("probing for more than there is: %v", err)
 	}
 	if err := Reserve(filepath.Join(dir, "none"), reserve); err != nil {
 		t.Errorf("reserving for a file that is not there: %v", err)
@@ -149,14 +149,14 @@ func TestReserve(t *testing.T) {
 // TestAwait waits for space.
 func TestAwait(t *testing.T) {
 	dir, filler := small(t, 1<<20)
-	var said []error
+	var reported []error
 	err := Await(t.Context(), filepath.Join(dir, "not", "made", "yet"), func(err error) {
-		said = append(said, err)
+		reported = append(reported, err)
 		if err := os.Remove(filler); err != nil {
 			t.Error(err)
 		}
 	})
-	if err != nil || len(said) != 1 {
-		t.Errorf("Await() = %v after it said %v", err, said)
+	if err != nil || len(reported) != 1 {
+		t.Errorf("Await() = %v after it reported %v", err, reported)
 	}
 }

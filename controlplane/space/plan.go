@@ -51,7 +51,7 @@ type State struct {
 	Since time.Time
 }
 
-// Next is the state after a look at the file system. Writing goes on at twice the space at which it stops, so that the first
+// Next is the state after the file system was asked. Writing goes on at twice the space at which it stops, so that the first
 // writes do not stop it again.
 func (s State) Next(free Free, now time.Time) State {
 	level := All
@@ -72,7 +72,7 @@ func (s State) Next(free Free, now time.Time) State {
 // Write is a request that changes something: its verb and what it is about, in the terms of RBAC.
 type Write struct{ Verb, Group, Resource, Subresource string }
 
-// Admits tells whether the write is carried out.
+// Admits reports whether the write is carried out.
 func (l Level) Admits(w Write) bool {
 	if l == All || !w.stored() {
 		return true
@@ -88,7 +88,7 @@ func (l Level) Admits(w Write) bool {
 	return false
 }
 
-// stored tells whether anything reaches etcd.
+// stored reports whether anything reaches etcd.
 func (w Write) stored() bool {
 	switch w.Verb {
 	case "create", "update", "patch", "delete", "deletecollection":
