@@ -55,8 +55,9 @@ type Config struct {
 	Manifests []fs.FS
 	// LogFile is where the process logs, which gets a little space in reserve to log why writes are refused. Optional.
 	LogFile string
-	// OutOfSpace is called when etcd could not write and therefore cannot go on in this process: the next start finds all that
-	// was acknowledged. It must not return. Optional: without it, the process panics.
+	// OutOfSpace is called when etcd could not write and therefore cannot go on in this process, also
+	// while Run stops: the next start finds all that was acknowledged. It must not return. Optional:
+	// without it, the process panics.
 	OutOfSpace func(error)
 	// Progress is told of every change of a part's state, from several goroutines. Optional.
 	Progress func(part string, state string, err error)

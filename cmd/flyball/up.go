@@ -67,7 +67,7 @@ func runRole(ctx context.Context, role instance.Role, flags *configFlags, backgr
 	}
 	set.Proxy = proxy
 	restarted := isRestarted()
-	if set.Restart, err = restart(proxy); err != nil {
+	if set.Restart, err = restart(ctx, proxy); err != nil {
 		return err
 	}
 	o := launch.Options{Role: role, Set: set}

@@ -37,9 +37,9 @@ type refusal struct {
 	err   error
 }
 
-// Run watches the file system until ctx ends. Nothing is refused before and after.
+// Run watches the file system until ctx ends. Nothing is refused before. What is refused at the end
+// stays refused: clients that have yet to stop repeat their requests, and etcd must not fail on them.
 func (g *Guard) Run(ctx context.Context) {
-	defer g.refusal.Store(nil)
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for state := (State{}); ; {

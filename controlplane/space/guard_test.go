@@ -91,8 +91,14 @@ func TestGuard(t *testing.T) {
 	if code, _ := do("create", "configmaps"); code != http.StatusOK {
 		t.Errorf("with space again a write is answered %d", code)
 	}
+
+	fill(t, filler, 170<<20)
+	<-changes
 	stop()
 	<-ended
+	if code, _ := do("create", "configmaps"); code != http.StatusInsufficientStorage {
+		t.Errorf("when the process stops without space, a write is answered %d", code)
+	}
 }
 
 func awaitReserve(t *testing.T, path string, bytes int64) {

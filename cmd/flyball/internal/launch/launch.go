@@ -107,7 +107,8 @@ func openLog(o Options) (io.WriteCloser, error) {
 	if err := makeDirs(o.Set.Config.DataDir); err != nil {
 		return nil, err
 	}
-	// A healthy cluster logs nothing. The file is there nevertheless: it has space in reserve to say that there is none left.
+	// A healthy cluster logs nothing. The file is created nevertheless: the control plane reserves space
+	// for it, so that a line can be written when the disk is full.
 	file, err := os.OpenFile(logging.Path(o.Set.Config.DataDir), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return nil, fmt.Errorf("creating the log: %w", err)

@@ -65,7 +65,7 @@ func TestReadLastWords(t *testing.T) {
 	}
 }
 
-// TestOpenLog: what is to be said when the disk is full needs a file that has space already.
+// TestOpenLog: what is logged when the disk is full needs a file for which space is reserved.
 func TestOpenLog(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	w, err := openLog(Options{Set: parts.Set{Config: &config.Config{FlyballConfiguration: v1alpha1.FlyballConfiguration{DataDir: dir}}}})

@@ -38,8 +38,8 @@ type Set struct {
 	Joined *join.Cluster
 	// Proxy are the variables of the environment, as NAME=VALUE, that say through which proxy to pull images.
 	Proxy []string
-	// Restart starts this program again in the same process, after an error by which the control plane could not go on. It
-	// does not return.
+	// Restart restarts this program in the same process, after an error that the control plane cannot
+	// go on after; a program that was asked to stop ends instead. It does not return.
 	Restart func(error)
 
 	// metrics are served by the node agent besides its own.
