@@ -9,18 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat returns what the file system of a directory has left: for root more than for others, who
-// must leave it a share.
+// Stat returns what the file system of a directory has left for this process.
 func Stat(dir string) (Free, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
 		return Free{}, fmt.Errorf("asking for the space under %s: %w", dir, err)
 	}
+	return freeOf(stat, os.Geteuid() == 0), nil
+}
+
+// freeOf counts free blocks. ext2, ext3 and ext4 keep a share of them for root. Elsewhere free blocks
+// that are not available are for nobody's files: on btrfs, for example, they are those of metadata.
+func freeOf(stat unix.Statfs_t, root bool) Free {
 	blocks := stat.Bavail
-	if os.Geteuid() == 0 {
+	if root && int64(stat.Type) == unix.EXT4_SUPER_MAGIC { // also that of ext2 and ext3, see statfs(2)
 		blocks = stat.Bfree
 	}
-	return Free{Bytes: blocks * uint64(stat.Bsize), Inodes: stat.Ffree, Total: stat.Files}, nil
+	return Free{Bytes: blocks * uint64(stat.Bsize), Inodes: stat.Ffree, Total: stat.Files}
 }
 
 // Reserve has the file system allocate what a file is and so much more, so that writing there cannot fail for want of space.

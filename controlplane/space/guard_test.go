@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
@@ -41,6 +42,29 @@ func fill(t *testing.T, path string, size int64) {
 	defer f.Close()
 	if err := unix.Fallocate(int(f.Fd()), 0, 0, size); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestFreeOf(t *testing.T) {
+	stat := unix.Statfs_t{Bsize: 4096, Bavail: 0, Bfree: 1000, Files: 9000, Ffree: 500}
+	for name, tc := range map[string]struct {
+		reason string
+		magic  int64
+		root   bool
+		want   uint64
+	}{
+		"Ext4":      {"a share is kept for root", unix.EXT4_SUPER_MAGIC, true, 4096 * 1000},
+		"Ext4Other": {"and for nobody else", unix.EXT4_SUPER_MAGIC, false, 0},
+		"Btrfs":     {"what is free is for metadata, and every write ends with ENOSPC", unix.BTRFS_SUPER_MAGIC, true, 0},
+		"XFS":       {"it keeps nothing for root", unix.XFS_SUPER_MAGIC, true, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stat.Type = tc.magic
+			want := Free{Bytes: tc.want, Inodes: 500, Total: 9000}
+			if diff := cmp.Diff(want, freeOf(stat, tc.root)); diff != "" {
+				t.Errorf("%s\nfreeOf(): -want, +got:\n%s", tc.reason, diff)
+			}
+		})
 	}
 }
 
