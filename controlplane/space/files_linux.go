@@ -22,7 +22,7 @@ func Stat(dir string) (Free, error) {
 // that are not available are for nobody's files: on btrfs, for example, they are those of metadata.
 func freeOf(stat unix.Statfs_t, root bool) Free {
 	blocks := stat.Bavail
-	if root && int64(stat.Type) == unix.EXT4_SUPER_MAGIC { // also that of ext2 and ext3, see statfs(2)
+	if root && stat.Type == unix.EXT4_SUPER_MAGIC { // also that of ext2 and ext3, see statfs(2)
 		blocks = stat.Bfree
 	}
 	return Free{Bytes: blocks * uint64(stat.Bsize), Inodes: stat.Ffree, Total: stat.Files}

@@ -95,17 +95,23 @@ func (g *Guard) Wrap(api http.Handler) http.Handler {
 	})
 }
 
-// Await returns nil once there is enough to start with, or ctx's error. It calls short with an Error while there is not.
+// Await returns nil once there is enough to start with, or ctx's error. It calls short with an Error
+// while there is not.
 func Await(ctx context.Context, dir string, short func(error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
 	for reported := false; ; reported = true {
-		free, err := Stat(existing(dir))
-		if err != nil || !free.below(Enough, enoughInodes) && Probe(existing(dir), Enough) == nil {
-			return nil //nolint:nilerr // who writes there next says it better
+		there := existing(dir)
+		free, err := Stat(there)
+		if err != nil {
+			return nil //nolint:nilerr // the next write there has a better error
+		}
+		missing := shortage(dir, free, func() error { return Probe(there, Enough) })
+		if missing == nil {
+			return nil
 		}
 		if !reported {
-			short(&Error{Dir: dir, Free: free})
+			short(missing)
 		}
 		select {
 		case <-ctx.Done():
@@ -113,6 +119,18 @@ func Await(ctx context.Context, dir string, short func(error)) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// shortage returns what is missing to start with, or nil. Waiting helps against nothing else: what
+// probe finds of other kinds, a read-only file system for example, is left to the next write there.
+func shortage(dir string, free Free, probe func() error) error {
+	if free.below(Enough, enoughInodes) {
+		return &Error{Dir: dir, Free: free}
+	}
+	if err := probe(); IsNoSpace(err) {
+		return &Error{Dir: dir, Free: free, Err: err}
+	}
+	return nil
 }
 
 // existing is dir, or the nearest directory above it that is there already.

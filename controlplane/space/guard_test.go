@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -173,6 +174,48 @@ func TestReserve(t *testing.T) {
 	}
 	if err := Reserve(filepath.Join(dir, "none"), reserve); err != nil {
 		t.Errorf("reserving for a file that is not there: %v", err)
+	}
+}
+
+func TestShortage(t *testing.T) {
+	const dir = "/data"
+	plenty := Free{Bytes: 1 << 30}
+	little := Free{Bytes: 1 << 20}
+	quota := fmt.Errorf("allocating: %w", unix.EDQUOT)
+	full := fmt.Errorf("allocating: %w", unix.ENOSPC)
+	for name, tc := range map[string]struct {
+		reason string
+		free   Free
+		probe  error
+		want   error
+	}{
+		"Enough":    {"", plenty, nil, nil},
+		"Little":    {"the figures say it best", little, full, &Error{Dir: dir, Free: little}},
+		"Quota":     {"the figures are misleading", plenty, quota, &Error{Dir: dir, Free: plenty, Err: quota}},
+		"Reserved":  {"a file system can keep more for itself than it says", plenty, full, &Error{Dir: dir, Free: plenty, Err: full}},
+		"ReadOnly":  {"freeing space does not help", plenty, unix.EROFS, nil},
+		"Forbidden": {"", plenty, unix.EACCES, nil},
+		"Broken":    {"", plenty, unix.EIO, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := shortage(dir, tc.free, func() error { return tc.probe })
+			if diff := cmp.Diff(tc.want, got, cmp.Comparer(sameMessage)); diff != "" {
+				t.Errorf("%s\nshortage(): -want, +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
+func sameMessage(a, b error) bool { return fmt.Sprint(a) == fmt.Sprint(b) }
+
+// TestAwaitReadOnly does not wait where no space is missing.
+func TestAwaitReadOnly(t *testing.T) {
+	dir, _ := small(t, 190<<20)
+	if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := Await(t.Context(), dir, func(err error) { t.Errorf("it reported %v", err) }); err != nil {
+		t.Errorf("Await() = %v", err)
 	}
 }
 

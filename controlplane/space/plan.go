@@ -106,12 +106,20 @@ func (w Write) stored() bool {
 type Error struct {
 	Dir  string
 	Free Free
+	// Err is why less than what is free can be written, if that is so: a quota, for example.
+	Err error
 }
+
+// Unwrap returns the file system's own error, or nil.
+func (e *Error) Unwrap() error { return e.Err }
 
 func (e *Error) Error() string {
 	what := fmt.Sprintf("%s free, %s needed", mebibytes(e.Free.Bytes), mebibytes(Enough))
 	if !e.Free.below(Enough, 0) {
 		what = fmt.Sprintf("%d inodes free, %d needed", e.Free.Inodes, enoughInodes)
+	}
+	if e.Err != nil {
+		what = e.Err.Error()
 	}
 	return fmt.Sprintf("no space left on the file system of %s: %s; Pods run on, but nothing new is written until there is; free some, and Flyball goes on by itself", e.Dir, what)
 }

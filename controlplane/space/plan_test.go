@@ -1,6 +1,7 @@
 package space
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -87,14 +88,16 @@ func TestError(t *testing.T) {
 	const goesOn = "; Pods run on, but nothing new is written until there is; free some, and Flyball goes on by itself"
 	for name, tc := range map[string]struct {
 		free Free
+		err  error
 		want string
 	}{
-		"Bytes":  {Free{Bytes: 3 << 20, Inodes: 5000, Total: 9000}, "3 MiB free, 128 MiB needed"},
-		"Inodes": {Free{Bytes: 1 << 30, Inodes: 12, Total: 9000}, "12 inodes free, 2000 needed"},
+		"Bytes":  {Free{Bytes: 3 << 20, Inodes: 5000, Total: 9000}, nil, "3 MiB free, 128 MiB needed"},
+		"Inodes": {Free{Bytes: 1 << 30, Inodes: 12, Total: 9000}, nil, "12 inodes free, 2000 needed"},
+		"Quota":  {Free{Bytes: 1 << 30}, errors.New("allocating 128 MiB in /data: disk quota exceeded"), "allocating 128 MiB in /data: disk quota exceeded"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			want := "no space left on the file system of /data: " + tc.want + goesOn
-			if diff := cmp.Diff(want, (&Error{Dir: "/data", Free: tc.free}).Error()); diff != "" {
+			if diff := cmp.Diff(want, (&Error{Dir: "/data", Free: tc.free, Err: tc.err}).Error()); diff != "" {
 				t.Errorf("-want, +got:\n%s", diff)
 			}
 		})
