@@ -19,7 +19,7 @@ const (
 	PartBootstrap         = "bootstrap"
 	PartApprover          = "csr-approver"
 	PartCertificates      = "certificates"
-	PartDisk              = "disk" // down while the data directory's file system has no space
+	PartDisk              = "disk" // down while the file system of etcd's directory has no space
 )
 
 // The states that Config.Progress speaks of.
@@ -96,7 +96,10 @@ func (c Config) server(elem ...string) string {
 	return filepath.Join(append([]string{c.DataDir, "server"}, elem...)...)
 }
 
-func (c Config) database() string { return c.server("etcd", "member", "snap", "db") }
+// etcdDir has all that etcd writes. It can be a mount of its own.
+func (c Config) etcdDir() string { return c.server("etcd") }
+
+func (c Config) database() string { return filepath.Join(c.etcdDir(), "member", "snap", "db") }
 
 func (c Config) etcdSocket() string { return filepath.Join(c.RunDir, "etcd", "client.sock") }
 

@@ -13,13 +13,13 @@ const (
 	logReserve      = 64 << 10
 )
 
-// newGuard makes what refuses writes when the data directory's file system has no space.
+// newGuard makes what refuses writes when the file system of etcd's directory has no space.
 func newGuard(cfg Config) *space.Guard {
 	reserves := map[string]int64{cfg.database(): databaseReserve}
 	if cfg.LogFile != "" {
 		reserves[cfg.LogFile] = logReserve
 	}
-	return &space.Guard{Dir: cfg.DataDir, Reserves: reserves, Changed: func(err error) { reportSpace(cfg, err) }}
+	return &space.Guard{Dir: cfg.etcdDir(), Reserves: reserves, Changed: func(err error) { reportSpace(cfg, err) }}
 }
 
 // reportSpace says that there is no space, or with a nil error that there is again.
@@ -29,6 +29,6 @@ func reportSpace(cfg Config, short error) {
 		cfg.progress(PartDisk, StateDown, short)
 		return
 	}
-	klog.Warningf("There is space again on the file system of %s: everything is written again", cfg.DataDir)
+	klog.Warningf("There is space again on the file system of %s: everything is written again", cfg.etcdDir())
 	cfg.progress(PartDisk, StateUp, nil)
 }

@@ -23,6 +23,15 @@ import (
 	"flyball.dev/controlplane/space"
 )
 
+// mountSmall mounts a small file system.
+func mountSmall(t *testing.T, dir, options string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, options); err != nil {
+		t.Skipf("mounting a small file system: %v", err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+}
+
 // smallDisk is a directory with a file system of its own, and what fills that up to the last byte.
 func smallDisk(t *testing.T) (dir string, fill func() (empty func())) {
 	t.Helper()
@@ -30,10 +39,7 @@ func smallDisk(t *testing.T) (dir string, fill func() (empty func())) {
 		t.Skip("starts whole control planes")
 	}
 	dir = t.TempDir()
-	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=600m"); err != nil {
-		t.Skipf("mounting a small file system: %v", err)
-	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	mountSmall(t, dir, "size=600m")
 	return dir, func() func() {
 		t.Helper()
 		f, err := os.Create(filepath.Join(dir, "filler"))
@@ -109,7 +115,7 @@ func TestDiskFills(t *testing.T) {
 	})
 
 	empty := fill()
-	p.await(t, PartDisk, StateDown, "no space left on the file system of "+testConfig(dir).DataDir, "0 MiB free, 128 MiB needed")
+	p.await(t, PartDisk, StateDown, "no space left on the file system of "+testConfig(dir).etcdDir()+": ", "0 MiB free, 128 MiB needed")
 	_, err := maps.Create(t.Context(), configMap("refused", ""), metav1.CreateOptions{})
 	if status, ok := err.(apierrors.APIStatus); !ok || status.Status().Code != http.StatusInsufficientStorage || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("without space a write ends with %v", err)
@@ -144,6 +150,31 @@ func TestDiskFills(t *testing.T) {
 	_ = p.cmd.Wait()
 	startProcess(t, dir, port).awaitUp(t)
 	acknowledged(t, admin, names)
+}
+
+// TestDiskShort starts where there is too little space for etcd, in a mount of its own: status and log
+// say why nothing starts, and the process can be stopped.
+func TestDiskShort(t *testing.T) {
+	dir := t.TempDir()
+	etcd := testConfig(dir).etcdDir()
+	if err := os.MkdirAll(etcd, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	mountSmall(t, etcd, "size=100m")
+	p := startProcess(t, dir, freePort(t))
+	reason := "no space left on the file system of " + etcd + ": 100 MiB free, 128 MiB needed"
+	p.await(t, PartDisk, StateDown, reason)
+	log, err := os.ReadFile(filepath.Join(dir, "log"))
+	if err != nil || !strings.Contains(string(log), reason) {
+		t.Errorf("the log does not say it: %v\n%s", err, log)
+	}
+	if err := p.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.await(t, "returned")
+	if strings.Contains(p.output(), PartEtcd+" "+StateStarting) {
+		t.Error("etcd was started")
+	}
 }
 
 // TestDiskFillsAtOnce has etcd itself find the disk full: the process starts again, waits for space, and has what it

@@ -38,7 +38,7 @@ const (
 // startEtcd opens the database and starts its server. etcdReady waits until it works.
 func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 	dir := filepath.Dir(cfg.etcdSocket())
-	for _, d := range []string{dir, cfg.server("etcd")} {
+	for _, d := range []string{dir, cfg.etcdDir()} {
 		if err := errors.Join(os.MkdirAll(d, 0o700), os.Chmod(d, 0o700)); err != nil {
 			return nil, fmt.Errorf("creating etcd's directory: %w", err)
 		}
@@ -48,7 +48,7 @@ func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 	}
 	ec := embed.NewConfig()
 	ec.Name = cfg.NodeName
-	ec.Dir = cfg.server("etcd")
+	ec.Dir = cfg.etcdDir()
 	ec.ListenClientUrls = []url.URL{{Scheme: "unix", Path: cfg.etcdSocket()}}
 	ec.AdvertiseClientUrls = ec.ListenClientUrls
 	// The only member has no peers and listens for none. The address is a placeholder until a second server joins.
@@ -152,7 +152,7 @@ func claimDatabase(ctx context.Context, etcd *embed.Etcd, cfg Config) error {
 	}
 	if id := string(got.Responses[0].GetResponseRange().Kvs[0].Value); id != cfg.id {
 		return fmt.Errorf("checking the database %s: it is that of cluster %s, and the other files in %s are of cluster %s; restore one of the two from a backup",
-			cfg.server("etcd"), id, cfg.server(), cfg.id)
+			cfg.etcdDir(), id, cfg.server(), cfg.id)
 	}
 	return nil
 }

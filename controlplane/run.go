@@ -34,7 +34,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	if err := space.Await(ctx, cfg.DataDir, func(short error) { reportSpace(cfg, short) }); err != nil {
+	if err := space.Await(ctx, cfg.etcdDir(), func(short error) { reportSpace(cfg, short) }); err != nil {
 		return cause(ctx, err)
 	}
 	lock, err := lockDataDir(cfg)

@@ -21,7 +21,7 @@ const reason metav1.StatusReason = "InsufficientStorage"
 
 // Guard refuses what a file system without space could not keep.
 type Guard struct {
-	// Dir is the data directory.
+	// Dir is where etcd writes, whose file system is watched.
 	Dir string
 	// Reserves are files and how much must be allocated beyond their present size, in bytes.
 	Reserves map[string]int64
@@ -70,10 +70,19 @@ func (g *Guard) sync(state State, now time.Time) State {
 		return state
 	}
 	g.refusal.Store(nil)
+	g.reserve()
+	return state
+}
+
+// reserve allocates what is needed later, unless the reserve itself would have writes refused.
+func (g *Guard) reserve() {
 	for path, more := range g.Reserves {
+		free, err := Stat(filepath.Dir(path))
+		if err != nil || free.Bytes < scarce+2*uint64(more) { // Reserve takes twice as much
+			continue
+		}
 		_ = Reserve(path, more) // without it, less is possible when there is no space
 	}
-	return state
 }
 
 // Wrap refuses writes on their way to the API, after they were authorized.

@@ -126,6 +126,39 @@ func TestGuard(t *testing.T) {
 	}
 }
 
+// TestGuardLeavesReserve has too little space for a reserve and enough to write.
+func TestGuardLeavesReserve(t *testing.T) {
+	const more = 8 << 20
+	for name, tc := range map[string]struct {
+		reason string
+		free   int64
+		want   bool
+	}{
+		"Little": {"the reserve would begin the refusal", scarce + more, false},
+		"Enough": {"", scarce + 3*more, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, _ := small(t, tc.free)
+			database := filepath.Join(dir, "db")
+			if err := os.WriteFile(database, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			g := &Guard{Dir: dir, Reserves: map[string]int64{database: more}}
+			var state State
+			for range 3 {
+				state = g.sync(state, time.Now())
+			}
+			var stat unix.Stat_t
+			if err := unix.Stat(database, &stat); err != nil {
+				t.Fatal(err)
+			}
+			if got := stat.Blocks > 0; got != tc.want || state.Level != All {
+				t.Errorf("%s\nreserved: %t, want %t, at level %d", tc.reason, got, tc.want, state.Level)
+			}
+		})
+	}
+}
+
 func awaitReserve(t *testing.T, path string, bytes int64) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
