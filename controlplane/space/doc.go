@@ -7,4 +7,8 @@
 //
 // The reserve is in etcd's own files. Its log is written into space that was allocated with the file; Reserve does the same
 // for the database. What is under way when the space is gone, and the few writes that etcd makes by itself, fit in there.
+//
+// etcd allocates the next file of its log ahead, and keeps an error of that until it begins the file.
+// So it can fail, and the process restart once, with "no space left on device" after space was freed.
+// Nothing is lost by that.
 package space

@@ -90,8 +90,7 @@ func (g *Guard) Wrap(api http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		refused := g.refusal.Load()
 		info, ok := apirequest.RequestInfoFrom(r.Context())
-		if refused == nil || !ok || !info.IsResourceRequest ||
-			refused.level.Admits(Write{Verb: info.Verb, Group: info.APIGroup, Resource: info.Resource, Subresource: info.Subresource}) {
+		if refused == nil || !ok || !info.IsResourceRequest || refused.level.Admits(write(r.Context(), info)) {
 			api.ServeHTTP(w, r)
 			return
 		}
@@ -102,6 +101,14 @@ func (g *Guard) Wrap(api http.Handler) http.Handler {
 			Status:   metav1.StatusFailure, Code: http.StatusInsufficientStorage, Reason: reason, Message: refused.err.Error(),
 		}) // the client went away
 	})
+}
+
+func write(ctx context.Context, info *apirequest.RequestInfo) Write {
+	w := Write{Verb: info.Verb, Group: info.APIGroup, Resource: info.Resource, Subresource: info.Subresource}
+	if u, ok := apirequest.UserFrom(ctx); ok {
+		w.User = u.GetName()
+	}
+	return w
 }
 
 // Await returns nil once there is enough to start with, or ctx's error. It calls short with an Error

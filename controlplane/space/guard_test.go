@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apiserver/pkg/authentication/user"
 	apirequest "k8s.io/apiserver/pkg/endpoints/request"
 )
 
@@ -78,12 +79,13 @@ func TestGuard(t *testing.T) {
 	}
 	changes := make(chan error, 10)
 	g := &Guard{Dir: dir, Reserves: map[string]int64{database: 4 << 20}, Changed: func(err error) { changes <- err }}
-	stored := 0
+	stored, who := 0, "somebody"
 	handler := g.Wrap(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { stored++ }))
 	do := func(verb, resource string) (code int, body metav1.Status) {
 		info := &apirequest.RequestInfo{IsResourceRequest: true, Verb: verb, Resource: resource}
+		ctx := apirequest.WithUser(apirequest.WithRequestInfo(t.Context(), info), &user.DefaultInfo{Name: who})
 		w := httptest.NewRecorder()
-		handler.ServeHTTP(w, httptest.NewRequestWithContext(apirequest.WithRequestInfo(t.Context(), info), http.MethodPost, "/", nil))
+		handler.ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", nil))
 		_ = json.Unmarshal(w.Body.Bytes(), &body)
 		return w.Code, body
 	}
@@ -107,6 +109,11 @@ func TestGuard(t *testing.T) {
 	if code, _ := do("delete", "pods"); code != http.StatusOK {
 		t.Errorf("while there is a little, a Pod is deleted with %d", code)
 	}
+	who = "system:serviceaccount:kube-system:pvc-protection-controller"
+	if code, _ := do("update", "persistentvolumeclaims"); code != http.StatusOK {
+		t.Errorf("while there is a little, a finalizer is removed with %d", code)
+	}
+	who = "somebody"
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}

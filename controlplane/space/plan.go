@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // What must be free, in bytes and in inodes. Enough is that of a new file of etcd's log, twice: there is always one ahead.
@@ -69,8 +71,9 @@ func (s State) Next(free Free, now time.Time) State {
 	return State{Level: level, Since: now}
 }
 
-// Write is a request that changes something: its verb and what it is about, in the terms of RBAC.
-type Write struct{ Verb, Group, Resource, Subresource string }
+// Write is a request that changes something: who makes it, its verb and its object, in the terms of
+// RBAC.
+type Write struct{ User, Verb, Group, Resource, Subresource string }
 
 // Admits reports whether the write is carried out.
 func (l Level) Admits(w Write) bool {
@@ -83,9 +86,25 @@ func (l Level) Admits(w Write) bool {
 		return lease
 	case Essential:
 		return lease || strings.HasPrefix(w.Verb, "delete") ||
-			w.Subresource == "status" || w.Subresource == "eviction" || w.Subresource == "finalize"
+			w.Subresource == "status" || w.Subresource == "eviction" || w.Subresource == "finalize" || w.finalizes()
 	}
 	return false
+}
+
+// finalizers are the controllers of kube-controller-manager that remove finalizers by updating or
+// patching the object: what was deleted stays until they have. The other updates that they make are
+// few.
+var finalizers = sets.New(
+	"generic-garbage-collector", "job-controller", "persistent-volume-binder", "podgroup-protection-controller",
+	"pv-protection-controller", "pvc-protection-controller", "resource-claim-controller", "service-cidrs-controller",
+	"volumeattributesclass-protection-controller",
+)
+
+// finalizes reports whether the write may be what ends a deletion. Whether an object is being deleted
+// is not in the request, and neither are its finalizers if it is a patch.
+func (w Write) finalizes() bool {
+	name, ok := strings.CutPrefix(w.User, "system:serviceaccount:kube-system:")
+	return ok && finalizers.Has(name) && w.Subresource == "" && (w.Verb == "update" || w.Verb == "patch")
 }
 
 // stored reports whether anything reaches etcd.

@@ -47,7 +47,7 @@ func TestNext(t *testing.T) {
 }
 
 func TestAdmits(t *testing.T) {
-	const everything = "all essential leases none"
+	const everything, controller = "all essential leases none", "system:serviceaccount:kube-system:"
 	names := map[Level]string{All: "all", Essential: "essential", Leases: "leases", None: "none"}
 	for name, tc := range map[string]struct {
 		reason string
@@ -65,10 +65,22 @@ func TestAdmits(t *testing.T) {
 		"Evict":        {"", Write{Verb: "create", Resource: "pods", Subresource: "eviction"}, "all essential"},
 		"PodStatus":    {"Services follow the readiness of what runs", Write{Verb: "patch", Resource: "pods", Subresource: "status"}, "all essential"},
 		"EndNamespace": {"", Write{Verb: "update", Resource: "namespaces", Subresource: "finalize"}, "all essential"},
-		"Create":       {"it would be lost, or end etcd", Write{Verb: "create", Resource: "configmaps"}, "all"},
-		"Update":       {"", Write{Verb: "update", Group: "apps", Resource: "deployments"}, "all"},
-		"Scale":        {"", Write{Verb: "patch", Group: "apps", Resource: "deployments", Subresource: "scale"}, "all"},
-		"Event":        {"there are many of them", Write{Verb: "create", Resource: "events"}, "all"},
+		"EndClaim": {
+			"its finalizer is removed by an update, and its volume stays until then",
+			Write{User: controller + "pvc-protection-controller", Verb: "update", Resource: "persistentvolumeclaims"}, "all essential",
+		},
+		"EndJobPod":     {"", Write{User: controller + "job-controller", Verb: "patch", Resource: "pods"}, "all essential"},
+		"EndForeground": {"", Write{User: controller + "generic-garbage-collector", Verb: "patch", Group: "apps", Resource: "deployments"}, "all essential"},
+		"JobPod":        {"it ends no deletion", Write{User: controller + "job-controller", Verb: "create", Resource: "pods"}, "all"},
+		"Annotate":      {"", Write{User: controller + "daemon-set-controller", Verb: "update", Group: "apps", Resource: "controllerrevisions"}, "all"},
+		"SameName": {
+			"everybody can name a service account so in his own namespace",
+			Write{User: "system:serviceaccount:default:job-controller", Verb: "patch", Resource: "pods"}, "all",
+		},
+		"Create": {"it would be lost, or end etcd", Write{Verb: "create", Resource: "configmaps"}, "all"},
+		"Update": {"", Write{Verb: "update", Group: "apps", Resource: "deployments"}, "all"},
+		"Scale":  {"", Write{Verb: "patch", Group: "apps", Resource: "deployments", Subresource: "scale"}, "all"},
+		"Event":  {"there are many of them", Write{Verb: "create", Resource: "events"}, "all"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string
