@@ -94,7 +94,7 @@ func (k *kernel) bindings(elements []Element) map[string]bool {
 	for _, e := range elements {
 		if e.Sticky {
 			hash := bindingHash(List(e.Index/localIndex), netip.AddrPortFrom(e.Value.Addr.addr(), e.Value.Port))
-			names[string(append(e.Key.frontend(k.fam), register32(hash)...))] = true
+			names[string(append(e.frontend(k.fam), register32(hash)...))] = true
 		}
 	}
 	return names

@@ -48,6 +48,7 @@ func restart(ctx context.Context, proxy []string) (func(error), error) {
 		klog.Errorf("Restarting: %v", cause)
 		klog.Flush()
 		_ = os.Chdir(dir) // gone: only relative paths need it
+		//nolint:gosec // the arguments are those that this program was started with
 		err := syscall.Exec(self, os.Args, slices.Concat(os.Environ(), proxy, []string{restartedEnv + "=1"}))
 		panic(fmt.Sprintf("restarting %s: %v, after: %v", self, err, cause))
 	}, nil

@@ -26,9 +26,10 @@ func TestRestart(t *testing.T) {
 			os.Exit(0)
 		}
 		restartNow, err := restart(t.Context(), []string{"HTTPS_PROXY=http://192.0.2.1:3128"})
-		if err := errors.Join(err, os.Chdir("/")); err != nil {
+		if err != nil {
 			t.Fatal(err)
 		}
+		t.Chdir("/")
 		file, err := os.Open("/dev/null")
 		if err != nil {
 			t.Fatal(err)

@@ -120,7 +120,7 @@ func Await(ctx context.Context, dir string, short func(error)) error {
 		there := existing(dir)
 		free, err := Stat(there)
 		if err != nil {
-			return nil //nolint:nilerr // the next write there has a better error
+			return nil // the next write there has a better error
 		}
 		missing := shortage(dir, free, func() error { return Probe(there, Enough) })
 		if missing == nil {

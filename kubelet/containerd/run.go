@@ -72,7 +72,7 @@ func Run(ctx context.Context, cfg Config) error {
 			err := p.wait(ctx)
 			p.close()
 			if ctx.Err() != nil {
-				return nil //nolint:nilerr // the end of ctx is no failure
+				return nil
 			}
 			log.Error(err, "containerd ended, restarting it", "pid", p.pid, "log", cfg.LogFile)
 			cfg.tellDown(fmt.Errorf("running containerd: process %d ended; see %s", p.pid, cfg.LogFile))
