@@ -23,7 +23,8 @@ type groups interface {
 // theirs, and look like leftovers. So a Pod is ours only if it has a directory
 // below our RootDir. Of one that crashed before it had, or after it had any
 // more, nothing but an empty cgroup can be left, which is nobody's loss. What our
-// runtime runs needs no search: it is reported by the runtime.
+// runtime runs needs no search: the runtime reports it. The exception are Pods in a shared runtime
+// from before their containers had our label, which are found here, by their directories.
 func leftovers(listFiles func() ([]types.UID, error), groups groups) ([]types.UID, error) {
 	ours, err := listFiles()
 	inGroups, groupsErr := groups.ListPods()

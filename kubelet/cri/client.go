@@ -59,9 +59,10 @@ type Client struct {
 	// Runtime and Images are the services of the runtime.
 	Runtime runtimeapi.RuntimeServiceClient
 	Images  runtimeapi.ImageServiceClient
-	// Owned are the labels of the sandboxes and containers that are ours, in a runtime
-	// that others use too: Watch and Relist leave all others out. All are ours if it is
-	// empty. It does not change once the Client is in use.
+	// Owned are the labels of the sandboxes and containers that are ours, in a runtime that
+	// others use too: Watch, Relist and the metrics leave all others out, except those of Pods
+	// that were observed. Observe ignores it, since a UID is of one Pod only. All are ours if it
+	// is empty. It does not change once the Client is in use.
 	Owned map[string]string
 
 	conn    *grpc.ClientConn

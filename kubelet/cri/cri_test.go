@@ -30,7 +30,8 @@ type fakeService struct {
 	asked      int
 	streams    chan chan *runtimeapi.ContainerEventResponse
 	noStream   bool
-	// slow is how long listing sandboxes takes. relists counts it, listing is how many are under way, and most how many were.
+	// slow is how long listing sandboxes takes. relists counts it, listing is how many are under
+	// way, and most how many were.
 	slow                   time.Duration
 	relists, listing, most int
 }

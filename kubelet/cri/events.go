@@ -53,7 +53,8 @@ func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
 type watch struct {
 	client  *Client
 	changed func(types.UID)
-	// due asks for a relist now. Its capacity is one: a relist that has not begun is for all who asked.
+	// due asks for a relist now. Its capacity is one: a relist that has not begun is for all who
+	// asked.
 	due chan struct{}
 	// streaming says that an event stream is open, as far as we know.
 	streaming atomic.Bool
@@ -149,7 +150,7 @@ func (w *watch) stream(ctx context.Context) error {
 		case uid == "":
 			// The sandbox is gone already, and the Pod's name with it.
 			w.relistNow()
-		case w.client.owns(e):
+		case w.client.owns(uid, e):
 			w.changed(uid)
 		}
 	}
@@ -167,41 +168,50 @@ func podOf(e *runtimeapi.ContainerEventResponse) types.UID {
 	return ""
 }
 
-// owns says whether what an event is about has the labels of what is ours.
-func (c *Client) owns(e *runtimeapi.ContainerEventResponse) bool {
-	selector := labels.SelectorFromSet(c.Owned)
+// owns says whether what an event is about is ours.
+func (c *Client) owns(uid types.UID, e *runtimeapi.ContainerEventResponse) bool {
 	if st := e.GetPodSandboxStatus(); st != nil {
-		return selector.Matches(labels.Set(st.Labels))
+		return c.ours(uid, st.Labels)
 	}
 	return slices.ContainsFunc(e.GetContainersStatuses(), func(st *runtimeapi.ContainerStatus) bool {
-		return selector.Matches(labels.Set(st.Labels))
+		return c.ours(uid, st.Labels)
 	})
+}
+
+// ours says whether a sandbox or container with these labels, of the Pod uid, is ours. Those that
+// were made before there were labels have none: they are ours if the Pod has been observed, since
+// only the Pods of this node and what is left of them are.
+func (c *Client) ours(uid types.UID, l map[string]string) bool {
+	if labels.SelectorFromSet(c.Owned).Matches(labels.Set(l)) {
+		return true
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.known[uid]) > 0
 }
 
 // Relist reads all in the runtime that is ours and calls changed for the Pods that
 // look different from last time.
 func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	defer c.metrics.relisting()()
-	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
-		Filter: &runtimeapi.PodSandboxFilter{LabelSelector: c.Owned},
-	}, grpc.WaitForReady(true))
+	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("listing sandboxes: %w", err)
 	}
-	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{
-		Filter: &runtimeapi.ContainerFilter{LabelSelector: c.Owned},
-	}, grpc.WaitForReady(true))
+	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, grpc.WaitForReady(true))
 	if err != nil {
 		return fmt.Errorf("listing containers: %w", err)
 	}
 	facts := map[types.UID][]string{}
 	for _, s := range sandboxes.Items {
-		uid := types.UID(s.GetMetadata().GetUid())
-		facts[uid] = append(facts[uid], s.Id+s.State.String())
+		if uid := types.UID(s.GetMetadata().GetUid()); c.ours(uid, s.Labels) {
+			facts[uid] = append(facts[uid], s.Id+s.State.String())
+		}
 	}
 	for _, s := range containers.Containers {
-		uid := types.UID(s.Labels[labelPodUID])
-		facts[uid] = append(facts[uid], s.Id+s.State.String())
+		if uid := types.UID(s.Labels[labelPodUID]); c.ours(uid, s.Labels) {
+			facts[uid] = append(facts[uid], s.Id+s.State.String())
+		}
 	}
 	delete(facts, "") // not made by a kubelet
 

@@ -11,6 +11,7 @@ import (
 
 	"google.golang.org/grpc"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -158,39 +159,46 @@ func TestRelistsDoNotPileUp(t *testing.T) {
 	})
 }
 
-// TestOwned: what others have in the same runtime is not reported.
+// TestOwned: what others have in the same runtime is not reported. What a Pod of ours has from before
+// there were labels is.
 func TestOwned(t *testing.T) {
 	const mark = "flyball.dev/owner"
 	ours, theirs := map[string]string{mark: "us"}, map[string]string{mark: "them"}
+	old := map[string]string{labelPodUID: "old"}
 	listed := func(id string, labels map[string]string) *runtimeapi.PodSandbox {
 		s := sandbox("s-"+id, id)
 		s.Labels = labels
 		return s
 	}
 	f := &fakeService{
-		sandboxes: []*runtimeapi.PodSandbox{listed("ours", ours), listed("theirs", theirs), listed("nobody's", nil)},
+		sandboxes: []*runtimeapi.PodSandbox{listed("ours", ours), listed("theirs", theirs), listed("nobody's", nil), listed("old", old)},
 		streams:   make(chan chan *runtimeapi.ContainerEventResponse),
 	}
 	c := New(f, nil)
 	c.Owned = ours
+	if _, err := c.Observe(t.Context(), "old"); err != nil { // as its worker does
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	seen, done := make(chan types.UID, 10), make(chan struct{})
 	go func() { defer close(done); c.Watch(ctx, func(uid types.UID) { seen <- uid }) }()
 	events := <-f.streams
-	if got := <-seen; got != "ours" {
-		t.Errorf("the relist reported Pod %s", got)
+	if got, want := sets.New(<-seen, <-seen), sets.New[types.UID]("ours", "old"); !got.Equal(want) {
+		t.Errorf("the relist reported the Pods %v, want %v", got, want)
 	}
 	for _, e := range []struct {
 		uid    string
 		labels map[string]string
-	}{{"theirs", theirs}, {"nobody's", nil}, {"ours", ours}} {
+	}{{"theirs", theirs}, {"nobody's", nil}, {"ours", ours}, {"old", old}} {
 		events <- &runtimeapi.ContainerEventResponse{
 			ContainerEventType: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
 			PodSandboxStatus:   &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: e.uid}, Labels: e.labels},
 		}
 	}
-	if got := <-seen; got != "ours" {
-		t.Errorf("an event of Pod %s was reported", got)
+	for _, want := range []types.UID{"ours", "old"} {
+		if got := <-seen; got != want {
+			t.Errorf("an event of Pod %s was reported, want %s", got, want)
+		}
 	}
 	cancel()
 	<-done

@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -107,7 +108,11 @@ var (
 	runningContainers = prometheus.NewDesc("kubelet_running_containers", "Number of containers, by state.", []string{"container_state"}, nil)
 )
 
-// running counts what the runtime has when it is asked for.
+// scrapeTimeout bounds what a scrape asks the runtime. It is well below the 10 s that Prometheus
+// waits for all series together: one that hangs costs these series, and not the scrape.
+const scrapeTimeout = 2 * time.Second
+
+// running counts what of ours the runtime has when it is asked for.
 type running struct{ client *Client }
 
 // Describe implements prometheus.Collector.
@@ -116,7 +121,7 @@ func (running) Describe(ch chan<- *prometheus.Desc) { ch <- runningPods; ch <- r
 // Collect implements prometheus.Collector. Without an answer of the runtime nothing is reported.
 func (r running) Collect(ch chan<- prometheus.Metric) {
 	// A collector gets no context from its library.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
 	sandboxes, err := r.client.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
@@ -128,14 +133,17 @@ func (r running) Collect(ch chan<- prometheus.Metric) {
 	}
 	pods := map[string]bool{}
 	for _, s := range sandboxes.Items {
-		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
-			pods[s.GetMetadata().GetUid()] = true
+		uid := s.GetMetadata().GetUid()
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY && r.client.ours(types.UID(uid), s.Labels) {
+			pods[uid] = true
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(runningPods, prometheus.GaugeValue, float64(len(pods)))
 	states := map[ContainerState]int{Created: 0, Running: 0, Exited: 0, Unknown: 0}
 	for _, c := range containers.Containers {
-		states[stateOf(c.State)]++
+		if r.client.ours(types.UID(c.Labels[labelPodUID]), c.Labels) {
+			states[stateOf(c.State)]++
+		}
 	}
 	for state, n := range states {
 		ch <- prometheus.MustNewConstMetric(runningContainers, prometheus.GaugeValue, float64(n), string(state))

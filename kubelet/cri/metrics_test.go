@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -57,6 +59,57 @@ kubelet_running_pods 1
 	if err := testutil.GatherAndCompare(gathered(c), strings.NewReader(want), "kubelet_running_pods", "kubelet_running_containers"); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestRunningOfOurs: what others have in the same runtime is not counted.
+func TestRunningOfOurs(t *testing.T) {
+	ours := map[string]string{"flyball.dev/owner": "us"}
+	c := New(&fakeService{
+		sandboxes: []*runtimeapi.PodSandbox{
+			{Id: "1", Labels: ours, Metadata: &runtimeapi.PodSandboxMetadata{Uid: "a"}}, {Id: "2", Metadata: &runtimeapi.PodSandboxMetadata{Uid: "b"}},
+		},
+		containers: []*runtimeapi.Container{
+			{Id: "3", Labels: ours, State: runtimeapi.ContainerState_CONTAINER_RUNNING}, {Id: "4", State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+		},
+	}, nil)
+	c.Owned = ours
+	want := `
+# HELP kubelet_running_pods Number of Pods whose sandbox is ready.
+# TYPE kubelet_running_pods gauge
+kubelet_running_pods 1
+# HELP kubelet_running_containers Number of containers, by state.
+# TYPE kubelet_running_containers gauge
+kubelet_running_containers{container_state="created"} 0
+kubelet_running_containers{container_state="exited"} 0
+kubelet_running_containers{container_state="running"} 1
+kubelet_running_containers{container_state="unknown"} 0
+`
+	if err := testutil.GatherAndCompare(gathered(c), strings.NewReader(want), "kubelet_running_pods", "kubelet_running_containers"); err != nil {
+		t.Error(err)
+	}
+}
+
+// hung is a runtime that does not answer.
+type hung struct{ runtimeapi.RuntimeServiceClient }
+
+func (hung) ListPodSandbox(ctx context.Context, _ *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestScrapeOfHungRuntime: Prometheus waits 10 s, and gets the other series before.
+func TestScrapeOfHungRuntime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := New(hung{}, nil)
+		registry, begun := gathered(c), time.Now()
+		n, err := testutil.GatherAndCount(registry, "kubelet_pleg_last_seen_seconds")
+		if err != nil || n != 1 {
+			t.Errorf("%d other series, error %v", n, err)
+		}
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("the scrape took %s", took)
+		}
+	})
 }
 
 func TestRelistIsMeasured(t *testing.T) {
