@@ -3,6 +3,8 @@
 package kubelet
 
 import (
+	"cmp"
+
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,6 +20,7 @@ import (
 // configures nothing, so each value is taken from where it is used. There are no eviction
 // thresholds in it, since no Pod is evicted. reserved is what the Node keeps of its capacity.
 func configuration(cfg Config, reserved v1.ResourceList) *kubeletconfig.KubeletConfiguration {
+	verify := kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.ImagePullCredentialsVerificationPolicy)
 	c := &kubeletconfig.KubeletConfiguration{
 		TypeMeta:                         metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
 		Address:                          cfg.BindAddress.String(),
@@ -46,7 +49,7 @@ func configuration(cfg Config, reserved v1.ResourceList) *kubeletconfig.KubeletC
 		ImageMinimumGCAge:                metav1.Duration{Duration: images.DefaultPolicy.MinAge},
 		EnableSystemLogHandler:           new(true),
 
-		ImagePullCredentialsVerificationPolicy: kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.ImagePullCredentialsVerificationPolicy),
+		ImagePullCredentialsVerificationPolicy: cmp.Or(verify, kubeletconfig.NeverVerifyPreloadedImages),
 		PreloadedImagesVerificationAllowlist:   cfg.PreloadedImagesVerificationAllowlist,
 	}
 	for name, amount := range reserved {

@@ -71,6 +71,10 @@ func TestConfiguration(t *testing.T) {
 		}
 	}
 	checkAllocatable(t, n, c)
+	cfg.ImagePullCredentialsVerificationPolicy = ""
+	if got := configuration(cfg, nil).ImagePullCredentialsVerificationPolicy; got != kubeletconfig.NeverVerifyPreloadedImages {
+		t.Errorf("without a policy /configz says %q, and images.Access does as NeverVerifyPreloadedImages says", got)
+	}
 }
 
 // checkAllocatable adds up capacity, what /configz says is reserved, and what the Node offers.

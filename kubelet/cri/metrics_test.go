@@ -90,7 +90,9 @@ kubelet_running_containers{container_state="unknown"} 0
 }
 
 // hung is a runtime that does not answer.
-type hung struct{ runtimeapi.RuntimeServiceClient }
+type hung struct {
+	runtimeapi.RuntimeServiceClient
+}
 
 func (hung) ListPodSandbox(ctx context.Context, _ *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
 	<-ctx.Done()
