@@ -2,6 +2,7 @@ package pod
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,9 +29,12 @@ type metrics struct {
 type start struct {
 	measured bool
 	seen     time.Time
-	// pulling and pulled are the beginning of the first pull and the end of the last.
-	pulling, pulled time.Time
+	// pulls are when images were pulled.
+	pulls []span
 }
+
+// span is a time from begin to end.
+type span struct{ begin, end time.Time }
 
 func newMetrics() *metrics {
 	startBuckets := []float64{.1, .2, .3, .5, .75, 1, 2, 3, 4, 5, 6, 8, 10, 20, 30, 45, 60, 120, 180, 240, 300, 600, 900, 1800, 3600}
@@ -86,13 +90,8 @@ func (m *metrics) took(uid types.UID, a Action, err error, begun time.Time, d ti
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s := m.starts[uid]; s != nil {
-		if s.pulling.IsZero() || begun.Before(s.pulling) {
-			s.pulling = begun
-		}
-		if end := begun.Add(d); end.After(s.pulled) {
-			s.pulled = end
-		}
+	if s := m.starts[uid]; s != nil && !s.measured {
+		s.pulls = append(s.pulls, span{begun, begun.Add(d)})
 	}
 }
 
@@ -124,14 +123,32 @@ func (m *metrics) observe(pod *v1.Pod, status *v1.PodStatus, now time.Time) {
 	total := now.Sub(pod.CreationTimestamp.Time)
 	m.total.Observe(total.Seconds())
 	m.running.Observe(now.Sub(s.seen).Seconds())
-	m.sli.Observe(max(0, total-s.pulled.Sub(s.pulling)-ofInit(status)).Seconds())
+	// An image is pulled while an init container runs, too, or while another image is.
+	m.sli.Observe(max(0, total-together(append(s.pulls, ofInit(status)...))).Seconds())
+	s.pulls = nil
 }
 
-// ofInit is how long the init containers ran that have ended.
-func ofInit(status *v1.PodStatus) (sum time.Duration) {
+// ofInit are when the init containers ran that have ended.
+func ofInit(status *v1.PodStatus) (runs []span) {
 	for _, c := range status.InitContainerStatuses {
-		if end := c.State.Terminated; end != nil {
-			sum += end.FinishedAt.Sub(end.StartedAt.Time)
+		if t := c.State.Terminated; t != nil {
+			runs = append(runs, span{t.StartedAt.Time, t.FinishedAt.Time})
+		}
+	}
+	return runs
+}
+
+// together is how long at least one of the spans lasted.
+func together(spans []span) (sum time.Duration) {
+	slices.SortFunc(spans, func(a, b span) int { return a.begin.Compare(b.begin) })
+	var until time.Time
+	for _, s := range spans {
+		if s.begin.Before(until) {
+			s.begin = until
+		}
+		if s.end.After(s.begin) {
+			sum += s.end.Sub(s.begin)
+			until = s.end
 		}
 	}
 	return sum

@@ -19,7 +19,8 @@ func sumOf(t *testing.T, h prometheus.Histogram) (count uint64, sum float64) {
 	return m.Histogram.GetSampleCount(), m.Histogram.GetSampleSum()
 }
 
-// TestStarts starts a Pod that is seen after 1 s, pulls from 2 to 6 s, of which an init container runs 2 s more, and runs after 10 s.
+// TestStarts starts a Pod that is seen after 1 s, pulls from 2 to 6 s, has an init container that
+// runs for 2 s after that, and runs after 10 s.
 func TestStarts(t *testing.T) {
 	m := newMetrics()
 	created := time.Unix(1_700_000_000, 0)
@@ -52,5 +53,42 @@ func TestStarts(t *testing.T) {
 	m.observe(&v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "old"}}, status, at(2))
 	if n, _ := sumOf(t, m.total); n != 1 {
 		t.Errorf("a Pod that ran before the agent began is counted as a start")
+	}
+}
+
+// TestTimeOfPullsAndInitContainers: no second is taken off twice, and none that was spent otherwise.
+func TestTimeOfPullsAndInitContainers(t *testing.T) {
+	type run struct{ from, to int } // seconds since the Pod was created; it runs after 30 s
+	for name, tc := range map[string]struct {
+		reason       string
+		pulls, inits []run
+		want         float64
+	}{
+		"Nothing":  {reason: "all images are present", want: 30},
+		"InTurns":  {reason: "init containers between pulls", pulls: []run{{1, 3}, {7, 9}}, inits: []run{{3, 7}}, want: 22},
+		"Gap":      {reason: "from 3 to 10 s it was not pulled", pulls: []run{{1, 3}, {10, 12}}, want: 26},
+		"Overlap":  {reason: "the next image is pulled meanwhile", pulls: []run{{1, 6}, {2, 4}}, inits: []run{{3, 8}}, want: 23},
+		"Unsorted": {reason: "pulls are told of at their end", pulls: []run{{5, 6}, {1, 9}}, want: 22},
+		"Clock":    {reason: "a clock that was set back ends before the beginning", inits: []run{{8, 5}}, want: 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m, created := newMetrics(), time.Unix(1_700_000_000, 0)
+			at := func(s int) time.Time { return created.Add(time.Duration(s) * time.Second) }
+			pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", CreationTimestamp: metav1.NewTime(created)}}
+			m.observe(pod, &v1.PodStatus{Phase: v1.PodPending}, at(1))
+			for _, p := range tc.pulls {
+				m.took("u", PullImage{}, nil, at(p.from), at(p.to).Sub(at(p.from)))
+			}
+			status := &v1.PodStatus{Phase: v1.PodRunning}
+			for _, i := range tc.inits {
+				status.InitContainerStatuses = append(status.InitContainerStatuses, v1.ContainerStatus{State: v1.ContainerState{
+					Terminated: &v1.ContainerStateTerminated{StartedAt: metav1.NewTime(at(i.from)), FinishedAt: metav1.NewTime(at(i.to))},
+				}})
+			}
+			m.observe(pod, status, at(30))
+			if _, got := sumOf(t, m.sli); got != tc.want {
+				t.Errorf("%s: the start took %v s, want %v s", tc.reason, got, tc.want)
+			}
+		})
 	}
 }
