@@ -2,6 +2,7 @@ package pod
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,17 +121,44 @@ type Stopping struct {
 // Rejection is why a node refuses a Pod.
 type Rejection struct{ Reason, Message string }
 
+// reported is the newest status of the Pod that the API server has or is given.
+func (s *State) reported() v1.PodStatus {
+	switch {
+	case s.Status != nil:
+		return *s.Status
+	case s.Pod != nil:
+		return s.Pod.Status
+	}
+	return v1.PodStatus{}
+}
+
 // withCutOffStarts takes containers whose start was cut off for never started ones: when the agent
-// ends, containerd gives up the start that it was asked for and reports an exit with 128. That is no
-// failure of the container, which would fail a Pod with the restart policy Never.
-func withCutOffStarts(p cri.Pod) cri.Pod {
+// ends, containerd gives up the start that it was asked for and reports an exit with 128. That is
+// no failure of the container, which would fail a Pod with the restart policy Never.
+//
+// What was reported as ended stays so, since the API server refuses the way back: all of a Pod that
+// has ended, and containers by their ID.
+func withCutOffStarts(p cri.Pod, reported v1.PodStatus) cri.Pod {
+	if podutil.IsPodPhaseTerminal(reported.Phase) {
+		return p
+	}
 	for i := range p.Containers {
 		c := &p.Containers[i]
+		if endReported(reported, c.ID) {
+			continue
+		}
 		if c.State == cri.Exited && c.Reason == "StartError" && strings.HasSuffix(c.Message, context.Canceled.Error()) {
 			c.State, c.ExitCode, c.Reason, c.Message, c.FinishedAt = cri.Created, 0, "", "", time.Time{}
 		}
 	}
 	return p
+}
+
+func endReported(status v1.PodStatus, id string) bool {
+	return slices.ContainsFunc(slices.Concat(status.InitContainerStatuses, status.ContainerStatuses),
+		func(c v1.ContainerStatus) bool {
+			return c.State.Terminated != nil && strings.HasSuffix(c.State.Terminated.ContainerID, "://"+id)
+		})
 }
 
 // sandbox returns the newest sandbox and whether containers can run in it.

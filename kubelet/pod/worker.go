@@ -226,7 +226,7 @@ func (w *worker) observe(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		w.state.Runtime, w.dirty = withCutOffStarts(seen), false
+		w.state.Runtime, w.dirty = withCutOffStarts(seen, w.state.reported()), false
 	}
 	if w.state.Pod == nil {
 		w.m.cfg.Probes.Remove(w.uid)
@@ -267,7 +267,8 @@ func (w *worker) report(ctx context.Context, now time.Time) {
 	if ended {
 		w.m.roomAppeared()
 	}
-	// The end of a deleted Pod waits for its last status, but not for one that the API server refuses.
+	// The end of a deleted Pod waits for its last status, but not for one that the API server
+	// refuses.
 	decided := w.writer.set(w.state.Pod, *w.state.Status, w.state.Cleaned)
 	if decided && w.state.Cleaned && !w.state.Reported {
 		w.state.Reported = true
