@@ -14,7 +14,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/google/cadvisor/lib/utils/sysfs"
+	"github.com/google/cadvisor/lib/utils/sysinfo"
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	dto "github.com/prometheus/client_model/go"
@@ -186,6 +190,49 @@ func series(f *dto.MetricFamily) map[string]float64 {
 		out[strings.Join(labels, ",")] = m.GetCounter().GetValue() + m.GetGauge().GetValue()
 	}
 	return out
+}
+
+// hung is a runtime that does not answer.
+type hung struct{ fakeRuntime }
+
+func (hung) ListPodSandbox(ctx context.Context, _ *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
+// TestHungRuntime: Prometheus waits 10 s, and gets what is not the runtime's to say before.
+func TestHungRuntime(t *testing.T) {
+	cfg := world(t, 1)
+	cfg.Runtime = hung{}
+	begun := time.Now()
+	got := scrape(t, cfg)
+	if took := time.Since(begun); took > 8*time.Second {
+		t.Errorf("the scrape took %s", took)
+	}
+	if e := series(got["container_scrape_error"])[""]; e != 1 {
+		t.Errorf("container_scrape_error is %v, want 1", e)
+	}
+	for _, family := range []string{"machine_cpu_cores", "container_fs_limit_bytes"} {
+		if len(series(got[family])) == 0 {
+			t.Errorf("%s is missing", family)
+		}
+	}
+}
+
+// TestDevicesOfNow: a device that was added since the beginning has a name.
+func TestDevicesOfNow(t *testing.T) {
+	begun := &machineInfo{}
+	now := begun.withDevices()
+	devices, err := sysinfo.GetBlockDeviceInfo(sysfs.NewRealSysFs())
+	if err != nil {
+		t.Skipf("this host shows no devices: %v", err)
+	}
+	if diff := cmp.Diff(devices, now.DiskMap); diff != "" {
+		t.Errorf("devices (-there +known):\n%s", diff)
+	}
+	if begun.DiskMap != nil {
+		t.Error("what other scrapes read was changed")
+	}
 }
 
 func TestHandler(t *testing.T) {

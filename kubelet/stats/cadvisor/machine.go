@@ -15,7 +15,7 @@ import (
 	"github.com/prometheus/procfs"
 )
 
-// machineInfo is what does not change while the machine runs.
+// machineInfo is what does not change while the machine runs, see withDevices.
 type machineInfo struct{ info.MachineInfo }
 
 func readMachine() (*machineInfo, error) {
@@ -39,10 +39,17 @@ func readMachine() (*machineInfo, error) {
 	if cpus, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		m.NumPhysicalCores, m.NumSockets = machine.GetPhysicalCores(cpus), machine.GetSockets(cpus)
 	}
-	m.DiskMap, _ = sysinfo.GetBlockDeviceInfo(sys) // without it devices have no names
 	m.MachineID, m.BootID = line("/etc/machine-id"), line("/proc/sys/kernel/random/boot_id")
 	m.SystemUUID, _ = sysinfo.GetSystemUUID(sys)
 	return m, nil
+}
+
+// withDevices is a copy that knows the block devices of this moment; scrapes run at once. A volume
+// brings its device long after the agent began, and a number may come back under another name.
+func (m *machineInfo) withDevices() *machineInfo {
+	now := *m
+	now.DiskMap, _ = sysinfo.GetBlockDeviceInfo(sysfs.NewRealSysFs()) // without it devices have no names
+	return &now
 }
 
 func line(file string) string {

@@ -24,8 +24,10 @@ import (
 	"flyball.dev/kubelet/cgroups"
 )
 
-// timeout bounds a scrape; a collector gets no context from its library.
-const timeout = 10 * time.Second
+// timeout bounds what a scrape asks the runtime; a collector gets no context from its library. It
+// is well below the 10 s that Prometheus waits for all series together: a runtime that hangs costs
+// the series of cgroups, and not those of the machine and its file systems.
+const timeout = 2 * time.Second
 
 // source measures the cgroups. It remembers nothing between two scrapes.
 type source struct {
@@ -52,13 +54,14 @@ func (s *source) GetRequestedContainersInfo(string, info.RequestOptions) (map[st
 	if err != nil {
 		return nil, err
 	}
+	machine := s.machine.withDevices() // once for all cgroups
 	out := make(map[string]*info.ContainerInfo, len(groups))
 	for _, g := range groups {
 		o := owners.of(g)
 		if g.Pod != "" && o.pod == "" {
 			continue // made or ended between the two lists
 		}
-		measured, err := s.measure(g, o)
+		measured, err := s.measure(g, o, machine)
 		if err != nil {
 			// It ends while it is measured; the others do not.
 			klog.Background().V(4).Info("Measuring a cgroup failed", "cgroup", g.Path, "err", err)
@@ -78,8 +81,8 @@ func labels(c *info.ContainerInfo) map[string]string {
 	return l
 }
 
-func (s *source) measure(g cgroups.Group, o owner) (*info.ContainerInfo, error) {
-	spec, err := common.GetSpec(g.Dirs, s.machine, false, false)
+func (s *source) measure(g cgroups.Group, o owner, machine *machineInfo) (*info.ContainerInfo, error) {
+	spec, err := common.GetSpec(g.Dirs, machine, false, false)
 	if err != nil {
 		return nil, fmt.Errorf("reading the limits: %w", err)
 	}
@@ -98,7 +101,7 @@ func (s *source) measure(g cgroups.Group, o owner) (*info.ContainerInfo, error) 
 	}
 	stats.OOMEvents = oomKills(g.Dirs)
 	if stats.DiskIo != nil {
-		common.AssignDeviceNamesToDiskStats((*common.MachineInfoNamer)(&s.machine.MachineInfo), stats.DiskIo)
+		common.AssignDeviceNamesToDiskStats((*common.MachineInfoNamer)(&machine.MachineInfo), stats.DiskIo)
 	}
 	return &info.ContainerInfo{
 		ContainerReference: info.ContainerReference{Name: g.Path, Id: o.id},
