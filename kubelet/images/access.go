@@ -72,7 +72,8 @@ func NewAccess(ctx context.Context, cfg AccessConfig) (*Access, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the records of image pulls in %s: %w", cfg.Dir, err)
 	}
-	return &Access{records: records, files: files, policy: enforcer, intents: filepath.Join(cfg.Dir, "image_manager", "pulling")}, nil
+	intents := filepath.Join(cfg.Dir, "image_manager", "pulling")
+	return &Access{records: records, files: files, policy: enforcer, intents: intents}, nil
 }
 
 // settle turns the intents of pulls that were interrupted into records, if the image is there, and
@@ -108,7 +109,8 @@ func settle(ctx context.Context, files pullmanager.PullRecordsAccessor, service 
 
 // recordInterrupted records the image under its name, and no credentials for it. Upstream's record
 // of an interrupted pull has no name, and so looks as if the image had been imported under this
-// name and pulled under another.
+// name and pulled under another. It is written past pullmanager, whose rule for merging leaves a
+// record as it is that gets no credentials.
 func recordInterrupted(log klog.Logger, files pullmanager.PullRecordsAccessor, name, id string) error {
 	record, _, err := files.GetImagePulledRecord(id)
 	if err != nil || record == nil {
@@ -133,7 +135,8 @@ func named(image *runtimeapi.Image, name string) bool {
 	return slices.Contains(image.GetRepoTags(), name) || slices.Contains(image.GetRepoDigests(), name)
 }
 
-// repository is a canonical name without tag and digest, by which records tell apart who may use an image.
+// repository is a canonical name without tag and digest, by which records tell apart who may use an
+// image.
 func repository(name string) string {
 	ref, err := dockerref.ParseDockerRef(name)
 	if err != nil {
@@ -153,8 +156,8 @@ func canonical(name string) string {
 }
 
 // allows reports whether the Pod may use the image, which the runtime has, without asking the
-// registry. Credentials that cannot be read allow nothing; the pull that follows says what is wrong
-// with them.
+// registry. Credentials that cannot be read allow nothing; the pull that follows says what is
+// wrong with them.
 func (a *Access) allows(ctx context.Context, r request, name string, image *runtimeapi.Image) bool {
 	if a == nil {
 		return true
@@ -187,11 +190,11 @@ func (r request) sources() (
 }
 
 // imported reports whether nobody pulled the image under its name, but somebody under another. One
-// image has many names, but only one record; upstream's policies take each of its names for one that
-// was pulled.
+// image has many names, but only one record; upstream's policies take each of its names for one
+// that was pulled.
 func (a *Access) imported(name string, image *runtimeapi.Image) bool {
-	// By its ID, or by a short name that the runtime completes, a Pod reaches images that were pulled
-	// under another name.
+	// By its ID, or by a short name that the runtime completes, a Pod reaches images that were
+	// pulled under another name.
 	if !named(image, name) {
 		return false
 	}
@@ -207,7 +210,8 @@ func (a *Access) imported(name string, image *runtimeapi.Image) bool {
 	return !pulled
 }
 
-// pulling records that the image is about to be pulled. Unless it fails, pulled must follow.
+// pulling records that the image is about to be pulled. Unless it fails, one of pulled, failed and
+// unknown must follow.
 func (a *Access) pulling(ctx context.Context, name string) error {
 	if a == nil {
 		return nil
@@ -217,8 +221,9 @@ func (a *Access) pulling(ctx context.Context, name string) error {
 	if err := a.records.RecordPullIntent(klog.FromContext(ctx), canonical(name)); err != nil {
 		return fmt.Errorf("recording that image %q is being pulled, without which it would be anybody's: %w", name, err)
 	}
-	// The runtime stores images durably, and one without a record is for all. From here on the intent
-	// or a record survives a loss of power: file systems keep the order in which names come and go.
+	// The runtime stores images durably, and one without a record is for all. From here on the
+	// intent or a record survives a loss of power: file systems keep the order in which names come
+	// and go.
 	if err := syncDir(a.intents); err != nil {
 		a.records.RecordImagePullFailed(ctx, canonical(name))
 		return fmt.Errorf("recording that image %q is being pulled: %w", name, err)
@@ -228,8 +233,8 @@ func (a *Access) pulling(ctx context.Context, name string) error {
 	return nil
 }
 
-// pulled records the end of a pull: the ID of the image, "" if the pull failed, and
-// the credentials that the registry accepted, nil if it asked for none.
+// pulled records the end of a pull: the ID of the image and the credentials that the
+// registry accepted, nil if it asked for none.
 func (a *Access) pulled(ctx context.Context, name, id string, with *credentialprovider.TrackedAuthConfig) {
 	if a == nil {
 		return
@@ -237,12 +242,38 @@ func (a *Access) pulled(ctx context.Context, name, id string, with *credentialpr
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.running--
-	if id == "" {
-		a.records.RecordImagePullFailed(ctx, canonical(name))
-		return
-	}
 	credentials := recorded(with)
 	a.records.RecordImagePulled(ctx, canonical(name), id, &credentials)
+}
+
+// failed records the end of a pull that failed. id is the image that it left nevertheless, which is
+// for nobody who does not pull it again; "" if it left none.
+func (a *Access) failed(ctx context.Context, name, id string) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.running--
+	if id != "" {
+		log := klog.FromContext(ctx)
+		if err := recordInterrupted(log, a.files, canonical(name), id); err != nil {
+			log.Error(err, "An image stays locked until it is pulled or the kubelet restarts", "image", name)
+			return // the intent stays
+		}
+	}
+	a.records.RecordImagePullFailed(ctx, canonical(name))
+}
+
+// unknown is the end of a pull of which is not known what it left. Its intent stays, which forbids
+// the image to all who have no record, until the next start settles it.
+func (a *Access) unknown() {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.running--
 }
 
 // prune forgets the images that the node no longer has. list returns the IDs of

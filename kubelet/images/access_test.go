@@ -316,6 +316,111 @@ func TestFailedPull(t *testing.T) {
 	}
 }
 
+// TestFailedPullThatStored: a pull fails, and the image may be there nevertheless. Before, the name
+// may have meant another image, that was imported.
+func TestFailedPullThatStored(t *testing.T) {
+	const was, is = "sha256:was", "sha256:is"
+	disk := status.Error(codes.Unknown, "no space left on device")
+	nobody := status.Error(codes.Unknown, `failed to pull and unpack image: failed to resolve reference "registry.example/team/a:1": i/o timeout`)
+	for name, tc := range map[string]struct {
+		reason        string
+		before, after string // ID
+		err           error
+		blind         bool // the runtime does not say what is there
+		want          string
+	}{
+		"Stored":    {reason: "nobody is known to have the right to it", after: is, err: disk, want: ReasonErrImageNeverPull},
+		"Cancelled": {reason: "the answer is lost, not the image", after: is, err: context.Canceled, want: ReasonErrImageNeverPull},
+		"Another":   {reason: "the name means another image now", before: was, after: is, err: disk, want: ReasonErrImageNeverPull},
+		"Blind":     {reason: "it may be there", after: is, err: disk, blind: true, want: ReasonErrImageNeverPull},
+		"Same":      {reason: "an imported image stays for all", before: was, after: was, err: disk, want: "present"},
+		"SameAgain": {reason: "also if the Pod is deleted", before: was, after: was, err: context.Canceled, want: "present"},
+		"Imported":  {reason: "the pull did not even begin", after: is, err: nobody, want: "present"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, r := t.TempDir(), newRuntime()
+			put := func(id string) {
+				image := &runtimeapi.Image{Id: id}
+				r.present[private], r.present[id] = image, image
+			}
+			if tc.before != "" {
+				put(tc.before)
+			}
+			m := newNode(t, dir, r, "")
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			m.cfg.Images = storing{registry: registry{r}, blind: &tc.blind, pull: func() error {
+				put(tc.after)
+				if errors.Is(tc.err, context.Canceled) {
+					cancel()
+				}
+				return tc.err
+			}}
+			c := &v1.Container{Name: "c", Image: private, ImagePullPolicy: v1.PullAlways}
+			if _, err := m.Ensure(ctx, tenant("a", "mine"), c, nil, func(string, string, string) {}); err == nil {
+				t.Fatal("the pull did not fail")
+			}
+			tc.blind = false
+			for _, when := range []string{"before", "after"} {
+				if got := outcome(t, m, tenant("b", ""), private, v1.PullNever); got != tc.want {
+					t.Errorf("%s: %s a restart it is %s, want %s", tc.reason, when, got, tc.want)
+				}
+				m = newNode(t, dir, r, "")
+			}
+			if got := outcome(t, m, tenant("a", "mine"), private, v1.PullAlways); got != "pulled" {
+				t.Errorf("with credentials it is %s, want pulled", got)
+			}
+		})
+	}
+}
+
+// TestPullWithoutID: a runtime that answers with a digest, and then not at all, leaves open which
+// image to write into the record.
+func TestPullWithoutID(t *testing.T) {
+	r := newRuntime()
+	m := newNode(t, t.TempDir(), r, "")
+	blind := false
+	m.cfg.Images = storing{registry: registry{r}, blind: &blind, pull: func() error {
+		image := &runtimeapi.Image{Id: "sha256:" + private}
+		r.present[private], r.present[image.Id] = image, image
+		return nil
+	}}
+	if got := outcome(t, m, tenant("a", "mine"), private, v1.PullIfNotPresent); got != "pulled" {
+		t.Fatalf("it is %s, want pulled", got)
+	}
+	blind = false
+	if got := outcome(t, m, tenant("b", ""), private, v1.PullNever); got != ReasonErrImageNeverPull {
+		t.Errorf("without credentials it is %s, want %s", got, ReasonErrImageNeverPull)
+	}
+}
+
+// storing is a runtime whose pulls do what pull does, and that says nothing of images after one if
+// it is blind, or if its answer was a digest.
+type storing struct {
+	registry
+	pull  func() error
+	blind *bool
+}
+
+func (s storing) PullImage(context.Context, *runtimeapi.PullImageRequest, ...grpc.CallOption) (*runtimeapi.PullImageResponse, error) {
+	s.notef("pulled")
+	if err := s.pull(); err != nil {
+		return nil, err
+	}
+	*s.blind = true
+	return &runtimeapi.PullImageResponse{ImageRef: "registry.example/team/a@" + byID}, nil
+}
+
+func (s storing) ImageStatus(ctx context.Context, in *runtimeapi.ImageStatusRequest, opts ...grpc.CallOption) (*runtimeapi.ImageStatusResponse, error) {
+	s.mu.Lock()
+	silent := *s.blind && slices.Contains(s.calls, "pulled")
+	s.mu.Unlock()
+	if silent {
+		return nil, status.Error(codes.Unavailable, "no answer")
+	}
+	return s.registry.ImageStatus(ctx, in, opts...)
+}
+
 // TestNoRecordNoPull: an image that cannot be recorded would be anybody's.
 func TestNoRecordNoPull(t *testing.T) {
 	dir, r := t.TempDir(), newRuntime()

@@ -1,10 +1,10 @@
 package images
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,12 +38,17 @@ const (
 	eventNoSecret      = "FailedToRetrieveImagePullSecret"
 )
 
-// inspectTimeout is how long a pull that has ended waits for the runtime to say what it pulled.
+// inspectTimeout is how long a pull that has ended waits for the runtime to say what is there now.
 const inspectTimeout = 10 * time.Second
+
+// cancelTime is how long the runtime is given to end a pull that was cancelled: the call ends at
+// once on this side, while the image may be about to get its name on the other.
+const cancelTime = 300 * time.Millisecond
 
 // Secrets reads pull secrets. volumes.Manager is one.
 type Secrets interface {
-	// Secret returns a shared object that must not be changed; a missing one is a NotFound API error.
+	// Secret returns a shared object that must not be changed; a missing one is a NotFound API
+	// error.
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 }
 
@@ -110,13 +115,19 @@ func New(cfg Config) *Manager {
 // its ID, which is what the container is to be created from. It blocks while it
 // pulls; pulls of the same image wait for one another, others run in parallel.
 // rec records Events about the container. Errors are *Error, or of ctx.
-func (m *Manager) Ensure(ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec Recorder) (ref string, err error) {
-	return m.ensure(ctx, request{pod: pod, image: c.Image, policy: pullPolicy(c.ImagePullPolicy, c.Image), sandbox: sandbox, record: rec})
+func (m *Manager) Ensure(
+	ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec Recorder,
+) (ref string, err error) {
+	policy := pullPolicy(c.ImagePullPolicy, c.Image)
+	return m.ensure(ctx, request{pod: pod, image: c.Image, policy: policy, sandbox: sandbox, record: rec})
 }
 
 // EnsureVolume is Ensure for the image of a volume that a container needs.
-func (m *Manager) EnsureVolume(ctx context.Context, pod *v1.Pod, vol *v1.ImageVolumeSource, sandbox *runtimeapi.PodSandboxConfig, rec Recorder) (ref string, err error) {
-	return m.ensure(ctx, request{pod: pod, image: vol.Reference, policy: pullPolicy(vol.PullPolicy, vol.Reference), sandbox: sandbox, record: rec})
+func (m *Manager) EnsureVolume(
+	ctx context.Context, pod *v1.Pod, vol *v1.ImageVolumeSource, sandbox *runtimeapi.PodSandboxConfig, rec Recorder,
+) (ref string, err error) {
+	policy := pullPolicy(vol.PullPolicy, vol.Reference)
+	return m.ensure(ctx, request{pod: pod, image: vol.Reference, policy: policy, sandbox: sandbox, record: rec})
 }
 
 // request is a container's wish for an image, its own or that of a volume.
@@ -126,7 +137,8 @@ type request struct {
 	policy  v1.PullPolicy
 	sandbox *runtimeapi.PodSandboxConfig
 	record  Recorder
-	// credentials are those that the Pod has for the image, looked up once and no earlier than needed.
+	// credentials are those that the Pod has for the image, looked up once and no earlier than
+	// needed.
 	credentials func() ([]credentialprovider.TrackedAuthConfig, error)
 }
 
@@ -158,7 +170,8 @@ func (m *Manager) get(ctx context.Context, r request) (string, error) {
 		}
 	}
 	if r.policy == v1.PullNever {
-		// The same for an image that is present and not for this Pod, which learns nothing of others.
+		// The same for an image that is present and not for this Pod, which learns nothing of
+		// others.
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.image)
 		r.record(v1.EventTypeWarning, eventNeverPull, msg)
 		// Somebody may import the image.
@@ -212,7 +225,8 @@ func (m *Manager) pull(ctx context.Context, r request, name string) (string, err
 	defer done()
 	if r.policy != v1.PullAlways {
 		// Whoever had the turn before us may have pulled it.
-		if image, err := m.inspect(ctx, r.spec(name)); err == nil && image.GetId() != "" && m.cfg.Access.allows(ctx, r, name, image) {
+		image, err := m.inspect(ctx, r.spec(name))
+		if err == nil && image.GetId() != "" && m.cfg.Access.allows(ctx, r, name, image) {
 			r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Container image %q already present on machine", r.image))
 			return image.Id, nil
 		}
@@ -231,30 +245,83 @@ func (m *Manager) pull(ctx context.Context, r request, name string) (string, err
 		m.cfg.Pulled()
 	}
 	ended := m.cfg.Now()
-	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.",
-		r.image, ended.Sub(began).Truncate(time.Millisecond), ended.Sub(asked).Truncate(time.Millisecond), image.GetSize()))
+	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf(
+		"Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.", r.image,
+		ended.Sub(began).Truncate(time.Millisecond), ended.Sub(asked).Truncate(time.Millisecond), image.GetSize()))
 	return ref, nil
 }
 
 // pullRecorded pulls, and records for whom. It returns what the runtime calls the
 // image, and the image, nil if the runtime does not show it.
+//
+// A pull that fails may have stored the image all the same, which would be anybody's without a
+// record: the answer of a cancelled one is lost, and the disk may be full after the image was
+// named. One that was there before, imported or preloaded, stays for all.
 func (m *Manager) pullRecorded(
 	ctx context.Context, r request, name string, credentials []credentialprovider.TrackedAuthConfig,
 ) (string, *runtimeapi.Image, error) {
+	before, err := m.tracked(ctx, r, name)
+	if err != nil {
+		return "", nil, fmt.Errorf("inspecting the image before it is pulled: %w", err)
+	}
 	if err := m.cfg.Access.pulling(ctx, name); err != nil {
 		return "", nil, err
 	}
 	ref, with, err := m.pullWith(ctx, r, name, credentials)
-	if err != nil {
-		m.cfg.Access.pulled(ctx, name, "", nil)
-		return "", nil, err
-	}
-	// The runtime may answer with a digest, and the record needs the ID, also of a deleted Pod's pull.
+	// Also the pull of a deleted Pod is recorded.
 	ask, cancel := context.WithTimeout(context.WithoutCancel(ctx), inspectTimeout)
 	defer cancel()
-	image, _ := m.inspect(ask, &runtimeapi.ImageSpec{Image: ref}) // best effort: the size is only told, and User asks again
-	m.cfg.Access.pulled(ctx, name, cmp.Or(image.GetId(), ref), with)
+	if err != nil {
+		if ctx.Err() != nil && m.cfg.Access != nil {
+			time.Sleep(cancelTime)
+		}
+		after, inspectErr := m.tracked(ask, r, name)
+		switch {
+		case unresolved(err) || inspectErr == nil && after == before:
+			m.cfg.Access.failed(ctx, name, "")
+		case inspectErr != nil:
+			m.cfg.Access.unknown()
+		default:
+			m.cfg.Access.failed(ctx, name, after)
+		}
+		return "", nil, err
+	}
+	// The runtime may answer with a digest, and the record needs the ID. The size is only told, and
+	// User asks again.
+	image, _ := m.inspect(ask, &runtimeapi.ImageSpec{Image: ref})
+	switch {
+	case image.GetId() != "":
+		m.cfg.Access.pulled(ctx, name, image.GetId(), with)
+	case strings.HasPrefix(ref, "sha256:"): // an ID of containerd's
+		m.cfg.Access.pulled(ctx, name, ref, with)
+	default:
+		m.cfg.Access.unknown()
+	}
 	return ref, image, nil
+}
+
+// tracked returns the ID of the image that has the name now, "" if there is none or no records are
+// kept.
+func (m *Manager) tracked(ctx context.Context, r request, name string) (string, error) {
+	if m.cfg.Access == nil {
+		return "", nil
+	}
+	image, err := m.inspect(ctx, r.spec(name))
+	return image.GetId(), err
+}
+
+// unresolved says whether all attempts of a pull failed before the runtime knew what to store:
+// there is no such image, or nobody answers. One that is there afterwards was imported meanwhile,
+// as it has to be on a node that reaches no registry. The texts are containerd's.
+func unresolved(err error) bool {
+	attempts := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // by pullWith, unwrapped
+		attempts = joined.Unwrap()
+	}
+	return !slices.ContainsFunc(attempts, func(err error) bool {
+		text := status.Convert(err).Message()
+		return !strings.Contains(text, "failed to resolve reference") && !strings.Contains(text, "failed to resolve image")
+	})
 }
 
 // pullWith tries one credential after the other: several may match a registry.
@@ -268,7 +335,9 @@ func (m *Manager) pullWith(
 	}
 	var errs []error
 	for _, with := range attempts {
-		resp, err := m.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{Image: r.spec(name), Auth: authConfig(with), SandboxConfig: r.sandbox})
+		resp, err := m.cfg.Images.PullImage(ctx, &runtimeapi.PullImageRequest{
+			Image: r.spec(name), Auth: authConfig(with), SandboxConfig: r.sandbox,
+		})
 		if err == nil {
 			return resp.ImageRef, with, nil
 		}
@@ -382,7 +451,8 @@ func pullError(image string, err error) *Error {
 		crierrors.ErrSignatureValidationFailed: "the signature validation failed",
 	} {
 		if rest, ok := strings.CutPrefix(text, known.Error()); ok {
-			return &Error{Reason: known.Error(), Message: fmt.Sprintf("image pull failed for %s because %s%s", image, because, rest), Err: err}
+			msg := fmt.Sprintf("image pull failed for %s because %s%s", image, because, rest)
+			return &Error{Reason: known.Error(), Message: msg, Err: err}
 		}
 	}
 	return &Error{Reason: ReasonErrImagePull, Message: err.Error(), Err: err}
