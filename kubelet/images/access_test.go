@@ -85,7 +85,8 @@ func tenant(namespace, secret string) *v1.Pod {
 	return p
 }
 
-// newNode is a node whose runtime has one image that was imported. Two calls with the same dir and runtime are a restart.
+// newNode is a node whose runtime has one image that was imported. Two calls with the same dir and
+// runtime are a restart.
 func newNode(t *testing.T, dir string, r *runtime, policy kubeletconfig.ImagePullCredentialsVerificationPolicy, allowlist ...string) *Manager {
 	t.Helper()
 	access, err := NewAccess(t.Context(), AccessConfig{Dir: dir, Images: registry{r}, Policy: string(policy), Allowlist: allowlist})
@@ -122,7 +123,8 @@ func outcome(t *testing.T, m *Manager, p *v1.Pod, image string, policy v1.PullPo
 	return "present"
 }
 
-// TestAccess: Pod A pulled a private image and a public one, a third was imported; the kubelet has restarted since.
+// TestAccess: Pod A pulled a private image and a public one, a third was imported; the kubelet has
+// restarted since.
 func TestAccess(t *testing.T) {
 	const (
 		refused = ReasonErrImagePull
@@ -258,8 +260,8 @@ func TestAccessOfNames(t *testing.T) {
 	}
 }
 
-// TestAccessOfContent: an image that was imported under one name stays for all when a Pod pulls the same content under
-// another, and not the other way round.
+// TestAccessOfContent: an image that was imported under one name stays for all when a Pod pulls the
+// same content under another, and not the other way round.
 func TestAccessOfContent(t *testing.T) {
 	for _, imported := range []string{"before", "after"} {
 		dir, r := t.TempDir(), newRuntime()
@@ -302,7 +304,8 @@ func TestInterruptedPull(t *testing.T) {
 	}
 }
 
-// TestFailedPull: a pull that fails leaves nothing behind, so that an image that is imported instead is for all.
+// TestFailedPull: a pull that fails leaves nothing behind, so that an image that is imported instead
+// is for all.
 func TestFailedPull(t *testing.T) {
 	dir, r := t.TempDir(), newRuntime()
 	m := newNode(t, dir, r, "")
@@ -434,7 +437,8 @@ func TestNoRecordNoPull(t *testing.T) {
 	}
 }
 
-// TestPrune: the record of an image goes with the image, unless a pull may just have brought it back.
+// TestPrune: the record of an image goes with the image, unless a pull may just have brought it
+// back.
 func TestPrune(t *testing.T) {
 	cases := map[string]struct {
 		reason string

@@ -21,7 +21,9 @@ const collectEvery = 5 * time.Minute
 
 // Containers lists what images are in use. CRI's RuntimeServiceClient is one.
 type Containers interface {
-	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
+	ListContainers(
+		ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption,
+	) (*runtimeapi.ListContainersResponse, error)
 }
 
 // Collector removes images that nobody uses when the disk fills up. Nothing of
@@ -78,7 +80,8 @@ func (c *Collector) Collect(ctx context.Context, now time.Time) error {
 	var errs []error
 	for _, r := range plan {
 		klog.FromContext(ctx).V(1).Info("Removing image", "image", r.ID, "bytes", r.Size, "reason", r.Reason)
-		if _, err := c.Images.RemoveImage(ctx, &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: r.ID}}); err != nil {
+		remove := &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: r.ID}}
+		if _, err := c.Images.RemoveImage(ctx, remove); err != nil {
 			errs = append(errs, fmt.Errorf("removing image %s: %w", r.ID, err))
 		}
 	}

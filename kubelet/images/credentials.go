@@ -13,10 +13,12 @@ import (
 	credentialsecrets "k8s.io/kubernetes/pkg/credentialprovider/secrets"
 )
 
-// credentials are those of the Pod's pull secrets that match the image's
-// registry, the best match first, each with the secret that it is from. A secret that is missing is told and not fatal:
-// the image may be public.
-func (m *Manager) credentials(ctx context.Context, r request, name string) ([]credentialprovider.TrackedAuthConfig, error) {
+// credentials are those of the Pod's pull secrets that match the image's registry, the best match
+// first, each with the secret that it is from. A secret that is missing is told and not fatal: the
+// image may be public.
+func (m *Manager) credentials(
+	ctx context.Context, r request, name string,
+) ([]credentialprovider.TrackedAuthConfig, error) {
 	var secrets []v1.Secret
 	var missing []string
 	for _, ref := range r.pod.Spec.ImagePullSecrets {
@@ -33,7 +35,8 @@ func (m *Manager) credentials(ctx context.Context, r request, name string) ([]cr
 	}
 	if len(missing) > 0 {
 		r.record(v1.EventTypeWarning, eventNoSecret, fmt.Sprintf(
-			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.", strings.Join(missing, ", ")))
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.",
+			strings.Join(missing, ", ")))
 	}
 	if len(secrets) == 0 {
 		return nil, nil

@@ -62,7 +62,9 @@ func planCollect(images []Stored, disk Disk, policy Policy, now time.Time) (plan
 		if missing <= 0 {
 			break
 		}
-		plan = append(plan, removal{ID: image.ID, Size: image.Size, Reason: "the disk is filling up and no container uses the image"})
+		plan = append(plan, removal{
+			ID: image.ID, Size: image.Size, Reason: "the disk is filling up and no container uses the image",
+		})
 		missing -= image.Size
 	}
 	return plan, max(missing, 0)

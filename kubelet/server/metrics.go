@@ -36,8 +36,10 @@ func stable(name, help string, labels []string) *metrics.Desc {
 	return metrics.NewDesc(name, help, labels, nil, metrics.STABLE, "")
 }
 
-// ofProcess are the metrics of the process that upstream's kubelet has too, by prefix. The API
-// server and the others that may run in it have a /metrics of their own.
+// ofProcess are the metrics of the process that upstream's kubelet has too, by prefix. All series of
+// the process are gathered for that, and those of the API server and the others that may run in it
+// dropped: there is one registry for all, which cannot be asked for some. They have a /metrics of
+// their own.
 var ofProcess = []string{"go_", "process_", "rest_client_", "kubernetes_build_info", "kubernetes_feature_enabled"}
 
 func process() ([]*dto.MetricFamily, error) {
