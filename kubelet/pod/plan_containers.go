@@ -54,7 +54,7 @@ func (p *planner) regular(c *v1.Container, sandboxID string) bool {
 		p.check(c, inst, "Container")
 		return p.busy(slotStart(c.Name))
 	}
-	if ended, ok := p.newest(c.Name); ok && ended.State == cri.Exited && !p.past(ended) && !p.restarts(c, ended) {
+	if ended, ok := p.newest(c.Name); ok && ended.State == cri.Exited && !p.superseded(ended) && !p.restarts(c, ended) {
 		return false
 	}
 	if !p.start(c, sandboxID) {
@@ -209,7 +209,7 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 			return false
 		}
 		next.Attempt, next.Reason = last.Attempt+1, Reason(endedHow(last))
-		if p.past(last) {
+		if p.superseded(last) {
 			next.Reason = reasonAllRestart
 		}
 	} else if attempt := lostAttempt(p.Pod, c.Name); attempt > 0 {

@@ -45,7 +45,7 @@ func finished(s *State) (Reason, bool) {
 	inits := s.Pod.Spec.InitContainers
 	for i := range inits {
 		ended, ok := s.newest(inits[i].Name)
-		if ok && !s.past(ended) && !isSidecar(&inits[i]) && ended.State == cri.Exited && ended.ExitCode != 0 &&
+		if ok && !s.superseded(ended) && !isSidecar(&inits[i]) && ended.State == cri.Exited && ended.ExitCode != 0 &&
 			!s.initialized(sb.ID) && !s.restarts(&inits[i], ended) {
 			return "an init container failed", true
 		}
@@ -54,7 +54,7 @@ func finished(s *State) (Reason, bool) {
 	for i := range s.Pod.Spec.Containers {
 		c := &s.Pod.Spec.Containers[i]
 		ended, ok := s.newest(c.Name)
-		if ok && s.past(ended) {
+		if ok && s.superseded(ended) {
 			left = true
 			continue
 		}

@@ -57,15 +57,15 @@ func (p *planner) restartAll() bool {
 func (s *State) leftOver() []cri.Container {
 	var left []cri.Container
 	for _, c := range s.Runtime.Containers {
-		if c.Alive() && s.past(c) {
+		if c.Alive() && s.superseded(c) {
 			left = append(left, c)
 		}
 	}
 	return left
 }
 
-// past says whether an instance is from before all containers restart.
-func (s *State) past(c cri.Container) bool {
+// superseded says whether an instance is from before all containers restart.
+func (s *State) superseded(c cri.Container) bool {
 	return s.Pod != nil && s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
 }
 

@@ -189,7 +189,7 @@ func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	}
 	for _, c := range s.Runtime.Containers {
 		if c.Name == name && c.SandboxID == sandboxID {
-			return c, !s.past(c)
+			return c, !s.superseded(c)
 		}
 	}
 	return cri.Container{}, false
@@ -224,7 +224,7 @@ func (s *State) result(c cri.Container) probes.Result {
 // that makes. One that was stopped only to get other resources does not count. When all
 // containers restart none waits, as in upstream's kubelet, and the count stays.
 func (s *State) backOff(ended cri.Container) (int, time.Time) {
-	if s.past(ended) {
+	if s.superseded(ended) {
 		restarts, _ := backOff(ended)
 		return restarts - 1, time.Time{}
 	}

@@ -167,7 +167,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 	for i := range r.Pod.Spec.InitContainers {
 		c, cs := &r.Pod.Spec.InitContainers[i], &st.InitContainerStatuses[i]
 		ended := lastEnd(cs)
-		if inst, ok := r.newest(c.Name); ok && r.past(inst) {
+		if inst, ok := r.newest(c.Name); ok && r.superseded(inst) {
 			ended = nil
 		}
 		switch {
@@ -193,7 +193,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 		switch {
 		case cs.State.Running != nil:
 			running++
-		case ok && r.past(inst):
+		case ok && r.superseded(inst):
 			restarting++
 		case ended == nil:
 			waiting++

@@ -49,7 +49,7 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	}
 	if before, ok := r.before(inst); ok {
 		cs.LastTerminationState = v1.ContainerState{Terminated: r.terminated(before)}
-		if r.past(before) || allRestartsOf(before) < allRestartsOf(inst) {
+		if r.superseded(before) || allRestartsOf(before) < allRestartsOf(inst) {
 			cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(before)}
 		}
 	}
@@ -72,7 +72,7 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 // toBegin says whether an instance is the last one from before all containers restart, and
 // nothing of that time runs any more: its container begins anew.
 func (r *reporter) toBegin(inst cri.Container) bool {
-	return !r.ended && inst.State == cri.Exited && r.past(inst) && len(r.leftOver()) == 0
+	return !r.ended && inst.State == cri.Exited && r.superseded(inst) && len(r.leftOver()) == 0
 }
 
 // begins reports on such a container. The restart is counted already, as by upstream's kubelet.
