@@ -12,7 +12,9 @@ import (
 )
 
 const (
-	// conflistName sorts before what distributions bring: a runtime takes the first file.
+	// conflistName sorts before what distributions bring: a runtime takes the first file. The file of
+	// the previous name, 10-flyball.conflist, lay only where the bundled runtime looks: among the
+	// run-time files, which the teardown removes with all that is in them.
 	conflistName = "00-flyball.conflist"
 	networkName  = "flyball"
 	// resultsDir is where libcni, in the runtime, keeps what plugins answered. The runtime gives no choice of it.
