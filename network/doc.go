@@ -14,6 +14,7 @@
 //	plan.go       which state is wanted, and the steps from the present to it; pure
 //	kernel.go     observing and changing links, addresses and routes over netlink
 //	masquerade.go the nftables table
+//	firewall.go   what the host's firewall does with packets of Pods; decided in plan_firewall.go
 //	forward.go    rules in the chains of a firewall that drops what is forwarded; planned in plan_forward.go
 //	conflist.go   the CNI configuration
 //	plugins.go    links to our CNI plugins, for a runtime that is not ours

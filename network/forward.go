@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
@@ -17,131 +16,81 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// legacyTables names the tables of iptables-legacy, which nftables neither shows nor changes.
-const legacyTables = "/proc/net/ip_tables_names"
-
-// Forwarding lists the chains that drop forwarded packets, which a node lets those of Pods pass. legacy says that
-// iptables-legacy has a filter of its own, in which nothing can be read or changed from here.
-func Forwarding() (dropping []string, legacy bool, err error) {
-	chains, err := observeForward()
-	for _, c := range chains {
-		if c.Drops {
-			dropping = append(dropping, c.String())
-		}
-	}
-	names, _ := os.ReadFile(legacyTables)
-	return dropping, slices.Contains(strings.Fields(string(names)), "filter"), err
-}
-
-// syncForward lets packets from and to Pods pass where somebody drops what is forwarded. Without a cluster it takes that
-// back.
+// syncForward lets packets from and to Pods pass where another program drops what is forwarded.
+// Without a cluster it takes that back. What fails in one chain keeps no other back.
 func syncForward(log klog.Logger, cluster netip.Prefix) error {
-	chains, err := observeForward()
-	if err != nil {
-		return err
+	chains, err := observeForward(cluster)
+	errs := []error{err}
+	for _, c := range chains {
+		actions := planForward(cluster, c)
+		for _, a := range actions {
+			log.V(2).Info("Changing a firewall's chain", "chain", c.String(), "rule", a.Rule.Comment, "remove", a.Remove, "reason", a.Reason)
+		}
+		errs = append(errs, actForward(c, actions))
 	}
-	actions := planForward(cluster, chains)
-	if len(actions) == 0 {
-		return nil
-	}
-	for _, a := range actions {
-		log.V(2).Info("Changing a firewall's chain", "chain", a.Chain.String(), "rule", a.Rule.Comment, "remove", a.Remove, "reason", a.Reason)
-	}
-	return actForward(actions)
+	return errors.Join(errs...)
 }
 
 // observeForward reads the chains of the forward hook that drop, or have rules of ours.
-func observeForward() ([]ForwardChain, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("opening nftables: %w", err)
-	}
-	var found []ForwardChain
-	for _, family := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyINet} {
-		chains, err := conn.ListChainsOfTableFamily(family)
-		if err != nil {
-			return nil, fmt.Errorf("listing the chains of nftables: %w", err)
+func observeForward(cluster netip.Prefix) ([]forwardChain, error) {
+	chains, err := observeHook(*nftables.ChainHookForward)
+	var found []forwardChain
+	for _, c := range chains {
+		source := netip.Prefix{}
+		if c.Owned {
+			source = cluster // no rule of ours is there, and the firewall may accept packets of Pods itself
 		}
-		for _, c := range chains {
-			if c.Type != nftables.ChainTypeFilter || c.Hooknum == nil || *c.Hooknum != *nftables.ChainHookForward {
-				continue
-			}
-			rules, err := conn.GetRules(c.Table, c)
-			if errors.Is(err, unix.ENOENT) {
-				continue // it has gone meanwhile, which is an event
-			}
-			if err != nil {
-				return nil, fmt.Errorf("listing the rules of chain %s of table %s: %w", c.Name, c.Table.Name, err)
-			}
-			chain := ForwardChain{Inet: family == nftables.TableFamilyINet, Table: c.Table.Name, Name: c.Name, Drops: drops(c, rules)}
-			for _, r := range rules {
-				if comment, ok := userdata.GetString(r.UserData, userdata.TypeComment); ok && strings.HasPrefix(comment, forwardMark) {
-					chain.Ours = append(chain.Ours, ForwardRule{Comment: comment, Handle: r.Handle})
-				}
-			}
-			// The proxy's own chains are of the same hook, and drop nothing that is not theirs.
-			if chain.Drops || len(chain.Ours) > 0 {
-				found = append(found, chain)
+		chain := forwardChain{FirewallChain: c.FirewallChain, Drops: drops(c.policy, c.rules, source, c.jump)}
+		for _, r := range c.rules {
+			if comment, ok := userdata.GetString(r.UserData, userdata.TypeComment); ok && strings.HasPrefix(comment, forwardMark) {
+				chain.Ours = append(chain.Ours, forwardRule{Comment: comment, Handle: r.Handle})
 			}
 		}
+		// The proxy's own chains are of the same hook, and drop nothing that is not theirs.
+		if chain.Drops || len(chain.Ours) > 0 {
+			found = append(found, chain)
+		}
 	}
-	return found, nil
+	return found, err
 }
 
-// drops says whether a chain drops what none of its rules accepts: by its policy, as Docker's and ufw's, or by its last
-// rule, as firewalld's.
-func drops(c *nftables.Chain, rules []*nftables.Rule) bool {
-	if c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
-		return true
-	}
-	if len(rules) == 0 {
-		return false
-	}
-	end := false
-	for _, e := range rules[len(rules)-1].Exprs {
-		switch e := e.(type) {
-		case *expr.Counter, *expr.Log:
-		case *expr.Reject:
-			end = true
-		case *expr.Verdict:
-			end = e.Kind == expr.VerdictDrop
-		default:
-			return false // it drops some packets only
-		}
-	}
-	return end
-}
-
-func actForward(actions []forwardAction) error {
+// actForward changes a chain. Each rule is a transaction, so that one which has gone keeps no other
+// in its place. If the chain has gone, an event says so.
+func actForward(c forwardChain, actions []forwardAction) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
+	family := nftables.TableFamilyIPv4
+	if c.Inet {
+		family = nftables.TableFamilyINet
+	}
+	table := &nftables.Table{Name: c.Table, Family: family}
 	for _, a := range actions {
-		family := nftables.TableFamilyIPv4
-		if a.Chain.Inet {
-			family = nftables.TableFamilyINet
-		}
-		table := &nftables.Table{Name: a.Chain.Table, Family: family}
-		rule := &nftables.Rule{Table: table, Chain: &nftables.Chain{Name: a.Chain.Name, Table: table}, Handle: a.Rule.Handle}
+		rule := &nftables.Rule{Table: table, Chain: &nftables.Chain{Name: c.Name, Table: table}, Handle: a.Rule.Handle}
 		if a.Remove {
 			if err := conn.DelRule(rule); err != nil {
-				return fmt.Errorf("removing a rule of ours from %s: %w", a.Chain, err)
+				return fmt.Errorf("removing a rule from %s: %w", c, err)
 			}
-			continue
+		} else {
+			rule.Exprs = forwardExprs(c, a.Rule)
+			rule.UserData = userdata.AppendString(nil, userdata.TypeComment, a.Rule.Comment)
+			conn.InsertRule(rule)
 		}
-		rule.Exprs = forwardExprs(a.Chain, a.Rule)
-		rule.UserData = userdata.AppendString(nil, userdata.TypeComment, a.Rule.Comment)
-		conn.InsertRule(rule)
-	}
-	if err := conn.Flush(); err != nil && !errors.Is(err, unix.ENOENT) { // a chain that has gone is an event
-		return fmt.Errorf("letting the packets of Pods pass in %s: %w", actions[0].Chain, err)
+		switch err := conn.Flush(); {
+		case err == nil, errors.Is(err, unix.ENOENT):
+		case errors.Is(err, unix.EPERM):
+			return fmt.Errorf("letting the packets of Pods pass in %s: %w; the program that made the table owns it: "+
+				"for firewalld, set NftablesTableOwner=no in /etc/firewalld/firewalld.conf and restart it, or have it accept clusterCIDR itself", c, err)
+		default:
+			return fmt.Errorf("letting the packets of Pods pass in %s: %w", c, err)
+		}
 	}
 	return nil
 }
 
 // forwardExprs are such as iptables has, too, so that iptables-nft still reads its chain.
-func forwardExprs(c ForwardChain, r ForwardRule) []expr.Any {
+func forwardExprs(c forwardChain, r forwardRule) []expr.Any {
 	var exprs []expr.Any
 	if c.Inet {
 		exprs = append(exprs, &expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
@@ -155,8 +104,8 @@ func forwardExprs(c ForwardChain, r ForwardRule) []expr.Any {
 	return append(exprs, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
 }
 
-// firewallEvents are the events of nftables after which a chain may drop, or a rule of ours be gone. The many about
-// elements of sets are not among them.
+// firewallEvents are the events of nftables after which a chain may drop, or a rule of ours be gone.
+// The many about elements of sets are not among them.
 var firewallEvents = []uint16{unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE}
 
 // subscribe returns the events of nftables in this network namespace from now on.

@@ -11,26 +11,27 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 )
 
 func TestPlanForward(t *testing.T) {
-	chain := ForwardChain{Table: "filter", Name: "FORWARD", Drops: true}
+	chain := forwardChain{FirewallChain: FirewallChain{Table: "filter", Name: "FORWARD"}, Drops: true}
 	wanted := forwardRules(cluster)
-	with := func(drops bool, rules ...ForwardRule) ForwardChain {
+	with := func(drops bool, rules ...forwardRule) forwardChain {
 		c := chain
 		c.Drops, c.Ours = drops, rules
 		return c
 	}
 	from, to := wanted[0], wanted[1]
 	from.Handle, to.Handle = 7, 8
-	old := ForwardRule{Comment: forwardMark + "from Pods in 10.99.0.0/16", Handle: 9}
+	old := forwardRule{Comment: forwardMark + "from Pods in 10.99.0.0/16", Handle: 9}
 	for name, tc := range map[string]struct {
 		reason      string
 		cluster     netip.Prefix
-		chain       ForwardChain
+		chain       forwardChain
 		add, remove []string
 	}{
 		"dropping": {reason: "Docker has just come", cluster: cluster, chain: chain, add: []string{from.Comment, to.Comment}},
@@ -43,7 +44,7 @@ func TestPlanForward(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var add, remove []string
-			for _, a := range planForward(tc.cluster, []ForwardChain{tc.chain}) {
+			for _, a := range planForward(tc.cluster, tc.chain) {
 				if a.Remove {
 					remove = append(remove, a.Rule.Comment)
 				} else {
@@ -111,6 +112,7 @@ func TestForward(t *testing.T) {
 	}{
 		"as Docker and ufw": {nftables.TableFamilyIPv4, nftables.ChainPolicyDrop, nil},
 		"nftables":          {nftables.TableFamilyINet, nftables.ChainPolicyDrop, nil},
+		"as RHEL":           {nftables.TableFamilyIPv4, nftables.ChainPolicyAccept, []expr.Any{&expr.Target{Name: "REJECT", Info: new(xt.Unknown(make([]byte, 8)))}}},
 		"as firewalld":      {nftables.TableFamilyINet, nftables.ChainPolicyAccept, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -205,18 +205,19 @@ func (l *loop) sync(log klog.Logger) (bool, error) {
 		log.V(2).Info("Changing the node network", "action", a.String(), "reason", a.Reason)
 	}
 	own, others := byOthers(actions)
-	if err := errors.Join(act(own), syncForward(log, l.cfg.ClusterCIDR)); err != nil {
+	if err := act(own); err != nil {
 		return false, err
 	}
-	toOthers := act(others)
+	// A firewall that cannot be changed is no reason to give Pods no network at all.
+	later := errors.Join(act(others), syncForward(log, l.cfg.ClusterCIDR))
 	if !wanted.PodCIDR.IsValid() {
-		return false, toOthers
+		return false, later
 	}
 	// Last: with the configuration the runtime begins to start Pods.
 	if err := configureCNI(l.cfg, wanted); err != nil {
-		return false, errors.Join(err, toOthers)
+		return false, errors.Join(err, later)
 	}
-	return true, toOthers
+	return true, later
 }
 
 // Routes are the destinations of the routes on this machine that are ours, those that lead nowhere included.

@@ -88,7 +88,8 @@ func hostWants(s parts.Set, role instance.Role) hostcheck.Want {
 		w.BundledRuntime = c.CRIEndpoint == ""
 		w.Files = s.Bundle.Files()
 		if os.Geteuid() == 0 {
-			w.Probe, w.Forwarding = network.Probe, network.Forwarding
+			w.Probe = network.Probe
+			w.Firewall = func() (network.Firewall, error) { return network.ReadFirewall(c.ClusterPrefix) }
 		}
 	}
 	return w

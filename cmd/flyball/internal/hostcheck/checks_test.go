@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"flyball.dev/network"
 )
 
 func goodHost() Host {
@@ -56,10 +58,13 @@ func TestCheck(t *testing.T) {
 			warnings: []string{"CAP_SYS_RESOURCE"},
 		},
 		"DroppingFirewall": {reason: "Flyball lets the packets of Pods pass itself.", mutate: func(h *Host, _ *Want) {
-			h.Forwarding = &Forwarding{Dropping: []string{"chain FORWARD of table ip filter"}}
+			h.Firewall.Forward = []network.FirewallChain{{Table: "filter", Name: "FORWARD"}}
 		}},
-		"LegacyFirewall":     {reason: "It may drop, and cannot be changed from here.", mutate: func(h *Host, _ *Want) { h.Forwarding = &Forwarding{Legacy: true} }, warnings: []string{"iptables-legacy"}},
-		"UnreadableFirewall": {reason: "It may drop.", mutate: func(h *Host, _ *Want) { h.Forwarding = &Forwarding{Err: errors.New("broken")} }, warnings: []string{"firewall"}},
+		"OwnedFirewall": {reason: "Nobody but firewalld can change it.", mutate: func(h *Host, _ *Want) {
+			h.Firewall.Forward = []network.FirewallChain{{Inet: true, Table: "firewalld", Name: "filter_FORWARD", Owned: true}}
+		}, warnings: []string{"firewall"}},
+		"LegacyFirewall":     {reason: "It may drop, and cannot be changed from here.", mutate: func(h *Host, _ *Want) { h.Firewall.Legacy = true }, warnings: []string{"iptables-legacy"}},
+		"UnreadableFirewall": {reason: "It may drop.", mutate: func(h *Host, _ *Want) { h.FirewallError = errors.New("broken") }, warnings: []string{"firewall"}},
 		"NoCgroups":          {reason: "Nothing can be limited.", mutate: func(h *Host, _ *Want) { h.CgroupVersion = 0 }, missing: []string{"no cgroup hierarchy"}},
 		"NoMemory":           {reason: "Debian for ARM boots without it.", mutate: func(h *Host, _ *Want) { h.Controllers = []string{"cpu", "pids", "cpuset", "io"} }, missing: []string{"v2 without memory", "cgroup_enable=memory"}},
 		"V1NeedsDevices": {reason: "In v1 device rules are a controller.", mutate: func(h *Host, _ *Want) {
@@ -163,23 +168,39 @@ func TestListener(t *testing.T) {
 	}
 }
 
-// TestForwarding: a firewall that drops is named, with what is done about it; one that does not is no line.
-func TestForwarding(t *testing.T) {
-	h := goodHost()
-	for dropping, want := range map[string]string{
-		"chain FORWARD of table ip filter": "firewall: chain FORWARD of table ip filter drops what is forwarded; flyball adds rules that let packets from and to Pods pass",
-		"":                                 "",
+// TestFirewall: the user reads which chain drops packets of Pods, and what to do about it.
+func TestFirewall(t *testing.T) {
+	filter := network.FirewallChain{Table: "filter", Name: "FORWARD"}
+	firewalld := network.FirewallChain{Inet: true, Table: "firewalld", Name: "filter_FORWARD", Owned: true}
+	for name, tc := range map[string]struct {
+		reason   string
+		firewall network.Firewall
+		want     []string
+	}{
+		"Open": {reason: "Nothing is to be said."},
+		"Docker": {
+			reason: "Flyball opens it.", firewall: network.Firewall{Forward: []network.FirewallChain{filter}},
+			want: []string{"firewall: chain FORWARD of table ip filter drops what is forwarded; flyball adds rules that let packets from and to Pods pass"},
+		},
+		"Owned": {
+			reason: "Flyball can open one of the two alone.", firewall: network.Firewall{Forward: []network.FirewallChain{firewalld, filter}},
+			want: []string{
+				"firewall: chain filter_FORWARD of table inet firewalld drops what is forwarded, and flyball cannot add rules: the program that made the table owns it; " +
+					"for firewalld, set NftablesTableOwner=no in /etc/firewalld/firewalld.conf and restart it, or have it accept packets from and to 10.42.0.0/16 itself",
+				"firewall: chain FORWARD of table ip filter drops what is forwarded; flyball adds rules that let packets from and to Pods pass",
+			},
+		},
 	} {
-		h.Forwarding = &Forwarding{}
-		if dropping != "" {
-			h.Forwarding.Dropping = []string{dropping}
-		}
-		var got string
-		for _, f := range forwarding(h) {
-			got += f.String()
-		}
-		if got != want {
-			t.Errorf("of %q it is said %q, want %q", dropping, got, want)
-		}
+		t.Run(name, func(t *testing.T) {
+			h := goodHost()
+			h.Firewall = tc.firewall
+			var got []string
+			for _, f := range firewall(h, want()) {
+				got = append(got, f.String())
+			}
+			if diff := cmp.Diff(tc.want, got); diff != "" {
+				t.Errorf("%s\nfindings: -want, +got:\n%s", tc.reason, diff)
+			}
+		})
 	}
 }

@@ -4,6 +4,8 @@ package hostcheck
 
 import (
 	"net/netip"
+
+	"flyball.dev/network"
 )
 
 // Want is what Flyball is about to use.
@@ -29,9 +31,8 @@ type Want struct {
 	Files []string
 	// Probe tries kernel features for real, by name.
 	Probe func() map[string]error
-	// Forwarding lists the firewall's chains that drop what this machine forwards, and says whether there is a filter of
-	// iptables-legacy as well.
-	Forwarding func() (dropping []string, legacy bool, err error)
+	// Firewall reads what the host's packet filter does with packets of Pods.
+	Firewall func() (network.Firewall, error)
 }
 
 // Host is what was observed of the machine.
@@ -55,20 +56,12 @@ type Host struct {
 	Routes    []Route
 	// Disk is what is known of the data directory's file system.
 	Disk Disk
-	// Forwarding is what the firewall does with packets of Pods; nil if nobody asked.
-	Forwarding *Forwarding
+	// Firewall is what the host's packet filter does with packets of Pods, as far as it can be read.
+	Firewall network.Firewall
+	// FirewallError is why it cannot be read in whole.
+	FirewallError error
 	// MissingFiles are the wanted files that do not exist.
 	MissingFiles []string
-}
-
-// Forwarding is what the firewall does with packets that this machine forwards.
-type Forwarding struct {
-	// Dropping are the chains that drop them.
-	Dropping []string
-	// Legacy is set if iptables-legacy has a filter.
-	Legacy bool
-	// Err is why the chains cannot be read.
-	Err error
 }
 
 // Listener is a process that listens on a port.

@@ -26,10 +26,8 @@ func Observe(w Want) Host {
 	if w.Probe != nil {
 		h.Kernel = w.Probe()
 	}
-	if w.Forwarding != nil {
-		f := &Forwarding{}
-		f.Dropping, f.Legacy, f.Err = w.Forwarding()
-		h.Forwarding = f
+	if w.Firewall != nil {
+		h.Firewall, h.FirewallError = w.Firewall()
 	}
 	for _, port := range w.Ports {
 		if l, used := listener(port); used {

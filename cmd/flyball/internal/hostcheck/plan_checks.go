@@ -34,7 +34,7 @@ func Check(h Host, w Want) []Finding {
 	findings := append([]Finding{root(h)}, capabilities(h)...)
 	findings = append(findings, cgroups(h)...)
 	findings = append(findings, kernel(h)...)
-	findings = append(findings, forwarding(h)...)
+	findings = append(findings, firewall(h, w)...)
 	if w.BundledRuntime {
 		findings = append(findings, files(h))
 	}
@@ -146,33 +146,6 @@ func kernel(h Host) []Finding {
 			}
 		}
 		findings = append(findings, f)
-	}
-	return findings
-}
-
-// forwarding says what happens to packets of Pods in the firewall. Nothing is said of one that lets them pass.
-func forwarding(h Host) []Finding {
-	if h.Forwarding == nil {
-		return nil
-	}
-	var findings []Finding
-	switch f := h.Forwarding; {
-	case f.Err != nil:
-		findings = append(findings, Finding{
-			Name: "firewall", Detail: "cannot be read: " + f.Err.Error(),
-			Remedy: "see to it that it forwards packets from and to Pods",
-		})
-	case len(f.Dropping) > 0:
-		findings = append(findings, Finding{
-			Name: "firewall", OK: true,
-			Detail: strings.Join(f.Dropping, ", ") + " drops what is forwarded; flyball adds rules that let packets from and to Pods pass",
-		})
-	}
-	if h.Forwarding.Legacy {
-		findings = append(findings, Finding{
-			Name: "iptables-legacy", Detail: "its filter is in use, and flyball can neither read nor change it",
-			Remedy: "if its chain FORWARD drops packets, accept there those from and to clusterCIDR, or move to iptables-nft",
-		})
 	}
 	return findings
 }

@@ -1,0 +1,39 @@
+package hostcheck
+
+import "strings"
+
+// firewall returns what the firewall does with packets of Pods: nothing of one that lets them pass.
+func firewall(h Host, w Want) []Finding {
+	var findings []Finding
+	if h.FirewallError != nil {
+		findings = append(findings, Finding{
+			Name: "firewall", Detail: "cannot be read: " + h.FirewallError.Error(),
+			Remedy: "see to it that it forwards packets from and to Pods",
+		})
+	}
+	cluster := w.Ranges["clusterCIDR"].String()
+	var opened []string
+	for _, c := range h.Firewall.Forward {
+		if !c.Owned {
+			opened = append(opened, c.String())
+			continue
+		}
+		findings = append(findings, Finding{
+			Name: "firewall", Detail: c.String() + " drops what is forwarded, and flyball cannot add rules: the program that made the table owns it",
+			Remedy: "for firewalld, set NftablesTableOwner=no in /etc/firewalld/firewalld.conf and restart it, or have it accept packets from and to " + cluster + " itself",
+		})
+	}
+	if len(opened) > 0 {
+		findings = append(findings, Finding{
+			Name: "firewall", OK: true,
+			Detail: strings.Join(opened, ", ") + " drops what is forwarded; flyball adds rules that let packets from and to Pods pass",
+		})
+	}
+	if h.Firewall.Legacy {
+		findings = append(findings, Finding{
+			Name: "iptables-legacy", Detail: "its filter is in use, and flyball can neither read nor change it",
+			Remedy: "if its chain FORWARD drops packets, accept there those from and to clusterCIDR, or move to iptables-nft",
+		})
+	}
+	return findings
+}

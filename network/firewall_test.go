@@ -1,0 +1,226 @@
+package network
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	mdnetlink "github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+)
+
+func TestDrops(t *testing.T) {
+	accept, drop := nftables.ChainPolicyAccept, nftables.ChainPolicyDrop
+	verdict := func(kind expr.VerdictKind, to ...string) expr.Any {
+		return &expr.Verdict{Kind: kind, Chain: strings.Join(to, "")}
+	}
+	rules := func(all ...[]expr.Any) []*nftables.Rule {
+		var out []*nftables.Rule
+		for _, exprs := range all {
+			out = append(out, &nftables.Rule{Exprs: exprs})
+		}
+		return out
+	}
+	from := func(network string, then expr.Any) []expr.Any {
+		return append(matchNetwork(saddrOffset, p(network), expr.CmpOpEq), &expr.Counter{}, then)
+	}
+	reject, yes, no := &expr.Target{Name: "REJECT"}, verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
+	established := []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, &expr.Cmp{Register: 1, Data: []byte{2, 0, 0, 0}}, yes}
+	for name, tc := range map[string]struct {
+		reason string
+		policy *nftables.ChainPolicy
+		rules  []*nftables.Rule
+		any    bool // packets that no rule has conditions for are dropped
+		pods   bool // those of Pods are
+	}{
+		"empty":         {reason: "it is open", policy: &accept},
+		"policy":        {reason: "Docker and ufw", policy: &drop, any: true, pods: true},
+		"no policy":     {reason: "the kernel's default is to accept"},
+		"nft reject":    {reason: "firewalld", policy: &accept, rules: rules(established, []expr.Any{&expr.Reject{}}), any: true, pods: true},
+		"nft drop":      {reason: "as good as a policy", policy: &accept, rules: rules([]expr.Any{&expr.Counter{}, &expr.Log{}, no}), any: true, pods: true},
+		"xt reject":     {reason: "iptables-services of RHEL", policy: &accept, rules: rules(established, []expr.Any{&expr.Counter{}, reject}), any: true, pods: true},
+		"xt comment":    {reason: "a comment is no condition", policy: &accept, rules: rules([]expr.Any{&expr.Match{Name: "comment"}, &expr.Counter{}, reject}), any: true, pods: true},
+		"xt match":      {reason: "some packets are rejected", policy: &accept, rules: rules([]expr.Any{&expr.Match{Name: "tcp"}, &expr.Counter{}, reject})},
+		"xt log":        {reason: "it writes and lets pass", policy: &accept, rules: rules([]expr.Any{&expr.Counter{}, &expr.Target{Name: "LOG"}})},
+		"some":          {reason: "packets with another state pass", policy: &accept, rules: rules(append(established[:2:2], no))},
+		"behind reject": {reason: "a rule was appended where none is reached", policy: &accept, rules: rules([]expr.Any{reject}, from("10.42.0.0/16", yes)), any: true, pods: true},
+		"accepted":      {reason: "the remedy of hostcheck", policy: &drop, rules: rules(from("10.42.0.0/16", yes)), any: true},
+		"wider":         {reason: "the Pods' range is part of it", policy: &drop, rules: rules(from("10.0.0.0/9", yes)), any: true},
+		"narrower":      {reason: "other Pods are dropped", policy: &drop, rules: rules(from("10.42.0.0/24", yes)), any: true, pods: true},
+		"other":         {reason: "no Pod is there", policy: &drop, rules: rules(from("192.0.2.0/24", yes)), any: true, pods: true},
+		"destination":   {reason: "it is about packets to Pods", policy: &drop, rules: rules(append(matchNetwork(daddrOffset, cluster, expr.CmpOpEq), yes)), any: true, pods: true},
+		"all but":       {reason: "Pods are what is left out", policy: &drop, rules: rules(append(matchNetwork(saddrOffset, cluster, expr.CmpOpNeq), yes)), any: true, pods: true},
+		"one port":      {reason: "the others are dropped", policy: &drop, rules: rules(append([]expr.Any{&expr.Match{Name: "tcp"}}, from("10.42.0.0/16", yes)...)), any: true, pods: true},
+		"jump":          {reason: "ufw has its users' rules in a chain", policy: &drop, rules: rules([]expr.Any{verdict(expr.VerdictJump, "not-local")}, []expr.Any{verdict(expr.VerdictJump, "user")}), any: true},
+		"goto":          {reason: "firewalld has zones", policy: &accept, rules: rules([]expr.Any{verdict(expr.VerdictJump, "zones")}, []expr.Any{&expr.Reject{}}), any: true},
+		"loop":          {reason: "it ends", policy: &drop, rules: rules([]expr.Any{verdict(expr.VerdictJump, "loop")}), any: true, pods: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			jump := func(chain string) []*nftables.Rule {
+				return map[string][]*nftables.Rule{
+					"not-local": rules(established, []expr.Any{no}),
+					"user":      rules(from("10.42.0.0/16", yes)),
+					"zones":     rules(from("192.0.2.0/24", verdict(expr.VerdictGoto, "trusted")), from("10.42.0.0/16", verdict(expr.VerdictGoto, "trusted"))),
+					"trusted":   rules([]expr.Any{verdict(expr.VerdictJump, "empty")}, []expr.Any{yes}),
+					"loop":      rules([]expr.Any{verdict(expr.VerdictJump, "loop")}),
+				}[chain]
+			}
+			got := []bool{drops(tc.policy, tc.rules, netip.Prefix{}, jump), drops(tc.policy, tc.rules, cluster, jump)}
+			if d := cmp.Diff([]bool{tc.any, tc.pods}, got); d != "" {
+				t.Errorf("%s: packets, those of Pods are dropped (-want +got):\n%s", tc.reason, d)
+			}
+		})
+	}
+}
+
+// TestReadFirewall reads what nft writes, which leaves out of a rule what it can.
+func TestReadFirewall(t *testing.T) {
+	const ufw = `table ip filter {
+	chain ufw-not-local { fib daddr type local return; counter drop; }
+	chain ufw-user-input { ALLOWED }
+	chain ufw-before-input { iifname "lo" accept; ct state established accept; jump ufw-not-local; jump ufw-user-input; }
+	chain INPUT { type filter hook input priority 0; policy drop; jump ufw-before-input; }
+	chain FORWARD { type filter hook forward priority 0; policy drop; }
+}`
+	const firewalld = `table inet firewalld {
+	chain filter_IN_trusted { accept; }
+	chain filter_IN_public { tcp dport 22 accept; }
+	chain filter_INPUT_ZONES { ALLOWED
+		goto filter_IN_public; }
+	chain filter_INPUT { type filter hook input priority 10; ct state established accept; jump filter_INPUT_ZONES; reject with icmpx admin-prohibited; }
+}`
+	ufwInput, ufwForward := FirewallChain{Table: "filter", Name: "INPUT"}, FirewallChain{Table: "filter", Name: "FORWARD"}
+	for name, tc := range map[string]struct {
+		reason, rules, allowed string
+		want                   Firewall
+	}{
+		"ufw":               {reason: "ufw enable", rules: ufw, want: Firewall{Forward: []FirewallChain{ufwForward}, Input: []FirewallChain{ufwInput}}},
+		"ufw, allowed":      {reason: "ufw allow from 10.42.0.0/16", rules: ufw, allowed: "ip saddr 10.42.0.0/16 counter accept;", want: Firewall{Forward: []FirewallChain{ufwForward}}},
+		"ufw, bridge":       {reason: "ufw allow in on flyball0", rules: ufw, allowed: `iifname "flyball0" accept;`, want: Firewall{Forward: []FirewallChain{ufwForward}}},
+		"firewalld":         {reason: "the zone public", rules: firewalld, want: Firewall{Input: []FirewallChain{{Inet: true, Table: "firewalld", Name: "filter_INPUT"}}}},
+		"firewalld, source": {reason: "--zone=trusted --add-source", rules: firewalld, allowed: "ip saddr 10.42.0.0/16 goto filter_IN_trusted;"},
+		"firewalld, masked": {reason: "a length that is not whole bytes is masked", rules: firewalld, allowed: "ip saddr 10.40.0.0/13 goto filter_IN_trusted;"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			newNamespace(t).do(func() {
+				nft := exec.Command("nft", "-f", "-")
+				nft.Stdin = strings.NewReader(strings.ReplaceAll(tc.rules, "ALLOWED", tc.allowed))
+				if out, err := nft.CombinedOutput(); err != nil {
+					t.Fatalf("%v: %s", err, out)
+				}
+				got, err := ReadFirewall(cluster)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got.Legacy = false
+				if d := cmp.Diff(tc.want, got); d != "" {
+					t.Errorf("%s: -want +got:\n%s", tc.reason, d)
+				}
+			})
+		})
+	}
+}
+
+// TestOwnedFirewall: firewalld owns its table, and the node gets its network nevertheless.
+func TestOwnedFirewall(t *testing.T) {
+	node, cfg := newNamespace(t), testConfig(t)
+	node.do(func() {
+		addUplink(t)
+		if err := Setup(cfg); err != nil {
+			t.Fatal(err)
+		}
+		ownedFirewall(t)
+		firewall(t, nftables.TableFamilyINet, nftables.ChainPolicyDrop)
+		done, err := (&loop{cfg: cfg, nodes: testNodes}).sync(klog.Background())
+		if !done || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "NftablesTableOwner=no") {
+			t.Errorf("syncing: %t, %v; want that it is done, and an error with the remedy", done, err)
+		}
+		if n := rulesOf(t, nftables.TableFamilyINet); n != 3 {
+			t.Errorf("the other chain has %d rules, want its own and our two", n)
+		}
+		if _, ok := contents(t, cfg.CNIConfDir)[conflistName]; !ok {
+			t.Error("there is no CNI configuration")
+		}
+		routed := false
+		host, err := observe()
+		for _, r := range host.Routes {
+			routed = routed || r.To == testNodes()[1].PodCIDR
+		}
+		if err != nil || !routed {
+			t.Errorf("there is no route to the Pods of the other node: %v, %v", host.Routes, err)
+		}
+		got, err := ReadFirewall(cluster)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []FirewallChain{{Table: "firewalld", Name: "filter_FORWARD", Owned: true}, {Inet: true, Table: "filter", Name: "FORWARD"}}
+		if d := cmp.Diff(want, got.Forward); d != "" {
+			t.Errorf("chains that drop: -want +got:\n%s", d)
+		}
+		if err := cleanup(cfg, t.TempDir()); err != nil {
+			t.Fatal(err)
+		}
+		if n := rulesOf(t, nftables.TableFamilyINet); n != 1 {
+			t.Errorf("%d rules are left in the other chain, want its own", n)
+		}
+	})
+}
+
+// ownedFirewall makes a table of a socket that lives as long as the test, with a chain that drops what
+// is forwarded. The library cannot make one.
+func ownedFirewall(t *testing.T) {
+	t.Helper()
+	conn, err := mdnetlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	be, text := binary.BigEndian, func(s string) []byte { return append([]byte(s), 0) }
+	attributes := func(all ...mdnetlink.Attribute) []byte {
+		data, err := mdnetlink.MarshalAttributes(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	message := func(kind, flags uint16, family, subsystem byte, data []byte) mdnetlink.Message {
+		return mdnetlink.Message{
+			Header: mdnetlink.Header{Type: mdnetlink.HeaderType(kind), Flags: mdnetlink.HeaderFlags(flags) | mdnetlink.Request},
+			Data:   append([]byte{family, unix.NFNETLINK_V0, 0, subsystem}, data...),
+		}
+	}
+	add := func(kind uint16, data []byte) mdnetlink.Message {
+		return message(unix.NFNL_SUBSYS_NFTABLES<<8|kind, unix.NLM_F_CREATE|unix.NLM_F_ACK, unix.NFPROTO_IPV4, 0, data)
+	}
+	if _, err := conn.SendMessages([]mdnetlink.Message{
+		message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil),
+		add(unix.NFT_MSG_NEWTABLE, attributes(
+			mdnetlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: text("firewalld")},
+			mdnetlink.Attribute{Type: unix.NFTA_TABLE_FLAGS, Data: be.AppendUint32(nil, tableOwner)})),
+		add(unix.NFT_MSG_NEWCHAIN, attributes(
+			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: text("firewalld")},
+			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: text("filter_FORWARD")},
+			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_TYPE, Data: text("filter")},
+			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_POLICY, Data: be.AppendUint32(nil, uint32(nftables.ChainPolicyDrop))},
+			mdnetlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_CHAIN_HOOK, Data: attributes(
+				mdnetlink.Attribute{Type: unix.NFTA_HOOK_HOOKNUM, Data: be.AppendUint32(nil, unix.NF_INET_FORWARD)},
+				mdnetlink.Attribute{Type: unix.NFTA_HOOK_PRIORITY, Data: be.AppendUint32(nil, 10)})})),
+		message(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := conn.Receive(); errors.Is(err, unix.EOPNOTSUPP) {
+			t.Skip("the kernel knows no owners of tables")
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
