@@ -1,8 +1,10 @@
 package pod
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -10,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 // metrics of all workers. The names with the prefix kubelet_ are upstream's.
@@ -20,6 +23,7 @@ type metrics struct {
 	// total is from creation to running; running from when the agent first saw the Pod; sli is
 	// total without pulls and init containers.
 	total, running, sli prometheus.Histogram
+	terminated          *prometheus.CounterVec
 
 	mu     sync.Mutex
 	starts map[types.UID]*start
@@ -65,6 +69,9 @@ func newMetrics() *metrics {
 			Name: "kubelet_pod_start_total_duration_seconds", Help: "From the creation of a Pod until it was seen running.",
 			Buckets: buckets,
 		}),
+		terminated: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_terminated_containers_total", Help: "Containers that ended, by type, exit code and reason.",
+		}, []string{"container_type", "exit_code", "reason"}),
 		starts: map[types.UID]*start{},
 	}
 }
@@ -72,7 +79,7 @@ func newMetrics() *metrics {
 // Collectors returns the metrics of the Manager, for a registry.
 func (m *Manager) Collectors() []prometheus.Collector {
 	c := m.metrics
-	return []prometheus.Collector{c.actions, c.seconds, c.syncs, c.total, c.running, c.sli}
+	return []prometheus.Collector{c.actions, c.seconds, c.syncs, c.total, c.running, c.sli, c.terminated}
 }
 
 func kindOf(a Action) string { return strings.TrimPrefix(fmt.Sprintf("%T", a), "pod.") }
@@ -152,6 +159,30 @@ func together(spans []span) (sum time.Duration) {
 		}
 	}
 	return sum
+}
+
+// ended counts the containers that have ended between two statuses.
+func (m *metrics) ended(before, after *v1.PodStatus) {
+	for kind, lists := range map[string][2][]v1.ContainerStatus{
+		"init_container":      {before.InitContainerStatuses, after.InitContainerStatuses},
+		"container":           {before.ContainerStatuses, after.ContainerStatuses},
+		"ephemeral_container": {before.EphemeralContainerStatuses, after.EphemeralContainerStatuses},
+	} {
+		known := sets.New[string]()
+		for _, c := range lists[0] {
+			known.Insert(newestEnd(c).ContainerID)
+		}
+		for _, c := range lists[1] {
+			if end := newestEnd(c); end.ContainerID != "" && !known.Has(end.ContainerID) {
+				m.terminated.WithLabelValues(kind, strconv.Itoa(int(end.ExitCode)), end.Reason).Inc()
+			}
+		}
+	}
+}
+
+// newestEnd is the end of a container's newest instance that has ended: the next can run before anybody sees it.
+func newestEnd(c v1.ContainerStatus) v1.ContainerStateTerminated {
+	return *cmp.Or(c.State.Terminated, c.LastTerminationState.Terminated, &v1.ContainerStateTerminated{})
 }
 
 func (m *metrics) forget(uid types.UID) {

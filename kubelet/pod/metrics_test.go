@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	dto "github.com/prometheus/client_model/go"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -90,5 +91,33 @@ func TestTimeOfPullsAndInitContainers(t *testing.T) {
 				t.Errorf("%s: the start took %v s, want %v s", tc.reason, got, tc.want)
 			}
 		})
+	}
+}
+
+// TestEnded counts each end once, also of a container that runs again by the time of the next status.
+func TestEnded(t *testing.T) {
+	terminated := func(id string, code int32) v1.ContainerState {
+		return v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerID: id, ExitCode: code, Reason: "Error"}}
+	}
+	status := func(now, last v1.ContainerState) *v1.PodStatus {
+		return &v1.PodStatus{ContainerStatuses: []v1.ContainerStatus{{Name: "c", State: now, LastTerminationState: last}}}
+	}
+	running := v1.ContainerState{Running: &v1.ContainerStateRunning{}}
+	m := newMetrics()
+	statuses := []*v1.PodStatus{
+		{},
+		status(running, v1.ContainerState{}),
+		status(terminated("1", 139), v1.ContainerState{}),
+		status(running, terminated("1", 139)),
+		status(running, terminated("2", 1)),
+		status(running, terminated("2", 1)),
+	}
+	for i := range statuses[1:] {
+		m.ended(statuses[i], statuses[i+1])
+	}
+	for code, want := range map[string]float64{"139": 1, "1": 1} {
+		if got := testutil.ToFloat64(m.terminated.WithLabelValues("container", code, "Error")); got != want {
+			t.Errorf("%v containers ended with exit code %s, want %v", got, code, want)
+		}
 	}
 }

@@ -173,7 +173,7 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	for _, a := range actions {
 		w.act(ctx, a)
 	}
-	w.report(ctx, now)
+	w.report(now)
 	if !again.IsZero() && (next.IsZero() || again.Before(next)) {
 		next = again
 	}
@@ -249,7 +249,7 @@ func (w *worker) observe(ctx context.Context) error {
 }
 
 // report computes the status and hands it to the writer.
-func (w *worker) report(ctx context.Context, now time.Time) {
+func (w *worker) report(now time.Time) {
 	if w.state.Pod == nil {
 		return
 	}
@@ -259,6 +259,7 @@ func (w *worker) report(ctx context.Context, now time.Time) {
 		before = w.state.Status
 	}
 	w.tellResize(before, &status)
+	w.m.metrics.ended(before, &status)
 	ended := podutil.IsPodPhaseTerminal(status.Phase) && !podutil.IsPodPhaseTerminal(before.Phase)
 	if w.state.Status == nil || !apiequality.Semantic.DeepEqual(*w.state.Status, status) {
 		w.state.Status = &status
