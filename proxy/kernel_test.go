@@ -271,6 +271,18 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
+// TestAffinityExpired: an entry that ends between reading and deleting is told from other errors.
+func TestAffinityExpired(t *testing.T) {
+	l := newLab(t)
+	conn, err := l.kernel.conn()
+	must(t, err)
+	key := make([]byte, 20)
+	must(t, conn.SetDeleteElements(l.kernel.sets[mapCount], []nftables.SetElement{{Key: key}}))
+	if err := conn.Flush(); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("deleting what has gone: got %v, want that it does not exist", err)
+	}
+}
+
 // TestAffinityEntries looks at what the kernel remembers: one entry for a client of a frontend, which begins anew with
 // each connection and goes with its endpoint.
 func TestAffinityEntries(t *testing.T) {
