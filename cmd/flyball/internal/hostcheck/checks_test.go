@@ -63,6 +63,9 @@ func TestCheck(t *testing.T) {
 		"OwnedFirewall": {reason: "Nobody but firewalld can change it.", mutate: func(h *Host, _ *Want) {
 			h.Firewall.Forward = []network.FirewallChain{{Inet: true, Table: "firewalld", Name: "filter_FORWARD", Owned: true}}
 		}, warnings: []string{"firewall"}},
+		"ClosedHost": {reason: "Whether Pods may reach the host is its owner's decision.", mutate: func(h *Host, _ *Want) {
+			h.Firewall.Input = []network.FirewallChain{{Table: "filter", Name: "INPUT"}}
+		}, warnings: []string{"firewall input"}},
 		"LegacyFirewall":     {reason: "It may drop, and cannot be changed from here.", mutate: func(h *Host, _ *Want) { h.Firewall.Legacy = true }, warnings: []string{"iptables-legacy"}},
 		"UnreadableFirewall": {reason: "It may drop.", mutate: func(h *Host, _ *Want) { h.FirewallError = errors.New("broken") }, warnings: []string{"firewall"}},
 		"NoCgroups":          {reason: "Nothing can be limited.", mutate: func(h *Host, _ *Want) { h.CgroupVersion = 0 }, missing: []string{"no cgroup hierarchy"}},
@@ -188,6 +191,17 @@ func TestFirewall(t *testing.T) {
 				"firewall: chain filter_FORWARD of table inet firewalld drops what is forwarded, and flyball cannot add rules: the program that made the table owns it; " +
 					"for firewalld, set NftablesTableOwner=no in /etc/firewalld/firewalld.conf and restart it, or have it accept packets from and to 10.42.0.0/16 itself",
 				"firewall: chain FORWARD of table ip filter drops what is forwarded; flyball adds rules that let packets from and to Pods pass",
+			},
+		},
+		"Input": {
+			reason:   "Each firewall has a command of its own.",
+			firewall: network.Firewall{Input: []network.FirewallChain{{Table: "filter", Name: "INPUT"}, {Inet: true, Table: "firewalld", Name: "filter_INPUT"}}},
+			want: []string{
+				"firewall input: chain INPUT of table ip filter drops what Pods send to this host, and no rule was found that accepts packets from 10.42.0.0/16: " +
+					"Pods may not reach the cluster DNS and the API server; with ufw run `ufw allow from 10.42.0.0/16`, otherwise " +
+					"`nft insert rule ip filter INPUT ip saddr 10.42.0.0/16 accept`, and keep that rule where the firewall keeps its own",
+				"firewall input: chain filter_INPUT of table inet firewalld drops what Pods send to this host, and no rule was found that accepts packets from 10.42.0.0/16: " +
+					"Pods may not reach the cluster DNS and the API server; run `firewall-cmd --permanent --zone=trusted --add-source=10.42.0.0/16 && firewall-cmd --reload`",
 			},
 		},
 	} {

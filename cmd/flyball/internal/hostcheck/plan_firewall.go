@@ -1,6 +1,11 @@
 package hostcheck
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+
+	"flyball.dev/network"
+)
 
 // firewall returns what the firewall does with packets of Pods: nothing of one that lets them pass.
 func firewall(h Host, w Want) []Finding {
@@ -29,11 +34,26 @@ func firewall(h Host, w Want) []Finding {
 			Detail: strings.Join(opened, ", ") + " drops what is forwarded; flyball adds rules that let packets from and to Pods pass",
 		})
 	}
+	for _, c := range h.Firewall.Input {
+		findings = append(findings, Finding{
+			Name: "firewall input", Remedy: acceptInput(c, cluster),
+			Detail: fmt.Sprintf("%s drops what Pods send to this host, and no rule was found that accepts packets from %s: Pods may not reach the cluster DNS and the API server", c, cluster),
+		})
+	}
 	if h.Firewall.Legacy {
 		findings = append(findings, Finding{
 			Name: "iptables-legacy", Detail: "its filter is in use, and flyball can neither read nor change it",
-			Remedy: "if its chain FORWARD drops packets, accept there those from and to clusterCIDR, or move to iptables-nft",
+			Remedy: "if its chain FORWARD drops packets, accept there those from and to clusterCIDR, and in INPUT those from it, or move to iptables-nft",
 		})
 	}
 	return findings
+}
+
+// acceptInput is how the user lets packets of Pods in.
+func acceptInput(c network.FirewallChain, cluster string) string {
+	if c.Table == "firewalld" {
+		return fmt.Sprintf("run `firewall-cmd --permanent --zone=trusted --add-source=%s && firewall-cmd --reload`", cluster)
+	}
+	return fmt.Sprintf("with ufw run `ufw allow from %[1]s`, otherwise `nft insert rule %[2]s %[3]s %[4]s ip saddr %[1]s accept`, and keep that rule where the firewall keeps its own",
+		cluster, c.Family(), c.Table, c.Name)
 }
