@@ -20,10 +20,11 @@ type Firewall struct {
 	// Forward are the chains that drop what is forwarded. The node adds rules to those that are not
 	// owned.
 	Forward []FirewallChain
-	// Input are the chains that drop what Pods send to the host itself, where the cluster DNS and the
-	// API server listen. The node leaves them as they are.
+	// Input are the chains that drop what Pods send to the host itself, where the cluster DNS and
+	// the API server listen. The node leaves them as they are.
 	Input []FirewallChain
-	// Legacy is set if iptables-legacy has a filter, in which nothing can be read or changed from here.
+	// Legacy is set if iptables-legacy has a filter, in which nothing can be read or changed from
+	// here.
 	Legacy bool
 }
 
@@ -55,8 +56,8 @@ type hooked struct {
 	jump   func(chain string) []*nftables.Rule // reads the rules of another chain of the table
 }
 
-// observeHook reads the filters of a hook, as far as that is possible. The rules of a chain that has
-// gone meanwhile are none.
+// observeHook reads the filters of a hook, as far as that is possible. The rules of a chain that
+// has gone meanwhile are none.
 func observeHook(hook nftables.ChainHook) ([]hooked, error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -100,7 +101,8 @@ func observeHook(hook nftables.ChainHook) ([]hooked, error) {
 	return found, errors.Join(errs...)
 }
 
-// tableOwner is the flag of a table that only the socket that made it may change (NFT_TABLE_F_OWNER).
+// tableOwner is the flag of a table that only the socket that made it may change
+// (NFT_TABLE_F_OWNER).
 const tableOwner = 1 << 1
 
 // owned reads a table's flags, which the kernel sends as big-endian and the library takes for the

@@ -104,8 +104,8 @@ func forwardExprs(c forwardChain, r forwardRule) []expr.Any {
 	return append(exprs, &expr.Counter{}, &expr.Verdict{Kind: expr.VerdictAccept})
 }
 
-// firewallEvents are the events of nftables after which a chain may drop, or a rule of ours be gone.
-// The many about elements of sets are not among them.
+// firewallEvents are the events of nftables after which a chain may drop, or a rule of ours be
+// gone. The many about elements of sets are not among them.
 var firewallEvents = []uint16{unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE}
 
 // subscribe returns the events of nftables in this network namespace from now on.

@@ -40,9 +40,9 @@ const maxJumps = 16
 // ufw's, or by a rule that has no conditions, as firewalld's last one.
 //
 // With a source these are packets from the Pods of that range, and the first rule that applies to
-// them decides. It may stand in a chain that is jumped to: ufw and firewalld keep their users' rules
-// there. Without a source no accept counts, since the library leaves out conditions that it does not
-// know. jump returns the rules of a chain.
+// them decides. It may stand in a chain that is jumped to: ufw and firewalld keep their users'
+// rules there. Without a source no accept counts, since the library leaves out conditions that it
+// does not know. jump returns the rules of a chain.
 func drops(policy *nftables.ChainPolicy, rules []*nftables.Rule, source netip.Prefix, jump func(string) []*nftables.Rule) bool {
 	for _, r := range rules {
 		switch v := outcome(r.Exprs, source); v.Kind {
@@ -113,8 +113,8 @@ func outcome(exprs []expr.Any, source netip.Prefix) expr.Verdict {
 	return verdict
 }
 
-// matchesPods returns how many expressions make up a first condition that holds for all IPv4 packets,
-// or for all from the Pods of source; 0 if it is another one.
+// matchesPods returns how many expressions make up a first condition that holds for all IPv4
+// packets, or for all from the Pods of source; 0 if it is another one.
 func matchesPods(exprs []expr.Any, source netip.Prefix) int {
 	end := slices.IndexFunc(exprs, func(e expr.Any) bool { _, ok := e.(*expr.Cmp); return ok })
 	if end < 1 {

@@ -9,8 +9,8 @@ import (
 // follows is the rule.
 const forwardMark = "flyball: "
 
-// forwardChain is a chain of another program that forwarded packets traverse. An accept in a chain of
-// our own is no help, since a packet must pass all of them.
+// forwardChain is a chain of another program that forwarded packets traverse. An accept in a chain
+// of our own is no help, since a packet must pass all of them.
 type forwardChain struct {
 	FirewallChain
 	// Drops is set if packets that no rule accepts are dropped or rejected.
