@@ -173,6 +173,38 @@ func TestOwnedFirewall(t *testing.T) {
 	})
 }
 
+// TestGoneFirewall: what goes while a chain is changed is no error, and leaves nothing of ours behind.
+func TestGoneFirewall(t *testing.T) {
+	newNamespace(t).do(func() {
+		firewall(t, nftables.TableFamilyIPv4, nftables.ChainPolicyDrop)
+		if err := syncForward(klog.Background(), cluster); err != nil {
+			t.Fatal(err)
+		}
+		chains, err := observeForward(cluster)
+		if err != nil || len(chains) != 1 || len(chains[0].Ours) != 2 {
+			t.Fatalf("observing: %+v, %v; want one chain with two rules of ours", chains, err)
+		}
+		first := chains[0]
+		first.Ours = first.Ours[:1]
+		for _, c := range []forwardChain{first, chains[0]} { // the second time a rule has gone
+			if err := actForward(c, planForward(netip.Prefix{}, c)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := rulesOf(t, nftables.TableFamilyIPv4); n != 1 {
+			t.Errorf("the chain has %d rules, want its own", n)
+		}
+		dropFirewall(t, nftables.TableFamilyIPv4)
+		if n := rulesOf(t, nftables.TableFamilyIPv4); n != 0 {
+			t.Errorf("a chain that has gone has %d rules", n)
+		}
+		c := forwardChain{FirewallChain: first.FirewallChain, Drops: true}
+		if err := actForward(c, planForward(cluster, c)); err != nil {
+			t.Errorf("changing a chain that has gone: %v", err)
+		}
+	})
+}
+
 // ownedFirewall makes a table of a socket that lives as long as the test, with a chain that drops what
 // is forwarded. The library cannot make one.
 func ownedFirewall(t *testing.T) {
