@@ -198,7 +198,7 @@ func (m *machine) run(ctx context.Context) error {
 	parts.Go(func() error { return m.collector().Run(ctx) })
 	parts.Go(func() error {
 		return logs.Rotator{
-			Dir: m.cfg.PodLogsDir, Runtime: m.host.CRI.Runtime, Owned: m.host.CRI.Owned, Policy: logs.DefaultPolicy,
+			Dir: m.cfg.PodLogsDir, Runtime: m.host.CRI.Runtime, Ours: m.host.CRI.Ours, Policy: logs.DefaultPolicy,
 		}.Run(ctx)
 	})
 	parts.Go(func() error { return m.server.Run(ctx) })

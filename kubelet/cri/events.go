@@ -171,17 +171,17 @@ func podOf(e *runtimeapi.ContainerEventResponse) types.UID {
 // owns says whether what an event is about is ours.
 func (c *Client) owns(uid types.UID, e *runtimeapi.ContainerEventResponse) bool {
 	if st := e.GetPodSandboxStatus(); st != nil {
-		return c.ours(uid, st.Labels)
+		return c.Ours(uid, st.Labels)
 	}
 	return slices.ContainsFunc(e.GetContainersStatuses(), func(st *runtimeapi.ContainerStatus) bool {
-		return c.ours(uid, st.Labels)
+		return c.Ours(uid, st.Labels)
 	})
 }
 
-// ours says whether a sandbox or container with these labels, of the Pod uid, is ours. Those that
+// Ours says whether a sandbox or container with these labels, of the Pod uid, is ours. Those that
 // were made before there were labels have none: they are ours if the Pod has been observed, since
 // only the Pods of this node and what is left of them are.
-func (c *Client) ours(uid types.UID, l map[string]string) bool {
+func (c *Client) Ours(uid types.UID, l map[string]string) bool {
 	if labels.SelectorFromSet(c.Owned).Matches(labels.Set(l)) {
 		return true
 	}
@@ -204,12 +204,12 @@ func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	}
 	facts := map[types.UID][]string{}
 	for _, s := range sandboxes.Items {
-		if uid := types.UID(s.GetMetadata().GetUid()); c.ours(uid, s.Labels) {
+		if uid := types.UID(s.GetMetadata().GetUid()); c.Ours(uid, s.Labels) {
 			facts[uid] = append(facts[uid], s.Id+s.State.String())
 		}
 	}
 	for _, s := range containers.Containers {
-		if uid := types.UID(s.Labels[labelPodUID]); c.ours(uid, s.Labels) {
+		if uid := types.UID(s.Labels[labelPodUID]); c.Ours(uid, s.Labels) {
 			facts[uid] = append(facts[uid], s.Id+s.State.String())
 		}
 	}

@@ -134,14 +134,14 @@ func (r running) Collect(ch chan<- prometheus.Metric) {
 	pods := map[string]bool{}
 	for _, s := range sandboxes.Items {
 		uid := s.GetMetadata().GetUid()
-		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY && r.client.ours(types.UID(uid), s.Labels) {
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY && r.client.Ours(types.UID(uid), s.Labels) {
 			pods[uid] = true
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(runningPods, prometheus.GaugeValue, float64(len(pods)))
 	states := map[ContainerState]int{Created: 0, Running: 0, Exited: 0, Unknown: 0}
 	for _, c := range containers.Containers {
-		if r.client.ours(types.UID(c.Labels[labelPodUID]), c.Labels) {
+		if r.client.Ours(types.UID(c.Labels[labelPodUID]), c.Labels) {
 			states[stateOf(c.State)]++
 		}
 	}

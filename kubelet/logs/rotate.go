@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -38,8 +39,9 @@ type Rotator struct {
 	// Dir is where the logs of Pods lie, /var/log/pods.
 	Dir     string
 	Runtime Runtime
-	// Owned are the labels of the containers whose logs are ours; all are if it is empty.
-	Owned  map[string]string
+	// Ours says whether the logs of a Pod's containers with these labels are ours, in a runtime that
+	// others use too; all are if it is nil.
+	Ours   func(pod types.UID, labels map[string]string) bool
 	Policy Policy
 }
 
@@ -123,16 +125,18 @@ func (r Rotator) observe() ([]log, error) {
 // begin a new log.
 func (r Rotator) running(ctx context.Context) (map[string]string, error) {
 	resp, err := r.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
-		State:         &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
-		LabelSelector: r.Owned,
+		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("listing containers that run: %w", err)
 	}
 	ids := map[string]string{}
 	for _, c := range resp.GetContainers() {
-		name := c.GetLabels()[containers.LabelContainerName]
-		ids[fmt.Sprintf("%s/%s/%d.log", c.GetLabels()[containers.LabelPodUID], name, c.GetMetadata().GetAttempt())] = c.GetId()
+		pod, name := c.GetLabels()[containers.LabelPodUID], c.GetLabels()[containers.LabelContainerName]
+		if r.Ours != nil && !r.Ours(types.UID(pod), c.GetLabels()) {
+			continue
+		}
+		ids[fmt.Sprintf("%s/%s/%d.log", pod, name, c.GetMetadata().GetAttempt())] = c.GetId()
 	}
 	return ids, nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/grpc"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"pgregory.net/rapid"
 
@@ -62,12 +63,10 @@ type writer struct {
 	refuses bool
 	stopped bool
 	asked   int
-	labels  map[string]string // by which it is asked for containers
 }
 
-func (w *writer) ListContainers(_ context.Context, in *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
+func (w *writer) ListContainers(_ context.Context, _ *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
 	w.asked++
-	w.labels = in.GetFilter().GetLabelSelector()
 	if w.stopped {
 		return &runtimeapi.ListContainersResponse{}, nil
 	}
@@ -175,12 +174,23 @@ func TestSharedRuntime(t *testing.T) {
 	if _, err := w.file.WriteString("long enough"); err != nil {
 		t.Fatal(err)
 	}
-	owned := containers.OwnedBy("/us")
-	if err := (Rotator{Dir: dir, Runtime: w, Owned: owned, Policy: Policy{MaxSize: 4, MaxFiles: 3}}).Rotate(t.Context(), time.Now()); err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(owned, w.labels); diff != "" {
-		t.Errorf("labels of the containers that are asked for -want +got:\n%s", diff)
+	for _, ours := range []bool{false, true} {
+		r := Rotator{Dir: dir, Runtime: w, Policy: Policy{MaxSize: 4, MaxFiles: 3}, Ours: func(pod types.UID, l map[string]string) bool {
+			if pod != "u1" || l[containers.LabelContainerName] != "main" {
+				t.Errorf("asked whose a container of Pod %q with the labels %v is", pod, l)
+			}
+			return ours
+		}}
+		if err := r.Rotate(t.Context(), time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		files, err := os.ReadDir(filepath.Dir(w.path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rotated := len(files) > 1; rotated != ours {
+			t.Errorf("rotated: %t, want %t", rotated, ours)
+		}
 	}
 }
 
