@@ -339,6 +339,8 @@ func TestFailedPullThatStored(t *testing.T) {
 		"Same":      {reason: "an imported image stays for all", before: was, after: was, err: disk, want: "present"},
 		"SameAgain": {reason: "also if the Pod is deleted", before: was, after: was, err: context.Canceled, want: "present"},
 		"Imported":  {reason: "the pull did not even begin", after: is, err: nobody, want: "present"},
+		"Attempts":  {reason: "none of several began", after: is, err: errors.Join(nobody, nobody), want: "present"},
+		"Mixed":     {reason: "one of several did", after: is, err: errors.Join(nobody, disk), want: ReasonErrImageNeverPull},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, r := t.TempDir(), newRuntime()

@@ -310,17 +310,24 @@ func (m *Manager) tracked(ctx context.Context, r request, name string) (string, 
 	return image.GetId(), err
 }
 
+// several is what errors.Join returns.
+type several interface {
+	error
+	Unwrap() []error
+}
+
 // unresolved says whether all attempts of a pull failed before the runtime knew what to store:
 // there is no such image, or nobody answers. One that is there afterwards was imported meanwhile,
 // as it has to be on a node that reaches no registry. The texts are containerd's.
 func unresolved(err error) bool {
 	attempts := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // by pullWith, unwrapped
+	if joined, ok := errors.AsType[several](err); ok {
 		attempts = joined.Unwrap()
 	}
 	return !slices.ContainsFunc(attempts, func(err error) bool {
 		text := status.Convert(err).Message()
-		return !strings.Contains(text, "failed to resolve reference") && !strings.Contains(text, "failed to resolve image")
+		return !strings.Contains(text, "failed to resolve reference") &&
+			!strings.Contains(text, "failed to resolve image")
 	})
 }
 
