@@ -3,6 +3,7 @@
 package controlplane
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -150,6 +151,40 @@ func TestDiskFills(t *testing.T) {
 	_ = p.cmd.Wait()
 	startProcess(t, dir, port).awaitUp(t)
 	acknowledged(t, admin, names)
+}
+
+// TestDiskFullStop stops on a full disk while clients repeat what is refused: none of that reaches etcd,
+// whose error would restart the process.
+func TestDiskFullStop(t *testing.T) {
+	dir, fill := smallDisk(t)
+	p := startProcess(t, dir, freePort(t))
+	p.awaitUp(t)
+	admin := connect(t, testConfig(dir).AdminKubeconfig)
+	fill()
+	p.await(t, PartDisk, StateDown, "0 MiB free")
+
+	ctx, stop := context.WithCancel(t.Context())
+	var clients sync.WaitGroup
+	for c := range 8 {
+		clients.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				cm := configMap(fmt.Sprintf("client-%d-%d", c, i), strings.Repeat("x", 500_000))
+				_, err := admin.CoreV1().ConfigMaps("default").Create(ctx, cm, metav1.CreateOptions{})
+				if err == nil {
+					t.Errorf("%s was written", cm.Name)
+				}
+			}
+		})
+	}
+	if err := p.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	p.await(t, "returned")
+	stop()
+	clients.Wait()
+	if strings.Contains(p.output(), "restart") {
+		t.Error("the process has restarted")
+	}
 }
 
 // TestDiskShort starts where there is too little space for etcd, in a mount of its own: status and log

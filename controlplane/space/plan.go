@@ -17,8 +17,9 @@ const (
 	enoughInodes, scarceInodes, goneInodes = 2000, 1000, 100
 )
 
-// leasesFirst is how long nothing but Leases is written when there is space again: an agent renews its own every ten seconds,
-// and whoever watches them must not take a node for dead because its renewals were refused.
+// leasesFirst is how long nothing but Leases is written when there is space again: a node agent renews
+// its own every ten seconds, and the node controller must not take a node for dead because its renewals
+// were refused.
 const leasesFirst = 12 * time.Second
 
 // Free is what a file system has left for us.
