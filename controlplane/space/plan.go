@@ -86,7 +86,8 @@ func (l Level) Admits(w Write) bool {
 	case Leases:
 		return lease
 	case Essential:
-		return lease || strings.HasPrefix(w.Verb, "delete") ||
+		follow := w.Group == "discovery.k8s.io" && w.Resource == "endpointslices" && w.Verb == "update"
+		return lease || follow || strings.HasPrefix(w.Verb, "delete") ||
 			w.Subresource == "status" || w.Subresource == "eviction" || w.Subresource == "finalize" || w.finalizes()
 	}
 	return false

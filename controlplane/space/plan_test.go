@@ -64,6 +64,10 @@ func TestAdmits(t *testing.T) {
 		"DeletePods":   {"", Write{Verb: "deletecollection", Resource: "pods"}, "all essential"},
 		"Evict":        {"", Write{Verb: "create", Resource: "pods", Subresource: "eviction"}, "all essential"},
 		"PodStatus":    {"Services follow the readiness of what runs", Write{Verb: "patch", Resource: "pods", Subresource: "status"}, "all essential"},
+		"Endpoints": {
+			"a Service leaves out what is not ready any more",
+			Write{User: controller + "endpointslice-controller", Verb: "update", Group: "discovery.k8s.io", Resource: "endpointslices"}, "all essential",
+		},
 		"EndNamespace": {"", Write{Verb: "update", Resource: "namespaces", Subresource: "finalize"}, "all essential"},
 		"EndClaim": {
 			"its finalizer is removed by an update, and its volume stays until then",
