@@ -182,8 +182,18 @@ func TestOwned(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	seen, done := make(chan types.UID, 10), make(chan struct{})
 	go func() { defer close(done); c.Watch(ctx, func(uid types.UID) { seen <- uid }) }()
+	defer func() { cancel(); <-done }()
 	events := <-f.streams
-	if got, want := sets.New(<-seen, <-seen), sets.New[types.UID]("ours", "old"); !got.Equal(want) {
+	next := func() types.UID {
+		select {
+		case uid := <-seen:
+			return uid
+		case <-time.After(10 * time.Second):
+			t.Fatal("no other Pod was reported")
+			return ""
+		}
+	}
+	if got, want := sets.New(next(), next()), sets.New[types.UID]("ours", "old"); !got.Equal(want) {
 		t.Errorf("the relist reported the Pods %v, want %v", got, want)
 	}
 	for _, e := range []struct {
@@ -196,10 +206,8 @@ func TestOwned(t *testing.T) {
 		}
 	}
 	for _, want := range []types.UID{"ours", "old"} {
-		if got := <-seen; got != want {
+		if got := next(); got != want {
 			t.Errorf("an event of Pod %s was reported, want %s", got, want)
 		}
 	}
-	cancel()
-	<-done
 }
