@@ -66,12 +66,14 @@ func TestAdmits(t *testing.T) {
 		"PodStatus":    {"Services follow the readiness of what runs", Write{Verb: "patch", Resource: "pods", Subresource: "status"}, "all essential"},
 		"Endpoints": {
 			"a Service leaves out what is not ready any more",
-			Write{User: controller + "endpointslice-controller", Verb: "update", Group: "discovery.k8s.io", Resource: "endpointslices"}, "all essential",
+			Write{User: controller + "endpointslice-controller", Verb: "update", Group: "discovery.k8s.io", Resource: "endpointslices"},
+			"all essential",
 		},
 		"EndNamespace": {"", Write{Verb: "update", Resource: "namespaces", Subresource: "finalize"}, "all essential"},
 		"EndClaim": {
 			"its finalizer is removed by an update, and its volume stays until then",
-			Write{User: controller + "pvc-protection-controller", Verb: "update", Resource: "persistentvolumeclaims"}, "all essential",
+			Write{User: controller + "pvc-protection-controller", Verb: "update", Resource: "persistentvolumeclaims"},
+			"all essential",
 		},
 		"EndJobPod":     {"", Write{User: controller + "job-controller", Verb: "patch", Resource: "pods"}, "all essential"},
 		"EndForeground": {"", Write{User: controller + "generic-garbage-collector", Verb: "patch", Group: "apps", Resource: "deployments"}, "all essential"},
@@ -79,7 +81,8 @@ func TestAdmits(t *testing.T) {
 		"Annotate":      {"", Write{User: controller + "daemon-set-controller", Verb: "update", Group: "apps", Resource: "controllerrevisions"}, "all"},
 		"SameName": {
 			"everybody can name a service account so in his own namespace",
-			Write{User: "system:serviceaccount:default:job-controller", Verb: "patch", Resource: "pods"}, "all",
+			Write{User: "system:serviceaccount:default:job-controller", Verb: "patch", Resource: "pods"},
+			"all",
 		},
 		"Create": {"it would be lost, or end etcd", Write{Verb: "create", Resource: "configmaps"}, "all"},
 		"Update": {"", Write{Verb: "update", Group: "apps", Resource: "deployments"}, "all"},

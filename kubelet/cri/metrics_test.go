@@ -41,7 +41,8 @@ func TestRunning(t *testing.T) {
 	c := New(&fakeService{
 		sandboxes: []*runtimeapi.PodSandbox{box("a", runtimeapi.PodSandboxState_SANDBOX_READY), box("b", runtimeapi.PodSandboxState_SANDBOX_NOTREADY)},
 		containers: []*runtimeapi.Container{
-			{Id: "1", State: runtimeapi.ContainerState_CONTAINER_RUNNING}, {Id: "2", State: runtimeapi.ContainerState_CONTAINER_EXITED},
+			{Id: "1", State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+			{Id: "2", State: runtimeapi.ContainerState_CONTAINER_EXITED},
 			{Id: "3", State: runtimeapi.ContainerState_CONTAINER_RUNNING},
 		},
 	}, nil)
