@@ -4,6 +4,7 @@ package containerd
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +13,9 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 )
 
 // TestPidsWith: of the processes with our arguments, neither that of another user nor that of another program is ours.
@@ -37,8 +41,13 @@ func TestPidsWith(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = stdin.Close(); _ = cmd.Wait() })
-		line, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "cmdline"))
-		if err != nil || !bytes.Contains(line, []byte(config)) {
+		// The kernel lets Start return before the new program's command line can be read.
+		var line []byte
+		err = wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(context.Context) (_ bool, err error) {
+			line, err = os.ReadFile(filepath.Join("/proc", strconv.Itoa(cmd.Process.Pid), "cmdline"))
+			return bytes.Contains(line, []byte(config)), err
+		})
+		if err != nil {
 			t.Fatalf("the command line is %q, %v", line, err)
 		}
 		return cmd.Process.Pid
