@@ -116,7 +116,7 @@ func writeAdminKubeconfig(cfg Config, store pki.Store, ca *pki.Authority) error 
 }
 
 // ensureAgentCredentials writes what the node agent of this machine needs. A machine that joins gets the same
-// from package kubelet/join, which asks for it.
+// from package join, which asks for it.
 func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.Authority) error {
 	dir := filepath.Join(cfg.DataDir, "agent")
 	store.Dir = dir

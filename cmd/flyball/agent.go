@@ -20,7 +20,7 @@ import (
 	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
 	"flyball.dev/cmd/flyball/internal/progress"
-	"flyball.dev/kubelet/join"
+	"flyball.dev/join"
 )
 
 func newAgentCommand() *cobra.Command {

@@ -20,7 +20,7 @@ import (
 
 	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
 	"flyball.dev/cmd/flyball/internal/instance"
-	"flyball.dev/kubelet/join"
+	"flyball.dev/join"
 )
 
 const testServer = "https://192.0.2.1:6443"

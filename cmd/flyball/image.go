@@ -13,7 +13,7 @@ import (
 
 	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
-	"flyball.dev/kubelet/containerd"
+	"flyball.dev/containerd"
 )
 
 func newImageCommand() *cobra.Command {

@@ -11,7 +11,7 @@ import (
 	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
 	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
-	"flyball.dev/kubelet/join"
+	"flyball.dev/join"
 )
 
 // machineCommands make a machine a part of a cluster. Nodes are Linux.

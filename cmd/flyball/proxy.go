@@ -8,7 +8,7 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 
-	"flyball.dev/kubelet/containerd"
+	"flyball.dev/containerd"
 )
 
 // takeProxy takes the proxy out of this process's environment, and returns its variables. Nothing that Flyball itself sends

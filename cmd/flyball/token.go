@@ -15,7 +15,7 @@ import (
 
 	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/controlplane/tokens"
-	"flyball.dev/kubelet/join"
+	"flyball.dev/join"
 )
 
 // defaultTTL is long enough to set up some machines, and short enough to be forgotten.

@@ -34,7 +34,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
-	"flyball.dev/kubelet/simulated"
+	"flyball.dev/simulated"
 	"flyball.dev/test/internal/program"
 )
 

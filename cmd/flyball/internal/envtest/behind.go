@@ -15,7 +15,7 @@ import (
 	"flyball.dev/controllers"
 	"flyball.dev/controlplane"
 	"flyball.dev/controlplane/programs"
-	"flyball.dev/kubelet/simulated"
+	"flyball.dev/simulated"
 )
 
 // awaitedNodes is how many nodes are waited for at most. Those who start kube-apiserver wait for it no longer than 20 seconds

@@ -19,10 +19,10 @@ import (
 	"flyball.dev/cmd/flyball/internal/board"
 	"flyball.dev/cmd/flyball/internal/propagation"
 	"flyball.dev/cmd/flyball/internal/supervisor"
+	"flyball.dev/containerd"
 	"flyball.dev/dns"
+	"flyball.dev/join"
 	"flyball.dev/kubelet"
-	"flyball.dev/kubelet/containerd"
-	"flyball.dev/kubelet/join"
 	"flyball.dev/network"
 	"flyball.dev/proxy"
 )

@@ -23,10 +23,10 @@ import (
 	"flyball.dev/cmd/flyball/internal/logging"
 	"flyball.dev/cmd/flyball/internal/supervisor"
 	embedded "flyball.dev/config"
+	"flyball.dev/containerd"
 	"flyball.dev/controllers"
 	"flyball.dev/controlplane"
-	"flyball.dev/kubelet/containerd"
-	"flyball.dev/kubelet/join"
+	"flyball.dev/join"
 	"flyball.dev/network"
 )
 

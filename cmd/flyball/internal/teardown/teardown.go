@@ -17,8 +17,8 @@ import (
 
 	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
+	"flyball.dev/containerd"
 	"flyball.dev/kubelet"
-	"flyball.dev/kubelet/containerd"
 	"flyball.dev/network"
 	"flyball.dev/proxy"
 )
