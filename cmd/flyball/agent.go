@@ -16,10 +16,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
-	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/apis/config/v1alpha1"
 	"flyball.dev/cmd/flyball/internal/parts"
-	"flyball.dev/cmd/flyball/internal/progress"
+	"flyball.dev/host/instance"
+	"flyball.dev/host/progress"
 	"flyball.dev/join"
 )
 

@@ -18,8 +18,8 @@ import (
 
 	"k8s.io/client-go/util/keyutil"
 
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
-	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/apis/config/v1alpha1"
+	"flyball.dev/host/instance"
 	"flyball.dev/join"
 )
 

@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"flyball.dev/cmd/flyball/internal/hostcheck"
-	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
+	"flyball.dev/host/checks"
+	"flyball.dev/host/instance"
 	"flyball.dev/network"
 )
 
@@ -37,11 +37,11 @@ func newCheckCommand() *cobra.Command {
 			role = instance.Agent
 		}
 		want := hostWants(set, role)
-		findings := hostcheck.Check(hostcheck.Observe(want), want)
+		findings := checks.Check(checks.Observe(want), want)
 		if err := printFindings(cmd.OutOrStdout(), findings, *output); err != nil {
 			return err
 		}
-		if hostcheck.Missing(findings) != nil {
+		if checks.Missing(findings) != nil {
 			return errSilent
 		}
 		return nil
@@ -49,7 +49,7 @@ func newCheckCommand() *cobra.Command {
 	return cmd
 }
 
-func printFindings(out io.Writer, findings []hostcheck.Finding, format string) error {
+func printFindings(out io.Writer, findings []checks.Finding, format string) error {
 	if format != "" {
 		return json.NewEncoder(out).Encode(findings)
 	}
@@ -69,9 +69,9 @@ func printFindings(out io.Writer, findings []hostcheck.Finding, format string) e
 }
 
 // hostWants is what a role is about to use of the host.
-func hostWants(s parts.Set, role instance.Role) hostcheck.Want {
+func hostWants(s parts.Set, role instance.Role) checks.Want {
 	c := s.Config
-	w := hostcheck.Want{
+	w := checks.Want{
 		Ports:  map[string]int{},
 		NodeIP: c.NodeAddr, DataDir: c.DataDir,
 		Running: len(instance.Running(instance.RunDir, role)) > 0,

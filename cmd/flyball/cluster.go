@@ -13,7 +13,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
-	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/host/instance"
 )
 
 // clusterFlags are kubectl's flags that name a cluster, a user and a namespace.

@@ -11,8 +11,8 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"flyball.dev/apis/apps/v1alpha1"
-	"flyball.dev/cmd/flyball/internal/logging"
 	"flyball.dev/controllers"
+	"flyball.dev/host/logging"
 )
 
 // controllersFlags are the flags of `flyball controllers`; config/manager and the Helm chart call it with them.

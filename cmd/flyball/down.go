@@ -11,9 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"flyball.dev/cmd/flyball/internal/instance"
-	"flyball.dev/cmd/flyball/internal/progress"
 	"flyball.dev/cmd/flyball/internal/teardown"
+	"flyball.dev/host/instance"
+	"flyball.dev/host/progress"
 )
 
 // stopWithin is how long a process may take to stop its parts before it is killed.

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/apis/config/v1alpha1"
 )
 
 const configHeader = "apiVersion: config.flyball.dev/v1alpha1\nkind: FlyballConfiguration\n"

@@ -8,8 +8,8 @@ import (
 	"k8s.io/client-go/rest"
 
 	"flyball.dev/cmd/flyball/internal/envtest"
-	"flyball.dev/cmd/flyball/internal/logging"
 	"flyball.dev/controlplane/programs"
+	"flyball.dev/host/logging"
 )
 
 // newEnvtestPartCommand is what package flyballtest starts next to a kube-apiserver. It is a process of its own there, so

@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/api/resource"
 
-	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
 	"flyball.dev/containerd"
+	"flyball.dev/host/instance"
 )
 
 func newImageCommand() *cobra.Command {

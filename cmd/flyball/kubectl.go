@@ -14,7 +14,7 @@ import (
 	"k8s.io/kubectl/pkg/cmd/plugin"
 	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 
-	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/host/instance"
 )
 
 func newKubectlCommand() *cobra.Command {

@@ -6,11 +6,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"flyball.dev/cmd/flyball/internal/bundle"
-	"flyball.dev/cmd/flyball/internal/config"
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
-	"flyball.dev/cmd/flyball/internal/instance"
+	"flyball.dev/apis/config"
+	"flyball.dev/apis/config/v1alpha1"
 	"flyball.dev/cmd/flyball/internal/parts"
+	"flyball.dev/host/bundle"
+	"flyball.dev/host/instance"
 	"flyball.dev/join"
 )
 

@@ -8,7 +8,7 @@ import (
 	"os"
 	"runtime"
 
-	"flyball.dev/cmd/flyball/internal/progress"
+	"flyball.dev/host/progress"
 )
 
 // The first thread of the process is what /proc/self and /proc/net show of it. The host checks give threads to namespaces

@@ -11,7 +11,7 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"flyball.dev/cmd/flyball/internal/progress"
+	"flyball.dev/host/progress"
 )
 
 // restartedEnv is in the environment of a program that has restarted itself.

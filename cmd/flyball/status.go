@@ -15,9 +15,9 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
 
-	"flyball.dev/cmd/flyball/internal/board"
-	"flyball.dev/cmd/flyball/internal/instance"
-	"flyball.dev/cmd/flyball/internal/status"
+	"flyball.dev/host/board"
+	"flyball.dev/host/instance"
+	"flyball.dev/host/status"
 )
 
 func newStatusCommand() *cobra.Command {

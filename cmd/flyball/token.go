@@ -13,8 +13,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/controlplane/tokens"
+	"flyball.dev/host/instance"
 	"flyball.dev/join"
 )
 

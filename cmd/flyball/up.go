@@ -13,11 +13,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"flyball.dev/cmd/flyball/internal/hostcheck"
-	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/launch"
-	"flyball.dev/cmd/flyball/internal/progress"
-	"flyball.dev/cmd/flyball/internal/status"
+	"flyball.dev/host/checks"
+	"flyball.dev/host/instance"
+	"flyball.dev/host/progress"
+	"flyball.dev/host/status"
 )
 
 func newUpCommand() *cobra.Command {
@@ -145,7 +145,7 @@ func checkHost(o launch.Options) error {
 	}
 	began := time.Now()
 	want := hostWants(o.Set, o.Role)
-	if err := hostcheck.Missing(hostcheck.Check(hostcheck.Observe(want), want)); err != nil {
+	if err := checks.Missing(checks.Check(checks.Observe(want), want)); err != nil {
 		return fmt.Errorf("checking this host: %w", err)
 	}
 	progress.New(o.Out, began).Done("host checks", time.Since(began))

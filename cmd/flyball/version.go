@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"sigs.k8s.io/yaml"
 
-	"flyball.dev/cmd/flyball/internal/bundle"
+	"flyball.dev/host/bundle"
 )
 
 // versions is what `flyball version` prints.

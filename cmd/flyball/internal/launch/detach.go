@@ -12,11 +12,11 @@ import (
 	"syscall"
 	"time"
 
-	"flyball.dev/cmd/flyball/internal/board"
-	"flyball.dev/cmd/flyball/internal/instance"
-	"flyball.dev/cmd/flyball/internal/logging"
-	"flyball.dev/cmd/flyball/internal/progress"
-	"flyball.dev/cmd/flyball/internal/status"
+	"flyball.dev/host/board"
+	"flyball.dev/host/instance"
+	"flyball.dev/host/logging"
+	"flyball.dev/host/progress"
+	"flyball.dev/host/status"
 )
 
 // ListeningFD is the descriptor that a child in the background closes once its status can be asked for.

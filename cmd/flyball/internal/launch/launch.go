@@ -18,16 +18,16 @@ import (
 
 	"k8s.io/klog/v2"
 
-	"flyball.dev/cmd/flyball/internal/board"
-	"flyball.dev/cmd/flyball/internal/bundle"
-	"flyball.dev/cmd/flyball/internal/instance"
-	"flyball.dev/cmd/flyball/internal/logging"
 	"flyball.dev/cmd/flyball/internal/parts"
-	"flyball.dev/cmd/flyball/internal/progress"
-	"flyball.dev/cmd/flyball/internal/status"
-	"flyball.dev/cmd/flyball/internal/supervisor"
 	"flyball.dev/cmd/flyball/internal/teardown"
 	"flyball.dev/controlplane"
+	"flyball.dev/host/board"
+	"flyball.dev/host/bundle"
+	"flyball.dev/host/instance"
+	"flyball.dev/host/logging"
+	"flyball.dev/host/progress"
+	"flyball.dev/host/status"
+	"flyball.dev/host/supervisor"
 )
 
 // gcPercent trades CPU for memory: the heap of an idle control plane is mostly caches that live for ever, and Go's

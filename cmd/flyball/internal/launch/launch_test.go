@@ -5,11 +5,11 @@ import (
 	"path/filepath"
 	"testing"
 
-	"flyball.dev/cmd/flyball/internal/board"
-	"flyball.dev/cmd/flyball/internal/config"
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
-	"flyball.dev/cmd/flyball/internal/logging"
+	"flyball.dev/apis/config"
+	"flyball.dev/apis/config/v1alpha1"
 	"flyball.dev/cmd/flyball/internal/parts"
+	"flyball.dev/host/board"
+	"flyball.dev/host/logging"
 )
 
 func TestSettled(t *testing.T) {

@@ -5,8 +5,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"flyball.dev/cmd/flyball/internal/config"
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/apis/config"
+	"flyball.dev/apis/config/v1alpha1"
 )
 
 func TestPullProxy(t *testing.T) {

@@ -15,9 +15,9 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/sets"
 
-	"flyball.dev/cmd/flyball/internal/instance"
 	"flyball.dev/cmd/flyball/internal/parts"
 	"flyball.dev/containerd"
+	"flyball.dev/host/instance"
 	"flyball.dev/kubelet"
 	"flyball.dev/network"
 	"flyball.dev/proxy"

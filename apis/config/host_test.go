@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/apis/config/v1alpha1"
 )
 
 // TestSilentResolver: a name server that does not answer is told of, soon, and no address is guessed instead.

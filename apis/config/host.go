@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/apis/config/v1alpha1"
 )
 
 // lookUpWithin bounds looking up the server's name. Resolvers take their time when a name server does not answer.

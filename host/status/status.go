@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/host/board"
 )
 
 // Status is what a running Flyball says of itself.

@@ -9,7 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
-	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/host/board"
 )
 
 func TestServe(t *testing.T) {

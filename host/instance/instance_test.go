@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/apis/config/v1alpha1"
 )
 
 // TestOneHolder lets many acquire and release the same role at once, which removes the file of the lock again and again.

@@ -1,6 +1,6 @@
-// Package hostcheck tells what a machine lacks to run Flyball, before anything is started. Observe looks at the machine;
+// Package checks tells what a machine lacks to run Flyball, before anything is started. Observe looks at the machine;
 // plan_checks.go decides, without looking at anything, what that means and what the remedy is.
-package hostcheck
+package checks
 
 import (
 	"net/netip"

@@ -1,6 +1,6 @@
 // Package v1alpha1 holds the configuration file of `flyball up`, `flyball server` and `flyball agent`: its types, its
 // defaults and its validation. It reads no file and no flag (package config does) and nothing of the host (package
-// hostcheck does).
+// checks does).
 package v1alpha1
 
 import (

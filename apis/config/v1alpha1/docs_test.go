@@ -9,7 +9,7 @@ import (
 
 // TestDocumented keeps docs/configuration.md complete.
 func TestDocumented(t *testing.T) {
-	doc, err := os.ReadFile("../../../../../docs/configuration.md")
+	doc, err := os.ReadFile("../../../docs/configuration.md")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/term"
 
-	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/host/board"
 )
 
 // ErrorPrefix begins the line in which a command says why it failed.

@@ -11,7 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/host/board"
 )
 
 // journal records what parts did, in order.

@@ -16,7 +16,7 @@ import (
 	kjson "sigs.k8s.io/json"
 	sigsyaml "sigs.k8s.io/yaml"
 
-	"flyball.dev/cmd/flyball/internal/config/v1alpha1"
+	"flyball.dev/apis/config/v1alpha1"
 )
 
 // Config is a validated configuration, its addresses parsed.

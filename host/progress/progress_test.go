@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/host/board"
 )
 
 func TestShow(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"time"
 
-	"flyball.dev/cmd/flyball/internal/board"
+	"flyball.dev/host/board"
 )
 
 // Pauses before a part that failed is started again.
