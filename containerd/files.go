@@ -1,0 +1,61 @@
+//go:build linux
+
+package containerd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+)
+
+// ImportFile is Import of an archive in a file.
+func ImportFile(ctx context.Context, socket, file string) ([]string, error) {
+	return loadFile(ctx, socket, file, false)
+}
+
+// PreloadFiles preloads the images of all archives, so that the first Pod needs no registry. Only the first archive must
+// exist.
+func PreloadFiles(ctx context.Context, socket string, files []string) error {
+	for i, file := range files {
+		_, err := loadFile(ctx, socket, file, true)
+		if i > 0 && errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func loadFile(ctx context.Context, socket, file string, pinned bool) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("opening the image archive: %w", err)
+	}
+	defer f.Close()
+	names, err := load(ctx, socket, f, pinned)
+	if err != nil {
+		return nil, fmt.Errorf("importing %s: %w", file, err)
+	}
+	return names, nil
+}
+
+// Rows are the image as lines of a table, one for each name: the name, the beginning of its ID and its size.
+func (i Image) Rows() []string {
+	names := i.Tags
+	if len(names) == 0 {
+		names = i.Digests
+	}
+	const length = 12 // enough to distinguish images
+	id := strings.TrimPrefix(i.ID, "sha256:")
+	var rows []string
+	for _, name := range names {
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s", name, id[:min(length, len(id))], resource.NewQuantity(int64(i.Size), resource.BinarySI)))
+	}
+	return rows
+}

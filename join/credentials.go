@@ -1,0 +1,110 @@
+package join
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"k8s.io/client-go/discovery"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Credentials are the files in an agent's directory by which the components of a node are known to the API server. Joining
+// writes them, and on its own host the server does.
+type Credentials struct {
+	// Dir is the agent's directory.
+	Dir string
+}
+
+// Client reads a kubeconfig for one of our components. It sets no rate limit: kube-apiserver's priority and fairness shares
+// the server out between all clients.
+func Client(kubeconfig, component string) (*rest.Config, error) {
+	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	c.QPS = -1
+	c.UserAgent = "flyball-" + component
+	c.Timeout = 0 // watches last
+	return c, nil
+}
+
+// Kubelet, Proxy and DNS are the identities of these components. The user agent names the component that asks.
+func (c Credentials) Kubelet(component string) (*rest.Config, error) {
+	return Client(filepath.Join(c.Dir, kubeconfigs[0]), component)
+}
+
+// Proxy is the identity of the service proxy and of the node network.
+func (c Credentials) Proxy(component string) (*rest.Config, error) {
+	return Client(filepath.Join(c.Dir, kubeconfigs[1]), component)
+}
+
+// DNS is the identity of the cluster DNS.
+func (c Credentials) DNS(component string) (*rest.Config, error) {
+	return Client(filepath.Join(c.Dir, kubeconfigs[2]), component)
+}
+
+// ClientCA is the certificate authority of the clients that the kubelet accepts.
+func (c Credentials) ClientCA() (*x509.CertPool, error) {
+	file := filepath.Join(c.Dir, authorityFile)
+	ca, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA of clients: %w", err)
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(ca) {
+		return nil, fmt.Errorf("reading the CA of clients: %s holds no certificate", file)
+	}
+	return pool, nil
+}
+
+// GetCertificate returns the kubelet's serving certificate that the server of this host wrote, for tls.Config. The server
+// renews it when it starts.
+func (c Credentials) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	pair := filepath.Join(c.Dir, "serving.pem")
+	cert, err := tls.LoadX509KeyPair(pair, pair)
+	if err != nil {
+		return nil, fmt.Errorf("reading the node agent's serving certificate: %w", err)
+	}
+	return &cert, nil
+}
+
+// reachInterval is how often Await tries to reach an API server that is not there. Nothing can notify it.
+const reachInterval = 250 * time.Millisecond
+
+// Await returns once the credentials are there and the API server answers, or with the error of ctx when that ends. It calls
+// report with the reason each time that it has to try again.
+func (c Credentials) Await(ctx context.Context, report func(error)) error {
+	for {
+		err := c.reach(ctx)
+		if err == nil {
+			return nil
+		}
+		report(err)
+		select {
+		case <-time.After(reachInterval):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (c Credentials) reach(ctx context.Context) error {
+	client, err := c.Kubelet("agent")
+	if err != nil {
+		return fmt.Errorf("reading the node's credentials, which `flyball server` on this machine writes; --server and --token join the cluster of another machine: %w", err)
+	}
+	d, err := discovery.NewDiscoveryClientForConfig(client)
+	if err != nil {
+		return fmt.Errorf("reaching the API server: %w", err)
+	}
+	if _, err := d.RESTClient().Get().AbsPath("/readyz").DoRaw(ctx); err != nil {
+		return fmt.Errorf("reaching the API server at %s: %w", client.Host, err)
+	}
+	return nil
+}
