@@ -36,7 +36,7 @@ const (
 	qps, burst = 1000, 2000
 )
 
-// Variables of the program flyball (cmd/flyball/internal/envtest).
+// Variables of the program flyball (controlplane/envtest).
 const (
 	modeVariable   = "FLYBALL_ENVTEST"
 	tokenVariable  = "FLYBALL_ENVTEST_TOKEN" //nolint:gosec // the name of a variable

@@ -11,7 +11,6 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,10 +153,10 @@ func TestLoadRole(t *testing.T) {
 				if err != nil {
 					t.Fatalf("%s: %v", tc.reason, err)
 				}
-				if set.Config.Token != "" {
+				if set.Token != "" {
 					t.Error("the token is kept")
 				}
-				if c := set.Config; set.Joined != nil && (c.NodeName != "n2" || c.ClusterPrefix.String() != "10.1.0.0/16" || c.DNSAddr.String() != "10.2.0.10" || c.ClusterDomain != "example.internal") {
+				if c := set; set.Joined != nil && (c.NodeName != "n2" || c.ClusterPrefixes[0].String() != "10.1.0.0/16" || c.DNSAddrs[0].String() != "10.2.0.10" || c.ClusterDomain != "example.internal") {
 					t.Errorf("%s: what the cluster is was not taken over: %+v", tc.reason, c)
 				}
 				return
@@ -204,7 +203,7 @@ func TestNodeIP(t *testing.T) {
 		if err != nil {
 			return "", err
 		}
-		return set.Config.NodeIP, nil
+		return set.NodeIP, nil
 	}
 	for _, step := range []struct{ given, want, reason string }{
 		{"127.0.0.1", "127.0.0.1", "what --node-ip says"},
@@ -228,12 +227,5 @@ func TestNodeIP(t *testing.T) {
 	}
 	if joined, err := join.Read(filepath.Join(dir, "agent")); err != nil || joined.NodeIP != chosen || chosen == "" {
 		t.Errorf("it chose %q and keeps %+v (%v)", chosen, joined, err)
-	}
-}
-
-func TestForChild(t *testing.T) {
-	got := forChild([]string{"--detach", "--server", "s", "--token", "t", "-v", "2", "--token=t", "--detach=true", "--node-name=n"})
-	if want := []string{"--server", "s", "-v", "2", "--node-name=n"}; !slices.Equal(got, want) {
-		t.Errorf("the child gets %q, want %q", got, want)
 	}
 }

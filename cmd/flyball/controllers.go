@@ -12,7 +12,6 @@ import (
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers"
-	"flyball.dev/host/logging"
 )
 
 // controllersFlags are the flags of `flyball controllers`; config/manager and the Helm chart call it with them.
@@ -41,7 +40,7 @@ func newControllersCommand() *cobra.Command {
 	flags.StringVar(&f.config.HealthAddress, "health-address", "", "address of /healthz and /readyz (default: none)")
 	flags.IntVarP(&f.verbosity, "verbosity", "v", 0, "level of detail of the log, 0 to 10")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := logging.Setup(cmd.ErrOrStderr(), f.verbosity); err != nil {
+		if err := setUpLogging(cmd.ErrOrStderr(), f.verbosity); err != nil {
 			return err
 		}
 		cfg, err := f.complete()

@@ -7,17 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"flyball.dev/cmd/flyball/internal/teardown"
 	"flyball.dev/host/instance"
 	"flyball.dev/host/progress"
 )
 
-// stopWithin is how long a process may take to stop its parts before it is killed.
-const stopWithin = 30 * time.Second
+// stopTimeout is how long a process may take to stop its components before it is killed.
+const stopTimeout = 30 * time.Second
 
 func newDownCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -42,28 +42,28 @@ func down(ctx context.Context, flags *configFlags, purge bool) error {
 	ctx, stop := untilSignal(ctx)
 	defer stop()
 	printer := progress.New(os.Stdout, time.Now())
-	set, err := flags.loadInUse(instance.RunDir, printer.Warn)
+	c, err := flags.loadInUse(instance.RunDir, printer.Warn)
 	if err != nil {
 		return err
 	}
-	if pids := instance.Running(instance.RunDir, instance.Up); len(pids) > 0 {
+	if pids := instance.Running(c.RunDir, instance.Up); len(pids) > 0 {
 		began := time.Now()
 		// The agent of two is the younger process; it stops first.
-		for i := range pids {
-			if err := instance.Terminate(ctx, pids[len(pids)-1-i], stopWithin); err != nil {
+		for _, pid := range slices.Backward(pids) {
+			if err := instance.Terminate(ctx, pid, stopTimeout); err != nil {
 				return err
 			}
 		}
 		printer.Done("stopping flyball", time.Since(began))
 	}
-	// Nobody starts while we remove.
-	lock, err := instance.Acquire(instance.RunDir, instance.Up)
+	// Nothing starts while this process removes.
+	lock, err := instance.Acquire(c.RunDir, instance.Up)
 	if err != nil {
 		return err
 	}
 	defer lock.Release()
 	var errs []error
-	for _, step := range teardown.Steps(set, instance.RunDir, purge) {
+	for _, step := range c.Teardown(purge) {
 		began := time.Now()
 		if err := step.Run(ctx); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", step.Name, err))

@@ -15,7 +15,7 @@ import (
 
 const configHeader = "apiVersion: config.flyball.dev/v1alpha1\nkind: FlyballConfiguration\n"
 
-// TestLoadInUse: what is broken can be removed, and what could not be read is told.
+// TestLoadInUse: what is broken can be removed, and it warns of what it cannot read.
 func TestLoadInUse(t *testing.T) {
 	healthy, _ := joinedDir(t, time.Now().Add(time.Hour))
 	broken, _ := joinedDir(t, time.Now().Add(time.Hour))
@@ -30,20 +30,20 @@ func TestLoadInUse(t *testing.T) {
 		flags    v1alpha1.FlyballConfiguration
 		dataDir  string
 		dns      string
-		tells    []string
+		warns    []string
 		fails    []string
 	}{
 		"Fresh":          {reason: "nothing was ever started", dataDir: v1alpha1.DefaultDataDir, dns: "10.43.0.10"},
 		"InUse":          {reason: "what was made is removed", recorded: "dataDir: " + healthy + "\nnodeName: n2\nnodeIP: 192.0.2.2\n", dataDir: healthy, dns: "10.2.0.10"},
 		"AfterReboot":    {reason: "the run-time directory is gone", flags: v1alpha1.FlyballConfiguration{DataDir: healthy}, dataDir: healthy, dns: "10.2.0.10"},
 		"Contradiction":  {reason: "the file was changed after joining", file: configHeader + "dataDir: " + healthy + "\nnodeName: other\n", dataDir: healthy, dns: "10.2.0.10"},
-		"BrokenJoined":   {reason: "a damaged cluster.yaml keeps nobody from removing it", flags: v1alpha1.FlyballConfiguration{DataDir: broken}, dataDir: broken, dns: "10.43.0.10", tells: []string{cluster}},
-		"BrokenByConfig": {reason: "nor if the directory is said in a file", file: configHeader + "dataDir: " + broken + "\n", dataDir: broken, dns: "10.43.0.10", tells: []string{cluster}},
+		"BrokenJoined":   {reason: "a damaged cluster.yaml keeps nobody from removing it", flags: v1alpha1.FlyballConfiguration{DataDir: broken}, dataDir: broken, dns: "10.43.0.10", warns: []string{cluster}},
+		"BrokenByConfig": {reason: "nor if the directory is said in a file", file: configHeader + "dataDir: " + broken + "\n", dataDir: broken, dns: "10.43.0.10", warns: []string{cluster}},
 		"NoNameServer":   {reason: "a machine without a network can be cleaned up", file: configHeader + "dataDir: " + healthy + "\nserver: https://server..example:6443\n", dataDir: healthy, dns: "10.2.0.10"},
-		"BrokenRecord":   {reason: "the disk was full", recorded: "{", flags: v1alpha1.FlyballConfiguration{DataDir: healthy}, dataDir: healthy, dns: "10.2.0.10", tells: []string{"config.yaml", "last in use", "--data-dir"}},
-		"InvalidRecord":  {reason: "another version wrote it: where the data lies still counts", recorded: "dataDir: " + healthy + "\nport: 70000\n", dataDir: healthy, dns: "10.2.0.10", tells: []string{"last in use", "port"}},
+		"BrokenRecord":   {reason: "the disk was full", recorded: "{", flags: v1alpha1.FlyballConfiguration{DataDir: healthy}, dataDir: healthy, dns: "10.2.0.10", warns: []string{"config.yaml", "last in use", "--data-dir"}},
+		"InvalidRecord":  {reason: "another version wrote it: where the data lies still counts", recorded: "dataDir: " + healthy + "\nport: 70000\n", dataDir: healthy, dns: "10.2.0.10", warns: []string{"last in use", "port"}},
 		"BrokenFile":     {reason: "it may be about another directory", file: "{", fails: []string{"configuration file", "without --config", "--data-dir"}},
-		"RecordedRoot":   {reason: "never the whole disk", recorded: "dataDir: /\n", tells: []string{"dataDir"}, fails: []string{"dataDir"}},
+		"RecordedRoot":   {reason: "never the whole disk", recorded: "dataDir: /\n", warns: []string{"dataDir"}, fails: []string{"dataDir"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			runDir, flags := t.TempDir(), &configFlags{values: tc.flags}
@@ -58,12 +58,12 @@ func TestLoadInUse(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			var told []error
-			set, err := flags.loadInUse(runDir, func(err error) { told = append(told, err) })
-			says(t, tc.reason, errors.Join(told...), tc.tells)
+			var warnings []error
+			set, err := flags.loadInUse(runDir, func(err error) { warnings = append(warnings, err) })
+			says(t, tc.reason, errors.Join(warnings...), tc.warns)
 			says(t, tc.reason, err, tc.fails)
-			if err == nil && (set.Config.DataDir != tc.dataDir || set.Config.ClusterDNS != tc.dns) {
-				t.Errorf("%s: the data directory is %s and the cluster DNS %s, want %s and %s", tc.reason, set.Config.DataDir, set.Config.ClusterDNS, tc.dataDir, tc.dns)
+			if err == nil && (set.DataDir != tc.dataDir || set.ClusterDNS != tc.dns) {
+				t.Errorf("%s: the data directory is %s and the cluster DNS %s, want %s and %s", tc.reason, set.DataDir, set.ClusterDNS, tc.dataDir, tc.dns)
 			}
 		})
 	}

@@ -1,17 +1,12 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/controllers/preview"
 )
@@ -38,89 +33,37 @@ func newPlanCommand() *cobra.Command {
 			return err
 		}
 		var previews []preview.Preview
-		if file == "" {
-			p, err := preview.Of(cmd.Context(), c, namespace, args[0])
-			if err != nil {
-				return err
-			}
-			previews = append(previews, p)
+		if file != "" {
+			previews, err = previewFile(cmd, c, file, namespace)
 		} else {
-			manifests, err := readManifests(cmd.InOrStdin(), file, namespace)
-			if err != nil {
-				return err
-			}
-			for _, manifest := range manifests {
-				p, err := preview.OfManifest(cmd.Context(), c, manifest)
-				if err != nil {
-					return err
-				}
-				previews = append(previews, p)
-			}
+			previews = make([]preview.Preview, 1)
+			previews[0], err = preview.Of(cmd.Context(), c, namespace, args[0])
+		}
+		if err != nil {
+			return err
 		}
 		if *output != "" {
-			return json.NewEncoder(cmd.OutOrStdout()).Encode(previews)
+			return printAs(cmd.OutOrStdout(), *output, previews)
 		}
-		return printPreviews(cmd.OutOrStdout(), previews)
+		for _, p := range previews {
+			if err := p.Print(cmd.OutOrStdout()); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	return cmd
 }
 
-// readManifests returns the Deployments and ReplicaSets of a file. Other kinds have no loop of ours.
-func readManifests(stdin io.Reader, file, namespace string) ([]*unstructured.Unstructured, error) {
-	in := stdin
+func previewFile(cmd *cobra.Command, c client.Client, file, namespace string) ([]preview.Preview, error) {
+	in := cmd.InOrStdin()
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
 			return nil, fmt.Errorf("reading the manifest: %w", err)
 		}
-		defer func() { _ = f.Close() }()
+		defer f.Close()
 		in = f
 	}
-	const buffer = 4096
-	var manifests []*unstructured.Unstructured
-	decoder := yaml.NewYAMLOrJSONDecoder(in, buffer)
-	for {
-		object := &unstructured.Unstructured{}
-		err := decoder.Decode(&object.Object)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("reading the manifest %s: %w", file, err)
-		}
-		if kind := object.GetKind(); kind != "Deployment" && kind != "ReplicaSet" {
-			continue
-		}
-		if object.GetNamespace() == "" {
-			object.SetNamespace(namespace)
-		}
-		manifests = append(manifests, object)
-	}
-	if len(manifests) == 0 {
-		return nil, fmt.Errorf("reading the manifest %s: there is no Deployment or ReplicaSet in it", file)
-	}
-	return manifests, nil
-}
-
-func printPreviews(out io.Writer, previews []preview.Preview) error {
-	for _, p := range previews {
-		fmt.Fprintf(out, "%s in namespace %s\n", p.Object, p.Namespace)
-		w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-		for i, step := range p.Steps {
-			fmt.Fprintf(w, "  %d. %s\tbecause %s\n", i+1, step.What, step.Why)
-		}
-		if err := w.Flush(); err != nil {
-			return err
-		}
-		if len(p.Steps) == 0 {
-			fmt.Fprintln(out, "  nothing to do")
-		}
-		for _, condition := range p.Conditions {
-			fmt.Fprintf(out, "  %s\n", condition)
-		}
-		if p.Next > 0 {
-			fmt.Fprintf(out, "  It looks again after %v, or when something happens.\n", p.Next.Round(time.Second))
-		}
-	}
-	return nil
+	return preview.OfManifests(cmd.Context(), c, in, file, namespace)
 }

@@ -1,61 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
-
-	"flyball.dev/controllers/preview"
 )
-
-func TestPrintsPlans(t *testing.T) {
-	var out bytes.Buffer
-	err := printPreviews(&out, []preview.Preview{
-		{
-			Object: "deployment.apps/web", Namespace: "ns", Next: 9 * time.Second,
-			Steps:      []preview.Step{{What: "scale ReplicaSet web-1 from 2 to 3", Why: "3 Pods wanted"}, {What: "delete ReplicaSet web-0", Why: "more than 1 old ReplicaSets"}},
-			Conditions: []string{"Progressing is True, ReplicaSetUpdated: moving"},
-		},
-		{Object: "replicaset.apps/web-1", Namespace: "ns"},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := `deployment.apps/web in namespace ns
-  1. scale ReplicaSet web-1 from 2 to 3   because 3 Pods wanted
-  2. delete ReplicaSet web-0              because more than 1 old ReplicaSets
-  Progressing is True, ReplicaSetUpdated: moving
-  It looks again after 9s, or when something happens.
-replicaset.apps/web-1 in namespace ns
-  nothing to do
-`
-	if diff := cmp.Diff(want, out.String()); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-}
-
-func TestReadsManifests(t *testing.T) {
-	in := "kind: Service\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\n---\napiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: b, namespace: other}\n"
-	manifests, err := readManifests(strings.NewReader(in), "-", "mine")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var got []string
-	for _, m := range manifests {
-		got = append(got, m.GetKind()+" "+m.GetNamespace()+"/"+m.GetName())
-	}
-	if diff := cmp.Diff([]string{"Deployment mine/a", "ReplicaSet other/b"}, got); diff != "" {
-		t.Errorf("(-want +got):\n%s", diff)
-	}
-	for name, in := range map[string]string{"nothing of ours": "kind: Service\n", "no YAML": "a: [\n"} {
-		if _, err := readManifests(strings.NewReader(in), "-", "mine"); err == nil || !strings.Contains(err.Error(), "reading the manifest -") {
-			t.Errorf("%s: got %v", name, err)
-		}
-	}
-}
 
 // TestPlugin: under the name of a kubectl plugin it is the same program.
 func TestPlugin(t *testing.T) {

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"flyball.dev/controllers/rollout"
 )
@@ -113,30 +110,21 @@ func newRolloutHistoryCommand(find findRollout) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if *output != "" {
-				return json.NewEncoder(out).Encode(shown)
-			}
-			data, err := yaml.Marshal(shown)
-			if err != nil {
-				return fmt.Errorf("encoding: %w", err)
-			}
-			_, err = out.Write(data)
-			return err
+			return printAs(out, *output, shown)
 		}
 		history, err := r.History(cmd.Context())
 		if err != nil {
 			return err
 		}
 		if *output != "" {
-			return json.NewEncoder(out).Encode(history)
+			return printAs(out, *output, history)
 		}
-		w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
 		fmt.Fprintf(out, "%s\n", r)
-		fmt.Fprintln(w, "REVISION\tREPLICA-SET\tNOTE\tCHANGE-CAUSE")
+		rows := []string{rollout.Heading}
 		for _, h := range history {
-			fmt.Fprintf(w, "%d\t%s\t%s\t%s\n", h.Number, h.ReplicaSet, orNone(h.Note), orNone(h.ChangeCause))
+			rows = append(rows, h.Row())
 		}
-		return w.Flush()
+		return printTable(out, rows...)
 	}
 	return cmd
 }
@@ -157,11 +145,4 @@ func newRolloutUndoCommand(find findRollout) *cobra.Command {
 		return nil
 	}
 	return cmd
-}
-
-func orNone(text string) string {
-	if text == "" {
-		return "<none>"
-	}
-	return text
 }

@@ -3,22 +3,26 @@ package main
 import (
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"flyball.dev/controlplane"
+	"flyball.dev/host/logging"
 )
 
-// errSilent ends the program with exit code 1 when what is to be said has been said.
+// errSilent ends the program with exit code 1 when the command has already printed why.
 var errSilent = errors.New("the command failed")
 
 // run is the program: args are those of the process. Called by another name, it is that program: envtest starts
 // kube-apiserver, etcd and kubectl by their names.
 func run(ctx context.Context, args []string) error {
-	if run, found := program(args[0]); found {
-		return run(args[1:])
+	if program := programNamed(args[0]); program != nil {
+		return program(args[1:])
 	}
 	root := &cobra.Command{
 		Use:   "flyball",
@@ -28,7 +32,7 @@ func run(ctx context.Context, args []string) error {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(machineCommands()...)
+	root.AddCommand(hostCommands()...)
 	root.AddCommand(
 		newKubectlCommand(), newRolloutCommand(), newPlanCommand(), newControllersCommand(), newTokenCommand(), newEnvtestCommand(),
 		newVersionCommand(),
@@ -44,4 +48,9 @@ func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
+}
+
+// setUpLogging sends all logs of this process to w. Call it once, before anything logs.
+func setUpLogging(w io.Writer, verbosity int) error {
+	return controlplane.LogTo(logging.Setup(w, verbosity), verbosity)
 }

@@ -3,19 +3,12 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
-	"slices"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/util/duration"
 
-	"flyball.dev/host/board"
+	"flyball.dev/host/checks"
 	"flyball.dev/host/instance"
 	"flyball.dev/host/status"
 )
@@ -29,58 +22,61 @@ func newStatusCommand() *cobra.Command {
 	}
 	output := addOutputFlag(cmd, "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		all, err := statuses(cmd.Context())
+		all, err := status.All(cmd.Context(), instance.Sockets(instance.RunDir))
 		if err != nil {
 			return err
+		}
+		rows, down := []string{status.Heading}, false
+		for _, s := range all {
+			down = down || status.NotUp(s.Components) != nil
+			for _, c := range s.Components {
+				rows = append(rows, c.Row(time.Now()))
+			}
 		}
 		if *output != "" {
-			err = json.NewEncoder(cmd.OutOrStdout()).Encode(all)
+			err = printAs(cmd.OutOrStdout(), *output, all)
 		} else {
-			err = printStatuses(cmd.OutOrStdout(), all, time.Now())
+			err = printTable(cmd.OutOrStdout(), rows...)
 		}
-		if err != nil {
-			return err
+		if err == nil && down {
+			err = errSilent
 		}
-		if slices.ContainsFunc(all, func(s status.Status) bool { return !s.Up() }) {
-			return errSilent
-		}
-		return nil
+		return err
 	}
 	return cmd
 }
 
-// statuses asks every process of this machine.
-func statuses(ctx context.Context) ([]status.Status, error) {
-	var all []status.Status
-	for _, socket := range instance.Sockets(instance.RunDir) {
-		s, err := status.Get(ctx, socket)
-		switch {
-		case err == nil:
-			all = append(all, *s)
-		case !errors.Is(err, status.ErrNotRunning):
-			return nil, err
+func newCheckCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "check",
+		Short: "Show what this host lacks to run Flyball",
+		Long: "Show what this host lacks to run Flyball, one line each with the remedy. The exit code is 1 if something is\n" +
+			"missing that is required.",
+		Args: cobra.NoArgs,
+	}
+	flags := addConfigFlags(cmd)
+	output := addOutputFlag(cmd, "json")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		c, err := flags.load()
+		if err != nil {
+			return err
 		}
-	}
-	if len(all) == 0 {
-		return nil, fmt.Errorf("asking for the status: %w; `flyball up --detach` starts it", status.ErrNotRunning)
-	}
-	return all, nil
-}
-
-func printStatuses(out io.Writer, all []status.Status, now time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "PART\tSTATE\tSINCE\tRESTARTS\tLAST ERROR")
-	for _, s := range all {
-		for _, p := range s.Parts {
-			fmt.Fprintf(w, "%s\t%s\t%s\t%d\t%s\n", p.Name, p.State, duration.HumanDuration(now.Sub(p.Since)), p.Restarts, lastError(p, now))
+		role := instance.Up
+		if c.Joined != nil {
+			role = instance.Agent
 		}
+		findings := c.CheckHost(role)
+		if *output != "" {
+			err = printAs(cmd.OutOrStdout(), *output, findings)
+		} else {
+			for _, f := range findings {
+				fmt.Fprintln(cmd.OutOrStdout(), f.Line())
+			}
+		}
+		if err == nil && checks.Missing(findings) != nil {
+			err = errSilent
+		}
+		return err
 	}
-	return w.Flush()
-}
-
-func lastError(p board.Part, now time.Time) string {
-	if p.LastErrorTime == nil {
-		return ""
-	}
-	return fmt.Sprintf("%s (%s ago)", p.LastError, duration.HumanDuration(now.Sub(*p.LastErrorTime)))
+	return cmd
 }

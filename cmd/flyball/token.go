@@ -3,22 +3,16 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 	"k8s.io/apimachinery/pkg/util/duration"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"flyball.dev/controlplane/tokens"
-	"flyball.dev/host/instance"
 	"flyball.dev/join"
 )
 
-// defaultTTL is long enough to set up some machines, and short enough to be forgotten.
+// defaultTTL is long enough to set up some hosts, and short enough that a forgotten token does no harm.
 const defaultTTL = 24 * time.Hour
 
 func newTokenCommand() *cobra.Command {
@@ -31,25 +25,6 @@ func newTokenCommand() *cobra.Command {
 	cluster := addClusterFlags(cmd)
 	cmd.AddCommand(newTokenCreateCommand(cluster), newTokenListCommand(cluster), newTokenDeleteCommand(cluster))
 	return cmd
-}
-
-// clientset is connect for those who need upstream's typed client.
-func (f clusterFlags) clientset() (kubernetes.Interface, error) {
-	if *f.KubeConfig == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
-		*f.KubeConfig = instance.AdminKubeconfig
-	}
-	if err := passProxy(instance.AdminKubeconfig); err != nil {
-		return nil, err
-	}
-	cfg, err := f.ToRESTConfig()
-	if err != nil {
-		return nil, fmt.Errorf("finding the cluster: %w; run this on the server, or name its kubeconfig with --kubeconfig", err)
-	}
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("reaching the cluster at %s: %w", cfg.Host, err)
-	}
-	return client, nil
 }
 
 func newTokenCreateCommand(cluster clusterFlags) *cobra.Command {
@@ -95,22 +70,17 @@ func newTokenListCommand(cluster clusterFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printTokens(cmd.OutOrStdout(), all, now)
+			rows := []string{"ID\tEXPIRES IN\tDESCRIPTION"}
+			for _, t := range all {
+				expires := "never"
+				if !t.Expires.IsZero() {
+					expires = duration.HumanDuration(t.Expires.Sub(now))
+				}
+				rows = append(rows, fmt.Sprintf("%s\t%s\t%s", t.ID, expires, t.Description))
+			}
+			return printTable(cmd.OutOrStdout(), rows...)
 		},
 	}
-}
-
-func printTokens(out io.Writer, all []tokens.Token, now time.Time) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(w, "ID\tEXPIRES IN\tDESCRIPTION")
-	for _, t := range all {
-		left := "never"
-		if !t.Expires.IsZero() {
-			left = duration.HumanDuration(t.Expires.Sub(now))
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\n", t.ID, left, t.Description)
-	}
-	return w.Flush()
 }
 
 func newTokenDeleteCommand(cluster clusterFlags) *cobra.Command {

@@ -53,7 +53,7 @@ func (b Bundle) Files() []string {
 	return files
 }
 
-// programs are built by themselves; the module that they come from tells their version.
+// programs are built by themselves; their version is that of the module that they come from.
 var programs = []struct{ name, file, module string }{
 	{"containerd", "containerd", "github.com/containerd/containerd/v2"},
 	{"containerd-shim-runc-v2", "containerd-shim-runc-v2", "github.com/containerd/containerd/v2"},
@@ -64,7 +64,7 @@ var programs = []struct{ name, file, module string }{
 	{"cni portmap", "cni/portmap", "github.com/containernetworking/plugins"},
 }
 
-// libraries are parts of the flyball executable.
+// libraries are linked into the flyball executable.
 var libraries = []struct{ name, module string }{
 	{"kubernetes", "k8s.io/kubernetes"},
 	{"etcd", "go.etcd.io/etcd/server/v3"},
@@ -72,13 +72,13 @@ var libraries = []struct{ name, module string }{
 	{"controller-runtime", "sigs.k8s.io/controller-runtime"},
 }
 
-// Part is a bundled part and the version that it is.
-type Part struct {
+// Component is a bundled program or library with its version.
+type Component struct {
 	Name    string `json:"name"`
 	Version string `json:"version"`
 }
 
-// Unknown stands for a version that cannot be told.
+// Unknown stands for a version that cannot be read.
 const Unknown = "unknown"
 
 // Version of Flyball itself: of its module where it was built as one, of its commit where it was built from a clone.
@@ -96,13 +96,13 @@ func Version() string {
 	return "devel"
 }
 
-// Parts are the versions of everything that is bundled. They are read from the programs themselves, so a program that
+// Components are the versions of everything that is bundled. They are read from the programs themselves, so a program that
 // was replaced shows.
-func (b Bundle) Parts() []Part {
-	parts := []Part{{"go", runtime.Version()}}
+func (b Bundle) Components() []Component {
+	components := []Component{{"go", runtime.Version()}}
 	if info, found := debug.ReadBuildInfo(); found {
 		for _, l := range libraries {
-			parts = append(parts, Part{l.name, moduleVersion(info, l.module)})
+			components = append(components, Component{l.name, moduleVersion(info, l.module)})
 		}
 	}
 	for _, p := range programs {
@@ -114,9 +114,9 @@ func (b Bundle) Parts() []Part {
 		case !errors.Is(err, fs.ErrNotExist):
 			version = Unknown
 		}
-		parts = append(parts, Part{p.name, version})
+		components = append(components, Component{p.name, version})
 	}
-	return parts
+	return components
 }
 
 func moduleVersion(info *debug.BuildInfo, module string) string {

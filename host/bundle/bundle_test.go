@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestParts reads the versions of programs from the programs: this test stands in for one of them.
-func TestParts(t *testing.T) {
+// TestComponents reads the versions of programs from the programs: this test stands in for one of them.
+func TestComponents(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -20,7 +20,7 @@ func TestParts(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]string{"runc": Unknown, "containerd": Unknown, "cni bridge": "missing"}
-	for _, p := range (Bundle{Dir: dir}).Parts() {
+	for _, p := range (Bundle{Dir: dir}).Components() {
 		if w, found := want[p.Name]; found && p.Version != w {
 			t.Errorf("%s is %q, want %q", p.Name, p.Version, w)
 		}

@@ -1,11 +1,10 @@
-// Package checks tells what a machine lacks to run Flyball, before anything is started. Observe looks at the machine;
-// plan_checks.go decides, without looking at anything, what that means and what the remedy is.
+// Package checks finds what a host lacks to run Flyball, before anything is started. Observe reads the host; plan_checks.go
+// is pure: it decides what is missing and what the remedy is.
 package checks
 
 import (
+	"fmt"
 	"net/netip"
-
-	"flyball.dev/network"
 )
 
 // Want is what Flyball is about to use.
@@ -19,7 +18,7 @@ type Want struct {
 	OwnAddresses  []netip.Addr
 	// OwnRoutes are the destinations of routes that Flyball made.
 	OwnRoutes []netip.Prefix
-	// NodeIP must be an address of this machine.
+	// NodeIP must be an address of this host.
 	NodeIP netip.Addr
 	// DataDir must be writable.
 	DataDir string
@@ -29,13 +28,10 @@ type Want struct {
 	BundledRuntime bool
 	// Files must exist.
 	Files []string
-	// Probe tries kernel features for real, by name.
-	Probe func() map[string]error
-	// Firewall reads what the host's packet filter does with packets of Pods.
-	Firewall func() (network.Firewall, error)
 }
 
-// Host is what was observed of the machine.
+// Host is what was observed. Observe fills in everything but Kernel and Firewall, which the caller reads from the
+// components that know them.
 type Host struct {
 	// EUID is the effective user.
 	EUID int
@@ -47,21 +43,41 @@ type Host struct {
 	Controllers []string
 	// Overlay is why overlayfs cannot be mounted, nil if it can.
 	Overlay error
-	// Kernel has an entry for each kernel feature tried; nil if it works.
+	// Kernel has an entry for each other kernel feature that was tried; nil if it works.
 	Kernel map[string]error
 	// Ports in use, of those that are wanted.
 	Ports map[int]Listener
-	// Addresses and Routes of the machine.
+	// Addresses and Routes of the host.
 	Addresses []Address
 	Routes    []Route
 	// Disk is what is known of the data directory's file system.
 	Disk Disk
 	// Firewall is what the host's packet filter does with packets of Pods, as far as it can be read.
-	Firewall network.Firewall
+	Firewall Firewall
 	// FirewallError is why it cannot be read in whole.
 	FirewallError error
 	// MissingFiles are the wanted files that do not exist.
 	MissingFiles []string
+}
+
+// Firewall is what the host's packet filter does with packets of Pods.
+type Firewall struct {
+	// Forward are the chains that drop forwarded packets, Input those that drop packets of Pods to the host itself.
+	Forward, Input []Chain
+	// Legacy is set if iptables-legacy has a filter, which Flyball can neither read nor change.
+	Legacy bool
+}
+
+// Chain is a base chain of another program.
+type Chain struct {
+	// Family, Table and Name as nft writes them.
+	Family, Table, Name string
+	// Owned is set if only the program that made the table may change it.
+	Owned bool
+}
+
+func (c Chain) String() string {
+	return fmt.Sprintf("chain %s of table %s %s", c.Name, c.Family, c.Table)
 }
 
 // Listener is a process that listens on a port.

@@ -18,17 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Observe looks at the machine. What cannot be found out is left empty, and fails the check that needs it.
+// Observe reads the host. What it cannot read stays empty, and fails the check that needs it.
 func Observe(w Want) Host {
 	h := Host{EUID: os.Geteuid(), Capabilities: effectiveCapabilities(), Ports: map[int]Listener{}, Disk: observeDisk(w.DataDir)}
 	h.CgroupVersion, h.Controllers = observeCgroups()
 	h.Overlay = tryOverlay()
-	if w.Probe != nil {
-		h.Kernel = w.Probe()
-	}
-	if w.Firewall != nil {
-		h.Firewall, h.FirewallError = w.Firewall()
-	}
 	for _, port := range w.Ports {
 		if l, used := listener(port); used {
 			h.Ports[port] = l
@@ -54,8 +48,8 @@ func effectiveCapabilities() uint64 {
 	return 0
 }
 
-// observeCgroups returns the version that /sys/fs/cgroup offers, and the controllers. A machine with v1 controllers and
-// an empty v2 hierarchy beside them (hybrid) is a v1 machine.
+// observeCgroups returns the version that /sys/fs/cgroup offers, and the controllers. A host with v1 controllers and
+// an empty v2 hierarchy beside them (hybrid) counts as v1.
 func observeCgroups() (int, []string) {
 	const root = "/sys/fs/cgroup"
 	var fs unix.Statfs_t
@@ -170,7 +164,7 @@ func observeRoutes() []Route {
 // rejectFlag marks a route that leads nowhere (RTF_REJECT).
 const rejectFlag = 0x200
 
-// parseRoutes reads /proc/net/route: hexadecimal addresses in the machine's byte order.
+// parseRoutes reads /proc/net/route: hexadecimal addresses in the host's byte order.
 func parseRoutes(table string) []Route {
 	var out []Route
 	for line := range strings.Lines(table) {

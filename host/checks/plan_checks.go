@@ -29,7 +29,7 @@ var (
 	optionalControllers = map[int][]string{1: {"cpuset", "cpuacct", "freezer", "blkio"}, 2: {"cpuset", "io"}}
 )
 
-// Check decides what the machine lacks.
+// Check decides what the host lacks.
 func Check(h Host, w Want) []Finding {
 	findings := append([]Finding{root(h)}, capabilities(h)...)
 	findings = append(findings, cgroups(h)...)
@@ -67,6 +67,18 @@ func (f Finding) String() string {
 		line += "; " + f.Remedy
 	}
 	return line
+}
+
+// Line is String after a mark: ✓ if nothing is missing, ✗ if Flyball cannot start without it, ! otherwise.
+func (f Finding) Line() string {
+	mark := "✓"
+	switch {
+	case !f.OK && f.Required:
+		mark = "✗"
+	case !f.OK:
+		mark = "!"
+	}
+	return " " + mark + " " + f.String()
 }
 
 // privileges is the name of the finding about root.

@@ -3,11 +3,9 @@ package checks
 import (
 	"fmt"
 	"strings"
-
-	"flyball.dev/network"
 )
 
-// firewall returns what the firewall does with packets of Pods: nothing of one that lets them pass.
+// firewall returns what the firewall does with packets of Pods. A firewall that lets them pass has no findings.
 func firewall(h Host, w Want) []Finding {
 	var findings []Finding
 	if h.FirewallError != nil {
@@ -49,11 +47,11 @@ func firewall(h Host, w Want) []Finding {
 	return findings
 }
 
-// acceptInput is how the user lets packets of Pods in.
-func acceptInput(c network.FirewallChain, cluster string) string {
+// acceptInput is how the user accepts packets of Pods in the chain.
+func acceptInput(c Chain, cluster string) string {
 	if c.Table == "firewalld" {
 		return fmt.Sprintf("run `firewall-cmd --permanent --zone=trusted --add-source=%s && firewall-cmd --reload`", cluster)
 	}
 	return fmt.Sprintf("with ufw run `ufw allow from %[1]s`, otherwise `nft insert rule %[2]s %[3]s %[4]s ip saddr %[1]s accept`, and keep that rule where the firewall keeps its own",
-		cluster, c.Family(), c.Table, c.Name)
+		cluster, c.Family, c.Table, c.Name)
 }

@@ -20,7 +20,7 @@ import (
 	"flyball.dev/apis/config/v1alpha1"
 )
 
-// Role is what a process does for the machine.
+// Role is what a process does on its host.
 type Role string
 
 // The roles of a process. Up is both of the others.
@@ -80,8 +80,8 @@ func Acquire(runDir string, role Role) (*Lock, error) {
 	return l, nil
 }
 
-// lock takes the lock of a file. Whoever holds it removes the file in the end, between our opening and our locking
-// perhaps: the lock of a file that is not at its path any more excludes nobody, and the one that is there is tried.
+// lock takes the lock of a file. Its holder removes the file in the end, perhaps between our opening and our locking. The
+// lock of a removed file excludes nobody, so the file that is at the path then is tried.
 func lock(path string) (*os.File, error) {
 	for {
 		f, err := lockOnce(path)
@@ -132,7 +132,7 @@ func readPID(path string) int {
 	return pid
 }
 
-// Record leaves the configuration for `flyball down`.
+// Record writes the configuration, for `flyball down`.
 func (l *Lock) Record(c v1alpha1.FlyballConfiguration) error {
 	data, err := yaml.Marshal(c)
 	if err == nil {
@@ -146,7 +146,7 @@ func (l *Lock) Record(c v1alpha1.FlyballConfiguration) error {
 
 func recordFile(runDir string) string { return filepath.Join(runDir, "config.yaml") }
 
-// Recorded is the configuration that was last in use since the machine booted; empty if there was none.
+// Recorded is the configuration that was last in use since the host booted; empty if there was none.
 func Recorded(runDir string) (v1alpha1.FlyballConfiguration, error) {
 	var c v1alpha1.FlyballConfiguration
 	data, err := os.ReadFile(recordFile(runDir))

@@ -1,5 +1,5 @@
-// Package logging brings everything that logs in this process, ours and upstream's, to one place and one level of
-// detail, so that a healthy idle cluster logs nothing.
+// Package logging writes what this process logs, upstream's components included, to one place and at one level of detail, so
+// that a healthy idle cluster logs nothing. The control plane redirects klog.
 package logging
 
 import (
@@ -12,8 +12,6 @@ import (
 	"gopkg.in/natefinch/lumberjack.v2"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
-
-	"flyball.dev/controlplane"
 )
 
 // Sizes of the log file: at most maxBackups+1 files of maxMegabytes.
@@ -30,25 +28,21 @@ func File(dataDir string) io.WriteCloser {
 // Path of the log file in a data directory.
 func Path(dataDir string) string { return filepath.Join(dataDir, "log", "flyball.log") }
 
-// Setup sends all logs to w. Call it once, before anything logs.
-func Setup(w io.Writer, verbosity int) error {
+// Setup sends to w what is not logged through klog, and what controller-runtime logs to klog. It returns the writer for klog:
+// at verbosity 0 only warnings and errors reach w. Call it once, before anything logs.
+func Setup(w io.Writer, verbosity int) io.Writer {
 	if verbosity == 0 {
 		w = problems{w}
-	}
-	if err := controlplane.LogTo(w, verbosity); err != nil {
-		return err
+		logrus.SetLevel(logrus.WarnLevel)
 	}
 	ctrl.SetLogger(klog.Background())
 	// CoreDNS and net/http log through the standard library, containerd's client through logrus.
 	log.SetOutput(w)
 	logrus.SetOutput(w)
-	if verbosity == 0 {
-		logrus.SetLevel(logrus.WarnLevel)
-	}
-	return nil
+	return w
 }
 
-// problems drops what is no warning or error. Upstream's parts log hundreds of informational lines at level 0.
+// problems drops everything but warnings and errors. Upstream's components log hundreds of informational lines at level 0.
 type problems struct{ w io.Writer }
 
 func (p problems) Write(line []byte) (int, error) {
@@ -58,8 +52,8 @@ func (p problems) Write(line []byte) (int, error) {
 	return p.w.Write(line)
 }
 
-// isProblem knows the formats of klog ("E1122 …"), logrus ("time=… level=error") and CoreDNS ("… [ERROR] …"). A line of
-// net/http's, such as a TLS handshake that a port scanner broke off, has no level and is none.
+// isProblem knows the formats of klog ("E1122 …"), logrus ("time=… level=error") and CoreDNS ("… [ERROR] …"). Lines of
+// net/http have no level and are no problems: they report a TLS handshake that a port scanner broke off, for example.
 func isProblem(line []byte) bool {
 	if len(line) > 5 && isDigits(line[1:5]) {
 		return line[0] != 'I'

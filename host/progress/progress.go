@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/term"
 
-	"flyball.dev/host/board"
+	"flyball.dev/host/status"
 )
 
 // ErrorPrefix begins the line in which a command says why it failed.
@@ -28,32 +28,32 @@ type Printer struct {
 	out      io.Writer
 	terminal bool
 	began    time.Time
-	printed  map[string]board.State
+	printed  map[string]status.State
 	frame    int
 }
 
 // New makes a printer for out; whether that is a terminal decides the form.
 func New(out *os.File, began time.Time) *Printer {
-	return &Printer{out: out, terminal: term.IsTerminal(int(out.Fd())), began: began, printed: map[string]board.State{}}
+	return &Printer{out: out, terminal: term.IsTerminal(int(out.Fd())), began: began, printed: map[string]status.State{}}
 }
 
-// Show prints what is new in the parts.
-func (p *Printer) Show(parts []board.Part) {
-	for _, part := range parts {
-		if p.printed[part.Name] == part.State {
+// Show prints what is new in the components.
+func (p *Printer) Show(components []status.Component) {
+	for _, c := range components {
+		if p.printed[c.Name] == c.State {
 			continue
 		}
-		switch part.State {
-		case board.Up:
-			p.Done(part.Name, part.Took)
-		case board.Down:
-			p.Failed(part.Name, part.LastError)
+		switch c.State {
+		case status.Up:
+			p.Done(c.Name, c.Took)
+		case status.Down:
+			p.Failed(c.Name, c.LastError)
 		default:
 			continue
 		}
-		p.printed[part.Name] = part.State
+		p.printed[c.Name] = c.State
 	}
-	p.spin(parts)
+	p.spin(components)
 }
 
 // linef prints a line above the spinner.
@@ -86,19 +86,19 @@ func (p *Printer) Clear() {
 	}
 }
 
-func (p *Printer) spin(parts []board.Part) {
+func (p *Printer) spin(components []status.Component) {
 	if !p.terminal {
 		return
 	}
 	var starting []string
-	for _, part := range parts {
-		if part.State == board.Starting {
-			starting = append(starting, part.Name)
+	for _, c := range components {
+		if c.State == status.Starting {
+			starting = append(starting, c.Name)
 		}
 	}
-	turning := []rune(frames)
-	p.frame = (p.frame + 1) % len(turning)
-	line := []rune(fmt.Sprintf(" %c %.1fs %s", turning[p.frame], time.Since(p.began).Seconds(), strings.Join(starting, ", ")))
+	spinner := []rune(frames)
+	p.frame = (p.frame + 1) % len(spinner)
+	line := []rune(fmt.Sprintf(" %c %.1fs %s", spinner[p.frame], time.Since(p.began).Seconds(), strings.Join(starting, ", ")))
 	// A line that wraps could not be cleared.
 	if width := p.width(); len(line) > width {
 		line = line[:width]
@@ -106,20 +106,20 @@ func (p *Printer) spin(parts []board.Part) {
 	fmt.Fprint(p.out, clearLine+string(line))
 }
 
-// Follow shows the states it is given until the channel is closed, and keeps the spinner turning in between.
-func (p *Printer) Follow(states <-chan []board.Part) {
+// Follow shows the states it is given until the channel is closed, and keeps the spinner moving in between.
+func (p *Printer) Follow(states <-chan []status.Component) {
 	ticker := time.NewTicker(frameEvery)
 	defer ticker.Stop()
 	defer p.Clear()
-	var last []board.Part
+	var last []status.Component
 	for {
 		select {
-		case parts, ok := <-states:
+		case components, ok := <-states:
 			if !ok {
 				return
 			}
-			last = parts
-			p.Show(parts)
+			last = components
+			p.Show(components)
 		case <-ticker.C:
 			p.spin(last)
 		}

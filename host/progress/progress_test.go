@@ -7,17 +7,17 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"flyball.dev/host/board"
+	"flyball.dev/host/status"
 )
 
 func TestShow(t *testing.T) {
 	var out bytes.Buffer
-	p := &Printer{out: &out, printed: map[string]board.State{}}
-	etcd := board.Part{Name: "etcd", State: board.Up, Took: 240 * time.Millisecond}
-	p.Show([]board.Part{{Name: "etcd", State: board.Starting}, {Name: "dns", State: board.Waiting}})
-	p.Show([]board.Part{etcd, {Name: "dns", State: board.Down, LastError: "no address"}})
-	p.Show([]board.Part{etcd, {Name: "dns", State: board.Starting}})
-	p.Show([]board.Part{etcd, {Name: "dns", State: board.Up, Took: time.Second}})
+	p := &Printer{out: &out, printed: map[string]status.State{}}
+	etcd := status.Component{Name: "etcd", State: status.Up, Took: 240 * time.Millisecond}
+	p.Show([]status.Component{{Name: "etcd", State: status.Starting}, {Name: "dns", State: status.Waiting}})
+	p.Show([]status.Component{etcd, {Name: "dns", State: status.Down, LastError: "no address"}})
+	p.Show([]status.Component{etcd, {Name: "dns", State: status.Starting}})
+	p.Show([]status.Component{etcd, {Name: "dns", State: status.Up, Took: time.Second}})
 	want := "" +
 		" ✓ etcd                                0.2s\n" +
 		" ✗ dns                               no address\n" +

@@ -1,5 +1,5 @@
-// Package status hands the board of a running Flyball to other processes, over a unix socket: `flyball status` asks
-// once, `flyball up --detach` follows it. The socket is the protection: only root can reach it.
+// Package status keeps the state of each component of Flyball, and serves it to other processes over a unix socket:
+// `flyball status` reads it once, `flyball up --detach` watches it. Only root can reach the socket.
 package status
 
 import (
@@ -7,16 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"time"
-
-	"flyball.dev/host/board"
 )
 
-// Status is what a running Flyball says of itself.
+// Status is what a running Flyball reports.
 type Status struct {
 	// Role is what was started: up, server or agent.
 	Role string `json:"role"`
@@ -24,31 +23,28 @@ type Status struct {
 	PID int `json:"pid"`
 	// Version of Flyball.
 	Version string `json:"version"`
-	// NodeName of this machine.
+	// NodeName is the name of this host's Node.
 	NodeName string `json:"nodeName"`
 	// DataDir is the data directory in use.
 	DataDir string `json:"dataDir"`
 	// StartedAt is when the process began.
 	StartedAt time.Time `json:"startedAt"`
-	// Parts and their states.
-	Parts []board.Part `json:"parts"`
+	// Components and their states.
+	Components []Component `json:"parts"`
 }
 
-// Up tells whether every part is up.
-func (s Status) Up() bool {
-	for _, p := range s.Parts {
-		if p.State != board.Up {
-			return false
-		}
-	}
-	return true
+// event is a line of /watch.
+type event struct {
+	Status
+	// Settled says that the start is over, see Table.Snapshot.
+	Settled bool `json:"settled"`
 }
 
 // ErrNotRunning is returned when nothing answers at the socket.
 var ErrNotRunning = errors.New("flyball is not running")
 
-// Listen opens the socket. Whoever calls it holds the lock of the run-time directory, so a socket that is already there
-// was left behind.
+// Listen opens the socket. The caller holds the lock of the run-time directory, so an existing socket is that of a
+// process that has ended.
 func Listen(socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, fmt.Errorf("creating the run-time directory: %w", err)
@@ -68,22 +64,19 @@ func Listen(socket string) (net.Listener, error) {
 }
 
 // Serve answers at the listener until ctx ends: /status with the present state, /watch with a line for each change.
-func Serve(ctx context.Context, l net.Listener, about Status, b *board.Board) error {
+func Serve(ctx context.Context, l net.Listener, about Status, t *Table) error {
 	mux := http.NewServeMux()
-	now := func() (Status, <-chan struct{}) {
-		s := about
-		var changed <-chan struct{}
-		s.Parts, changed = b.Snapshot()
-		return s, changed
-	}
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		s, _ := now()
+		s := about
+		s.Components, _, _ = t.Snapshot()
 		_ = json.NewEncoder(w).Encode(s) // the reader went away
 	})
 	mux.HandleFunc("GET /watch", func(w http.ResponseWriter, r *http.Request) {
 		for {
-			s, changed := now()
-			if json.NewEncoder(w).Encode(s) != nil || http.NewResponseController(w).Flush() != nil {
+			e := event{Status: about}
+			var changed <-chan struct{}
+			e.Components, e.Settled, changed = t.Snapshot()
+			if json.NewEncoder(w).Encode(e) != nil || http.NewResponseController(w).Flush() != nil {
 				return
 			}
 			select {
@@ -102,19 +95,61 @@ func Serve(ctx context.Context, l net.Listener, about Status, b *board.Board) er
 	return nil
 }
 
-// Get asks once.
+// Get reads the status once.
 func Get(ctx context.Context, socket string) (*Status, error) {
-	var got *Status
-	err := read(ctx, socket, "/status", func(s Status) bool { got = &s; return false })
-	return got, err
+	decoder, closer, err := request(ctx, socket, "/status")
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	s := &Status{}
+	if err := decoder.Decode(s); err != nil {
+		return nil, fmt.Errorf("reading the status: %w", err)
+	}
+	return s, nil
 }
 
-// Watch calls seen with the present state and at each change, until seen returns false, ctx ends or the process does.
-func Watch(ctx context.Context, socket string, seen func(Status) bool) error {
-	return read(ctx, socket, "/watch", seen)
+// All reads the status at every socket that is served. If there is none, the error wraps ErrNotRunning.
+func All(ctx context.Context, sockets []string) ([]Status, error) {
+	var all []Status
+	for _, socket := range sockets {
+		s, err := Get(ctx, socket)
+		switch {
+		case err == nil:
+			all = append(all, *s)
+		case !errors.Is(err, ErrNotRunning):
+			return nil, err
+		}
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("asking for the status: %w; `flyball up --detach` starts it", ErrNotRunning)
+	}
+	return all, nil
 }
 
-func read(ctx context.Context, socket, path string, seen func(Status) bool) error {
+// Watch sends the present components and those after each change to states, until the start is over, see Table.Snapshot,
+// ctx ends or the process does. It returns the components that it read last.
+func Watch(ctx context.Context, socket string, states chan<- []Component) ([]Component, error) {
+	decoder, closer, err := request(ctx, socket, "/watch")
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	var last []Component
+	for {
+		var e event
+		if err := decoder.Decode(&e); err != nil {
+			return last, fmt.Errorf("reading the status: %w", err)
+		}
+		last = e.Components
+		states <- last
+		if e.Settled {
+			return last, nil
+		}
+	}
+}
+
+func request(ctx context.Context, socket, path string) (*json.Decoder, io.Closer, error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -123,26 +158,16 @@ func read(ctx context.Context, socket, path string, seen func(Status) bool) erro
 	}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://flyball"+path, nil)
 	if err != nil {
-		return fmt.Errorf("asking for the status: %w", err)
+		return nil, nil, fmt.Errorf("asking for the status: %w", err)
 	}
 	resp, err := client.Do(req)
 	switch {
 	case errors.Is(err, os.ErrPermission):
-		return fmt.Errorf("asking for the status: %w: run as root", err)
+		return nil, nil, fmt.Errorf("asking for the status: %w: run as root", err)
 	case err != nil && ctx.Err() == nil:
-		return ErrNotRunning
+		return nil, nil, ErrNotRunning
 	case err != nil:
-		return fmt.Errorf("asking for the status: %w", err)
+		return nil, nil, fmt.Errorf("asking for the status: %w", err)
 	}
-	defer resp.Body.Close()
-	decoder := json.NewDecoder(resp.Body)
-	for {
-		var s Status
-		if err := decoder.Decode(&s); err != nil {
-			return fmt.Errorf("reading the status: %w", err)
-		}
-		if !seen(s) {
-			return nil
-		}
-	}
+	return json.NewDecoder(resp.Body), resp.Body, nil
 }

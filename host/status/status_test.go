@@ -8,8 +8,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-
-	"flyball.dev/host/board"
 )
 
 func TestServe(t *testing.T) {
@@ -23,25 +21,32 @@ func TestServe(t *testing.T) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	b := board.New("etcd")
+	table := &Table{}
+	etcd := table.Add("etcd")
 	served := make(chan error)
-	go func() { served <- Serve(ctx, l, Status{Role: "up", PID: 7}, b) }()
+	go func() { served <- Serve(ctx, l, Status{Role: "up", PID: 7}, table) }()
 
-	var seen []board.State
-	err = Watch(t.Context(), socket, func(s Status) bool {
-		seen = append(seen, s.Parts[0].State)
-		switch s.Parts[0].State {
-		case board.Waiting:
-			b.Set("etcd", board.Starting, nil)
-		case board.Starting:
-			b.Set("etcd", board.Up, nil)
+	var seen []State
+	states, read := make(chan []Component), make(chan struct{})
+	go func() {
+		defer close(read)
+		for components := range states {
+			seen = append(seen, components[0].State)
+			switch components[0].State {
+			case Waiting:
+				etcd.Set(Starting, nil)
+			case Starting:
+				etcd.Up()
+			}
 		}
-		return !s.Up()
-	})
-	if err != nil {
-		t.Fatal(err)
+	}()
+	last, err := Watch(t.Context(), socket, states)
+	close(states)
+	<-read
+	if err != nil || len(last) != 1 || last[0].State != Up {
+		t.Fatalf("Watch() = %+v, %v", last, err)
 	}
-	if diff := cmp.Diff([]board.State{board.Waiting, board.Starting, board.Up}, seen); diff != "" {
+	if diff := cmp.Diff([]State{Waiting, Starting, Up}, seen); diff != "" {
 		t.Errorf("Watch(): -want, +got:\n%s", diff)
 	}
 
@@ -49,8 +54,8 @@ func TestServe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := &Status{Role: "up", PID: 7, Parts: []board.Part{{Name: "etcd", State: board.Up}}}
-	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(board.Part{}, "Since", "Took")); diff != "" {
+	want := &Status{Role: "up", PID: 7, Components: []Component{{Name: "etcd", State: Up}}}
+	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(Component{}, "Since", "Took")); diff != "" {
 		t.Errorf("Get(): -want, +got:\n%s", diff)
 	}
 

@@ -1,6 +1,6 @@
-// Package supervisor gives the parts of Flyball one life cycle: each starts as soon as what it needs is up, one that
-// fails is started again or ends everything, and all stop in the reverse of their order. What a part is stays with
-// package parts; what its state was is left on the board, of which this package is the one writer.
+// Package supervisor gives the components of Flyball one life cycle: each starts as soon as what it needs is up, one that
+// fails is started again or ends everything, and all stop in the reverse of their order. Package wiring of the command
+// says which components there are.
 package supervisor
 
 import (
@@ -11,71 +11,82 @@ import (
 	"sync"
 	"time"
 
-	"flyball.dev/host/board"
+	"flyball.dev/host/status"
 )
 
-// Pauses before a part that failed is started again.
+// Pauses before a component that failed is started again.
 const (
 	firstPause = time.Second
 	maxPause   = 30 * time.Second
-	// A part that ran this long was well; the next failure begins at firstPause again.
-	wellAfter = time.Minute
+	// A component that ran this long was healthy; the next failure begins at firstPause again.
+	healthyAfter = time.Minute
 )
 
-// Report tells the board about a row of the part.
-type Report func(row string, state board.State, err error)
-
-// Part is something that runs.
-type Part struct {
-	// Name of the part.
-	Name string
-	// Rows of the board that the part reports itself, if it is more than its name.
-	Rows []string
-	// After names the rows that must be up before the part is started.
-	After []string
-	// Fatal parts end everything when they end. Others are started again.
-	Fatal bool
-	// Run does the part's work until ctx ends. It reports when a row is up.
-	Run func(ctx context.Context, report Report) error
+// Component is something that runs.
+type Component interface {
+	// Run works until ctx ends. It sets e to Up when it is ready, and reports on e what goes wrong meanwhile. The
+	// supervisor sets the other states.
+	Run(ctx context.Context, e *status.Entry) error
 }
 
-func (p Part) rows() []string {
-	if len(p.Rows) > 0 {
-		return p.Rows
-	}
-	return []string{p.Name}
+// Group is several components that start and end together, and report on entries of their own.
+type Group interface {
+	// Run works until ctx ends.
+	Run(ctx context.Context) error
 }
 
-// Rows of all parts, in order.
-func Rows(parts []Part) []string {
-	var rows []string
-	for _, p := range parts {
-		rows = append(rows, p.rows()...)
-	}
-	return rows
+// Supervisor runs components. The zero Supervisor has none.
+type Supervisor struct {
+	// Status has an entry for each component.
+	Status status.Table
+
+	units []unit
 }
 
-// Run runs the parts until ctx ends or a fatal part does, stops them from the last to the first, and returns the fatal
-// part's error.
-func Run(ctx context.Context, b *board.Board, parts []Part) error {
-	told := ctx
+// unit is a Component with its one entry, or a Group with all of its entries.
+type unit struct {
+	name      string
+	component Component
+	group     Group
+	entries   []*status.Entry
+	needs     []*status.Entry
+}
+
+// Add adds a component, which starts whenever all that it needs is up, and is started again when it fails. It returns the
+// entry of the component, for others that need it. A need that is nil is met.
+func (s *Supervisor) Add(name string, c Component, needs ...*status.Entry) *status.Entry {
+	e := s.Status.Add(name)
+	needs = slices.DeleteFunc(needs, func(e *status.Entry) bool { return e == nil })
+	s.units = append(s.units, unit{name: name, component: c, entries: []*status.Entry{e}, needs: needs})
+	return e
+}
+
+// AddGroup adds a group that starts at once. When it ends, everything does.
+func (s *Supervisor) AddGroup(name string, g Group, entries ...*status.Entry) {
+	s.units = append(s.units, unit{name: name, group: g, entries: entries})
+}
+
+// Run runs the components until ctx ends or a group does, stops them from the last to the first, and returns the group's
+// error.
+func (s *Supervisor) Run(ctx context.Context) error {
+	stopped := ctx
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 
-	// Parts do not end with ctx but one after the other, the last first.
+	// Components do not end with ctx but one after the other, the last first.
 	type running struct {
 		stop context.CancelFunc
 		done chan struct{}
 	}
-	started := make([]running, 0, len(parts))
+	started := make([]running, 0, len(s.units))
 	var wg sync.WaitGroup
-	for _, p := range parts {
-		partCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	for _, u := range s.units {
+		unitCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 		r := running{stop: stop, done: make(chan struct{})}
 		started = append(started, r)
 		wg.Go(func() {
 			defer close(r.done)
-			if err := keep(partCtx, b, p); err != nil {
+			if err := s.keep(unitCtx, u); err != nil {
 				fail(err)
 			}
 		})
@@ -87,38 +98,33 @@ func Run(ctx context.Context, b *board.Board, parts []Part) error {
 		<-r.done
 	}
 	wg.Wait()
-	if told.Err() != nil {
+	if stopped.Err() != nil {
 		return nil
 	}
 	return context.Cause(ctx)
 }
 
-// keep runs the part until ctx ends, again and again. It returns an error only if the part is fatal.
-func keep(ctx context.Context, b *board.Board, p Part) error {
-	report := func(row string, state board.State, err error) { b.Set(row, state, err) }
+// keep runs the unit until ctx ends, again and again. It returns an error only for a group.
+func (s *Supervisor) keep(ctx context.Context, u unit) error {
 	pause := firstPause
 	for {
-		if err := b.WaitUp(ctx, p.After); err != nil {
-			return nil //nolint:nilerr // told to stop before it started
-		}
-		// A part with several rows says itself which of them is starting.
-		if len(p.Rows) == 0 {
-			b.Set(p.Name, board.Starting, nil)
+		if err := s.Status.WaitUp(ctx, u.needs); err != nil {
+			return nil //nolint:nilerr // stopped before it started
 		}
 		began := time.Now()
-		err := p.Run(ctx, report)
+		err := u.run(ctx)
 		if ctx.Err() != nil {
-			setAll(b, p, board.Stopped, nil)
-			return nil //nolint:nilerr // what a part says when it is told to stop is no news
+			u.set(status.Stopped, nil)
+			return nil //nolint:nilerr // a component that was stopped may return any error
 		}
 		if err == nil {
 			err = errors.New("ended by itself")
 		}
-		setAll(b, p, board.Down, err)
-		if p.Fatal {
-			return fmt.Errorf("running %s: %w", p.Name, err)
+		u.set(status.Down, err)
+		if u.group != nil {
+			return fmt.Errorf("running %s: %w", u.name, err)
 		}
-		if time.Since(began) >= wellAfter {
+		if time.Since(began) >= healthyAfter {
 			pause = firstPause
 		}
 		select {
@@ -129,15 +135,19 @@ func keep(ctx context.Context, b *board.Board, p Part) error {
 	}
 }
 
-// setAll sets the part's rows, except that a row which was never started and one which already said why it is down
-// keep what they say.
-func setAll(b *board.Board, p Part, state board.State, err error) {
-	current, _ := b.Snapshot()
-	for _, row := range p.rows() {
-		i := slices.IndexFunc(current, func(c board.Part) bool { return c.Name == row })
-		if i >= 0 && len(p.Rows) > 0 && (current[i].State == board.Waiting || current[i].State == board.Down) {
-			continue
+func (u unit) run(ctx context.Context) error {
+	if u.group != nil {
+		return u.group.Run(ctx)
+	}
+	u.entries[0].Set(status.Starting, nil)
+	return u.component.Run(ctx, u.entries[0])
+}
+
+// set sets the unit's entries, except that those of a group which were never started or are already down keep their state.
+func (u unit) set(state status.State, err error) {
+	for _, e := range u.entries {
+		if current := e.State(); u.group == nil || current != status.Waiting && current != status.Down {
+			e.Set(state, err)
 		}
-		b.Set(row, state, err)
 	}
 }

@@ -11,10 +11,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"flyball.dev/host/board"
+	"flyball.dev/host/status"
 )
 
-// journal records what parts did, in order.
+// journal records what components did, in order.
 type journal struct {
 	mu    sync.Mutex
 	lines []string
@@ -26,34 +26,36 @@ func (j *journal) add(line string) {
 	j.lines = append(j.lines, line)
 }
 
-// part is up after a while and runs until it is stopped.
-func (j *journal) part(name string, takes time.Duration, after ...string) Part {
-	return Part{Name: name, After: after, Run: func(ctx context.Context, report Report) error {
-		j.add("start " + name)
-		time.Sleep(takes)
-		report(name, board.Up, nil)
-		<-ctx.Done()
-		j.add("stop " + name)
-		return nil
-	}}
+// worker is up after a while and runs until it is stopped.
+type worker struct {
+	journal *journal
+	name    string
+	takes   time.Duration
+}
+
+func (w worker) Run(ctx context.Context, e *status.Entry) error {
+	w.journal.add("start " + w.name)
+	time.Sleep(w.takes)
+	e.Up()
+	<-ctx.Done()
+	w.journal.add("stop " + w.name)
+	return nil
 }
 
 func TestRunOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var j journal
-		parts := []Part{
-			j.part("network", 0),
-			j.part("server", 2*time.Second),
-			j.part("kubelet", time.Second, "network", "server"),
-		}
-		b := board.New(Rows(parts)...)
+		var s Supervisor
+		network := s.Add("network", worker{&j, "network", 0})
+		server := s.Add("server", worker{&j, "server", 2 * time.Second}, nil)
+		kubelet := s.Add("kubelet", worker{&j, "kubelet", time.Second}, network, server)
 		go func() {
-			if err := b.WaitUp(ctx, []string{"kubelet"}); err == nil {
+			if err := s.Status.WaitUp(ctx, []*status.Entry{kubelet}); err == nil {
 				cancel()
 			}
 		}()
-		if err := Run(ctx, b, parts); err != nil {
+		if err := s.Run(ctx); err != nil {
 			t.Fatal(err)
 		}
 		// The first two start together, in any order.
@@ -65,59 +67,76 @@ func TestRunOrder(t *testing.T) {
 	})
 }
 
+// flaky fails three times.
+type flaky struct {
+	began  time.Time
+	starts []time.Duration
+}
+
+func (f *flaky) Run(ctx context.Context, e *status.Entry) error {
+	f.starts = append(f.starts, time.Since(f.began))
+	if len(f.starts) < 4 {
+		return errors.New("no kernel")
+	}
+	e.Up()
+	<-ctx.Done()
+	return ctx.Err()
+}
+
 func TestRunRestarts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		began := time.Now()
-		var starts []time.Duration
-		flaky := Part{Name: "proxy", Run: func(ctx context.Context, report Report) error {
-			starts = append(starts, time.Since(began))
-			if len(starts) < 4 {
-				return errors.New("no kernel")
-			}
-			report("proxy", board.Up, nil)
-			<-ctx.Done()
-			return ctx.Err()
-		}}
-		b := board.New("proxy")
-		if err := Run(ctx, b, []Part{flaky}); err != nil {
+		proxy := &flaky{began: time.Now()}
+		var s Supervisor
+		s.Add("proxy", proxy)
+		if err := s.Run(ctx); err != nil {
 			t.Fatalf("Run() = %v", err)
 		}
-		if diff := cmp.Diff([]time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second}, starts); diff != "" {
+		if diff := cmp.Diff([]time.Duration{0, time.Second, 3 * time.Second, 7 * time.Second}, proxy.starts); diff != "" {
 			t.Errorf("starts: -want, +got:\n%s", diff)
 		}
-		got, _ := b.Snapshot()
-		if p := got[0]; p.Restarts != 3 || p.LastError != "no kernel" || p.State != board.Stopped {
-			t.Errorf("board says %+v", p)
+		got, _, _ := s.Status.Snapshot()
+		if c := got[0]; c.Restarts != 3 || c.LastError != "no kernel" || c.State != status.Stopped {
+			t.Errorf("the status is %+v", c)
 		}
 	})
 }
 
-func TestRunFatal(t *testing.T) {
+// broken ends with an error.
+type broken struct {
+	etcd *status.Entry
+	err  error
+}
+
+func (b broken) Run(context.Context) error {
+	b.etcd.Set(status.Starting, nil)
+	time.Sleep(time.Second)
+	return b.err
+}
+
+func TestRunGroup(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var j journal
-		broken := errors.New("data is corrupt")
-		server := Part{Name: "server", Rows: []string{"etcd", "kube-apiserver"}, Fatal: true, Run: func(_ context.Context, report Report) error {
-			report("etcd", board.Starting, nil)
-			time.Sleep(time.Second)
-			return broken
-		}}
-		parts := []Part{j.part("network", 0), server, j.part("kubelet", 0, "kube-apiserver")}
-		b := board.New(Rows(parts)...)
-		err := Run(t.Context(), b, parts)
-		if !errors.Is(err, broken) || err.Error() != "running server: data is corrupt" {
+		corrupt := errors.New("data is corrupt")
+		var s Supervisor
+		s.Add("network", worker{&j, "network", 0})
+		etcd, apiServer := s.Status.Add("etcd"), s.Status.Add("kube-apiserver")
+		s.AddGroup("server", broken{etcd, corrupt}, etcd, apiServer)
+		s.Add("kubelet", worker{&j, "kubelet", 0}, apiServer)
+		err := s.Run(t.Context())
+		if !errors.Is(err, corrupt) || err.Error() != "running server: data is corrupt" {
 			t.Errorf("Run() = %v", err)
 		}
 		if diff := cmp.Diff([]string{"start network", "stop network"}, j.lines); diff != "" {
 			t.Errorf("-want, +got:\n%s", diff)
 		}
-		states := map[string]board.State{}
-		rows, _ := b.Snapshot()
-		for _, r := range rows {
-			states[r.Name] = r.State
+		states := map[string]status.State{}
+		components, _, _ := s.Status.Snapshot()
+		for _, c := range components {
+			states[c.Name] = c.State
 		}
-		want := map[string]board.State{"network": board.Stopped, "etcd": board.Down, "kube-apiserver": board.Waiting, "kubelet": board.Waiting}
+		want := map[string]status.State{"network": status.Stopped, "etcd": status.Down, "kube-apiserver": status.Waiting, "kubelet": status.Waiting}
 		if diff := cmp.Diff(want, states); diff != "" {
 			t.Errorf("-want, +got:\n%s", diff)
 		}

@@ -20,18 +20,18 @@ const (
 	DefaultClusterDomain = "cluster.local"
 	DefaultKubeletPort   = 10250
 	DefaultMaxPods       = 110
-	// Where a container runtime looks that nobody has told otherwise.
+	// Where a container runtime reads its CNI configuration and plugins by default.
 	DefaultCNIConfDir = "/etc/cni/net.d"
 	DefaultCNIBinDir  = "/opt/cni/bin"
 
-	// dnsOffset is where upstream's installers put the cluster DNS in the Service range, and where people look for it.
+	// dnsOffset is where upstream's installers put the cluster DNS in the Service range, and where people expect it.
 	dnsOffset = 10
 )
 
 // allKinds are the API groups and versions that Flyball has loops for.
 var allKinds = []string{appsv1.SchemeGroupVersion.String(), v1alpha1.GroupVersion.String()}
 
-// HostDefaults are the defaults that come from the machine.
+// HostDefaults are the defaults that come from the host.
 type HostDefaults struct {
 	NodeName string
 	NodeIP   netip.Addr

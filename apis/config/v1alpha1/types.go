@@ -1,6 +1,5 @@
 // Package v1alpha1 holds the configuration file of `flyball up`, `flyball server` and `flyball agent`: its types, its
-// defaults and its validation. It reads no file and no flag (package config does) and nothing of the host (package
-// checks does).
+// defaults and its validation. It reads no flag (cmd/flyball does) and nothing of the host (package host does).
 package v1alpha1
 
 import (
@@ -14,7 +13,7 @@ const (
 	Kind = "FlyballConfiguration"
 )
 
-// FlyballConfiguration configures the server and the node agent of one machine. Every field is optional.
+// FlyballConfiguration configures the server and the node agent of one host. Every field is optional.
 // docs/configuration.md documents each field for users; a test keeps the two together.
 type FlyballConfiguration struct {
 	metav1.TypeMeta `json:",inline"`
@@ -22,17 +21,17 @@ type FlyballConfiguration struct {
 	// DataDir is where everything lies that must survive a restart. Default: /var/lib/flyball.
 	DataDir string `json:"dataDir,omitempty"`
 
-	// NodeName is the name of this machine's Node: a DNS subdomain of at most 63 characters. It cannot change once the
+	// NodeName is the name of this host's Node: a DNS subdomain of at most 63 characters. It cannot change once the
 	// data directory exists. Default: the host name, in lower case and without a trailing dot.
 	NodeName string `json:"nodeName,omitempty"`
-	// NodeIP is the IPv4 address at which this machine is reached by others.
+	// NodeIP is the IPv4 address at which others reach this host.
 	// Default: the address that the default route leaves from.
 	NodeIP string `json:"nodeIP,omitempty"`
 
-	// Server is the URL of the server whose cluster this machine joins, such as https://192.0.2.1:6443. Only `flyball
-	// agent` has one. Default: empty, the server is on this machine, or this machine has joined already.
+	// Server is the URL of the server whose cluster this host joins, such as https://192.0.2.1:6443. Only `flyball
+	// agent` has one. Default: empty, the server is on this host, or this host has joined already.
 	Server string `json:"server,omitempty"`
-	// Token is what this machine joins with, as `flyball token create` prints it. It is not needed again after the first
+	// Token is what this host joins with, as `flyball token create` prints it. It is not needed again after the first
 	// start. Default: empty.
 	Token string `json:"token,omitempty"`
 

@@ -1,0 +1,199 @@
+//go:build linux
+
+package wiring
+
+import (
+	"context"
+	"crypto/tls"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"flyball.dev/containerd"
+	"flyball.dev/dns"
+	"flyball.dev/host/propagation"
+	"flyball.dev/host/status"
+	"flyball.dev/host/supervisor"
+	"flyball.dev/join"
+	"flyball.dev/kubelet"
+	"flyball.dev/network"
+	"flyball.dev/proxy"
+)
+
+// serving is what the kubelet's server shows and serves besides its own metrics.
+type serving struct {
+	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	metrics     []prometheus.Collector
+}
+
+// agent adds the components of a node whose server is another process.
+func (c Config) agent(s *supervisor.Supervisor) {
+	access := s.Add("api access", apiAccess{c.credentials()})
+	shown := serving{certificate: c.credentials().GetCertificate}
+	if c.Joined != nil {
+		client := renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate")
+		server := renewFailures("kubelet_server_expiration_renew_errors", "serving certificate")
+		renewed := &join.Certificates{
+			Dir: c.AgentDir(), NodeName: c.NodeName, NodeIP: c.NodeAddrs[0],
+			ClientFailures: client, ServingFailures: server,
+		}
+		s.Add("certificates", certificates{renewed}, access)
+		shown = serving{renewed.GetCertificate, []prometheus.Collector{client, server}}
+	}
+	c.node(s, cluster{api: access, bootstrap: access}, shown)
+}
+
+// renewFailures is a counter with the name that alerts for kubelets use.
+func renewFailures(name, certificate string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: "Number of renewals of the node agent's " + certificate + " that failed."})
+}
+
+// node adds the components of a node. All that is up before etcd changes nothing on the host: until then the control plane may
+// refuse the data directory.
+func (c Config) node(s *supervisor.Supervisor, of cluster, shown serving) {
+	routes := s.Add("routes", routes{c}, of.etcd)
+	var images *status.Entry
+	if c.CRIEndpoint == "" {
+		runtime := s.Add("containerd", bundledRuntime{c}, of.etcd)
+		images = s.Add("images", preloadedImages{c}, runtime)
+	}
+	s.Add("network", podNetwork{c}, routes, of.api)
+	s.Add("kubelet", nodeAgent{c, shown}, routes, of.api, images).Require()
+	s.Add("proxy", serviceProxy{c}, routes, of.bootstrap)
+	s.Add("dns", clusterDNS{c}, routes, of.bootstrap)
+}
+
+// apiAccess is up once the API server of another process answers.
+type apiAccess struct{ join.Credentials }
+
+func (a apiAccess) Run(ctx context.Context, e *status.Entry) error {
+	if err := a.Await(ctx, e.Report); err != nil {
+		return err
+	}
+	e.Up()
+	<-ctx.Done()
+	return nil
+}
+
+// certificates renews those of a host that has joined. The first serving certificate is issued after the Node registers, so
+// no other component needs this one.
+type certificates struct{ *join.Certificates }
+
+func (c certificates) Run(ctx context.Context, e *status.Entry) error {
+	return c.Certificates.Run(ctx, e.Up, e.Report)
+}
+
+// routes prepares the host before anything of the node sends a packet.
+type routes struct{ Config }
+
+func (c routes) Run(ctx context.Context, e *status.Entry) error {
+	if err := network.Setup(c.network()); err != nil {
+		return err
+	}
+	e.Up()
+	<-ctx.Done()
+	return nil
+}
+
+// bundledRuntime keeps containerd running.
+type bundledRuntime struct{ Config }
+
+func (c bundledRuntime) Run(ctx context.Context, e *status.Entry) error {
+	if err := propagation.Share(c.DataDir); err != nil {
+		return err
+	}
+	cfg := c.Containerd()
+	cfg.Ready = e.Up
+	// Run starts containerd again itself, and containers run on meanwhile.
+	cfg.Down = func(err error) { e.Set(status.Down, err) }
+	return containerd.Run(ctx, cfg)
+}
+
+// preloadedImages are those in the bundle, so that the first Pod needs no registry.
+type preloadedImages struct{ Config }
+
+func (c preloadedImages) Run(ctx context.Context, e *status.Entry) error {
+	if err := containerd.PreloadFiles(ctx, c.Containerd().Socket, c.Bundle.Images()); err != nil {
+		return err
+	}
+	e.Up()
+	<-ctx.Done()
+	return nil
+}
+
+// podNetwork keeps the network of Pods, and the routes to other nodes.
+type podNetwork struct{ Config }
+
+func (c podNetwork) Run(ctx context.Context, e *status.Entry) error {
+	client, err := c.credentials().Proxy("network")
+	if err != nil {
+		return err
+	}
+	cfg := c.network()
+	cfg.Client, cfg.Ready, cfg.Report = client, e.Up, e.Report
+	return network.Run(ctx, cfg)
+}
+
+// nodeAgent runs the kubelet, which is up when the Node is Ready.
+type nodeAgent struct {
+	Config
+	shown serving
+}
+
+func (c nodeAgent) Run(ctx context.Context, e *status.Entry) error {
+	cniConfig := ""
+	if c.CRIEndpoint != "" {
+		cniConfig = c.network().Conflist()
+		// For the bundled runtime, bundledRuntime does this.
+		if err := propagation.Share(c.DataDir); err != nil {
+			return err
+		}
+	}
+	client, err := c.credentials().Kubelet("kubelet")
+	if err != nil {
+		return err
+	}
+	clientCA, err := c.credentials().ClientCA()
+	if err != nil {
+		return err
+	}
+	return kubelet.Run(ctx, kubelet.Config{
+		NodeName: c.NodeName, NodeIP: c.NodeAddrs[0], Client: client,
+		RootDir: c.kubeletDir(), PodLogsDir: PodLogsDir,
+		CRIEndpoint: c.criEndpoint(), SharedRuntime: c.CRIEndpoint != "", CNIConfig: cniConfig,
+		ClusterDNS: c.DNSAddrs, ClusterDomain: c.ClusterDomain,
+		BindAddress: c.BindAddr, Port: c.Kubelet.Port, GetCertificate: c.shown.certificate, ClientCA: clientCA,
+		Metrics: c.shown.metrics,
+		MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels, AllowedUnsafeSysctls: c.Kubelet.AllowedUnsafeSysctls,
+		ImagePullCredentialsVerificationPolicy: c.Kubelet.ImagePullCredentialsVerificationPolicy,
+		PreloadedImagesVerificationAllowlist:   c.Kubelet.PreloadedImagesVerificationAllowlist,
+		// Containers run on whatever happens to the Node object: an error does not take the kubelet down.
+		Report: e.Report, Ready: e.Up,
+	})
+}
+
+// serviceProxy turns Services into rules.
+type serviceProxy struct{ Config }
+
+func (c serviceProxy) Run(ctx context.Context, e *status.Entry) error {
+	client, err := c.credentials().Proxy("proxy")
+	if err != nil {
+		return err
+	}
+	return proxy.Run(ctx, proxy.Config{
+		NodeName: c.NodeName, NodeIPs: c.NodeAddrs, Client: client,
+		ClusterCIDR: c.ClusterPrefixes[0], ServiceCIDR: c.ServicePrefixes[0], Ready: e.Up,
+	})
+}
+
+// clusterDNS serves names of the cluster.
+type clusterDNS struct{ Config }
+
+func (c clusterDNS) Run(ctx context.Context, e *status.Entry) error {
+	client, err := c.credentials().DNS("dns")
+	if err != nil {
+		return err
+	}
+	return dns.Run(ctx, dns.Config{
+		Client: client, Address: c.DNSAddrs[0], ClusterDomain: c.ClusterDomain, Upstream: "/etc/resolv.conf", Ready: e.Up,
+	})
+}

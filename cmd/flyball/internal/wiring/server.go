@@ -1,0 +1,109 @@
+//go:build linux
+
+package wiring
+
+import (
+	"context"
+	"io/fs"
+	"path/filepath"
+	"slices"
+
+	"flyball.dev/apis/apps/v1alpha1"
+	embedded "flyball.dev/config"
+	"flyball.dev/controllers"
+	"flyball.dev/controlplane"
+	"flyball.dev/host/instance"
+	"flyball.dev/host/logging"
+	"flyball.dev/host/status"
+	"flyball.dev/host/supervisor"
+	"flyball.dev/join"
+)
+
+// cluster is what the components of a node need of its cluster.
+type cluster struct {
+	// etcd is up once the data directory is accepted. Nil where the server is another process.
+	etcd *status.Entry
+	// api is up once the API server answers and the node has credentials.
+	api *status.Entry
+	// bootstrap is up once roles and the Service of the cluster DNS exist.
+	bootstrap *status.Entry
+}
+
+// Components returns the components of the role.
+func (c Config) Components(role instance.Role) *supervisor.Supervisor {
+	s := &supervisor.Supervisor{}
+	switch role {
+	case instance.Server:
+		c.server(s)
+	case instance.Agent:
+		c.agent(s)
+	case instance.Up:
+		c.node(s, c.server(s), serving{certificate: c.credentials().GetCertificate})
+	}
+	return s
+}
+
+func (c Config) server(s *supervisor.Supervisor) cluster {
+	plane := controlPlane{Config: c, entries: map[string]*status.Entry{}}
+	var entries []*status.Entry
+	for _, name := range []string{
+		controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartScheduler, controlplane.PartControllerManager,
+		controlplane.PartBootstrap, controlplane.PartApprover, controlplane.PartCertificates, controlplane.PartDisk,
+	} {
+		plane.entries[name] = s.Status.Add(name)
+		entries = append(entries, plane.entries[name])
+	}
+	s.AddGroup("control plane", plane, entries...)
+	bootstrap := plane.entries[controlplane.PartBootstrap]
+	s.Add("controllers", loops{c}, bootstrap)
+	return cluster{plane.entries[controlplane.PartEtcd], plane.entries[controlplane.PartAPIServer], bootstrap}
+}
+
+// controlPlane runs etcd and upstream's components.
+type controlPlane struct {
+	Config
+	// entries are those of the components, by the names that controlplane gives them.
+	entries map[string]*status.Entry
+}
+
+func (p controlPlane) Run(ctx context.Context) error {
+	c := p.Config
+	return controlplane.Run(ctx, controlplane.Config{
+		DataDir: c.DataDir, RunDir: c.RunDir,
+		NodeName: c.NodeName, NodeIP: c.NodeAddrs[0],
+		BindAddress: c.BindAddr, Port: c.Port,
+		ClusterCIDR: c.ClusterPrefixes[0], ServiceCIDR: c.ServicePrefixes[0],
+		ClusterDNS: c.DNSAddrs[0], ClusterDomain: c.ClusterDomain,
+		AdminKubeconfig: instance.AdminKubeconfig,
+		LogFile:         logging.Path(c.DataDir),
+		OutOfSpace:      c.Restarter.Restart,
+		Manifests:       c.manifests(),
+		Progress:        p.progress,
+	})
+}
+
+func (p controlPlane) progress(component, state string, err error) {
+	if state == controlplane.StateDown && err == nil {
+		state = string(status.Stopped)
+	}
+	p.entries[component].Set(status.State(state), err)
+}
+
+// manifests are what the cluster has from the start. Without our kinds, something else may define and reconcile them.
+func (c Config) manifests() []fs.FS {
+	if slices.Contains(c.ControllerKinds, v1alpha1.GroupVersion) {
+		return []fs.FS{embedded.CRDs, embedded.RBAC}
+	}
+	return []fs.FS{embedded.RBAC}
+}
+
+// loops runs the Deployment and ReplicaSet loops.
+type loops struct{ Config }
+
+func (c loops) Run(ctx context.Context, e *status.Entry) error {
+	client, err := join.Client(filepath.Join(c.DataDir, "server", "kubeconfig", "controllers.kubeconfig"), "controllers")
+	if err != nil {
+		return err
+	}
+	return controllers.Run(ctx, controllers.Config{Client: client, Kinds: c.ControllerKinds, Ready: e.Up})
+}

@@ -1,0 +1,53 @@
+package envtest
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"flyball.dev/controlplane/programs"
+)
+
+// worker works after a while, or fails.
+type worker struct {
+	takes time.Duration
+	err   error
+}
+
+func (w worker) Run(ctx context.Context, _ programs.Server, up func()) error {
+	time.Sleep(w.takes)
+	if w.err != nil {
+		return w.err
+	}
+	up()
+	<-ctx.Done()
+	return nil
+}
+
+func TestRunners(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		err := Runners{worker{takes: time.Second}, worker{takes: 3 * time.Second}}.Run(ctx, programs.Server{}, func() {
+			if took := time.Since(began); took != 3*time.Second {
+				t.Errorf("all work after %s, want 3s", took)
+			}
+			cancel()
+		})
+		if err != nil || ctx.Err() == nil {
+			t.Errorf("Run() = %v, and up was called: %t", err, ctx.Err() != nil)
+		}
+	})
+}
+
+func TestRunnersFail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := errors.New("no kinds")
+		err := Runners{worker{}, worker{takes: time.Second, err: broken}}.Run(t.Context(), programs.Server{}, func() { t.Error("up was called") })
+		if !errors.Is(err, broken) {
+			t.Errorf("Run() = %v, want %v", err, broken)
+		}
+	})
+}

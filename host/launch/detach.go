@@ -1,0 +1,136 @@
+//go:build linux
+
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"flyball.dev/host/logging"
+	"flyball.dev/host/progress"
+	"flyball.dev/host/status"
+)
+
+// ListeningFD is the descriptor that a child in the background closes once its status is served.
+const ListeningFD = 3
+
+// maxError is how much of a dead child's standard error is shown.
+const maxError = 4096
+
+// readyTimeout is how long --detach waits for the node. A start that takes longer goes on in the background.
+const readyTimeout = 5 * time.Minute
+
+// BackgroundFlag is the flag that a child in the background is started with.
+const BackgroundFlag = "background"
+
+// Detach starts this program again with the variables env in a session of its own, with o.Role and flags as arguments, and
+// shows its progress on o.Out until the start is over. If the child ends before that, its error is returned; if ctx ends, the
+// child is ended too.
+func Detach(ctx context.Context, o Options, flags, env []string) error {
+	logFile := logging.Path(o.Config.DataDir)
+	stderr := filepath.Join(filepath.Dir(logFile), "flyball.err")
+	if err := makeDirs(o.Config.DataDir); err != nil {
+		return err
+	}
+	cmd, listening, err := startChild(append([]string{string(o.Role), "--" + BackgroundFlag}, childFlags(flags)...), env, stderr)
+	if err != nil {
+		return err
+	}
+	ended := make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // its standard error says how it ended
+		close(ended)
+	}()
+
+	printer := progress.New(o.Out, time.Now())
+	states, drawn := make(chan []status.Component), make(chan struct{})
+	go func() { printer.Follow(states); close(drawn) }()
+	// Reads end when the child listens, or is dead.
+	_, _ = io.Copy(io.Discard, listening)
+	watchCtx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	last, err := status.Watch(watchCtx, o.Role.Socket(o.RunDir), states)
+	close(states)
+	<-drawn
+	switch {
+	case ctx.Err() != nil:
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		<-ended
+		return errors.New("starting flyball: interrupted; it was stopped again")
+	case err != nil && watchCtx.Err() == nil:
+		<-ended // only a dying process stops answering
+		return errors.New(childError(stderr))
+	}
+	if err := status.NotUp(last); err != nil {
+		return fmt.Errorf("flyball runs, but %w; it goes on trying, see `flyball status` and %s", err, logFile)
+	}
+	return nil
+}
+
+// childFlags are the flags of the process in the background: it does not detach again, and needs no token, which everybody
+// could read there.
+func childFlags(flags []string) []string {
+	var out []string
+	for i := 0; i < len(flags); i++ {
+		switch f := flags[i]; {
+		case f == "--detach", strings.HasPrefix(f, "--detach="), strings.HasPrefix(f, "--token="):
+		case f == "--token":
+			i++
+		default:
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// startChild runs this program in a session of its own. Its standard error goes to a file, where a panic can be read when no
+// terminal is left.
+func startChild(args, env []string, errFile string) (*exec.Cmd, *os.File, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, nil, fmt.Errorf("finding this program: %w", err)
+	}
+	stderr, err := os.OpenFile(errFile, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, 0o640)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening %s: %w", errFile, err)
+	}
+	defer stderr.Close()
+	listening, childEnd, err := os.Pipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening a pipe: %w", err)
+	}
+	defer childEnd.Close()
+	cmd := exec.Command(self, args...) //nolint:noctx // it is to outlive every context of this process
+	cmd.Stdout, cmd.Stderr = stderr, stderr
+	cmd.Env = append(os.Environ(), env...)
+	cmd.ExtraFiles = []*os.File{childEnd}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("starting flyball in the background: %w", err)
+	}
+	return cmd, listening, nil
+}
+
+// childError returns the error of the dead child from its standard error, or the end of that if there is none.
+func childError(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil || len(data) == 0 {
+		return "flyball ended without a word; see the log beside " + path
+	}
+	if len(data) > maxError {
+		data = data[len(data)-maxError:]
+	}
+	text := strings.TrimSpace(string(data))
+	if i := strings.LastIndex("\n"+text, "\n"+progress.ErrorPrefix); i >= 0 {
+		return text[i+len(progress.ErrorPrefix):]
+	}
+	return text
+}

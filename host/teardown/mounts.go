@@ -1,0 +1,66 @@
+package teardown
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/mount-utils"
+)
+
+// mountsBelow returns the mount points at or below dir, the deepest first.
+func mountsBelow(dir string) ([]string, error) {
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
+	}
+	mounts, err := mount.ParseMountInfo("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("listing mounts: %w", err)
+	}
+	var out []string
+	for _, m := range mounts {
+		if m.MountPoint == dir || strings.HasPrefix(m.MountPoint, dir+"/") {
+			out = append(out, m.MountPoint)
+		}
+	}
+	slices.SortFunc(out, func(a, b string) int { return strings.Compare(b, a) })
+	return out, nil
+}
+
+// Unmount unmounts everything below the directories. The directories themselves may be mounts of the user's.
+func Unmount(dirs ...string) error {
+	var errs []error
+	for _, dir := range dirs {
+		points, err := mountsBelow(dir)
+		errs = append(errs, err)
+		for _, p := range points {
+			if p == dir {
+				continue
+			}
+			// Lazily: a process that still uses the files must not keep the mount in place.
+			if err := unix.Unmount(p, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil && !errors.Is(err, unix.EINVAL) {
+				errs = append(errs, fmt.Errorf("unmounting %s: %w", p, err))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// RemoveTree removes a directory and everything in it, but never what is mounted there.
+func RemoveTree(dir string) error {
+	points, err := mountsBelow(dir)
+	if err != nil {
+		return err
+	}
+	if len(points) > 0 {
+		return fmt.Errorf("removing %s: %s is mounted there; unmount it first", dir, strings.Join(points, ", "))
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("removing %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,116 @@
+// Package teardown removes what a node leaves on its host besides what its components remove themselves: cgroups, mounts,
+// run-time files and, when purging, data and logs. It works whether Flyball ended well, was killed or was never started, and
+// doing it again changes nothing. The command puts these steps and those of the components in order.
+package teardown
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"k8s.io/apimachinery/pkg/util/sets"
+)
+
+// Step is one thing to remove.
+type Step struct {
+	// Name says what is done.
+	Name string
+	// Run does it.
+	Run func(ctx context.Context) error
+}
+
+// Pods are the Pods of this host's node, by their UIDs: their cgroups and logs are ours to remove.
+type Pods struct {
+	kubeletDir string
+	uids       sets.Set[string]
+}
+
+// KnownPods returns the Pods that have a directory below the kubelet's, and those that an earlier teardown stopped.
+func KnownPods(kubeletDir string) Pods {
+	p := Pods{kubeletDir: kubeletDir, uids: sets.New[string]()}
+	entries, _ := os.ReadDir(filepath.Join(kubeletDir, "pods"))
+	for _, e := range entries {
+		p.uids.Insert(e.Name())
+	}
+	data, _ := os.ReadFile(p.stoppedFile())
+	p.uids.Insert(strings.Fields(string(data))...)
+	return p
+}
+
+// stoppedFile has the UIDs of Pods that were stopped and not purged. A Pod that had ended has logs and nothing else by which
+// a later purge could find it.
+func (p Pods) stoppedFile() string { return filepath.Join(p.kubeletDir, "stopped-pods") }
+
+// UIDs are the UIDs of all of them, sorted.
+func (p Pods) UIDs() []string { return sets.List(p.uids) }
+
+// Stopped adds Pods that were just stopped, and records all for a later purge.
+func (p Pods) Stopped(uids []string) error {
+	p.uids.Insert(uids...)
+	err := os.WriteFile(p.stoppedFile(), []byte(strings.Join(p.UIDs(), "\n")+"\n"), 0o600)
+	// Without the directory no Pod ever ran here.
+	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+		return fmt.Errorf("recording the Pods that were stopped: %w", err)
+	}
+	return nil
+}
+
+// RemoveCgroups removes the cgroups of the Pods, and kills what still runs in them.
+func (p Pods) RemoveCgroups(ctx context.Context) error {
+	if _, err := os.Stat(p.kubeletDir); errors.Is(err, os.ErrNotExist) {
+		return nil // no node agent of ours has run
+	}
+	return removeCgroups(ctx, cgroupRoots(), p.UIDs())
+}
+
+// dataDirs are all that Flyball keeps in a data directory. Anything else there belongs to others and stays.
+var dataDirs = []string{"server", "agent", "kubelet", "containerd", "log"}
+
+// RemoveData removes all data: what Flyball keeps in the data directory, the logs of the Pods and the administrator's
+// kubeconfig.
+func (p Pods) RemoveData(dataDir, podLogsDir, adminKubeconfig string) error {
+	var errs []error
+	for _, d := range dataDirs {
+		errs = append(errs, RemoveTree(filepath.Join(dataDir, d)))
+	}
+	errs = append(errs, removePodLogs(podLogsDir, p.UIDs()), removeFile(adminKubeconfig))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	// Both may hold something else, or be a mount of their own.
+	_ = os.Remove(filepath.Dir(adminKubeconfig))
+	_ = os.Remove(dataDir)
+	return nil
+}
+
+// removePodLogs removes the logs of the Pods with these UIDs, and the links to them that log shippers follow. Every node
+// agent uses these directories, so the logs of others stay.
+func removePodLogs(dir string, uids []string) error {
+	linkDir := filepath.Join(filepath.Dir(dir), "containers")
+	links, _ := filepath.Glob(filepath.Join(linkDir, "*.log"))
+	var errs []error
+	for _, uid := range uids {
+		for _, link := range links {
+			if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, dir+"/") && strings.Contains(target, "_"+uid+"/") {
+				errs = append(errs, removeFile(link))
+			}
+		}
+		logs, _ := filepath.Glob(filepath.Join(dir, "*_"+uid))
+		for _, d := range logs {
+			errs = append(errs, RemoveTree(d))
+		}
+	}
+	_, _ = os.Remove(linkDir), os.Remove(dir) // if they are empty
+	return errors.Join(errs...)
+}
+
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("removing %s: %w", path, err)
+	}
+	return nil
+}
