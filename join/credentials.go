@@ -74,22 +74,24 @@ func (c Credentials) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, err
 	return &cert, nil
 }
 
-// reachInterval is how often Await tries to reach an API server that is not there. Nothing can notify it.
+// reachInterval is how often Run tries to reach an API server that is not there. Nothing can notify it.
 const reachInterval = 250 * time.Millisecond
 
-// Await returns once the credentials are there and the API server answers, or with the error of ctx when that ends. It calls
-// report with the reason each time that it has to try again.
-func (c Credentials) Await(ctx context.Context, report func(error)) error {
+// Run calls up once the credentials are there and the API server answers, and report with the reason each time that it has to
+// try again. It returns when ctx ends.
+func (c Credentials) Run(ctx context.Context, up func(), report func(error)) error {
 	for {
 		err := c.reach(ctx)
 		if err == nil {
+			up()
+			<-ctx.Done()
 			return nil
 		}
 		report(err)
 		select {
 		case <-time.After(reachInterval):
 		case <-ctx.Done():
-			return ctx.Err()
+			return nil
 		}
 	}
 }

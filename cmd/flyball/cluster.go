@@ -5,14 +5,11 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/find"
 	"flyball.dev/host/instance"
 )
 
@@ -25,8 +22,7 @@ func addClusterFlags(cmd *cobra.Command) clusterFlags {
 	return flags
 }
 
-// connect returns a client of the cluster, and the namespace that is meant. On a host without a cluster the default is
-// kubectl's.
+// connect returns a client of the cluster, and the namespace. On a host without a cluster the default is kubectl's.
 func (f clusterFlags) connect() (client.WithWatch, string, error) {
 	if _, err := os.Stat(instance.AdminKubeconfig); err == nil {
 		if *f.KubeConfig, err = instance.Kubeconfig(*f.KubeConfig); err != nil {
@@ -41,28 +37,24 @@ func (f clusterFlags) connect() (client.WithWatch, string, error) {
 	if err != nil {
 		return nil, "", fmt.Errorf("finding the cluster: %w; name its kubeconfig with --kubeconfig", err)
 	}
-	cfg.QPS, cfg.WarningHandlerWithContext = -1, rest.NoWarnings{}
-	known := runtime.NewScheme()
-	_ = scheme.AddToScheme(known)
-	_ = v1alpha1.AddToScheme(known)
-	c, err := client.NewWithWatch(cfg, client.Options{Scheme: known})
-	if err != nil {
-		return nil, "", fmt.Errorf("reaching the cluster at %s: %w", cfg.Host, err)
-	}
-	return c, namespace, nil
+	c, err := find.NewClient(cfg)
+	return c, namespace, err
 }
 
-// clientset returns upstream's typed client of the cluster.
-func (f clusterFlags) clientset() (c *kubernetes.Clientset, err error) {
-	if *f.KubeConfig, err = instance.Kubeconfig(*f.KubeConfig); err != nil {
-		return nil, err
+// withClient runs a command with upstream's typed client of the cluster.
+func (f clusterFlags) withClient(run func(*cobra.Command, kubernetes.Interface, []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) (err error) {
+		if *f.KubeConfig, err = instance.Kubeconfig(*f.KubeConfig); err != nil {
+			return err
+		}
+		cfg, err := f.ToRESTConfig()
+		if err != nil {
+			return fmt.Errorf("finding the cluster: %w; run this on the server, or name its kubeconfig with --kubeconfig", err)
+		}
+		client, err := kubernetes.NewForConfig(cfg)
+		if err != nil {
+			return fmt.Errorf("reaching the cluster at %s: %w", cfg.Host, err)
+		}
+		return run(cmd, client, args)
 	}
-	cfg, err := f.ToRESTConfig()
-	if err != nil {
-		return nil, fmt.Errorf("finding the cluster: %w; run this on the server, or name its kubeconfig with --kubeconfig", err)
-	}
-	if c, err = kubernetes.NewForConfig(cfg); err != nil {
-		return nil, fmt.Errorf("reaching the cluster at %s: %w", cfg.Host, err)
-	}
-	return c, nil
 }

@@ -1,17 +1,11 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"strings"
-
 	"github.com/spf13/cobra"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers"
+	"flyball.dev/controllers/find"
 )
 
 // controllersFlags are the flags of `flyball controllers`; config/manager and the Helm chart call it with them.
@@ -54,33 +48,11 @@ func newControllersCommand() *cobra.Command {
 	return cmd
 }
 
-// complete turns flags into the loops' configuration.
-func (f *controllersFlags) complete() (controllers.Config, error) {
-	cfg := f.config
-	for _, kind := range f.kinds {
-		version, err := schema.ParseGroupVersion(strings.TrimSpace(kind))
-		if err != nil {
-			return cfg, fmt.Errorf("reading --kinds: %w; write apps.flyball.dev/v1alpha1, for example", err)
-		}
-		cfg.Kinds = append(cfg.Kinds, version)
+// complete parses the flags into the loops' configuration.
+func (f *controllersFlags) complete() (cfg controllers.Config, err error) {
+	cfg = f.config
+	if cfg.Kinds, err = controllers.ParseKinds(f.kinds); err == nil {
+		cfg.Client, err = find.Cluster(f.kubeconfig)
 	}
-	client, err := clusterConfig(f.kubeconfig)
-	cfg.Client = client
 	return cfg, err
-}
-
-// clusterConfig reaches the cluster of a kubeconfig, by default that of $KUBECONFIG, or within a Pod the Pod's own.
-func clusterConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
-		if cfg, err := rest.InClusterConfig(); err == nil {
-			return cfg, nil
-		}
-	}
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = kubeconfig
-	cfg, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{}).ClientConfig()
-	if err != nil {
-		return nil, fmt.Errorf("finding the cluster: %w; name its kubeconfig with --kubeconfig", err)
-	}
-	return cfg, nil
 }

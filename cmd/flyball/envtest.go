@@ -1,55 +1,25 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"io/fs"
 
 	"github.com/spf13/cobra"
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/rest"
 
+	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/config"
+	"flyball.dev/controllers"
+	"flyball.dev/controllers/find"
+	"flyball.dev/controlplane"
 	"flyball.dev/controlplane/envtest"
 	"flyball.dev/controlplane/programs"
+	"flyball.dev/simulated"
 )
-
-// programNamed returns what this program is when it is called by the name in path, which has an extension on Windows: envtest
-// starts the first two with the flags of upstream's programs, and people type kubectl.
-func programNamed(path string) func(args []string) error {
-	switch strings.TrimSuffix(filepath.Base(path), ".exe") {
-	case "kube-apiserver":
-		return kubeAPIServer
-	case "etcd":
-		return etcd
-	case "kubectl":
-		return kubectl
-	}
-	return nil
-}
-
-func kubeAPIServer(args []string) error {
-	mode, err := envtest.FromEnvironment()
-	if err != nil {
-		return err
-	}
-	if err := envtest.EndWithParent(args); err != nil {
-		return err
-	}
-	return programs.KubeAPIServer(args, behind(mode), podCheck(mode), os.Getenv(envtest.TokenVariable))
-}
-
-// etcd checks the mode too, though it does not depend on it: etcd starts first, and a mistake shows before anything has
-// started.
-func etcd(args []string) error {
-	if _, err := envtest.FromEnvironment(); err != nil {
-		return err
-	}
-	if err := envtest.EndWithParent(args); err != nil {
-		return err
-	}
-	return programs.Etcd(args)
-}
 
 func newEnvtestCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -65,15 +35,10 @@ func newEnvtestCommand() *cobra.Command {
 			if _, err := envtest.FromEnvironment(); err != nil {
 				return err
 			}
-			executable, err := os.Executable()
-			if err != nil {
-				return fmt.Errorf("finding this program: %w", err)
+			dir, err := envtest.Assets()
+			if err == nil {
+				fmt.Fprintln(cmd.OutOrStdout(), dir)
 			}
-			dir, err := envtest.Assets(executable)
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), dir)
 			return err
 		},
 	}
@@ -81,9 +46,8 @@ func newEnvtestCommand() *cobra.Command {
 	return cmd
 }
 
-// newEnvtestPartCommand is what package flyballtest starts next to a kube-apiserver. It is a process of its own there, so
-// that it can be killed and started again while the API server goes on: nothing of what controllers remember survives a
-// checkpoint that is restored.
+// newEnvtestPartCommand is what package flyballtest starts next to a kube-apiserver. flyballtest kills it and starts it again
+// when it restores a checkpoint, so that controllers remember nothing.
 func newEnvtestPartCommand() *cobra.Command {
 	var (
 		kubeconfig string
@@ -103,7 +67,7 @@ func newEnvtestPartCommand() *cobra.Command {
 				return err
 			}
 			rest.SetDefaultWarningHandler(rest.NoWarnings{})
-			client, err := clusterConfig(kubeconfig)
+			client, err := find.Cluster(kubeconfig)
 			if err != nil {
 				return err
 			}
@@ -121,7 +85,7 @@ func newEnvtestPartCommand() *cobra.Command {
 			defer stop()
 			run := behind(mode)
 			if !mode.Controllers {
-				run = nodes{mode.Nodes}.Run
+				run = nodes(mode.Nodes).run
 			}
 			err = run(ctx, server, func() { fmt.Fprintln(cmd.OutOrStdout(), "ready") })
 			if err != nil && ctx.Err() == nil {
@@ -137,4 +101,45 @@ func newEnvtestPartCommand() *cobra.Command {
 	flags.BoolVar(&await, "await", false, "do nothing before there is a line on standard input")
 	flags.IntVarP(&verbosity, "verbosity", "v", 0, "level of detail of the log, 0 to 10")
 	return cmd
+}
+
+// awaitedNodes is how many nodes are waited for at most. A test suite waits no longer than 20 seconds for its kube-apiserver
+// by default, and a thousand nodes may take longer.
+const awaitedNodes = 100
+
+// behind is what the mode asks for behind the API server of a test suite, nil if that is nothing.
+func behind(m envtest.Mode) programs.Behind {
+	if !m.Controllers {
+		return nil
+	}
+	b := envtest.Behind{
+		Awaited: []programs.Behind{loops{appsv1.SchemeGroupVersion}.run, programs.RunControllers}, Late: runOurLoops,
+	}
+	if m.Nodes > 0 {
+		b.Awaited = append(b.Awaited, nodes(m.Nodes).run)
+	}
+	return b.Run
+}
+
+// loops are our loops for one version of the kinds.
+type loops struct{ version schema.GroupVersion }
+
+func (l loops) run(ctx context.Context, server programs.Server, up func()) error {
+	return controllers.Run(ctx, controllers.Config{Client: rest.CopyConfig(server.Client), Kinds: []schema.GroupVersion{l.version}, Ready: up})
+}
+
+// runOurLoops installs the kinds of apps.flyball.dev and runs their loops. Their definitions hold all of a Pod's fields and take
+// the API server a second to process, which most suites need not wait for.
+func runOurLoops(ctx context.Context, server programs.Server, up func()) error {
+	if err := controlplane.Apply(ctx, server.Client, []fs.FS{config.CRDs}); err != nil {
+		return fmt.Errorf("installing the kinds of apps.flyball.dev: %w", err)
+	}
+	return loops{v1alpha1.GroupVersion}.run(ctx, server, up)
+}
+
+// nodes is how many simulated nodes there are.
+type nodes int
+
+func (n nodes) run(ctx context.Context, server programs.Server, up func()) error {
+	return simulated.Run(ctx, simulated.Config{Client: rest.CopyConfig(server.Client), Nodes: int(n), Awaited: awaitedNodes, Ready: up})
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"flyball.dev/containerd"
-	"flyball.dev/host/instance"
 )
 
 func newImageCommand() *cobra.Command {
@@ -16,31 +15,29 @@ func newImageCommand() *cobra.Command {
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "import FILE...", Short: "Import image archives, as `docker save` writes them or in the OCI layout",
-			Args: cobra.MinimumNArgs(1), RunE: importImages,
+			Args: cobra.MinimumNArgs(1), RunE: withContainerd(importImages),
 		},
-		&cobra.Command{Use: "list", Short: "List the images of this machine", Args: cobra.NoArgs, RunE: listImages},
-		&cobra.Command{Use: "pull REF", Short: "Pull an image from its registry", Args: cobra.ExactArgs(1), RunE: pullImage},
+		&cobra.Command{Use: "list", Short: "List the images of this machine", Args: cobra.NoArgs, RunE: withContainerd(listImages)},
+		&cobra.Command{Use: "pull REF", Short: "Pull an image from its registry", Args: cobra.ExactArgs(1), RunE: withContainerd(pullImage)},
 	)
 	return asGroup(cmd)
 }
 
-// containerdSocket is the socket of the bundled containerd.
-func containerdSocket() (string, error) {
-	c, err := (&configFlags{}).loadInUse(instance.RunDir, func(error) {}) // images do not depend on what it warns of
-	if err != nil {
-		return "", err
+// withContainerd runs a command with the socket of the bundled containerd.
+func withContainerd(run func(cmd *cobra.Command, socket string, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		c, err := (&configFlags{}).loadInUse(func(error) {}) // images do not depend on what it warns of
+		if err != nil {
+			return err
+		}
+		if c.CRIEndpoint != "" {
+			return fmt.Errorf("reaching the bundled containerd: flyball uses another container runtime (%s); use its own tools", c.CRIEndpoint)
+		}
+		return run(cmd, c.Containerd().Socket, args)
 	}
-	if c.CRIEndpoint != "" {
-		return "", fmt.Errorf("reaching the bundled containerd: flyball uses another container runtime (%s); use its own tools", c.CRIEndpoint)
-	}
-	return c.Containerd().Socket, nil
 }
 
-func importImages(cmd *cobra.Command, files []string) error {
-	socket, err := containerdSocket()
-	if err != nil {
-		return err
-	}
+func importImages(cmd *cobra.Command, socket string, files []string) error {
 	for _, file := range files {
 		names, err := containerd.ImportFile(cmd.Context(), socket, file)
 		if err != nil {
@@ -53,11 +50,7 @@ func importImages(cmd *cobra.Command, files []string) error {
 	return nil
 }
 
-func listImages(cmd *cobra.Command, _ []string) error {
-	socket, err := containerdSocket()
-	if err != nil {
-		return err
-	}
+func listImages(cmd *cobra.Command, socket string, _ []string) error {
 	images, err := containerd.List(cmd.Context(), socket)
 	if err != nil {
 		return err
@@ -66,14 +59,10 @@ func listImages(cmd *cobra.Command, _ []string) error {
 	for _, i := range images {
 		rows = append(rows, i.Rows()...)
 	}
-	return printTable(cmd.OutOrStdout(), rows...)
+	return printRows(cmd, rows)
 }
 
-func pullImage(cmd *cobra.Command, args []string) error {
-	socket, err := containerdSocket()
-	if err != nil {
-		return err
-	}
+func pullImage(cmd *cobra.Command, socket string, args []string) error {
 	ref, err := containerd.Pull(cmd.Context(), socket, args[0])
 	if err == nil {
 		fmt.Fprintln(cmd.OutOrStdout(), ref)

@@ -2,11 +2,9 @@ package main
 
 import (
 	"errors"
-	"fmt"
-	"os"
 
+	"github.com/samber/lo"
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/controllers/preview"
 )
@@ -34,7 +32,7 @@ func newPlanCommand() *cobra.Command {
 		}
 		var previews []preview.Preview
 		if file != "" {
-			previews, err = previewFile(cmd, c, file, namespace)
+			previews, err = preview.OfFile(cmd.Context(), c, cmd.InOrStdin(), file, namespace)
 		} else {
 			previews = make([]preview.Preview, 1)
 			previews[0], err = preview.Of(cmd.Context(), c, namespace, args[0])
@@ -42,28 +40,7 @@ func newPlanCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if *output != "" {
-			return printAs(cmd.OutOrStdout(), *output, previews)
-		}
-		for _, p := range previews {
-			if err := p.Print(cmd.OutOrStdout()); err != nil {
-				return err
-			}
-		}
-		return nil
+		return output.print(cmd, previews, lo.FlatMap(previews, func(p preview.Preview, _ int) []string { return p.Rows() }))
 	}
 	return cmd
-}
-
-func previewFile(cmd *cobra.Command, c client.Client, file, namespace string) ([]preview.Preview, error) {
-	in := cmd.InOrStdin()
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return nil, fmt.Errorf("reading the manifest: %w", err)
-		}
-		defer f.Close()
-		in = f
-	}
-	return preview.OfManifests(cmd.Context(), c, in, file, namespace)
 }

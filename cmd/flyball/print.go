@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/json"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -12,48 +11,55 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// printTable prints rows in aligned columns. Columns are separated by tabs.
-func printTable(out io.Writer, rows ...string) error {
-	w := tabwriter.NewWriter(out, 0, 0, 3, ' ', 0)
-	for _, row := range rows {
-		fmt.Fprintln(w, row)
-	}
-	return w.Flush()
+// outputFlag is -o: empty, or one of a few formats.
+type outputFlag struct {
+	format  string
+	allowed []string
 }
 
-// printAs prints a value as JSON or as YAML.
-func printAs(out io.Writer, format string, value any) error {
-	if format == "json" {
-		return json.NewEncoder(out).Encode(value)
+func addOutputFlag(cmd *cobra.Command, formats ...string) *outputFlag {
+	o := &outputFlag{allowed: formats}
+	cmd.Flags().VarP(o, "output", "o", "print as "+strings.Join(formats, " or "))
+	return o
+}
+
+func (o *outputFlag) String() string { return o.format }
+func (o *outputFlag) Type() string   { return "format" }
+
+func (o *outputFlag) Set(format string) error {
+	if !slices.Contains(o.allowed, format) {
+		return fmt.Errorf("must be %s", strings.Join(o.allowed, " or "))
+	}
+	o.format = format
+	return nil
+}
+
+// print prints value in the format, or rows if there is none.
+func (o *outputFlag) print(cmd *cobra.Command, value any, rows []string) error {
+	if o.format == "" {
+		return printRows(cmd, rows)
+	}
+	return o.printOrYAML(cmd, value)
+}
+
+// printOrYAML prints value in the format, or as YAML if there is none.
+func (o *outputFlag) printOrYAML(cmd *cobra.Command, value any) error {
+	if o.format == "json" {
+		return json.NewEncoder(cmd.OutOrStdout()).Encode(value)
 	}
 	data, err := yaml.Marshal(value)
 	if err != nil {
 		return fmt.Errorf("encoding: %w", err)
 	}
-	_, err = out.Write(data)
+	_, err = cmd.OutOrStdout().Write(data)
 	return err
 }
 
-// addOutputFlag adds -o. Its value is empty or one of the formats.
-func addOutputFlag(cmd *cobra.Command, formats ...string) *string {
-	value := &oneOf{allowed: formats}
-	cmd.Flags().VarP(value, "output", "o", "print as "+strings.Join(formats, " or "))
-	return &value.value
-}
-
-// oneOf is a flag with a few possible values.
-type oneOf struct {
-	value   string
-	allowed []string
-}
-
-func (o *oneOf) String() string { return o.value }
-func (o *oneOf) Type() string   { return "format" }
-
-func (o *oneOf) Set(value string) error {
-	if !slices.Contains(o.allowed, value) {
-		return fmt.Errorf("must be %s", strings.Join(o.allowed, " or "))
+// printRows prints rows in aligned columns, which are separated by tabs.
+func printRows(cmd *cobra.Command, rows []string) error {
+	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
+	for _, row := range rows {
+		fmt.Fprintln(w, row)
 	}
-	o.value = value
-	return nil
+	return w.Flush()
 }

@@ -17,19 +17,12 @@ func newRolloutCommand() *cobra.Command {
 		Long: "What kubectl rollout does, for Deployments of apps.flyball.dev and of apps. As a kubectl plugin (this program under\n" +
 			"the name kubectl-flyball) it is `kubectl flyball rollout`.",
 	}
-	cluster := addClusterFlags(cmd)
-	find := func(ctx context.Context, reference string) (*rollout.Rollout, error) {
-		c, namespace, err := cluster.connect()
-		if err != nil {
-			return nil, err
-		}
-		return rollout.Find(ctx, c, namespace, reference)
-	}
+	f := addClusterFlags(cmd)
 	cmd.AddCommand(
-		newRolloutStatusCommand(find), newRolloutHistoryCommand(find), newRolloutUndoCommand(find),
-		newRolloutVerb(find, "pause", "Keep a Deployment from rolling anything out", "paused", (*rollout.Rollout).Pause),
-		newRolloutVerb(find, "resume", "End a pause", "resumed", (*rollout.Rollout).Resume),
-		newRolloutVerb(find, "restart", "Replace all Pods by new ones of the same template", "restarted",
+		newRolloutStatusCommand(f), newRolloutHistoryCommand(f), newRolloutUndoCommand(f),
+		newRolloutVerb(f, "pause", "Keep a Deployment from rolling anything out", "paused", (*rollout.Rollout).Pause),
+		newRolloutVerb(f, "resume", "End a pause", "resumed", (*rollout.Rollout).Resume),
+		newRolloutVerb(f, "restart", "Replace all Pods by new ones of the same template", "restarted",
 			func(r *rollout.Rollout, ctx context.Context) error { return r.Restart(ctx, time.Now()) }),
 	)
 	return asGroup(cmd)
@@ -50,27 +43,39 @@ func oneDeployment(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// findRollout finds what KIND/NAME names.
-type findRollout func(ctx context.Context, reference string) (*rollout.Rollout, error)
+// rollout finds what KIND/NAME names.
+func (f clusterFlags) rollout(ctx context.Context, reference string) (*rollout.Rollout, error) {
+	c, namespace, err := f.connect()
+	if err != nil {
+		return nil, err
+	}
+	return rollout.Find(ctx, c, namespace, reference)
+}
 
-func newRolloutVerb(find findRollout, verb, short, done string, do func(*rollout.Rollout, context.Context) error) *cobra.Command {
-	return &cobra.Command{
-		Use: verb + " KIND/NAME", Short: short, Args: oneDeployment,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := find(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			if err := do(r, cmd.Context()); err != nil {
-				return err
-			}
-			fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", r, done)
-			return nil
-		},
+// withRollout runs a command with the Deployment that its argument names.
+func (f clusterFlags) withRollout(run func(*cobra.Command, *rollout.Rollout) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		r, err := f.rollout(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		return run(cmd, r)
 	}
 }
 
-func newRolloutStatusCommand(find findRollout) *cobra.Command {
+func newRolloutVerb(f clusterFlags, verb, short, done string, do func(*rollout.Rollout, context.Context) error) *cobra.Command {
+	cmd := &cobra.Command{Use: verb + " KIND/NAME", Short: short, Args: oneDeployment}
+	cmd.RunE = f.withRollout(func(cmd *cobra.Command, r *rollout.Rollout) error {
+		err := do(r, cmd.Context())
+		if err == nil {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s %s\n", r, done)
+		}
+		return err
+	})
+	return cmd
+}
+
+func newRolloutStatusCommand(f clusterFlags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status KIND/NAME", Short: "Show how far a rollout is, until it is over", Args: oneDeployment,
 		Long: "Show how far a rollout is, until it is over. The exit code is 1 if it failed or was taken back, and 0 if it is\n" +
@@ -86,7 +91,7 @@ func newRolloutStatusCommand(find findRollout) *cobra.Command {
 			ctx, cancel = context.WithTimeoutCause(ctx, *timeout, fmt.Errorf("it is not over after %v", *timeout))
 			defer cancel()
 		}
-		r, err := find(ctx, args[0])
+		r, err := f.rollout(ctx, args[0])
 		if err != nil {
 			return err
 		}
@@ -95,54 +100,40 @@ func newRolloutStatusCommand(find findRollout) *cobra.Command {
 	return cmd
 }
 
-func newRolloutHistoryCommand(find findRollout) *cobra.Command {
+func newRolloutHistoryCommand(f clusterFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "history KIND/NAME", Short: "Show the revisions of a Deployment, or one of them", Args: oneDeployment}
 	revision := cmd.Flags().Int64("revision", 0, "show the Pod template of this revision")
 	output := addOutputFlag(cmd, "json")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r, err := find(cmd.Context(), args[0])
-		if err != nil {
-			return err
-		}
-		out := cmd.OutOrStdout()
+	cmd.RunE = f.withRollout(func(cmd *cobra.Command, r *rollout.Rollout) error {
 		if *revision != 0 {
 			shown, err := r.Show(cmd.Context(), *revision)
 			if err != nil {
 				return err
 			}
-			return printAs(out, *output, shown)
+			return output.printOrYAML(cmd, shown)
 		}
 		history, err := r.History(cmd.Context())
 		if err != nil {
 			return err
 		}
-		if *output != "" {
-			return printAs(out, *output, history)
-		}
-		fmt.Fprintf(out, "%s\n", r)
-		rows := []string{rollout.Heading}
+		rows := []string{r.String(), rollout.Heading}
 		for _, h := range history {
 			rows = append(rows, h.Row())
 		}
-		return printTable(out, rows...)
-	}
+		return output.print(cmd, history, rows)
+	})
 	return cmd
 }
 
-func newRolloutUndoCommand(find findRollout) *cobra.Command {
+func newRolloutUndoCommand(f clusterFlags) *cobra.Command {
 	cmd := &cobra.Command{Use: "undo KIND/NAME", Short: "Roll back to an earlier revision", Args: oneDeployment}
 	revision := cmd.Flags().Int64("to-revision", 0, "the revision to roll back to (default: the one before the current)")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		r, err := find(cmd.Context(), args[0])
-		if err != nil {
-			return err
-		}
+	cmd.RunE = f.withRollout(func(cmd *cobra.Command, r *rollout.Rollout) error {
 		to, err := r.Undo(cmd.Context(), *revision)
-		if err != nil {
-			return err
+		if err == nil {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s rolled back to revision %d\n", r, to)
 		}
-		fmt.Fprintf(cmd.OutOrStdout(), "%s rolled back to revision %d\n", r, to)
-		return nil
-	}
+		return err
+	})
 	return cmd
 }

@@ -18,8 +18,7 @@ import (
 // errSilent ends the program with exit code 1 when the command has already printed why.
 var errSilent = errors.New("the command failed")
 
-// run is the program: args are those of the process. Called by another name, it is that program: envtest starts
-// kube-apiserver, etcd and kubectl by their names.
+// run is the program: args are those of the process. Called by the name of another program, it is that program.
 func run(ctx context.Context, args []string) error {
 	if program := programNamed(args[0]); program != nil {
 		return program(args[1:])

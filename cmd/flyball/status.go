@@ -3,9 +3,9 @@
 package main
 
 import (
-	"fmt"
 	"time"
 
+	"github.com/samber/lo"
 	"github.com/spf13/cobra"
 
 	"flyball.dev/host/checks"
@@ -26,19 +26,8 @@ func newStatusCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		rows, down := []string{status.Heading}, false
-		for _, s := range all {
-			down = down || status.NotUp(s.Components) != nil
-			for _, c := range s.Components {
-				rows = append(rows, c.Row(time.Now()))
-			}
-		}
-		if *output != "" {
-			err = printAs(cmd.OutOrStdout(), *output, all)
-		} else {
-			err = printTable(cmd.OutOrStdout(), rows...)
-		}
-		if err == nil && down {
+		components := lo.FlatMap(all, func(s status.Status, _ int) []status.Component { return s.Components })
+		if err = output.print(cmd, all, status.Rows(components, time.Now())); err == nil && status.NotUp(components) != nil {
 			err = errSilent
 		}
 		return err
@@ -57,23 +46,13 @@ func newCheckCommand() *cobra.Command {
 	flags := addConfigFlags(cmd)
 	output := addOutputFlag(cmd, "json")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		c, err := flags.load()
+		c, err := wire(flags.Load())
 		if err != nil {
 			return err
 		}
-		role := instance.Up
-		if c.Joined != nil {
-			role = instance.Agent
-		}
-		findings := c.CheckHost(role)
-		if *output != "" {
-			err = printAs(cmd.OutOrStdout(), *output, findings)
-		} else {
-			for _, f := range findings {
-				fmt.Fprintln(cmd.OutOrStdout(), f.Line())
-			}
-		}
-		if err == nil && checks.Missing(findings) != nil {
+		findings := c.CheckHost()
+		rows := lo.Map(findings, func(f checks.Finding, _ int) string { return f.Line() })
+		if err = output.print(cmd, findings, rows); err == nil && checks.Missing(findings) != nil {
 			err = errSilent
 		}
 		return err

@@ -5,14 +5,25 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// OfManifests is about the Deployments and ReplicaSets in a stream of manifests, see readManifests.
-func OfManifests(ctx context.Context, c client.Client, in io.Reader, file, namespace string) ([]Preview, error) {
+// OfFile is about the Deployments and ReplicaSets in a file of manifests, see OfManifest. Those without a namespace get the
+// given one. The file - is stdin.
+func OfFile(ctx context.Context, c client.Client, stdin io.Reader, file, namespace string) ([]Preview, error) {
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading the manifest: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
 	manifests, err := readManifests(in, file, namespace)
 	if err != nil {
 		return nil, err

@@ -17,10 +17,14 @@ import (
 // Programs are what envtest looks for.
 var Programs = []string{"kube-apiserver", "etcd", "kubectl"}
 
-// Assets makes sure that there is a folder with the three programs, each of them the program at executable, and returns its
-// absolute path. It may be called by several processes at once. Every executable has a folder of its own, below the user's
-// cache directory.
-func Assets(executable string) (string, error) {
+// Assets makes sure that there is a folder with the three programs, each of them this executable, and returns its absolute
+// path. It may be called by several processes at once. Every executable has a folder of its own, below the user's cache
+// directory.
+func Assets() (string, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("finding this program: %w", err)
+	}
 	cache, err := cacheDir()
 	if err != nil {
 		return "", err

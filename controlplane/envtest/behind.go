@@ -8,22 +8,21 @@ import (
 	"flyball.dev/controlplane/programs"
 )
 
-// Runner works behind an API server.
-type Runner interface {
-	// Run works until ctx ends. It calls up once, when it works.
-	Run(ctx context.Context, server programs.Server, up func()) error
+// Behind is all that works behind an API server.
+type Behind struct {
+	// Awaited run at the same time.
+	Awaited []programs.Behind
+	// Late runs once all of these work. Nothing waits for it. Optional.
+	Late programs.Behind
 }
 
-// Runners work behind an API server at the same time.
-type Runners []Runner
-
-// Run runs all of them until ctx ends or one fails, and calls up when all work.
-func (r Runners) Run(ctx context.Context, server programs.Server, up func()) error {
+// Run runs all of them until ctx ends or one fails, and calls up when those that are awaited work.
+func (b Behind) Run(ctx context.Context, server programs.Server, up func()) error {
 	g, ctx := errgroup.WithContext(ctx)
 	works := make(chan struct{})
-	for _, runner := range r {
+	for _, run := range b.Awaited {
 		g.Go(func() error {
-			return runner.Run(ctx, server, func() {
+			return run(ctx, server, func() {
 				select {
 				case works <- struct{}{}:
 				case <-ctx.Done():
@@ -32,7 +31,7 @@ func (r Runners) Run(ctx context.Context, server programs.Server, up func()) err
 		})
 	}
 	g.Go(func() error {
-		for range r {
+		for range b.Awaited {
 			select {
 			case <-works:
 			case <-ctx.Done():
@@ -40,7 +39,10 @@ func (r Runners) Run(ctx context.Context, server programs.Server, up func()) err
 			}
 		}
 		up()
-		return nil
+		if b.Late == nil {
+			return nil
+		}
+		return b.Late(ctx, server, func() {})
 	})
 	return g.Wait()
 }

@@ -16,7 +16,7 @@ type worker struct {
 	err   error
 }
 
-func (w worker) Run(ctx context.Context, _ programs.Server, up func()) error {
+func (w worker) run(ctx context.Context, _ programs.Server, up func()) error {
 	time.Sleep(w.takes)
 	if w.err != nil {
 		return w.err
@@ -26,11 +26,11 @@ func (w worker) Run(ctx context.Context, _ programs.Server, up func()) error {
 	return nil
 }
 
-func TestRunners(t *testing.T) {
+func TestBehind(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
-		err := Runners{worker{takes: time.Second}, worker{takes: 3 * time.Second}}.Run(ctx, programs.Server{}, func() {
+		err := Behind{Awaited: []programs.Behind{worker{takes: time.Second}.run, worker{takes: 3 * time.Second}.run}, Late: worker{}.run}.Run(ctx, programs.Server{}, func() {
 			if took := time.Since(began); took != 3*time.Second {
 				t.Errorf("all work after %s, want 3s", took)
 			}
@@ -42,10 +42,10 @@ func TestRunners(t *testing.T) {
 	})
 }
 
-func TestRunnersFail(t *testing.T) {
+func TestBehindFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("no kinds")
-		err := Runners{worker{}, worker{takes: time.Second, err: broken}}.Run(t.Context(), programs.Server{}, func() { t.Error("up was called") })
+		err := Behind{Awaited: []programs.Behind{worker{}.run, worker{takes: time.Second, err: broken}.run}}.Run(t.Context(), programs.Server{}, func() { t.Error("up was called") })
 		if !errors.Is(err, broken) {
 			t.Errorf("Run() = %v, want %v", err, broken)
 		}

@@ -31,6 +31,16 @@ type Mode struct {
 // FromEnvironment reads the Mode that the environment asks for.
 func FromEnvironment() (Mode, error) { return Parse(os.Getenv(Variable)) }
 
+// Begin is the start of a program of envtest with the flags args: it reads the Mode, and lets the process end with the one that
+// started it. etcd does not depend on the Mode but starts first, so that a mistake shows before anything has started.
+func Begin(args []string) (Mode, error) {
+	mode, err := FromEnvironment()
+	if err == nil {
+		err = EndWithParent(args)
+	}
+	return mode, err
+}
+
 // Parse reads the words of a Mode, separated by commas. Whatever it does not know is an error that names it.
 func Parse(text string) (Mode, error) {
 	var mode Mode

@@ -78,6 +78,24 @@ type Component struct {
 	Version string `json:"version"`
 }
 
+// Versions are the versions of Flyball and of everything that is bundled.
+type Versions struct {
+	Flyball    string      `json:"flyball"`
+	Components []Component `json:"parts"`
+}
+
+// Versions reads them.
+func (b Bundle) Versions() Versions { return Versions{Flyball: Version(), Components: b.Components()} }
+
+// Rows are the versions as lines of a table.
+func (v Versions) Rows() []string {
+	rows := []string{"flyball\t" + v.Flyball}
+	for _, c := range v.Components {
+		rows = append(rows, c.Name+"\t"+c.Version)
+	}
+	return rows
+}
+
 // Unknown stands for a version that cannot be read.
 const Unknown = "unknown"
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package checks finds what a host lacks to run Flyball, before anything is started. Observe reads the host; plan_checks.go
 // is pure: it decides what is missing and what the remedy is.
 package checks
@@ -5,6 +7,9 @@ package checks
 import (
 	"fmt"
 	"net/netip"
+
+	"flyball.dev/apis/config"
+	"flyball.dev/host/instance"
 )
 
 // Want is what Flyball is about to use.
@@ -28,6 +33,24 @@ type Want struct {
 	BundledRuntime bool
 	// Files must exist.
 	Files []string
+}
+
+// NewWant is what a process with the role uses by its configuration. runDir and files are those of instance and bundle.
+func NewWant(c *config.Config, role instance.Role, runDir string, files []string) Want {
+	w := Want{
+		Ports: map[string]int{}, NodeIP: c.NodeAddrs[0], DataDir: c.DataDir,
+		Running:      len(instance.Running(runDir, role)) > 0,
+		Ranges:       map[string]netip.Prefix{"clusterCIDR": c.ClusterPrefixes[0], "serviceCIDR": c.ServicePrefixes[0]},
+		OwnAddresses: c.DNSAddrs,
+	}
+	if role != instance.Agent {
+		w.Ports["API server"] = c.Port
+	}
+	if role != instance.Server {
+		w.Ports["node agent"] = c.Kubelet.Port
+		w.BundledRuntime, w.Files = c.CRIEndpoint == "", files
+	}
+	return w
 }
 
 // Host is what was observed. Observe fills in everything but Kernel and Firewall, which the caller reads from the

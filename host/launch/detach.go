@@ -14,13 +14,14 @@ import (
 	"syscall"
 	"time"
 
+	"flyball.dev/host/instance"
 	"flyball.dev/host/logging"
 	"flyball.dev/host/progress"
 	"flyball.dev/host/status"
 )
 
-// ListeningFD is the descriptor that a child in the background closes once its status is served.
-const ListeningFD = 3
+// listeningFD is the descriptor that a child in the background closes once its status is served.
+const listeningFD = 3
 
 // maxError is how much of a dead child's standard error is shown.
 const maxError = 4096
@@ -31,16 +32,38 @@ const readyTimeout = 5 * time.Minute
 // BackgroundFlag is the flag that a child in the background is started with.
 const BackgroundFlag = "background"
 
-// Detach starts this program again with the variables env in a session of its own, with o.Role and flags as arguments, and
-// shows its progress on o.Out until the start is over. If the child ends before that, its error is returned; if ctx ends, the
-// child is ended too.
-func Detach(ctx context.Context, o Options, flags, env []string) error {
+// Detach runs the program in a process of its own in the background, unless it runs already with this data directory: it
+// starts this executable again with o.Role and flags as arguments and the variables env, and shows its progress until the
+// start is over. If the child ends before that, its error is returned; if ctx ends, the child is ended too.
+func Detach(ctx context.Context, o Options, p Program, flags, env []string) error {
+	running, err := status.Get(ctx, o.Role.Socket(o.RunDir))
+	if err == nil && running.Role == string(o.Role) && running.DataDir == o.Config.DataDir {
+		fmt.Printf("Flyball is already running since %s (pid %d)\n", running.StartedAt.Format(time.DateTime), running.PID)
+		return status.NotUp(running.Components)
+	}
+	began := time.Now()
+	if err := checkHost(o, p); err != nil {
+		return err
+	}
+	if err := o.detach(ctx, flags, env); err != nil {
+		return err
+	}
+	what := "Node " + o.Config.NodeName + " is Ready"
+	if o.Role == instance.Server {
+		what = "The server is up"
+	}
+	fmt.Printf("%s after %.1fs. The log is below %s/log.\n", what, time.Since(began).Seconds(), o.Config.DataDir)
+	return nil
+}
+
+func (o Options) detach(ctx context.Context, flags, env []string) error {
 	logFile := logging.Path(o.Config.DataDir)
 	stderr := filepath.Join(filepath.Dir(logFile), "flyball.err")
 	if err := makeDirs(o.Config.DataDir); err != nil {
 		return err
 	}
-	cmd, listening, err := startChild(append([]string{string(o.Role), "--" + BackgroundFlag}, childFlags(flags)...), env, stderr)
+	args := append([]string{string(o.Role), "--" + BackgroundFlag}, childFlags(flags)...)
+	cmd, listening, err := startChild(args, env, stderr)
 	if err != nil {
 		return err
 	}
@@ -50,7 +73,7 @@ func Detach(ctx context.Context, o Options, flags, env []string) error {
 		close(ended)
 	}()
 
-	printer := progress.New(o.Out, time.Now())
+	printer := progress.New(os.Stdout, time.Now())
 	states, drawn := make(chan []status.Component), make(chan struct{})
 	go func() { printer.Follow(states); close(drawn) }()
 	// Reads end when the child listens, or is dead.

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package launch makes this process a Flyball of its host, in the foreground or in the background, and shows how far the start
-// is. The caller says which components run; package supervisor runs them.
+// Package launch runs a Flyball on its host, in the foreground or in the background, shows how far the start is, and stops
+// it. The Program says which components there are; package supervisor runs them.
 package launch
 
 import (
@@ -11,6 +11,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -19,15 +21,37 @@ import (
 
 	"flyball.dev/apis/config/v1alpha1"
 	"flyball.dev/host/bundle"
+	"flyball.dev/host/checks"
 	"flyball.dev/host/instance"
 	"flyball.dev/host/logging"
 	"flyball.dev/host/progress"
 	"flyball.dev/host/status"
 	"flyball.dev/host/supervisor"
+	"flyball.dev/host/teardown"
 )
 
 // interruptHint ends the progress in the foreground.
 const interruptHint = "Interrupt to stop; Pods run on, and the next start finds them. `flyball down` ends them too."
+
+// gcPercent trades CPU for memory: the heap of an idle control plane is mostly caches that live for ever, and Go's default
+// would let garbage grow to as much again before it is collected.
+const gcPercent = 50
+
+// stopTimeout is how long a process may take to stop its components before it is killed.
+const stopTimeout = 30 * time.Second
+
+// Program is what a process runs on its host, and what it leaves there.
+type Program interface {
+	// CheckHost returns what the host has and lacks of what the components need.
+	CheckHost() []checks.Finding
+	// Components returns the components, none of which has been started.
+	Components() *supervisor.Supervisor
+	// Fresh reports whether no Pod can be running here.
+	Fresh() bool
+	// Teardown returns the steps that remove what the components leave; the last ones remove all data if purge is set. When
+	// one fails, the later ones are still worth trying.
+	Teardown(purge bool) []teardown.Step
+}
 
 // Options say what this process is.
 type Options struct {
@@ -37,92 +61,143 @@ type Options struct {
 	RunDir string
 	// Config is the configuration in use. It is recorded in RunDir for `flyball down`.
 	Config v1alpha1.FlyballConfiguration
-	// Out shows the progress; nil in the background.
-	Out *os.File
-	// Detached says that Detach has started this process. It closes ListeningFD once its status is served.
-	Detached bool
+	// Background says that Detach has started this process, which shows no progress.
+	Background bool
+	// LogTo is called once, before anything logs, to send all logs of this process to w.
+	LogTo func(w io.Writer, verbosity int) error
 	// Settled is called once when the start is over, to release what only the start needed. Optional.
 	Settled func() error
+
+	restarted bool // by a Restarter
 }
 
-// Process is this process while it has its role.
-type Process struct {
-	// Log is the log file.
-	Log io.WriteCloser
-
-	options Options
-	lock    *instance.Lock
-}
-
-// Start takes the role, records the configuration and opens the log. Nobody else has the role until Close.
-func Start(o Options) (*Process, error) {
+// Run runs the program until ctx ends. Pods and the container runtime run on, so that the next start finds them. A first start
+// that fails is undone.
+func Run(ctx context.Context, o Options, p Program) error {
+	o.restarted = IsRestarted()
+	switch {
+	case o.Background:
+		// The parent has checked the host. The working directory, which relative paths were resolved in, may go away.
+		if err := os.Chdir("/"); err != nil {
+			return fmt.Errorf("changing to the root directory: %w", err)
+		}
+	case !o.restarted: // a restarted process waits for what is missing since its start
+		if err := checkHost(o, p); err != nil {
+			return err
+		}
+	}
 	lock, err := instance.Acquire(o.RunDir, o.Role)
-	if err != nil {
-		return nil, err
-	}
-	p := &Process{options: o, lock: lock}
-	err = lock.Record(o.Config)
-	if err == nil {
-		p.Log, err = openLog(o.Config.DataDir)
-	}
-	if err != nil {
-		lock.Release()
-		return nil, err
-	}
-	return p, nil
-}
-
-// Close closes the log and releases the role.
-func (p *Process) Close() {
-	p.Log.Close()
-	p.lock.Release()
-}
-
-// Run runs the components until ctx ends, and serves their status and shows their progress meanwhile. Pods and the container
-// runtime run on, so that the next start finds them.
-func (p *Process) Run(ctx context.Context, s *supervisor.Supervisor) error {
-	l, err := status.Listen(p.options.Role.Socket(p.options.RunDir))
 	if err != nil {
 		return err
 	}
-	if p.options.Detached {
-		os.NewFile(ListeningFD, "listening").Close()
+	defer lock.Release()
+	if err := lock.Record(o.Config); err != nil {
+		return err
+	}
+	log, err := openLog(o.Config.DataDir)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	if err := o.LogTo(log, o.Config.Logging.Verbosity); err != nil {
+		return err
+	}
+	debug.SetGCPercent(gcPercent)
+	components, fresh := p.Components(), p.Fresh()
+	err = o.run(ctx, components)
+	if err != nil && fresh && o.Role != instance.Server && !components.Status.WasReady() {
+		for _, step := range p.Teardown(false) {
+			err = errors.Join(err, step.Run(context.WithoutCancel(ctx)))
+		}
+	}
+	return err
+}
+
+// checkHost refuses to start where the start would fail half-way.
+func checkHost(o Options, p Program) error {
+	if pids := instance.Running(o.RunDir, o.Role); len(pids) > 0 {
+		return &instance.RunningError{PID: pids[0]}
+	}
+	began := time.Now()
+	if err := checks.Missing(p.CheckHost()); err != nil {
+		return fmt.Errorf("checking this host: %w", err)
+	}
+	progress.New(os.Stdout, began).Done("host checks", time.Since(began))
+	return nil
+}
+
+// run runs the components until ctx ends, and serves their status and shows their progress meanwhile.
+func (o Options) run(ctx context.Context, s *supervisor.Supervisor) error {
+	l, err := status.Listen(o.Role.Socket(o.RunDir))
+	if err != nil {
+		return err
+	}
+	if o.Background && !o.restarted {
+		os.NewFile(listeningFD, "listening").Close()
 	}
 	var serving, starting sync.WaitGroup
 	defer serving.Wait()
 	// Until the very end, so that watchers see the components stop.
 	serveCtx, stopServing := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServing()
+	about := status.Status{
+		Role: string(o.Role), PID: os.Getpid(), Version: bundle.Version(),
+		NodeName: o.Config.NodeName, DataDir: o.Config.DataDir, StartedAt: time.Now(),
+	}
 	serving.Go(func() {
-		if err := status.Serve(serveCtx, l, p.about(), &s.Status); err != nil {
+		if err := status.Serve(serveCtx, l, about, &s.Status); err != nil {
 			klog.FromContext(ctx).Error(err, "The status is not served any more")
 		}
 	})
 	defer starting.Wait()
 	startCtx, stopStarting := context.WithCancel(ctx)
 	defer stopStarting()
-	starting.Go(func() { p.settle(startCtx, &s.Status) })
-	if p.options.Out != nil {
-		starting.Go(func() { show(startCtx, p.options.Out, &s.Status) })
+	starting.Go(func() { o.settle(startCtx, &s.Status) })
+	if !o.Background {
+		starting.Go(func() { show(startCtx, os.Stdout, &s.Status) })
 	}
 	return s.Run(ctx)
 }
 
 // settle calls Settled when the start is over.
-func (p *Process) settle(ctx context.Context, t *status.Table) {
-	if p.options.Settled == nil || t.WaitSettled(ctx) != nil {
+func (o Options) settle(ctx context.Context, t *status.Table) {
+	if o.Settled == nil || t.WaitSettled(ctx) != nil {
 		return
 	}
-	if err := p.options.Settled(); err != nil {
+	if err := o.Settled(); err != nil {
 		klog.FromContext(ctx).Error(err, "The memory that the start needed is kept")
 	}
 }
 
-func (p *Process) about() status.Status {
-	return status.Status{
-		Role: string(p.options.Role), PID: os.Getpid(), Version: bundle.Version(),
-		NodeName: p.options.Config.NodeName, DataDir: p.options.Config.DataDir, StartedAt: time.Now(),
+// Stop stops every Flyball of this host and removes what it left. The steps are shown by printer.
+func Stop(ctx context.Context, runDir string, p Program, purge bool, printer *progress.Printer) error {
+	if pids := instance.Running(runDir, instance.Up); len(pids) > 0 {
+		began := time.Now()
+		// The agent of two is the younger process; it stops first.
+		for _, pid := range slices.Backward(pids) {
+			if err := instance.Terminate(ctx, pid, stopTimeout); err != nil {
+				return err
+			}
+		}
+		printer.Done("stopping flyball", time.Since(began))
 	}
+	// Nothing starts while this process removes.
+	lock, err := instance.Acquire(runDir, instance.Up)
+	if err != nil {
+		return err
+	}
+	defer lock.Release()
+	var errs []error
+	for _, step := range p.Teardown(purge) {
+		began := time.Now()
+		if err := step.Run(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", step.Name, err))
+			printer.Failed(step.Name, err)
+			continue
+		}
+		printer.Done(step.Name, time.Since(began))
+	}
+	return errors.Join(errs...)
 }
 
 // show draws the progress until the start is over.

@@ -12,7 +12,7 @@ import (
 // lock among these would live as long as the container runtime does.
 func LeaveShell() {
 	setUmask()
-	_ = unix.CloseRange(ListeningFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; not worth failing for
+	_ = unix.CloseRange(listeningFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; not worth failing for
 }
 
 // setUmask sets the umask of a service: files for containers, their users and log shippers get the mode with which they are

@@ -47,16 +47,17 @@ type Component struct {
 	Restarts int `json:"restarts,omitempty"`
 }
 
-// Heading names the columns of Row, separated by tabs.
-const Heading = "PART\tSTATE\tSINCE\tRESTARTS\tLAST ERROR"
-
-// Row is the component as a line of a table.
-func (c Component) Row(now time.Time) string {
-	lastError := ""
-	if c.LastErrorTime != nil {
-		lastError = fmt.Sprintf("%s (%s ago)", c.LastError, duration.HumanDuration(now.Sub(*c.LastErrorTime)))
+// Rows are the components as lines of a table, with columns that are separated by tabs.
+func Rows(components []Component, now time.Time) []string {
+	rows := []string{"PART\tSTATE\tSINCE\tRESTARTS\tLAST ERROR"}
+	for _, c := range components {
+		lastError := ""
+		if c.LastErrorTime != nil {
+			lastError = fmt.Sprintf("%s (%s ago)", c.LastError, duration.HumanDuration(now.Sub(*c.LastErrorTime)))
+		}
+		rows = append(rows, fmt.Sprintf("%s\t%s\t%s\t%d\t%s", c.Name, c.State, duration.HumanDuration(now.Sub(c.Since)), c.Restarts, lastError))
 	}
-	return fmt.Sprintf("%s\t%s\t%s\t%d\t%s", c.Name, c.State, duration.HumanDuration(now.Sub(c.Since)), c.Restarts, lastError)
+	return rows
 }
 
 // NotUp returns an error that names the components that are not up, with their errors; nil if there are none.

@@ -31,8 +31,8 @@ func mountsBelow(dir string) ([]string, error) {
 	return out, nil
 }
 
-// Unmount unmounts everything below the directories. The directories themselves may be mounts of the user's.
-func Unmount(dirs ...string) error {
+// unmount unmounts everything below the directories. The directories themselves may be mounts of the user's.
+func unmount(dirs ...string) error {
 	var errs []error
 	for _, dir := range dirs {
 		points, err := mountsBelow(dir)
@@ -50,8 +50,8 @@ func Unmount(dirs ...string) error {
 	return errors.Join(errs...)
 }
 
-// RemoveTree removes a directory and everything in it, but never what is mounted there.
-func RemoveTree(dir string) error {
+// removeTree removes a directory and everything in it, but never what is mounted there.
+func removeTree(dir string) error {
 	points, err := mountsBelow(dir)
 	if err != nil {
 		return err

@@ -23,25 +23,25 @@ func TestMounts(t *testing.T) {
 			t.Skip("mounting is not allowed here: ", err)
 		}
 	}
-	t.Cleanup(func() { _ = Unmount(dir) })
+	t.Cleanup(func() { _ = unmount(dir) })
 	file := filepath.Join(dir, "a", "precious")
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 
-	err := RemoveTree(dir)
+	err := removeTree(dir)
 	if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, "a", "b")) {
-		t.Errorf("RemoveTree() over mounts = %v, want an error that names them", err)
+		t.Errorf("removeTree() over mounts = %v, want an error that names them", err)
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("a file on the mount is gone: %v", err)
 	}
 	for range 2 { // the second time there is nothing to do
-		if err := Unmount(dir); err != nil {
-			t.Errorf("Unmount() = %v", err)
+		if err := unmount(dir); err != nil {
+			t.Errorf("unmount() = %v", err)
 		}
-		if err := RemoveTree(dir); err != nil {
-			t.Errorf("RemoveTree() = %v", err)
+		if err := removeTree(dir); err != nil {
+			t.Errorf("removeTree() = %v", err)
 		}
 	}
 }

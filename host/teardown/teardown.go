@@ -59,8 +59,29 @@ func (p Pods) Stopped(uids []string) error {
 	return nil
 }
 
-// RemoveCgroups removes the cgroups of the Pods, and kills what still runs in them.
-func (p Pods) RemoveCgroups(ctx context.Context) error {
+// Dirs are the directories that a node uses on its host.
+type Dirs struct {
+	// Run has run-time files, Data all data, Kubelet the files of Pods and PodLogs their logs.
+	Run, Data, Kubelet, PodLogs string
+	// AdminKubeconfig is the administrator's kubeconfig.
+	AdminKubeconfig string
+}
+
+// Steps remove what the components leave when they have been removed themselves, and if purge is set all data.
+func (p Pods) Steps(d Dirs, purge bool) []Step {
+	steps := []Step{
+		{"removing cgroups", p.removeCgroups},
+		{"unmounting", func(context.Context) error { return unmount(d.Run, d.Kubelet, filepath.Join(d.Data, "containerd")) }},
+		{"removing run-time files", func(context.Context) error { return removeTree(d.Run) }},
+	}
+	if purge {
+		steps = append(steps, Step{"removing data", func(context.Context) error { return p.removeData(d) }})
+	}
+	return steps
+}
+
+// removeCgroups removes the cgroups of the Pods, and kills what still runs in them.
+func (p Pods) removeCgroups(ctx context.Context) error {
 	if _, err := os.Stat(p.kubeletDir); errors.Is(err, os.ErrNotExist) {
 		return nil // no node agent of ours has run
 	}
@@ -70,20 +91,18 @@ func (p Pods) RemoveCgroups(ctx context.Context) error {
 // dataDirs are all that Flyball keeps in a data directory. Anything else there belongs to others and stays.
 var dataDirs = []string{"server", "agent", "kubelet", "containerd", "log"}
 
-// RemoveData removes all data: what Flyball keeps in the data directory, the logs of the Pods and the administrator's
-// kubeconfig.
-func (p Pods) RemoveData(dataDir, podLogsDir, adminKubeconfig string) error {
+func (p Pods) removeData(d Dirs) error {
 	var errs []error
-	for _, d := range dataDirs {
-		errs = append(errs, RemoveTree(filepath.Join(dataDir, d)))
+	for _, dir := range dataDirs {
+		errs = append(errs, removeTree(filepath.Join(d.Data, dir)))
 	}
-	errs = append(errs, removePodLogs(podLogsDir, p.UIDs()), removeFile(adminKubeconfig))
+	errs = append(errs, removePodLogs(d.PodLogs, p.UIDs()), removeFile(d.AdminKubeconfig))
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
 	// Both may hold something else, or be a mount of their own.
-	_ = os.Remove(filepath.Dir(adminKubeconfig))
-	_ = os.Remove(dataDir)
+	_ = os.Remove(filepath.Dir(d.AdminKubeconfig))
+	_ = os.Remove(d.Data)
 	return nil
 }
 
@@ -101,7 +120,7 @@ func removePodLogs(dir string, uids []string) error {
 		}
 		logs, _ := filepath.Glob(filepath.Join(dir, "*_"+uid))
 		for _, d := range logs {
-			errs = append(errs, RemoveTree(d))
+			errs = append(errs, removeTree(d))
 		}
 	}
 	_, _ = os.Remove(linkDir), os.Remove(dir) // if they are empty

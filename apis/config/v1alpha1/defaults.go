@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -63,6 +64,15 @@ func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
 	setDefault(&c.Kubelet.Port, DefaultKubeletPort)
 	setDefault(&c.Kubelet.MaxPods, DefaultMaxPods)
 	setDefault(&c.Kubelet.ImagePullCredentialsVerificationPolicy, string(kubeletconfig.NeverVerifyPreloadedImages))
+}
+
+// Override replaces the fields that can be given as flags, where they are set in flags.
+func (c *FlyballConfiguration) Override(flags FlyballConfiguration) {
+	c.DataDir, c.NodeName, c.NodeIP = cmp.Or(flags.DataDir, c.DataDir), cmp.Or(flags.NodeName, c.NodeName), cmp.Or(flags.NodeIP, c.NodeIP)
+	c.ClusterCIDR, c.ServiceCIDR = cmp.Or(flags.ClusterCIDR, c.ClusterCIDR), cmp.Or(flags.ServiceCIDR, c.ServiceCIDR)
+	c.ClusterDomain, c.CRIEndpoint = cmp.Or(flags.ClusterDomain, c.ClusterDomain), cmp.Or(flags.CRIEndpoint, c.CRIEndpoint)
+	c.Server, c.Token = cmp.Or(flags.Server, c.Server), cmp.Or(flags.Token, c.Token)
+	c.Port, c.Logging.Verbosity = cmp.Or(flags.Port, c.Port), cmp.Or(flags.Logging.Verbosity, c.Logging.Verbosity)
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -5,13 +5,12 @@
 package wiring
 
 import (
-	"net"
 	"path/filepath"
-	"strings"
 
 	"flyball.dev/apis/config"
 	"flyball.dev/containerd"
 	"flyball.dev/host/bundle"
+	"flyball.dev/host/instance"
 	"flyball.dev/host/launch"
 	"flyball.dev/join"
 	"flyball.dev/network"
@@ -23,6 +22,8 @@ const PodLogsDir = "/var/log/pods"
 // Config is what the components of one process are configured from.
 type Config struct {
 	*config.Config
+	// Role of the process.
+	Role instance.Role
 	// RunDir is the directory of run-time files.
 	RunDir string
 	Bundle bundle.Bundle
@@ -34,27 +35,20 @@ type Config struct {
 	Restarter *launch.Restarter
 }
 
-// AgentDir has the credentials of the node.
-func (c Config) AgentDir() string { return filepath.Join(c.DataDir, "agent") }
-
 // kubeletDir has the files of Pods.
 func (c Config) kubeletDir() string { return filepath.Join(c.DataDir, "kubelet") }
 
-func (c Config) cniDir() string { return filepath.Join(c.RunDir, "cni") }
-
-func (c Config) credentials() join.Credentials { return join.Credentials{Dir: c.AgentDir()} }
+// credentials are those of the node.
+func (c Config) credentials() join.Credentials {
+	return join.Credentials{Dir: filepath.Join(c.DataDir, "agent")}
+}
 
 // Containerd configures the bundled container runtime.
 func (c Config) Containerd() containerd.Config {
-	state := filepath.Join(c.RunDir, "containerd")
-	return containerd.Config{
-		BinDir: c.Bundle.Dir, RootDir: filepath.Join(c.DataDir, "containerd"), StateDir: state,
-		Socket:    filepath.Join(state, "containerd.sock"),
-		CNIBinDir: c.Bundle.CNIDir(), CNIConfDir: c.cniDir(),
-		LogFile:      filepath.Join(c.DataDir, "log", "containerd.log"),
-		SandboxImage: bundle.PauseImage, RegistryHosts: filepath.Join(c.DataDir, "registries"),
-		Proxy: containerd.PullProxy(c.Proxy, c.NodeIP, c.ClusterCIDR, c.ServiceCIDR, ".svc", "."+c.ClusterDomain),
-	}
+	cfg := containerd.Default(c.Bundle.Dir, c.DataDir, c.RunDir)
+	cfg.SandboxImage = bundle.PauseImage
+	cfg.Proxy = containerd.PullProxy(c.Proxy, c.NodeIP, c.ClusterCIDR, c.ServiceCIDR, ".svc", "."+c.ClusterDomain)
+	return cfg
 }
 
 // criEndpoint is the socket of the container runtime.
@@ -65,21 +59,11 @@ func (c Config) criEndpoint() string {
 	return "unix://" + c.Containerd().Socket
 }
 
-// runtimeAnswers reports whether a container runtime listens there.
-func (c Config) runtimeAnswers() bool {
-	conn, err := net.Dial("unix", strings.TrimPrefix(c.criEndpoint(), "unix://"))
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
-}
-
 // network configures the node network, without a client.
 func (c Config) network() network.Config {
 	n := network.Config{
 		NodeName: c.NodeName, ClusterCIDR: c.ClusterPrefixes[0], ServiceCIDR: c.ServicePrefixes[0], ClusterDNS: c.DNSAddrs[0],
-		CNIConfDir: c.cniDir(), IPAMDir: filepath.Join(c.cniDir(), "networks"),
+		CNIConfDir: filepath.Join(c.RunDir, "cni"), IPAMDir: filepath.Join(c.RunDir, "cni", "networks"),
 	}
 	if c.CRIEndpoint != "" {
 		n.CNIConfDir, n.CNIBinDir, n.PluginDir = c.CNIConfDir, c.CNIBinDir, c.Bundle.CNIDir()

@@ -30,25 +30,14 @@ func (c Config) agent(s *supervisor.Supervisor) {
 	access := s.Add("api access", apiAccess{c.credentials()})
 	shown := serving{certificate: c.credentials().GetCertificate}
 	if c.Joined != nil {
-		client := renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate")
-		server := renewFailures("kubelet_server_expiration_renew_errors", "serving certificate")
-		renewed := &join.Certificates{
-			Dir: c.AgentDir(), NodeName: c.NodeName, NodeIP: c.NodeAddrs[0],
-			ClientFailures: client, ServingFailures: server,
-		}
+		renewed := join.NewCertificates(c.credentials().Dir, c.NodeName, c.NodeAddrs[0])
 		s.Add("certificates", certificates{renewed}, access)
-		shown = serving{renewed.GetCertificate, []prometheus.Collector{client, server}}
+		shown = serving{renewed.GetCertificate, renewed.Metrics()}
 	}
 	c.node(s, cluster{api: access, bootstrap: access}, shown)
 }
 
-// renewFailures is a counter with the name that alerts for kubelets use.
-func renewFailures(name, certificate string) prometheus.Counter {
-	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: "Number of renewals of the node agent's " + certificate + " that failed."})
-}
-
-// node adds the components of a node. All that is up before etcd changes nothing on the host: until then the control plane may
-// refuse the data directory.
+// node adds the components of a node. None starts before etcd has accepted the data directory.
 func (c Config) node(s *supervisor.Supervisor, of cluster, shown serving) {
 	routes := s.Add("routes", routes{c}, of.etcd)
 	var images *status.Entry
@@ -66,16 +55,10 @@ func (c Config) node(s *supervisor.Supervisor, of cluster, shown serving) {
 type apiAccess struct{ join.Credentials }
 
 func (a apiAccess) Run(ctx context.Context, e *status.Entry) error {
-	if err := a.Await(ctx, e.Report); err != nil {
-		return err
-	}
-	e.Up()
-	<-ctx.Done()
-	return nil
+	return a.Credentials.Run(ctx, e.Up, e.Report)
 }
 
-// certificates renews those of a host that has joined. The first serving certificate is issued after the Node registers, so
-// no other component needs this one.
+// certificates renews those of a joined host. None needs it: the first serving certificate is issued after the Node registers.
 type certificates struct{ *join.Certificates }
 
 func (c certificates) Run(ctx context.Context, e *status.Entry) error {

@@ -5,6 +5,7 @@ package wiring
 import (
 	"context"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 
@@ -30,9 +31,9 @@ type cluster struct {
 }
 
 // Components returns the components of the role.
-func (c Config) Components(role instance.Role) *supervisor.Supervisor {
+func (c Config) Components() *supervisor.Supervisor {
 	s := &supervisor.Supervisor{}
-	switch role {
+	switch c.Role {
 	case instance.Server:
 		c.server(s)
 	case instance.Agent:
@@ -44,16 +45,14 @@ func (c Config) Components(role instance.Role) *supervisor.Supervisor {
 }
 
 func (c Config) server(s *supervisor.Supervisor) cluster {
-	plane := controlPlane{Config: c, entries: map[string]*status.Entry{}}
-	var entries []*status.Entry
+	plane := controlPlane{c, map[string]*status.Entry{}}
 	for _, name := range []string{
 		controlplane.PartEtcd, controlplane.PartAPIServer, controlplane.PartScheduler, controlplane.PartControllerManager,
 		controlplane.PartBootstrap, controlplane.PartApprover, controlplane.PartCertificates, controlplane.PartDisk,
 	} {
 		plane.entries[name] = s.Status.Add(name)
-		entries = append(entries, plane.entries[name])
 	}
-	s.AddGroup("control plane", plane, entries...)
+	s.AddGroup("control plane", plane, slices.Collect(maps.Values(plane.entries))...)
 	bootstrap := plane.entries[controlplane.PartBootstrap]
 	s.Add("controllers", loops{c}, bootstrap)
 	return cluster{plane.entries[controlplane.PartEtcd], plane.entries[controlplane.PartAPIServer], bootstrap}
@@ -67,7 +66,10 @@ type controlPlane struct {
 }
 
 func (p controlPlane) Run(ctx context.Context) error {
-	c := p.Config
+	c, manifests := p.Config, []fs.FS{embedded.RBAC}
+	if slices.Contains(c.ControllerKinds, v1alpha1.GroupVersion) { // otherwise something else may define our kinds
+		manifests = []fs.FS{embedded.CRDs, embedded.RBAC}
+	}
 	return controlplane.Run(ctx, controlplane.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir,
 		NodeName: c.NodeName, NodeIP: c.NodeAddrs[0],
@@ -77,7 +79,7 @@ func (p controlPlane) Run(ctx context.Context) error {
 		AdminKubeconfig: instance.AdminKubeconfig,
 		LogFile:         logging.Path(c.DataDir),
 		OutOfSpace:      c.Restarter.Restart,
-		Manifests:       c.manifests(),
+		Manifests:       manifests,
 		Progress:        p.progress,
 	})
 }
@@ -87,14 +89,6 @@ func (p controlPlane) progress(component, state string, err error) {
 		state = string(status.Stopped)
 	}
 	p.entries[component].Set(status.State(state), err)
-}
-
-// manifests are what the cluster has from the start. Without our kinds, something else may define and reconcile them.
-func (c Config) manifests() []fs.FS {
-	if slices.Contains(c.ControllerKinds, v1alpha1.GroupVersion) {
-		return []fs.FS{embedded.CRDs, embedded.RBAC}
-	}
-	return []fs.FS{embedded.RBAC}
 }
 
 // loops runs the Deployment and ReplicaSet loops.

@@ -1,4 +1,6 @@
-package main
+//go:build linux
+
+package host
 
 import (
 	"cmp"
@@ -24,8 +26,8 @@ import (
 
 const testServer = "https://192.0.2.1:6443"
 
-// joinedDir is the data directory of a machine that has joined, with a certificate until then, and the pin of its cluster.
-func joinedDir(t *testing.T, until time.Time) (dir, pin string) {
+// joinedHost is the data directory of a machine that has joined, with a certificate until then, and the pin of its cluster.
+func joinedHost(t *testing.T, until time.Time) (dir, pin string) {
 	t.Helper()
 	dir = t.TempDir()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -62,13 +64,13 @@ func joinedDir(t *testing.T, until time.Time) (dir, pin string) {
 	return dir, join.Pin(cert)
 }
 
-func TestLoadRole(t *testing.T) {
+func TestLoadToStart(t *testing.T) {
 	if os.Geteuid() != 0 || len(instance.Running(instance.RunDir, instance.Up)) > 0 {
 		t.Skip("joining needs root, and a machine on which Flyball does not run")
 	}
 	inAnHour := time.Now().Add(time.Hour)
-	joined, pin := joinedDir(t, inAnHour)
-	expired, _ := joinedDir(t, time.Now().Add(-time.Hour))
+	joined, pin := joinedHost(t, inAnHour)
+	expired, _ := joinedHost(t, time.Now().Add(-time.Hour))
 	own := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(own, "server"), 0o700); err != nil {
 		t.Fatal(err)
@@ -148,15 +150,15 @@ func TestLoadRole(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tc.values.NodeIP = cmp.Or(tc.values.NodeIP, "127.0.0.1")
-			set, err := (&configFlags{values: tc.values}).loadRole(t.Context(), tc.role)
+			c, joined, err := Source{Flags: tc.values}.LoadToStart(t.Context(), tc.role, instance.RunDir)
 			if len(tc.fails) == 0 {
 				if err != nil {
 					t.Fatalf("%s: %v", tc.reason, err)
 				}
-				if set.Token != "" {
+				if c.Token != "" {
 					t.Error("the token is kept")
 				}
-				if c := set; set.Joined != nil && (c.NodeName != "n2" || c.ClusterPrefixes[0].String() != "10.1.0.0/16" || c.DNSAddrs[0].String() != "10.2.0.10" || c.ClusterDomain != "example.internal") {
+				if joined != nil && (c.NodeName != "n2" || c.ClusterPrefixes[0].String() != "10.1.0.0/16" || c.DNSAddrs[0].String() != "10.2.0.10" || c.ClusterDomain != "example.internal") {
 					t.Errorf("%s: what the cluster is was not taken over: %+v", tc.reason, c)
 				}
 				return
@@ -180,15 +182,15 @@ func TestMove(t *testing.T) {
 	if os.Geteuid() != 0 || len(instance.Running(instance.RunDir, instance.Up)) > 0 {
 		t.Skip("joining needs root, and a machine on which Flyball does not run")
 	}
-	dir, _ := joinedDir(t, time.Now().Add(time.Hour))
-	flags := &configFlags{values: v1alpha1.FlyballConfiguration{DataDir: dir, NodeIP: "127.0.0.1", Server: "https://192.0.2.7:6443"}}
-	set, err := flags.loadRole(t.Context(), instance.Agent)
+	dir, _ := joinedHost(t, time.Now().Add(time.Hour))
+	source := Source{Flags: v1alpha1.FlyballConfiguration{DataDir: dir, NodeIP: "127.0.0.1", Server: "https://192.0.2.7:6443"}}
+	_, joined, err := source.LoadToStart(t.Context(), instance.Agent, instance.RunDir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	kubeconfig, err := os.ReadFile(filepath.Join(dir, "agent", "kubelet.kubeconfig"))
-	if err != nil || set.Joined.Server != "https://192.0.2.7:6443" || !strings.Contains(string(kubeconfig), "https://192.0.2.7:6443") {
-		t.Errorf("the server is %s, and the kubeconfig (%v) says\n%s", set.Joined.Server, err, kubeconfig)
+	if err != nil || joined.Server != "https://192.0.2.7:6443" || !strings.Contains(string(kubeconfig), "https://192.0.2.7:6443") {
+		t.Errorf("the server is %s, and the kubeconfig (%v) says\n%s", joined.Server, err, kubeconfig)
 	}
 }
 
@@ -197,13 +199,13 @@ func TestNodeIP(t *testing.T) {
 	if os.Geteuid() != 0 || len(instance.Running(instance.RunDir, instance.Up)) > 0 {
 		t.Skip("joining needs root, and a machine on which Flyball does not run")
 	}
-	dir, _ := joinedDir(t, time.Now().Add(time.Hour))
+	dir, _ := joinedHost(t, time.Now().Add(time.Hour))
 	start := func(nodeIP string) (string, error) {
-		set, err := (&configFlags{values: v1alpha1.FlyballConfiguration{DataDir: dir, NodeIP: nodeIP}}).loadRole(t.Context(), instance.Agent)
+		c, _, err := Source{Flags: v1alpha1.FlyballConfiguration{DataDir: dir, NodeIP: nodeIP}}.LoadToStart(t.Context(), instance.Agent, instance.RunDir)
 		if err != nil {
 			return "", err
 		}
-		return set.NodeIP, nil
+		return c.NodeIP, nil
 	}
 	for _, step := range []struct{ given, want, reason string }{
 		{"127.0.0.1", "127.0.0.1", "what --node-ip says"},
@@ -220,7 +222,7 @@ func TestNodeIP(t *testing.T) {
 		t.Errorf("after one that was refused it is %q (%v)", got, err)
 	}
 	// A machine that joined before the address was kept chooses it once more, for good.
-	dir, _ = joinedDir(t, time.Now().Add(time.Hour))
+	dir, _ = joinedHost(t, time.Now().Add(time.Hour))
 	chosen, err := start("")
 	if err != nil {
 		t.Fatal(err)

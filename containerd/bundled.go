@@ -6,11 +6,41 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/api/resource"
 )
+
+// Default returns the configuration of the containerd that is bundled in bundleDir, with its data below dataDir and what a
+// reboot may take below runDir.
+func Default(bundleDir, dataDir, runDir string) Config {
+	state := filepath.Join(runDir, "containerd")
+	return Config{
+		BinDir: bundleDir, RootDir: filepath.Join(dataDir, "containerd"), StateDir: state, Socket: filepath.Join(state, "containerd.sock"),
+		CNIBinDir: filepath.Join(bundleDir, "cni"), CNIConfDir: filepath.Join(runDir, "cni"),
+		LogFile: filepath.Join(dataDir, "log", "containerd.log"), RegistryHosts: filepath.Join(dataDir, "registries"),
+	}
+}
+
+// Answers reports whether a container runtime listens at endpoint, unix:///….sock.
+func Answers(endpoint string) bool {
+	conn, err := net.Dial("unix", strings.TrimPrefix(endpoint, "unix://"))
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
+}
+
+// Remains reports whether containerd has run since the host booted and was not stopped: containers may run, even if containerd
+// has died.
+func (c Config) Remains() bool {
+	_, err := os.Stat(c.StateDir)
+	return err == nil
+}
 
 // ImportFile is Import of an archive in a file.
 func ImportFile(ctx context.Context, socket, file string) ([]string, error) {

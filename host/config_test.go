@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package host
 
 import (
 	"errors"
@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"flyball.dev/apis/config/v1alpha1"
 )
@@ -17,8 +16,7 @@ const configHeader = "apiVersion: config.flyball.dev/v1alpha1\nkind: FlyballConf
 
 // TestLoadInUse: what is broken can be removed, and it warns of what it cannot read.
 func TestLoadInUse(t *testing.T) {
-	healthy, _ := joinedDir(t, time.Now().Add(time.Hour))
-	broken, _ := joinedDir(t, time.Now().Add(time.Hour))
+	healthy, broken := joinedDir(t), joinedDir(t)
 	if err := os.WriteFile(filepath.Join(broken, "agent", "cluster.yaml"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -46,20 +44,20 @@ func TestLoadInUse(t *testing.T) {
 		"RecordedRoot":   {reason: "never the whole disk", recorded: "dataDir: /\n", warns: []string{"dataDir"}, fails: []string{"dataDir"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			runDir, flags := t.TempDir(), &configFlags{values: tc.flags}
+			runDir, source := t.TempDir(), Source{Flags: tc.flags}
 			if tc.recorded != "" {
 				if err := os.WriteFile(filepath.Join(runDir, "config.yaml"), []byte(tc.recorded), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			if tc.file != "" {
-				flags.file = filepath.Join(t.TempDir(), "flyball.yaml")
-				if err := os.WriteFile(flags.file, []byte(tc.file), 0o600); err != nil {
+				source.File = filepath.Join(t.TempDir(), "flyball.yaml")
+				if err := os.WriteFile(source.File, []byte(tc.file), 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
 			var warnings []error
-			set, err := flags.loadInUse(runDir, func(err error) { warnings = append(warnings, err) })
+			set, err := source.LoadInUse(runDir, func(err error) { warnings = append(warnings, err) })
 			says(t, tc.reason, errors.Join(warnings...), tc.warns)
 			says(t, tc.reason, err, tc.fails)
 			if err == nil && (set.DataDir != tc.dataDir || set.ClusterDNS != tc.dns) {
@@ -67,6 +65,47 @@ func TestLoadInUse(t *testing.T) {
 			}
 		})
 	}
+}
+
+// joinedDir is the data directory of a host that has joined.
+func joinedDir(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	const cluster = "server: https://192.0.2.1:6443\nnodeName: n2\nclusterCIDR: 10.1.0.0/16\nserviceCIDR: 10.2.0.0/16\n" +
+		"clusterDNS: 10.2.0.10\nclusterDomain: example.internal\n"
+	err := os.Mkdir(filepath.Join(dir, "agent"), 0o700)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, "agent", "cluster.yaml"), []byte(cluster), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// TestLoad: flags override the file, and the defaults follow both.
+func TestLoad(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	text := configHeader + "port: 7443\nnodeName: one\nnodeIP: 192.0.2.7\nserviceCIDR: 10.99.0.0/16\nserver: https://192.0.2.1:6443/\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	flags := v1alpha1.FlyballConfiguration{DataDir: t.TempDir(), Port: 8443}
+	got, _, err := Source{File: file, Flags: flags}.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Port != 8443 || got.NodeName != "one" {
+		t.Errorf("port is %d, and the node %s: flags override the file where they are given", got.Port, got.NodeName)
+	}
+	if got.DNSAddrs[0].String() != "10.99.0.10" {
+		t.Errorf("cluster DNS is %s: its default follows the Service range", got.DNSAddrs)
+	}
+	if got.Server != "https://192.0.2.1:6443" {
+		t.Errorf("the server is %q: a trailing slash does not make it another one", got.Server)
+	}
+	_, _, err = Source{File: filepath.Join(t.TempDir(), "none.yaml")}.Load()
+	says(t, "a file that is not there is not an empty one", err, []string{"none.yaml"})
 }
 
 func says(t *testing.T, reason string, err error, want []string) {
