@@ -13,7 +13,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
@@ -28,8 +27,8 @@ type Certificates struct {
 	NodeName string
 	// NodeIP is the address that the Node reports, and the kubelet is reached at.
 	NodeIP netip.Addr
-
-	clientFailures, servingFailures prometheus.Counter
+	// ClientFailures and ServingFailures count renewals of either certificate that failed. May be nil.
+	ClientFailures, ServingFailures certificate.Counter
 
 	serving      atomic.Pointer[certificate.Manager]
 	issuedWithin time.Duration // issuedWithin if zero
@@ -47,26 +46,6 @@ const (
 
 // errNotIssued is what is shown for a node whose serving certificate lets itself be waited for.
 var errNotIssued = errors.New("the serving certificate of this node has not been issued yet; `flyball kubectl describe csr` on the server says why")
-
-// NewCertificates returns what renews the certificates in the agent's directory dir. nodeIP is the address that the Node
-// reports.
-func NewCertificates(dir, nodeName string, nodeIP netip.Addr) *Certificates {
-	return &Certificates{
-		Dir: dir, NodeName: nodeName, NodeIP: nodeIP,
-		clientFailures:  renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate"),
-		servingFailures: renewFailures("kubelet_server_expiration_renew_errors", "serving certificate"),
-	}
-}
-
-// renewFailures is a counter with the name that alerts for kubelets use.
-func renewFailures(name, certificate string) prometheus.Counter {
-	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: "Number of renewals of the node agent's " + certificate + " that failed."})
-}
-
-// Metrics count the renewals that failed, of either certificate.
-func (c *Certificates) Metrics() []prometheus.Collector {
-	return []prometheus.Collector{c.clientFailures, c.servingFailures}
-}
 
 // Run renews both certificates until ctx ends. up is called once both are there, and report with what is in the way until
 // then. The serving one is not there before the Node is: the server compares its addresses with what is asked for.
@@ -87,7 +66,7 @@ func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) e
 		GetTemplate: func() *x509.CertificateRequest { return &x509.CertificateRequest{Subject: subject(c.NodeName)} },
 		GetUsages:   certificate.DefaultKubeletClientGetUsages,
 
-		CertificateRenewFailure: c.clientFailures,
+		CertificateRenewFailure: c.ClientFailures,
 	})
 	if err != nil {
 		return err
@@ -124,7 +103,7 @@ func (c *Certificates) serve(ctx context.Context, client kubernetes.Interface, r
 			GetTemplate: c.servingTemplate,
 			GetUsages:   certificate.DefaultKubeletServingGetUsages,
 
-			CertificateRenewFailure: c.servingFailures,
+			CertificateRenewFailure: c.ServingFailures,
 		})
 		if err == nil {
 			c.serving.Store(&serving)

@@ -17,6 +17,6 @@
 //	kubelet-server-*.pem      the kubelet's serving certificate and its key; *.broken is one that could not be used
 //	kubelet|proxy|dns.kubeconfig
 //
-// On the server's own host the control plane writes that directory, and Credentials reads it there too. Making tokens is left
-// to the control plane.
+// On the server's own machine the control plane writes that directory, and nothing here is used. Making tokens is left to
+// the control plane.
 package join

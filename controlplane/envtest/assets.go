@@ -14,7 +14,7 @@ import (
 	"flyball.dev/controlplane/envtest/help"
 )
 
-// Programs are what envtest looks for.
+// Programs are those that envtest starts.
 var Programs = []string{"kube-apiserver", "etcd", "kubectl"}
 
 // Assets makes sure that there is a folder with the three programs, each of them this executable, and returns its absolute
@@ -79,7 +79,7 @@ func cacheDir() (string, error) {
 	return dir, nil
 }
 
-// replace puts what place makes at path, at once: whoever starts path meanwhile gets the old or the new one.
+// replace puts what place makes at path atomically: a process that starts path meanwhile gets the old or the new one.
 func replace(path string, place func(temporary string) error) error {
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".new-") // a name that no other process takes
 	if err != nil {

@@ -139,7 +139,7 @@ func observeDisk(dir string) Disk {
 	}
 	var fs unix.Statfs_t
 	if err := unix.Statfs(existing, &fs); err != nil {
-		return Disk{WriteError: fmt.Errorf("looking at the file system of %s: %w", existing, err)}
+		return Disk{WriteError: fmt.Errorf("reading the file system of %s: %w", existing, err)}
 	}
 	return Disk{FreeBytes: fs.Bavail * uint64(fs.Bsize), FreeInodes: fs.Ffree, Inodes: fs.Files}
 }

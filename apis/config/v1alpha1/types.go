@@ -40,7 +40,7 @@ type FlyballConfiguration struct {
 	// Port is the port of the API server. Default: 6443.
 	Port int `json:"port,omitempty"`
 
-	// ClusterCIDR is the range Pods get their addresses from; each node gets a part of it. It cannot change once the
+	// ClusterCIDR is the range Pods get their addresses from; each node gets a /24 of it. It cannot change once the
 	// data directory exists. Default: 10.42.0.0/16.
 	ClusterCIDR string `json:"clusterCIDR,omitempty"`
 	// ServiceCIDR is the range Services get their addresses from. It cannot change once the data directory exists.
@@ -56,7 +56,7 @@ type FlyballConfiguration struct {
 	// CRIEndpoint is the socket of another container runtime to use instead of the bundled containerd, such as
 	// unix:///run/crio/crio.sock. Default: empty, the bundled one.
 	CRIEndpoint string `json:"criEndpoint,omitempty"`
-	// CNIConfDir and CNIBinDir are the directories in which the runtime at CRIEndpoint looks for its CNI configuration
+	// CNIConfDir and CNIBinDir are the directories in which the runtime at CRIEndpoint reads its CNI configuration
 	// and plugins. They are only for such a runtime. Default: /etc/cni/net.d and /opt/cni/bin.
 	CNIConfDir string `json:"cniConfDir,omitempty"`
 	CNIBinDir  string `json:"cniBinDir,omitempty"`

@@ -21,12 +21,12 @@ import (
 
 const (
 	maxVerbosity = 10
-	// Each node gets a /24 of the cluster CIDR; fewer bits leave no room for a node.
+	// Each node gets a /24 of the cluster CIDR; fewer bits leave nothing for a node.
 	maxClusterBits = 24
 	minClusterBits = 8
 	// kube-apiserver refuses a Service range of more than 2^20 addresses.
 	minServiceBits = 12
-	// Below this there is no room for the cluster DNS beside the API server.
+	// Below this there is no address for the cluster DNS beside the API server.
 	maxServiceBits = 28
 )
 

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interval is between two looks at the parent.
+// interval is how often the parent is checked.
 const interval = 250 * time.Millisecond
 
-// detached tells whether this process was started to outlive its parent, as nohup and setsid do.
+// detached reports whether this process was started to outlive its parent, as nohup and setsid do.
 func detached() bool {
 	session, err := unix.Getsid(0)
 	return signal.Ignored(syscall.SIGHUP) || err == nil && session == os.Getpid()
@@ -29,6 +29,6 @@ func await() {
 	}
 }
 
-// orphaned tells whether a parent that is not the first one is there because that has ended. macOS makes a debugger the
-// parent of what it looks at, and gives orphans to the first process; Linux gives them to a subreaper if there is one.
+// orphaned reports whether this parent has replaced one that ended. On macOS a debugger becomes the parent of the process that
+// it debugs, and orphans get the first process; on Linux they get a subreaper if there is one.
 func orphaned(now int) bool { return runtime.GOOS == "linux" || now == 1 }

@@ -30,9 +30,9 @@ func (c Config) agent(s *supervisor.Supervisor) {
 	access := s.Add("api access", apiAccess{c.credentials()})
 	shown := serving{certificate: c.credentials().GetCertificate}
 	if c.Joined != nil {
-		renewed := join.NewCertificates(c.credentials().Dir, c.NodeName, c.NodeAddrs[0])
+		renewed, failures := join.NewCertificates(c.credentials().Dir, c.NodeName, c.NodeAddrs[0])
 		s.Add("certificates", certificates{renewed}, access)
-		shown = serving{renewed.GetCertificate, renewed.Metrics()}
+		shown = serving{renewed.GetCertificate, failures}
 	}
 	c.node(s, cluster{api: access, bootstrap: access}, shown)
 }

@@ -88,7 +88,9 @@ func (p controlPlane) progress(component, state string, err error) {
 	if state == controlplane.StateDown && err == nil {
 		state = string(status.Stopped)
 	}
-	p.entries[component].Set(status.State(state), err)
+	if e := p.entries[component]; e != nil {
+		e.Set(status.State(state), err)
+	}
 }
 
 // loops runs the Deployment and ReplicaSet loops.
