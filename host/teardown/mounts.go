@@ -8,8 +8,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/moby/sys/mountinfo"
+	"github.com/samber/lo"
 	"golang.org/x/sys/unix"
-	"k8s.io/mount-utils"
 )
 
 // mountsBelow returns the mount points at or below dir, the deepest first.
@@ -17,18 +18,13 @@ func mountsBelow(dir string) ([]string, error) {
 	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = resolved
 	}
-	mounts, err := mount.ParseMountInfo("/proc/self/mountinfo")
+	mounts, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		return nil, fmt.Errorf("listing mounts: %w", err)
 	}
-	var out []string
-	for _, m := range mounts {
-		if m.MountPoint == dir || strings.HasPrefix(m.MountPoint, dir+"/") {
-			out = append(out, m.MountPoint)
-		}
-	}
-	slices.SortFunc(out, func(a, b string) int { return strings.Compare(b, a) })
-	return out, nil
+	points := lo.Map(mounts, func(m *mountinfo.Info, _ int) string { return m.Mountpoint })
+	slices.SortFunc(points, func(a, b string) int { return strings.Compare(b, a) })
+	return points, nil
 }
 
 // unmount unmounts everything below the directories. The directories themselves may be mounts of the user's.
