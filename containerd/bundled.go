@@ -14,8 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 )
 
-// Default returns the configuration of the containerd that is bundled in bundleDir, with its data below dataDir and what a
-// reboot may take below runDir.
+// Default returns the configuration of the containerd that is bundled in bundleDir, with its data
+// below dataDir and what a reboot may take below runDir.
 func Default(bundleDir, dataDir, runDir string) Config {
 	state := filepath.Join(runDir, "containerd")
 	return Config{
@@ -35,8 +35,8 @@ func Answers(endpoint string) bool {
 	return true
 }
 
-// Remains reports whether containerd has run since the host booted and was not stopped: containers may run, even if containerd
-// has died.
+// Remains reports whether containerd has run since the host booted and was not stopped: containers
+// may run, even if containerd has died.
 func (c Config) Remains() bool {
 	_, err := os.Stat(c.StateDir)
 	return err == nil
@@ -47,8 +47,8 @@ func ImportFile(ctx context.Context, socket, file string) ([]string, error) {
 	return loadFile(ctx, socket, file, false)
 }
 
-// PreloadFiles preloads the images of all archives, so that the first Pod needs no registry. Only the first archive must
-// exist.
+// PreloadFiles preloads the images of all archives, so that the first Pod needs no registry. Only
+// the first archive must exist.
 func PreloadFiles(ctx context.Context, socket string, files []string) error {
 	for i, file := range files {
 		_, err := loadFile(ctx, socket, file, true)
@@ -75,7 +75,8 @@ func loadFile(ctx context.Context, socket, file string, pinned bool) ([]string, 
 	return names, nil
 }
 
-// Rows are the image as lines of a table, one for each name: the name, the beginning of its ID and its size.
+// Rows are the image as lines of a table, one for each name: the name, the beginning of its ID and
+// its size.
 func (i Image) Rows() []string {
 	names := i.Tags
 	if len(names) == 0 {

@@ -6,9 +6,10 @@ import (
 	"strings"
 )
 
-// TakeProxy removes the proxy variables from this process's environment and returns them as NAME=VALUE. Flyball's own requests
-// go to Pods, Services and nodes, whose networks the proxy does not know and whose addresses no NO_PROXY could list. Only
-// images are pulled through the proxy. Call it before the first request: Go reads the proxy from the environment once.
+// TakeProxy removes the proxy variables from this process's environment and returns them as
+// NAME=VALUE. Flyball's own requests go to Pods, Services and nodes, whose networks the proxy does
+// not know and whose addresses no NO_PROXY could list. Only images are pulled through the proxy.
+// Call it before the first request: Go reads the proxy from the environment once.
 func TakeProxy() []string {
 	var proxy []string
 	for _, v := range os.Environ() {
@@ -20,8 +21,9 @@ func TakeProxy() []string {
 	return proxy
 }
 
-// PullProxy returns the proxy variables for pulling images: names and addresses within the cluster are added to NO_PROXY,
-// because a registry may run there. Go's clients leave the loopback out by themselves, and prefer NO_PROXY to no_proxy.
+// PullProxy returns the proxy variables for pulling images: names and addresses within the cluster
+// are added to NO_PROXY, because a registry may run there. Go's clients leave the loopback out by
+// themselves, and prefer NO_PROXY to no_proxy.
 func PullProxy(proxy []string, within ...string) []string {
 	var kept []string
 	var noProxy, lowerCase string

@@ -25,13 +25,15 @@ type Source struct {
 	Flags v1alpha1.FlyballConfiguration
 }
 
-// readJoined returns the cluster that the host with this configuration has joined; nil if it has joined none.
+// readJoined returns the cluster that the host with this configuration has joined; nil if it has
+// joined none.
 func readJoined(c v1alpha1.FlyballConfiguration) (*join.Cluster, error) {
 	return join.Read(filepath.Join(cmp.Or(c.DataDir, v1alpha1.DefaultDataDir), "agent"))
 }
 
-// Load reads the configuration file, overrides it by the flags, fills in what a joined cluster decides and the defaults, and
-// validates. It also returns the cluster that this host has joined; nil if it has joined none.
+// Load reads the configuration file, overrides it by the flags, fills in what a joined cluster
+// decides and the defaults, and validates. It also returns the cluster that this host has joined;
+// nil if it has joined none.
 func (s Source) Load() (*config.Config, *join.Cluster, error) {
 	c, err := v1alpha1.ReadFile(s.File)
 	if err != nil {
@@ -49,7 +51,8 @@ func (s Source) Load() (*config.Config, *join.Cluster, error) {
 	return completed, joined, err
 }
 
-// LoadToStart is Load for a role that is about to start. A node agent joins its cluster here, before anything is started.
+// LoadToStart is Load for a role that is about to start. A node agent joins its cluster here,
+// before anything is started.
 func (s Source) LoadToStart(ctx context.Context, role instance.Role, runDir string) (*config.Config, *join.Cluster, error) {
 	c, joined, err := s.Load()
 	if err != nil {
@@ -67,7 +70,9 @@ func (s Source) LoadToStart(ctx context.Context, role instance.Role, runDir stri
 		return c, joined, nil
 	}
 	began := time.Now()
-	now, err := join.Ensure(ctx, joined, join.Config{Dir: agentDir, Server: c.Server, NodeName: c.NodeName, NodeIP: c.NodeAddrs[0]}, c.Token)
+	now, err := join.Ensure(ctx, joined, join.Config{
+		Dir: agentDir, Server: c.Server, NodeName: c.NodeName, NodeIP: c.NodeAddrs[0],
+	}, c.Token)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -81,12 +86,13 @@ func (s Source) LoadToStart(ctx context.Context, role instance.Role, runDir stri
 	return c, joined, err
 }
 
-// LoadInUse is Load for commands that remove or show what is there. Without a file, the configuration that was last in use
-// counts, which runDir records.
+// LoadInUse is Load for commands that remove or show what is there. Without a file, the
+// configuration that was last in use counts, which runDir records.
 //
-// It works on a host that has lost its network, and on one whose files are damaged: it warns of what it cannot read. Only the
-// data directory, the container runtime and the directories of CNI matter. A file that was named and cannot be read is an
-// error, because it may name another data directory.
+// It works on a host that has lost its network, and on one whose files are damaged: it warns of
+// what it cannot read. Only the data directory, the container runtime and the directories of CNI
+// matter. A file that was named and cannot be read is an error, because it may name another data
+// directory.
 func (s Source) LoadInUse(runDir string, warn func(error)) (*config.Config, error) {
 	if s.File != "" {
 		var completed *config.Config
@@ -114,7 +120,8 @@ func (s Source) LoadInUse(runDir string, warn func(error)) (*config.Config, erro
 	return completed, err
 }
 
-// tolerant completes c without what removing does not need, and which may be unknown: the name and the address of the node.
+// tolerant completes c without what removing does not need, and which may be unknown: the name and
+// the address of the node.
 func (s Source) tolerant(c v1alpha1.FlyballConfiguration, warn func(error)) (*config.Config, error) {
 	c.Override(s.Flags)
 	joined, err := readJoined(c)

@@ -26,7 +26,8 @@ import (
 
 const testServer = "https://192.0.2.1:6443"
 
-// joinedHost is the data directory of a machine that has joined, with a certificate until then, and the pin of its cluster.
+// joinedHost is the data directory of a machine that has joined, with a certificate until then, and
+// the pin of its cluster.
 func joinedHost(t *testing.T, until time.Time) (dir, pin string) {
 	t.Helper()
 	dir = t.TempDir()

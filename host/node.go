@@ -1,6 +1,6 @@
-// Package host reads what a host calls itself and where it is reached. The folders below it have what Flyball needs of a host
-// and what a host gets back: checks before the start, the lock of one instance, the supervisor of all components, their
-// status, and teardown.
+// Package host reads what a host calls itself and where it is reached. The folders below it have
+// what Flyball needs of a host and what a host gets back: checks before the start, the lock of one
+// instance, the supervisor of all components, their status, and teardown.
 package host
 
 import (
@@ -17,7 +17,8 @@ import (
 	"flyball.dev/apis/config/v1alpha1"
 )
 
-// resolveTimeout is long enough to resolve a server's name. Resolvers wait longer for a name server that does not answer.
+// resolveTimeout is long enough to resolve a server's name. Resolvers wait longer for a name server
+// that does not answer.
 const resolveTimeout = 5 * time.Second
 
 // Complete fills in the defaults, those of this host included, and validates.
@@ -35,9 +36,10 @@ func Complete(c v1alpha1.FlyballConfiguration) (*config.Config, error) {
 	return completed, err
 }
 
-// defaults returns the name and the address that the Node of this host gets. With a server on another host, the address is
-// the one that packets to the server leave from: the nodes of a cluster mostly reach each other the same way. A server whose
-// name cannot be resolved within the timeout is an error, because any other address would be a guess.
+// defaults returns the name and the address that the Node of this host gets. With a server on
+// another host, the address is the one that packets to the server leave from: the nodes of a
+// cluster mostly reach each other the same way. A server whose name cannot be resolved within the
+// timeout is an error, because any other address would be a guess.
 func defaults(names *net.Resolver, timeout time.Duration, server string) (v1alpha1.HostDefaults, error) {
 	name, _ := os.Hostname()
 	d := v1alpha1.HostDefaults{NodeName: nodeName(name), NodeIP: nodeAddress()}
@@ -58,8 +60,8 @@ func defaults(names *net.Resolver, timeout time.Duration, server string) (v1alph
 	return d, nil
 }
 
-// nodeName is the name of the Node of a host with this name, as upstream's kubelet has it. A trailing dot makes a name
-// absolute and does not belong to it.
+// nodeName is the name of the Node of a host with this name, as upstream's kubelet has it. A
+// trailing dot makes a name absolute and does not belong to it.
 func nodeName(host string) string {
 	return strings.TrimSuffix(strings.ToLower(strings.TrimSpace(host)), ".")
 }
@@ -67,8 +69,8 @@ func nodeName(host string) string {
 // discard is a port that nothing is sent to.
 const discard = 9
 
-// sourceAddress is the address that packets to another one leave from; invalid if there is no route. Connecting a UDP socket
-// sends nothing: the kernel only finds the route.
+// sourceAddress is the address that packets to another one leave from; invalid if there is no
+// route. Connecting a UDP socket sends nothing: the kernel only finds the route.
 func sourceAddress(to string) netip.Addr {
 	conn, err := net.Dial("udp4", to)
 	if err != nil {
@@ -82,8 +84,8 @@ func sourceAddress(to string) netip.Addr {
 	return addr.AddrPort().Addr().Unmap()
 }
 
-// nodeAddress is the address that the default route leaves from, or the first IPv4 address of an interface that is up
-// when there is no default route; invalid if there is neither.
+// nodeAddress is the address that the default route leaves from, or the first IPv4 address of an
+// interface that is up when there is no default route; invalid if there is neither.
 func nodeAddress() netip.Addr {
 	// An address of TEST-NET-2, which only the default route leads to.
 	if addr := sourceAddress("198.51.100.1:9"); addr.IsValid() {

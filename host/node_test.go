@@ -10,7 +10,8 @@ import (
 	"flyball.dev/apis/config/v1alpha1"
 )
 
-// TestSilentResolver: a name server that does not answer is an error soon, and no address is guessed instead.
+// TestSilentResolver: a name server that does not answer is an error soon, and no address is
+// guessed instead.
 func TestSilentResolver(t *testing.T) {
 	silent, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", "127.0.0.1:0")
 	if err != nil {
@@ -38,8 +39,8 @@ func TestSilentResolver(t *testing.T) {
 	}
 }
 
-// TestComplete: a server is resolved only where its address matters, and what is wrong with the rest of the configuration
-// comes first.
+// TestComplete: a server is resolved only where its address matters, and what is wrong with the
+// rest of the configuration comes first.
 func TestComplete(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reason string

@@ -14,15 +14,15 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// Credentials are the files in an agent's directory by which the components of a node are known to the API server. Joining
-// writes them, and on its own host the server does.
+// Credentials are the files in an agent's directory by which the components of a node are known to
+// the API server. Joining writes them, and on its own host the server does.
 type Credentials struct {
 	// Dir is the agent's directory.
 	Dir string
 }
 
-// Client reads a kubeconfig for one of our components. It sets no rate limit: kube-apiserver's priority and fairness shares
-// the server out between all clients.
+// Client reads a kubeconfig for one of our components. It sets no rate limit: kube-apiserver's
+// priority and fairness shares the server out between all clients.
 func Client(kubeconfig, component string) (*rest.Config, error) {
 	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 	if err != nil {
@@ -34,7 +34,8 @@ func Client(kubeconfig, component string) (*rest.Config, error) {
 	return c, nil
 }
 
-// Kubelet, Proxy and DNS are the identities of these components. The user agent names the component that asks.
+// Kubelet, Proxy and DNS are the identities of these components. The user agent names the component
+// that asks.
 func (c Credentials) Kubelet(component string) (*rest.Config, error) {
 	return Client(filepath.Join(c.Dir, kubeconfigs[0]), component)
 }
@@ -63,8 +64,8 @@ func (c Credentials) ClientCA() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// GetCertificate returns the kubelet's serving certificate that the server of this host wrote, for tls.Config. The server
-// renews it when it starts.
+// GetCertificate returns the kubelet's serving certificate that the server of this host wrote, for
+// tls.Config. The server renews it when it starts.
 func (c Credentials) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	pair := filepath.Join(c.Dir, "serving.pem")
 	cert, err := tls.LoadX509KeyPair(pair, pair)
@@ -74,11 +75,12 @@ func (c Credentials) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, err
 	return &cert, nil
 }
 
-// reachInterval is how often Run tries to reach an API server that is not there. Nothing can notify it.
+// reachInterval is how often Run tries to reach an API server that is not there. Nothing can notify
+// it.
 const reachInterval = 250 * time.Millisecond
 
-// Run calls up once the credentials are there and the API server answers, and report with the reason each time that it has to
-// try again. It returns when ctx ends.
+// Run calls up once the credentials are there and the API server answers, and report with the
+// reason each time that it has to try again. It returns when ctx ends.
 func (c Credentials) Run(ctx context.Context, up func(), report func(error)) error {
 	for {
 		err := c.reach(ctx)

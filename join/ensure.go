@@ -16,9 +16,10 @@ import (
 	"flyball.dev/apis/config/v1alpha1"
 )
 
-// Ensure makes this host a node of the cluster at cfg.Server, unless it is one. joined is the cluster that it has joined
-// before, nil if it has joined none. token is what --token was given; a host that has joined needs none. Ensure also records
-// that the server or this host has another address now. It returns true if it joined.
+// Ensure makes this host a node of the cluster at cfg.Server, unless it is one. joined is the
+// cluster that it has joined before, nil if it has joined none. token is what --token was given; a
+// host that has joined needs none. Ensure also records that the server or this host has another
+// address now. It returns true if it joined.
 func Ensure(ctx context.Context, joined *Cluster, cfg Config, token string) (bool, error) {
 	if joined == nil {
 		dataDir := filepath.Dir(cfg.Dir)
@@ -52,7 +53,8 @@ func Ensure(ctx context.Context, joined *Cluster, cfg Config, token string) (boo
 	return false, joined.Move(cfg.Dir, cfg.Server, cfg.NodeIP)
 }
 
-// mustJoin reports whether this host has to join, for the first time or again, and parses the token into cfg.
+// mustJoin reports whether this host has to join, for the first time or again, and parses the token
+// into cfg.
 func mustJoin(joined *Cluster, cfg *Config, token string, now time.Time) (bool, error) {
 	if token != "" {
 		var err error
@@ -85,7 +87,8 @@ func mustJoin(joined *Cluster, cfg *Config, token string, now time.Time) (bool, 
 	return is, nil
 }
 
-// checkAddress refuses an address that this host does not have, at which others would not reach the node.
+// checkAddress refuses an address that this host does not have, at which others would not reach the
+// node.
 func checkAddress(wanted netip.Addr) error {
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -105,8 +108,9 @@ func checkAddress(wanted netip.Addr) error {
 	return fmt.Errorf("choosing the address of this node: %s is no address of this machine, which has %s; --node-ip takes one of these", wanted, strings.Join(found, ", "))
 }
 
-// Complete sets in a configuration what the joined cluster decides. The configuration must not contradict the cluster, except
-// for the addresses of the server and of this host, which may have changed. Without a cluster it does nothing.
+// Complete sets in a configuration what the joined cluster decides. The configuration must not
+// contradict the cluster, except for the addresses of the server and of this host, which may have
+// changed. Without a cluster it does nothing.
 func (c *Cluster) Complete(cfg *v1alpha1.FlyballConfiguration) error {
 	if c == nil {
 		return nil

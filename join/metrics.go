@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// NewCertificates returns what renews the certificates in the agent's directory dir, and counters of the renewals that failed.
-// nodeIP is the address that the Node reports.
+// NewCertificates returns what renews the certificates in the agent's directory dir, and counters
+// of the renewals that failed. nodeIP is the address that the Node reports.
 func NewCertificates(dir, nodeName string, nodeIP netip.Addr) (*Certificates, []prometheus.Collector) {
 	client := renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate")
 	serving := renewFailures("kubelet_server_expiration_renew_errors", "serving certificate")

@@ -1,5 +1,5 @@
-// Package config is the configuration of a server and of a node as components use it: validated, with its addresses parsed.
-// Package v1alpha1 has the file that users write.
+// Package config is the configuration of a server and of a node as components use it: validated,
+// with its addresses parsed. Package v1alpha1 has the file that users write.
 package config
 
 import (
@@ -14,7 +14,8 @@ import (
 	"flyball.dev/apis/config/v1alpha1"
 )
 
-// Config is a validated configuration. Lists of addresses and ranges have one element for each family, in order.
+// Config is a validated configuration. Lists of addresses and ranges have one element for each
+// family, in order.
 type Config struct {
 	v1alpha1.FlyballConfiguration
 
@@ -28,8 +29,8 @@ type Config struct {
 	ControllerKinds []schema.GroupVersion
 }
 
-// Parse validates c, whose defaults are set, and returns it with its addresses parsed. The error reports everything that is
-// wrong.
+// Parse validates c, whose defaults are set, and returns it with its addresses parsed. The error
+// reports everything that is wrong.
 func Parse(c v1alpha1.FlyballConfiguration) (*Config, error) {
 	if err := v1alpha1.Validate(&c).ToAggregate(); err != nil {
 		return nil, fmt.Errorf("validating the configuration: %w", err)

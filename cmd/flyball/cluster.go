@@ -13,7 +13,7 @@ import (
 	"flyball.dev/host/instance"
 )
 
-// clusterFlags are kubectl's flags that name a cluster, a user and a namespace. The default is this host's cluster.
+// clusterFlags are kubectl's flags for a cluster. The default is this host's cluster.
 type clusterFlags struct{ *genericclioptions.ConfigFlags }
 
 func addClusterFlags(cmd *cobra.Command) clusterFlags {
@@ -22,7 +22,8 @@ func addClusterFlags(cmd *cobra.Command) clusterFlags {
 	return flags
 }
 
-// connect returns a client of the cluster, and the namespace. On a host without a cluster the default is kubectl's.
+// connect returns a client of the cluster, and the namespace. Without a cluster on this host,
+// kubectl's default is used.
 func (f clusterFlags) connect() (client.WithWatch, string, error) {
 	if _, err := os.Stat(instance.AdminKubeconfig); err == nil {
 		if *f.KubeConfig, err = instance.Kubeconfig(*f.KubeConfig); err != nil {
@@ -42,7 +43,7 @@ func (f clusterFlags) connect() (client.WithWatch, string, error) {
 }
 
 // withClient runs a command with upstream's typed client of the cluster.
-func (f clusterFlags) withClient(run func(*cobra.Command, kubernetes.Interface, []string) error) func(*cobra.Command, []string) error {
+func (f clusterFlags) withClient(run func(*cobra.Command, kubernetes.Interface, []string) error) runE {
 	return func(cmd *cobra.Command, args []string) (err error) {
 		if *f.KubeConfig, err = instance.Kubeconfig(*f.KubeConfig); err != nil {
 			return err

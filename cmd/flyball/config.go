@@ -3,6 +3,7 @@
 package main
 
 import (
+	"github.com/samber/lo"
 	"github.com/spf13/cobra"
 
 	"flyball.dev/apis/config"
@@ -33,7 +34,7 @@ func addConfigFlags(cmd *cobra.Command) *configFlags {
 	return f
 }
 
-// loadInUse returns the configuration for commands that remove or show what is there, see host.Source.
+// loadInUse is for commands that remove or show what is there, see host.Source.
 func (f *configFlags) loadInUse(warn func(error)) (wiring.Config, error) {
 	c, err := f.LoadInUse(instance.RunDir, warn)
 	return wire(c, nil, err)
@@ -44,10 +45,7 @@ func wire(c *config.Config, joined *join.Cluster, err error) (wiring.Config, err
 	if err != nil {
 		return wiring.Config{}, err
 	}
-	role := instance.Up
-	if joined != nil {
-		role = instance.Agent
-	}
+	role := lo.Ternary(joined != nil, instance.Agent, instance.Up)
 	b, err := bundle.Find()
 	return wiring.Config{Config: c, Role: role, Joined: joined, RunDir: instance.RunDir, Bundle: b}, err
 }

@@ -8,7 +8,7 @@ import (
 	"flyball.dev/controllers/find"
 )
 
-// controllersFlags are the flags of `flyball controllers`; config/manager and the Helm chart call it with them.
+// controllersFlags are the flags that config/manager and the Helm chart use.
 type controllersFlags struct {
 	kubeconfig string
 	kinds      []string

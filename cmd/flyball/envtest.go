@@ -46,8 +46,8 @@ func newEnvtestCommand() *cobra.Command {
 	return cmd
 }
 
-// newEnvtestPartCommand is what package flyballtest starts next to a kube-apiserver. flyballtest kills it and starts it again
-// when it restores a checkpoint, so that controllers remember nothing.
+// newEnvtestPartCommand is what package flyballtest starts next to a kube-apiserver. flyballtest
+// kills it and starts it again when it restores a checkpoint, so that controllers remember nothing.
 func newEnvtestPartCommand() *cobra.Command {
 	var (
 		kubeconfig string
@@ -103,8 +103,7 @@ func newEnvtestPartCommand() *cobra.Command {
 	return cmd
 }
 
-// awaitedNodes is how many nodes are waited for at most. A test suite waits no longer than 20 seconds for its kube-apiserver
-// by default, and a thousand nodes may take longer.
+// awaitedNodes is how many nodes are waited for at most: a test suite waits 20 seconds by default.
 const awaitedNodes = 100
 
 // behind is what the mode asks for behind the API server of a test suite, nil if that is nothing.
@@ -128,8 +127,8 @@ func (l loops) run(ctx context.Context, server programs.Server, up func()) error
 	return controllers.Run(ctx, controllers.Config{Client: rest.CopyConfig(server.Client), Kinds: []schema.GroupVersion{l.version}, Ready: up})
 }
 
-// runOurLoops installs the kinds of apps.flyball.dev and runs their loops. Their definitions hold all of a Pod's fields and take
-// the API server a second to process, which most suites need not wait for.
+// runOurLoops installs the kinds of apps.flyball.dev and runs their loops. The API server takes a
+// second to process the definitions, for which most suites need not wait.
 func runOurLoops(ctx context.Context, server programs.Server, up func()) error {
 	if err := controlplane.Apply(ctx, server.Client, []fs.FS{config.CRDs}); err != nil {
 		return fmt.Errorf("installing the kinds of apps.flyball.dev: %w", err)

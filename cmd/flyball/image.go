@@ -24,7 +24,7 @@ func newImageCommand() *cobra.Command {
 }
 
 // withContainerd runs a command with the socket of the bundled containerd.
-func withContainerd(run func(cmd *cobra.Command, socket string, args []string) error) func(*cobra.Command, []string) error {
+func withContainerd(run func(cmd *cobra.Command, socket string, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
 		c, err := (&configFlags{}).loadInUse(func(error) {}) // images do not depend on what it warns of
 		if err != nil {

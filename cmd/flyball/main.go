@@ -11,8 +11,8 @@ import (
 	"flyball.dev/host/progress"
 )
 
-// /proc/self and /proc/net show the first thread of the process. The host checks move threads to namespaces of their own, and
-// must not move this one: a port in use would seem free.
+// /proc/self and /proc/net show the first thread of the process. The host checks move threads to
+// namespaces of their own, and must not move this one: a port in use would seem free.
 func init() { runtime.LockOSThread() } //nolint:gochecknoinits // only an initialiser surely runs on the first thread
 
 func main() {

@@ -14,8 +14,8 @@ import (
 	"flyball.dev/simulated"
 )
 
-// programNamed returns what this program is when it is called by the name in path, which has an extension on Windows: envtest
-// starts the first two with the flags of upstream's programs, and people type kubectl.
+// programNamed returns what this program is when it is called by the name in path: envtest calls
+// the first two, and people kubectl. On Windows the name has an extension.
 func programNamed(path string) func(args []string) error {
 	switch strings.TrimSuffix(filepath.Base(path), ".exe") {
 	case "kube-apiserver":

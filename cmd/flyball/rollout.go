@@ -28,7 +28,7 @@ func newRolloutCommand() *cobra.Command {
 	return asGroup(cmd)
 }
 
-// asGroup makes a command of its subcommands alone: without one it shows them, and with another it fails.
+// asGroup makes a command of subcommands: without one it shows them, and with another it fails.
 func asGroup(cmd *cobra.Command) *cobra.Command {
 	cmd.Args = cobra.NoArgs
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
@@ -53,7 +53,7 @@ func (f clusterFlags) rollout(ctx context.Context, reference string) (*rollout.R
 }
 
 // withRollout runs a command with the Deployment that its argument names.
-func (f clusterFlags) withRollout(run func(*cobra.Command, *rollout.Rollout) error) func(*cobra.Command, []string) error {
+func (f clusterFlags) withRollout(run func(*cobra.Command, *rollout.Rollout) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
 		r, err := f.rollout(cmd.Context(), args[0])
 		if err != nil {

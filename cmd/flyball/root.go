@@ -18,7 +18,7 @@ import (
 // errSilent ends the program with exit code 1 when the command has already printed why.
 var errSilent = errors.New("the command failed")
 
-// run is the program: args are those of the process. Called by the name of another program, it is that program.
+// run is the program. Called by the name of another program, it is that program.
 func run(ctx context.Context, args []string) error {
 	if program := programNamed(args[0]); program != nil {
 		return program(args[1:])
@@ -42,12 +42,15 @@ func run(ctx context.Context, args []string) error {
 	return root.ExecuteContext(ctx)
 }
 
-// untilSignal returns a context that ends when the process is asked to end; asked again, it ends at once.
+// untilSignal returns a context that ends at the first signal. The second ends the process.
 func untilSignal(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	return ctx, stop
 }
+
+// runE runs a command.
+type runE = func(cmd *cobra.Command, args []string) error
 
 // setUpLogging sends all logs of this process to w. Call it once, before anything logs.
 func setUpLogging(w io.Writer, verbosity int) error {

@@ -12,7 +12,7 @@ import (
 	"flyball.dev/join"
 )
 
-// defaultTTL is long enough to set up some hosts, and short enough that a forgotten token does no harm.
+// defaultTTL is long enough to set up some hosts. A forgotten token expires soon.
 const defaultTTL = 24 * time.Hour
 
 func newTokenCommand() *cobra.Command {

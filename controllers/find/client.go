@@ -13,7 +13,8 @@ import (
 	"flyball.dev/apis/apps/v1alpha1"
 )
 
-// Cluster returns how to reach the cluster of a kubeconfig, by default that of $KUBECONFIG, or within a Pod the Pod's own.
+// Cluster returns how to reach the cluster of a kubeconfig, by default that of $KUBECONFIG, or
+// within a Pod the Pod's own.
 func Cluster(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
 		if cfg, err := rest.InClusterConfig(); err == nil {

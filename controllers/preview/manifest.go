@@ -12,8 +12,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// OfFile is about the Deployments and ReplicaSets in a file of manifests, see OfManifest. Those without a namespace get the
-// given one. The file - is stdin.
+// OfFile is about the Deployments and ReplicaSets in a file of manifests, see OfManifest. Those
+// without a namespace get the given one. The file - is stdin.
 func OfFile(ctx context.Context, c client.Client, stdin io.Reader, file, namespace string) ([]Preview, error) {
 	in := stdin
 	if file != "-" {
@@ -39,8 +39,9 @@ func OfFile(ctx context.Context, c client.Client, stdin io.Reader, file, namespa
 	return previews, nil
 }
 
-// readManifests returns the Deployments and ReplicaSets in a stream of manifests; those without a namespace get the given
-// one. Other kinds have no loop of ours. It is an error if there are none. file is the stream's name in errors.
+// readManifests returns the Deployments and ReplicaSets in a stream of manifests; those without a
+// namespace get the given one. Other kinds have no loop of ours. It is an error if there are none.
+// file is the stream's name in errors.
 func readManifests(in io.Reader, file, namespace string) ([]*unstructured.Unstructured, error) {
 	const buffer = 4096
 	var manifests []*unstructured.Unstructured

@@ -17,9 +17,9 @@ import (
 // Programs are those that envtest starts.
 var Programs = []string{"kube-apiserver", "etcd", "kubectl"}
 
-// Assets makes sure that there is a folder with the three programs, each of them this executable, and returns its absolute
-// path. It may be called by several processes at once. Every executable has a folder of its own, below the user's cache
-// directory.
+// Assets makes sure that there is a folder with the three programs, each of them this executable,
+// and returns its absolute path. It may be called by several processes at once. Every executable
+// has a folder of its own, below the user's cache directory.
 func Assets() (string, error) {
 	executable, err := os.Executable()
 	if err != nil {
@@ -45,7 +45,8 @@ func Assets() (string, error) {
 	return dir, nil
 }
 
-// storeHelp lets the program answer at once when envtest asks it for its flags. Without that it answers all the same.
+// storeHelp lets the program answer at once when envtest asks it for its flags. Without that it
+// answers all the same.
 func storeHelp(path string) {
 	if help.Current(path) {
 		return
@@ -55,8 +56,8 @@ func storeHelp(path string) {
 	}
 }
 
-// cacheDir is Flyball's directory in the user's cache directory. A user without a home, as in many a container, gets one below
-// the directory for temporary files, if nobody else was there first.
+// cacheDir is Flyball's directory in the user's cache directory. A user without a home, as in many
+// a container, gets one below the directory for temporary files, if nobody else was there first.
 func cacheDir() (string, error) {
 	cache, err := os.UserCacheDir()
 	if err == nil && filepath.IsAbs(cache) {
@@ -79,7 +80,8 @@ func cacheDir() (string, error) {
 	return dir, nil
 }
 
-// replace puts what place makes at path atomically: a process that starts path meanwhile gets the old or the new one.
+// replace puts what place makes at path atomically: a process that starts path meanwhile gets the
+// old or the new one.
 func replace(path string, place func(temporary string) error) error {
 	dir, err := os.MkdirTemp(filepath.Dir(path), ".new-") // a name that no other process takes
 	if err != nil {

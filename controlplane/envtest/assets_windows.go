@@ -10,8 +10,8 @@ import (
 // extension is that of programs.
 const extension = ".exe"
 
-// ensure makes path the same file as executable, or a copy of it on another volume: links that are files of their own are
-// for administrators.
+// ensure makes path the same file as executable, or a copy of it on another volume: links that are
+// files of their own are for administrators.
 func ensure(path, executable string) error {
 	want, err := os.Stat(executable)
 	if err != nil {

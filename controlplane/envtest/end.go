@@ -13,26 +13,28 @@ import (
 )
 
 const (
-	// ParentVariable says how a program notices that the process which started it has ended. If it is empty, the program watches
-	// its parent. If it is "stdin", as package flyballtest sets it, the end of standard input counts too. If it is "ignore", the
-	// program goes on.
+	// ParentVariable says how a program notices that the process which started it has ended. If it
+	// is empty, the program watches its parent. If it is "stdin", as package flyballtest sets it,
+	// the end of standard input counts too. If it is "ignore", the program goes on.
 	ParentVariable = "FLYBALL_ENVTEST_PARENT"
-	// DirectoryVariable names the directory of a flyballtest cluster, which is removed then: the test cannot do it any more.
+	// DirectoryVariable names the directory of a flyballtest cluster, which is removed then: the
+	// test cannot do it any more.
 	DirectoryVariable = "FLYBALL_ENVTEST_DIRECTORY"
 
 	// removeTimeout is how long to try to remove directories.
 	removeTimeout = 5 * time.Second
 )
 
-// How the names of directories begin that package flyballtest and envtest make for one run and remove after it. No others
-// are removed.
+// How the names of directories begin that package flyballtest and envtest make for one run and
+// remove after it. No others are removed.
 const (
 	flyballtestPrefix = "flyballtest-"
 	envtestPrefix     = "k8s_test_framework_"
 )
 
-// EndWithParent ends this process when that ends which started it, unless the environment asks for something else. The flags
-// of the program, args, name the directories that envtest has made for it.
+// EndWithParent ends this process when that ends which started it, unless the environment asks for
+// something else. The flags of the program, args, name the directories that envtest has made for
+// it.
 func EndWithParent(args []string) error {
 	value := os.Getenv(ParentVariable)
 	if !slices.Contains([]string{"", "stdin", "ignore"}, value) {

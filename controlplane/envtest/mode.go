@@ -1,6 +1,7 @@
-// Package envtest makes Flyball take the place of the programs that controller-runtime's envtest starts: it makes the folder
-// in which envtest finds them, reads what their environment asks for, and ends them with the process that started them. The
-// programs themselves are upstream's; see controlplane/programs.
+// Package envtest makes Flyball take the place of the programs that controller-runtime's envtest
+// starts: it makes the folder in which envtest finds them, reads what their environment asks for,
+// and ends them with the process that started them. The programs themselves are upstream's; see
+// controlplane/programs.
 package envtest
 
 import (
@@ -14,8 +15,8 @@ import (
 // Variable is the environment variable that says what works behind the API server.
 const Variable = "FLYBALL_ENVTEST"
 
-// maxNodes is how many simulated nodes have been seen to work on two cores, with ten thousand Pods: in 4.1 GB, and 0.5 GB of
-// etcd. docs/simulated-nodes.md has the figures.
+// maxNodes is how many simulated nodes have been seen to work on two cores, with ten thousand Pods:
+// in 4.1 GB, and 0.5 GB of etcd. docs/simulated-nodes.md has the figures.
 const maxNodes = 1000
 
 const allowed = `allowed are "controllers" and "controllers,nodes=N" with N from 1 to 1000; without it there are neither controllers nor nodes`
@@ -31,8 +32,9 @@ type Mode struct {
 // FromEnvironment reads the Mode that the environment asks for.
 func FromEnvironment() (Mode, error) { return Parse(os.Getenv(Variable)) }
 
-// Begin is the start of a program of envtest with the flags args: it reads the Mode, and lets the process end with the one that
-// started it. etcd does not depend on the Mode but starts first, so that a mistake shows before anything has started.
+// Begin is the start of a program of envtest with the flags args: it reads the Mode, and lets the
+// process end with the one that started it. etcd does not depend on the Mode but starts first, so
+// that a mistake shows before anything has started.
 func Begin(args []string) (Mode, error) {
 	mode, err := FromEnvironment()
 	if err == nil {
@@ -41,7 +43,8 @@ func Begin(args []string) (Mode, error) {
 	return mode, err
 }
 
-// Parse reads the words of a Mode, separated by commas. Whatever it does not know is an error that names it.
+// Parse reads the words of a Mode, separated by commas. Whatever it does not know is an error that
+// names it.
 func Parse(text string) (Mode, error) {
 	var mode Mode
 	if strings.TrimSpace(text) == "" {

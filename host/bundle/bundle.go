@@ -1,4 +1,5 @@
-// Package bundle knows what is carried next to the flyball executable, and which versions of everything are in it.
+// Package bundle knows what is carried next to the flyball executable, and which versions of
+// everything are in it.
 package bundle
 
 import (
@@ -99,7 +100,8 @@ func (v Versions) Rows() []string {
 // Unknown stands for a version that cannot be read.
 const Unknown = "unknown"
 
-// Version of Flyball itself: of its module where it was built as one, of its commit where it was built from a clone.
+// Version of Flyball itself: of its module where it was built as one, of its commit where it was
+// built from a clone.
 func Version() string {
 	const commitLength = 12
 	info, found := debug.ReadBuildInfo()
@@ -114,8 +116,8 @@ func Version() string {
 	return "devel"
 }
 
-// Components are the versions of everything that is bundled. They are read from the programs themselves, so a program that
-// was replaced shows.
+// Components are the versions of everything that is bundled. They are read from the programs
+// themselves, so a program that was replaced shows.
 func (b Bundle) Components() []Component {
 	components := []Component{{"go", runtime.Version()}}
 	if info, found := debug.ReadBuildInfo(); found {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestComponents reads the versions of programs from the programs: this test stands in for one of them.
+// TestComponents reads the versions of programs from the programs: this test stands in for one of
+// them.
 func TestComponents(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package checks finds what a host lacks to run Flyball, before anything is started. Observe reads the host; plan_checks.go
-// is pure: it decides what is missing and what the remedy is.
+// Package checks finds what a host lacks to run Flyball, before anything is started. Observe reads
+// the host; plan_checks.go is pure: it decides what is missing and what the remedy is.
 package checks
 
 import (
@@ -35,7 +35,8 @@ type Want struct {
 	Files []string
 }
 
-// NewWant is what a process with the role uses by its configuration. runDir and files are those of instance and bundle.
+// NewWant is what a process with the role uses by its configuration. runDir and files are those of
+// instance and bundle.
 func NewWant(c *config.Config, role instance.Role, runDir string, files []string) Want {
 	w := Want{
 		Ports: map[string]int{}, NodeIP: c.NodeAddrs[0], DataDir: c.DataDir,
@@ -53,8 +54,8 @@ func NewWant(c *config.Config, role instance.Role, runDir string, files []string
 	return w
 }
 
-// Host is what was observed. Observe fills in everything but Kernel and Firewall, which the caller reads from the
-// components that know them.
+// Host is what was observed. Observe fills in everything but Kernel and Firewall, which the caller
+// reads from the components that know them.
 type Host struct {
 	// EUID is the effective user.
 	EUID int
@@ -75,7 +76,8 @@ type Host struct {
 	Routes    []Route
 	// Disk is what is known of the data directory's file system.
 	Disk Disk
-	// Firewall is what the host's packet filter does with packets of Pods, as far as it can be read.
+	// Firewall is what the host's packet filter does with packets of Pods, as far as it can be
+	// read.
 	Firewall Firewall
 	// FirewallError is why it cannot be read in whole.
 	FirewallError error
@@ -85,7 +87,8 @@ type Host struct {
 
 // Firewall is what the host's packet filter does with packets of Pods.
 type Firewall struct {
-	// Forward are the chains that drop forwarded packets, Input those that drop packets of Pods to the host itself.
+	// Forward are the chains that drop forwarded packets, Input those that drop packets of Pods to
+	// the host itself.
 	Forward, Input []Chain
 	// Legacy is set if iptables-legacy has a filter, which Flyball can neither read nor change.
 	Legacy bool

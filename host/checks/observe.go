@@ -22,7 +22,10 @@ import (
 
 // Observe reads the host. What it cannot read stays empty, and fails the check that needs it.
 func Observe(w Want) Host {
-	h := Host{EUID: os.Geteuid(), Capabilities: effectiveCapabilities(), Ports: map[int]Listener{}, Disk: observeDisk(w.DataDir)}
+	h := Host{
+		EUID: os.Geteuid(), Capabilities: effectiveCapabilities(), Ports: map[int]Listener{},
+		Disk: observeDisk(w.DataDir),
+	}
 	h.CgroupVersion, h.Controllers = observeCgroups()
 	h.Overlay = tryOverlay()
 	for _, port := range w.Ports {
@@ -50,8 +53,8 @@ func effectiveCapabilities() uint64 {
 	return 0
 }
 
-// observeCgroups returns the version that /sys/fs/cgroup offers, and the controllers. A host with v1 controllers and
-// an empty v2 hierarchy beside them (hybrid) counts as v1.
+// observeCgroups returns the version that /sys/fs/cgroup offers, and the controllers. A host with
+// v1 controllers and an empty v2 hierarchy beside them (hybrid) counts as v1.
 func observeCgroups() (int, []string) {
 	const root = "/sys/fs/cgroup"
 	var fs unix.Statfs_t
@@ -82,7 +85,8 @@ func cgroupsV1(mounts string, visible func(point string) bool) (int, []string) {
 	return 1, controllers
 }
 
-// tryOverlay mounts an overlay in a mount namespace of its own. Trying also makes the kernel load the module.
+// tryOverlay mounts an overlay in a mount namespace of its own. Trying also makes the kernel load
+// the module.
 func tryOverlay() error {
 	dir, err := os.MkdirTemp("", "flyball-check")
 	if err != nil {

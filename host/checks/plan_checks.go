@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// MinFreeBytes is the least that the data directory's file system must have free: etcd stops accepting writes on a full
-// disk, and images are unpacked here.
+// MinFreeBytes is the least that the data directory's file system must have free: etcd stops
+// accepting writes on a full disk, and images are unpacked here.
 const MinFreeBytes = 1 << 30
 
 // minFreeInodes is a small image's worth.
@@ -71,7 +71,8 @@ func (f Finding) String() string {
 	return line
 }
 
-// Line is String after a mark: ✓ if nothing is missing, ✗ if Flyball cannot start without it, ! otherwise.
+// Line is String after a mark: ✓ if nothing is missing, ✗ if Flyball cannot start without it, !
+// otherwise.
 func (f Finding) Line() string {
 	mark := "✓"
 	switch {
@@ -227,11 +228,12 @@ func ranges(h Host, w Want) []Finding {
 	return append(findings, f)
 }
 
-// overlap names the host's address or route that lies in the range or around it. The default route lies around
-// everything, and a route that leads nowhere is how Flyball itself keeps packets in.
+// overlap names the host's address or route that lies in the range or around it. The default route
+// lies around everything, and a route that leads nowhere is how Flyball itself keeps packets in.
 func overlap(h Host, w Want, prefix netip.Prefix) string {
 	for _, a := range h.Addresses {
-		if a.Prefix.Masked().Overlaps(prefix) && !slices.Contains(w.OwnInterfaces, a.Interface) && !slices.Contains(w.OwnAddresses, a.Prefix.Addr()) {
+		own := slices.Contains(w.OwnInterfaces, a.Interface) || slices.Contains(w.OwnAddresses, a.Prefix.Addr())
+		if a.Prefix.Masked().Overlaps(prefix) && !own {
 			return fmt.Sprintf("the address %s of interface %s", a.Prefix, a.Interface)
 		}
 	}

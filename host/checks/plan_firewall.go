@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// firewall returns what the firewall does with packets of Pods. A firewall that lets them pass has no findings.
+// firewall returns what the firewall does with packets of Pods. A firewall that lets them pass has
+// no findings.
 func firewall(h Host, w Want) []Finding {
 	var findings []Finding
 	if h.FirewallError != nil {

@@ -30,7 +30,8 @@ const (
 	Agent  Role = "agent"
 )
 
-// locks are the files that a role locks, in order. The first one's name is that of the status socket too.
+// locks are the files that a role locks, in order. The first one's name is that of the status
+// socket too.
 func (r Role) locks() []string {
 	switch r {
 	case Server:
@@ -56,7 +57,8 @@ func (e *RunningError) Error() string {
 	return fmt.Sprintf("flyball is already running (pid %d); `flyball status` shows it, `flyball down` stops it", e.PID)
 }
 
-// Lock is held by the process that has a role. The kernel releases it with the process, however that ends.
+// Lock is held by the process that has a role. The kernel releases it with the process, however
+// that ends.
 type Lock struct {
 	runDir string
 	role   Role
@@ -80,8 +82,9 @@ func Acquire(runDir string, role Role) (*Lock, error) {
 	return l, nil
 }
 
-// lock takes the lock of a file. Its holder removes the file in the end, perhaps between our opening and our locking. The
-// lock of a removed file excludes nobody, so the file that is at the path then is tried.
+// lock takes the lock of a file. Its holder removes the file in the end, perhaps between our
+// opening and our locking. The lock of a removed file excludes nobody, so the file that is at the
+// path then is tried.
 func lock(path string) (*os.File, error) {
 	for {
 		f, err := lockOnce(path)
@@ -146,7 +149,8 @@ func (l *Lock) Record(c v1alpha1.FlyballConfiguration) error {
 
 func recordFile(runDir string) string { return filepath.Join(runDir, "config.yaml") }
 
-// Recorded is the configuration that was last in use since the host booted; empty if there was none.
+// Recorded is the configuration that was last in use since the host booted; empty if there was
+// none.
 func Recorded(runDir string) (v1alpha1.FlyballConfiguration, error) {
 	var c v1alpha1.FlyballConfiguration
 	data, err := os.ReadFile(recordFile(runDir))

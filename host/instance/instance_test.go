@@ -16,7 +16,8 @@ import (
 	"flyball.dev/apis/config/v1alpha1"
 )
 
-// TestOneHolder lets many acquire and release the same role at once, which removes the file of the lock again and again.
+// TestOneHolder lets many acquire and release the same role at once, which removes the file of the
+// lock again and again.
 func TestOneHolder(t *testing.T) {
 	dir := t.TempDir()
 	var holders, acquired atomic.Int32

@@ -12,8 +12,9 @@ import (
 // AdminKubeconfig is where the administrator's kubeconfig lies.
 const AdminKubeconfig = "/etc/flyball/kubeconfig"
 
-// Kubeconfig returns the kubeconfig to use when kubeconfig names none: the administrator's, unless the environment names
-// another. Requests to this host's servers bypass the proxy of the environment from now on.
+// Kubeconfig returns the kubeconfig to use when kubeconfig names none: the administrator's, unless
+// the environment names another. Requests to this host's servers bypass the proxy of the
+// environment from now on.
 func Kubeconfig(kubeconfig string) (string, error) {
 	if kubeconfig == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
 		kubeconfig = AdminKubeconfig
@@ -21,8 +22,9 @@ func Kubeconfig(kubeconfig string) (string, error) {
 	return kubeconfig, bypassProxy(AdminKubeconfig)
 }
 
-// bypassProxy keeps the requests of this command to the servers of a kubeconfig out of the proxy. Others, to another cluster or
-// for a manifest on the web, go through it. Without the file there is nothing to keep.
+// bypassProxy keeps the requests of this command to the servers of a kubeconfig out of the proxy.
+// Others, to another cluster or for a manifest on the web, go through it. Without the file there is
+// nothing to keep.
 func bypassProxy(kubeconfig string) error {
 	config, err := clientcmd.LoadFromFile(kubeconfig)
 	if err != nil {

@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestBypassProxy: what the user keeps out of the proxy stays out, and this machine's API server comes in addition.
+// TestBypassProxy: what the user keeps out of the proxy stays out, and this machine's API server
+// comes in addition.
 func TestBypassProxy(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(file, []byte("clusters:\n- name: a\n  cluster: {server: 'https://192.0.2.1:6443'}\n"), 0o600); err != nil {

@@ -26,15 +26,17 @@ const listeningFD = 3
 // maxError is how much of a dead child's standard error is shown.
 const maxError = 4096
 
-// readyTimeout is how long --detach waits for the node. A start that takes longer goes on in the background.
+// readyTimeout is how long --detach waits for the node. A start that takes longer goes on in the
+// background.
 const readyTimeout = 5 * time.Minute
 
 // BackgroundFlag is the flag that a child in the background is started with.
 const BackgroundFlag = "background"
 
-// Detach runs the program in a process of its own in the background, unless it runs already with this data directory: it
-// starts this executable again with o.Role and flags as arguments and the variables env, and shows its progress until the
-// start is over. If the child ends before that, its error is returned; if ctx ends, the child is ended too.
+// Detach runs the program in a process of its own in the background, unless it runs already with
+// this data directory: it starts this executable again with o.Role and flags as arguments and the
+// variables env, and shows its progress until the start is over. If the child ends before that, its
+// error is returned; if ctx ends, the child is ended too.
 func Detach(ctx context.Context, o Options, p Program, flags, env []string) error {
 	running, err := status.Get(ctx, o.Role.Socket(o.RunDir))
 	if err == nil && running.Role == string(o.Role) && running.DataDir == o.Config.DataDir {
@@ -98,8 +100,8 @@ func (o Options) detach(ctx context.Context, flags, env []string) error {
 	return nil
 }
 
-// childFlags are the flags of the process in the background: it does not detach again, and needs no token, which everybody
-// could read there.
+// childFlags are the flags of the process in the background: it does not detach again, and needs no
+// token, which everybody could read there.
 func childFlags(flags []string) []string {
 	var out []string
 	for i := 0; i < len(flags); i++ {
@@ -114,8 +116,8 @@ func childFlags(flags []string) []string {
 	return out
 }
 
-// startChild runs this program in a session of its own. Its standard error goes to a file, where a panic can be read when no
-// terminal is left.
+// startChild runs this program in a session of its own. Its standard error goes to a file, where a
+// panic can be read when no terminal is left.
 func startChild(args, env []string, errFile string) (*exec.Cmd, *os.File, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -142,7 +144,8 @@ func startChild(args, env []string, errFile string) (*exec.Cmd, *os.File, error)
 	return cmd, listening, nil
 }
 
-// childError returns the error of the dead child from its standard error, or the end of that if there is none.
+// childError returns the error of the dead child from its standard error, or the end of that if
+// there is none.
 func childError(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil || len(data) == 0 {

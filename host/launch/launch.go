@@ -1,7 +1,8 @@
 //go:build linux
 
-// Package launch runs a Flyball on its host, in the foreground or in the background, shows how far the start is, and stops
-// it. The Program says which components there are; package supervisor runs them.
+// Package launch runs a Flyball on its host, in the foreground or in the background, shows how far
+// the start is, and stops it. The Program says which components there are; package supervisor runs
+// them.
 package launch
 
 import (
@@ -33,8 +34,8 @@ import (
 // interruptHint ends the progress in the foreground.
 const interruptHint = "Interrupt to stop; Pods run on, and the next start finds them. `flyball down` ends them too."
 
-// gcPercent trades CPU for memory: the heap of an idle control plane is mostly caches that live for ever, and Go's default
-// would let garbage grow to as much again before it is collected.
+// gcPercent trades CPU for memory: the heap of an idle control plane is mostly caches that live for
+// ever, and Go's default would let garbage grow to as much again before it is collected.
 const gcPercent = 50
 
 // stopTimeout is how long a process may take to stop its components before it is killed.
@@ -48,8 +49,8 @@ type Program interface {
 	Components() *supervisor.Supervisor
 	// Fresh reports whether no Pod can be running here.
 	Fresh() bool
-	// Teardown returns the steps that remove what the components leave; the last ones remove all data if purge is set. When
-	// one fails, the later ones are still worth trying.
+	// Teardown returns the steps that remove what the components leave; the last ones remove all
+	// data if purge is set. When one fails, the later ones are still worth trying.
 	Teardown(purge bool) []teardown.Step
 }
 
@@ -65,19 +66,21 @@ type Options struct {
 	Background bool
 	// LogTo is called once, before anything logs, to send all logs of this process to w.
 	LogTo func(w io.Writer, verbosity int) error
-	// Settled is called once when the start is over, to release what only the start needed. Optional.
+	// Settled is called once when the start is over, to release what only the start needed.
+	// Optional.
 	Settled func() error
 
 	restarted bool // by a Restarter
 }
 
-// Run runs the program until ctx ends. Pods and the container runtime run on, so that the next start finds them. A first start
-// that fails is undone.
+// Run runs the program until ctx ends. Pods and the container runtime run on, so that the next
+// start finds them. A first start that fails is undone.
 func Run(ctx context.Context, o Options, p Program) error {
 	o.restarted = IsRestarted()
 	switch {
 	case o.Background:
-		// The parent has checked the host. The working directory, which relative paths were resolved in, may go away.
+		// The parent has checked the host. The working directory, which relative paths were
+		// resolved in, may go away.
 		if err := os.Chdir("/"); err != nil {
 			return fmt.Errorf("changing to the root directory: %w", err)
 		}
@@ -126,7 +129,8 @@ func checkHost(o Options, p Program) error {
 	return nil
 }
 
-// run runs the components until ctx ends, and serves their status and shows their progress meanwhile.
+// run runs the components until ctx ends, and serves their status and shows their progress
+// meanwhile.
 func (o Options) run(ctx context.Context, s *supervisor.Supervisor) error {
 	l, err := status.Listen(o.Role.Socket(o.RunDir))
 	if err != nil {
@@ -215,7 +219,8 @@ func show(ctx context.Context, out *os.File, t *status.Table) {
 	}
 }
 
-// send sends the components after each change. It returns true when the start is over, and false when ctx ends first.
+// send sends the components after each change. It returns true when the start is over, and false
+// when ctx ends first.
 func send(ctx context.Context, t *status.Table, states chan<- []status.Component) bool {
 	for {
 		components, settled, changed := t.Snapshot()
@@ -235,14 +240,14 @@ func send(ctx context.Context, t *status.Table, states chan<- []status.Component
 	}
 }
 
-// openLog opens the log file. It is used in the foreground too: what upstream's components log while they start is not for a
-// terminal.
+// openLog opens the log file. It is used in the foreground too: what upstream's components log
+// while they start is not for a terminal.
 func openLog(dataDir string) (io.WriteCloser, error) {
 	if err := makeDirs(dataDir); err != nil {
 		return nil, err
 	}
-	// A healthy cluster logs nothing. The file is created nevertheless: the control plane reserves space
-	// for it, so that a line can be written when the disk is full.
+	// A healthy cluster logs nothing. The file is created nevertheless: the control plane reserves
+	// space for it, so that a line can be written when the disk is full.
 	file, err := os.OpenFile(logging.Path(dataDir), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil && !errors.Is(err, syscall.ENOSPC) {
 		return nil, fmt.Errorf("creating the log: %w", err)

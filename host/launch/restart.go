@@ -24,16 +24,17 @@ func IsRestarted() bool {
 	return restarted
 }
 
-// Restarter restarts this program as it was started and in the same process, so that a shell or service manager sees the
-// same process. Descriptors and locks are given up, Pods and the container runtime run on, as if the program had been killed
-// and started.
+// Restarter restarts this program as it was started and in the same process, so that a shell or
+// service manager sees the same process. Descriptors and locks are given up, Pods and the container
+// runtime run on, as if the program had been killed and started.
 type Restarter struct {
 	ctx       context.Context
 	dir, self string
 	env       []string
 }
 
-// NewRestarter returns what restarts this program with env added to the environment, unless ctx has ended.
+// NewRestarter returns what restarts this program with env added to the environment, unless ctx has
+// ended.
 func NewRestarter(ctx context.Context, env []string) (*Restarter, error) {
 	dir, err := os.Getwd() // to which paths among the arguments are relative
 	if err != nil {
@@ -46,8 +47,8 @@ func NewRestarter(ctx context.Context, env []string) (*Restarter, error) {
 	return &Restarter{ctx: ctx, dir: dir, self: self, env: env}, nil
 }
 
-// Restart restarts the program because of cause, and does not return. If the context has ended, the process was asked to stop:
-// it ends with the cause as its error, as after any other error.
+// Restart restarts the program because of cause, and does not return. If the context has ended, the
+// process was asked to stop: it ends with the cause as its error, as after any other error.
 func (r *Restarter) Restart(cause error) {
 	if r.ctx.Err() != nil {
 		klog.Errorf("Stopping: %v", cause)

@@ -15,7 +15,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// TestRestart restarts a process that has changed its directory and taken the proxy out of its environment.
+// TestRestart restarts a process that has changed its directory and taken the proxy out of its
+// environment.
 func TestRestart(t *testing.T) {
 	const child, dir = "FLYBALL_TEST_RESTART", "/usr"
 	if os.Getenv(child) != "" {

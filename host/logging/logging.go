@@ -1,5 +1,6 @@
-// Package logging writes what this process logs, upstream's components included, to one place and at one level of detail, so
-// that a healthy idle cluster logs nothing. The control plane redirects klog.
+// Package logging writes what this process logs, upstream's components included, to one place and
+// at one level of detail, so that a healthy idle cluster logs nothing. The control plane redirects
+// klog.
 package logging
 
 import (
@@ -28,8 +29,9 @@ func File(dataDir string) io.WriteCloser {
 // Path of the log file in a data directory.
 func Path(dataDir string) string { return filepath.Join(dataDir, "log", "flyball.log") }
 
-// Setup sends to w what is not logged through klog, and what controller-runtime logs to klog. It returns the writer for klog:
-// at verbosity 0 only warnings and errors reach w. Call it once, before anything logs.
+// Setup sends to w what is not logged through klog, and what controller-runtime logs to klog. It
+// returns the writer for klog: at verbosity 0 only warnings and errors reach w. Call it once,
+// before anything logs.
 func Setup(w io.Writer, verbosity int) io.Writer {
 	if verbosity == 0 {
 		w = problems{w}
@@ -42,7 +44,8 @@ func Setup(w io.Writer, verbosity int) io.Writer {
 	return w
 }
 
-// problems drops everything but warnings and errors. Upstream's components log hundreds of informational lines at level 0.
+// problems drops everything but warnings and errors. Upstream's components log hundreds of
+// informational lines at level 0.
 type problems struct{ w io.Writer }
 
 func (p problems) Write(line []byte) (int, error) {
@@ -52,8 +55,9 @@ func (p problems) Write(line []byte) (int, error) {
 	return p.w.Write(line)
 }
 
-// isProblem knows the formats of klog ("E1122 …"), logrus ("time=… level=error") and CoreDNS ("… [ERROR] …"). Lines of
-// net/http have no level and are no problems: they report a TLS handshake that a port scanner broke off, for example.
+// isProblem knows the formats of klog ("E1122 …"), logrus ("time=… level=error") and CoreDNS ("…
+// [ERROR] …"). Lines of net/http have no level and are no problems: they report a TLS handshake
+// that a port scanner broke off, for example.
 func isProblem(line []byte) bool {
 	if len(line) > 5 && isDigits(line[1:5]) {
 		return line[0] != 'I'

@@ -1,5 +1,5 @@
-// Package progress draws the start of a cluster: a line with the time it took for each step that is done, and on a
-// terminal a spinner with the steps under way.
+// Package progress draws the start of a cluster: a line with the time it took for each step that is
+// done, and on a terminal a spinner with the steps under way.
 package progress
 
 import (
@@ -106,7 +106,8 @@ func (p *Printer) spin(components []status.Component) {
 	fmt.Fprint(p.out, clearLine+string(line))
 }
 
-// Follow shows the states it is given until the channel is closed, and keeps the spinner moving in between.
+// Follow shows the states it is given until the channel is closed, and keeps the spinner moving in
+// between.
 func (p *Printer) Follow(states <-chan []status.Component) {
 	ticker := time.NewTicker(frameEvery)
 	defer ticker.Stop()

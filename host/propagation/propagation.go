@@ -1,11 +1,12 @@
 //go:build linux
 
-// Package propagation makes the mounts shared that Pods may ask to share with the host. systemd makes all of them shared
-// when it starts; without it, in CI or in a container, they are private, and the runtime refuses a Pod that mounts / with
-// HostToContainer, or anything with Bidirectional.
+// Package propagation makes the mounts shared that Pods may ask to share with the host. systemd
+// makes all of them shared when it starts; without it, in CI or in a container, they are private,
+// and the runtime refuses a Pod that mounts / with HostToContainer, or anything with Bidirectional.
 //
-// Only mounts of this process's own mount namespace change, and only those that are private. They stay shared after
-// `flyball down`: others may have come to rely on that by then, and making a shared mount private cuts them off.
+// Only mounts of this process's own mount namespace change, and only those that are private. They
+// stay shared after `flyball down`: others may have come to rely on that by then, and making a
+// shared mount private cuts them off.
 package propagation
 
 import (
@@ -18,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Share makes / shared with all that is mounted below, as systemd does, if it is private, and so the mounts that hold dirs.
+// Share makes / shared with all that is mounted below, as systemd does, if it is private, and so
+// the mounts that hold dirs.
 func Share(dirs ...string) error {
 	mounts, err := mountinfo.GetMounts(nil)
 	if err != nil {

@@ -1,5 +1,6 @@
-// Package status keeps the state of each component of Flyball, and serves it to other processes over a unix socket:
-// `flyball status` reads it once, `flyball up --detach` watches it. Only root can reach the socket.
+// Package status keeps the state of each component of Flyball, and serves it to other processes
+// over a unix socket: `flyball status` reads it once, `flyball up --detach` watches it. Only root
+// can reach the socket.
 package status
 
 import (
@@ -43,8 +44,8 @@ type event struct {
 // ErrNotRunning is returned when nothing answers at the socket.
 var ErrNotRunning = errors.New("flyball is not running")
 
-// Listen opens the socket. The caller holds the lock of the run-time directory, so an existing socket is that of a
-// process that has ended.
+// Listen opens the socket. The caller holds the lock of the run-time directory, so an existing
+// socket is that of a process that has ended.
 func Listen(socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, fmt.Errorf("creating the run-time directory: %w", err)
@@ -63,7 +64,8 @@ func Listen(socket string) (net.Listener, error) {
 	return l, nil
 }
 
-// Serve answers at the listener until ctx ends: /status with the present state, /watch with a line for each change.
+// Serve answers at the listener until ctx ends: /status with the present state, /watch with a line
+// for each change.
 func Serve(ctx context.Context, l net.Listener, about Status, t *Table) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
@@ -109,7 +111,8 @@ func Get(ctx context.Context, socket string) (*Status, error) {
 	return s, nil
 }
 
-// All reads the status at every socket that is served. If there is none, the error wraps ErrNotRunning.
+// All reads the status at every socket that is served. If there is none, the error wraps
+// ErrNotRunning.
 func All(ctx context.Context, sockets []string) ([]Status, error) {
 	var all []Status
 	for _, socket := range sockets {
@@ -127,8 +130,9 @@ func All(ctx context.Context, sockets []string) ([]Status, error) {
 	return all, nil
 }
 
-// Watch sends the present components and those after each change to states, until the start is over, see Table.Snapshot,
-// ctx ends or the process does. It returns the components that it read last.
+// Watch sends the present components and those after each change to states, until the start is
+// over, see Table.Snapshot, ctx ends or the process does. It returns the components that it read
+// last.
 func Watch(ctx context.Context, socket string, states chan<- []Component) ([]Component, error) {
 	decoder, closer, err := request(ctx, socket, "/watch")
 	if err != nil {

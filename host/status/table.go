@@ -23,7 +23,8 @@ const (
 	Starting State = "starting"
 	// Up components do their work.
 	Up State = "up"
-	// Down components ended with an error. They are started again after a pause, unless they end the whole process.
+	// Down components ended with an error. They are started again after a pause, unless they end
+	// the whole process.
 	Down State = "down"
 	// Stopped components ended because the process ends.
 	Stopped State = "stopped"
@@ -60,7 +61,8 @@ func Rows(components []Component, now time.Time) []string {
 	return rows
 }
 
-// NotUp returns an error that names the components that are not up, with their errors; nil if there are none.
+// NotUp returns an error that names the components that are not up, with their errors; nil if there
+// are none.
 func NotUp(components []Component) error {
 	var lines []string
 	for _, c := range components {
@@ -74,16 +76,16 @@ func NotUp(components []Component) error {
 	return errors.New(strings.Join(lines, "; "))
 }
 
-// Table holds the states of all components of a process, in the order in which they are shown. The zero Table is empty.
-// It is safe for concurrent use.
+// Table holds the states of all components of a process, in the order in which they are shown. The
+// zero Table is empty. It is safe for concurrent use.
 type Table struct {
 	mu      sync.Mutex
 	entries []*Entry
 	changed chan struct{}
 }
 
-// Entry is the row of one component in a Table: the component and its supervisor write it, and components that need it
-// wait for it.
+// Entry is the row of one component in a Table: the component and its supervisor write it, and
+// components that need it wait for it.
 type Entry struct {
 	table *Table
 
@@ -110,9 +112,9 @@ func (t *Table) notify() {
 	t.changed = make(chan struct{})
 }
 
-// Snapshot returns the components, whether they have settled, and a channel that is closed at the next change. They have
-// settled when the start is over: every required component is up, and every other one is up or has an error that says why it
-// is not.
+// Snapshot returns the components, whether they have settled, and a channel that is closed at the
+// next change. They have settled when the start is over: every required component is up, and every
+// other one is up or has an error that says why it is not.
 func (t *Table) Snapshot() (components []Component, settled bool, changed <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,6 +1,6 @@
-// Package supervisor gives the components of Flyball one life cycle: each starts as soon as what it needs is up, one that
-// fails is started again or ends everything, and all stop in the reverse of their order. Package wiring of the command
-// says which components there are.
+// Package supervisor gives the components of Flyball one life cycle: each starts as soon as what it
+// needs is up, one that fails is started again or ends everything, and all stop in the reverse of
+// their order. Package wiring of the command says which components there are.
 package supervisor
 
 import (
@@ -24,8 +24,8 @@ const (
 
 // Component is something that runs.
 type Component interface {
-	// Run works until ctx ends. It sets e to Up when it is ready, and reports on e what goes wrong meanwhile. The
-	// supervisor sets the other states.
+	// Run works until ctx ends. It sets e to Up when it is ready, and reports on e what goes wrong
+	// meanwhile. The supervisor sets the other states.
 	Run(ctx context.Context, e *status.Entry) error
 }
 
@@ -52,8 +52,8 @@ type unit struct {
 	needs     []*status.Entry
 }
 
-// Add adds a component, which starts whenever all that it needs is up, and is started again when it fails. It returns the
-// entry of the component, for others that need it. A need that is nil is met.
+// Add adds a component, which starts whenever all that it needs is up, and is started again when it
+// fails. It returns the entry of the component, for others that need it. A need that is nil is met.
 func (s *Supervisor) Add(name string, c Component, needs ...*status.Entry) *status.Entry {
 	e := s.Status.Add(name)
 	needs = slices.DeleteFunc(needs, func(e *status.Entry) bool { return e == nil })
@@ -66,8 +66,8 @@ func (s *Supervisor) AddGroup(name string, g Group, entries ...*status.Entry) {
 	s.units = append(s.units, unit{name: name, group: g, entries: entries})
 }
 
-// Run runs the components until ctx ends or a group does, stops them from the last to the first, and returns the group's
-// error.
+// Run runs the components until ctx ends or a group does, stops them from the last to the first,
+// and returns the group's error.
 func (s *Supervisor) Run(ctx context.Context) error {
 	stopped := ctx
 	ctx, fail := context.WithCancelCause(ctx)
@@ -143,7 +143,8 @@ func (u unit) run(ctx context.Context) error {
 	return u.component.Run(ctx, u.entries[0])
 }
 
-// set sets the unit's entries, except that those of a group which were never started or are already down keep their state.
+// set sets the unit's entries, except that those of a group which were never started or are already
+// down keep their state.
 func (u unit) set(state status.State, err error) {
 	for _, e := range u.entries {
 		if current := e.State(); u.group == nil || current != status.Waiting && current != status.Down {

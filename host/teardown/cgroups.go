@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// podsCgroup is the name that every Kubernetes node agent gives to the cgroup of Pods, in every hierarchy. A cgroup in it is
-// ours only if it has the UID of a Pod of ours.
+// podsCgroup is the name that every Kubernetes node agent gives to the cgroup of Pods, in every
+// hierarchy. A cgroup in it is ours only if it has the UID of a Pod of ours.
 const podsCgroup = "kubepods"
 
 // cgroupRoots are the mounted hierarchies: one of v2, and any number of v1.
@@ -32,8 +32,8 @@ func cgroupRoots() []string {
 	return roots
 }
 
-// removeCgroups removes the cgroups of the Pods with these UIDs, and kills what still runs in them. It removes their parents
-// too, once those are empty: a node agent makes them before its first Pod.
+// removeCgroups removes the cgroups of the Pods with these UIDs, and kills what still runs in them.
+// It removes their parents too, once those are empty: a node agent makes them before its first Pod.
 func removeCgroups(ctx context.Context, roots, uids []string) error {
 	var errs []error
 	for _, root := range roots {
@@ -80,7 +80,8 @@ func subtree(root string) ([]string, error) {
 	return dirs, nil
 }
 
-// removeCgroup kills what runs in the cgroup, and removes it as soon as the kernel has let go of the dead.
+// removeCgroup kills what runs in the cgroup, and removes it as soon as the kernel has let go of
+// the dead.
 func removeCgroup(ctx context.Context, dir string) error {
 	var last error
 	// There is no event for a v1 cgroup becoming empty.

@@ -27,7 +27,8 @@ func mountsBelow(dir string) ([]string, error) {
 	return points, nil
 }
 
-// unmount unmounts everything below the directories. The directories themselves may be mounts of the user's.
+// unmount unmounts everything below the directories. The directories themselves may be mounts of
+// the user's.
 func unmount(dirs ...string) error {
 	var errs []error
 	for _, dir := range dirs {

@@ -1,6 +1,7 @@
-// Package teardown removes what a node leaves on its host besides what its components remove themselves: cgroups, mounts,
-// run-time files and, when purging, data and logs. It works whether Flyball ended well, was killed or was never started, and
-// doing it again changes nothing. The command puts these steps and those of the components in order.
+// Package teardown removes what a node leaves on its host besides what its components remove
+// themselves: cgroups, mounts, run-time files and, when purging, data and logs. It works whether
+// Flyball ended well, was killed or was never started, and doing it again changes nothing. The
+// command puts these steps and those of the components in order.
 package teardown
 
 import (
@@ -29,7 +30,8 @@ type Pods struct {
 	uids       sets.Set[string]
 }
 
-// KnownPods returns the Pods that have a directory below the kubelet's, and those that an earlier teardown stopped.
+// KnownPods returns the Pods that have a directory below the kubelet's, and those that an earlier
+// teardown stopped.
 func KnownPods(kubeletDir string) Pods {
 	p := Pods{kubeletDir: kubeletDir, uids: sets.New[string]()}
 	entries, _ := os.ReadDir(filepath.Join(kubeletDir, "pods"))
@@ -41,8 +43,8 @@ func KnownPods(kubeletDir string) Pods {
 	return p
 }
 
-// stoppedFile has the UIDs of Pods that were stopped and not purged. A Pod that had ended has logs and nothing else by which
-// a later purge could find it.
+// stoppedFile has the UIDs of Pods that were stopped and not purged. A Pod that had ended has logs
+// and nothing else by which a later purge could find it.
 func (p Pods) stoppedFile() string { return filepath.Join(p.kubeletDir, "stopped-pods") }
 
 // UIDs are the UIDs of all of them, sorted.
@@ -67,7 +69,8 @@ type Dirs struct {
 	AdminKubeconfig string
 }
 
-// Steps remove what the components leave when they have been removed themselves, and if purge is set all data.
+// Steps remove what the components leave when they have been removed themselves, and if purge is
+// set all data.
 func (p Pods) Steps(d Dirs, purge bool) []Step {
 	steps := []Step{
 		{"removing cgroups", p.removeCgroups},
@@ -88,7 +91,8 @@ func (p Pods) removeCgroups(ctx context.Context) error {
 	return removeCgroups(ctx, cgroupRoots(), p.UIDs())
 }
 
-// dataDirs are all that Flyball keeps in a data directory. Anything else there belongs to others and stays.
+// dataDirs are all that Flyball keeps in a data directory. Anything else there belongs to others
+// and stays.
 var dataDirs = []string{"server", "agent", "kubelet", "containerd", "log"}
 
 func (p Pods) removeData(d Dirs) error {
@@ -106,8 +110,8 @@ func (p Pods) removeData(d Dirs) error {
 	return nil
 }
 
-// removePodLogs removes the logs of the Pods with these UIDs, and the links to them that log shippers follow. Every node
-// agent uses these directories, so the logs of others stay.
+// removePodLogs removes the logs of the Pods with these UIDs, and the links to them that log
+// shippers follow. Every node agent uses these directories, so the logs of others stay.
 func removePodLogs(dir string, uids []string) error {
 	linkDir := filepath.Join(filepath.Dir(dir), "containers")
 	links, _ := filepath.Glob(filepath.Join(linkDir, "*.log"))

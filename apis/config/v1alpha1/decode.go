@@ -11,7 +11,8 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// Decode reads a configuration file strictly: an unknown or repeated field is an error that names it and its line.
+// Decode reads a configuration file strictly: an unknown or repeated field is an error that names
+// it and its line.
 func Decode(data []byte) (*FlyballConfiguration, error) {
 	c := &FlyballConfiguration{}
 	raw, err := sigsyaml.YAMLToJSONStrict(data)

@@ -25,7 +25,8 @@ const (
 	DefaultCNIConfDir = "/etc/cni/net.d"
 	DefaultCNIBinDir  = "/opt/cni/bin"
 
-	// dnsOffset is where upstream's installers put the cluster DNS in the Service range, and where people expect it.
+	// dnsOffset is where upstream's installers put the cluster DNS in the Service range, and where
+	// people expect it.
 	dnsOffset = 10
 )
 
@@ -68,7 +69,8 @@ func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
 
 // Override replaces the fields that can be given as flags, where they are set in flags.
 func (c *FlyballConfiguration) Override(flags FlyballConfiguration) {
-	c.DataDir, c.NodeName, c.NodeIP = cmp.Or(flags.DataDir, c.DataDir), cmp.Or(flags.NodeName, c.NodeName), cmp.Or(flags.NodeIP, c.NodeIP)
+	c.DataDir, c.NodeName = cmp.Or(flags.DataDir, c.DataDir), cmp.Or(flags.NodeName, c.NodeName)
+	c.NodeIP = cmp.Or(flags.NodeIP, c.NodeIP)
 	c.ClusterCIDR, c.ServiceCIDR = cmp.Or(flags.ClusterCIDR, c.ClusterCIDR), cmp.Or(flags.ServiceCIDR, c.ServiceCIDR)
 	c.ClusterDomain, c.CRIEndpoint = cmp.Or(flags.ClusterDomain, c.ClusterDomain), cmp.Or(flags.CRIEndpoint, c.CRIEndpoint)
 	c.Server, c.Token = cmp.Or(flags.Server, c.Server), cmp.Or(flags.Token, c.Token)

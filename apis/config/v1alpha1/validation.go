@@ -88,8 +88,8 @@ func validateCNI(c *FlyballConfiguration) field.ErrorList {
 	return errs
 }
 
-// validateNodeName: the API server takes a DNS subdomain, and the Node and its Pods carry the name in labels, which are
-// shorter. A Node whose label is refused never registers.
+// validateNodeName: the API server takes a DNS subdomain, and the Node and its Pods carry the name
+// in labels, which are shorter. A Node whose label is refused never registers.
 func validateNodeName(path *field.Path, value string) field.ErrorList {
 	const remedy = "the default is the host name: set nodeName, or --node-name, to another name"
 	if value == "" {
@@ -230,7 +230,8 @@ func validateKubelet(path *field.Path, k *KubeletConfiguration) field.ErrorList 
 
 // imagePolicies are upstream's.
 var imagePolicies = []kubeletconfig.ImagePullCredentialsVerificationPolicy{
-	kubeletconfig.NeverVerify, kubeletconfig.NeverVerifyPreloadedImages, kubeletconfig.NeverVerifyAllowlistedImages, kubeletconfig.AlwaysVerify,
+	kubeletconfig.NeverVerify, kubeletconfig.NeverVerifyPreloadedImages,
+	kubeletconfig.NeverVerifyAllowlistedImages, kubeletconfig.AlwaysVerify,
 }
 
 func validateImages(path *field.Path, k *KubeletConfiguration) field.ErrorList {
@@ -253,8 +254,8 @@ func validateImages(path *field.Path, k *KubeletConfiguration) field.ErrorList {
 	return errs
 }
 
-// reserved reports whether kube-apiserver's admission plugin NodeRestriction refuses the label from a node agent: it
-// would refuse the Node with it, for ever.
+// reserved reports whether kube-apiserver's admission plugin NodeRestriction refuses the label from
+// a node agent: it would refuse the Node with it, for ever.
 func reserved(label string) bool {
 	domain, _, qualified := strings.Cut(label, "/")
 	for _, own := range []string{"kubernetes.io", "k8s.io"} {

@@ -1,10 +1,10 @@
-// Package help answers `kube-apiserver --help` and `etcd --help` from a file, before the rest of the program is even
-// initialised. envtest asks both each time it starts, to see which flags there are, and would wait a tenth of a second for
-// a hundred API groups to be set up that nobody uses.
+// Package help answers `kube-apiserver --help` and `etcd --help` from a file, before the rest of
+// the program is even initialised. envtest asks both each time it starts, to see which flags there
+// are, and would wait a tenth of a second for a hundred API groups to be set up that nobody uses.
 //
-// The file lies beside the program, was written by that program (Store), and counts as long as it has the program's time of
-// modification. Go initialises packages by their path as soon as what they import is; so this one must import nothing but
-// os, and comes before most of what is slow.
+// The file lies beside the program, was written by that program (Store), and counts as long as it
+// has the program's time of modification. Go initialises packages by their path as soon as what
+// they import is; so this one must import nothing but os, and comes before most of what is slow.
 package help
 
 import "os"
@@ -31,7 +31,8 @@ func init() { //nolint:gochecknoinits // main begins when all packages are initi
 	}
 }
 
-// Current says whether what is stored for the program at path, or for what that links to, is its own.
+// Current says whether what is stored for the program at path, or for what that links to, is its
+// own.
 func Current(path string) bool {
 	program, err := os.Stat(path)
 	if err != nil {

@@ -9,8 +9,9 @@ import (
 // detached: Windows has nothing that says so.
 func detached() bool { return false }
 
-// await returns when the parent has ended. Its number stays what it was then, and may be another process's by now, which is
-// younger than this one. It never returns if the system does not let this process open the parent.
+// await returns when the parent has ended. Its number stays what it was then, and may be another
+// process's by now, which is younger than this one. It never returns if the system does not let
+// this process open the parent.
 func await() {
 	parent, err := windows.OpenProcess(windows.SYNCHRONIZE|windows.PROCESS_QUERY_LIMITED_INFORMATION, false, uint32(pid))
 	if errors.Is(err, windows.ERROR_INVALID_PARAMETER) { // there is no such process

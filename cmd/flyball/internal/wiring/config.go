@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package wiring says what a server and a node consist of: their components, how each is configured, and what it needs of
-// others. Package supervisor runs them.
+// Package wiring says what a server and a node consist of: their components, how each is
+// configured, and what it needs of others. Package supervisor runs them.
 package wiring
 
 import (

@@ -19,11 +19,10 @@ import (
 	"flyball.dev/proxy"
 )
 
-// stopPodsTimeout is how long all Pods together may take to end; containerd's shims kill the others.
+// stopPodsTimeout is how long all Pods together may take to end.
 const stopPodsTimeout = 2 * time.Minute
 
-// Teardown returns the steps that remove what the components of a node leave on the host. When one fails, the later ones are
-// still worth trying.
+// Teardown returns the steps that remove what the components of a node leave on the host.
 func (c Config) Teardown(purge bool) []teardown.Step {
 	pods := teardown.KnownPods(c.kubeletDir())
 	steps := []teardown.Step{{Name: "stopping Pods", Run: func(ctx context.Context) error {

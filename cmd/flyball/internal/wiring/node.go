@@ -58,7 +58,7 @@ func (a apiAccess) Run(ctx context.Context, e *status.Entry) error {
 	return a.Credentials.Run(ctx, e.Up, e.Report)
 }
 
-// certificates renews those of a joined host. None needs it: the first serving certificate is issued after the Node registers.
+// certificates renews those of a joined host. The serving one is issued after the Node registers.
 type certificates struct{ *join.Certificates }
 
 func (c certificates) Run(ctx context.Context, e *status.Entry) error {
@@ -149,7 +149,7 @@ func (c nodeAgent) Run(ctx context.Context, e *status.Entry) error {
 		MaxPods: c.Kubelet.MaxPods, NodeLabels: c.Kubelet.Labels, AllowedUnsafeSysctls: c.Kubelet.AllowedUnsafeSysctls,
 		ImagePullCredentialsVerificationPolicy: c.Kubelet.ImagePullCredentialsVerificationPolicy,
 		PreloadedImagesVerificationAllowlist:   c.Kubelet.PreloadedImagesVerificationAllowlist,
-		// Containers run on whatever happens to the Node object: an error does not take the kubelet down.
+		// Containers run on whatever happens to the Node object: an error does not take it down.
 		Report: e.Report, Ready: e.Up,
 	})
 }

@@ -14,7 +14,8 @@ import (
 	"flyball.dev/join"
 )
 
-// TestComponents: `flyball status` shows the components of each role in the order in which they start.
+// TestComponents: `flyball status` shows the components of each role in the order in which they
+// start.
 func TestComponents(t *testing.T) {
 	server := []string{
 		"etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager", "bootstrap", "csr-approver", "certificates", "disk",
