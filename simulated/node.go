@@ -15,7 +15,7 @@ import (
 
 	"flyball.dev/kubelet"
 	"flyball.dev/kubelet/containers"
-	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/pod"
 )
@@ -60,7 +60,7 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 	capacity := s.capacity()
 	return kubelet.Host{
 		Client: client, Recorder: recorder,
-		CRI: cri.New(n.runtime, n.images), RuntimeName: runtimeName, RecursiveReadOnly: sets.New(""),
+		CRI: remote.New(n.runtime, n.images), RuntimeName: runtimeName, RecursiveReadOnly: sets.New(""),
 		Machine: &node.Machine{
 			Capacity: capacity, Addresses: s.nodeAddresses(n), ID: n.name,
 			OS: "linux", Architecture: s.cfg.Architecture, Kernel: "simulated", Image: "Simulated (Flyball)",
