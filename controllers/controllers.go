@@ -1,12 +1,12 @@
 // Package controllers runs Flyball's own loops: Deployments and ReplicaSets, of apps/v1 and of apps.flyball.dev/v1alpha1.
 //
-// Each loop is a package of its own that plans without touching anything and acts on what it planned. This package wires
-// them: one controller-runtime manager, one cache for all (a Pod is in it once, and only with what a loop looks at), one
-// list of loops. It leaves to upstream's controllers what becomes of the Pods of deleted owners (the garbage collector)
-// and to the kube-scheduler and kubelet what becomes of Pods.
+// Each loop is a package of its own, with a Reconcile that observes, plans without side effects, and acts. This package
+// wires them: one controller-runtime manager, one cache for all (a Pod is in it once, and only with the fields that a loop
+// reads), one list of loops. It leaves the Pods of deleted owners to upstream's garbage collector, and everything else about
+// Pods to the kube-scheduler and the kubelet.
 //
-// A group whose kinds the API server does not serve yet is waited for, and the other group's loops run meanwhile: a
-// cluster without our CRDs still has its Deployments.
+// While the API server does not serve the kinds of one group yet, the loops of the other group run: a cluster without our
+// CRDs still has its Deployments.
 package controllers
 
 import (
@@ -36,14 +36,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
+	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/loop"
 	"flyball.dev/controllers/replicaset"
 )
 
@@ -70,22 +69,19 @@ type Config struct {
 	Ready func()
 }
 
-// Loop is one loop: what it reads, what it is the writer of, and how it starts.
+// Loop is what one loop reads, and what it is the writer of.
 type Loop struct {
 	Name          string
 	Reads, Writes []string
-
-	register func(loop.Manager, kinds.Group) error
 }
 
 // Loops are all loops of Flyball. Each runs once per API group.
 func Loops() []Loop {
 	return []Loop{
 		{
-			Name:     "replicaset",
-			Reads:    []string{"replicasets", "pods"},
-			Writes:   []string{"replicasets/status", "pods (creation, deletion, ownerReferences)", "events"},
-			register: replicaset.Register,
+			Name:   "replicaset",
+			Reads:  []string{"replicasets", "pods"},
+			Writes: []string{"replicasets/status", "pods (creation, deletion, ownerReferences)", "events"},
 		},
 		{
 			Name:  "deployment",
@@ -94,12 +90,19 @@ func Loops() []Loop {
 				"deployments/status", "deployments (annotation deployment.kubernetes.io/revision)",
 				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events",
 			},
-			register: deployment.Register,
 		},
 	}
 }
 
-// workers is how many objects of one kind are looked at a time. A worker mostly waits for the API server.
+// register adds the loops of one API group to a manager.
+func register(ctx context.Context, mgr ctrl.Manager, broadcaster record.EventBroadcaster, group kinds.Group) error {
+	return errors.Join(
+		replicaset.Register(ctx, mgr, broadcaster, group),
+		deployment.Register(ctx, mgr, broadcaster, group),
+	)
+}
+
+// workers is how many objects of one kind are reconciled at a time. A worker mostly waits for the API server.
 const workers = 16
 
 // Run runs all loops until ctx ends.
@@ -115,7 +118,7 @@ func Run(ctx context.Context, cfg Config) error {
 	restConfig.UserAgent = "flyball-controllers"
 	restConfig.WarningHandlerWithContext = rest.NoWarnings{} // they are about what a user wrote, and the user got them
 
-	ctrl.SetLogger(klog.Background()) // controller-runtime has parts that know this logger only
+	ctrl.SetLogger(klog.Background()) // some of controller-runtime uses only this logger
 	mgr, err := ctrl.NewManager(restConfig, options(ctx, cfg))
 	if err != nil {
 		return fmt.Errorf("setting up the controllers: %w", err)
@@ -128,11 +131,11 @@ func Run(ctx context.Context, cfg Config) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: events.Events("")})
 
-	w := &wiring{Manager: loop.Manager{Manager: mgr, Events: broadcaster}}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("loops", w.ready)); err != nil {
+	w := &wiring{mgr: mgr, broadcaster: broadcaster, kinds: cfg.Kinds, ready: cfg.Ready}
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("loops", w.check)); err != nil {
 		return fmt.Errorf("setting up the health checks: %w", err)
 	}
-	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return w.start(ctx, cfg) })); err != nil {
+	if err := mgr.Add(w); err != nil {
 		return fmt.Errorf("setting up the loops: %w", err)
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -147,7 +150,7 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 	_ = v1alpha1.AddToScheme(known)
 	return ctrl.Options{
 		Scheme:      known,
-		Logger:      klog.FromContext(ctx).V(1), // what controller-runtime finds worth saying is not news to a user
+		Logger:      klog.FromContext(ctx).V(1), // what controller-runtime logs is not news to a user
 		BaseContext: func() context.Context { return ctx },
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
@@ -170,8 +173,8 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 	}
 }
 
-// slim keeps of a Pod what the loops look at: who it is, where it runs, how it is. That is a small part of it, and there
-// are more Pods than anything else.
+// slim keeps the fields of a Pod that the loops read: metadata, node and state. That is a small share of it, and there are
+// more Pods than anything else.
 func slim(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -197,16 +200,19 @@ func slim(object any) (any, error) {
 	}, nil
 }
 
-// wiring starts loops on a manager.
+// wiring starts the loops on a manager, once that leads.
 type wiring struct {
-	loop.Manager
-	running atomic.Bool
+	mgr         ctrl.Manager
+	broadcaster record.EventBroadcaster
+	kinds       []schema.GroupVersion
+	ready       func()
+	running     atomic.Bool
 }
 
-// ready says whether the loops run. A process that waits to lead is ready too: it is what it can be.
-func (w *wiring) ready(*http.Request) error {
+// check says whether the loops run. A process that waits to lead is ready too: it is what it can be.
+func (w *wiring) check(*http.Request) error {
 	select {
-	case <-w.Elected():
+	case <-w.mgr.Elected():
 	default:
 		return nil
 	}
@@ -216,13 +222,13 @@ func (w *wiring) ready(*http.Request) error {
 	return nil
 }
 
-// start starts all loops, each group's as soon as its kinds are served.
-func (w *wiring) start(ctx context.Context, cfg Config) error {
-	if err := w.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, loop.Index, loop.Keys); err != nil {
+// Start starts all loops, each group's as soon as its kinds are served. It implements manager.Runnable.
+func (w *wiring) Start(ctx context.Context) error {
+	if err := w.mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing Pods: %w", err)
 	}
 	starting, startCtx := errgroup.WithContext(ctx)
-	for _, version := range cfg.Kinds {
+	for _, version := range w.kinds {
 		starting.Go(func() error { return w.startGroup(startCtx, version) })
 	}
 	if err := starting.Wait(); err != nil {
@@ -231,12 +237,12 @@ func (w *wiring) start(ctx context.Context, cfg Config) error {
 		}
 		return err
 	}
-	if !w.GetCache().WaitForCacheSync(ctx) {
+	if !w.mgr.GetCache().WaitForCacheSync(ctx) {
 		return nil
 	}
 	w.running.Store(true)
-	if cfg.Ready != nil {
-		cfg.Ready()
+	if w.ready != nil {
+		w.ready()
 	}
 	return nil
 }
@@ -249,13 +255,11 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 	if err := w.served(ctx, group); err != nil {
 		return err
 	}
-	if err := w.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), loop.Index, loop.Keys); err != nil {
+	if err := w.mgr.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing ReplicaSets: %w", err)
 	}
-	for _, l := range Loops() {
-		if err := l.register(w.Manager, group); err != nil {
-			return fmt.Errorf("starting the loop %s for %s: %w", l.Name, version, err)
-		}
+	if err := register(ctx, w.mgr, w.broadcaster, group); err != nil {
+		return fmt.Errorf("starting the loops for %s: %w", version, err)
 	}
 	return nil
 }
@@ -265,7 +269,7 @@ func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Steps: 12, Cap: 5 * time.Second}
 	return backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
 		for _, kind := range []schema.GroupVersionKind{group.Deployments.GroupVersionKind, group.ReplicaSets.GroupVersionKind} {
-			if _, err := w.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version); err != nil {
+			if _, err := w.mgr.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version); err != nil {
 				klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does", "kind", kind, "err", err)
 				return false, nil
 			}

@@ -4,24 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
-	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/controllers/internal/loop"
-)
-
-// Reasons of Events beside those that are conditions' too; like the messages upstream's, because people and tools look
-// for them.
-const (
-	ScalingReplicaSetReason = "ScalingReplicaSet"
-	SelectingAllReason      = "SelectingAll"
-	RolledBackReason        = "RolledBack"
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/expectations"
 )
 
 // errCollision says that a ReplicaSet of another template, or of another owner, has the name.
@@ -32,10 +27,20 @@ type createError struct{ error }
 
 func (e createError) Unwrap() error { return e.error }
 
-// act carries a plan out. It returns the Deployment as last written.
+// act carries a plan out, in order, and stops at the first error. It returns the Deployment as last written.
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
-	err := r.Act(ctx, d, plan.Actions, func(action Action) (err error) {
-		switch a := action.(type) {
+	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.live, r.kinds.Deployments, d) })
+	for _, step := range plan.Actions {
+		klog.FromContext(ctx).V(2).Info("Acting", "action", What(step), "reason", step.Why())
+		var err error
+		switch a := step.(type) {
+		case action.Adopt:
+			if err = mayAdopt(); err == nil {
+				ref := *metav1.NewControllerRef(d, r.kinds.Deployments.GroupVersionKind)
+				err = controllerref.Replace(ctx, r.client, r.expectations, r.kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet), ref)
+			}
+		case action.Release:
+			err = controllerref.Replace(ctx, r.client, r.expectations, r.kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
 		case Create:
 			err = r.create(ctx, d, a.ReplicaSet.DeepCopy())
 		case Update:
@@ -45,72 +50,71 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 		case SetRevision:
 			d, err = r.setRevision(ctx, d, a.Revision)
 		case RollBack:
-			r.Events.Event(d, corev1.EventTypeWarning, RolledBackReason, a.Message)
-		case Refuse:
-			r.Events.Event(d, corev1.EventTypeWarning, SelectingAllReason, a.Why())
+			r.recordRolledBack(d, a.Message)
+		case action.Refuse:
+			r.recordRefused(d, a.Why())
 		}
-		return loop.OrStale(err)
-	})
-	return d, err
+		action.Count("deployment", r.kinds.Deployments.Group, step, err)
+		if err != nil {
+			return d, expectations.OrStale(err)
+		}
+	}
+	return d, nil
 }
 
 func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *appsv1.ReplicaSet) error {
-	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.Kind.GroupVersionKind)}
-	stored, err := r.Create(ctx, d, set)
+	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.kinds.Deployments.GroupVersionKind)}
+	stored, err := r.kinds.ReplicaSets.Create(ctx, r.client, set)
 	switch {
 	case err == nil:
-		r.sayScaled(d, stored.Name, 0, *stored.Spec.Replicas)
+		r.expectations.Wrote(d, r.kinds.ReplicaSets.Resource, stored)
+		r.recordScaled(d, stored.Name, 0, *stored.Spec.Replicas)
 		return nil
-	case errors.Is(err, loop.ErrNamespaceEnds):
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return err
 	case apierrors.IsAlreadyExists(err):
-		live, _, err := r.Children.Get(ctx, r.Live, client.ObjectKeyFromObject(set))
+		live, _, err := r.kinds.ReplicaSets.Get(ctx, r.live, client.ObjectKeyFromObject(set))
 		if err != nil {
 			return fmt.Errorf("reading ReplicaSet %s, which exists already: %w", set.Name, err)
 		}
 		if metav1.IsControlledBy(live, d) && util.EqualIgnoreHash(&live.Spec.Template, &set.Spec.Template) {
-			return loop.ErrStale // it is ours: the cache will show it
+			return expectations.ErrStale // it is the Deployment's: the cache will show it
 		}
 		return errCollision
 	}
 	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)} //nolint:staticcheck // upstream's words, for people
 	if ctx.Err() == nil {
-		r.Events.Event(d, corev1.EventTypeWarning, util.FailedRSCreateReason, err.Error())
+		r.recordNotCreated(d, err)
 	}
 	return err
 }
 
 func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, after *appsv1.ReplicaSet) error {
 	after.ResourceVersion = before.ResourceVersion // which may be that of its adoption, a moment ago
-	if _, err := r.Update(ctx, d, before, after); err != nil {
+	stored, err := r.kinds.ReplicaSets.Patch(ctx, r.client, before, after)
+	if err != nil {
 		return fmt.Errorf("updating ReplicaSet %s: %w", before.Name, err)
 	}
-	r.sayScaled(d, before.Name, *before.Spec.Replicas, *after.Spec.Replicas)
+	r.expectations.Wrote(d, r.kinds.ReplicaSets.Resource, stored)
+	r.recordScaled(d, before.Name, *before.Spec.Replicas, *after.Spec.Replicas)
 	return nil
 }
 
-func (r *Reconciler) delete(ctx context.Context, seen *appsv1.ReplicaSet) error {
-	set := r.Children.New()
-	set.SetNamespace(seen.Namespace)
-	set.SetName(seen.Name)
-	preconditions := client.Preconditions{UID: &seen.UID, ResourceVersion: &seen.ResourceVersion}
-	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+func (r *Reconciler) delete(ctx context.Context, observed *appsv1.ReplicaSet) error {
+	set := r.kinds.ReplicaSets.New()
+	set.SetNamespace(observed.Namespace)
+	set.SetName(observed.Name)
+	preconditions := client.Preconditions{UID: &observed.UID, ResourceVersion: &observed.ResourceVersion}
+	return client.IgnoreNotFound(r.client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 }
 
 func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {
 	after := d.DeepCopy()
 	util.SetDeploymentRevision(after, revision)
-	stored, err := r.Kind.Patch(ctx, r.Client, d, after)
+	stored, err := r.kinds.Deployments.Patch(ctx, r.client, d, after)
 	if err != nil {
 		return d, fmt.Errorf("writing the revision of Deployment %s: %w", d.Name, err)
 	}
-	r.Writes.Wrote(d, r.Kind.Resource, stored)
+	r.expectations.Wrote(d, r.kinds.Deployments.Resource, stored)
 	return stored, nil
-}
-
-func (r *Reconciler) sayScaled(d *appsv1.Deployment, set string, from, to int32) {
-	way := lo.Ternary(from > to, "down", "up")
-	if from != to {
-		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d", way, set, from, to)
-	}
 }

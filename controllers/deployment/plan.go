@@ -14,8 +14,9 @@ import (
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/loop"
 )
 
 // State is what the loop knows when it plans.
@@ -35,46 +36,33 @@ type State struct {
 	Now metav1.Time
 }
 
-type (
-	// Action is one step of a plan.
-	Action = loop.Action
-	// Reason is embedded by all actions.
-	Reason = loop.Reason
-	// Adopt takes a ReplicaSet that nobody controls.
-	Adopt = loop.Adopt
-	// Release gives up control of a ReplicaSet.
-	Release = loop.Release
-	// Refuse does nothing, because whatever could be done would be wrong.
-	Refuse = loop.Refuse
-)
-
 // Create creates the ReplicaSet of the current template.
 type Create struct {
 	ReplicaSet *appsv1.ReplicaSet
-	Reason
+	action.Reason
 }
 
 // Update changes replicas, minReadySeconds or annotations of a ReplicaSet.
 type Update struct {
 	Before, After *appsv1.ReplicaSet
-	Reason
+	action.Reason
 }
 
 // Delete deletes an old ReplicaSet without Pods.
 type Delete struct {
 	ReplicaSet *appsv1.ReplicaSet
-	Reason
+	action.Reason
 }
 
 // SetRevision writes the Deployment's own annotation deployment.kubernetes.io/revision.
 type SetRevision struct {
 	Revision string
-	Reason
+	action.Reason
 }
 
 // What is an action in words.
-func What(action Action) string {
-	switch a := action.(type) {
+func What(step action.Action) string {
+	switch a := step.(type) {
 	case Create:
 		return fmt.Sprintf("create ReplicaSet %s with %d Pods", a.ReplicaSet.Name, *a.ReplicaSet.Spec.Replicas)
 	case Update:
@@ -90,12 +78,12 @@ func What(action Action) string {
 		return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
 			a.From.Revision, a.From.ReplicaSet, a.To.Revision, a.To.ReplicaSet)
 	}
-	return loop.What(action)
+	return action.What(step)
 }
 
 // Plan is what is to be done, and what to report once it is.
 type Plan struct {
-	Actions []Action
+	Actions []action.Action
 	Status  appsv1.DeploymentStatus
 	// Kept is the part of the status that apps/v1 lacks.
 	Kept kinds.Status
@@ -109,21 +97,21 @@ func NewPlan(s State) Plan {
 	if err != nil || selector.Empty() {
 		status := *s.Deployment.Status.DeepCopy()
 		status.ObservedGeneration = s.Deployment.Generation
-		return Plan{Status: status, Kept: s.Options.Status, Actions: []Action{Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}}}
+		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{action.Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}}}
 	}
 
-	// 1. ReplicaSets change hands.
-	owned, changes := loop.Claim(s.Deployment, selector, s.ReplicaSets)
+	// 1. Orphans that match become the Deployment's; its ReplicaSets that no longer match become orphans.
+	owned, changes := controllerref.Claim(s.Deployment, selector, s.ReplicaSets)
 
 	// 2. The rollout moves on.
 	r := newRollout(s, owned)
 	progressing := r.step()
 
-	// 3. What that makes the Deployment look like.
+	// 3. The status says how far it is then.
 	plan := Plan{Actions: slices.Concat(changes, r.actions()), Status: r.newStatus(progressing)}
 	if progressing {
 		plan.Actions = append(plan.Actions, r.conclude(&plan.Status)...)
-		plan.Next = r.nextLook(plan.Status)
+		plan.Next = r.nextReconcile(plan.Status)
 	}
 	plan.Kept = r.kept
 	plan.Kept.Selector = selector.String()
@@ -215,10 +203,10 @@ func (r *rollout) changef(m *member, format string, args ...any) {
 }
 
 // actions are the changes, one per ReplicaSet, in the order in which they were planned.
-func (r *rollout) actions() []Action {
-	var actions []Action
+func (r *rollout) actions() []action.Action {
+	var actions []action.Action
 	for _, m := range r.changed {
-		reason := Reason(strings.Join(m.reasons, "; "))
+		reason := action.Reason(strings.Join(m.reasons, "; "))
 		switch {
 		case m.seen == nil:
 			actions = append(actions, Create{m.want, reason})

@@ -12,6 +12,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/action"
 )
 
 // What only Deployments of apps.flyball.dev ask for: a partition, and automatic rollback.
@@ -29,7 +30,7 @@ const (
 // RollBack notes that the current template failed. The next plan acts on the note.
 type RollBack struct {
 	v1alpha1.RollbackStatus
-	Reason
+	action.Reason
 }
 
 // takeBack exchanges the current ReplicaSet for the one that a failed rollout is taken back to, if the last status says
@@ -81,7 +82,7 @@ func (r *rollout) held(status *appsv1.DeploymentStatus) bool {
 
 // conclude notes which revision is known to be good, and whether the current one has failed. It returns the action that
 // says so, if it has.
-func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
+func (r *rollout) conclude(status *appsv1.DeploymentStatus) []action.Action {
 	if r.kept.Rollback != nil || r.current == nil || r.current.seen == nil {
 		return nil
 	}
@@ -105,7 +106,7 @@ func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
 	if util.HasProgressDeadline(r.Deployment) {
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, reason, note.Message)
 	}
-	return []Action{RollBack{note, Reason(what)}}
+	return []action.Action{RollBack{note, action.Reason(what)}}
 }
 
 // failure is why the current rollout counts as failed: the reason and the same in words; empty if it does not.

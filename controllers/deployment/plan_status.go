@@ -111,8 +111,8 @@ func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration
 	return deadline.Sub(r.Now.Time), true
 }
 
-// nextLook is when the deadline passes.
-func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
+// nextReconcile is when the deadline passes.
+func (r *rollout) nextReconcile(status appsv1.DeploymentStatus) time.Duration {
 	left, counting := r.timeLeft(util.GetDeploymentCondition(status, appsv1.DeploymentProgressing))
 	if !counting || util.DeploymentComplete(r.Deployment, &status) || r.kept.Rollback != nil {
 		return 0
@@ -174,9 +174,9 @@ func (r *rollout) set(status *appsv1.DeploymentStatus, of appsv1.DeploymentCondi
 	})
 }
 
-// waitable is a status from which a stranger sees whether the rollout is over. It is for our own kind: that of apps/v1 is
+// withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own kind: that of apps/v1 is
 // known, and has upstream's conditions only.
-func waitable(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
+func withKstatus(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
 	is := appsv1.DeploymentCondition{
 		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",
 		Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,

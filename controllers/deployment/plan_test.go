@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/controllers/internal/action"
 )
 
 func deployment(replicas int32) *appsv1.Deployment {
@@ -73,13 +75,13 @@ func recreate(s *State) {
 func paused(s *State) { s.Deployment.Spec.Paused = true }
 
 // words shows actions as a reader would note them down.
-func words(actions []Action) []string {
+func words(actions []action.Action) []string {
 	var out []string
-	for _, action := range actions {
-		switch a := action.(type) {
-		case Adopt:
+	for _, step := range actions {
+		switch a := step.(type) {
+		case action.Adopt:
 			out = append(out, "adopt "+a.Object.GetName())
-		case Release:
+		case action.Release:
 			out = append(out, "release "+a.Object.GetName())
 		case Create:
 			out = append(out, fmt.Sprintf("create %s revision %s size %d", strings.TrimSuffix(a.ReplicaSet.Name, a.ReplicaSet.Labels[appsv1.DefaultDeploymentUniqueLabelKey]),
@@ -92,7 +94,7 @@ func words(actions []Action) []string {
 			out = append(out, "revision "+a.Revision)
 		case RollBack:
 			out = append(out, fmt.Sprintf("roll back from %s to %s: %s", a.From.ReplicaSet, a.To.ReplicaSet, a.Why()))
-		case Refuse:
+		case action.Refuse:
 			out = append(out, "refuse")
 		}
 	}

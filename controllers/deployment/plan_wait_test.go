@@ -57,7 +57,7 @@ func TestWaitable(t *testing.T) {
 			status := appsv1.DeploymentStatus{ObservedGeneration: 2}
 			test.change(&status)
 			var got []appsv1.DeploymentCondition
-			for _, c := range waitable(d, status, now).Conditions {
+			for _, c := range withKstatus(d, status, now).Conditions {
 				if c.Type == Reconciling || c.Type == Stalled {
 					c.Message = ""
 					got = append(got, c)

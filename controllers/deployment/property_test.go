@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/kinds"
 )
 
@@ -126,9 +127,9 @@ func (s *set) report() {
 	s.touch()
 }
 
-// look is one Reconcile: it plans on what the caches show and carries out what the API server accepts. It says whether it
+// reconcile is one Reconcile: it plans on what the caches show and carries out what the API server accepts. It says whether it
 // did anything.
-func (c *cluster) look() bool {
+func (c *cluster) reconcile() bool {
 	c.now++
 	c.seen.Now = metav1.Unix(c.now, 0)
 	plan := NewPlan(c.seen)
@@ -145,15 +146,15 @@ func (c *cluster) look() bool {
 		c.d.Status, c.options.Status = plan.Status, plan.Kept
 	}
 	if acted {
-		c.sync() // the loop does not look again before it sees its own writes
+		c.sync() // the loop does not reconcile again before it sees its own writes
 	} else if c.seen.Deployment.Generation == c.d.Generation {
 		c.scaled = false
 	}
 	return acted
 }
 
-func (c *cluster) act(action Action) bool {
-	switch a := action.(type) {
+func (c *cluster) act(step action.Action) bool {
+	switch a := step.(type) {
 	case Create:
 		if taken := c.sets[a.ReplicaSet.Name]; taken != nil {
 			if util.EqualIgnoreHash(&taken.Spec.Template, &a.ReplicaSet.Spec.Template) {
@@ -198,7 +199,7 @@ func (c *cluster) act(action Action) bool {
 			c.Fatalf("rolled back from %s to %s, although %s was the last to be available", a.From.ReplicaSet, a.To.ReplicaSet, good)
 		}
 	default:
-		c.Fatalf("unexpected action %#v", action)
+		c.Fatalf("unexpected action %#v", step)
 	}
 	return true
 }
@@ -211,8 +212,8 @@ func (c *cluster) check(plan Plan) {
 	var before, after, availableBefore, availableAfter, oldRunning int32
 	touched := map[string]*appsv1.ReplicaSet{}
 	grows, growsCurrent := false, false
-	for _, action := range plan.Actions {
-		switch a := action.(type) {
+	for _, step := range plan.Actions {
+		switch a := step.(type) {
 		case Create:
 			after += *a.ReplicaSet.Spec.Replicas
 			grows = grows || *a.ReplicaSet.Spec.Replicas > 0
@@ -294,7 +295,7 @@ func (c *cluster) total() int32 {
 
 func (c *cluster) steps() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
-		"look":      func(*rapid.T) { c.look() },
+		"reconcile": func(*rapid.T) { c.reconcile() },
 		"sync":      func(*rapid.T) { c.sync() },
 		"configure": func(*rapid.T) { c.configure() },
 		"template": func(t *rapid.T) {
@@ -355,7 +356,7 @@ func TestProperty(t *testing.T) {
 			}
 			before := c.d.Status
 			c.sync()
-			if c.look() || !util.DeploymentComplete(c.d, &before) && c.options.Status.Rollback == nil {
+			if c.reconcile() || !util.DeploymentComplete(c.d, &before) && c.options.Status.Rollback == nil {
 				still = 0
 			} else {
 				still++

@@ -17,7 +17,7 @@ import (
 
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/find"
-	"flyball.dev/controllers/internal/loop"
+	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/replicaset"
 )
 
@@ -80,7 +80,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 		for _, action := range plan.Actions {
 			preview.Steps = append(preview.Steps, Step{replicaset.What(action), action.Why()})
 		}
-		preview.Next = replicaset.NextLook(state, plan)
+		preview.Next = replicaset.NextReconcile(state, plan)
 		return preview, nil
 	}
 	d, options := found.Deployments.Read(found.Object)
@@ -102,8 +102,8 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	return preview, nil
 }
 
-// live makes a reader of the API server understand loop.ControlledBy and loop.Orphans, which are cache indexes: it lists
-// everything and sorts out. That is for a look now and then, not for a loop.
+// live makes a reader of the API server understand controllerref.ControlledBy and controllerref.Orphans, which are cache indexes: it lists
+// everything and sorts out. That is for a look now and then, not for a controllerref.
 type live struct{ client.Reader }
 
 func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
@@ -112,7 +112,7 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	if options.FieldSelector == nil {
 		return l.Reader.List(ctx, list, opts...)
 	}
-	uid, found := options.FieldSelector.RequiresExactMatch(loop.Index)
+	uid, found := options.FieldSelector.RequiresExactMatch(controllerref.Index)
 	if !found {
 		return l.Reader.List(ctx, list, opts...)
 	}
@@ -126,7 +126,7 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	}
 	kept := all[:0]
 	for _, item := range all {
-		if object, ok := item.(client.Object); ok && loop.Keys(object)[0] == uid {
+		if object, ok := item.(client.Object); ok && controllerref.Keys(object)[0] == uid {
 			kept = append(kept, item)
 		}
 	}

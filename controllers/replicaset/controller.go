@@ -3,26 +3,36 @@ package replicaset
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	controllerruntime "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/expectations"
+	"flyball.dev/controllers/internal/graceful"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/loop"
 )
 
 // +kubebuilder:rbac:groups=apps;apps.flyball.dev,resources=replicasets,verbs=get;list;watch
@@ -33,43 +43,98 @@ import (
 
 // Reconciler is the loop for the ReplicaSets of one API group.
 type Reconciler struct {
-	*loop.Loop[*appsv1.ReplicaSet, *corev1.Pod]
+	kind   kinds.Kind[*appsv1.ReplicaSet]
+	client client.Client // reads from the cache
+	live   client.Reader // reads from the API server
+	events record.EventRecorder
+
+	expectations *expectations.Tracker
 }
 
-// Register adds the loop for a group's ReplicaSets to a manager.
-func Register(manager loop.Manager, group kinds.Group) error {
-	base, err := loop.New(manager, group.ReplicaSets, kinds.Pods(), What)
+// Register adds the loop for a group's ReplicaSets to a manager. A ReplicaSet that fails is reconciled again soon, and at
+// least every 15 seconds: no event says that the cause, a quota say, is gone.
+func Register(ctx context.Context, mgr ctrl.Manager, broadcaster record.EventBroadcaster, group kinds.Group) error {
+	kind := group.ReplicaSets
+	tracker, err := expectations.ForCache(ctx, mgr.GetCache(), map[schema.GroupResource]client.Object{
+		kind.Resource: kind.New(), kinds.Pods().Resource: &corev1.Pod{},
+	})
 	if err != nil {
 		return err
 	}
-	r := &Reconciler{base}
-	r.Look = r.look
-	concerns := r.Concerns(func(set *appsv1.ReplicaSet) *metav1.LabelSelector { return set.Spec.Selector })
-	return r.Watch(manager).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(concerns), builder.WithPredicates(podChanges())).
-		Complete(r)
+	r := &Reconciler{
+		kind: kind, client: mgr.GetClient(), live: mgr.GetAPIReader(), expectations: tracker,
+		events: broadcaster.NewRecorder(mgr.GetScheme(), corev1.EventSource{Component: "replicaset-controller"}), // as upstream
+	}
+	return ctrl.NewControllerManagedBy(mgr).
+		Named("replicaset."+kind.Group).
+		WithOptions(controllerruntime.Options{
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
+		}).
+		For(kind.New()).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ownersOf), builder.WithPredicates(podChanges())).
+		Complete(graceful.Reconciler{Inner: r})
 }
 
-// look observes, plans and acts.
-func (r *Reconciler) look(ctx context.Context, set *appsv1.ReplicaSet, options kinds.Options) (*loop.Report[*appsv1.ReplicaSet], error) {
-	state, err := Observe(ctx, r.Kind, r.Client, set, options)
-	if err != nil {
-		return nil, err
+// Reconcile makes one ReplicaSet have the Pods that it wants, and reports which it has.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	// 1. Get the ReplicaSet. The caches must hold what the loop last wrote for it.
+	if !r.expectations.Satisfied(request.NamespacedName) {
+		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	alive := sets.New(lo.FilterMap(state.Pods, func(pod *corev1.Pod, _ int) (types.UID, bool) { return pod.UID, pod.DeletionTimestamp == nil })...)
-	state.Deleting = r.Writes.Deleting(client.ObjectKeyFromObject(set), alive)
+	set, options, err := r.kind.Get(ctx, r.client, request.NamespacedName)
+	if apierrors.IsNotFound(err) {
+		r.expectations.Forget(request.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("reading ReplicaSet %s: %w", request, err)
+	}
+
+	// 2. Observe its Pods, and plan.
+	state, err := Observe(ctx, r.kind, r.client, set, options)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	state.Deleting = r.expectations.Deleting(request.NamespacedName, alive(state.Pods))
 	plan := NewPlan(state)
+
+	// 3. Act.
 	failure := r.act(ctx, set, plan)
-	state.Deleting = r.Writes.Deleting(client.ObjectKeyFromObject(set), alive) // those that were deleted just now, too
+	switch {
+	case errors.Is(failure, expectations.ErrStale):
+		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
+	case apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause):
+		failure = nil // no Pod can be created, and none is needed
+	}
+
+	// 4. Report, with the Pods that were deleted just now.
+	state.Deleting = r.expectations.Deleting(request.NamespacedName, alive(state.Pods))
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
-	report := &loop.Report[*appsv1.ReplicaSet]{
-		Before: set, After: &after, Kept: kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}, Next: NextLook(state, plan),
+	kept := kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
+	stored, err := r.kind.PatchStatus(ctx, r.client, set, &after, options.Status, kept)
+	switch {
+	case err == nil:
+		r.expectations.Wrote(set, r.kind.Resource, stored)
+	case errors.Is(expectations.OrStale(err), expectations.ErrStale):
+		err = nil // the event of the other write enqueues the ReplicaSet
+	default:
+		err = fmt.Errorf("writing the status of ReplicaSet %s: %w", request, err)
 	}
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
 	}
-	return report, failure
+	return ctrl.Result{RequeueAfter: NextReconcile(state, plan)}, errors.Join(failure, err)
+}
+
+// ownersOf maps a Pod to the ReplicaSets to reconcile when it changes.
+func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Request {
+	return controllerref.Owners(ctx, r.client, r.kind, pod)
+}
+
+// alive are the UIDs of the Pods that are not being deleted.
+func alive(pods []*corev1.Pod) sets.Set[types.UID] {
+	return sets.New(lo.FilterMap(pods, func(pod *corev1.Pod, _ int) (types.UID, bool) { return pod.UID, pod.DeletionTimestamp == nil })...)
 }
 
 // Observe is what reader knows of a ReplicaSet.
@@ -78,23 +143,23 @@ func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader cl
 	pods := func(which client.ListOption) ([]*corev1.Pod, error) {
 		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which, client.UnsafeDisableDeepCopy)
 	}
-	own, err := pods(loop.ControlledBy(set.UID))
+	own, err := pods(controllerref.ControlledBy(set.UID))
 	if err != nil {
 		return state, err
 	}
-	orphans, err := pods(loop.Orphans())
+	orphans, err := pods(controllerref.Orphans())
 	state.Pods = slices.Concat(own, orphans)
-	controllerRef := metav1.GetControllerOfNoCopy(set)
-	if err != nil || controllerRef == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
+	deployment := metav1.GetControllerOfNoCopy(set)
+	if err != nil || deployment == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
 		return state, err
 	}
-	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), loop.ControlledBy(controllerRef.UID), client.UnsafeDisableDeepCopy)
+	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), controllerref.ControlledBy(deployment.UID), client.UnsafeDisableDeepCopy)
 	if err != nil {
 		return state, err
 	}
 	state.Neighbours = map[string]int{}
 	for _, sibling := range siblings {
-		theirs, err := pods(loop.ControlledBy(sibling.UID))
+		theirs, err := pods(controllerref.ControlledBy(sibling.UID))
 		if err != nil {
 			return state, err
 		}
@@ -107,7 +172,7 @@ func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader cl
 	return state, nil
 }
 
-// podChanges keeps away updates in which nothing changed that a plan or a status looks at; most of a Pod's do not.
+// podChanges drops updates of fields that neither plan nor status reads, which is most of a Pod's updates.
 func podChanges() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(update event.UpdateEvent) bool {
 		before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)

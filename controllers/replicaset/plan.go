@@ -17,7 +17,8 @@ import (
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
 
-	"flyball.dev/controllers/internal/loop"
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
 )
 
 // burst is how many Pods one plan creates or deletes at most, so that the status of a large ReplicaSet moves meanwhile.
@@ -39,47 +40,34 @@ type State struct {
 	Now metav1.Time
 }
 
-type (
-	// Action is one step of a plan.
-	Action = loop.Action
-	// Reason is embedded by all actions.
-	Reason = loop.Reason
-	// Adopt takes a Pod that nobody controls.
-	Adopt = loop.Adopt
-	// Release gives up control of a Pod.
-	Release = loop.Release
-	// Refuse does nothing, because whatever could be done would be wrong.
-	Refuse = loop.Refuse
-)
-
 // Create creates Pods from the template.
 type Create struct {
 	Count int
-	Reason
+	action.Reason
 }
 
 // Delete deletes Pods.
 type Delete struct {
 	Pods []*corev1.Pod
-	Reason
+	action.Reason
 }
 
 // What is an action in words.
-func What(action Action) string {
-	switch a := action.(type) {
+func What(step action.Action) string {
+	switch a := step.(type) {
 	case Create:
 		return fmt.Sprintf("create %d Pods", a.Count)
 	case Delete:
 		names := lo.Map(a.Pods, func(pod *corev1.Pod, _ int) string { return pod.Name })
 		return fmt.Sprintf("delete %d Pods: %s", len(a.Pods), strings.Join(names, ", "))
 	}
-	return loop.What(action)
+	return action.What(step)
 }
 
 // Plan is what is to be done, and on what Pods that was decided.
 type Plan struct {
-	Actions []Action
-	// Active are the ReplicaSet's Pods that count, Terminating those on their way out.
+	Actions []action.Action
+	// Active are the ReplicaSet's Pods that count, Terminating those that are being deleted.
 	Active, Terminating []*corev1.Pod
 }
 
@@ -87,36 +75,36 @@ type Plan struct {
 func NewPlan(s State) Plan {
 	selector, err := metav1.LabelSelectorAsSelector(s.ReplicaSet.Spec.Selector)
 	if err != nil || selector.Empty() {
-		return Plan{Actions: []Action{Refuse{Reason: "the selector is empty or invalid: no Pod can be the ReplicaSet's"}}}
+		return Plan{Actions: []action.Action{action.Refuse{Reason: "the selector is empty or invalid: no Pod can be the ReplicaSet's"}}}
 	}
 	var plan Plan
 	active := plan.sort(s, selector)
 
-	// 1. Pods change hands.
-	plan.Active, plan.Actions = loop.Claim(s.ReplicaSet, selector, active)
+	// 1. Orphans that match become the ReplicaSet's Pods; its Pods that no longer match become orphans.
+	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, active)
 
-	// 2. A ReplicaSet on its way out leaves its Pods to the garbage collector.
+	// 2. A ReplicaSet that is being deleted leaves its Pods to the garbage collector.
 	if s.ReplicaSet.DeletionTimestamp != nil {
 		return plan
 	}
 
-	// 3. Too few: create. Too many: delete those that are missed least.
+	// 3. Too few: create. Too many: delete.
 	want, have := int(ptr.Deref(s.ReplicaSet.Spec.Replicas, 1)), len(plan.Active)
-	reason := Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))
+	reason := action.Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))
 	switch {
 	case have < want && !selector.Matches(labels.Set(s.ReplicaSet.Spec.Template.Labels)):
-		plan.add(Refuse{Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once"})
+		plan.add(action.Refuse{Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once"})
 	case have < want:
 		plan.add(Create{min(want-have, burst), reason})
 	case have > want:
-		plan.add(Delete{leastMissed(s, plan.Active)[:min(have-want, burst)], reason})
+		plan.add(Delete{deletionOrder(s, plan.Active)[:min(have-want, burst)], reason})
 	}
 	return plan
 }
 
-func (p *Plan) add(action Action) { p.Actions = append(p.Actions, action) }
+func (p *Plan) add(step action.Action) { p.Actions = append(p.Actions, step) }
 
-// sort puts the ReplicaSet's terminating Pods aside and returns the active ones. Finished Pods are neither.
+// sort notes the ReplicaSet's terminating Pods and returns the active ones. Finished Pods are neither.
 func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 	var active []*corev1.Pod
 	for _, pod := range s.Pods {
@@ -132,10 +120,10 @@ func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 	return active
 }
 
-// leastMissed orders Pods as upstream does when it scales down: unassigned before assigned, Pending before Running, not
+// deletionOrder sorts Pods as upstream does when it scales down: unassigned before assigned, Pending before Running, not
 // ready before ready, lower before higher controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the
 // node, shorter before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete precede all.
-func leastMissed(s State, pods []*corev1.Pod) []*corev1.Pod {
+func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	ranked := controller.ActivePodsWithRanks{Pods: append([]*corev1.Pod(nil), pods...), Rank: make([]int, len(pods)), Now: s.Now}
 	for i, pod := range pods {
 		ranked.Rank[i] = s.Neighbours[pod.Spec.NodeName]
@@ -183,8 +171,8 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	return status
 }
 
-// NextLook is how long it takes until a Pod becomes available by the mere passing of time; 0 if none will.
-func NextLook(s State, plan Plan) time.Duration {
+// NextReconcile is how long it takes until a Pod becomes available by the mere passing of time; 0 if none will.
+func NextReconcile(s State, plan Plan) time.Duration {
 	var next time.Duration
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
 	for _, pod := range plan.Active {

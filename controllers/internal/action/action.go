@@ -1,0 +1,50 @@
+// Package action is what the plans of all loops have in common: steps with a reason, and a metric that counts them.
+package action
+
+import (
+	"fmt"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Action is one step of a plan: a small value of a type of its own, with a reason in words.
+type Action interface{ Why() string }
+
+// Reason is embedded by all actions.
+type Reason string
+
+// Why implements Action.
+func (r Reason) Why() string { return string(r) }
+
+// Adopt makes the owner the controller of an object that has none.
+type Adopt struct {
+	Object metav1.Object
+	Reason
+}
+
+// Release gives up control of an object.
+type Release struct {
+	Object metav1.Object
+	Reason
+}
+
+// Refuse does nothing, because any action would be wrong.
+type Refuse struct{ Reason }
+
+// What is one of these actions in words.
+func What(action Action) string {
+	switch a := action.(type) {
+	case Adopt:
+		return "adopt " + typeName(a.Object) + " " + a.Object.GetName()
+	case Release:
+		return "release " + typeName(a.Object) + " " + a.Object.GetName()
+	}
+	return "do nothing"
+}
+
+// typeName is the name of a value's type without its package.
+func typeName(value any) string {
+	name := fmt.Sprintf("%T", value)
+	return name[strings.LastIndex(name, ".")+1:]
+}
