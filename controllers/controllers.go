@@ -29,6 +29,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -42,6 +43,7 @@ import (
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
 	"flyball.dev/controllers/replicaset"
 )
@@ -92,14 +94,6 @@ func Loops() []Loop {
 			},
 		},
 	}
-}
-
-// register adds the loops of one API group to a manager.
-func register(ctx context.Context, mgr ctrl.Manager, broadcaster record.EventBroadcaster, group kinds.Group) error {
-	return errors.Join(
-		replicaset.Register(ctx, mgr, broadcaster, group),
-		deployment.Register(ctx, mgr, broadcaster, group),
-	)
 }
 
 // workers is how many objects of one kind are reconciled at a time. A worker mostly waits for the API server.
@@ -258,10 +252,37 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 	if err := w.mgr.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing ReplicaSets: %w", err)
 	}
-	if err := register(ctx, w.mgr, w.broadcaster, group); err != nil {
+	if err := w.register(ctx, group); err != nil {
 		return fmt.Errorf("starting the loops for %s: %w", version, err)
 	}
 	return nil
+}
+
+// register adds the loops of one API group to the manager. The sources that Events name are upstream's, because tools
+// know them.
+func (w *wiring) register(ctx context.Context, group kinds.Group) error {
+	stores := map[schema.GroupResource]expectations.Store{}
+	for resource, object := range map[schema.GroupResource]client.Object{
+		group.Deployments.Resource: group.Deployments.New(),
+		group.ReplicaSets.Resource: group.ReplicaSets.New(),
+		kinds.Pods().Resource:      &corev1.Pod{},
+	} {
+		informer, err := w.mgr.GetCache().GetInformer(ctx, object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watching %s: %w", resource, err)
+		}
+		stores[resource] = informer.(toolscache.SharedIndexInformer).GetStore()
+	}
+	c, live, known := w.mgr.GetClient(), w.mgr.GetAPIReader(), w.mgr.GetScheme()
+	replicaSets := &replicaset.Reconciler{
+		Kind: group.ReplicaSets, Client: c, Live: live, Expectations: expectations.New(stores),
+		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "replicaset-controller"}),
+	}
+	deployments := &deployment.Reconciler{
+		Kinds: group, Client: c, Live: live, Expectations: expectations.New(stores),
+		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "deployment-controller"}),
+	}
+	return errors.Join(replicaSets.Register(w.mgr), deployments.Register(w.mgr))
 }
 
 // served waits until the API server serves a group's kinds, or ctx ends.

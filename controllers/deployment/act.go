@@ -29,18 +29,18 @@ func (e createError) Unwrap() error { return e.error }
 
 // act carries a plan out, in order, and stops at the first error. It returns the Deployment as last written.
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
-	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.live, r.kinds.Deployments, d) })
+	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kinds.Deployments, d) })
 	for _, step := range plan.Actions {
 		klog.FromContext(ctx).V(2).Info("Acting", "action", What(step), "reason", step.Why())
 		var err error
 		switch a := step.(type) {
 		case action.Adopt:
 			if err = mayAdopt(); err == nil {
-				ref := *metav1.NewControllerRef(d, r.kinds.Deployments.GroupVersionKind)
-				err = controllerref.Replace(ctx, r.client, r.expectations, r.kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet), ref)
+				ref := *metav1.NewControllerRef(d, r.Kinds.Deployments.GroupVersionKind)
+				err = controllerref.Replace(ctx, r.Client, r.Expectations, r.Kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet), ref)
 			}
 		case action.Release:
-			err = controllerref.Replace(ctx, r.client, r.expectations, r.kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
+			err = controllerref.Replace(ctx, r.Client, r.Expectations, r.Kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
 		case Create:
 			err = r.create(ctx, d, a.ReplicaSet.DeepCopy())
 		case Update:
@@ -50,11 +50,11 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 		case SetRevision:
 			d, err = r.setRevision(ctx, d, a.Revision)
 		case RollBack:
-			r.recordRolledBack(d, a.Message)
+			r.Events.Event(d, corev1.EventTypeWarning, RolledBackReason, a.Message)
 		case action.Refuse:
-			r.recordRefused(d, a.Why())
+			r.Events.Event(d, corev1.EventTypeWarning, SelectingAllReason, a.Why())
 		}
-		action.Count("deployment", r.kinds.Deployments.Group, step, err)
+		action.Count("deployment", r.Kinds.Deployments.Group, step, err)
 		if err != nil {
 			return d, expectations.OrStale(err)
 		}
@@ -63,17 +63,17 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 }
 
 func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *appsv1.ReplicaSet) error {
-	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.kinds.Deployments.GroupVersionKind)}
-	stored, err := r.kinds.ReplicaSets.Create(ctx, r.client, set)
+	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.Kinds.Deployments.GroupVersionKind)}
+	stored, err := r.Kinds.ReplicaSets.Create(ctx, r.Client, set)
 	switch {
 	case err == nil:
-		r.expectations.Wrote(d, r.kinds.ReplicaSets.Resource, stored)
+		r.Expectations.Wrote(d, r.Kinds.ReplicaSets.Resource, stored)
 		r.recordScaled(d, stored.Name, 0, *stored.Spec.Replicas)
 		return nil
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return err
 	case apierrors.IsAlreadyExists(err):
-		live, _, err := r.kinds.ReplicaSets.Get(ctx, r.live, client.ObjectKeyFromObject(set))
+		live, _, err := r.Kinds.ReplicaSets.Get(ctx, r.Live, client.ObjectKeyFromObject(set))
 		if err != nil {
 			return fmt.Errorf("reading ReplicaSet %s, which exists already: %w", set.Name, err)
 		}
@@ -84,37 +84,37 @@ func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *apps
 	}
 	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)} //nolint:staticcheck // upstream's words, for people
 	if ctx.Err() == nil {
-		r.recordNotCreated(d, err)
+		r.Events.Event(d, corev1.EventTypeWarning, util.FailedRSCreateReason, err.Error())
 	}
 	return err
 }
 
 func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, after *appsv1.ReplicaSet) error {
 	after.ResourceVersion = before.ResourceVersion // which may be that of its adoption, a moment ago
-	stored, err := r.kinds.ReplicaSets.Patch(ctx, r.client, before, after)
+	stored, err := r.Kinds.ReplicaSets.Patch(ctx, r.Client, before, after)
 	if err != nil {
 		return fmt.Errorf("updating ReplicaSet %s: %w", before.Name, err)
 	}
-	r.expectations.Wrote(d, r.kinds.ReplicaSets.Resource, stored)
+	r.Expectations.Wrote(d, r.Kinds.ReplicaSets.Resource, stored)
 	r.recordScaled(d, before.Name, *before.Spec.Replicas, *after.Spec.Replicas)
 	return nil
 }
 
 func (r *Reconciler) delete(ctx context.Context, observed *appsv1.ReplicaSet) error {
-	set := r.kinds.ReplicaSets.New()
+	set := r.Kinds.ReplicaSets.New()
 	set.SetNamespace(observed.Namespace)
 	set.SetName(observed.Name)
 	preconditions := client.Preconditions{UID: &observed.UID, ResourceVersion: &observed.ResourceVersion}
-	return client.IgnoreNotFound(r.client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
 }
 
 func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {
 	after := d.DeepCopy()
 	util.SetDeploymentRevision(after, revision)
-	stored, err := r.kinds.Deployments.Patch(ctx, r.client, d, after)
+	stored, err := r.Kinds.Deployments.Patch(ctx, r.Client, d, after)
 	if err != nil {
 		return d, fmt.Errorf("writing the revision of Deployment %s: %w", d.Name, err)
 	}
-	r.expectations.Wrote(d, r.kinds.Deployments.Resource, stored)
+	r.Expectations.Wrote(d, r.Kinds.Deployments.Resource, stored)
 	return stored, nil
 }

@@ -12,7 +12,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
@@ -40,34 +39,25 @@ import (
 
 // Reconciler is the loop for the Deployments of one API group.
 type Reconciler struct {
-	kinds  kinds.Group
-	client client.Client // reads from the cache
-	live   client.Reader // reads from the API server
-	events record.EventRecorder
-
-	expectations *expectations.Tracker
+	Kinds kinds.Group
+	// Client reads from the cache, Live from the API server.
+	Client client.Client
+	Live   client.Reader
+	Events record.EventRecorder
+	// Expectations are about Deployments and ReplicaSets.
+	Expectations *expectations.Tracker
 }
 
-// Register adds the loop for a group's Deployments to a manager. A Deployment that fails is reconciled again soon, and at
-// least every 15 seconds: no event says that the cause, a quota say, is gone.
-func Register(ctx context.Context, mgr ctrl.Manager, broadcaster record.EventBroadcaster, group kinds.Group) error {
-	tracker, err := expectations.ForCache(ctx, mgr.GetCache(), map[schema.GroupResource]client.Object{
-		group.Deployments.Resource: group.Deployments.New(), group.ReplicaSets.Resource: group.ReplicaSets.New(),
-	})
-	if err != nil {
-		return err
-	}
-	r := &Reconciler{
-		kinds: group, client: mgr.GetClient(), live: mgr.GetAPIReader(), expectations: tracker,
-		events: broadcaster.NewRecorder(mgr.GetScheme(), corev1.EventSource{Component: "deployment-controller"}), // as upstream
-	}
+// Register adds the loop to a manager. A Deployment that fails is reconciled again soon, and at least every 15 seconds: no
+// event says that the cause, a quota say, is gone.
+func (r *Reconciler) Register(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
-		Named("deployment."+group.Deployments.Group).
+		Named("deployment."+r.Kinds.Deployments.Group).
 		WithOptions(controller.Options{
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
 		}).
-		For(group.Deployments.New()).
-		Watches(group.ReplicaSets.New(), handler.EnqueueRequestsFromMapFunc(r.ownersOf)).
+		For(r.Kinds.Deployments.New()).
+		Watches(r.Kinds.ReplicaSets.New(), handler.EnqueueRequestsFromMapFunc(r.ownersOf)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds())).
 		Complete(graceful.Reconciler{Inner: r})
 }
@@ -75,12 +65,12 @@ func Register(ctx context.Context, mgr ctrl.Manager, broadcaster record.EventBro
 // Reconcile moves the rollout of one Deployment a step on, and reports how far it is.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	// 1. Get the Deployment. The caches must hold what the loop last wrote for it.
-	if !r.expectations.Satisfied(request.NamespacedName) {
+	if !r.Expectations.Satisfied(request.NamespacedName) {
 		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	d, options, err := r.kinds.Deployments.Get(ctx, r.client, request.NamespacedName)
+	d, options, err := r.Kinds.Deployments.Get(ctx, r.Client, request.NamespacedName)
 	if apierrors.IsNotFound(err) {
-		r.expectations.Forget(request.NamespacedName)
+		r.Expectations.Forget(request.NamespacedName)
 		return ctrl.Result{}, nil
 	}
 	if err != nil {
@@ -88,7 +78,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 
 	// 2. Observe its ReplicaSets, and plan.
-	state, err := Observe(ctx, r.kinds.ReplicaSets, r.client, d, options)
+	state, err := Observe(ctx, r.Kinds.ReplicaSets, r.Client, d, options)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -113,24 +103,24 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	// 4. Report.
 	after := *d
 	after.Status = plan.Status
-	if r.kinds.Deployments.Group != appsv1.GroupName {
+	if r.Kinds.Deployments.Group != appsv1.GroupName {
 		after.Status = withKstatus(d, plan.Status, state.Now)
 	}
-	stored, err := r.kinds.Deployments.PatchStatus(ctx, r.client, d, &after, options.Status, plan.Kept)
+	stored, err := r.Kinds.Deployments.PatchStatus(ctx, r.Client, d, &after, options.Status, plan.Kept)
 	switch {
-	case err == nil:
-		r.expectations.Wrote(d, r.kinds.Deployments.Resource, stored)
 	case errors.Is(expectations.OrStale(err), expectations.ErrStale):
-		err = nil // the event of the other write enqueues the Deployment
-	default:
+		err = nil // the event of the conflicting write enqueues the Deployment
+	case err != nil:
 		err = fmt.Errorf("writing the status of Deployment %s: %w", request, err)
+	case stored != d:
+		r.Expectations.Wrote(d, r.Kinds.Deployments.Resource, stored)
 	}
 	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
 }
 
 // ownersOf maps a ReplicaSet to the Deployments to reconcile when it changes.
 func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Request {
-	return controllerref.Owners(ctx, r.client, r.kinds.Deployments, set)
+	return controllerref.Owners(ctx, r.Client, r.Kinds.Deployments, set)
 }
 
 // Observe is what reader knows of a Deployment.
@@ -180,19 +170,19 @@ func mostRestarts(pod *corev1.Pod) int32 {
 // waitingFor maps a Pod to the Deployment that may have waited for it to end, or to crash.
 func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []ctrl.Request {
 	ref := metav1.GetControllerOfNoCopy(pod)
-	if !controllerref.IsOf(ref, r.kinds.ReplicaSets.GroupVersionKind) {
+	if !controllerref.IsOf(ref, r.Kinds.ReplicaSets.GroupVersionKind) {
 		return nil
 	}
-	set, _, err := r.kinds.ReplicaSets.Get(ctx, r.client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
+	set, _, err := r.Kinds.ReplicaSets.Get(ctx, r.Client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
 	if err != nil || set.UID != ref.UID {
 		return nil
 	}
 	ref = metav1.GetControllerOfNoCopy(set)
-	if !controllerref.IsOf(ref, r.kinds.Deployments.GroupVersionKind) {
+	if !controllerref.IsOf(ref, r.Kinds.Deployments.GroupVersionKind) {
 		return nil
 	}
 	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
-	d, options, err := r.kinds.Deployments.Get(ctx, r.client, key)
+	d, options, err := r.Kinds.Deployments.Get(ctx, r.Client, key)
 	if err != nil || !needsPods(d, options) {
 		return nil
 	}

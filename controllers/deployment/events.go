@@ -4,7 +4,6 @@ import (
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/kubernetes/pkg/controller/deployment/util"
 )
 
 // Reasons of Events beside those that are conditions' too; like the messages upstream's, because people and tools search
@@ -18,18 +17,6 @@ const (
 func (r *Reconciler) recordScaled(d *appsv1.Deployment, set string, from, to int32) {
 	direction := lo.Ternary(from > to, "down", "up")
 	if from != to {
-		r.events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d", direction, set, from, to)
+		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d", direction, set, from, to)
 	}
-}
-
-func (r *Reconciler) recordNotCreated(d *appsv1.Deployment, err error) {
-	r.events.Event(d, corev1.EventTypeWarning, util.FailedRSCreateReason, err.Error())
-}
-
-func (r *Reconciler) recordRolledBack(d *appsv1.Deployment, message string) {
-	r.events.Event(d, corev1.EventTypeWarning, RolledBackReason, message)
-}
-
-func (r *Reconciler) recordRefused(d *appsv1.Deployment, reason string) {
-	r.events.Event(d, corev1.EventTypeWarning, SelectingAllReason, reason)
 }

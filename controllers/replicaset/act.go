@@ -28,29 +28,30 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// act carries a plan out, in order, and stops at the first error.
+// act carries a plan out, in order, and stops at the first error. The reasons and messages of Events are upstream's,
+// because people and tools search for them.
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
-	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.live, r.kind, set) })
+	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kind, set) })
 	for _, step := range plan.Actions {
 		klog.FromContext(ctx).V(2).Info("Acting", "action", What(step), "reason", step.Why())
 		var err error
 		switch a := step.(type) {
 		case action.Adopt:
 			if err = mayAdopt(); err == nil {
-				ref := *metav1.NewControllerRef(set, r.kind.GroupVersionKind)
-				err = controllerref.Replace(ctx, r.client, r.expectations, kinds.Pods(), set, a.Object.(*corev1.Pod), ref)
+				ref := *metav1.NewControllerRef(set, r.Kind.GroupVersionKind)
+				err = controllerref.Replace(ctx, r.Client, r.Expectations, kinds.Pods(), set, a.Object.(*corev1.Pod), ref)
 			}
 		case action.Release:
-			err = controllerref.Replace(ctx, r.client, r.expectations, kinds.Pods(), set, a.Object.(*corev1.Pod))
+			err = controllerref.Replace(ctx, r.Client, r.Expectations, kinds.Pods(), set, a.Object.(*corev1.Pod))
 		case Create:
 			err = slowStart(a.Count, func() error { return r.create(ctx, set) })
 		case Delete:
 			err = inParallel(len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })
 		case action.Refuse:
 			err = refused(a.Why())
-			r.recordNotCreated(set, err)
+			r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", err)
 		}
-		action.Count("replicaset", r.kind.Group, step, err)
+		action.Count("replicaset", r.Kind.Group, step, err)
 		if err != nil {
 			return err
 		}
@@ -59,34 +60,34 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 }
 
 func (r *Reconciler) create(ctx context.Context, set *appsv1.ReplicaSet) error {
-	pod, err := controller.GetPodFromTemplate(&set.Spec.Template, set, metav1.NewControllerRef(set, r.kind.GroupVersionKind))
+	pod, err := controller.GetPodFromTemplate(&set.Spec.Template, set, metav1.NewControllerRef(set, r.Kind.GroupVersionKind))
 	if err != nil {
 		return fmt.Errorf("rendering a Pod from the template: %w", err)
 	}
 	pod.Namespace = set.Namespace
-	err = r.client.Create(ctx, pod)
+	err = r.Client.Create(ctx, pod)
 	switch {
 	case err == nil:
-		r.expectations.Wrote(set, kinds.Pods().Resource, pod)
-		r.recordCreated(set, pod)
+		r.Expectations.Wrote(set, kinds.Pods().Resource, pod)
+		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulCreatePodReason, "Created pod: %v", pod.Name)
 	case ctx.Err() == nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
-		r.recordNotCreated(set, err)
+		r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", err)
 	}
 	return err
 }
 
 func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *corev1.Pod) error {
-	err := r.client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID})
+	err := r.Client.Delete(ctx, pod, client.Preconditions{UID: &pod.UID})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		if ctx.Err() == nil {
-			r.recordNotDeleted(set, err)
+			r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedDeletePodReason, "Error deleting: %v", err)
 		}
 		return fmt.Errorf("unable to delete pods: %w", err)
 	}
 	// Not found, or of another UID: somebody else deleted it.
-	r.expectations.Deleted(client.ObjectKeyFromObject(set), pod.UID)
+	r.Expectations.Deleted(client.ObjectKeyFromObject(set), pod.UID)
 	if err == nil {
-		r.recordDeleted(set, pod)
+		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulDeletePodReason, "Deleted pod: %v", pod.Name)
 	}
 	return nil
 }

@@ -13,7 +13,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/record"
@@ -43,34 +42,24 @@ import (
 
 // Reconciler is the loop for the ReplicaSets of one API group.
 type Reconciler struct {
-	kind   kinds.Kind[*appsv1.ReplicaSet]
-	client client.Client // reads from the cache
-	live   client.Reader // reads from the API server
-	events record.EventRecorder
-
-	expectations *expectations.Tracker
+	Kind kinds.Kind[*appsv1.ReplicaSet]
+	// Client reads from the cache, Live from the API server.
+	Client client.Client
+	Live   client.Reader
+	Events record.EventRecorder
+	// Expectations are about ReplicaSets and Pods.
+	Expectations *expectations.Tracker
 }
 
-// Register adds the loop for a group's ReplicaSets to a manager. A ReplicaSet that fails is reconciled again soon, and at
-// least every 15 seconds: no event says that the cause, a quota say, is gone.
-func Register(ctx context.Context, mgr ctrl.Manager, broadcaster record.EventBroadcaster, group kinds.Group) error {
-	kind := group.ReplicaSets
-	tracker, err := expectations.ForCache(ctx, mgr.GetCache(), map[schema.GroupResource]client.Object{
-		kind.Resource: kind.New(), kinds.Pods().Resource: &corev1.Pod{},
-	})
-	if err != nil {
-		return err
-	}
-	r := &Reconciler{
-		kind: kind, client: mgr.GetClient(), live: mgr.GetAPIReader(), expectations: tracker,
-		events: broadcaster.NewRecorder(mgr.GetScheme(), corev1.EventSource{Component: "replicaset-controller"}), // as upstream
-	}
+// Register adds the loop to a manager. A ReplicaSet that fails is reconciled again soon, and at least every 15 seconds: no
+// event says that the cause, a quota say, is gone.
+func (r *Reconciler) Register(mgr ctrl.Manager) error {
 	return ctrl.NewControllerManagedBy(mgr).
-		Named("replicaset."+kind.Group).
+		Named("replicaset."+r.Kind.Group).
 		WithOptions(controllerruntime.Options{
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
 		}).
-		For(kind.New()).
+		For(r.Kind.New()).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ownersOf), builder.WithPredicates(podChanges())).
 		Complete(graceful.Reconciler{Inner: r})
 }
@@ -78,12 +67,12 @@ func Register(ctx context.Context, mgr ctrl.Manager, broadcaster record.EventBro
 // Reconcile makes one ReplicaSet have the Pods that it wants, and reports which it has.
 func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
 	// 1. Get the ReplicaSet. The caches must hold what the loop last wrote for it.
-	if !r.expectations.Satisfied(request.NamespacedName) {
+	if !r.Expectations.Satisfied(request.NamespacedName) {
 		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	set, options, err := r.kind.Get(ctx, r.client, request.NamespacedName)
+	set, options, err := r.Kind.Get(ctx, r.Client, request.NamespacedName)
 	if apierrors.IsNotFound(err) {
-		r.expectations.Forget(request.NamespacedName)
+		r.Expectations.Forget(request.NamespacedName)
 		return ctrl.Result{}, nil
 	}
 	if err != nil {
@@ -91,11 +80,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 
 	// 2. Observe its Pods, and plan.
-	state, err := Observe(ctx, r.kind, r.client, set, options)
+	state, err := Observe(ctx, r.Kind, r.Client, set, options)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	state.Deleting = r.expectations.Deleting(request.NamespacedName, alive(state.Pods))
+	state.Deleting = r.Expectations.Deleting(request.NamespacedName, alive(state.Pods))
 	plan := NewPlan(state)
 
 	// 3. Act.
@@ -108,18 +97,18 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 
 	// 4. Report, with the Pods that were deleted just now.
-	state.Deleting = r.expectations.Deleting(request.NamespacedName, alive(state.Pods))
+	state.Deleting = r.Expectations.Deleting(request.NamespacedName, alive(state.Pods))
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
 	kept := kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
-	stored, err := r.kind.PatchStatus(ctx, r.client, set, &after, options.Status, kept)
+	stored, err := r.Kind.PatchStatus(ctx, r.Client, set, &after, options.Status, kept)
 	switch {
-	case err == nil:
-		r.expectations.Wrote(set, r.kind.Resource, stored)
 	case errors.Is(expectations.OrStale(err), expectations.ErrStale):
-		err = nil // the event of the other write enqueues the ReplicaSet
-	default:
+		err = nil // the event of the conflicting write enqueues the ReplicaSet
+	case err != nil:
 		err = fmt.Errorf("writing the status of ReplicaSet %s: %w", request, err)
+	case stored != set:
+		r.Expectations.Wrote(set, r.Kind.Resource, stored)
 	}
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
@@ -129,7 +118,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 // ownersOf maps a Pod to the ReplicaSets to reconcile when it changes.
 func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Request {
-	return controllerref.Owners(ctx, r.client, r.kind, pod)
+	return controllerref.Owners(ctx, r.Client, r.Kind, pod)
 }
 
 // alive are the UIDs of the Pods that are not being deleted.

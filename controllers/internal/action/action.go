@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+	"github.com/samber/lo"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
 // Action is one step of a plan: a small value of a type of its own, with a reason in words.
@@ -41,6 +45,16 @@ func What(action Action) string {
 		return "release " + typeName(a.Object) + " " + a.Object.GetName()
 	}
 	return "do nothing"
+}
+
+var total = promauto.With(metrics.Registry).NewCounterVec(prometheus.CounterOpts{
+	Name: "flyball_controller_actions_total",
+	Help: "Planned actions that were carried out, by loop, API group, action and result (done or failed).",
+}, []string{"loop", "group", "action", "result"})
+
+// Count counts an action that a loop carried out for an API group, or failed to.
+func Count(loop, group string, action Action, err error) {
+	total.WithLabelValues(loop, group, strings.ToLower(typeName(action)), lo.Ternary(err == nil, "done", "failed")).Inc()
 }
 
 // typeName is the name of a value's type without its package.

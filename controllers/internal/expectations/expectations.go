@@ -8,18 +8,14 @@
 package expectations
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
-	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/kubernetes/pkg/controller/util/consistency"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
@@ -51,19 +47,6 @@ func New(stores map[schema.GroupResource]Store) *Tracker {
 		versions: consistency.NewConsistencyStore(stores),
 		deleted:  map[types.NamespacedName]sets.Set[types.UID]{},
 	}
-}
-
-// ForCache returns a Tracker of writes to resources, whose objects are of these types, that a cache holds.
-func ForCache(ctx context.Context, c cache.Cache, resources map[schema.GroupResource]client.Object) (*Tracker, error) {
-	stores := map[schema.GroupResource]Store{}
-	for resource, object := range resources {
-		informer, err := c.GetInformer(ctx, object, cache.BlockUntilSynced(false))
-		if err != nil {
-			return nil, fmt.Errorf("watching %s: %w", resource, err)
-		}
-		stores[resource] = informer.(toolscache.SharedIndexInformer).GetStore()
-	}
-	return New(stores), nil
 }
 
 // Wrote records that object, as the API server returned it, was created or changed for owner.

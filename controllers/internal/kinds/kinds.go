@@ -1,7 +1,5 @@
-// Package kinds lets one loop serve a workload kind in several API groups.
-//
-// The loops know the types of apps/v1 only. A Kind converts objects of one group to these and back. It leaves every
-// decision to the loops and stores nothing.
+// Package kinds lets one loop serve a workload kind in several API groups: the loops know the types of apps/v1 only, and a
+// Kind converts objects of one group to these and back. It stores nothing and decides nothing.
 //
 // Changes are sent as merge patches of the fields that apps/v1 has, with the resourceVersion that was read, never as whole
 // objects: a loop must not lose the fields that a group adds.
@@ -69,9 +67,7 @@ func For(version schema.GroupVersion) (Group, error) {
 }
 
 // Pods are the same for all groups.
-func Pods() Kind[*corev1.Pod] {
-	return kind[*corev1.Pod](corev1.SchemeGroupVersion.WithKind("Pod"))
-}
+func Pods() Kind[*corev1.Pod] { return kind[*corev1.Pod](corev1.SchemeGroupVersion.WithKind("Pod")) }
 
 func kind[T client.Object](kind schema.GroupVersionKind) Kind[T] {
 	resource, _ := meta.UnsafeGuessKindToResource(kind)
@@ -99,9 +95,8 @@ func (k Kind[T]) types() (client.Object, client.ObjectList) {
 	return &corev1.Pod{}, &corev1.PodList{}
 }
 
-// Read converts an object of the group's own type. The result has the group's apiVersion and kind, so that Events name the
-// right object; the Options are the fields that it lacks. All share memory with the object, which may be a cache's: do not
-// change what the fields point to.
+// Read converts an object of the group's own type. The result has the group's apiVersion and kind, for Events. It shares
+// memory with the object, which may be a cache's.
 func (k Kind[T]) Read(object client.Object) (T, Options) {
 	var options Options
 	switch o := object.(type) {
@@ -114,8 +109,8 @@ func (k Kind[T]) Read(object client.Object) (T, Options) {
 	return object.(T), options
 }
 
-// Write converts an object, and the fields that its status lacks, to the group's own type. The result lacks the fields that
-// only Options hold, and shares memory with the object.
+// Write converts an object, and the fields that its status lacks, to the group's own type. The result shares memory with the
+// object and lacks the fields that only Options hold.
 func (k Kind[T]) Write(object T, status Status) client.Object {
 	if k.Group == v1alpha1.GroupVersion.Group {
 		switch o := client.Object(object).(type) {
@@ -128,7 +123,7 @@ func (k Kind[T]) Write(object T, status Status) client.Object {
 	return object
 }
 
-// Get reads one object. A NotFound error is returned as the reader's own.
+// Get reads one object. The error is the reader's own.
 func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, Options, error) {
 	object := k.New()
 	err := reader.Get(ctx, key, object)
@@ -137,13 +132,12 @@ func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.Namesp
 }
 
 // List reads the objects that opts select.
-func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.ListOption) ([]T, error) {
+func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.ListOption) (items []T, err error) {
 	_, list := k.types()
 	if err := reader.List(ctx, list, opts...); err != nil {
 		return nil, fmt.Errorf("listing %s: %w", k.Resource, err)
 	}
-	var items []T
-	err := meta.EachListItem(list, func(item runtime.Object) error {
+	err = meta.EachListItem(list, func(item runtime.Object) error {
 		read, _ := k.Read(item.(client.Object))
 		items = append(items, read)
 		return nil
@@ -166,8 +160,8 @@ func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after 
 	if err == nil {
 		err = writer.Patch(ctx, object, patch)
 	}
-	read, _ := k.Read(object)
-	return read, err
+	stored, _ := k.Read(object)
+	return stored, err
 }
 
 // PatchStatus is Patch for the status subresource; was and is are the fields of the status that apps/v1 lacks. If nothing
@@ -180,19 +174,16 @@ func (k Kind[T]) PatchStatus(ctx context.Context, writer client.StatusClient, be
 	if err == nil {
 		err = writer.Status().Patch(ctx, object, patch)
 	}
-	read, _ := k.Read(object)
-	return read, err
+	stored, _ := k.Read(object)
+	return stored, err
 }
 
-// patch returns the difference between before and after, and the object that it is for.
+// patch returns an object to patch, without anything else in it, and what to send.
 func (k Kind[T]) patch(before, after T, was, is Status) (client.Object, client.Patch, error) {
 	object := k.New()
 	object.SetNamespace(before.GetNamespace())
 	object.SetName(before.GetName())
 	data, err := client.MergeFromWithOptions(k.Write(before, was), client.MergeFromWithOptimisticLock{}).Data(k.Write(after, is))
-	if err != nil {
-		err = fmt.Errorf("rendering the patch of %s %s/%s: %w", k.Resource, before.GetNamespace(), before.GetName(), err)
-	}
 	return object, client.RawPatch(types.MergePatchType, data), err
 }
 
