@@ -31,14 +31,18 @@ import (
 	"k8s.io/client-go/rest"
 	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
@@ -282,7 +286,20 @@ func (w *wiring) register(ctx context.Context, group kinds.Group) error {
 		Kinds: group, Client: c, Live: live, Expectations: expectations.New(stores),
 		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "deployment-controller"}),
 	}
-	return errors.Join(replicaSets.Register(w.mgr), deployments.Register(w.mgr))
+	return errors.Join(
+		replicaSets.Watch(w.loop("replicaset", group)).Complete(graceful{replicaSets}),
+		deployments.Watch(w.loop("deployment", group)).Complete(graceful{deployments}),
+	)
+}
+
+// loop begins the registration of a loop. An object that fails is reconciled again soon, and at least every 15 seconds: no
+// event says that the cause, a quota say, is gone.
+func (w *wiring) loop(name string, group kinds.Group) *builder.Builder {
+	return ctrl.NewControllerManagedBy(w.mgr).
+		Named(name + "." + group.Deployments.Group).
+		WithOptions(controller.Options{
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
+		})
 }
 
 // served waits until the API server serves a group's kinds, or ctx ends.
@@ -297,4 +314,26 @@ func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 		}
 		return true, nil
 	})
+}
+
+// grace is how long a Reconcile may still take when the process ends.
+const grace = 500 * time.Millisecond
+
+// graceful lets a Reconcile that runs when the process ends come to its own end, if it does so soon: nobody would know
+// whether a request that is cancelled was served. It begins none then: the next process reconciles what is queued.
+type graceful struct{ loop reconcile.Reconciler }
+
+// Reconcile implements reconcile.Reconciler.
+func (g graceful) Reconcile(process context.Context, request ctrl.Request) (ctrl.Result, error) {
+	if process.Err() != nil {
+		return ctrl.Result{}, nil
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(process))
+	defer cancel()
+	defer context.AfterFunc(process, func() { time.AfterFunc(grace, cancel) })()
+	result, err := g.loop.Reconcile(ctx, request)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil // the end of the process is no failure
+	}
+	return result, err
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +18,14 @@ import (
 	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
+)
+
+// Reasons of Events beside those that are conditions' too; like the messages upstream's, because people and tools search
+// for them.
+const (
+	ScalingReplicaSetReason = "ScalingReplicaSet"
+	SelectingAllReason      = "SelectingAll"
+	RolledBackReason        = "RolledBack"
 )
 
 // errCollision says that a ReplicaSet of another template, or of another owner, has the name.
@@ -31,7 +40,7 @@ func (e createError) Unwrap() error { return e.error }
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kinds.Deployments, d) })
 	for _, step := range plan.Actions {
-		klog.FromContext(ctx).V(2).Info("Acting", "action", What(step), "reason", step.Why())
+		klog.FromContext(ctx).V(2).Info("Acting", "action", step.String(), "reason", step.Why())
 		var err error
 		switch a := step.(type) {
 		case action.Adopt:
@@ -117,4 +126,11 @@ func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revi
 	}
 	r.Expectations.Wrote(d, r.Kinds.Deployments.Resource, stored)
 	return stored, nil
+}
+
+func (r *Reconciler) recordScaled(d *appsv1.Deployment, set string, from, to int32) {
+	direction := lo.Ternary(from > to, "down", "up")
+	if from != to {
+		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d", direction, set, from, to)
+	}
 }

@@ -14,19 +14,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
-	"flyball.dev/controllers/internal/graceful"
 	"flyball.dev/controllers/internal/kinds"
 )
 
@@ -48,18 +45,12 @@ type Reconciler struct {
 	Expectations *expectations.Tracker
 }
 
-// Register adds the loop to a manager. A Deployment that fails is reconciled again soon, and at least every 15 seconds: no
-// event says that the cause, a quota say, is gone.
-func (r *Reconciler) Register(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("deployment."+r.Kinds.Deployments.Group).
-		WithOptions(controller.Options{
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
-		}).
+// Watch declares what enqueues a Deployment: its own changes, and those of its ReplicaSets and their Pods.
+func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
+	return loop.
 		For(r.Kinds.Deployments.New()).
 		Watches(r.Kinds.ReplicaSets.New(), handler.EnqueueRequestsFromMapFunc(r.ownersOf)).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds())).
-		Complete(graceful.Reconciler{Inner: r})
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds()))
 }
 
 // Reconcile moves the rollout of one Deployment a step on, and reports how far it is.

@@ -42,10 +42,21 @@ type Create struct {
 	action.Reason
 }
 
+func (c Create) String() string {
+	return fmt.Sprintf("create ReplicaSet %s with %d Pods", c.ReplicaSet.Name, *c.ReplicaSet.Spec.Replicas)
+}
+
 // Update changes replicas, minReadySeconds or annotations of a ReplicaSet.
 type Update struct {
 	Before, After *appsv1.ReplicaSet
 	action.Reason
+}
+
+func (u Update) String() string {
+	if from, to := *u.Before.Spec.Replicas, *u.After.Spec.Replicas; from != to {
+		return fmt.Sprintf("scale ReplicaSet %s from %d to %d", u.Before.Name, from, to)
+	}
+	return "update ReplicaSet " + u.Before.Name
 }
 
 // Delete deletes an old ReplicaSet without Pods.
@@ -54,32 +65,15 @@ type Delete struct {
 	action.Reason
 }
 
+func (d Delete) String() string { return "delete ReplicaSet " + d.ReplicaSet.Name }
+
 // SetRevision writes the Deployment's own annotation deployment.kubernetes.io/revision.
 type SetRevision struct {
 	Revision string
 	action.Reason
 }
 
-// What is an action in words.
-func What(step action.Action) string {
-	switch a := step.(type) {
-	case Create:
-		return fmt.Sprintf("create ReplicaSet %s with %d Pods", a.ReplicaSet.Name, *a.ReplicaSet.Spec.Replicas)
-	case Update:
-		if from, to := *a.Before.Spec.Replicas, *a.After.Spec.Replicas; from != to {
-			return fmt.Sprintf("scale ReplicaSet %s from %d to %d", a.Before.Name, from, to)
-		}
-		return "update ReplicaSet " + a.Before.Name
-	case Delete:
-		return "delete ReplicaSet " + a.ReplicaSet.Name
-	case SetRevision:
-		return "number the template revision " + a.Revision
-	case RollBack:
-		return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
-			a.From.Revision, a.From.ReplicaSet, a.To.Revision, a.To.ReplicaSet)
-	}
-	return action.What(step)
-}
+func (s SetRevision) String() string { return "number the template revision " + s.Revision }
 
 // Plan is what is to be done, and what to report once it is.
 type Plan struct {

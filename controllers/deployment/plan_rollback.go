@@ -33,6 +33,11 @@ type RollBack struct {
 	action.Reason
 }
 
+func (r RollBack) String() string {
+	return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
+		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
+}
+
 // takeBack exchanges the current ReplicaSet for the one that a failed rollout is taken back to, if the last status says
 // that the current template is what failed.
 func (r *rollout) takeBack() {

@@ -21,8 +21,7 @@ const (
 	rollingOutReason = "RollingOut"
 )
 
-// newStatus sums up the ReplicaSets as the plan leaves them. Whether there is progress is judged only while something is
-// rolled out.
+// newStatus sums up the ReplicaSets as the plan leaves them. Progress is judged only during a rollout.
 func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 	all := sets(r.all())
 	status := appsv1.DeploymentStatus{
@@ -42,11 +41,11 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 	if updated != nil {
 		status.UpdatedReplicas = updated.want.Status.Replicas
 	}
-	if status.AvailableReplicas >= r.replicas-r.unavailable {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, util.MinimumReplicasAvailable, "Deployment has minimum availability.")
-	} else {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse, util.MinimumReplicasUnavailable, "Deployment does not have minimum availability.")
+	available, reason, message := corev1.ConditionTrue, util.MinimumReplicasAvailable, "Deployment has minimum availability."
+	if status.AvailableReplicas < r.replicas-r.unavailable {
+		available, reason, message = corev1.ConditionFalse, util.MinimumReplicasUnavailable, "Deployment does not have minimum availability."
 	}
+	r.set(&status, appsv1.DeploymentAvailable, available, reason, message)
 	if progressing {
 		r.judge(&status)
 		r.copyFailure(&status)
@@ -97,14 +96,11 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	}
 }
 
-// timeLeft is how long it takes until a lack of progress becomes a failure, if that is counted: a rollout begins with a
-// condition of its own, and what is over is not judged again.
+// timeLeft is how long it takes until a lack of progress becomes a failure. It does not count before a rollout has set its
+// condition, and after its end.
 func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration, counting bool) {
-	if last == nil || !util.HasProgressDeadline(r.Deployment) {
-		return 0, false
-	}
-	switch last.Reason {
-	case util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason:
+	if last == nil || !util.HasProgressDeadline(r.Deployment) ||
+		slices.Contains([]string{util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}, last.Reason) {
 		return 0, false
 	}
 	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
@@ -120,7 +116,7 @@ func (r *rollout) nextReconcile(status appsv1.DeploymentStatus) time.Duration {
 	return max(time.Second, left)
 }
 
-// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the newest first, which is the current one.
+// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the newest wins.
 func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
 	for _, m := range slices.Backward(r.all()) {
 		for _, c := range m.want.Status.Conditions {
@@ -147,7 +143,6 @@ func (r *rollout) notePause() {
 	}
 }
 
-// noteProgressing sets the condition Progressing of Deployments that have a deadline.
 func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
 	if util.HasProgressDeadline(r.Deployment) {
 		r.set(&r.status, appsv1.DeploymentProgressing, value, reason, message)

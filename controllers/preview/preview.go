@@ -77,8 +77,8 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 			return preview, err
 		}
 		plan := replicaset.NewPlan(state)
-		for _, action := range plan.Actions {
-			preview.Steps = append(preview.Steps, Step{replicaset.What(action), action.Why()})
+		for _, step := range plan.Actions {
+			preview.Steps = append(preview.Steps, Step{step.String(), step.Why()})
 		}
 		preview.Next = replicaset.NextReconcile(state, plan)
 		return preview, nil
@@ -89,8 +89,8 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 		return preview, err
 	}
 	plan := deployment.NewPlan(state)
-	for _, action := range plan.Actions {
-		preview.Steps = append(preview.Steps, Step{deployment.What(action), action.Why()})
+	for _, step := range plan.Actions {
+		preview.Steps = append(preview.Steps, Step{step.String(), step.Why()})
 	}
 	for _, c := range plan.Status.Conditions {
 		if c.Type == deployment.Reconciling || c.Type == deployment.Stalled {

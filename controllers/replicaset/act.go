@@ -33,7 +33,7 @@ func (r refused) Error() string { return string(r) }
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kind, set) })
 	for _, step := range plan.Actions {
-		klog.FromContext(ctx).V(2).Info("Acting", "action", What(step), "reason", step.Why())
+		klog.FromContext(ctx).V(2).Info("Acting", "action", step.String(), "reason", step.Why())
 		var err error
 		switch a := step.(type) {
 		case action.Adopt:

@@ -7,30 +7,25 @@ import (
 	"slices"
 	"time"
 
-	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/client-go/tools/record"
-	"k8s.io/client-go/util/workqueue"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	controllerruntime "sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
-	"flyball.dev/controllers/internal/graceful"
 	"flyball.dev/controllers/internal/kinds"
 )
 
@@ -51,17 +46,11 @@ type Reconciler struct {
 	Expectations *expectations.Tracker
 }
 
-// Register adds the loop to a manager. A ReplicaSet that fails is reconciled again soon, and at least every 15 seconds: no
-// event says that the cause, a quota say, is gone.
-func (r *Reconciler) Register(mgr ctrl.Manager) error {
-	return ctrl.NewControllerManagedBy(mgr).
-		Named("replicaset."+r.Kind.Group).
-		WithOptions(controllerruntime.Options{
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
-		}).
+// Watch declares what enqueues a ReplicaSet: its own changes, and those of its Pods.
+func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
+	return loop.
 		For(r.Kind.New()).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ownersOf), builder.WithPredicates(podChanges())).
-		Complete(graceful.Reconciler{Inner: r})
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ownersOf), builder.WithPredicates(podChanges()))
 }
 
 // Reconcile makes one ReplicaSet have the Pods that it wants, and reports which it has.
@@ -84,7 +73,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if err != nil {
 		return ctrl.Result{}, err
 	}
-	state.Deleting = r.Expectations.Deleting(request.NamespacedName, alive(state.Pods))
+	state.Deleting = r.Expectations.Deleting(request.NamespacedName, state.Pods)
 	plan := NewPlan(state)
 
 	// 3. Act.
@@ -97,7 +86,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 
 	// 4. Report, with the Pods that were deleted just now.
-	state.Deleting = r.Expectations.Deleting(request.NamespacedName, alive(state.Pods))
+	state.Deleting = r.Expectations.Deleting(request.NamespacedName, state.Pods)
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
 	kept := kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
@@ -119,11 +108,6 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 // ownersOf maps a Pod to the ReplicaSets to reconcile when it changes.
 func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Request {
 	return controllerref.Owners(ctx, r.Client, r.Kind, pod)
-}
-
-// alive are the UIDs of the Pods that are not being deleted.
-func alive(pods []*corev1.Pod) sets.Set[types.UID] {
-	return sets.New(lo.FilterMap(pods, func(pod *corev1.Pod, _ int) (types.UID, bool) { return pod.UID, pod.DeletionTimestamp == nil })...)
 }
 
 // Observe is what reader knows of a ReplicaSet.

@@ -46,22 +46,17 @@ type Create struct {
 	action.Reason
 }
 
+func (c Create) String() string { return fmt.Sprintf("create %d Pods", c.Count) }
+
 // Delete deletes Pods.
 type Delete struct {
 	Pods []*corev1.Pod
 	action.Reason
 }
 
-// What is an action in words.
-func What(step action.Action) string {
-	switch a := step.(type) {
-	case Create:
-		return fmt.Sprintf("create %d Pods", a.Count)
-	case Delete:
-		names := lo.Map(a.Pods, func(pod *corev1.Pod, _ int) string { return pod.Name })
-		return fmt.Sprintf("delete %d Pods: %s", len(a.Pods), strings.Join(names, ", "))
-	}
-	return action.What(step)
+func (d Delete) String() string {
+	names := lo.Map(d.Pods, func(pod *corev1.Pod, _ int) string { return pod.Name })
+	return fmt.Sprintf("delete %d Pods: %s", len(d.Pods), strings.Join(names, ", "))
 }
 
 // Plan is what is to be done, and on what Pods that was decided.

@@ -117,17 +117,13 @@ func (c *cluster) reconcile() bool {
 		return false
 	}
 	state := State{ReplicaSet: c.set, Now: metav1.Unix(2000, 0)}
-	alive := sets.New[types.UID]()
 	for _, name := range sets.List(sets.KeySet(c.cached)) {
 		p := c.cached[name]
 		if ref := metav1.GetControllerOf(p); ref == nil || ref.UID == c.set.UID {
 			state.Pods = append(state.Pods, p)
-			if p.DeletionTimestamp == nil {
-				alive.Insert(p.UID)
-			}
 		}
 	}
-	state.Deleting = c.tracker.Deleting(key, alive)
+	state.Deleting = c.tracker.Deleting(key, state.Pods)
 	plan := NewPlan(state)
 	want, surprised := int(*c.set.Spec.Replicas), c.surprised()
 	for _, step := range plan.Actions {

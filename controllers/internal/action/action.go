@@ -13,7 +13,10 @@ import (
 )
 
 // Action is one step of a plan: a small value of a type of its own, with a reason in words.
-type Action interface{ Why() string }
+type Action interface {
+	String() string
+	Why() string
+}
 
 // Reason is embedded by all actions.
 type Reason string
@@ -27,25 +30,20 @@ type Adopt struct {
 	Reason
 }
 
+func (a Adopt) String() string { return "adopt " + typeName(a.Object) + " " + a.Object.GetName() }
+
 // Release gives up control of an object.
 type Release struct {
 	Object metav1.Object
 	Reason
 }
 
+func (r Release) String() string { return "release " + typeName(r.Object) + " " + r.Object.GetName() }
+
 // Refuse does nothing, because any action would be wrong.
 type Refuse struct{ Reason }
 
-// What is one of these actions in words.
-func What(action Action) string {
-	switch a := action.(type) {
-	case Adopt:
-		return "adopt " + typeName(a.Object) + " " + a.Object.GetName()
-	case Release:
-		return "release " + typeName(a.Object) + " " + a.Object.GetName()
-	}
-	return "do nothing"
-}
+func (Refuse) String() string { return "do nothing" }
 
 var total = promauto.With(metrics.Registry).NewCounterVec(prometheus.CounterOpts{
 	Name: "flyball_controller_actions_total",

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -59,8 +60,8 @@ func (t *Tracker) Satisfied(owner types.NamespacedName) bool {
 	return t.versions.EnsureReady(owner) == nil
 }
 
-// Deleted records that the API server accepted the deletion of an object that owner controls. The loop does not wait for
-// deletions: a deleted object never returns, so it is enough not to count it.
+// Deleted records that the API server accepted the deletion of a Pod that owner controls. The loop does not wait for
+// deletions: a deleted Pod never returns, so it is enough not to count it.
 func (t *Tracker) Deleted(owner types.NamespacedName, uid types.UID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -70,11 +71,19 @@ func (t *Tracker) Deleted(owner types.NamespacedName, uid types.UID) {
 	t.deleted[owner].Insert(uid)
 }
 
-// Deleting returns which of the objects that the cache shows alive were deleted, and forgets all others of owner's.
-func (t *Tracker) Deleting(owner types.NamespacedName, alive sets.Set[types.UID]) sets.Set[types.UID] {
+// Deleting returns which of the Pods that the cache shows alive were deleted, and forgets all others of owner's.
+func (t *Tracker) Deleting(owner types.NamespacedName, cached []*corev1.Pod) sets.Set[types.UID] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	deleting := t.deleted[owner].Intersection(alive)
+	if len(t.deleted[owner]) == 0 {
+		return nil
+	}
+	deleting := sets.New[types.UID]()
+	for _, pod := range cached {
+		if pod.DeletionTimestamp == nil && t.deleted[owner].Has(pod.UID) {
+			deleting.Insert(pod.UID)
+		}
+	}
 	if len(deleting) == 0 {
 		delete(t.deleted, owner)
 		return nil
