@@ -24,12 +24,9 @@ type State struct {
 	Deployment *appsv1.Deployment
 	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace that name none.
 	ReplicaSets []*appsv1.ReplicaSet
-	// Running counts the Pods that have not finished, terminating ones included, by the UID of their ReplicaSet. It is
-	// needed for Recreate only.
-	Running map[types.UID]int
-	// Crashing counts the Pods that are not ready and have restarted as often as rollback.onCrashLoop says, by the UID of
-	// their ReplicaSet.
-	Crashing map[types.UID]int
+	// Running counts the Pods that have not finished, terminating ones included, and Crashing those that are not ready and
+	// have restarted as often as rollback.onCrashLoop says, by the UID of their ReplicaSet. Both are nil if not needed.
+	Running, Crashing map[types.UID]int
 	// Options are what the Deployment asks for beyond apps/v1.
 	Options kinds.Options
 	// Now is the time of the observation.
@@ -85,13 +82,14 @@ type Plan struct {
 	Next time.Duration
 }
 
-// NewPlan decides the next step of a Deployment. What depends on ReplicaSets doing their part is left to the next plan.
+// NewPlan decides the next step of a Deployment. Later steps wait for what the ReplicaSets report.
 func NewPlan(s State) Plan {
 	selector, err := metav1.LabelSelectorAsSelector(s.Deployment.Spec.Selector)
 	if err != nil || selector.Empty() {
 		status := *s.Deployment.Status.DeepCopy()
 		status.ObservedGeneration = s.Deployment.Generation
-		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{action.Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}}}
+		refuse := action.Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}
+		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{refuse}}
 	}
 
 	// 1. Orphans that match become the Deployment's; its ReplicaSets that no longer match become orphans.
@@ -112,7 +110,7 @@ func NewPlan(s State) Plan {
 	return plan
 }
 
-// rollout is one Deployment while it is planned: its ReplicaSets as they shall be after the plan.
+// rollout is one Deployment while it is planned, with its ReplicaSets as they are after the plan.
 type rollout struct {
 	State
 	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many fewer available.
@@ -124,18 +122,17 @@ type rollout struct {
 	// current is the member of the current template, nil if there is none; old are all others, oldest first.
 	current *member
 	old     []*member
-	// failed is the member of the current template while current is the one that its rollout was taken back to.
+	// failed is the member of the current template while current is the one that its rollout was rolled back to.
 	failed *member
 	// keep is how many Pods the partition keeps on old revisions.
 	keep int32
 	// changed are the members that the plan touches, in the order in which it does.
-	changed  []*member
-	revision *SetRevision
+	changed []*member
 }
 
 // member is a ReplicaSet of the Deployment.
 type member struct {
-	// seen is the ReplicaSet as observed, nil if it is to be created; want is what it shall be.
+	// seen is the ReplicaSet as observed, nil if the plan creates it; want is what the plan makes of it.
 	seen, want *appsv1.ReplicaSet
 	reasons    []string
 	remove     bool
@@ -158,7 +155,7 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 			r.old = append(r.old, m)
 		}
 	}
-	r.takeBack()
+	r.applyRollback()
 	return r
 }
 
@@ -196,7 +193,7 @@ func (r *rollout) changef(m *member, format string, args ...any) {
 	m.reasons = append(m.reasons, fmt.Sprintf(format, args...))
 }
 
-// actions are the changes, one per ReplicaSet, in the order in which they were planned.
+// actions are the changes, one per ReplicaSet, in the order in which they were planned, and at last the revision.
 func (r *rollout) actions() []action.Action {
 	var actions []action.Action
 	for _, m := range r.changed {
@@ -210,8 +207,11 @@ func (r *rollout) actions() []action.Action {
 			actions = append(actions, Update{m.seen, m.want, reason})
 		}
 	}
-	if r.revision != nil {
-		actions = append(actions, *r.revision)
+	if r.current == nil || r.kept.Rollback != nil || r.Deployment.DeletionTimestamp != nil {
+		return actions // a ReplicaSet that was rolled back to keeps its own place in the history
+	}
+	if current := r.current.want.Annotations[util.RevisionAnnotation]; r.Deployment.Annotations[util.RevisionAnnotation] != current {
+		actions = append(actions, SetRevision{current, "the current template has another revision"})
 	}
 	return actions
 }
@@ -230,13 +230,13 @@ func older(a, b *member) bool {
 
 func (m *member) size() int32 { return *m.want.Spec.Replicas }
 
-// available leaves out Pods that the ReplicaSet was told to delete and still reports.
+// available leaves out Pods that the ReplicaSet is to delete and still reports.
 func (m *member) available() int32 { return min(m.want.Status.AvailableReplicas, m.size()) }
 
-// sets are the ReplicaSets as they shall be.
+// sets are the ReplicaSets as the plan makes them.
 func sets(members []*member) []*appsv1.ReplicaSet {
 	return lo.Map(members, func(m *member, _ int) *appsv1.ReplicaSet { return m.want })
 }
 
-// size is how many Pods members shall have.
+// size is how many Pods members want.
 func size(members []*member) int32 { return util.GetReplicaCountForReplicaSets(sets(members)) }

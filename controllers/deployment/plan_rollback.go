@@ -15,11 +15,11 @@ import (
 	"flyball.dev/controllers/internal/action"
 )
 
-// What only Deployments of apps.flyball.dev ask for: a partition, and automatic rollback.
+// Only Deployments of apps.flyball.dev ask for a partition, and for automatic rollback.
 //
-// A rollback leaves the Deployment's spec alone: that is its user's. The status notes that the current template failed, and
-// from then on, until the template changes, the ReplicaSet of the last available revision stands where the current one
-// would; the strategies need not know.
+// A rollback leaves the Deployment's spec, which is its user's, alone. The status notes that the current template failed.
+// From then on, until the template changes, the ReplicaSet of the last available revision takes the place of the current
+// one; the strategies need not know.
 
 // Reasons of conditions beside upstream's.
 const (
@@ -38,16 +38,16 @@ func (r RollBack) String() string {
 		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
 }
 
-// takeBack exchanges the current ReplicaSet for the one that a failed rollout is taken back to, if the last status says
-// that the current template is what failed.
-func (r *rollout) takeBack() {
+// applyRollback puts the ReplicaSet that a failed rollout is rolled back to in place of the current one, if the last status
+// says that the current template failed.
+func (r *rollout) applyRollback() {
 	note := r.kept.Rollback
 	if note == nil {
 		return
 	}
 	to := find(r.old, note.To.ReplicaSet)
 	if r.currentName() != note.From.ReplicaSet || to == nil {
-		// The template changed, or there is nothing left to go back to: a rollout begins, and with it a new deadline.
+		// The template changed, or its target is gone: a rollout begins, and with it a new deadline.
 		r.kept.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
@@ -61,7 +61,7 @@ func (r *rollout) takeBack() {
 	r.current, r.old = to, old
 }
 
-// currentName is the name that the current template's ReplicaSet has, or would get.
+// currentName is the name that the current template's ReplicaSet has, or will get.
 func (r *rollout) currentName() string {
 	if r.current != nil {
 		return r.current.want.Name
@@ -70,7 +70,7 @@ func (r *rollout) currentName() string {
 	return setName(r.Deployment.Name, controller.ComputeHash(template, r.Deployment.Status.CollisionCount))
 }
 
-// partition is how many Pods stay on old revisions. No Pod goes back to one: those that have moved count.
+// partition is how many Pods stay on old revisions. No Pod returns to one: those that have moved count.
 func (r *rollout) partition() int32 {
 	if r.Options.Partition == nil || r.kept.Rollback != nil {
 		return 0
@@ -85,8 +85,7 @@ func (r *rollout) held(status *appsv1.DeploymentStatus) bool {
 	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep && status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
 }
 
-// conclude notes which revision is known to be good, and whether the current one has failed. It returns the action that
-// says so, if it has.
+// conclude notes which revision was available last. If the current one has failed, it notes that and returns the action.
 func (r *rollout) conclude(status *appsv1.DeploymentStatus) []action.Action {
 	if r.kept.Rollback != nil || r.current == nil || r.current.seen == nil {
 		return nil
@@ -114,7 +113,7 @@ func (r *rollout) conclude(status *appsv1.DeploymentStatus) []action.Action {
 	return []action.Action{RollBack{note, action.Reason(what)}}
 }
 
-// failure is why the current rollout counts as failed: the reason and the same in words; empty if it does not.
+// failure is why the current rollout has failed, as a reason and in words; both are empty if it has not.
 func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string) {
 	on := r.Options.Rollback
 	if on.OnCrashLoop != nil {
@@ -135,7 +134,7 @@ func revisionOf(m *member) v1alpha1.RollbackRevision {
 	return v1alpha1.RollbackRevision{Revision: revision(m.want), ReplicaSet: m.want.Name}
 }
 
-// find returns nil if there is none of that name, or it is on its way out.
+// find returns nil if there is none of that name, or it is being deleted.
 func find(members []*member, name string) *member {
 	found, _ := lo.Find(members, func(m *member) bool { return m.want.Name == name && m.want.DeletionTimestamp == nil })
 	return found
