@@ -97,15 +97,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if r.Kinds.Deployments.Group != appsv1.GroupName {
 		after.Status = withKstatus(d, plan.Status, state.Now)
 	}
-	stored, err := r.Kinds.Deployments.PatchStatus(ctx, r.Client, d, &after, options.Status, plan.Kept)
-	switch {
-	case errors.Is(expectations.OrStale(err), expectations.ErrStale):
-		err = nil // the event of the conflicting write enqueues the Deployment
-	case err != nil:
-		err = fmt.Errorf("writing the status of Deployment %s: %w", request, err)
-	case stored != d:
-		r.Expectations.Wrote(d, r.Kinds.Deployments.Resource, stored)
-	}
+	err = r.Kinds.Deployments.PatchStatus(ctx, r.Client, r.Expectations, d, &after, options.Status, plan.Kept)
 	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
 }
 
@@ -118,7 +110,7 @@ func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Req
 func Observe(ctx context.Context, replicaSets kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, d *appsv1.Deployment, options kinds.Options) (State, error) {
 	state := State{Deployment: d, Options: options, Now: metav1.Now()}
 	for _, which := range []client.ListOption{controllerref.ControlledBy(d.UID), controllerref.Orphans()} {
-		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which, client.UnsafeDisableDeepCopy)
+		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which)
 		if err != nil {
 			return state, err
 		}
@@ -129,7 +121,7 @@ func Observe(ctx context.Context, replicaSets kinds.Kind[*appsv1.ReplicaSet], re
 	}
 	state.Running, state.Crashing = map[types.UID]int{}, map[types.UID]int{}
 	for _, set := range state.ReplicaSets {
-		pods, err := kinds.Pods().List(ctx, reader, client.InNamespace(d.Namespace), controllerref.ControlledBy(set.UID), client.UnsafeDisableDeepCopy)
+		pods, err := kinds.Pods().List(ctx, reader, client.InNamespace(d.Namespace), controllerref.ControlledBy(set.UID))
 		if err != nil {
 			return state, err
 		}

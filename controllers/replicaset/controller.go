@@ -90,15 +90,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
 	kept := kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
-	stored, err := r.Kind.PatchStatus(ctx, r.Client, set, &after, options.Status, kept)
-	switch {
-	case errors.Is(expectations.OrStale(err), expectations.ErrStale):
-		err = nil // the event of the conflicting write enqueues the ReplicaSet
-	case err != nil:
-		err = fmt.Errorf("writing the status of ReplicaSet %s: %w", request, err)
-	case stored != set:
-		r.Expectations.Wrote(set, r.Kind.Resource, stored)
-	}
+	err = r.Kind.PatchStatus(ctx, r.Client, r.Expectations, set, &after, options.Status, kept)
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
 	}
@@ -114,7 +106,7 @@ func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Req
 func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, set *appsv1.ReplicaSet, options kinds.Options) (State, error) {
 	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	pods := func(which client.ListOption) ([]*corev1.Pod, error) {
-		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which, client.UnsafeDisableDeepCopy)
+		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which)
 	}
 	own, err := pods(controllerref.ControlledBy(set.UID))
 	if err != nil {
@@ -126,7 +118,7 @@ func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader cl
 	if err != nil || deployment == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
 		return state, err
 	}
-	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), controllerref.ControlledBy(deployment.UID), client.UnsafeDisableDeepCopy)
+	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), controllerref.ControlledBy(deployment.UID))
 	if err != nil {
 		return state, err
 	}

@@ -31,10 +31,9 @@ type State struct {
 	Pods []*corev1.Pod
 	// Deleting are Pods that were deleted although the cache shows them alive.
 	Deleting sets.Set[types.UID]
-	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node. It is needed for scaling
-	// down only.
+	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node, for scaling down only.
 	Neighbours map[string]int
-	// PodsToDelete are the names of Pods that go before all others.
+	// PodsToDelete are the names of Pods that are deleted before all others.
 	PodsToDelete sets.Set[string]
 	// Now is the time of the observation.
 	Now metav1.Time
@@ -70,13 +69,13 @@ type Plan struct {
 func NewPlan(s State) Plan {
 	selector, err := metav1.LabelSelectorAsSelector(s.ReplicaSet.Spec.Selector)
 	if err != nil || selector.Empty() {
-		return Plan{Actions: []action.Action{action.Refuse{Reason: "the selector is empty or invalid: no Pod can be the ReplicaSet's"}}}
+		refuse := action.Refuse{Reason: "the selector is empty or invalid: no Pod can be the ReplicaSet's"}
+		return Plan{Actions: []action.Action{refuse}}
 	}
-	var plan Plan
-	active := plan.sort(s, selector)
 
 	// 1. Orphans that match become the ReplicaSet's Pods; its Pods that no longer match become orphans.
-	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, active)
+	var plan Plan
+	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, plan.sort(s, selector))
 
 	// 2. A ReplicaSet that is being deleted leaves its Pods to the garbage collector.
 	if s.ReplicaSet.DeletionTimestamp != nil {
@@ -130,8 +129,8 @@ func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	return ranked.Pods
 }
 
-// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed, less those deleted since, and failure
-// if carrying the plan out failed.
+// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed without those deleted since, and why
+// the plan failed, if it did.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
 	template := labels.SelectorFromSet(set.Spec.Template.Labels)
@@ -166,7 +165,7 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	return status
 }
 
-// NextReconcile is how long it takes until a Pod becomes available by the mere passing of time; 0 if none will.
+// NextReconcile is the time until the next ready Pod has been ready for minReadySeconds; 0 if there is none.
 func NextReconcile(s State, plan Plan) time.Duration {
 	var next time.Duration
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second

@@ -1,8 +1,5 @@
-// Package controllerref is what the loops share about ControllerRefs: finding the objects that an owner controls or may
-// adopt, deciding which are the owner's, and writing that.
-//
-// The ControllerRef decides, not labels: an object whose ControllerRef names another owner, of whatever kind or group, is
-// never touched.
+// Package controllerref finds the objects that an owner controls or may adopt, decides which are the owner's, and writes
+// that. The ControllerRef decides, not labels: the loops never touch an object whose ControllerRef names another owner.
 package controllerref
 
 import (
@@ -82,7 +79,7 @@ func Owners[T client.Object](ctx context.Context, reader client.Reader, owners k
 	if object.GetDeletionTimestamp() != nil || len(object.GetLabels()) == 0 {
 		return nil
 	}
-	all, err := owners.List(ctx, reader, client.InNamespace(object.GetNamespace()), client.UnsafeDisableDeepCopy)
+	all, err := owners.List(ctx, reader, client.InNamespace(object.GetNamespace()))
 	if err != nil {
 		return nil
 	}

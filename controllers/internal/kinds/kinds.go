@@ -7,6 +7,7 @@ package kinds
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -21,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/expectations"
 )
 
 // Kind is a kind of one API group, whose objects the loops see as T.
@@ -131,10 +133,10 @@ func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.Namesp
 	return read, options, err
 }
 
-// List reads the objects that opts select.
+// List reads the objects that opts select. What they point to may be a cache's.
 func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.ListOption) (items []T, err error) {
 	_, list := k.types()
-	if err := reader.List(ctx, list, opts...); err != nil {
+	if err := reader.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
 		return nil, fmt.Errorf("listing %s: %w", k.Resource, err)
 	}
 	err = meta.EachListItem(list, func(item runtime.Object) error {
@@ -164,18 +166,25 @@ func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after 
 	return stored, err
 }
 
-// PatchStatus is Patch for the status subresource; was and is are the fields of the status that apps/v1 lacks. If nothing
-// changed it sends nothing and returns before.
-func (k Kind[T]) PatchStatus(ctx context.Context, writer client.StatusClient, before, after T, was, is Status) (T, error) {
+// PatchStatus writes the status, if it changed, and records that write; was and is are its fields that apps/v1 lacks. A
+// Conflict is no error: the event of the other write enqueues the object.
+func (k Kind[T]) PatchStatus(
+	ctx context.Context, writer client.StatusClient, tracker *expectations.Tracker, before, after T, was, is Status,
+) error {
 	if equality.Semantic.DeepEqual(k.Write(before, was), k.Write(after, is)) {
-		return before, nil
+		return nil
 	}
 	object, patch, err := k.patch(before, after, was, is)
 	if err == nil {
 		err = writer.Status().Patch(ctx, object, patch)
 	}
-	stored, _ := k.Read(object)
-	return stored, err
+	switch {
+	case err == nil:
+		tracker.Wrote(before, k.Resource, object)
+	case !errors.Is(expectations.OrStale(err), expectations.ErrStale):
+		return fmt.Errorf("writing the status of %s %s/%s: %w", k.Kind, before.GetNamespace(), before.GetName(), err)
+	}
+	return nil
 }
 
 // patch returns an object to patch, without anything else in it, and what to send.

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
 )
 
@@ -112,7 +113,7 @@ func TestOptions(t *testing.T) {
 	after = d.DeepCopy()
 	after.Status.Replicas = 5
 	is := kinds.Status{Selector: "app=web", AvailableReplicaSet: "web-1", Rollback: &v1alpha1.RollbackStatus{Reason: "CrashLoop"}}
-	if _, err = group.Deployments.PatchStatus(t.Context(), server, d, after, was.Status, is); err != nil {
+	if err = group.Deployments.PatchStatus(t.Context(), server, expectations.New(nil), d, after, was.Status, is); err != nil {
 		t.Fatal(err)
 	}
 	d, now, err := group.Deployments.Get(t.Context(), server, key)
