@@ -67,9 +67,9 @@ type Config struct {
 	// LeaseNamespace defaults to kube-system.
 	LeaderElection bool
 	LeaseNamespace string
-	// MetricsAddress serves /metrics over HTTPS with a certificate of its own making, to those whom the API server lets
-	// get the path /metrics. HealthAddress serves /healthz and /readyz over HTTP; ready means that the loops run, or that
-	// another process leads. Empty means not at all.
+	// MetricsAddress serves /metrics over HTTPS with a self-signed certificate, to users whom the API server allows to get
+	// the path /metrics. HealthAddress serves /healthz and /readyz over HTTP; ready means that the loops run, or that
+	// another process leads. Empty means that it is not served.
 	MetricsAddress, HealthAddress string
 	// Ready, if not nil, is called once, when all loops run on full caches.
 	Ready func()
@@ -207,7 +207,7 @@ type wiring struct {
 	running     atomic.Bool
 }
 
-// check says whether the loops run. A process that waits to lead is ready too: it is what it can be.
+// check says whether the loops run. A process that waits to lead is ready too.
 func (w *wiring) check(*http.Request) error {
 	select {
 	case <-w.mgr.Elected():
@@ -319,8 +319,8 @@ func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 // grace is how long a Reconcile may still take when the process ends.
 const grace = 500 * time.Millisecond
 
-// graceful lets a Reconcile that runs when the process ends come to its own end, if it does so soon: nobody would know
-// whether a request that is cancelled was served. It begins none then: the next process reconciles what is queued.
+// graceful lets a Reconcile that runs when the process ends finish, if it does so soon: a request that is cancelled may or may
+// not have been served. It starts none then: the next process reconciles what is queued.
 type graceful struct{ loop reconcile.Reconciler }
 
 // Reconcile implements reconcile.Reconciler.

@@ -215,7 +215,7 @@ func TestEveryRuleIsTested(t *testing.T) {
 	}
 }
 
-// bounded looks for a test of each bound on a field. Within the Pod template they are upstream's, and tested there.
+// bounded checks that each bound on a field has a test. Within the Pod template they are upstream's, and tested there.
 func bounded(t *testing.T, kind, path string, schema apiextensionsv1.JSONSchemaProps) {
 	t.Helper()
 	for _, required := range schema.Required {
@@ -255,7 +255,7 @@ func after(text, prefix string) string {
 	return rest
 }
 
-// TestSelectorIsImmutable: neither kind lets its selector be changed, whoever tries, and says which field that is.
+// TestSelectorIsImmutable: neither kind lets any user change its selector, and the error names the field.
 func TestSelectorIsImmutable(t *testing.T) {
 	w := ours(t)
 	w.apply(replicas(0))

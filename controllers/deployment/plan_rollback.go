@@ -55,7 +55,7 @@ func (r *rollout) applyRollback() {
 		}
 		return
 	}
-	r.failed = r.current // nil, if somebody deleted it
+	r.failed = r.current // nil, if a user deleted it
 	old := lo.Without(r.all(), to)
 	sort.SliceStable(old, func(i, j int) bool { return older(old[i], old[j]) })
 	r.current, r.old = to, old

@@ -36,7 +36,7 @@ func TestWaitable(t *testing.T) {
 			"As for apps/v1, a Pod that failed later counts too.", func(s *appsv1.DeploymentStatus) { done(s); s.AvailableReplicas = 2 },
 			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)},
 		},
-		"StillRolling": {"The condition is older than this look.", func(s *appsv1.DeploymentStatus) {
+		"StillRolling": {"The condition is older than this reconcile.", func(s *appsv1.DeploymentStatus) {
 			s.Conditions = append(s.Conditions, is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier))
 		}, []appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier)}},
 		"Over": {"What is over is taken away.", func(s *appsv1.DeploymentStatus) {

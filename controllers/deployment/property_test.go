@@ -28,7 +28,7 @@ type cluster struct {
 	sets    map[string]*set
 	options kinds.Options
 	seen    State // what the caches show
-	scaled  bool  // somebody changed replicas, surge or a ReplicaSet since the loop last found nothing to do
+	scaled  bool  // a user changed replicas, surge or a ReplicaSet since the loop last found nothing to do
 	created int64
 }
 
@@ -66,7 +66,7 @@ func (c *cluster) configure() {
 	if rapid.Bool().Draw(c.T, "partitioned") {
 		c.options.Partition = new(intstr.Parse(rapid.SampledFrom([]string{"0", "2", "50%", "100%"}).Draw(c.T, "partition")))
 	}
-	if rapid.Bool().Draw(c.T, "takes back") {
+	if rapid.Bool().Draw(c.T, "rolls back") {
 		c.options.Rollback = v1alpha1.Rollback{OnProgressDeadlineExceeded: true, OnCrashLoop: &v1alpha1.CrashLoop{Restarts: 1}}
 	}
 }

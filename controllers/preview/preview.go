@@ -1,8 +1,7 @@
 // Package preview says what a loop would do next with an object, and why, without doing it.
 //
-// It lets the loop's own code observe, from the API server instead of a cache, and plan. A manifest that is not applied
-// is first given to the API server as a dry run, which defaults and validates it and merges it with what is there. The
-// package writes nothing; that dry run apart, it only reads.
+// The loop's own code observes, from the API server instead of a cache, and plans. The API server first applies a manifest as
+// a dry run, which defaults and validates it and merges it with the stored object. Beside that the package only reads.
 package preview
 
 import (
@@ -26,13 +25,13 @@ const fieldOwner = client.FieldOwner("flyball-plan")
 
 // Preview is what a loop would do next.
 type Preview struct {
-	// Object is who it is about, deployment.apps/web say.
+	// Object is the object as kubectl names it, deployment.apps/web for example.
 	Object    string `json:"object"`
 	Namespace string `json:"namespace"`
 	Steps     []Step `json:"steps"`
 	// Conditions are what the loop would report afterwards, one per line.
 	Conditions []string `json:"conditions,omitempty"`
-	// Next is when it would look again though nothing happens; 0 means not before something does.
+	// Next is when it would reconcile again without an event; 0 means never.
 	Next time.Duration `json:"next,omitempty"`
 }
 
@@ -42,7 +41,7 @@ type Step struct {
 	Why  string `json:"why"`
 }
 
-// Of is about the object that KIND/NAME names.
+// Of previews the object that KIND/NAME names.
 func Of(ctx context.Context, c client.Client, namespace, reference string) (Preview, error) {
 	found, err := find.Named(ctx, c, namespace, reference)
 	if err != nil {
@@ -51,7 +50,7 @@ func Of(ctx context.Context, c client.Client, namespace, reference string) (Prev
 	return explain(ctx, c, found)
 }
 
-// OfManifest is about an object as it would be once the manifest was applied, by server-side apply.
+// OfManifest previews an object as it would be after server-side apply of a manifest.
 func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Unstructured) (Preview, error) {
 	found, err := find.Empty(manifest.GroupVersionKind())
 	if err != nil {
@@ -94,7 +93,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	}
 	for _, c := range plan.Status.Conditions {
 		if c.Type == deployment.Reconciling || c.Type == deployment.Stalled {
-			continue // they say to programs what the others say to people
+			continue // they repeat the others for programs
 		}
 		preview.Conditions = append(preview.Conditions, fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message))
 	}
@@ -102,8 +101,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	return preview, nil
 }
 
-// live makes a reader of the API server understand controllerref.ControlledBy and controllerref.Orphans, which are cache indexes: it lists
-// everything and sorts out. That is for a look now and then, not for a controllerref.
+// live makes a client of the API server understand the cache index that the loops list by: it lists all objects and filters.
 type live struct{ client.Reader }
 
 func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
@@ -112,10 +110,7 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	if options.FieldSelector == nil {
 		return l.Reader.List(ctx, list, opts...)
 	}
-	uid, found := options.FieldSelector.RequiresExactMatch(controllerref.Index)
-	if !found {
-		return l.Reader.List(ctx, list, opts...)
-	}
+	uid, _ := options.FieldSelector.RequiresExactMatch(controllerref.Index)
 	options.FieldSelector = nil
 	if err := l.Reader.List(ctx, list, &options); err != nil {
 		return err

@@ -147,7 +147,7 @@ func TestPlan(t *testing.T) {
 			mutate: func(s *State) { s.PodsToDelete = sets.New("b", "d", "stranger") }, want: []string{"delete d", "delete b"},
 		},
 		"DeleteNamedNot": {
-			reason: "no Pod goes for being named alone", replicas: 2, pods: []*corev1.Pod{pod("a"), pod("b")},
+			reason: "no Pod is deleted only because it is named", replicas: 2, pods: []*corev1.Pod{pod("a"), pod("b")},
 			mutate: func(s *State) { s.PodsToDelete = sets.New("b") },
 		},
 		"DeleteUnready":  {reason: "not ready before ready", replicas: 1, pods: []*corev1.Pod{pod("a", cost(-5)), pod("b", unready)}, want: []string{"delete b"}},

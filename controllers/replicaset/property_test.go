@@ -240,18 +240,18 @@ func (c *cluster) others() map[string]func(*rapid.T) {
 			}
 			c.write(p.Name, p, false)
 		},
-		"somebody deletes": func(*rapid.T) {
+		"user deletes": func(*rapid.T) {
 			if p := c.any(); p != nil {
 				c.remove(p.Name, false)
 			}
 		},
-		"somebody labels": func(t *rapid.T) {
+		"user labels": func(t *rapid.T) {
 			if p := c.any(); p != nil {
 				p.Labels = map[string]string{"app": label.Draw(t, "label")}
 				c.write(p.Name, p, false)
 			}
 		},
-		"somebody creates": func(t *rapid.T) {
+		"user creates": func(t *rapid.T) {
 			var refs []metav1.OwnerReference
 			if rapid.Bool().Draw(t, "owned") {
 				stranger := replicaSet(1)

@@ -16,7 +16,7 @@ type Revision struct {
 	Number      int64                  `json:"revision"`
 	ReplicaSet  string                 `json:"replicaSet"`
 	ChangeCause string                 `json:"changeCause,omitempty"`
-	Note        string                 `json:"note,omitempty"` // available, or that it was taken back
+	Note        string                 `json:"note,omitempty"` // last available, or rolled back
 	Template    corev1.PodTemplateSpec `json:"template"`
 }
 
@@ -41,7 +41,7 @@ func (r *Rollout) History(ctx context.Context) ([]Revision, error) {
 			revision.Note = "last available"
 		}
 		if back := options.Status.Rollback; back != nil && back.From.ReplicaSet == set.Name {
-			revision.Note = "taken back: " + back.Reason
+			revision.Note = "rolled back: " + back.Reason
 		}
 		history = append(history, revision)
 	}

@@ -30,7 +30,7 @@ func TestAPIServerRestarts(t *testing.T) {
 				rollouts = append(rollouts, begin(t, kinds, env.Namespace(t)))
 			}
 			for _, r := range rollouts {
-				// A Pod whose creation was carried out and answered by nobody is made again; the one too many then goes.
+				// A Pod that was created without a response is created again; the loop then deletes one.
 				r.returns = true
 				r.image("2")
 			}
@@ -60,7 +60,7 @@ func restart(t *testing.T, signal syscall.Signal) {
 		}
 		return nil
 	})
-	// Asked to stop, it waits a minute for watches, which nobody ends. Who runs it does not wait that long.
+	// On SIGTERM it waits a minute for watches, which nothing ends. A supervisor does not wait that long.
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	testenv.Eventually(t, func() error { // its parent waits for it: envtest, or we
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {

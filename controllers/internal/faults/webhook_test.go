@@ -27,7 +27,7 @@ import (
 
 const refusal = "not on my watch"
 
-// webhook lets so many requests through and refuses the others, until it is told to let all through.
+// webhook lets so many requests through and refuses the others, until the test opens it.
 type webhook struct {
 	left    atomic.Int64
 	refused atomic.Int64

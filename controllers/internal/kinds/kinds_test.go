@@ -22,7 +22,7 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// TestThereAndBack: what goes through a kind comes back whole, under the group's name.
+// TestThereAndBack: an object that is written and read again is the same, and has the group's apiVersion.
 func TestThereAndBack(t *testing.T) {
 	for _, version := range []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion} {
 		group, err := kinds.For(version)

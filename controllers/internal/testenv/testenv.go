@@ -64,7 +64,7 @@ func start(env *Env, run func(ctx context.Context, cfg *rest.Config, ready func(
 		BinaryAssetsDirectory:    assets,
 		CRDDirectoryPaths:        []string{filepath.Join(root, "config", "crd", "bases")},
 		ErrorIfCRDPathMissing:    true,
-		ControlPlaneStartTimeout: patience,
+		ControlPlaneStartTimeout: timeout,
 	}
 	cluster.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
 	env.Admin, err = cluster.Start()
@@ -100,8 +100,8 @@ func start(env *Env, run func(ctx context.Context, cfg *rest.Config, ready func(
 	case <-ready:
 	case err = <-failed:
 		err = fmt.Errorf("running the loops: %w", err)
-	case <-time.After(patience):
-		err = fmt.Errorf("waiting for the loops: not ready after %s", patience)
+	case <-time.After(timeout):
+		err = fmt.Errorf("waiting for the loops: not ready after %s", timeout)
 	}
 	return stop, err
 }
@@ -201,13 +201,13 @@ func (e *Env) Each(t *testing.T, test func(t *testing.T, group kinds.Group, name
 	}
 }
 
-// patience is how long a condition may take on a machine that does other things.
-const patience = 2 * time.Minute
+// timeout is how long a condition may take on a busy host.
+const timeout = 2 * time.Minute
 
 // Eventually waits until condition returns nil.
 func Eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -218,7 +218,7 @@ func Eventually(t *testing.T, condition func() error) {
 		}
 		select {
 		case <-deadline.C:
-			t.Fatal("waited in vain: ", err)
+			t.Fatal("condition does not become true: ", err)
 		case <-t.Context().Done():
 			t.Fatal("test ended: ", err)
 		case <-tick.C:
