@@ -1,12 +1,14 @@
-// Package controllers runs Flyball's own loops: Deployments and ReplicaSets, of apps/v1 and of apps.flyball.dev/v1alpha1.
+// Package controllers runs Flyball's own loops: Deployments and ReplicaSets, of apps/v1 and of
+// apps.flyball.dev/v1alpha1.
 //
-// Each loop is a package of its own, with a Reconcile that observes, plans without side effects, and acts. This package
-// wires them: one controller-runtime manager, one cache for all (a Pod is in it once, and only with the fields that a loop
-// reads), one list of loops. It leaves the Pods of deleted owners to upstream's garbage collector, and everything else about
-// Pods to the kube-scheduler and the kubelet.
+// Each loop is a package of its own, with a Reconcile that observes, plans without side effects,
+// and acts. This package wires them: one controller-runtime manager, one cache for all (a Pod is in
+// it once, and only with the fields that a loop reads), one list of loops. It leaves the Pods of
+// deleted owners to upstream's garbage collector, and everything else about Pods to the
+// kube-scheduler and the kubelet.
 //
-// While the API server does not serve the kinds of one group yet, the loops of the other group run: a cluster without our
-// CRDs still has its Deployments.
+// While the API server does not serve the kinds of one group yet, the loops of the other group run:
+// a cluster without our CRDs still has its Deployments.
 package controllers
 
 import (
@@ -58,18 +60,21 @@ import (
 
 // Config is what Run needs.
 type Config struct {
-	// Client reaches the API server. Its rate limits are ignored: the API server's priority and fairness is the limit.
+	// Client reaches the API server. Its rate limits are ignored: the API server's priority and
+	// fairness is the limit.
 	Client *rest.Config
-	// Kinds are the API groups whose Deployments and ReplicaSets are reconciled: apps/v1, apps.flyball.dev/v1alpha1, or
-	// both. Empty means both. In a cluster whose kube-controller-manager runs its own loops, only the second may be.
+	// Kinds are the API groups whose Deployments and ReplicaSets are reconciled: apps/v1,
+	// apps.flyball.dev/v1alpha1, or both. Empty means both. In a cluster whose
+	// kube-controller-manager runs its own loops, only the second may be.
 	Kinds []schema.GroupVersion
-	// LeaderElection lets one of several processes work at a time. The Lease is LeaseNamespace/flyball-controllers;
-	// LeaseNamespace defaults to kube-system.
+	// LeaderElection lets one of several processes work at a time. The Lease is
+	// LeaseNamespace/flyball-controllers; LeaseNamespace defaults to kube-system.
 	LeaderElection bool
 	LeaseNamespace string
-	// MetricsAddress serves /metrics over HTTPS with a self-signed certificate, to users whom the API server allows to get
-	// the path /metrics. HealthAddress serves /healthz and /readyz over HTTP; ready means that the loops run, or that
-	// another process leads. Empty means that it is not served.
+	// MetricsAddress serves /metrics over HTTPS with a self-signed certificate, to users whom the
+	// API server allows to get the path /metrics. HealthAddress serves /healthz and /readyz over
+	// HTTP; ready means that the loops run, or that another process leads. Empty means that it is
+	// not served.
 	MetricsAddress, HealthAddress string
 	// Ready, if not nil, is called once, when all loops run on full caches.
 	Ready func()
@@ -100,7 +105,8 @@ func Loops() []Loop {
 	}
 }
 
-// workers is how many objects of one kind are reconciled at a time. A worker mostly waits for the API server.
+// workers is how many objects of one kind are reconciled at a time. A worker mostly waits for the
+// API server.
 const workers = 16
 
 // Run runs all loops until ctx ends.
@@ -171,8 +177,8 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 	}
 }
 
-// slim keeps the fields of a Pod that the loops read: metadata, node and state. That is a small share of it, and there are
-// more Pods than anything else.
+// slim keeps the fields of a Pod that the loops read: metadata, node and state. That is a small
+// share of it, and there are more Pods than anything else.
 func slim(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -220,7 +226,8 @@ func (w *wiring) check(*http.Request) error {
 	return nil
 }
 
-// Start starts all loops, each group's as soon as its kinds are served. It implements manager.Runnable.
+// Start starts all loops, each group's as soon as its kinds are served. It implements
+// manager.Runnable.
 func (w *wiring) Start(ctx context.Context) error {
 	if err := w.mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing Pods: %w", err)
@@ -262,8 +269,8 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 	return nil
 }
 
-// register adds the loops of one API group to the manager. The sources that Events name are upstream's, because tools
-// know them.
+// register adds the loops of one API group to the manager. The sources that Events name are
+// upstream's, because tools know them.
 func (w *wiring) register(ctx context.Context, group kinds.Group) error {
 	stores := map[schema.GroupResource]expectations.Store{}
 	for resource, object := range map[schema.GroupResource]client.Object{
@@ -292,8 +299,8 @@ func (w *wiring) register(ctx context.Context, group kinds.Group) error {
 	)
 }
 
-// loop begins the registration of a loop. An object that fails is reconciled again soon, and at least every 15 seconds: no
-// event says that the cause, a quota say, is gone.
+// loop begins the registration of a loop. An object that fails is reconciled again soon, and at
+// least every 15 seconds: no event says that the cause, a quota say, is gone.
 func (w *wiring) loop(name string, group kinds.Group) *builder.Builder {
 	return ctrl.NewControllerManagedBy(w.mgr).
 		Named(name + "." + group.Deployments.Group).
@@ -319,8 +326,9 @@ func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 // grace is how long a Reconcile may still take when the process ends.
 const grace = 500 * time.Millisecond
 
-// graceful lets a Reconcile that runs when the process ends finish, if it does so soon: a request that is cancelled may or may
-// not have been served. It starts none then: the next process reconciles what is queued.
+// graceful lets a Reconcile that runs when the process ends finish, if it does so soon: a request
+// that is cancelled may or may not have been served. It starts none then: the next process
+// reconciles what is queued.
 type graceful struct{ loop reconcile.Reconciler }
 
 // Reconcile implements reconcile.Reconciler.

@@ -20,8 +20,8 @@ import (
 	"flyball.dev/controllers/internal/expectations"
 )
 
-// Reasons of Events beside those that are conditions' too; like the messages upstream's, because people and tools search
-// for them.
+// Reasons of Events beside those that are conditions' too; like the messages upstream's, because
+// people and tools search for them.
 const (
 	ScalingReplicaSetReason = "ScalingReplicaSet"
 	SelectingAllReason      = "SelectingAll"
@@ -36,7 +36,8 @@ type createError struct{ error }
 
 func (e createError) Unwrap() error { return e.error }
 
-// act carries a plan out, in order, and stops at the first error. It returns the Deployment as last written.
+// act carries a plan out, in order, and stops at the first error. It returns the Deployment as last
+// written.
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kinds.Deployments, d) })
 	for _, step := range plan.Actions {

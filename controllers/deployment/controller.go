@@ -45,7 +45,8 @@ type Reconciler struct {
 	Expectations *expectations.Tracker
 }
 
-// Watch declares what enqueues a Deployment: its own changes, and those of its ReplicaSets and their Pods.
+// Watch declares what enqueues a Deployment: its own changes, and those of its ReplicaSets and
+// their Pods.
 func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
 	return loop.
 		For(r.Kinds.Deployments.New()).
@@ -172,7 +173,8 @@ func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []ctrl.R
 	return []ctrl.Request{{NamespacedName: key}}
 }
 
-// podEnds passes a Pod that has stopped running or is deleted, and one whose restarts, or readiness after a restart, changed.
+// podEnds passes a Pod that has stopped running or is deleted, and one whose restarts, or readiness
+// after a restart, changed.
 func podEnds() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },

@@ -345,7 +345,8 @@ func TestCollidingNameGetsAnotherHash(t *testing.T) {
 		if err := w.deleteAll(); err != nil {
 			w.Fatal(err)
 		}
-		// The loop may see the end of its ReplicaSet before that of the Deployment, and create another.
+		// The loop may see the end of its ReplicaSet before that of the Deployment, and create
+		// another.
 		testenv.Eventually(w.T, func() error {
 			if err := w.deleteSets(); err != nil {
 				return err

@@ -111,7 +111,8 @@ func TestMissedDeadlineIsTakenBack(t *testing.T) {
 	w.diff("Progressing", util.TimedOutReason, reason(w.d, appsv1.DeploymentProgressing))
 }
 
-// TestScaleSubresource: kubectl scale and autoscalers find size and selector there, and change the size.
+// TestScaleSubresource: kubectl scale and autoscalers find size and selector there, and change the
+// size.
 func TestScaleSubresource(t *testing.T) {
 	w := ours(t)
 	w.apply(func(*appsv1.Deployment) {})

@@ -22,10 +22,12 @@ import (
 // State is what the loop knows when it plans.
 type State struct {
 	Deployment *appsv1.Deployment
-	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace that name none.
+	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace
+	// that name none.
 	ReplicaSets []*appsv1.ReplicaSet
-	// Running counts the Pods that have not finished, terminating ones included, and Crashing those that are not ready and
-	// have restarted as often as rollback.onCrashLoop says, by the UID of their ReplicaSet. Both are nil if not needed.
+	// Running counts the Pods that have not finished, terminating ones included, and Crashing those
+	// that are not ready and have restarted as often as rollback.onCrashLoop says, by the UID of
+	// their ReplicaSet. Both are nil if not needed.
 	Running, Crashing map[types.UID]int
 	// Options are what the Deployment asks for beyond apps/v1.
 	Options kinds.Options
@@ -92,7 +94,8 @@ func NewPlan(s State) Plan {
 		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the Deployment's; its ReplicaSets that no longer match become orphans.
+	// 1. Orphans that match become the Deployment's; its ReplicaSets that no longer match become
+	// orphans.
 	owned, changes := controllerref.Claim(s.Deployment, selector, s.ReplicaSets)
 
 	// 2. The rollout moves on.
@@ -113,16 +116,19 @@ func NewPlan(s State) Plan {
 // rollout is one Deployment while it is planned, with its ReplicaSets as they are after the plan.
 type rollout struct {
 	State
-	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many fewer available.
+	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many
+	// fewer available.
 	replicas, surge, unavailable int32
 	// status is the Deployment's last status, with conditions that the plan adds.
 	status appsv1.DeploymentStatus
 	// kept is the last status beyond apps/v1, as the plan changes it.
 	kept kinds.Status
-	// current is the member of the current template, nil if there is none; old are all others, oldest first.
+	// current is the member of the current template, nil if there is none; old are all others,
+	// oldest first.
 	current *member
 	old     []*member
-	// failed is the member of the current template while current is the one that its rollout was rolled back to.
+	// failed is the member of the current template while current is the one that its rollout was
+	// rolled back to.
 	failed *member
 	// keep is how many Pods the partition keeps on old revisions.
 	keep int32
@@ -132,7 +138,8 @@ type rollout struct {
 
 // member is a ReplicaSet of the Deployment.
 type member struct {
-	// seen is the ReplicaSet as observed, nil if the plan creates it; want is what the plan makes of it.
+	// seen is the ReplicaSet as observed, nil if the plan creates it; want is what the plan makes
+	// of it.
 	seen, want *appsv1.ReplicaSet
 	reasons    []string
 	remove     bool
@@ -147,8 +154,9 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
 		m := &member{seen: set, want: set.DeepCopy()}
-		// Of several ReplicaSets with the current template (a new API version may have changed what equal means) the
-		// oldest is the current one. The hash is no measure: it changes when a release adds a field to the API.
+		// Of several ReplicaSets with the current template (a new API version may have changed what
+		// equal means) the oldest is the current one. The hash is no measure: it changes when a
+		// release adds a field to the API.
 		if r.current == nil && util.EqualIgnoreHash(&set.Spec.Template, &s.Deployment.Spec.Template) {
 			r.current = m
 		} else {
@@ -193,7 +201,8 @@ func (r *rollout) changef(m *member, format string, args ...any) {
 	m.reasons = append(m.reasons, fmt.Sprintf(format, args...))
 }
 
-// actions are the changes, one per ReplicaSet, in the order in which they were planned, and at last the revision.
+// actions are the changes, one per ReplicaSet, in the order in which they were planned, and at last
+// the revision.
 func (r *rollout) actions() []action.Action {
 	var actions []action.Action
 	for _, m := range r.changed {

@@ -17,9 +17,9 @@ import (
 
 // Only Deployments of apps.flyball.dev ask for a partition, and for automatic rollback.
 //
-// A rollback leaves the Deployment's spec, which is its user's, alone. The status notes that the current template failed.
-// From then on, until the template changes, the ReplicaSet of the last available revision takes the place of the current
-// one; the strategies need not know.
+// A rollback leaves the Deployment's spec, which is its user's, alone. The status notes that the
+// current template failed. From then on, until the template changes, the ReplicaSet of the last
+// available revision takes the place of the current one; the strategies need not know.
 
 // Reasons of conditions beside upstream's.
 const (
@@ -38,8 +38,8 @@ func (r RollBack) String() string {
 		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
 }
 
-// applyRollback puts the ReplicaSet that a failed rollout is rolled back to in place of the current one, if the last status
-// says that the current template failed.
+// applyRollback puts the ReplicaSet that a failed rollout is rolled back to in place of the current
+// one, if the last status says that the current template failed.
 func (r *rollout) applyRollback() {
 	note := r.kept.Rollback
 	if note == nil {
@@ -47,7 +47,8 @@ func (r *rollout) applyRollback() {
 	}
 	to := find(r.old, note.To.ReplicaSet)
 	if r.currentName() != note.From.ReplicaSet || to == nil {
-		// The template changed, or its target is gone: a rollout begins, and with it a new deadline.
+		// The template changed, or its target is gone: a rollout begins, and with it a new
+		// deadline.
 		r.kept.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
@@ -70,7 +71,8 @@ func (r *rollout) currentName() string {
 	return setName(r.Deployment.Name, controller.ComputeHash(template, r.Deployment.Status.CollisionCount))
 }
 
-// partition is how many Pods stay on old revisions. No Pod returns to one: those that have moved count.
+// partition is how many Pods stay on old revisions. No Pod returns to one: those that have moved
+// count.
 func (r *rollout) partition() int32 {
 	if r.Options.Partition == nil || r.kept.Rollback != nil {
 		return 0
@@ -80,12 +82,14 @@ func (r *rollout) partition() int32 {
 	return max(0, min(int32(wanted), size(r.old), r.replicas-moved))
 }
 
-// held says whether all Pods but those that the partition keeps are of the current template, and all are available.
+// held says whether all Pods but those that the partition keeps are of the current template, and
+// all are available.
 func (r *rollout) held(status *appsv1.DeploymentStatus) bool {
 	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep && status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
 }
 
-// conclude notes which revision was available last. If the current one has failed, it notes that and returns the action.
+// conclude notes which revision was available last. If the current one has failed, it notes that
+// and returns the action.
 func (r *rollout) conclude(status *appsv1.DeploymentStatus) []action.Action {
 	if r.kept.Rollback != nil || r.current == nil || r.current.seen == nil {
 		return nil
@@ -113,7 +117,8 @@ func (r *rollout) conclude(status *appsv1.DeploymentStatus) []action.Action {
 	return []action.Action{RollBack{note, action.Reason(what)}}
 }
 
-// failure is why the current rollout has failed, as a reason and in words; both are empty if it has not.
+// failure is why the current rollout has failed, as a reason and in words; both are empty if it has
+// not.
 func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string) {
 	on := r.Options.Rollback
 	if on.OnCrashLoop != nil {

@@ -8,14 +8,15 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 )
 
-// roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our doing, never fewer than
-// replicas-unavailable available ones.
+// roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our
+// doing, never fewer than replicas-unavailable available ones.
 func (r *rollout) roll() {
 	r.keep = r.partition()
 	wanted := r.replicas - r.keep
 	r.ensureCurrent(min(wanted, max(0, r.replicas+r.surge-size(r.old))))
 
-	// 1. Scale the current ReplicaSet up as far as maxSurge allows. It shrinks only if the Deployment did.
+	// 1. Scale the current ReplicaSet up as far as maxSurge allows. It shrinks only if the
+	// Deployment did.
 	allowed := max(0, r.replicas+r.surge-size(r.all()))
 	if target := min(wanted, r.current.size()+allowed); target != r.current.size() {
 		r.scalef(r.current, target, "%d Pods wanted, room for %d more", wanted, allowed)
@@ -29,8 +30,8 @@ func (r *rollout) roll() {
 // shrinkOld scales old ReplicaSets down.
 func (r *rollout) shrinkOld() {
 	least := r.replicas - r.unavailable
-	// Pods of the current ReplicaSet that are not available yet may never be. They must not replace old Pods, or a bad
-	// template would take the Deployment down step by step.
+	// Pods of the current ReplicaSet that are not available yet may never be. They must not replace
+	// old Pods, or a bad template would take the Deployment down step by step.
 	spare := size(r.all()) - least - max(0, r.current.size()-r.current.available())
 	spare = min(spare, size(r.old)-r.keep)
 	shrink := func(m *member, most int32, why string) {
@@ -40,8 +41,8 @@ func (r *rollout) shrinkOld() {
 		}
 	}
 
-	// 1. Unavailable old Pods first: keeping them would block the rollout. The ReplicaSet loop deletes Pods that are not
-	// ready before others.
+	// 1. Unavailable old Pods first: keeping them would block the rollout. The ReplicaSet loop
+	// deletes Pods that are not ready before others.
 	for _, m := range r.old {
 		shrink(m, m.size()-m.available(), "%d of its Pods are not available")
 	}
@@ -52,7 +53,8 @@ func (r *rollout) shrinkOld() {
 	}
 }
 
-// recreate is the strategy Recreate: no Pod of the current template before the last old one is gone.
+// recreate is the strategy Recreate: no Pod of the current template before the last old one is
+// gone.
 func (r *rollout) recreate() {
 	stopping := false
 	for _, m := range r.old {
@@ -78,7 +80,8 @@ func (r *rollout) scaled() bool {
 	})
 }
 
-// rescale brings a Deployment that was scaled or is paused to its size without a rollout, and says whether it could.
+// rescale brings a Deployment that was scaled or is paused to its size without a rollout, and says
+// whether it could.
 func (r *rollout) rescale() bool {
 	active := lo.Filter(r.all(), func(m *member, _ int) bool { return m.size() > 0 })
 
@@ -101,7 +104,8 @@ func (r *rollout) rescale() bool {
 		return true
 	}
 
-	// 3. During a rollout all keep their share, so that scaling neither hastens nor delays the rollout.
+	// 3. During a rollout all keep their share, so that scaling neither hastens nor delays the
+	// rollout.
 	if len(active) == 0 || r.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return false
 	}
@@ -109,7 +113,8 @@ func (r *rollout) rescale() bool {
 	return true
 }
 
-// share distributes the Pods to add or remove over ReplicaSets in proportion to their sizes; the largest gets the remainder.
+// share distributes the Pods to add or remove over ReplicaSets in proportion to their sizes; the
+// largest gets the remainder.
 func (r *rollout) share(active []*member) {
 	allowed := int32(0)
 	if r.replicas > 0 {
@@ -135,9 +140,9 @@ func (r *rollout) share(active []*member) {
 	}
 }
 
-// scalef gives a member a size, and notes on it the size of the Deployment that this was decided for. One that was scaled
-// down grows again only when its status shows the smaller size: until then it may delete the Pods that it reports as
-// available.
+// scalef gives a member a size, and notes on it the size of the Deployment that this was decided
+// for. One that was scaled down grows again only when its status shows the smaller size: until then
+// it may delete the Pods that it reports as available.
 func (r *rollout) scalef(m *member, size int32, format string, args ...any) {
 	if size > m.size() && m.seen != nil && m.seen.Status.ObservedGeneration < m.seen.Generation && m.seen.Status.Replicas > m.size() {
 		return

@@ -12,8 +12,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus), which are absent when all is
-// well. Helm's --wait and others take an object of a kind that they do not know for ready unless one of them is True.
+// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus),
+// which are absent when all is well. Helm's --wait and others take an object of a kind that they do
+// not know for ready unless one of them is True.
 const (
 	Reconciling appsv1.DeploymentConditionType = "Reconciling"
 	Stalled     appsv1.DeploymentConditionType = "Stalled"
@@ -21,7 +22,8 @@ const (
 	rollingOutReason = "RollingOut"
 )
 
-// newStatus sums up the ReplicaSets as the plan leaves them. Progress is judged only during a rollout.
+// newStatus sums up the ReplicaSets as the plan leaves them. Progress is judged only during a
+// rollout.
 func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 	all := sets(r.all())
 	status := appsv1.DeploymentStatus{
@@ -53,8 +55,8 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 	return status
 }
 
-// judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not judged again when
-// Pods fail later.
+// judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not
+// judged again when Pods fail later.
 func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	if !util.HasProgressDeadline(r.Deployment) {
 		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
@@ -78,8 +80,8 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.", subject, r.replicas-r.keep, r.keep))
 	case util.DeploymentProgressing(r.Deployment, status), last != nil && last.Reason == PartitionReachedReason:
-		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is the time of the last
-		// progress, from which the deadline counts.
+		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is
+		// the time of the last progress, from which the deadline counts.
 		since := r.Now
 		if last != nil && last.Status == corev1.ConditionTrue {
 			since = last.LastTransitionTime
@@ -96,8 +98,8 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	}
 }
 
-// timeLeft is how long it takes until a lack of progress becomes a failure. It does not count before a rollout has set its
-// condition, and after its end.
+// timeLeft is how long it takes until a lack of progress becomes a failure. It does not count
+// before a rollout has set its condition, and after its end.
 func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration, counting bool) {
 	if last == nil || !util.HasProgressDeadline(r.Deployment) ||
 		slices.Contains([]string{util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}, last.Reason) {
@@ -116,7 +118,8 @@ func (r *rollout) nextReconcile(status appsv1.DeploymentStatus) time.Duration {
 	return max(time.Second, left)
 }
 
-// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the newest wins.
+// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the
+// newest wins.
 func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
 	for _, m := range slices.Backward(r.all()) {
 		for _, c := range m.want.Status.Conditions {
@@ -156,7 +159,8 @@ func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 	return r.status
 }
 
-// CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another template.
+// CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another
+// template.
 func CollidedStatus(s State) appsv1.DeploymentStatus {
 	status := *s.Deployment.Status.DeepCopy()
 	status.CollisionCount = new(ptr.Deref(status.CollisionCount, 0) + 1)
@@ -169,8 +173,8 @@ func (r *rollout) set(status *appsv1.DeploymentStatus, of appsv1.DeploymentCondi
 	})
 }
 
-// withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own kind: that of apps/v1 is
-// known, and has upstream's conditions only.
+// withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own
+// kind: that of apps/v1 is known, and has upstream's conditions only.
 func withKstatus(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
 	is := appsv1.DeploymentCondition{
 		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",

@@ -32,8 +32,8 @@ func deployment(replicas int32) *appsv1.Deployment {
 	}
 }
 
-// replicaSet is one of deployment's ReplicaSets with all Pods available; its name is its image, its age in hours and its
-// revision tell it apart.
+// replicaSet is one of deployment's ReplicaSets with all Pods available; its name is its image, its
+// age in hours and its revision tell it apart.
 func replicaSet(image string, revision, replicas int32, mutate ...func(*appsv1.ReplicaSet)) *appsv1.ReplicaSet {
 	d := deployment(0)
 	labels := map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: image}

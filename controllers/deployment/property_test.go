@@ -19,8 +19,9 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// cluster is an API server with one Deployment, its ReplicaSets and the numbers of their Pods. ReplicaSets report late,
-// the Deployment loop sees late, Pods become ready, fail and linger, and people change their minds.
+// cluster is an API server with one Deployment, its ReplicaSets and the numbers of their Pods.
+// ReplicaSets report late, the Deployment loop sees late, Pods become ready, fail and linger, and
+// people change their minds.
 type cluster struct {
 	*rapid.T
 	now     int64
@@ -127,8 +128,8 @@ func (s *set) report() {
 	s.touch()
 }
 
-// reconcile is one Reconcile: it plans on what the caches show and carries out what the API server accepts. It says whether it
-// did anything.
+// reconcile is one Reconcile: it plans on what the caches show and carries out what the API server
+// accepts. It says whether it did anything.
 func (c *cluster) reconcile() bool {
 	c.now++
 	c.seen.Now = metav1.Unix(c.now, 0)
@@ -336,10 +337,11 @@ func (c *cluster) steps() map[string]func(*rapid.T) {
 	}
 }
 
-// TestProperty: whatever happens in whatever order, no plan allows more than replicas+maxSurge Pods or fewer than
-// replicas-maxUnavailable available ones, there are never two ReplicaSets of one template, the partition is kept, a template
-// that failed gets no more Pods, and once the world holds still and Pods get ready, all of them are of the current template,
-// or, if that failed, of the last one that was available.
+// TestProperty: whatever happens in whatever order, no plan allows more than replicas+maxSurge Pods
+// or fewer than replicas-maxUnavailable available ones, there are never two ReplicaSets of one
+// template, the partition is kept, a template that failed gets no more Pods, and once the world
+// holds still and Pods get ready, all of them are of the current template, or, if that failed, of
+// the last one that was available.
 func TestProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCluster(t)

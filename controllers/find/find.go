@@ -1,5 +1,5 @@
-// Package find reads the workload object that a user names as KIND/NAME, with a group or without. It serves the commands that
-// show and steer rollouts.
+// Package find reads the workload object that a user names as KIND/NAME, with a group or without.
+// It serves the commands that show and steer rollouts.
 package find
 
 import (
@@ -40,7 +40,8 @@ var names = map[string]string{
 // short are the names that only our own kinds have.
 var short = map[string]bool{"fdeploy": true, "frs": true}
 
-// Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it reads both; only one may have it.
+// Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it reads both;
+// only one may have it.
 func Named(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
 	resource, name, ok := strings.Cut(reference, "/")
 	kind, group, _ := strings.Cut(strings.ToLower(resource), ".")

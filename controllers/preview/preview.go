@@ -1,7 +1,8 @@
 // Package preview says what a loop would do next with an object, and why, without doing it.
 //
-// The loop's own code observes, from the API server instead of a cache, and plans. The API server first applies a manifest as
-// a dry run, which defaults and validates it and merges it with the stored object. Beside that the package only reads.
+// The loop's own code observes, from the API server instead of a cache, and plans. The API server
+// first applies a manifest as a dry run, which defaults and validates it and merges it with the
+// stored object. Beside that the package only reads.
 package preview
 
 import (
@@ -101,7 +102,8 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	return preview, nil
 }
 
-// live makes a client of the API server understand the cache index that the loops list by: it lists all objects and filters.
+// live makes a client of the API server understand the cache index that the loops list by: it lists
+// all objects and filters.
 type live struct{ client.Reader }
 
 func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {

@@ -19,8 +19,8 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// parallel bounds the requests that one ReplicaSet has in flight. The API server's CPU is what creation waits for; more
-// requests would only delay those of others.
+// parallel bounds the requests that one ReplicaSet has in flight. The API server's CPU is what
+// creation waits for; more requests would only delay those of others.
 const parallel = 64
 
 // refused is why a plan does nothing. Trying again helps no more than waiting does.
@@ -28,8 +28,8 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// act carries a plan out, in order, and stops at the first error. The reasons and messages of Events are upstream's,
-// because people and tools search for them.
+// act carries a plan out, in order, and stops at the first error. The reasons and messages of
+// Events are upstream's, because people and tools search for them.
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kind, set) })
 	for _, step := range plan.Actions {
@@ -92,9 +92,9 @@ func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *co
 	return nil
 }
 
-// slowStart calls fn count times in batches of 1, 2, 4, …, the calls of a batch in parallel, and stops after a batch in
-// which one failed. What fails for one Pod (a quota, an admission rule) mostly fails for all: then one request, not
-// hundreds, is wasted per attempt.
+// slowStart calls fn count times in batches of 1, 2, 4, …, the calls of a batch in parallel, and
+// stops after a batch in which one failed. What fails for one Pod (a quota, an admission rule)
+// mostly fails for all: then one request, not hundreds, is wasted per attempt.
 func slowStart(count int, fn func() error) error {
 	for batch := 1; count > 0; batch *= 2 {
 		n := min(batch, count)
@@ -106,7 +106,8 @@ func slowStart(count int, fn func() error) error {
 	return nil
 }
 
-// inParallel calls fn for 0 to count-1 and returns one of the errors, if there are any, after the last call.
+// inParallel calls fn for 0 to count-1 and returns one of the errors, if there are any, after the
+// last call.
 func inParallel(count int, fn func(int) error) error {
 	var group errgroup.Group
 	group.SetLimit(parallel)

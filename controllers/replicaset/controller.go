@@ -137,7 +137,8 @@ func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader cl
 	return state, nil
 }
 
-// podChanges drops updates of fields that neither plan nor status reads, which is most of a Pod's updates.
+// podChanges drops updates of fields that neither plan nor status reads, which is most of a Pod's
+// updates.
 func podChanges() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(update event.UpdateEvent) bool {
 		before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)

@@ -21,17 +21,20 @@ import (
 	"flyball.dev/controllers/internal/controllerref"
 )
 
-// burst is how many Pods one plan creates or deletes at most, so that the status of a large ReplicaSet moves meanwhile.
+// burst is how many Pods one plan creates or deletes at most, so that the status of a large
+// ReplicaSet moves meanwhile.
 const burst = 500
 
 // State is what the loop knows when it plans.
 type State struct {
 	ReplicaSet *appsv1.ReplicaSet
-	// Pods are those that name the ReplicaSet as their controller, and all Pods of the namespace that name none.
+	// Pods are those that name the ReplicaSet as their controller, and all Pods of the namespace
+	// that name none.
 	Pods []*corev1.Pod
 	// Deleting are Pods that were deleted although the cache shows them alive.
 	Deleting sets.Set[types.UID]
-	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node, for scaling down only.
+	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node, for
+	// scaling down only.
 	Neighbours map[string]int
 	// PodsToDelete are the names of Pods that are deleted before all others.
 	PodsToDelete sets.Set[string]
@@ -73,7 +76,8 @@ func NewPlan(s State) Plan {
 		return Plan{Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the ReplicaSet's Pods; its Pods that no longer match become orphans.
+	// 1. Orphans that match become the ReplicaSet's Pods; its Pods that no longer match become
+	// orphans.
 	var plan Plan
 	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, plan.sort(s, selector))
 
@@ -98,7 +102,8 @@ func NewPlan(s State) Plan {
 
 func (p *Plan) add(step action.Action) { p.Actions = append(p.Actions, step) }
 
-// sort notes the ReplicaSet's terminating Pods and returns the active ones. Finished Pods are neither.
+// sort notes the ReplicaSet's terminating Pods and returns the active ones. Finished Pods are
+// neither.
 func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 	var active []*corev1.Pod
 	for _, pod := range s.Pods {
@@ -114,9 +119,11 @@ func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 	return active
 }
 
-// deletionOrder sorts Pods as upstream does when it scales down: unassigned before assigned, Pending before Running, not
-// ready before ready, lower before higher controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the
-// node, shorter before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete precede all.
+// deletionOrder sorts Pods as upstream does when it scales down: unassigned before assigned,
+// Pending before Running, not ready before ready, lower before higher
+// controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the node, shorter
+// before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete
+// precede all.
 func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	ranked := controller.ActivePodsWithRanks{Pods: append([]*corev1.Pod(nil), pods...), Rank: make([]int, len(pods)), Now: s.Now}
 	for i, pod := range pods {
@@ -129,8 +136,8 @@ func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	return ranked.Pods
 }
 
-// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed without those deleted since, and why
-// the plan failed, if it did.
+// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed without those
+// deleted since, and why the plan failed, if it did.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
 	template := labels.SelectorFromSet(set.Spec.Template.Labels)
@@ -165,7 +172,8 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	return status
 }
 
-// NextReconcile is the time until the next ready Pod has been ready for minReadySeconds; 0 if there is none.
+// NextReconcile is the time until the next ready Pod has been ready for minReadySeconds; 0 if there
+// is none.
 func NextReconcile(s State, plan Plan) time.Duration {
 	var next time.Duration
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second

@@ -21,8 +21,9 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// cluster is an API server with one ReplicaSet and its namespace's Pods, seen through a cache that is late. Pods become
-// ready, fail, linger and vanish; people change labels and create Pods of their own.
+// cluster is an API server with one ReplicaSet and its namespace's Pods, seen through a cache that
+// is late. Pods become ready, fail, linger and vanish; people change labels and create Pods of
+// their own.
 type cluster struct {
 	*rapid.T
 	set     *appsv1.ReplicaSet
@@ -109,8 +110,8 @@ func (c *cluster) active() []*corev1.Pod {
 	return active
 }
 
-// reconcile is one Reconcile: it plans on the cache and carries out what the API server accepts. It says whether it did
-// anything.
+// reconcile is one Reconcile: it plans on the cache and carries out what the API server accepts. It
+// says whether it did anything.
 func (c *cluster) reconcile() bool {
 	key := client.ObjectKeyFromObject(c.set)
 	if !c.tracker.Satisfied(key) {
@@ -191,7 +192,8 @@ func (c *cluster) deleteAll(key types.NamespacedName, pods []*corev1.Pod, want i
 	}
 }
 
-// surprised says whether others did something that the cache does not show yet. Only then may numbers come out wrong.
+// surprised says whether others did something that the cache does not show yet. Only then may
+// numbers come out wrong.
 func (c *cluster) surprised() bool {
 	for _, e := range c.events {
 		if !e.ours {
@@ -263,8 +265,9 @@ func (c *cluster) others() map[string]func(*rapid.T) {
 	}
 }
 
-// TestProperty: whatever happens in whatever order, the loop never has more Pods than wanted by its own doing, never
-// deletes what is not its own, and gets to the wanted number once the world holds still.
+// TestProperty: whatever happens in whatever order, the loop never has more Pods than wanted by its
+// own doing, never deletes what is not its own, and gets to the wanted number once the world holds
+// still.
 func TestProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCluster(t)

@@ -1,6 +1,6 @@
-// Package rollout is kubectl rollout for Deployments of both groups: status, history, undo, pause, resume, restart. kubectl
-// itself knows those of apps/v1 only. The package writes what kubectl writes, the template and spec.paused; the rest is the
-// loop's.
+// Package rollout is kubectl rollout for Deployments of both groups: status, history, undo, pause,
+// resume, restart. kubectl itself knows those of apps/v1 only. The package writes what kubectl
+// writes, the template and spec.paused; the rest is the loop's.
 package rollout
 
 import (
@@ -81,8 +81,8 @@ func (r *Rollout) Restart(ctx context.Context, now time.Time) error {
 	})
 }
 
-// Undo makes the template of an earlier revision the current one, of the one before the current if revision is 0. It
-// returns the revision that it took.
+// Undo makes the template of an earlier revision the current one, of the one before the current if
+// revision is 0. It returns the revision that it took.
 func (r *Rollout) Undo(ctx context.Context, revision int64) (int64, error) {
 	history, err := r.History(ctx)
 	if err != nil {

@@ -21,8 +21,9 @@ import (
 // ErrFailed says that a rollout ended otherwise than its user wanted.
 var ErrFailed = errors.New("the rollout failed")
 
-// Status reports how far the rollout is, whenever that changes, until it is over or ctx ends. A rollout that waits at its
-// partition is over. The error of one that failed, or was rolled back, is ErrFailed.
+// Status reports how far the rollout is, whenever that changes, until it is over or ctx ends. A
+// rollout that waits at its partition is over. The error of one that failed, or was rolled back, is
+// ErrFailed.
 func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) error {
 	last := ""
 	for {

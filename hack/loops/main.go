@@ -1,5 +1,5 @@
-// Command loops draws our loops from what they declare to read and to write: a page with a Mermaid flowchart, on standard
-// output.
+// Command loops draws our loops from what they declare to read and to write: a page with a Mermaid
+// flowchart, on standard output.
 package main
 
 import (

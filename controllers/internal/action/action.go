@@ -1,4 +1,5 @@
-// Package action is what the plans of all loops have in common: steps with a reason, and a metric that counts them.
+// Package action is what the plans of all loops have in common: steps with a reason, and a metric
+// that counts them.
 package action
 
 import (

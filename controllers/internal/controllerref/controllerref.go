@@ -1,5 +1,6 @@
-// Package controllerref finds the objects that an owner controls or may adopt, decides which are the owner's, and writes
-// that. The ControllerRef decides, not labels: the loops never touch an object whose ControllerRef names another owner.
+// Package controllerref finds the objects that an owner controls or may adopt, decides which are
+// the owner's, and writes that. The ControllerRef decides, not labels: the loops never touch an
+// object whose ControllerRef names another owner.
 package controllerref
 
 import (
@@ -47,8 +48,9 @@ func IsOf(ref *metav1.OwnerReference, kind schema.GroupVersionKind) bool {
 	return ref != nil && ref.Kind == kind.Kind && strings.HasPrefix(ref.APIVersion, kind.Group+"/")
 }
 
-// Claim decides which objects of an owner's namespace are the owner's. The owner adopts an orphan that the selector matches
-// and releases an own object that it no longer matches. An owner that is being deleted adopts and releases nothing.
+// Claim decides which objects of an owner's namespace are the owner's. The owner adopts an orphan
+// that the selector matches and releases an own object that it no longer matches. An owner that is
+// being deleted adopts and releases nothing.
 func Claim[C metav1.Object](owner metav1.Object, selector labels.Selector, objects []C) (owned []C, actions []action.Action) {
 	terminating := owner.GetDeletionTimestamp() != nil
 	for _, object := range objects {
@@ -68,7 +70,8 @@ func Claim[C metav1.Object](owner metav1.Object, selector labels.Selector, objec
 	return owned, actions
 }
 
-// Owners maps an object to the owners to reconcile when it changes: its controller, or all that might adopt it.
+// Owners maps an object to the owners to reconcile when it changes: its controller, or all that
+// might adopt it.
 func Owners[T client.Object](ctx context.Context, reader client.Reader, owners kinds.Kind[T], object client.Object) []reconcile.Request {
 	if ref := metav1.GetControllerOfNoCopy(object); ref != nil {
 		if !IsOf(ref, owners.GroupVersionKind) {
@@ -103,9 +106,9 @@ func selectorOf(owner client.Object) *metav1.LabelSelector {
 	return nil
 }
 
-// MayAdopt returns ErrStale if the API server, not a cache, says that an owner is gone or being deleted. A cache that does
-// not show the owner's deletion yet would let it adopt again what the garbage collector has just orphaned
-// (https://github.com/kubernetes/kubernetes/issues/42639).
+// MayAdopt returns ErrStale if the API server, not a cache, says that an owner is gone or being
+// deleted. A cache that does not show the owner's deletion yet would let it adopt again what the
+// garbage collector has just orphaned (https://github.com/kubernetes/kubernetes/issues/42639).
 func MayAdopt[T client.Object](ctx context.Context, live client.Reader, kind kinds.Kind[T], owner T) error {
 	current, _, err := kind.Get(ctx, live, client.ObjectKeyFromObject(owner))
 	switch {
@@ -117,8 +120,9 @@ func MayAdopt[T client.Object](ctx context.Context, live client.Reader, kind kin
 	return nil
 }
 
-// Replace writes refs in place of what an object's ownerReferences say of an owner, and records that write. The error is
-// ErrStale if the object has changed since it was read. The object gets the new resourceVersion, for an action that follows.
+// Replace writes refs in place of what an object's ownerReferences say of an owner, and records
+// that write. The error is ErrStale if the object has changed since it was read. The object gets
+// the new resourceVersion, for an action that follows.
 func Replace[C client.Object](
 	ctx context.Context, c client.Client, tracker *expectations.Tracker, kind kinds.Kind[C],
 	owner client.Object, object C, refs ...metav1.OwnerReference,

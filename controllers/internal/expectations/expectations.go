@@ -1,10 +1,13 @@
-// Package expectations keeps a loop from acting on a cache that does not yet hold the loop's own writes.
+// Package expectations keeps a loop from acting on a cache that does not yet hold the loop's own
+// writes.
 //
-// A loop records in its Tracker what it wrote for which owner, and reconciles that owner again only when the cache holds it.
-// Nothing blocks: the write comes as a watch event, and that event enqueues the owner again. After a restart there is
-// nothing to remember, because the first list already holds what was written before.
+// A loop records in its Tracker what it wrote for which owner, and reconciles that owner again only
+// when the cache holds it. Nothing blocks: the write comes as a watch event, and that event
+// enqueues the owner again. After a restart there is nothing to remember, because the first list
+// already holds what was written before.
 //
-// resourceVersions are compared as numbers, which the API promises from Kubernetes 1.35 on and etcd has always given.
+// resourceVersions are compared as numbers, which the API promises from Kubernetes 1.35 on and etcd
+// has always given.
 package expectations
 
 import (
@@ -20,10 +23,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// ErrStale says that something has changed since it was observed, so that the rest of a plan is void.
+// ErrStale says that something has changed since it was observed, so that the rest of a plan is
+// void.
 var ErrStale = errors.New("something changed after it was observed")
 
-// OrStale returns ErrStale for an error that says that an object changed or is gone, and any other error as it is.
+// OrStale returns ErrStale for an error that says that an object changed or is gone, and any other
+// error as it is.
 func OrStale(err error) error {
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return ErrStale
@@ -60,8 +65,8 @@ func (t *Tracker) Satisfied(owner types.NamespacedName) bool {
 	return t.versions.EnsureReady(owner) == nil
 }
 
-// Deleted records that the API server accepted the deletion of a Pod that owner controls. The loop does not wait for
-// deletions: a deleted Pod never returns, so it is enough not to count it.
+// Deleted records that the API server accepted the deletion of a Pod that owner controls. The loop
+// does not wait for deletions: a deleted Pod never returns, so it is enough not to count it.
 func (t *Tracker) Deleted(owner types.NamespacedName, uid types.UID) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -71,7 +76,8 @@ func (t *Tracker) Deleted(owner types.NamespacedName, uid types.UID) {
 	t.deleted[owner].Insert(uid)
 }
 
-// Deleting returns which of the Pods that the cache shows alive were deleted, and forgets all others of owner's.
+// Deleting returns which of the Pods that the cache shows alive were deleted, and forgets all
+// others of owner's.
 func (t *Tracker) Deleting(owner types.NamespacedName, cached []*corev1.Pod) sets.Set[types.UID] {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,8 +1,9 @@
-// Package kinds lets one loop serve a workload kind in several API groups: the loops know the types of apps/v1 only, and a
-// Kind converts objects of one group to these and back. It stores nothing and decides nothing.
+// Package kinds lets one loop serve a workload kind in several API groups: the loops know the types
+// of apps/v1 only, and a Kind converts objects of one group to these and back. It stores nothing
+// and decides nothing.
 //
-// Changes are sent as merge patches of the fields that apps/v1 has, with the resourceVersion that was read, never as whole
-// objects: a loop must not lose the fields that a group adds.
+// Changes are sent as merge patches of the fields that apps/v1 has, with the resourceVersion that
+// was read, never as whole objects: a loop must not lose the fields that a group adds.
 package kinds
 
 import (
@@ -39,7 +40,8 @@ type Group struct {
 	ReplicaSets Kind[*appsv1.ReplicaSet]
 }
 
-// Options are the fields of a group's spec and status that apps/v1 lacks. Those of apps/v1 objects are all zero.
+// Options are the fields of a group's spec and status that apps/v1 lacks. Those of apps/v1 objects
+// are all zero.
 type Options struct {
 	// Rollback and Partition are of Deployments, PodsToDelete of ReplicaSets.
 	Rollback     v1alpha1.Rollback
@@ -49,7 +51,8 @@ type Options struct {
 	Status Status
 }
 
-// Status are the fields of an object's status that apps/v1 lacks. Writing them to an apps/v1 object does nothing.
+// Status are the fields of an object's status that apps/v1 lacks. Writing them to an apps/v1 object
+// does nothing.
 type Status struct {
 	Selector            string
 	AvailableReplicaSet string
@@ -97,8 +100,8 @@ func (k Kind[T]) types() (client.Object, client.ObjectList) {
 	return &corev1.Pod{}, &corev1.PodList{}
 }
 
-// Read converts an object of the group's own type. The result has the group's apiVersion and kind, for Events. It shares
-// memory with the object, which may be a cache's.
+// Read converts an object of the group's own type. The result has the group's apiVersion and kind,
+// for Events. It shares memory with the object, which may be a cache's.
 func (k Kind[T]) Read(object client.Object) (T, Options) {
 	var options Options
 	switch o := object.(type) {
@@ -111,8 +114,8 @@ func (k Kind[T]) Read(object client.Object) (T, Options) {
 	return object.(T), options
 }
 
-// Write converts an object, and the fields that its status lacks, to the group's own type. The result shares memory with the
-// object and lacks the fields that only Options hold.
+// Write converts an object, and the fields that its status lacks, to the group's own type. The
+// result shares memory with the object and lacks the fields that only Options hold.
 func (k Kind[T]) Write(object T, status Status) client.Object {
 	if k.Group == v1alpha1.GroupVersion.Group {
 		switch o := client.Object(object).(type) {
@@ -155,8 +158,8 @@ func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T,
 	return read, err
 }
 
-// Patch sends the difference between before and after and returns the object as stored. The error is a Conflict if the
-// object has changed since before was read.
+// Patch sends the difference between before and after and returns the object as stored. The error
+// is a Conflict if the object has changed since before was read.
 func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after T) (T, error) {
 	object, patch, err := k.patch(before, after, Status{}, Status{})
 	if err == nil {
@@ -166,8 +169,8 @@ func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after 
 	return stored, err
 }
 
-// PatchStatus writes the status, if it changed, and records that write; was and is are its fields that apps/v1 lacks. A
-// Conflict is no error: the event of the other write enqueues the object.
+// PatchStatus writes the status, if it changed, and records that write; was and is are its fields
+// that apps/v1 lacks. A Conflict is no error: the event of the other write enqueues the object.
 func (k Kind[T]) PatchStatus(
 	ctx context.Context, writer client.StatusClient, tracker *expectations.Tracker, before, after T, was, is Status,
 ) error {
@@ -207,7 +210,8 @@ func readDeployment(o *v1alpha1.Deployment) (*appsv1.Deployment, Options) {
 		d.Spec.Strategy.RollingUpdate = &rolling.RollingUpdateDeployment
 		options.Partition = rolling.Partition
 	} else if o.Spec.Strategy.Type == appsv1.RollingUpdateDeploymentStrategyType {
-		// As apps/v1 has it. The schema cannot: it would have to know that the type is not Recreate.
+		// As apps/v1 has it. The schema cannot: it would have to know that the type is not
+		// Recreate.
 		quarter := new(intstr.FromString("25%"))
 		d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: quarter, MaxUnavailable: quarter}
 	}

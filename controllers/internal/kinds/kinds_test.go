@@ -22,7 +22,8 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// TestThereAndBack: an object that is written and read again is the same, and has the group's apiVersion.
+// TestThereAndBack: an object that is written and read again is the same, and has the group's
+// apiVersion.
 func TestThereAndBack(t *testing.T) {
 	for _, version := range []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion} {
 		group, err := kinds.For(version)
@@ -55,8 +56,8 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
-// TestPatchSaysWhatChanged: a patch holds the changed fields and the resourceVersion, so that fields that only the group
-// knows stay as they are.
+// TestPatchSaysWhatChanged: a patch holds the changed fields and the resourceVersion, so that
+// fields that only the group knows stay as they are.
 func TestPatchSaysWhatChanged(t *testing.T) {
 	group, err := kinds.For(v1alpha1.GroupVersion)
 	if err != nil {
@@ -81,8 +82,8 @@ func TestPatchSaysWhatChanged(t *testing.T) {
 	}
 }
 
-// TestOptions: what apps/v1 lacks is read, survives a change of the rest, and is written to the status of those that have
-// a field for it.
+// TestOptions: what apps/v1 lacks is read, survives a change of the rest, and is written to the
+// status of those that have a field for it.
 func TestOptions(t *testing.T) {
 	group, err := kinds.For(v1alpha1.GroupVersion)
 	if err != nil {

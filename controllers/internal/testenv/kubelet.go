@@ -14,7 +14,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Behaviour is the key of an annotation on Pods: what the kubelet of the tests does otherwise than usual.
+// Behaviour is the key of an annotation on Pods: what the kubelet of the tests does otherwise than
+// usual.
 const (
 	Behaviour = "test.flyball.dev/behaviour"
 	// NeverReady Pods run and do not become ready.
@@ -47,8 +48,8 @@ func kubelet(ctx context.Context, client kubernetes.Interface) {
 	factory.Shutdown()
 }
 
-// treat ignores errors: what failed because the Pod changed is done again when the change arrives, and all
-// else after resync.
+// treat ignores errors: what failed because the Pod changed is done again when the change arrives,
+// and all else after resync.
 func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
 	pods := client.CoreV1().Pods(pod.Namespace)
 	behaviour := pod.Annotations[Behaviour]

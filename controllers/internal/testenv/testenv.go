@@ -1,8 +1,8 @@
-// Package testenv is a real kube-apiserver with etcd, our loops on it, and a kubelet of three rules: the surroundings in
-// which the loops' controller tests run. Nothing but tests imports it.
+// Package testenv is a real kube-apiserver with etcd, our loops on it, and a kubelet of three
+// rules: the surroundings in which the loops' controller tests run. Nothing but tests imports it.
 //
-// The loops run as system:flyball:controllers with the RBAC of config/rbac and with the admission plugin
-// OwnerReferencesPermissionEnforcement, so that a missing permission fails a test.
+// The loops run as system:flyball:controllers with the RBAC of config/rbac and with the admission
+// plugin OwnerReferencesPermissionEnforcement, so that a missing permission fails a test.
 package testenv
 
 import (
@@ -33,15 +33,16 @@ import (
 
 // Env is the surroundings of one test binary.
 type Env struct {
-	// Admin is the configuration of a cluster administrator, Client a client of the same without a cache.
+	// Admin is the configuration of a cluster administrator, Client a client of the same without a
+	// cache.
 	Admin  *rest.Config
 	Client client.Client
 	// Groups are the API groups in which every test is run.
 	Groups map[string]kinds.Group
 }
 
-// Main starts the surroundings with the loops that run starts, runs the tests, and ends the process. env is filled before
-// the first test.
+// Main starts the surroundings with the loops that run starts, runs the tests, and ends the
+// process. env is filled before the first test.
 func Main(m *testing.M, env *Env, run func(ctx context.Context, cfg *rest.Config, ready func()) error) {
 	os.Exit(func() int {
 		stop, err := start(env, run)
