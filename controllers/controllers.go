@@ -112,7 +112,7 @@ const workers = 16
 // Run runs all loops until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
 	if !clientfeatures.FeatureGates().Enabled(clientfeatures.AtomicFIFO) {
-		return errors.New("starting the controllers: they need client-go's feature AtomicFIFO to know how old a cache is; do not switch it off")
+		return errors.New("starting the controllers: client-go's feature AtomicFIFO is off; leave it on, it says how old a cache is")
 	}
 	if len(cfg.Kinds) == 0 {
 		cfg.Kinds = []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion}
@@ -166,7 +166,8 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 			MaxConcurrentReconciles: workers,
 		},
 		Metrics: metricsserver.Options{
-			BindAddress: cmp.Or(cfg.MetricsAddress, "0"), SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization,
+			BindAddress: cmp.Or(cfg.MetricsAddress, "0"), SecureServing: true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
 		},
 		HealthProbeBindAddress:        cmp.Or(cfg.HealthAddress, "0"),
 		LeaderElection:                cfg.LeaderElection,
@@ -260,7 +261,8 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 	if err := w.served(ctx, group); err != nil {
 		return err
 	}
-	if err := w.mgr.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), controllerref.Index, controllerref.Keys); err != nil {
+	index := w.mgr.GetFieldIndexer()
+	if err := index.IndexField(ctx, group.ReplicaSets.New(), controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing ReplicaSets: %w", err)
 	}
 	if err := w.register(ctx, group); err != nil {
@@ -290,7 +292,8 @@ func (w *wiring) register(ctx context.Context, group kinds.Group) error {
 		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "replicaset-controller"}),
 	}
 	deployments := &deployment.Reconciler{
-		Kinds: group, Client: c, Live: live, Expectations: expectations.New(stores),
+		Deployments: group.Deployments, ReplicaSets: group.ReplicaSets,
+		Client: c, Live: live, Expectations: expectations.New(stores),
 		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "deployment-controller"}),
 	}
 	return errors.Join(
@@ -313,9 +316,11 @@ func (w *wiring) loop(name string, group kinds.Group) *builder.Builder {
 func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Steps: 12, Cap: 5 * time.Second}
 	return backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
-		for _, kind := range []schema.GroupVersionKind{group.Deployments.GroupVersionKind, group.ReplicaSets.GroupVersionKind} {
-			if _, err := w.mgr.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version); err != nil {
-				klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does", "kind", kind, "err", err)
+		for _, kind := range []string{"Deployment", "ReplicaSet"} {
+			version := group.Deployments.GroupVersion()
+			if _, err := w.mgr.GetRESTMapper().RESTMapping(version.WithKind(kind).GroupKind(), version.Version); err != nil {
+				klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does",
+					"kind", version.WithKind(kind), "err", err)
 				return false, nil
 			}
 		}

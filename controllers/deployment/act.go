@@ -39,18 +39,18 @@ func (e createError) Unwrap() error { return e.error }
 // act carries a plan out, in order, and stops at the first error. It returns the Deployment as last
 // written.
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
-	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kinds.Deployments, d) })
+	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Deployments, d) })
 	for _, step := range plan.Actions {
 		klog.FromContext(ctx).V(2).Info("Acting", "action", step.String(), "reason", step.Why())
 		var err error
 		switch a := step.(type) {
 		case action.Adopt:
 			if err = mayAdopt(); err == nil {
-				ref := *metav1.NewControllerRef(d, r.Kinds.Deployments.GroupVersionKind)
-				err = controllerref.Replace(ctx, r.Client, r.Expectations, r.Kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet), ref)
+				ref := *metav1.NewControllerRef(d, r.Deployments.GroupVersionKind)
+				err = controllerref.Replace(ctx, r.Client, r.Expectations, r.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet), ref)
 			}
 		case action.Release:
-			err = controllerref.Replace(ctx, r.Client, r.Expectations, r.Kinds.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
+			err = controllerref.Replace(ctx, r.Client, r.Expectations, r.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
 		case Create:
 			err = r.create(ctx, d, a.ReplicaSet.DeepCopy())
 		case Update:
@@ -64,7 +64,7 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 		case action.Refuse:
 			r.Events.Event(d, corev1.EventTypeWarning, SelectingAllReason, a.Why())
 		}
-		action.Count("deployment", r.Kinds.Deployments.Group, step, err)
+		action.Count("deployment", r.Deployments.Group, step, err)
 		if err != nil {
 			return d, expectations.OrStale(err)
 		}
@@ -73,17 +73,17 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 }
 
 func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *appsv1.ReplicaSet) error {
-	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.Kinds.Deployments.GroupVersionKind)}
-	stored, err := r.Kinds.ReplicaSets.Create(ctx, r.Client, set)
+	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.Deployments.GroupVersionKind)}
+	stored, err := r.ReplicaSets.Create(ctx, r.Client, set)
 	switch {
 	case err == nil:
-		r.Expectations.Wrote(d, r.Kinds.ReplicaSets.Resource, stored)
+		r.Expectations.Wrote(d, r.ReplicaSets.Resource, stored)
 		r.recordScaled(d, stored.Name, 0, *stored.Spec.Replicas)
 		return nil
 	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return err
 	case apierrors.IsAlreadyExists(err):
-		live, _, err := r.Kinds.ReplicaSets.Get(ctx, r.Live, client.ObjectKeyFromObject(set))
+		live, _, err := r.ReplicaSets.Get(ctx, r.Live, client.ObjectKeyFromObject(set))
 		if err != nil {
 			return fmt.Errorf("reading ReplicaSet %s, which exists already: %w", set.Name, err)
 		}
@@ -92,7 +92,8 @@ func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *apps
 		}
 		return errCollision
 	}
-	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)} //nolint:staticcheck // upstream's words, for people
+	//nolint:staticcheck // upstream's words, for people
+	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)}
 	if ctx.Err() == nil {
 		r.Events.Event(d, corev1.EventTypeWarning, util.FailedRSCreateReason, err.Error())
 	}
@@ -101,37 +102,38 @@ func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *apps
 
 func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, after *appsv1.ReplicaSet) error {
 	after.ResourceVersion = before.ResourceVersion // which may be that of its adoption, a moment ago
-	stored, err := r.Kinds.ReplicaSets.Patch(ctx, r.Client, before, after)
+	stored, err := r.ReplicaSets.Patch(ctx, r.Client, before, after)
 	if err != nil {
 		return fmt.Errorf("updating ReplicaSet %s: %w", before.Name, err)
 	}
-	r.Expectations.Wrote(d, r.Kinds.ReplicaSets.Resource, stored)
+	r.Expectations.Wrote(d, r.ReplicaSets.Resource, stored)
 	r.recordScaled(d, before.Name, *before.Spec.Replicas, *after.Spec.Replicas)
 	return nil
 }
 
 func (r *Reconciler) delete(ctx context.Context, observed *appsv1.ReplicaSet) error {
-	set := r.Kinds.ReplicaSets.New()
+	set := r.ReplicaSets.New()
 	set.SetNamespace(observed.Namespace)
 	set.SetName(observed.Name)
 	preconditions := client.Preconditions{UID: &observed.UID, ResourceVersion: &observed.ResourceVersion}
-	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+	background := client.PropagationPolicy(metav1.DeletePropagationBackground)
+	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, background))
 }
 
 func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {
 	after := d.DeepCopy()
 	util.SetDeploymentRevision(after, revision)
-	stored, err := r.Kinds.Deployments.Patch(ctx, r.Client, d, after)
+	stored, err := r.Deployments.Patch(ctx, r.Client, d, after)
 	if err != nil {
 		return d, fmt.Errorf("writing the revision of Deployment %s: %w", d.Name, err)
 	}
-	r.Expectations.Wrote(d, r.Kinds.Deployments.Resource, stored)
+	r.Expectations.Wrote(d, r.Deployments.Resource, stored)
 	return stored, nil
 }
 
 func (r *Reconciler) recordScaled(d *appsv1.Deployment, set string, from, to int32) {
-	direction := lo.Ternary(from > to, "down", "up")
 	if from != to {
-		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d", direction, set, from, to)
+		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d",
+			lo.Ternary(from > to, "down", "up"), set, from, to)
 	}
 }

@@ -21,7 +21,8 @@ const historyLength = 2000
 // that is no number is not ours to change.
 func annotate(d *appsv1.Deployment, set *appsv1.ReplicaSet, old []*appsv1.ReplicaSet, exists bool) bool {
 	next := strconv.FormatInt(util.MaxRevision(klog.Logger{}, old)+1, 10)
-	return util.SetNewReplicaSetAnnotations(klog.NewContext(context.Background(), klog.Logger{}), d, set, next, exists, historyLength)
+	ctx := klog.NewContext(context.Background(), klog.Logger{})
+	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, historyLength)
 }
 
 // revision is 0 for a ReplicaSet without one that is a number.

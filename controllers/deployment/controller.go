@@ -36,7 +36,8 @@ import (
 
 // Reconciler is the loop for the Deployments of one API group.
 type Reconciler struct {
-	Kinds kinds.Group
+	Deployments kinds.Kind[*appsv1.Deployment]
+	ReplicaSets kinds.Kind[*appsv1.ReplicaSet]
 	// Client reads from the cache, Live from the API server.
 	Client client.Client
 	Live   client.Reader
@@ -49,8 +50,8 @@ type Reconciler struct {
 // their Pods.
 func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
 	return loop.
-		For(r.Kinds.Deployments.New()).
-		Watches(r.Kinds.ReplicaSets.New(), handler.EnqueueRequestsFromMapFunc(r.ownersOf)).
+		For(r.Deployments.New()).
+		Watches(r.ReplicaSets.New(), handler.EnqueueRequestsFromMapFunc(r.ownersOf)).
 		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds()))
 }
 
@@ -60,7 +61,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if !r.Expectations.Satisfied(request.NamespacedName) {
 		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	d, options, err := r.Kinds.Deployments.Get(ctx, r.Client, request.NamespacedName)
+	d, options, err := r.Deployments.Get(ctx, r.Client, request.NamespacedName)
 	if apierrors.IsNotFound(err) {
 		r.Expectations.Forget(request.NamespacedName)
 		return ctrl.Result{}, nil
@@ -70,7 +71,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 
 	// 2. Observe its ReplicaSets, and plan.
-	state, err := Observe(ctx, r.Kinds.ReplicaSets, r.Client, d, options)
+	state, err := Observe(ctx, r.Client, r.ReplicaSets, d, options)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -85,7 +86,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	case apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause):
 		return ctrl.Result{}, nil // no ReplicaSet can be created, and none is needed
 	case errors.Is(failure, errCollision):
-		plan.Status, plan.Kept, failure = CollidedStatus(state), options.Status, nil // its event enqueues the Deployment again
+		// The event of this status enqueues the Deployment again.
+		plan.Status, plan.Kept, failure = CollidedStatus(state), options.Status, nil
 	case errors.As(failure, &creation):
 		plan.Status = FailedStatus(state, creation.Error())
 	case failure != nil:
@@ -95,20 +97,22 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	// 4. Report.
 	after := *d
 	after.Status = plan.Status
-	if r.Kinds.Deployments.Group != appsv1.GroupName {
+	if r.Deployments.Group != appsv1.GroupName {
 		after.Status = withKstatus(d, plan.Status, state.Now)
 	}
-	err = r.Kinds.Deployments.PatchStatus(ctx, r.Client, r.Expectations, d, &after, options.Status, plan.Kept)
+	err = r.Deployments.PatchStatus(ctx, r.Client, r.Expectations, d, &after, options.Status, plan.Kept)
 	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
 }
 
 // ownersOf maps a ReplicaSet to the Deployments to reconcile when it changes.
 func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Request {
-	return controllerref.Owners(ctx, r.Client, r.Kinds.Deployments, set)
+	return controllerref.Owners(ctx, r.Client, r.Deployments, set)
 }
 
 // Observe is what reader knows of a Deployment.
-func Observe(ctx context.Context, replicaSets kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, d *appsv1.Deployment, options kinds.Options) (State, error) {
+func Observe(
+	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet], d *appsv1.Deployment, options kinds.Options,
+) (State, error) {
 	state := State{Deployment: d, Options: options, Now: metav1.Now()}
 	for _, which := range []client.ListOption{controllerref.ControlledBy(d.UID), controllerref.Orphans()} {
 		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which)
@@ -154,19 +158,20 @@ func mostRestarts(pod *corev1.Pod) int32 {
 // waitingFor maps a Pod to the Deployment that may have waited for it to end, or to crash.
 func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []ctrl.Request {
 	ref := metav1.GetControllerOfNoCopy(pod)
-	if !controllerref.IsOf(ref, r.Kinds.ReplicaSets.GroupVersionKind) {
+	if !controllerref.IsOf(ref, r.ReplicaSets.GroupVersionKind) {
 		return nil
 	}
-	set, _, err := r.Kinds.ReplicaSets.Get(ctx, r.Client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
+	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
+	set, _, err := r.ReplicaSets.Get(ctx, r.Client, key)
 	if err != nil || set.UID != ref.UID {
 		return nil
 	}
 	ref = metav1.GetControllerOfNoCopy(set)
-	if !controllerref.IsOf(ref, r.Kinds.Deployments.GroupVersionKind) {
+	if !controllerref.IsOf(ref, r.Deployments.GroupVersionKind) {
 		return nil
 	}
-	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
-	d, options, err := r.Kinds.Deployments.Get(ctx, r.Client, key)
+	key.Name = ref.Name
+	d, options, err := r.Deployments.Get(ctx, r.Client, key)
 	if err != nil || !needsPods(d, options) {
 		return nil
 	}
@@ -180,7 +185,8 @@ func podEnds() predicate.Predicate {
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(update event.UpdateEvent) bool {
 			before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)
-			return !podutil.IsPodTerminal(before) && podutil.IsPodTerminal(after) || mostRestarts(before) != mostRestarts(after) ||
+			return !podutil.IsPodTerminal(before) && podutil.IsPodTerminal(after) ||
+				mostRestarts(before) != mostRestarts(after) ||
 				mostRestarts(after) > 0 && podutil.IsPodReady(before) != podutil.IsPodReady(after)
 		},
 	}

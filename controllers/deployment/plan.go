@@ -148,7 +148,8 @@ type member struct {
 func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	r := &rollout{
 		State: s, status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status,
-		replicas: *s.Deployment.Spec.Replicas, surge: util.MaxSurge(*s.Deployment), unavailable: util.MaxUnavailable(*s.Deployment),
+		replicas: *s.Deployment.Spec.Replicas,
+		surge:    util.MaxSurge(*s.Deployment), unavailable: util.MaxUnavailable(*s.Deployment),
 	}
 	owned = slices.Clone(owned)
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
@@ -219,7 +220,8 @@ func (r *rollout) actions() []action.Action {
 	if r.current == nil || r.kept.Rollback != nil || r.Deployment.DeletionTimestamp != nil {
 		return actions // a ReplicaSet that was rolled back to keeps its own place in the history
 	}
-	if current := r.current.want.Annotations[util.RevisionAnnotation]; r.Deployment.Annotations[util.RevisionAnnotation] != current {
+	current := r.current.want.Annotations[util.RevisionAnnotation]
+	if r.Deployment.Annotations[util.RevisionAnnotation] != current {
 		actions = append(actions, SetRevision{current, "the current template has another revision"})
 	}
 	return actions

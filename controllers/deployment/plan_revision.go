@@ -71,7 +71,8 @@ func (r *rollout) keepHistory() {
 }
 
 func (r *rollout) noteFound() {
-	r.noteProgressing(corev1.ConditionTrue, util.FoundNewRSReason, fmt.Sprintf("Found new replica set %q", r.current.want.Name))
+	message := fmt.Sprintf("Found new replica set %q", r.current.want.Name)
+	r.noteProgressing(corev1.ConditionTrue, util.FoundNewRSReason, message)
 }
 
 // cleanUp removes the oldest ReplicaSets beyond revisionHistoryLimit that certainly have no Pods.
@@ -82,7 +83,8 @@ func (r *rollout) cleanUp() {
 	})
 	sort.SliceStable(history, func(i, j int) bool { return revision(history[i].seen) < revision(history[j].seen) })
 	for _, m := range history[:max(0, len(history)-int(limit))] {
-		if m.size() == 0 && len(m.reasons) == 0 && m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
+		if m.size() == 0 && len(m.reasons) == 0 &&
+			m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
 			m.remove = true
 			r.changef(m, "more than %d old ReplicaSets", limit)
 		}

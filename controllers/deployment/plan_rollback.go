@@ -85,7 +85,8 @@ func (r *rollout) partition() int32 {
 // held says whether all Pods but those that the partition keeps are of the current template, and
 // all are available.
 func (r *rollout) held(status *appsv1.DeploymentStatus) bool {
-	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep && status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
+	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep &&
+		status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
 }
 
 // conclude notes which revision was available last. If the current one has failed, it notes that
@@ -125,12 +126,14 @@ func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string
 		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
 		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
 		if n := r.Crashing[r.current.seen.UID]; n >= max(1, most) {
-			return CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready", n, on.OnCrashLoop.Restarts)
+			const format = "%d of its Pods restarted %d times or more and are not ready"
+			return CrashLoopReason, fmt.Sprintf(format, n, on.OnCrashLoop.Restarts)
 		}
 	}
 	last := util.GetDeploymentCondition(*status, appsv1.DeploymentProgressing)
 	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == util.TimedOutReason {
-		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", *r.Deployment.Spec.ProgressDeadlineSeconds)
+		seconds := *r.Deployment.Spec.ProgressDeadlineSeconds
+		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", seconds)
 	}
 	return "", ""
 }

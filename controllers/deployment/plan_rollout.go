@@ -144,7 +144,8 @@ func (r *rollout) share(active []*member) {
 // for. One that was scaled down grows again only when its status shows the smaller size: until then
 // it may delete the Pods that it reports as available.
 func (r *rollout) scalef(m *member, size int32, format string, args ...any) {
-	if size > m.size() && m.seen != nil && m.seen.Status.ObservedGeneration < m.seen.Generation && m.seen.Status.Replicas > m.size() {
+	if size > m.size() && m.seen != nil &&
+		m.seen.Status.ObservedGeneration < m.seen.Generation && m.seen.Status.Replicas > m.size() {
 		return
 	}
 	annotated := util.SetReplicasAnnotations(m.want, r.replicas, r.replicas+r.surge)

@@ -43,11 +43,13 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 	if updated != nil {
 		status.UpdatedReplicas = updated.want.Status.Replicas
 	}
-	available, reason, message := corev1.ConditionTrue, util.MinimumReplicasAvailable, "Deployment has minimum availability."
-	if status.AvailableReplicas < r.replicas-r.unavailable {
-		available, reason, message = corev1.ConditionFalse, util.MinimumReplicasUnavailable, "Deployment does not have minimum availability."
+	if status.AvailableReplicas >= r.replicas-r.unavailable {
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue,
+			util.MinimumReplicasAvailable, "Deployment has minimum availability.")
+	} else {
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse,
+			util.MinimumReplicasUnavailable, "Deployment does not have minimum availability.")
 	}
-	r.set(&status, appsv1.DeploymentAvailable, available, reason, message)
 	if progressing {
 		r.judge(&status)
 		r.copyFailure(&status)
@@ -75,10 +77,12 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	}
 	switch {
 	case util.DeploymentComplete(r.Deployment, status):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue,
+			util.NewRSAvailableReason, subject+" has successfully progressed.")
 	case r.held(status):
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
-			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.", subject, r.replicas-r.keep, r.keep))
+			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.",
+				subject, r.replicas-r.keep, r.keep))
 	case util.DeploymentProgressing(r.Deployment, status), last != nil && last.Reason == PartitionReachedReason:
 		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is
 		// the time of the last progress, from which the deadline counts.
@@ -93,7 +97,8 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 		})
 	default:
 		if left, counting := r.timeLeft(last); counting && left <= 0 {
-			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, util.TimedOutReason, subject+" has timed out progressing.")
+			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse,
+				util.TimedOutReason, subject+" has timed out progressing.")
 		}
 	}
 }
@@ -167,7 +172,9 @@ func CollidedStatus(s State) appsv1.DeploymentStatus {
 	return status
 }
 
-func (r *rollout) set(status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string) {
+func (r *rollout) set(
+	status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string,
+) {
 	util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
 		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
 	})

@@ -49,7 +49,8 @@ func Named(ctx context.Context, reader client.Reader, namespace, reference strin
 		group = v1alpha1.GroupVersion.Group
 	}
 	if !ok || name == "" || names[kind] == "" {
-		return Found{}, fmt.Errorf("understanding %q: write deployment/NAME or replicaset/NAME, with a group (deployment.apps.flyball.dev/NAME) if both have one", reference)
+		return Found{}, fmt.Errorf("understanding %q: write deployment/NAME or replicaset/NAME, "+
+			"with a group (deployment.apps.flyball.dev/NAME) if both have one", reference)
 	}
 	var all []Found
 	for _, version := range []schema.GroupVersion{v1alpha1.GroupVersion, appsv1.SchemeGroupVersion} {
@@ -70,11 +71,13 @@ func Named(ctx context.Context, reader client.Reader, namespace, reference strin
 	}
 	switch len(all) {
 	case 0:
-		return Found{}, fmt.Errorf("finding %s in namespace %s: neither %s nor %s has one", reference, namespace, v1alpha1.GroupVersion.Group, appsv1.GroupName)
+		return Found{}, fmt.Errorf("finding %s in namespace %s: neither %s nor %s has one",
+			reference, namespace, v1alpha1.GroupVersion.Group, appsv1.GroupName)
 	case 1:
 		return all[0], nil
 	}
-	return Found{}, fmt.Errorf("finding %s in namespace %s: there are two; name one of them: %s or %s", reference, namespace, all[0], all[1])
+	return Found{}, fmt.Errorf("finding %s in namespace %s: there are two; name one of them: %s or %s",
+		reference, namespace, all[0], all[1])
 }
 
 // Empty is an empty workload object. The error says that no loop serves the kind.

@@ -58,8 +58,9 @@ func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Uns
 		return Preview{}, err
 	}
 	applied := manifest.DeepCopy()
-	if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership, client.DryRunAll); err != nil {
-		return Preview{}, fmt.Errorf("asking the API server what %s %s would become: %w", manifest.GetKind(), manifest.GetName(), err)
+	configuration := client.ApplyConfigurationFromUnstructured(applied)
+	if err := c.Apply(ctx, configuration, fieldOwner, client.ForceOwnership, client.DryRunAll); err != nil {
+		return Preview{}, fmt.Errorf("applying %s %s as a dry run: %w", manifest.GetKind(), manifest.GetName(), err)
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(applied.Object, found.Object); err != nil {
 		return Preview{}, fmt.Errorf("reading what %s %s would become: %w", manifest.GetKind(), manifest.GetName(), err)
@@ -72,7 +73,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	reader := live{c}
 	if found.Kind.Kind == "ReplicaSet" {
 		set, options := found.ReplicaSets.Read(found.Object)
-		state, err := replicaset.Observe(ctx, found.ReplicaSets, reader, set, options)
+		state, err := replicaset.Observe(ctx, reader, found.ReplicaSets, set, options)
 		if err != nil {
 			return preview, err
 		}
@@ -84,7 +85,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 		return preview, nil
 	}
 	d, options := found.Deployments.Read(found.Object)
-	state, err := deployment.Observe(ctx, found.ReplicaSets, reader, d, options)
+	state, err := deployment.Observe(ctx, reader, found.ReplicaSets, d, options)
 	if err != nil {
 		return preview, err
 	}
@@ -96,7 +97,8 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 		if c.Type == deployment.Reconciling || c.Type == deployment.Stalled {
 			continue // they repeat the others for programs
 		}
-		preview.Conditions = append(preview.Conditions, fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message))
+		words := fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
+		preview.Conditions = append(preview.Conditions, words)
 	}
 	preview.Next = plan.Next
 	return preview, nil

@@ -60,7 +60,8 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 }
 
 func (r *Reconciler) create(ctx context.Context, set *appsv1.ReplicaSet) error {
-	pod, err := controller.GetPodFromTemplate(&set.Spec.Template, set, metav1.NewControllerRef(set, r.Kind.GroupVersionKind))
+	ref := metav1.NewControllerRef(set, r.Kind.GroupVersionKind)
+	pod, err := controller.GetPodFromTemplate(&set.Spec.Template, set, ref)
 	if err != nil {
 		return fmt.Errorf("rendering a Pod from the template: %w", err)
 	}
@@ -84,7 +85,7 @@ func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *co
 		}
 		return fmt.Errorf("unable to delete pods: %w", err)
 	}
-	// Not found, or of another UID: somebody else deleted it.
+	// Not found, or of another UID: another client deleted it.
 	r.Expectations.Deleted(client.ObjectKeyFromObject(set), pod.UID)
 	if err == nil {
 		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulDeletePodReason, "Deleted pod: %v", pod.Name)

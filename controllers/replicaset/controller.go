@@ -69,7 +69,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	}
 
 	// 2. Observe its Pods, and plan.
-	state, err := Observe(ctx, r.Kind, r.Client, set, options)
+	state, err := Observe(ctx, r.Client, r.Kind, set, options)
 	if err != nil {
 		return ctrl.Result{}, err
 	}
@@ -103,7 +103,9 @@ func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Req
 }
 
 // Observe is what reader knows of a ReplicaSet.
-func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, set *appsv1.ReplicaSet, options kinds.Options) (State, error) {
+func Observe(
+	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet], set *appsv1.ReplicaSet, options kinds.Options,
+) (State, error) {
 	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	pods := func(which client.ListOption) ([]*corev1.Pod, error) {
 		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which)

@@ -2,6 +2,7 @@ package replicaset
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -91,7 +92,9 @@ func NewPlan(s State) Plan {
 	reason := action.Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))
 	switch {
 	case have < want && !selector.Matches(labels.Set(s.ReplicaSet.Spec.Template.Labels)):
-		plan.add(action.Refuse{Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once"})
+		plan.add(action.Refuse{
+			Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once",
+		})
 	case have < want:
 		plan.add(Create{min(want-have, burst), reason})
 	case have > want:
@@ -125,7 +128,7 @@ func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 // before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete
 // precede all.
 func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
-	ranked := controller.ActivePodsWithRanks{Pods: append([]*corev1.Pod(nil), pods...), Rank: make([]int, len(pods)), Now: s.Now}
+	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: make([]int, len(pods)), Now: s.Now}
 	for i, pod := range pods {
 		ranked.Rank[i] = s.Neighbours[pod.Spec.NodeName]
 	}
@@ -148,8 +151,10 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 		Replicas:             int32(len(active)),
 		FullyLabeledReplicas: count(func(pod *corev1.Pod) bool { return template.Matches(labels.Set(pod.Labels)) }),
 		ReadyReplicas:        count(podutil.IsPodReady),
-		AvailableReplicas:    count(func(pod *corev1.Pod) bool { return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now) }),
-		TerminatingReplicas:  new(int32(len(plan.Terminating) + len(leaving))),
+		AvailableReplicas: count(func(pod *corev1.Pod) bool {
+			return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now)
+		}),
+		TerminatingReplicas: new(int32(len(plan.Terminating) + len(leaving))),
 	}
 	failing := false
 	for _, condition := range set.Status.Conditions {
@@ -181,7 +186,8 @@ func NextReconcile(s State, plan Plan) time.Duration {
 		if minReady == 0 || !podutil.IsPodReady(pod) {
 			continue
 		}
-		if left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time); left > 0 && (next == 0 || left < next) {
+		left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time)
+		if left > 0 && (next == 0 || left < next) {
 			next = left
 		}
 	}

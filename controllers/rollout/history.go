@@ -36,7 +36,9 @@ func (r *Rollout) History(ctx context.Context) ([]Revision, error) {
 		if err != nil || number == 0 || !metav1.IsControlledBy(set, d) {
 			continue
 		}
-		revision := Revision{Number: number, ReplicaSet: set.Name, ChangeCause: set.Annotations[changeCause], Template: set.Spec.Template}
+		revision := Revision{
+			Number: number, ReplicaSet: set.Name, ChangeCause: set.Annotations[changeCause], Template: set.Spec.Template,
+		}
 		if set.Name == options.Status.AvailableReplicaSet {
 			revision.Note = "last available"
 		}

@@ -122,7 +122,8 @@ func pick(r *Rollout, history []Revision, revision int64) (Revision, error) {
 			return h, nil
 		}
 	}
-	return Revision{}, fmt.Errorf("finding revision %d of %s: its history has no such revision; `rollout history` shows those it has", revision, r)
+	return Revision{}, fmt.Errorf("finding revision %d of %s: its history has no such revision; "+
+		"`rollout history` shows those it has", revision, r)
 }
 
 // edit changes the Deployment, and starts again if another change came between.

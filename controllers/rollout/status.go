@@ -31,7 +31,8 @@ func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) e
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(r.found.Kind)
 		events, err := r.client.Watch(ctx, list, &client.ListOptions{
-			Namespace: r.found.Object.GetNamespace(), FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, r.found.Object.GetName()),
+			Namespace:     r.found.Object.GetNamespace(),
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, r.found.Object.GetName()),
 		})
 		if err != nil {
 			return fmt.Errorf("watching %s: %w", r, err)

@@ -6,9 +6,9 @@ package controllerref
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
-	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -51,7 +51,9 @@ func IsOf(ref *metav1.OwnerReference, kind schema.GroupVersionKind) bool {
 // Claim decides which objects of an owner's namespace are the owner's. The owner adopts an orphan
 // that the selector matches and releases an own object that it no longer matches. An owner that is
 // being deleted adopts and releases nothing.
-func Claim[C metav1.Object](owner metav1.Object, selector labels.Selector, objects []C) (owned []C, actions []action.Action) {
+func Claim[C metav1.Object](
+	owner metav1.Object, selector labels.Selector, objects []C,
+) (owned []C, actions []action.Action) {
 	terminating := owner.GetDeletionTimestamp() != nil
 	for _, object := range objects {
 		ref := metav1.GetControllerOfNoCopy(object)
@@ -72,7 +74,9 @@ func Claim[C metav1.Object](owner metav1.Object, selector labels.Selector, objec
 
 // Owners maps an object to the owners to reconcile when it changes: its controller, or all that
 // might adopt it.
-func Owners[T client.Object](ctx context.Context, reader client.Reader, owners kinds.Kind[T], object client.Object) []reconcile.Request {
+func Owners[T client.Object](
+	ctx context.Context, reader client.Reader, owners kinds.Kind[T], object client.Object,
+) []reconcile.Request {
 	if ref := metav1.GetControllerOfNoCopy(object); ref != nil {
 		if !IsOf(ref, owners.GroupVersionKind) {
 			return nil
@@ -112,7 +116,8 @@ func selectorOf(owner client.Object) *metav1.LabelSelector {
 func MayAdopt[T client.Object](ctx context.Context, live client.Reader, kind kinds.Kind[T], owner T) error {
 	current, _, err := kind.Get(ctx, live, client.ObjectKeyFromObject(owner))
 	switch {
-	case apierrors.IsNotFound(err), err == nil && (current.GetUID() != owner.GetUID() || current.GetDeletionTimestamp() != nil):
+	case apierrors.IsNotFound(err),
+		err == nil && (current.GetUID() != owner.GetUID() || current.GetDeletionTimestamp() != nil):
 		return expectations.ErrStale
 	case err != nil:
 		return fmt.Errorf("asking whether %s/%s may adopt: %w", owner.GetNamespace(), owner.GetName(), err)
@@ -127,8 +132,10 @@ func Replace[C client.Object](
 	ctx context.Context, c client.Client, tracker *expectations.Tracker, kind kinds.Kind[C],
 	owner client.Object, object C, refs ...metav1.OwnerReference,
 ) error {
-	others := lo.Reject(object.GetOwnerReferences(), func(ref metav1.OwnerReference, _ int) bool { return ref.UID == owner.GetUID() })
 	after := object.DeepCopyObject().(C)
+	others := slices.DeleteFunc(after.GetOwnerReferences(), func(ref metav1.OwnerReference) bool {
+		return ref.UID == owner.GetUID()
+	})
 	after.SetOwnerReferences(append(others, refs...))
 	stored, err := kind.Patch(ctx, c, object, after)
 	if err != nil {

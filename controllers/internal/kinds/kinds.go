@@ -195,7 +195,8 @@ func (k Kind[T]) patch(before, after T, was, is Status) (client.Object, client.P
 	object := k.New()
 	object.SetNamespace(before.GetNamespace())
 	object.SetName(before.GetName())
-	data, err := client.MergeFromWithOptions(k.Write(before, was), client.MergeFromWithOptimisticLock{}).Data(k.Write(after, is))
+	from := client.MergeFromWithOptions(k.Write(before, was), client.MergeFromWithOptimisticLock{})
+	data, err := from.Data(k.Write(after, is))
 	return object, client.RawPatch(types.MergePatchType, data), err
 }
 
@@ -236,7 +237,8 @@ func readReplicaSet(o *v1alpha1.ReplicaSet) (*appsv1.ReplicaSet, Options) {
 	if o.Spec.ScaleDown != nil {
 		options.PodsToDelete = o.Spec.ScaleDown.PodsToDelete
 	}
-	return &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}, options
+	set := &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}
+	return set, options
 }
 
 func writeReplicaSet(s *appsv1.ReplicaSet, status Status) client.Object {
