@@ -17,6 +17,7 @@ import (
 
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/find"
+	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/replicaset"
 )
@@ -70,38 +71,37 @@ func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Uns
 
 func explain(ctx context.Context, c client.Client, found find.Found) (Preview, error) {
 	preview := Preview{Object: found.String(), Namespace: found.Object.GetNamespace()}
-	reader := live{c}
 	if found.Kind.Kind == "ReplicaSet" {
 		set, options := found.ReplicaSets.Read(found.Object)
-		state, err := replicaset.Observe(ctx, reader, found.ReplicaSets, set, options)
+		state, err := replicaset.Observe(ctx, live{c}, found.ReplicaSets, set, options)
 		if err != nil {
 			return preview, err
 		}
 		plan := replicaset.NewPlan(state)
-		for _, step := range plan.Actions {
-			preview.Steps = append(preview.Steps, Step{step.String(), step.Why()})
-		}
-		preview.Next = replicaset.NextReconcile(state, plan)
+		preview.Steps, preview.Next = steps(plan.Actions), replicaset.NextReconcile(state, plan)
 		return preview, nil
 	}
 	d, options := found.Deployments.Read(found.Object)
-	state, err := deployment.Observe(ctx, reader, found.ReplicaSets, d, options)
+	state, err := deployment.Observe(ctx, live{c}, found.ReplicaSets, d, options)
 	if err != nil {
 		return preview, err
 	}
 	plan := deployment.NewPlan(state)
-	for _, step := range plan.Actions {
-		preview.Steps = append(preview.Steps, Step{step.String(), step.Why()})
-	}
+	preview.Steps, preview.Next = steps(plan.Actions), plan.Next
 	for _, c := range plan.Status.Conditions {
-		if c.Type == deployment.Reconciling || c.Type == deployment.Stalled {
-			continue // they repeat the others for programs
+		if c.Type != deployment.Reconciling && c.Type != deployment.Stalled { // which repeat the others for programs
+			words := fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
+			preview.Conditions = append(preview.Conditions, words)
 		}
-		words := fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
-		preview.Conditions = append(preview.Conditions, words)
 	}
-	preview.Next = plan.Next
 	return preview, nil
+}
+
+func steps(actions []action.Action) (steps []Step) {
+	for _, a := range actions {
+		steps = append(steps, Step{a.String(), a.Why()})
+	}
+	return steps
 }
 
 // live makes a client of the API server understand the cache index that the loops list by: it lists
