@@ -37,15 +37,12 @@ var names = map[string]string{
 	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "frs": "ReplicaSet",
 }
 
-// short are the names that only our own kinds have.
-var short = map[string]bool{"fdeploy": true, "frs": true}
-
 // Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it reads both;
 // only one may have it.
 func Named(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
 	resource, name, ok := strings.Cut(reference, "/")
 	kind, group, _ := strings.Cut(strings.ToLower(resource), ".")
-	if group == "" && short[kind] {
+	if group == "" && strings.HasPrefix(kind, "f") { // only our own kinds have such names
 		group = v1alpha1.GroupVersion.Group
 	}
 	if !ok || name == "" || names[kind] == "" {

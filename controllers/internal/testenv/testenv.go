@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -121,8 +122,9 @@ func (e *Env) connect(ctx context.Context) error {
 		return fmt.Errorf("making a client: %w", err)
 	}
 	e.Groups = map[string]kinds.Group{}
-	for name, version := range map[string]struct{ Group, Version string }{"apps": {"apps", "v1"}, "flyball": {"apps.flyball.dev", "v1alpha1"}} {
-		if e.Groups[name], err = kinds.For(groupVersion(version.Group, version.Version)); err != nil {
+	versions := map[string]schema.GroupVersion{"apps": appsv1.SchemeGroupVersion, "flyball": v1alpha1.GroupVersion}
+	for name, version := range versions {
+		if e.Groups[name], err = kinds.For(version); err != nil {
 			return err
 		}
 	}
