@@ -6,6 +6,7 @@ import (
 	"context"
 	"io/fs"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,7 +67,7 @@ func (s Set) Agent() []supervisor.Part {
 		client := renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate")
 		server := renewFailures("kubelet_server_expiration_renew_errors", "serving certificate")
 		certificates := &join.Certificates{
-			Dir: s.AgentDir(), NodeName: s.Config.NodeName, NodeIP: s.Config.NodeAddr,
+			Dir: s.AgentDir(), NodeName: s.Config.NodeName, NodeIPs: []netip.Addr{s.Config.NodeAddr},
 			ClientFailures: client, ServingFailures: server,
 		}
 		s.metrics = []prometheus.Collector{client, server}
