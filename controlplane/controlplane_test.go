@@ -179,7 +179,7 @@ func TestLife(t *testing.T) {
 	})
 	t.Run("Bootstrap", func(t *testing.T) {
 		dns, err := admin.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{})
-		if err != nil || dns.Spec.ClusterIP != cfg.ClusterDNS.String() {
+		if err != nil || dns.Spec.ClusterIP != cfg.ClusterDNS[0].String() {
 			t.Errorf("kube-dns: %v, %v", dns, err)
 		}
 		if _, err := admin.SchedulingV1().PriorityClasses().Get(ctx, "system-node-critical", metav1.GetOptions{}); err != nil {
@@ -277,11 +277,11 @@ func TestDamagedDatabase(t *testing.T) {
 		"Garbage": {reason: "the disk is damaged", want: []string{"opening the database", "backup"}, damage: func(_ *testing.T, cfg Config) error {
 			return os.WriteFile(filepath.Join(cfg.server("etcd"), "member", "snap", "db"), bytes.Repeat([]byte("garbage "), 8192), 0o600)
 		}},
-		"OtherCluster": {reason: "directories were mixed up", want: []string{"checking the database", "is that of cluster"}, damage: func(_ *testing.T, cfg Config) error {
+		"OtherCluster": {reason: "directories were mixed up", want: []string{"checking the database", "belongs to cluster"}, damage: func(_ *testing.T, cfg Config) error {
 			if err := errors.Join(os.RemoveAll(cfg.server()), os.RemoveAll(filepath.Join(cfg.DataDir, "agent"))); err != nil {
 				return err
 			}
-			if err := (&runner{cfg: cfg}).prepare(); err != nil {
+			if _, err := prepare(cfg); err != nil {
 				return err
 			}
 			return os.CopyFS(cfg.server("etcd"), os.DirFS(testConfig(dir).server("etcd")))

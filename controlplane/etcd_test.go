@@ -30,7 +30,7 @@ func TestPresence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t.TempDir())
 			cfg.OtherServers = tc.others
-			flags := apiServerFlags(cfg, &credentials{ca: &pki.Authority{}, frontProxyCA: &pki.Authority{}}, "")
+			flags := apiServerFlags(cfg, &credentials{ca: &pki.CA{}, frontProxyCA: &pki.CA{}}, "")
 			endpoints := slices.Contains(flags, "--endpoint-reconciler-type=master-count")
 			peers := slices.Contains(flags, "--feature-gates=UnknownVersionInteroperabilityProxy=false")
 			if endpoints == tc.want || peers == tc.want {

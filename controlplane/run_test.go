@@ -47,10 +47,10 @@ func testConfig(dir string) Config {
 	port, _ := strconv.Atoi(os.Getenv(childEnv + "_PORT"))
 	return Config{
 		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"),
-		NodeName: "node1", NodeIP: netip.MustParseAddr("192.0.2.1"),
+		NodeName: "node1", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		BindAddress: netip.MustParseAddr("127.0.0.1"), Port: port,
-		ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
-		ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local",
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10")}, ClusterDomain: "cluster.local",
 		AdminKubeconfig: filepath.Join(dir, "admin.kubeconfig"),
 		Manifests: []fs.FS{fstest.MapFS{
 			"a/ball.yaml":          {Data: []byte("apiVersion: test.flyball.dev/v1\nkind: Ball\nmetadata: {name: b}\n")},

@@ -108,10 +108,10 @@ func (s Set) controlPlane() supervisor.Part {
 		Run: func(ctx context.Context, report supervisor.Report) error {
 			return controlplane.Run(ctx, controlplane.Config{
 				DataDir: c.DataDir, RunDir: instance.RunDir,
-				NodeName: c.NodeName, NodeIP: c.NodeAddr,
+				NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeAddr},
 				BindAddress: c.BindAddr, Port: c.Port,
-				ClusterCIDR: c.ClusterPrefix, ServiceCIDR: c.ServicePrefix,
-				ClusterDNS: c.DNSAddr, ClusterDomain: c.ClusterDomain,
+				ClusterCIDRs: []netip.Prefix{c.ClusterPrefix}, ServiceCIDRs: []netip.Prefix{c.ServicePrefix},
+				ClusterDNS: []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
 				AdminKubeconfig: instance.AdminKubeconfig,
 				LogFile:         logging.Path(c.DataDir),
 				OutOfSpace:      s.Restart,
