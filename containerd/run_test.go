@@ -32,7 +32,7 @@ func newTestConfig(t *testing.T) Config {
 	if os.Geteuid() != 0 {
 		t.Skip("starting containers needs root")
 	}
-	bin, err := filepath.Abs("../../bin")
+	bin, err := filepath.Abs("../bin")
 	if err != nil {
 		t.Fatal(err)
 	}
