@@ -57,7 +57,7 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 
 // host is what a node has in place of a machine.
 func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder record.EventRecorder) kubelet.Host {
-	capacity := s.capacity()
+	capacity := s.cfg.capacity()
 	return kubelet.Host{
 		Client: client, Recorder: recorder,
 		CRI: cri.New(n.runtime, n.images), RuntimeName: runtimeName, RecursiveReadOnly: sets.New(""),

@@ -65,7 +65,7 @@ func Run(ctx context.Context, cfg Config) error {
 		f.Start(ctx.Done())
 		defer f.Shutdown()
 	}
-	if cache.WaitForCacheSync(ctx.Done(), c.requests.HasSynced, c.nodes.HasSynced) {
+	if cache.WaitFor(ctx, "", c.requests.HasSyncedChecker(), c.nodes.HasSyncedChecker()) {
 		c.run(ctx)
 	}
 	return nil
