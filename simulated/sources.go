@@ -2,11 +2,14 @@ package simulated
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // podSource has the Pods of one node, from the watch of all nodes' Pods. It
@@ -55,6 +58,15 @@ func (s *podSource) Pod(namespace, name string) (*v1.Pod, bool) {
 	defer s.mu.RUnlock()
 	p, ok := s.pods[namespace+"/"+name]
 	return p, ok
+}
+
+// current returns a Pod if the API server has it with this UID, otherwise nil.
+func (s *podSource) current(m *runtimeapi.PodSandboxMetadata) *v1.Pod {
+	p, ok := s.Pod(m.GetNamespace(), m.GetName())
+	if !ok || p.UID != types.UID(m.GetUid()) {
+		return nil
+	}
+	return p
 }
 
 // set stores a Pod and delivers an event.
@@ -109,6 +121,19 @@ func (s *nodeSource) Node() *v1.Node {
 		return nil
 	}
 	return obj.(*v1.Node) //nolint:forcetypeassert // an informer of Nodes
+}
+
+// podCIDR returns the range of the node's Pods, not valid if it has none.
+func (s *nodeSource) podCIDR() netip.Prefix {
+	node := s.Node()
+	if node == nil {
+		return netip.Prefix{}
+	}
+	from, err := netip.ParsePrefix(node.Spec.PodCIDR)
+	if err != nil {
+		return netip.Prefix{}
+	}
+	return from
 }
 
 func (s *nodeSource) enqueue() {
