@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// tryLock takes the file's lock, unless another open file has it.
+// tryLock takes the file's lock, unless another open file holds it.
 func tryLock(f *os.File) (held bool, err error) {
 	for {
 		switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
