@@ -19,30 +19,36 @@ type Config struct {
 	BinDir string
 	// RootDir is containerd's persistent root: content, snapshots, metadata.
 	RootDir string
-	// StateDir holds run-time files: the configuration, the sockets of the shims, mounts, network namespaces. Stop removes it.
-	// It has at most 40 characters, because a shim's socket beneath it must fit into a socket address.
+	// StateDir holds run-time files: the configuration, the sockets of the shims, mounts, network
+	// namespaces. Stop removes it. It has at most 40 characters, because a shim's socket beneath it
+	// must fit into a socket address.
 	StateDir string
 	// Socket is the path on which containerd serves its own API and CRI.
 	Socket string
-	// CNIBinDir holds the CNI plugins, CNIConfDir the network configuration, which package network writes.
+	// CNIBinDir holds the CNI plugins, CNIConfDir the network configuration, which package network
+	// writes.
 	CNIBinDir, CNIConfDir string
-	// LogFile receives the output of containerd and its shims. It takes at most about 20 MiB, including one old file.
+	// LogFile receives the output of containerd and its shims. It takes at most about 20 MiB,
+	// including one old file.
 	LogFile string
-	// SandboxImage is the image of the container that holds a Pod's namespaces. It is never garbage-collected.
+	// SandboxImage is the image of the container that holds a Pod's namespaces. It is never
+	// garbage-collected.
 	SandboxImage string
-	// RegistryHosts is the directory of per-registry settings in containerd's hosts.toml format ("certs.d"); it may be
-	// absent. Read for each pull.
+	// RegistryHosts is the directory of per-registry settings in containerd's hosts.toml format
+	// ("certs.d"); it may be absent. Read for each pull.
 	RegistryHosts string
-	// Proxy are the environment variables, as NAME=VALUE, of the proxy for image pulls: HTTP_PROXY, HTTPS_PROXY, NO_PROXY.
-	// Those of this process are not used.
+	// Proxy are the environment variables, as NAME=VALUE, of the proxy for image pulls: HTTP_PROXY,
+	// HTTPS_PROXY, NO_PROXY. Those of this process are not used.
 	Proxy []string
 	// Ready, if set, is called each time CRI answers: after the first start and after each restart.
 	Ready func()
-	// Down, if set, is called with the reason each time containerd has ended or cannot be restarted.
+	// Down, if set, is called with the reason each time containerd has ended or cannot be
+	// restarted.
 	Down func(err error)
 }
 
-// maxStateDir leaves space for "/s/", a SHA-256 in hex and a NUL in the 108 bytes of a unix socket address.
+// maxStateDir leaves space for "/s/", a SHA-256 in hex and a NUL in the 108 bytes of a unix socket
+// address.
 const maxStateDir = 108 - len("/s/") - 64 - 1
 
 func (c Config) validate() error {
@@ -73,12 +79,13 @@ func (c Config) binary() string     { return filepath.Join(c.BinDir, program) }
 
 // host has the properties of the host that the configuration depends on.
 type host struct {
-	// RestrictOOMScore is set where this process may not lower an oom_score_adj, so containerd may not either.
+	// RestrictOOMScore is set where this process may not lower an oom_score_adj, so containerd may
+	// not either.
 	RestrictOOMScore bool
 }
 
-// detectHost tries to lower the oom_score_adj: the capability for that counts only in the initial user namespace, which /proc does
-// not show.
+// detectHost tries to lower the oom_score_adj: the capability for that counts only in the initial
+// user namespace, which /proc does not show.
 func detectHost() host {
 	const file = "/proc/self/oom_score_adj"
 	old, err := os.ReadFile(file)

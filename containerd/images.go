@@ -41,14 +41,16 @@ type Image struct {
 	Pinned bool
 }
 
-// Import loads every image of an archive, in `docker save` or OCI layout format, into the runtime behind socket and
-// returns their names. When it returns, CRI shows them and a container can be started from them at once. It skips images that
-// exist with the same name and content, if r is an io.ReadSeeker, such as an *os.File.
+// Import loads every image of an archive, in `docker save` or OCI layout format, into the runtime
+// behind socket and returns their names. When it returns, CRI shows them and a container can be
+// started from them at once. It skips images that exist with the same name and content, if r is an
+// io.ReadSeeker, such as an *os.File.
 func Import(ctx context.Context, socket string, r io.Reader) ([]string, error) {
 	return load(ctx, socket, r, false)
 }
 
-// Preload is Import of images that no registry has. It pins them, so that image garbage collection keeps them.
+// Preload is Import of images that no registry has. It pins them, so that image garbage collection
+// keeps them.
 func Preload(ctx context.Context, socket string, r io.Reader) ([]string, error) {
 	return load(ctx, socket, r, true)
 }
@@ -117,7 +119,8 @@ func store(ctx context.Context, c *client.Client, r io.Reader) ([]string, error)
 	return names, nil
 }
 
-// normalize turns the name that an OCI layout gives an image into a full reference, or nothing if it is a bare tag.
+// normalize turns the name that an OCI layout gives an image into a full reference, or nothing if
+// it is a bare tag.
 func normalize(name string) string {
 	named, err := reference.ParseDockerRef(name)
 	if err != nil || named.Name() == "docker.io/library/"+name {
@@ -126,8 +129,8 @@ func normalize(name string) string {
 	return named.String()
 }
 
-// present returns the names in an archive if all of its images exist, with the same content and unpacked, and nil otherwise. It
-// rewinds the archive.
+// present returns the names in an archive if all of its images exist, with the same content and
+// unpacked, and nil otherwise. It rewinds the archive.
 func present(ctx context.Context, c *client.Client, archive io.ReadSeeker) ([]string, error) {
 	wanted, err := readArchive(archive)
 	if _, serr := archive.Seek(0, io.SeekStart); serr != nil {

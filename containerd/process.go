@@ -19,7 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a running process with its pidfd: unlike a PID, that never refers to another process later.
+// process is a running process with its pidfd: unlike a PID, that never refers to another process
+// later.
 type process struct {
 	pid   int
 	pidfd *os.File
@@ -48,8 +49,8 @@ func (p *process) signal(s unix.Signal) error {
 	return nil
 }
 
-// wait returns nil when the process has ended, or the context's error. It needs no polling: a pidfd becomes readable.
-// There is at most one wait at a time.
+// wait returns nil when the process has ended, or the context's error. It needs no polling: a pidfd
+// becomes readable. There is at most one wait at a time.
 func (p *process) wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -120,16 +121,18 @@ func start(c Config) (*process, error) {
 	return open(child.Pid)
 }
 
-// environment returns the environment of containerd and its shims: Flyball's own (certificates), without variables for Flyball
-// alone, and the proxy for image pulls.
+// environment returns the environment of containerd and its shims: Flyball's own (certificates),
+// without variables for Flyball alone, and the proxy for image pulls.
 func environment(own []string, binDir string, proxy []string) []string {
 	set := []string{
-		// The bundled programs come first. containerd runs one program of the host, apparmor_parser if the host has AppArmor.
+		// The bundled programs come first. containerd runs one program of the host, apparmor_parser
+		// if the host has AppArmor.
 		"PATH=" + binDir + ":/usr/sbin:/usr/bin:/sbin:/bin",
 		// Decompress in the process, not with programs of the host.
 		"CONTAINERD_DISABLE_PIGZ=true",
 		"CONTAINERD_DISABLE_IGZIP=true",
-		// Less memory for a little CPU: containerd's heap is small, but it produces much garbage while Pods start.
+		// Less memory for a little CPU: containerd's heap is small, but it produces much garbage
+		// while Pods start.
 		"GOGC=50",
 	}
 	dropped := []string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "GOMEMLIMIT", "GODEBUG"}
@@ -144,8 +147,9 @@ func environment(own []string, binDir string, proxy []string) []string {
 	return slices.Concat(kept, set, proxy)
 }
 
-// find returns the containerd that runs with our configuration file, or nil. It compares program and command line and does not use
-// the PID file, which can be stale, or lost with the run-time directory.
+// find returns the containerd that runs with our configuration file, or nil. It compares program
+// and command line and does not use the PID file, which can be stale, or lost with the run-time
+// directory.
 func find(c Config) (*process, error) {
 	pids, err := pidsWith(program, "--config", c.configFile())
 	if err != nil {
@@ -159,7 +163,8 @@ func find(c Config) (*process, error) {
 	return nil, nil
 }
 
-// sameDir reports whether a path is the same directory for a process as for us, or missing for both.
+// sameDir reports whether a path is the same directory for a process as for us, or missing for
+// both.
 func sameDir(pid int, dir string) bool {
 	ours, err := os.Stat(dir)
 	theirs, theirErr := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "root", dir))
@@ -169,9 +174,9 @@ func sameDir(pid int, dir string) bool {
 	return os.SameFile(ours, theirs)
 }
 
-// pidsWith returns the processes of our user that run a program with the argument name followed by value, a path to the same file
-// as for us. A Flyball in a container has the same paths, and its processes are visible here. A shell or an editor may have
-// the same arguments.
+// pidsWith returns the processes of our user that run a program with the argument name followed by
+// value, a path to the same file as for us. A Flyball in a container has the same paths, and its
+// processes are visible here. A shell or an editor may have the same arguments.
 func pidsWith(program, name, value string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -191,14 +196,16 @@ func pidsWith(program, name, value string) ([]int, error) {
 	return pids, nil
 }
 
-// isOurs reports whether a process belongs to our user: another user may run a process with our arguments.
+// isOurs reports whether a process belongs to our user: another user may run a process with our
+// arguments.
 func isOurs(pid int) bool {
 	var st unix.Stat_t
 	err := unix.Stat(filepath.Join("/proc", strconv.Itoa(pid)), &st)
 	return err == nil && int(st.Uid) == os.Geteuid()
 }
 
-// runs reports whether a process runs a program of that name, in any directory: it may have changed in an upgrade.
+// runs reports whether a process runs a program of that name, in any directory: it may have changed
+// in an upgrade.
 func runs(pid int, program string) bool {
 	exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
 	// The kernel marks a file that was replaced.
@@ -209,8 +216,8 @@ func hasArgument(cmdline []byte, name, value string) bool {
 	return bytes.Contains(append([]byte{0}, cmdline...), []byte("\x00"+name+"\x00"+value+"\x00"))
 }
 
-// current reports whether the running process is the same as start would start: program file (an upgrade replaces it), umask,
-// proxy and configuration.
+// current reports whether the running process is the same as start would start: program file (an
+// upgrade replaces it), umask, proxy and configuration.
 func current(c Config, p *process, wanted []byte) bool {
 	running, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.pid), "exe"))
 	if err != nil {
@@ -233,8 +240,8 @@ func current(c Config, p *process, wanted []byte) bool {
 	return err == nil && bytes.Equal(written, wanted)
 }
 
-// sameUmask compares the umask in /proc/PID/status of two processes: containerd's umask determines the mode of a container's root
-// directory. Kernels before 4.7 do not report it.
+// sameUmask compares the umask in /proc/PID/status of two processes: containerd's umask determines
+// the mode of a container's root directory. Kernels before 4.7 do not report it.
 func sameUmask(a, b []byte) bool {
 	return bytes.Equal(statusLine(a, "Umask:"), statusLine(b, "Umask:"))
 }

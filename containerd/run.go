@@ -20,20 +20,22 @@ import (
 )
 
 const (
-	// startTimeout is how long containerd may take until CRI answers. It loads all containers first.
+	// startTimeout is how long containerd may take until CRI answers. It loads all containers
+	// first.
 	startTimeout = time.Minute
 	// stopGrace is how long containerd may take to end.
 	stopGrace = 10 * time.Second
 	// dialInterval is the time between two connection attempts while containerd starts.
 	dialInterval = 10 * time.Millisecond
-	// If containerd ended within steadyAfter, the delay of the next restart grows, up to maxBackOff.
+	// If containerd ended within steadyAfter, the delay of the next restart grows, up to
+	// maxBackOff.
 	steadyAfter = 10 * time.Second
 	maxBackOff  = 10 * time.Second
 )
 
-// Run starts containerd, or adopts the one that runs with our configuration, and restarts it when it ends. It calls cfg.Ready when
-// CRI answers and cfg.Down when containerd has ended. It returns when ctx ends, and leaves containerd running. It returns an
-// error if the first start fails.
+// Run starts containerd, or adopts the one that runs with our configuration, and restarts it when
+// it ends. It calls cfg.Ready when CRI answers and cfg.Down when containerd has ended. It returns
+// when ctx ends, and leaves containerd running. It returns an error if the first start fails.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -135,8 +137,8 @@ func ensure(ctx context.Context, c Config) (*process, error) {
 	return p, nil
 }
 
-// awaitCRI returns when CRI answers. containerd listens before its CRI plugin has loaded the containers, so a connection is not
-// enough.
+// awaitCRI returns when CRI answers. containerd listens before its CRI plugin has loaded the
+// containers, so a connection is not enough.
 func awaitCRI(ctx context.Context, c Config, p *process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("starting containerd: it did not answer on %s within %s; see %s", c.Socket, startTimeout, c.LogFile))
 	ended, waited := make(chan struct{}), make(chan struct{})

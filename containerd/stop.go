@@ -21,17 +21,18 @@ import (
 )
 
 const (
-	// containerGrace is how long remaining containers may take to end. The node agent has ended the Pods with their own grace
-	// periods before.
+	// containerGrace is how long remaining containers may take to end. The node agent has ended the
+	// Pods with their own grace periods before.
 	containerGrace = 2 * time.Second
-	// maxUnmountRounds limits unmounting where mounts are stacked, or other processes keep mounting.
+	// maxUnmountRounds limits unmounting where mounts are stacked, or other processes keep
+	// mounting.
 	maxUnmountRounds = 10
 )
 
-// Stop ends containerd and all remaining containers and shims, unmounts all mounts beneath StateDir and RootDir, and removes
-// StateDir. Containers should have been stopped over CRI before; the remaining ones are killed after two seconds. RootDir,
-// with images and containerd's metadata, stays. Stop is idempotent. Run must have returned before: it would restart
-// containerd.
+// Stop ends containerd and all remaining containers and shims, unmounts all mounts beneath StateDir
+// and RootDir, and removes StateDir. Containers should have been stopped over CRI before; the
+// remaining ones are killed after two seconds. RootDir, with images and containerd's metadata,
+// stays. Stop is idempotent. Run must have returned before: it would restart containerd.
 func Stop(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -86,7 +87,8 @@ func endShims(ctx context.Context, c Config) error {
 			shims = append(shims, p)
 		}
 	}
-	// Only runc knows the other processes of a container that shares the host's process namespace, and its cgroups.
+	// Only runc knows the other processes of a container that shares the host's process namespace,
+	// and its cgroups.
 	terminate(ctx, containers)
 	return errors.Join(deleteContainers(ctx, c), endAll(ctx, shims))
 }
@@ -150,8 +152,8 @@ func children(pid int) []int {
 	return found
 }
 
-// unmountBeneath lazily unmounts every mount at or beneath dirs. It returns an error if one remains: removing the directories
-// would then remove the content of a volume.
+// unmountBeneath lazily unmounts every mount at or beneath dirs. It returns an error if one
+// remains: removing the directories would then remove the content of a volume.
 func unmountBeneath(dirs ...string) error {
 	for range maxUnmountRounds {
 		mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {

@@ -14,15 +14,18 @@ import (
 	"flyball.dev/controlplane/space"
 )
 
-// shutdownGrace is how long requests in flight, including watches, may take when kube-apiserver stops.
+// shutdownGrace is how long requests in flight, including watches, may take when kube-apiserver
+// stops.
 const shutdownGrace = time.Second
 
-// startGrace is how long kube-apiserver may take to become ready after it was asked to stop. It is long, because a post-start
-// hook that is interrupted ends the process, and shorter than the half minute after which `flyball down` kills.
+// startGrace is how long kube-apiserver may take to become ready after it was asked to stop. It is
+// long, because a post-start hook that is interrupted ends the process, and shorter than the half
+// minute after which `flyball down` kills.
 const startGrace = 20 * time.Second
 
-// apiServer is the component that serves the API on a listener. The listener is open already, so that a port in use is
-// noticed before anything starts, and early clients wait for the answer instead of polling.
+// apiServer is the component that serves the API on a listener. The listener is open already, so
+// that a port in use is noticed before anything starts, and early clients wait for the answer
+// instead of polling.
 type apiServer struct {
 	options  *options.ServerRunOptions
 	listener net.Listener
@@ -55,7 +58,8 @@ func (a apiServer) run(ctx context.Context, up func()) error {
 	return APIServer{Options: a.options, CloseGrace: shutdownGrace / 4, WrapAPI: a.guard.Wrap}.Run(serving)
 }
 
-// apiServerFlags are the flags of kube-apiserver that differ from upstream's defaults, in upstream's documented terms.
+// apiServerFlags are the flags of kube-apiserver that differ from upstream's defaults, in
+// upstream's documented terms.
 func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 	issuer := "https://kubernetes.default.svc." + cfg.ClusterDomain
 	return append(presenceFlags(cfg), []string{
@@ -83,7 +87,8 @@ func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 		"--kubelet-client-certificate=" + c.kubeletClient,
 		"--kubelet-client-key=" + c.kubeletClient,
 		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
-		// It reaches aggregated API servers at their Pods, so that it does not depend on a service proxy on this host.
+		// It reaches aggregated API servers at their Pods, so that it does not depend on a service
+		// proxy on this host.
 		"--enable-aggregator-routing=true",
 		"--proxy-client-cert-file=" + c.frontProxyClient,
 		"--proxy-client-key-file=" + c.frontProxyClient,
@@ -97,8 +102,9 @@ func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 	}...)
 }
 
-// presenceFlags say how kube-apiserver registers itself. An only server writes its address into the Endpoints of the Service
-// "kubernetes" once. Each of several must renew two leases in etcd every ten seconds, and finds the others by the second one.
+// presenceFlags say how kube-apiserver registers itself. An only server writes its address into the
+// Endpoints of the Service "kubernetes" once. Each of several must renew two leases in etcd every
+// ten seconds, and finds the others by the second one.
 func presenceFlags(cfg Config) []string {
 	if cfg.OtherServers {
 		return nil
@@ -124,12 +130,13 @@ func waitReady(ctx context.Context, kubeconfig string) error {
 	return WaitReady(ctx, rc)
 }
 
-// WaitReady returns when /readyz answers that kube-apiserver is ready, or with an error when ctx ends. kube-apiserver has no
-// event for that. The request goes to this process and is repeated quickly.
+// WaitReady returns when /readyz answers that kube-apiserver is ready, or with an error when ctx
+// ends. kube-apiserver has no event for that. The request goes to this process and is repeated
+// quickly.
 func WaitReady(ctx context.Context, rc *rest.Config) error { return waitOK(ctx, rc, "/readyz") }
 
-// waitOK returns when kube-apiserver answers a GET of path with 200 OK. It retries sooner than kube-apiserver recommends
-// (Retry-After: 1).
+// waitOK returns when kube-apiserver answers a GET of path with 200 OK. It retries sooner than
+// kube-apiserver recommends (Retry-After: 1).
 func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 	client, err := rest.HTTPClientFor(rc)
 	if err != nil {
@@ -155,7 +162,8 @@ func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 	}
 }
 
-// loadKubeconfig makes a client configuration without client-side limits: kube-apiserver has priority and fairness.
+// loadKubeconfig makes a client configuration without client-side limits: kube-apiserver has
+// priority and fairness.
 func loadKubeconfig(path string) (*rest.Config, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"flyball.dev/controlplane/approver"
 )
 
-// csrApprover is the component that approves kubelets' serving certificates. No kubelet may have a certificate for a name or
-// address of kube-apiserver, nor for an address of a Pod or Service.
+// csrApprover is the component that approves kubelets' serving certificates. No kubelet may have a
+// certificate for a name or address of kube-apiserver, nor for an address of a Pod or Service.
 type csrApprover struct {
 	cfg        Config
 	kubeconfig string

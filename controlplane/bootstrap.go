@@ -30,13 +30,15 @@ import (
 // fieldManager owns the fields that bootstrap applies.
 const fieldManager = "flyball"
 
-// manifests holds the objects that every cluster has beside the caller's manifests. They are templates of Config.
+// manifests holds the objects that every cluster has beside the caller's manifests. They are
+// templates of Config.
 //
 //go:embed manifests/*.yaml
 var manifests embed.FS
 
-// bootstrap is the component that applies all manifests. It is up once they exist and every CustomResourceDefinition among
-// them is served. It retries while that fails, since the cause may go away (a webhook that does not answer).
+// bootstrap is the component that applies all manifests. It is up once they exist and every
+// CustomResourceDefinition among them is served. It retries while that fails, since the cause may
+// go away (a webhook that does not answer).
 type bootstrap struct {
 	cfg   Config
 	creds *credentials
@@ -77,7 +79,8 @@ func (b bootstrap) run(ctx context.Context, up func()) error {
 	}
 }
 
-// Apply applies all manifests in from and returns once objects of every CustomResourceDefinition among them can be watched.
+// Apply applies all manifests in from and returns once objects of every CustomResourceDefinition
+// among them can be watched.
 func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 	var objects []*unstructured.Unstructured
 	for _, f := range from {
@@ -98,7 +101,8 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 		if o.GetKind() != "CustomResourceDefinition" {
 			continue
 		}
-		// A definition is established a moment before its cache is filled. Until then, watches are refused for a second.
+		// A definition is established a moment before its cache is filled. Until then, watches are
+		// refused for a second.
 		for _, path := range served(o) {
 			if err := waitOK(ctx, rc, path+"?limit=1&resourceVersion=0"); err != nil {
 				return err
@@ -218,8 +222,8 @@ func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstruct
 }
 
 func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstructured) error {
-	// The plural is guessed by English grammar, which all kinds follow that a cluster starts with: discovery is the most
-	// expensive request there is.
+	// The plural is guessed by English grammar, which all kinds follow that a cluster starts with:
+	// discovery is the most expensive request there is.
 	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
 	var resource dynamic.ResourceInterface = client.Resource(gvr)
 	if ns := o.GetNamespace(); ns != "" {

@@ -17,13 +17,16 @@ import (
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
 )
 
-// bootstrapParallelism is how many objects are created at once. etcd then writes them to disk together.
+// bootstrapParallelism is how many objects are created at once. etcd then writes them to disk
+// together.
 const bootstrapParallelism = 8
 
-// ensureRoles creates upstream's default roles and bindings, or adds missing rules to them, with upstream's reconciliation: a role
-// whose annotation excludes it stays as it is. kube-apiserver is ready when all of them exist.
+// ensureRoles creates upstream's default roles and bindings, or adds missing rules to them, with
+// upstream's reconciliation: a role whose annotation excludes it stays as it is. kube-apiserver is
+// ready when all of them exist.
 //
-// Upstream's hook also migrates roles of releases before 1.9 (aggregation, split bindings); no cluster of ours has any.
+// Upstream's hook also migrates roles of releases before 1.9 (aggregation, split bindings); no
+// cluster of ours has any.
 func ensureRoles(hook genericapiserver.PostStartHookContext) error {
 	client, err := unlimited(hook.LoopbackClientConfig)
 	if err != nil {
@@ -87,8 +90,9 @@ func ensurePriorityClasses(hook genericapiserver.PostStartHookContext) error {
 	return nil
 }
 
-// inParallel runs the steps and retries each for half a minute: the server's caches may not be filled, or another step creates the
-// same namespace. kube-apiserver ends the process when a hook fails.
+// inParallel runs the steps and retries each for half a minute: the server's caches may not be
+// filled, or another step creates the same namespace. kube-apiserver ends the process when a hook
+// fails.
 func inParallel(ctx context.Context, steps []func() error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(bootstrapParallelism)

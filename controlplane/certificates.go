@@ -12,8 +12,9 @@ import (
 // renewEvery is the longest time between two checks of the certificates.
 const renewEvery = time.Hour
 
-// certificates is the component that renews what ensureCredentials has issued: a server may run for longer than a
-// certificate is valid. Its clients read the files again, kube-apiserver within a minute and client-go within five.
+// certificates is the component that renews what ensureCredentials has issued: a server may run for
+// longer than a certificate is valid. Its clients read the files again, kube-apiserver within a
+// minute and client-go within five.
 type certificates struct {
 	cfg   Config
 	store pki.Store

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// component is one of those that Run starts. run serves until ctx ends. It calls up once, when the components that need this
-// one may start.
+// component is one of those that Run starts. run serves until ctx ends. It calls up once, when the
+// components that need this one may start.
 type component interface {
 	name() string
 	run(ctx context.Context, up func()) error
@@ -34,8 +34,8 @@ func newGroup(ctx context.Context, progress func(component, state string, err er
 	return g
 }
 
-// start runs a component once those that it needs are up. The component's context does not end with the group's, so that
-// wait can stop one component after the other.
+// start runs a component once those that it needs are up. The component's context does not end with
+// the group's, so that wait can stop one component after the other.
 func (g *group) start(c component, needs ...*started) *started {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(g.ctx))
 	s := &started{cancel: cancel, up: make(chan struct{}), done: make(chan struct{})}
@@ -66,8 +66,8 @@ func (g *group) start(c component, needs ...*started) *started {
 	return s
 }
 
-// wait returns when the group's context has ended and all components have stopped. The error is that of the component that
-// failed first, nil if none did.
+// wait returns when the group's context has ended and all components have stopped. The error is
+// that of the component that failed first, nil if none did.
 func (g *group) wait() error {
 	<-g.ctx.Done()
 	for _, s := range slices.Backward(g.all) {

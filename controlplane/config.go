@@ -32,10 +32,11 @@ const (
 
 // Config says what Run starts. All fields are required unless their comment says otherwise.
 type Config struct {
-	// DataDir holds what must survive a reboot. Only this package writes DataDir/server. DataDir/agent receives the node
-	// agent's credentials.
+	// DataDir holds what must survive a reboot. Only this package writes DataDir/server.
+	// DataDir/agent receives the node agent's credentials.
 	DataDir string
-	// RunDir holds etcd's socket, RunDir/etcd/client.sock. The path must be short (unix(7): 107 bytes).
+	// RunDir holds etcd's socket, RunDir/etcd/client.sock. The path must be short (unix(7): 107
+	// bytes).
 	RunDir string
 	// NodeName is the node whose agent gets credentials.
 	NodeName string
@@ -44,23 +45,29 @@ type Config struct {
 	// BindAddress and Port are where kube-apiserver listens.
 	BindAddress netip.Addr
 	Port        int
-	// ClusterCIDRs are the ranges of Pod addresses, one or two; each node gets a /24 (IPv6: /64) of each. ServiceCIDRs are
-	// those of Services, with the same address families in the same order.
+	// ClusterCIDRs are the ranges of Pod addresses, one or two; each node gets a /24 (IPv6: /64) of
+	// each. ServiceCIDRs are those of Services, with the same address families in the same order.
 	ClusterCIDRs, ServiceCIDRs []netip.Prefix
-	// ClusterDNS are the addresses of the Service kube-system/kube-dns, one in each of ServiceCIDRs.
+	// ClusterDNS are the addresses of the Service kube-system/kube-dns, one in each of
+	// ServiceCIDRs.
 	ClusterDNS []netip.Addr
 	// ClusterDomain is the DNS domain of Services.
 	ClusterDomain string
-	// OtherServers says that other servers serve this cluster too. An only server need not renew its presence in etcd.
+	// OtherServers says that other servers serve this cluster too. An only server need not renew
+	// its presence in etcd.
 	OtherServers bool
-	// AdminKubeconfig is where the administrator's kubeconfig is written, mode 0600. Empty: only in DataDir.
+	// AdminKubeconfig is where the administrator's kubeconfig is written, mode 0600. Empty: only in
+	// DataDir.
 	AdminKubeconfig string
-	// Manifests are applied once kube-apiserver is ready: every .yaml file in them except kustomizations. Optional.
+	// Manifests are applied once kube-apiserver is ready: every .yaml file in them except
+	// kustomizations. Optional.
 	Manifests []fs.FS
-	// LogFile is the log file of the process. A little space is reserved for it, to log why writes are refused. Optional.
+	// LogFile is the log file of the process. A little space is reserved for it, to log why writes
+	// are refused. Optional.
 	LogFile string
-	// OutOfSpace is called when etcd could not write and cannot go on in this process, also while Run stops. The next start
-	// finds all acknowledged writes. It must not return. Optional: without it, the process panics.
+	// OutOfSpace is called when etcd could not write and cannot go on in this process, also while
+	// Run stops. The next start finds all acknowledged writes. It must not return. Optional:
+	// without it, the process panics.
 	OutOfSpace func(error)
 	// Progress is called on every change of a component's state, from several goroutines. Optional.
 	Progress func(component string, state string, err error)
@@ -113,7 +120,8 @@ func (c Config) database() string { return filepath.Join(c.etcdDir(), "member", 
 
 func (c Config) etcdSocket() string { return filepath.Join(c.RunDir, "etcd", "client.sock") }
 
-// nodeCIDRBits is the prefix length of the range that one node gets of a cluster CIDR: 256 addresses, or upstream's /64.
+// nodeCIDRBits is the prefix length of the range that one node gets of a cluster CIDR: 256
+// addresses, or upstream's /64.
 func nodeCIDRBits(cluster netip.Prefix) int {
 	if cluster.Addr().Is6() {
 		return 64
@@ -121,7 +129,8 @@ func nodeCIDRBits(cluster netip.Prefix) int {
 	return 24
 }
 
-// apiServiceIPs are the addresses of the Service default/kubernetes: always the first of each range.
+// apiServiceIPs are the addresses of the Service default/kubernetes: always the first of each
+// range.
 func (c Config) apiServiceIPs() (ips []netip.Addr) {
 	for _, services := range c.ServiceCIDRs {
 		ips = append(ips, services.Masked().Addr().Next())

@@ -17,8 +17,8 @@ import (
 func controllerManagerFlags(cfg Config, c *credentials) []string {
 	flags := []string{
 		"--kubeconfig=" + c.controllerManager,
-		// All that are on by default, except for the two that package controllers replaces, and the one that removes expired
-		// bootstrap tokens.
+		// All that are on by default, except for the two that package controllers replaces, and the
+		// one that removes expired bootstrap tokens.
 		"--controllers=*," + names.TokenCleanerController + ",-" + names.ReplicaSetController + ",-" + names.DeploymentController,
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file=" + c.serviceAccountKey,
@@ -59,8 +59,9 @@ func parseControllerManager(flags []string) (*options.KubeControllerManagerOptio
 	return o, nil
 }
 
-// controllerManager is the component that runs upstream's controllers. It is up once one of them has created the service
-// account that Pods of the namespace "default" need: from then on Pods are admitted, and the other controllers have started.
+// controllerManager is the component that runs upstream's controllers. It is up once one of them
+// has created the service account that Pods of the namespace "default" need: from then on Pods are
+// admitted, and the other controllers have started.
 type controllerManager struct {
 	options *options.KubeControllerManagerOptions
 }
@@ -84,7 +85,8 @@ func (c controllerManager) run(ctx context.Context, up func()) error {
 	return nil
 }
 
-// waitServiceAccount returns true when the service account default/default exists, and false when ctx ends.
+// waitServiceAccount returns true when the service account default/default exists, and false when
+// ctx ends.
 func waitServiceAccount(ctx context.Context, client kubernetes.Interface) bool {
 	for ctx.Err() == nil {
 		w, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=default"})

@@ -148,7 +148,8 @@ func connect(t *testing.T, kubeconfig string) kubernetes.Interface {
 	return client
 }
 
-// TestLife goes through the life of one control plane: it starts, serves, is killed, starts again, refuses company, stops.
+// TestLife goes through the life of one control plane: it starts, serves, is killed, starts again,
+// refuses company, stops.
 func TestLife(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts whole control planes")
@@ -259,7 +260,8 @@ func TestLife(t *testing.T) {
 	t.Logf("output of the last process:\n%s", p.output())
 }
 
-// TestDamagedDatabase starts on databases that cannot be used. Each must end with one error, not with a hang or a crash.
+// TestDamagedDatabase starts on databases that cannot be used. Each must end with one error, not
+// with a hang or a crash.
 func TestDamagedDatabase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts whole control planes")
@@ -352,8 +354,8 @@ func testIdentities(t *testing.T, cfg Config) {
 	}
 }
 
-// testControllers checks that the node allocator and the scheduler work, and that a namespace goes away, which takes the
-// garbage collector, discovery and the namespace controller.
+// testControllers checks that the node allocator and the scheduler work, and that a namespace goes
+// away, which takes the garbage collector, discovery and the namespace controller.
 func testControllers(ctx context.Context, t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}

@@ -8,7 +8,8 @@ import (
 	"flyball.dev/controlplane/pki"
 )
 
-// The users of our own that kube-apiserver authenticates by certificate. manifests/ binds them to their roles.
+// The users of our own that kube-apiserver authenticates by certificate. manifests/ binds them to
+// their roles.
 const (
 	userKubeletClient = "kube-apiserver-kubelet-client"
 	userFrontProxy    = "front-proxy-client"
@@ -28,9 +29,10 @@ type credentials struct {
 	admin, scheduler, controllerManager, approver string
 }
 
-// ensureCredentials creates or renews all certificates, keys and kubeconfigs of this server. Beside the files that it returns
-// it writes DataDir/server/kubeconfig/controllers.kubeconfig for our controllers, and for the node agent of this host
-// DataDir/agent/{kubelet,proxy,dns}.kubeconfig, client-ca.crt and serving.pem (key and certificate of the kubelet's server).
+// ensureCredentials creates or renews all certificates, keys and kubeconfigs of this server. Beside
+// the files that it returns it writes DataDir/server/kubeconfig/controllers.kubeconfig for our
+// controllers, and for the node agent of this host DataDir/agent/{kubelet,proxy,dns}.kubeconfig,
+// client-ca.crt and serving.pem (key and certificate of the kubelet's server).
 func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) {
 	c := &credentials{}
 	if c.ca, err = store.CA("ca", "flyball-ca"); err != nil {
@@ -92,8 +94,8 @@ func writeAdminKubeconfig(cfg Config, store pki.Store, ca *pki.CA) error {
 	return pki.WriteKubeconfig(cfg.AdminKubeconfig, cfg.localURL(), ca, pair)
 }
 
-// ensureAgentCredentials writes the files that the node agent of this host needs. On a host that joins, package join
-// requests and writes the same.
+// ensureAgentCredentials writes the files that the node agent of this host needs. On a host that
+// joins, package join requests and writes the same.
 func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.CA) error {
 	dir := filepath.Join(cfg.DataDir, "agent")
 	store.Dir = dir
@@ -132,7 +134,8 @@ func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.CA, clients []client)
 	return nil
 }
 
-// servingLeaf describes kube-apiserver's certificate, with every name and address that it is reached by.
+// servingLeaf describes kube-apiserver's certificate, with every name and address that it is
+// reached by.
 func servingLeaf(cfg Config) pki.Leaf {
 	l := pki.Leaf{
 		Name: "kube-apiserver", CommonName: "kube-apiserver",

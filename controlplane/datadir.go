@@ -18,8 +18,9 @@ import (
 	bundled "flyball.dev/controlplane/version"
 )
 
-// cluster is DataDir/server/cluster.yaml: the settings that cannot change after a cluster is created, since Services, Pods and
-// certificates carry them. It is written last: if it exists, all other files have existed.
+// cluster is DataDir/server/cluster.yaml: the settings that cannot change after a cluster is
+// created, since Services, Pods and certificates carry them. It is written last: if it exists, all
+// other files have existed.
 type cluster struct {
 	ID string `json:"id"`
 	// Ranges and addresses, with commas between two.
@@ -31,7 +32,8 @@ type cluster struct {
 	Kubernetes string `json:"kubernetes"`
 }
 
-// lockDataDir makes sure that no other process uses the data directory, until the returned file is closed.
+// lockDataDir makes sure that no other process uses the data directory, until the returned file is
+// closed.
 func lockDataDir(cfg Config) (*os.File, error) {
 	path := cfg.server("lock")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -57,7 +59,8 @@ func lockDataDir(cfg Config) (*os.File, error) {
 
 func second[T any](_ T, err error) error { return err }
 
-// readCluster reads cluster.yaml and checks that cfg fits it; existing is false if there is no cluster yet.
+// readCluster reads cluster.yaml and checks that cfg fits it; existing is false if there is no
+// cluster yet.
 func readCluster(cfg Config) (have cluster, existing bool, err error) {
 	path := cfg.server("cluster.yaml")
 	want := cluster{
@@ -94,7 +97,8 @@ func readCluster(cfg Config) (have cluster, existing bool, err error) {
 	return have, true, nil
 }
 
-// newer reports whether a's minor version is newer than b's: stored objects may have fields that b does not know.
+// newer reports whether a's minor version is newer than b's: stored objects may have fields that b
+// does not know.
 func newer(a, b string) bool {
 	va, errA := version.ParseSemantic(a)
 	vb, errB := version.ParseSemantic(b)
@@ -109,8 +113,9 @@ func (c cluster) write(cfg Config) error {
 	return pki.WriteFile(cfg.server("cluster.yaml"), data, 0o600)
 }
 
-// ensureEncryption writes the configuration by which kube-apiserver encrypts Secrets in etcd, with a new key, unless the file
-// exists. Reading falls back to plain text, so that an unencrypted backup can be restored.
+// ensureEncryption writes the configuration by which kube-apiserver encrypts Secrets in etcd, with
+// a new key, unless the file exists. Reading falls back to plain text, so that an unencrypted
+// backup can be restored.
 func ensureEncryption(cfg Config, existing bool) (path string, err error) {
 	path = cfg.server("encryption.yaml")
 	_, err = os.Stat(path)

@@ -8,14 +8,15 @@ import (
 	"flyball.dev/controlplane/space"
 )
 
-// Bytes that are allocated in advance. The database needs space for what is written before writes are refused, and for
-// etcd's own writes: it compacts every five minutes.
+// Bytes that are allocated in advance. The database needs space for what is written before writes
+// are refused, and for etcd's own writes: it compacts every five minutes.
 const (
 	databaseReserve = 32 << 20
 	logReserve      = 64 << 10
 )
 
-// diskGuard is the component that lets kube-apiserver refuse writes while etcd's file system has no space.
+// diskGuard is the component that lets kube-apiserver refuse writes while etcd's file system has no
+// space.
 type diskGuard struct {
 	guard *space.Guard
 	off   bool

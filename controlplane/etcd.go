@@ -24,18 +24,22 @@ import (
 )
 
 const (
-	// etcdQuota is how large the database may grow before it only accepts deletions: etcd's recommended maximum.
+	// etcdQuota is how large the database may grow before it only accepts deletions: etcd's
+	// recommended maximum.
 	etcdQuota = 8 << 30
-	// A member without followers needs no log for them to catch up with; the rest stays in memory for nothing.
+	// A member without followers needs no log for them to catch up with; the rest stays in memory
+	// for nothing.
 	etcdSnapshotCount, etcdCatchUpEntries = 5000, 1000
-	// etcdBatchInterval and etcdBatchLimit say how long, and how many operations, the database may be behind the log. The log
-	// makes a write durable before it is acknowledged, and etcd replays the log when it starts. etcd's default of 100 ms costs
-	// an idle node ten times what the log costs. The limit keeps reads cheap, since they search the operations that are not in
-	// the database yet, and it keeps the replay short.
+	// etcdBatchInterval and etcdBatchLimit say how long, and how many operations, the database may
+	// be behind the log. The log makes a write durable before it is acknowledged, and etcd replays
+	// the log when it starts. etcd's default of 100 ms costs an idle node ten times what the log
+	// costs. The limit keeps reads cheap, since they search the operations that are not in the
+	// database yet, and it keeps the replay short.
 	etcdBatchInterval, etcdBatchLimit = 5 * time.Minute, 1000
 )
 
-// etcdServer is the component that serves the database to kube-apiserver. It is up when it accepts writes.
+// etcdServer is the component that serves the database to kube-apiserver. It is up when it accepts
+// writes.
 type etcdServer struct {
 	cfg       Config
 	clusterID string
@@ -82,20 +86,23 @@ func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 	ec.Dir = cfg.etcdDir()
 	ec.ListenClientUrls = []url.URL{{Scheme: "unix", Path: cfg.etcdSocket()}}
 	ec.AdvertiseClientUrls = ec.ListenClientUrls
-	// The only member has no peers and listens for none. The address is a placeholder until a second server joins.
+	// The only member has no peers and listens for none. The address is a placeholder until a
+	// second server joins.
 	ec.ListenPeerUrls = nil
 	ec.AdvertisePeerUrls = []url.URL{{Scheme: "unix", Path: filepath.Join(dir, "peer.sock")}}
 	ec.InitialCluster = ec.InitialClusterFromName(ec.Name)
 	ec.QuotaBackendBytes = etcdQuota
 	ec.SnapshotCount, ec.SnapshotCatchUpEntries = etcdSnapshotCount, etcdCatchUpEntries
 	ec.BackendBatchInterval, ec.BackendBatchLimit = etcdBatchInterval, etcdBatchLimit
-	// kube-apiserver compacts every five minutes by itself (--etcd-compaction-interval), so etcd's own compactor stays off.
+	// kube-apiserver compacts every five minutes by itself (--etcd-compaction-interval), so etcd's
+	// own compactor stays off.
 	ec.EnableGRPCGateway = false
 	ec.Metrics = "basic"
 	hook := fatalHook{outOfSpace: cfg.OutOfSpace}
 	ec.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zap.New(klogCore{}, zap.WithFatalHook(hook), zap.WithPanicHook(hook)))
 
-	// etcd reports some errors of opening, for example data of a newer version, by a fatal log entry or a panic.
+	// etcd reports some errors of opening, for example data of a newer version, by a fatal log
+	// entry or a panic.
 	defer func() {
 		if p := recover(); p != nil {
 			klog.FromContext(ctx).V(2).Info("etcd panicked", "stack", string(debug.Stack()))
@@ -109,8 +116,9 @@ func startEtcd(ctx context.Context, cfg Config) (_ *embed.Etcd, err error) {
 	return etcd, nil
 }
 
-// checkDatabase opens the database for reading and closes it again. etcd itself panics in a goroutine of its own if the
-// database is damaged, and waits forever if another process has it open.
+// checkDatabase opens the database for reading and closes it again. etcd itself panics in a
+// goroutine of its own if the database is damaged, and waits forever if another process has it
+// open.
 func checkDatabase(path string) error {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Size() == 0 {
@@ -149,13 +157,14 @@ func etcdReady(ctx context.Context, etcd *embed.Etcd) error {
 	}
 }
 
-// electAtOnce lets an only voter elect itself at once. raft has it wait for a random fraction of a second; the message by
-// which a leader hands over ends that wait. Before an election, raft reads the entries that are committed and not applied
-// yet, and panics if etcd has compacted them meanwhile. So the message is sent only when all entries are applied. That does
-// not change later, since nothing is committed without a leader.
+// electAtOnce lets an only voter elect itself at once. raft has it wait for a random fraction of a
+// second; the message by which a leader hands over ends that wait. Before an election, raft reads
+// the entries that are committed and not applied yet, and panics if etcd has compacted them
+// meanwhile. So the message is sent only when all entries are applied. That does not change later,
+// since nothing is committed without a leader.
 func electAtOnce(ctx context.Context, etcd *embed.Etcd) {
-	// etcd publishes the status nowhere else. If several members run in this process, it is that of the newest one; the ID
-	// tells whether it is ours. Without it the election only takes longer.
+	// etcd publishes the status nowhere else. If several members run in this process, it is that of
+	// the newest one; the ID tells whether it is ours. Without it the election only takes longer.
 	published, ok := expvar.Get("raft.status").(expvar.Func)
 	if !ok {
 		return
@@ -170,8 +179,9 @@ func electAtOnce(ctx context.Context, etcd *embed.Etcd) {
 // clusterKey holds the cluster's ID in etcd, outside of kube-apiserver's prefix.
 const clusterKey = "/flyball.dev/cluster"
 
-// claimDatabase compares the cluster in etcd with the one in DataDir/server, and writes its ID into a new database. If the
-// directories were mixed up, kube-apiserver must not serve the database: it has no key for the Secrets in it.
+// claimDatabase compares the cluster in etcd with the one in DataDir/server, and writes its ID into
+// a new database. If the directories were mixed up, kube-apiserver must not serve the database: it
+// has no key for the Secrets in it.
 func claimDatabase(ctx context.Context, etcd *embed.Etcd, cfg Config, clusterID string) error {
 	client := v3client.New(etcd.Server)
 	defer client.Close()

@@ -20,8 +20,9 @@ import (
 	_ "flyball.dev/controlplane/version" // the components report the version that they are
 )
 
-// Run starts the control plane and returns when ctx ends or a component fails, after all components have stopped in reverse
-// order. It leaves no socket and no lock behind. If the port is in use, the error wraps syscall.EADDRINUSE.
+// Run starts the control plane and returns when ctx ends or a component fails, after all components
+// have stopped in reverse order. It leaves no socket and no lock behind. If the port is in use, the
+// error wraps syscall.EADDRINUSE.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -44,7 +45,8 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	c.apiServer.listener = listener
-	// Upstream's components log for their developers, through the logger in their context; see LogTo.
+	// Upstream's components log for their developers, through the logger in their context; see
+	// LogTo.
 	return c.run(klog.NewContext(ctx, klog.Background()), cfg)
 }
 
@@ -74,7 +76,8 @@ func (c *components) run(ctx context.Context, cfg Config) error {
 	return g.wait()
 }
 
-// prepare creates or checks the files that the components start with, and their options. It starts nothing.
+// prepare creates or checks the files that the components start with, and their options. It starts
+// nothing.
 func prepare(cfg Config) (*components, error) {
 	cluster, existing, err := readCluster(cfg)
 	if err != nil {
@@ -114,11 +117,12 @@ func prepare(cfg Config) (*components, error) {
 	return c, setUpstreamGlobals()
 }
 
-// identityRenewal is how often kube-apiserver renews the Lease that names it, which is valid for an hour. Upstream's ten
-// seconds would cause a third of what an idle node writes to its disk.
+// identityRenewal is how often kube-apiserver renews the Lease that names it, which is valid for an
+// hour. Upstream's ten seconds would cause a third of what an idle node writes to its disk.
 const identityRenewal = 20 * time.Minute
 
-// setUpstreamGlobals sets the variables that all servers in this process share, before any component reads them.
+// setUpstreamGlobals sets the variables that all servers in this process share, before any
+// component reads them.
 var setUpstreamGlobals = sync.OnceValue(func() error {
 	upstream.IdentityLeaseRenewIntervalPeriod = identityRenewal
 	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // as upstream's commands do: they know which APIs are deprecated

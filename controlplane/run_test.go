@@ -20,8 +20,9 @@ import (
 	"k8s.io/client-go/transport"
 )
 
-// childEnv makes the test's program run a control plane instead of the tests: its value is a directory. Upstream's
-// components can run only once in a process, and how it starts, stops and restarts is what there is to test.
+// childEnv makes the test's program run a control plane instead of the tests: its value is a
+// directory. Upstream's components can run only once in a process, and how it starts, stops and
+// restarts is what there is to test.
 const childEnv = "FLYBALL_TEST_CONTROLPLANE"
 
 func TestMain(m *testing.M) {
@@ -100,7 +101,8 @@ func child(dir string) int {
 	return 0
 }
 
-// profiles writes dir/{goroutines,cpu,heap}.pprof at SIGUSR1 and calls Settle at SIGUSR2, for whoever looks into the costs of the whole control plane.
+// profiles writes dir/{goroutines,cpu,heap}.pprof at SIGUSR1 and calls Settle at SIGUSR2, for
+// whoever looks into the costs of the whole control plane.
 func profiles(ctx context.Context, dir string) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -23,7 +23,8 @@ import (
 type APIServer struct {
 	// Options are upstream's, with feature gates set and not yet completed.
 	Options *options.ServerRunOptions
-	// CloseGrace is how long clients may take to close their connections, once all requests except watches have ended.
+	// CloseGrace is how long clients may take to close their connections, once all requests except
+	// watches have ended.
 	CloseGrace time.Duration
 	// Wrap, if not nil, wraps the whole handler of the server. loopback is the server's own client.
 	Wrap func(loopback *rest.Config, handler http.Handler) http.Handler
@@ -101,9 +102,9 @@ func (s APIServer) build(config *app.Config) (runnable, error) {
 	return prepared, nil
 }
 
-// replaceHooks switches off two hooks that begin with a pause of one second and then create their objects one after the
-// other. It returns hooks of the same names without the pause, which create in parallel. They go to the outermost server of
-// the chain.
+// replaceHooks switches off two hooks that begin with a pause of one second and then create their
+// objects one after the other. It returns hooks of the same names without the pause, which create
+// in parallel. They go to the outermost server of the chain.
 func replaceHooks(config *app.Config) map[string]genericapiserver.PostStartHookFunc {
 	inner, outer := config.KubeAPIs.ControlPlane.Generic, &config.Aggregator.GenericConfig.Config
 	outer.DisabledPostStartHooks = outer.DisabledPostStartHooks.Clone() // the inner server has the same map
@@ -125,8 +126,8 @@ func replaceHooks(config *app.Config) map[string]genericapiserver.PostStartHookF
 	return hooks
 }
 
-// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. up is called when Pods of the
-// namespace "default" are admitted.
+// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. up is called
+// when Pods of the namespace "default" are admitted.
 func ControllerManager(ctx context.Context, flags []string, up func()) error {
 	o, err := parseControllerManager(flags)
 	if err != nil {
@@ -135,7 +136,8 @@ func ControllerManager(ctx context.Context, flags []string, up func()) error {
 	return controllerManager{o}.run(ctx, up)
 }
 
-// Scheduler runs kube-scheduler with upstream's flags until ctx ends. up is called when its caches are filled.
+// Scheduler runs kube-scheduler with upstream's flags until ctx ends. up is called when its caches
+// are filled.
 func Scheduler(ctx context.Context, flags []string, up func()) error {
 	o, err := parseScheduler(flags)
 	if err != nil {

@@ -19,8 +19,8 @@ const (
 	maxUpstreams = 15
 )
 
-// corefile returns CoreDNS's configuration. Names of the cluster are in memory and are not cached, so that a new Service resolves
-// at once, even after a query that came too early.
+// corefile returns CoreDNS's configuration. Names of the cluster are in memory and are not cached,
+// so that a new Service resolves at once, even after a query that came too early.
 func corefile(cfg Config, servers []netip.Addr) []byte {
 	var b bytes.Buffer
 	domain := strings.TrimSuffix(cfg.ClusterDomain, ".")
@@ -50,9 +50,9 @@ func join(addresses []netip.Addr) string {
 	return strings.Trim(fmt.Sprint(addresses), "[]")
 }
 
-// upstreams returns the servers in the resolv.conf file, without our own addresses: a query must not come back to us. A server on
-// the loopback, systemd's, may itself forward to us, so it is replaced by the servers in the file systemd, if there are any. A
-// missing file means no servers.
+// upstreams returns the servers in the resolv.conf file, without our own addresses: a query must
+// not come back to us. A server on the loopback, systemd's, may itself forward to us, so it is
+// replaced by the servers in the file systemd, if there are any. A missing file means no servers.
 func upstreams(file, systemd string, own []netip.Addr) ([]netip.Addr, error) {
 	if file == "" {
 		file = resolvConf

@@ -1,12 +1,12 @@
-// Package dns is the cluster's DNS server: CoreDNS as a library, in the process of the node agent, so that no image is
-// needed before names resolve. It answers for the cluster domain from the API server's Services and EndpointSlices, and
-// forwards all other queries to the host's servers.
+// Package dns is the cluster's DNS server: CoreDNS as a library, in the process of the node agent,
+// so that no image is needed before names resolve. It answers for the cluster domain from the API
+// server's Services and EndpointSlices, and forwards all other queries to the host's servers.
 //
-// Package network adds the addresses that it listens on to the host, and the node agent writes them into each Pod's
-// resolv.conf.
+// Package network adds the addresses that it listens on to the host, and the node agent writes them
+// into each Pod's resolv.conf.
 //
-// CoreDNS keeps its list of plugins in package variables, which init fills once. All other state belongs to one Run, and a
-// process can have several on different addresses.
+// CoreDNS keeps its list of plugins in package variables, which init fills once. All other state
+// belongs to one Run, and a process can have several on different addresses.
 //
 //	dns.go      Config and Run
 //	corefile.go CoreDNS's configuration, and the host's servers
@@ -42,11 +42,13 @@ type Config struct {
 
 const (
 	defaultPort = 53
-	// syncInterval is how often Run checks whether CoreDNS has read the cluster, for which it has no event.
+	// syncInterval is how often Run checks whether CoreDNS has read the cluster, for which it has
+	// no event.
 	syncInterval = 10 * time.Millisecond
 )
 
-// Run serves DNS until ctx ends. It answers SERVFAIL for names of the cluster until it has read them once; resolvers retry.
+// Run serves DNS until ctx ends. It answers SERVFAIL for names of the cluster until it has read
+// them once; resolvers retry.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Port == 0 {
 		cfg.Port = defaultPort

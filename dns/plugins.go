@@ -29,7 +29,8 @@ func init() { //nolint:gochecknoinits // CoreDNS has no other place for plugins
 	caddy.Quiet, dnsserver.Quiet = true, true
 }
 
-// report logs errors of queries. It replaces CoreDNS's plugin errors, which always prints to standard error.
+// report logs errors of queries. It replaces CoreDNS's plugin errors, which always prints to
+// standard error.
 type report struct {
 	next plugin.Handler
 	log  atomic.Pointer[logr.Logger]
@@ -59,8 +60,9 @@ func (r *report) ServeDNS(ctx context.Context, w dns.ResponseWriter, m *dns.Msg)
 	return code, err
 }
 
-// cluster is CoreDNS's plugin kubernetes with our client. The plugin's own setup reads the client's configuration from files or the
-// environment, replaces the process's klog logger, and delays the server until it has read the cluster.
+// cluster is CoreDNS's plugin kubernetes with our client. The plugin's own setup reads the client's
+// configuration from files or the environment, replaces the process's klog logger, and delays the
+// server until it has read the cluster.
 type cluster struct {
 	*kubernetes.Kubernetes
 	connected atomic.Bool

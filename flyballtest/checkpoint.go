@@ -39,14 +39,16 @@ const (
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
-// Checkpoint is the state of all objects in a cluster at one moment. It holds no resources and need not be closed.
+// Checkpoint is the state of all objects in a cluster at one moment. It holds no resources and need
+// not be closed.
 type Checkpoint struct {
 	cluster  *Cluster
 	revision int64
 }
 
-// Checkpoint records the present state of the cluster. It takes some milliseconds and interrupts nothing. Controllers that have
-// not finished their work continue it after each restore, so wait first until the cluster has the state for the tests.
+// Checkpoint records the present state of the cluster. It takes some milliseconds and interrupts
+// nothing. Controllers that have not finished their work continue it after each restore, so wait
+// first until the cluster has the state for the tests.
 func (c *Cluster) Checkpoint() (*Checkpoint, error) {
 	ctx, cancel := restoreContext()
 	defer cancel()
@@ -62,15 +64,17 @@ func (c *Cluster) Checkpoint() (*Checkpoint, error) {
 	return &Checkpoint{cluster: c, revision: revision}, nil
 }
 
-// Restore restores a checkpoint of the whole cluster, including one that is older than another restored one. When it returns,
-// reads and new watches see that state, and the controllers have restarted without memory of later states. Resource versions
-// still grow, and open watches get ordinary events for objects that are deleted, restored or changed.
+// Restore restores a checkpoint of the whole cluster, including one that is older than another
+// restored one. When it returns, reads and new watches see that state, and the controllers have
+// restarted without memory of later states. Resource versions still grow, and open watches get
+// ordinary events for objects that are deleted, restored or changed.
 //
-// Write requests of other clients wait meanwhile. Stop controllers of the test itself, for example in a manager, before and
-// start them afterwards, since they act on what they remember. Conversion webhooks need not serve meanwhile.
+// Write requests of other clients wait meanwhile. Stop controllers of the test itself, for example
+// in a manager, before and start them afterwards, since they act on what they remember. Conversion
+// webhooks need not serve meanwhile.
 //
-// The Leases of nodes stay as they are. A Pod that was deleted since the checkpoint starts again on its simulated node, with new
-// containers. Expired Events exist again.
+// The Leases of nodes stay as they are. A Pod that was deleted since the checkpoint starts again on
+// its simulated node, with new containers. Expired Events exist again.
 func (c *Cluster) Restore(checkpoint *Checkpoint) error {
 	if checkpoint == nil || checkpoint.cluster != c {
 		return errors.New("restoring a checkpoint: it is not one of this cluster")
@@ -115,7 +119,8 @@ func (c *Cluster) restore(ctx context.Context, revision int64) error {
 	return c.startStandby() // for the next restore
 }
 
-// stopControllers kills the controllers: all that they know belongs to a state that will not exist any more.
+// stopControllers kills the controllers: all that they know belongs to a state that will not exist
+// any more.
 func (c *Cluster) stopControllers() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -131,8 +136,8 @@ func (c *Cluster) stopControllers() error {
 	return c.controllers.kill()
 }
 
-// settledDefinitions lists the definitions when none is being deleted: the API server removes the objects of such a one in its own
-// process, which nothing can block.
+// settledDefinitions lists the definitions when none is being deleted: the API server removes the
+// objects of such a one in its own process, which nothing can block.
 func (c *Cluster) settledDefinitions(ctx context.Context, client dynamic.Interface) ([]unstructured.Unstructured, error) {
 	for deadline := time.Now().Add(deletionTimeout); ; {
 		list, err := client.Resource(definitions).List(ctx, metav1.ListOptions{})
@@ -154,7 +159,8 @@ func (c *Cluster) settledDefinitions(ctx context.Context, client dynamic.Interfa
 	}
 }
 
-// visible returns when all clients see the state in etcd: exactly the defined kinds are served, and caches are current.
+// visible returns when all clients see the state in etcd: exactly the defined kinds are served, and
+// caches are current.
 func (c *Cluster) visible(ctx context.Context, client dynamic.Interface, before []unstructured.Unstructured) error {
 	list, err := client.Resource(definitions).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -186,7 +192,8 @@ func (c *Cluster) visible(ctx context.Context, client dynamic.Interface, before 
 	return g.Wait()
 }
 
-// established reports whether a definition will be served: its names are accepted, and it is not being deleted.
+// established reports whether a definition will be served: its names are accepted, and it is not
+// being deleted.
 func established(definition *unstructured.Unstructured) bool {
 	if definition.GetDeletionTimestamp() != nil {
 		return false
@@ -203,7 +210,8 @@ func established(definition *unstructured.Unstructured) bool {
 // probed is a resource whose list probes other processes, and that has no objects in etcd.
 const probed = "componentstatuses"
 
-// settled returns all resources that can be listed, once they include all wanted and no unwanted ones.
+// settled returns all resources that can be listed, once they include all wanted and no unwanted
+// ones.
 func settled(ctx context.Context, d discovery.DiscoveryInterface, wanted, unwanted sets.Set[schema.GroupVersionResource]) (sets.Set[schema.GroupVersionResource], error) {
 	for {
 		served := sets.New[schema.GroupVersionResource]()

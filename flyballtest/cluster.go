@@ -19,8 +19,8 @@ import (
 // admin is the name of the administrator, and of its context in the kubeconfig file.
 const admin = "admin"
 
-// Cluster is a running Kubernetes cluster. Several goroutines may call its methods at once, except for Restore: reads during a restore
-// see a mixture of both states.
+// Cluster is a running Kubernetes cluster. Several goroutines may call its methods at once, except
+// for Restore: reads during a restore see a mixture of both states.
 type Cluster struct {
 	options  *options
 	program  string
@@ -42,8 +42,8 @@ type Cluster struct {
 	closed      bool
 }
 
-// Start starts a cluster that stops when the test and its subtests have ended. If the start fails, the test fails at once. If the test
-// fails, the test's log gets the end of the cluster's logs.
+// Start starts a cluster that stops when the test and its subtests have ended. If the start fails,
+// the test fails at once. If the test fails, the test's log gets the end of the cluster's logs.
 func Start(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
 	c, err := New(opts...)
@@ -63,9 +63,10 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	return c
 }
 
-// New starts a cluster that runs until Close. It is for TestMain and other places without a test; see Start. It returns when the API
-// server is ready, all manifests are applied, controllers are running, the kinds of apps.flyball.dev are served, and nodes are
-// Ready. An error has the end of the log of a process that ended, and nothing of the cluster remains then.
+// New starts a cluster that runs until Close. It is for TestMain and other places without a test;
+// see Start. It returns when the API server is ready, all manifests are applied, controllers are
+// running, the kinds of apps.flyball.dev are served, and nodes are Ready. An error has the end of
+// the log of a process that ended, and nothing of the cluster remains then.
 func New(opts ...Option) (*Cluster, error) {
 	o, err := collect(opts)
 	if err != nil {
@@ -114,17 +115,19 @@ func (c *Cluster) Close() error {
 	return nil
 }
 
-// Config returns the client configuration of an administrator, in the group system:masters. Each call returns a copy. Client-side
-// rate limits are high.
+// Config returns the client configuration of an administrator, in the group system:masters. Each
+// call returns a copy. Client-side rate limits are high.
 func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.admin) }
 
-// Kubeconfig returns the path of a kubeconfig file, which exists until the cluster stops. Its current context is "admin", the user of
-// Config. Each call of User adds a context with the name of that user.
+// Kubeconfig returns the path of a kubeconfig file, which exists until the cluster stops. Its
+// current context is "admin", the user of Config. Each call of User adds a context with the name of
+// that user.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir, "kubeconfig") }
 
-// User returns the client configuration of a user with this name and these groups, by a client certificate. The user need not exist
-// before. It has the permissions that RBAC gives to it and to every authenticated user. User panics if the name is empty or if
-// the kubeconfig file cannot be written.
+// User returns the client configuration of a user with this name and these groups, by a client
+// certificate. The user need not exist before. It has the permissions that RBAC gives to it and to
+// every authenticated user. User panics if the name is empty or if the kubeconfig file cannot be
+// written.
 func (c *Cluster) User(name string, groups ...string) *rest.Config {
 	if name == "" {
 		panic("flyballtest: a user needs a name")

@@ -10,8 +10,9 @@ import (
 // lockPoll is how often a lock is tried while another process holds it.
 const lockPoll = 100 * time.Millisecond
 
-// lock takes a lock that tests of several processes share. The operating system releases it when the process dies. The file is
-// never removed: a process that has opened it before would hold a lock that others do not see.
+// lock takes a lock that tests of several processes share. The operating system releases it when
+// the process dies. The file is never removed: a process that has opened it before would hold a
+// lock that others do not see.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {

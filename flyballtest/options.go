@@ -76,21 +76,23 @@ func paths(list []string) []source {
 	return sources
 }
 
-// WithNodes adds n simulated nodes, from 1 to 1000, named simulated-0, simulated-1 and so on. Start waits for at most a
-// hundred of them. Without nodes, Pods stay Pending.
+// WithNodes adds n simulated nodes, from 1 to 1000, named simulated-0, simulated-1 and so on. Start
+// waits for at most a hundred of them. Without nodes, Pods stay Pending.
 func WithNodes(n int) Option { return func(o *options) { o.nodes = n } }
 
 // WithoutControllers omits controllers and scheduler: only the test acts on objects.
 func WithoutControllers() Option { return func(o *options) { o.controllers = false } }
 
-// WithCRDs installs the CustomResourceDefinitions in files, or in all files below directories, that end in .yaml, .yml or
-// .json. Start returns when the API server serves them. It ignores other objects in these files, and kustomizations.
+// WithCRDs installs the CustomResourceDefinitions in files, or in all files below directories, that
+// end in .yaml, .yml or .json. Start returns when the API server serves them. It ignores other
+// objects in these files, and kustomizations.
 func WithCRDs(files ...string) Option {
 	return func(o *options) { o.crds = append(o.crds, paths(files)...) }
 }
 
-// WithManifests applies all objects in files, or in all files below directories, that end in .yaml, .yml or .json, except
-// for kustomizations: definitions and namespaces first, admission webhooks and policies last, the others in their order.
+// WithManifests applies all objects in files, or in all files below directories, that end in .yaml,
+// .yml or .json, except for kustomizations: definitions and namespaces first, admission webhooks
+// and policies last, the others in their order.
 func WithManifests(files ...string) Option {
 	return func(o *options) { o.manifests = append(o.manifests, paths(files)...) }
 }
@@ -100,19 +102,20 @@ func WithManifestsFS(fsys fs.FS) Option {
 	return func(o *options) { o.manifests = append(o.manifests, source{fsys: fsys}) }
 }
 
-// WithWebhooks installs the webhook configurations in files or directories, as WithManifests does. The API server calls each
-// webhook that has a Service at the address that Webhooks returns, with the path of the Service. Other objects in these files
-// are ignored.
+// WithWebhooks installs the webhook configurations in files or directories, as WithManifests does.
+// The API server calls each webhook that has a Service at the address that Webhooks returns, with
+// the path of the Service. Other objects in these files are ignored.
 //
-// The test serves there, with the certificate that Webhooks returns. Until it does, requests that need a webhook fail, unless
-// its failurePolicy is Ignore.
+// The test serves there, with the certificate that Webhooks returns. Until it does, requests that
+// need a webhook fail, unless its failurePolicy is Ignore.
 func WithWebhooks(files ...string) Option {
 	return func(o *options) { o.webhooks = append(o.webhooks, paths(files)...) }
 }
 
-// WithConversion lets the API server convert the objects of the named definitions, such as widgets.example.com, with the webhook
-// at the path /convert of the address that Webhooks returns. Definitions with a conversion webhook need not be named, if there
-// is any WithWebhooks or WithConversion.
+// WithConversion lets the API server convert the objects of the named definitions, such as
+// widgets.example.com, with the webhook at the path /convert of the address that Webhooks returns.
+// Definitions with a conversion webhook need not be named, if there is any WithWebhooks or
+// WithConversion.
 func WithConversion(definitions ...string) Option {
 	return func(o *options) {
 		if o.conversions == nil {
@@ -124,8 +127,9 @@ func WithConversion(definitions ...string) Option {
 	}
 }
 
-// WithAPIServerFlags adds flags to those of kube-apiserver, for example --feature-gates=MutatingAdmissionPolicy=true. Flags for
-// certificates, ports and etcd are not allowed.
+// WithAPIServerFlags adds flags to those of kube-apiserver, for example
+// --feature-gates=MutatingAdmissionPolicy=true. Flags for certificates, ports and etcd are not
+// allowed.
 func WithAPIServerFlags(flags ...string) Option {
 	return func(o *options) { o.flags = append(o.flags, flags...) }
 }
@@ -133,14 +137,15 @@ func WithAPIServerFlags(flags ...string) Option {
 // WithProgram sets the path of the program flyball.
 func WithProgram(path string) Option { return func(o *options) { o.program = path } }
 
-// WithLogDir writes the logs into files in this directory, which is created if needed, even if the test succeeds. Each cluster
-// needs a directory of its own.
+// WithLogDir writes the logs into files in this directory, which is created if needed, even if the
+// test succeeds. Each cluster needs a directory of its own.
 func WithLogDir(dir string) Option { return func(o *options) { o.logDir = dir } }
 
 // WithVerbosity sets the level of detail of the logs, from 0, the default, to 10.
 func WithVerbosity(level int) Option { return func(o *options) { o.verbosity = level } }
 
-// WithStartTimeout sets how long a start may take, without building the program; 2 minutes by default.
+// WithStartTimeout sets how long a start may take, without building the program; 2 minutes by
+// default.
 func WithStartTimeout(d time.Duration) Option { return func(o *options) { o.startTimeout = d } }
 
 func collect(opts []Option) (*options, error) {

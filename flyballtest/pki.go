@@ -16,7 +16,8 @@ import (
 	"k8s.io/client-go/util/keyutil"
 )
 
-// lifetime of certificates, longer than any test. They begin an hour ago, in case the clock is corrected.
+// lifetime of certificates, longer than any test. They begin an hour ago, in case the clock is
+// corrected.
 const lifetime = 7 * 24 * time.Hour
 
 // ca is the certificate authority of one cluster.

@@ -8,15 +8,17 @@ import (
 )
 
 const (
-	// The range is below that of outgoing connections, which could use a port meanwhile, and below that of NodePorts.
+	// The range is below that of outgoing connections, which could use a port meanwhile, and below
+	// that of NodePorts.
 	firstPort, lastPort = 20000, 29999
-	// portTries is how many ports are tried. Even if half of the range is in use, one of them is free.
+	// portTries is how many ports are tried. Even if half of the range is in use, one of them is
+	// free.
 	portTries = 100
 )
 
-// port is a free TCP port of this host. Each cluster, of any process and user, reserves its port by listening on the UDP port of
-// the same number, which the system releases when the process dies. If another program uses the port meanwhile, the start of
-// the server fails and is retried.
+// port is a free TCP port of this host. Each cluster, of any process and user, reserves its port by
+// listening on the UDP port of the same number, which the system releases when the process dies. If
+// another program uses the port meanwhile, the start of the server fails and is retried.
 type port struct {
 	number int
 	holder net.PacketConn

@@ -17,7 +17,8 @@ import (
 // killTimeout is how long the system may take to end a killed process.
 const killTimeout = 10 * time.Second
 
-// process is a process of the cluster. It ends when its standard input is closed, and therefore with this process.
+// process is a process of the cluster. It ends when its standard input is closed, and therefore
+// with this process.
 type process struct {
 	name  string
 	log   string // path of the file
@@ -67,7 +68,8 @@ func (c command) start() (*process, error) {
 	return p, nil
 }
 
-// read reads the output of a process until it ends, and closes ready when it prints that it is ready.
+// read reads the output of a process until it ends, and closes ready when it prints that it is
+// ready.
 func (p *process) read(stdout io.Reader) {
 	var once sync.Once
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {

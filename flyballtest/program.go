@@ -64,8 +64,8 @@ func isFlyball(path string) bool {
 // building allows one build at a time in this process.
 var building sync.Mutex
 
-// build builds the program within the module of the test, which is in the current directory. Go decides what to build, and takes
-// a moment if nothing has changed.
+// build builds the program within the module of the test, which is in the current directory. Go
+// decides what to build, and takes a moment if nothing has changed.
 func build(ctx context.Context) (string, error) {
 	building.Lock()
 	defer building.Unlock()

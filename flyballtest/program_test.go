@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// What cannot be found or built is an error that says what to do. That it is built is seen by TestProcesses.
+// What cannot be found or built is an error that says what to do. That it is built is seen by
+// TestProcesses.
 func TestFindProgram(t *testing.T) {
 	empty := t.TempDir()
 	module := t.TempDir()

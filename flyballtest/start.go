@@ -42,8 +42,8 @@ const (
 	modeVariable   = "FLYBALL_ENVTEST"
 	tokenVariable  = "FLYBALL_ENVTEST_TOKEN" //nolint:gosec // the name of a variable
 	parentVariable = "FLYBALL_ENVTEST_PARENT"
-	// directoryVariable names the directory to remove if this process dies. Every process removes it, since each may create
-	// files until it ends.
+	// directoryVariable names the directory to remove if this process dies. Every process removes
+	// it, since each may create files until it ends.
 	directoryVariable = "FLYBALL_ENVTEST_DIRECTORY"
 )
 
@@ -321,8 +321,8 @@ func (c *Cluster) startControllers(ctx context.Context) error {
 // ourKinds are installed by the controllers, after everything else.
 var ourKinds = schema.GroupVersion{Group: "apps.flyball.dev", Version: "v1alpha1"}
 
-// waitOurKinds returns when the kinds are served that the controllers install. A test may use them, and if a checkpoint were
-// older, each restore would remove them.
+// waitOurKinds returns when the kinds are served that the controllers install. A test may use them,
+// and if a checkpoint were older, each restore would remove them.
 func (c *Cluster) waitOurKinds(ctx context.Context) error {
 	d, err := discovery.NewDiscoveryClientForConfig(c.admin)
 	if err != nil {
@@ -334,8 +334,8 @@ func (c *Cluster) waitOurKinds(ctx context.Context) error {
 	})
 }
 
-// startStandby starts the process of the next controllers, which waits. Its start takes a tenth of a second of CPU time, which a
-// restore need not wait for then.
+// startStandby starts the process of the next controllers, which waits. Its start takes a tenth of
+// a second of CPU time, which a restore need not wait for then.
 func (c *Cluster) startStandby() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

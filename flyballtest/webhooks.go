@@ -17,7 +17,8 @@ import (
 //	hooks := cluster.Webhooks()
 //	webhook.NewServer(webhook.Options{Host: hooks.Host, Port: hooks.Port, CertDir: hooks.CertDir})
 type Webhooks struct {
-	// Host and Port to listen at. Port is 0 if the cluster was started without WithWebhooks and WithConversion.
+	// Host and Port to listen at. Port is 0 if the cluster was started without WithWebhooks and
+	// WithConversion.
 	Host string
 	Port int
 	// CertDir holds the certificate to serve with, tls.crt, and its key, tls.key.
@@ -79,7 +80,8 @@ func (c *Cluster) redirect(configuration *unstructured.Unstructured) error {
 	return unstructured.SetNestedSlice(configuration.Object, webhooks, "webhooks")
 }
 
-// convert redirects the conversion webhook of a definition to this host, if it has one or the test asks for one.
+// convert redirects the conversion webhook of a definition to this host, if it has one or the test
+// asks for one.
 func (c *Cluster) convert(definition *unstructured.Unstructured) error {
 	strategy, _, _ := unstructured.NestedString(definition.Object, "spec", "conversion", "strategy")
 	if strategy != "Webhook" && !c.options.conversions[definition.GetName()] {
@@ -103,8 +105,8 @@ func (c *Cluster) convert(definition *unstructured.Unstructured) error {
 	}, "spec", "conversion")
 }
 
-// unconverted returns the resources with a conversion webhook of the test if that does not serve, since its manager is stopped during
-// a restore. The API server would retry for seconds.
+// unconverted returns the resources with a conversion webhook of the test if that does not serve,
+// since its manager is stopped during a restore. The API server would retry for seconds.
 func (c *Cluster) unconverted(definitions []unstructured.Unstructured) sets.Set[schema.GroupVersionResource] {
 	found := sets.New[schema.GroupVersionResource]()
 	if c.webhooks.Port == 0 {

@@ -26,7 +26,8 @@ type Certificates struct {
 	NodeName string
 	// NodeIPs are the addresses that the Node reports and the kubelet serves at, one or two.
 	NodeIPs []netip.Addr
-	// ClientFailures and ServingFailures count renewals of either certificate that failed. May be nil.
+	// ClientFailures and ServingFailures count renewals of either certificate that failed. May be
+	// nil.
 	ClientFailures, ServingFailures certificate.Counter
 
 	serving     atomic.Pointer[certificate.Manager]
@@ -34,19 +35,23 @@ type Certificates struct {
 }
 
 const (
-	// pollEvery is how often Run checks whether the serving certificate has been issued. The manager has no event for it.
+	// pollEvery is how often Run checks whether the serving certificate has been issued. The
+	// manager has no event for it.
 	pollEvery = 100 * time.Millisecond
-	// reportAfter is after how long a missing serving certificate is reported: an administrator may have to approve it.
+	// reportAfter is after how long a missing serving certificate is reported: an administrator may
+	// have to approve it.
 	reportAfter = 30 * time.Second
-	// retryFilesEvery is how often Run retries when the files of the serving certificate are not usable.
+	// retryFilesEvery is how often Run retries when the files of the serving certificate are not
+	// usable.
 	retryFilesEvery = 10 * time.Second
 )
 
 // errNotIssued is reported while the serving certificate is missing.
 var errNotIssued = errors.New("the serving certificate of this node has not been issued yet; `flyball kubectl describe csr` on the server says why")
 
-// Run renews both certificates until ctx ends. It calls up once both exist, and until then report with errors. The serving
-// certificate comes after the Node: the approver compares the request with the Node's addresses.
+// Run renews both certificates until ctx ends. It calls up once both exist, and until then report
+// with errors. The serving certificate comes after the Node: the approver compares the request with
+// the Node's addresses.
 func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) error {
 	// Upstream's managers end with this call, also if it returns an error.
 	ctx, cancel := context.WithCancel(ctx)
@@ -69,7 +74,8 @@ func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) e
 	if err != nil {
 		return err
 	}
-	// The node cannot work without its client certificate, so that one is renewed even if the other cannot be.
+	// The node cannot work without its client certificate, so that one is renewed even if the other
+	// cannot be.
 	renewal.Start()
 	serving, err := c.serve(ctx, client, report)
 	if err != nil {
@@ -132,7 +138,8 @@ func (c *Certificates) manager(ctx context.Context, client kubernetes.Interface,
 	return m, nil
 }
 
-// servingTemplate requests the names and addresses that the Node reports: the approver approves no others.
+// servingTemplate requests the names and addresses that the Node reports: the approver approves no
+// others.
 func (c *Certificates) servingTemplate() *x509.CertificateRequest {
 	r := &x509.CertificateRequest{Subject: subject(c.NodeName), DNSNames: []string{c.NodeName}}
 	for _, ip := range c.NodeIPs {
@@ -153,8 +160,8 @@ func (c *Certificates) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, e
 	return nil, errNotIssued
 }
 
-// Expired reports whether the client certificate of a joined host can no longer renew itself, and since when. The time is zero if
-// the certificate cannot be read.
+// Expired reports whether the client certificate of a joined host can no longer renew itself, and
+// since when. The time is zero if the certificate cannot be read.
 func Expired(dir string, now time.Time) (time.Time, bool) {
 	pair := current(dir, clientPair)
 	cert, err := tls.LoadX509KeyPair(pair, pair)

@@ -16,15 +16,16 @@ import (
 	"flyball.dev/internal/atomicfile"
 )
 
-// Cluster is cluster.yaml: the settings of the cluster that this host has joined. They do not change, except for Server and NodeIPs
-// when the server or this host has moved.
+// Cluster is cluster.yaml: the settings of the cluster that this host has joined. They do not
+// change, except for Server and NodeIPs when the server or this host has moved.
 type Cluster struct {
 	// Server is the URL of the API server.
 	Server string `json:"server"`
 	// NodeName is the name that this host has joined with.
 	NodeName string `json:"nodeName"`
-	// NodeIPs are the addresses that this host had when it joined. They are stored, because a later start might choose
-	// others, for example after a change of routes. Empty if an old version of Flyball joined.
+	// NodeIPs are the addresses that this host had when it joined. They are stored, because a later
+	// start might choose others, for example after a change of routes. Empty if an old version of
+	// Flyball joined.
 	NodeIPs List `json:"nodeIP,omitempty"`
 	// The settings that the cluster was created with.
 	ClusterCIDRs  List   `json:"clusterCIDR"`
@@ -33,7 +34,8 @@ type Cluster struct {
 	ClusterDomain string `json:"clusterDomain"`
 }
 
-// List is one or two addresses or ranges, in order. In cluster.yaml it is one string, with a comma between the two.
+// List is one or two addresses or ranges, in order. In cluster.yaml it is one string, with a comma
+// between the two.
 type List []string
 
 func (l List) String() string { return strings.Join(l, ",") }
@@ -61,7 +63,8 @@ func listOf(addresses []netip.Addr) (l List) {
 	return l
 }
 
-// The files of the agent's directory. The control plane uses the same names of kubeconfigs on its own host.
+// The files of the agent's directory. The control plane uses the same names of kubeconfigs on its
+// own host.
 const (
 	clusterFile = "cluster.yaml"
 	caFile      = "client-ca.crt"
@@ -69,13 +72,15 @@ const (
 	servingPair = "kubelet-server"
 )
 
-// kubeconfigs are those of the node's components. On a joined host all of them carry the node's own identity, the only one that
-// upstream approves and renews. A ClusterRole for the group system:nodes lets it read what the proxy, the network and the DNS
-// server need beyond a node's permissions (Services, EndpointSlices, Nodes, Namespaces). The Node authorizer still limits it
-// to Pods of the node.
+// kubeconfigs are those of the node's components. On a joined host all of them carry the node's own
+// identity, the only one that upstream approves and renews. A ClusterRole for the group
+// system:nodes lets it read what the proxy, the network and the DNS server need beyond a node's
+// permissions (Services, EndpointSlices, Nodes, Namespaces). The Node authorizer still limits it to
+// Pods of the node.
 var kubeconfigs = []string{"kubelet.kubeconfig", "proxy.kubeconfig", "dns.kubeconfig"}
 
-// Read returns the cluster that the host with this agent's directory has joined, or nil if it has joined none.
+// Read returns the cluster that the host with this agent's directory has joined, or nil if it has
+// joined none.
 func Read(dir string) (*Cluster, error) {
 	path := filepath.Join(dir, clusterFile)
 	data, err := os.ReadFile(path)

@@ -15,12 +15,12 @@ import (
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 )
 
-// FactsConfigMap is the ConfigMap in kube-system with the cluster's settings, which the control plane publishes for joining
-// nodes. Its keys are those of cluster.yaml.
+// FactsConfigMap is the ConfigMap in kube-system with the cluster's settings, which the control
+// plane publishes for joining nodes. Its keys are those of cluster.yaml.
 const FactsConfigMap = "flyball-cluster"
 
-// discover gets the CA of a server that is not trusted yet, and returns it if the token pins it. It sends no secret, since anybody
-// may answer.
+// discover gets the CA of a server that is not trusted yet, and returns it if the token pins it. It
+// sends no secret, since anybody may answer.
 func discover(ctx context.Context, s *session) (*x509.Certificate, error) {
 	server := s.cfg.Server
 	client, err := newClient(&rest.Config{Host: server, TLSClientConfig: rest.TLSClientConfig{Insecure: true}})

@@ -50,8 +50,9 @@ type Config struct {
 	startTimeout, retryEvery, requestTimeout time.Duration // the constants of these names if zero
 }
 
-// Join adds this host to the cluster as a node, or returns an error that says what to do. It leaves nothing behind then, so that it
-// can be called again. It does not create the Node object; the kubelet does.
+// Join adds this host to the cluster as a node, or returns an error that says what to do. It leaves
+// nothing behind then, so that it can be called again. It does not create the Node object; the
+// kubelet does.
 func Join(ctx context.Context, cfg Config) (*Cluster, error) {
 	cfg.startTimeout = cmp.Or(cfg.startTimeout, startTimeout)
 	cfg.retryEvery = cmp.Or(cfg.retryEvery, retryEvery)
@@ -109,8 +110,8 @@ func (c *Cluster) save(dir string, ca, cert, key []byte) error {
 	return c.write(dir)
 }
 
-// Move records that the server or this host has another address. The cluster's CA must be the same; otherwise every client of the
-// server reports an error.
+// Move records that the server or this host has another address. The cluster's CA must be the same;
+// otherwise every client of the server reports an error.
 func (c *Cluster) Move(dir, server string, nodeIPs []netip.Addr) error {
 	c.Server, c.NodeIPs = server, listOf(nodeIPs)
 	if err := c.writeKubeconfigs(dir); err != nil {
@@ -119,7 +120,8 @@ func (c *Cluster) Move(dir, server string, nodeIPs []netip.Addr) error {
 	return c.write(dir)
 }
 
-// writeKubeconfigs refers to the certificate by its file, so that client-go reads it again when it is renewed.
+// writeKubeconfigs refers to the certificate by its file, so that client-go reads it again when it
+// is renewed.
 func (c *Cluster) writeKubeconfigs(dir string) error {
 	const name = "flyball"
 	pair := current(dir, clientPair)
@@ -158,7 +160,8 @@ func checkName(ctx context.Context, client kubernetes.Interface, s *session) err
 	return nameTaken(node, listOf(s.cfg.NodeIPs))
 }
 
-// subject is the identity of a node (https://kubernetes.io/docs/reference/access-authn-authz/node/).
+// subject is the identity of a node
+// (https://kubernetes.io/docs/reference/access-authn-authz/node/).
 func subject(nodeName string) pkix.Name {
 	return pkix.Name{CommonName: "system:node:" + nodeName, Organization: []string{"system:nodes"}}
 }

@@ -56,8 +56,8 @@ type server struct {
 	mu       sync.Mutex
 	// requests by name; two are made at once.
 	requests map[string]*certificatesv1.CertificateSigningRequest
-	// issued counts certificates, and old makes them so that they are to be renewed at once. Requests of the signer
-	// unsigned are left alone.
+	// issued counts certificates, and old makes them so that they are to be renewed at once.
+	// Requests of the signer unsigned are left alone.
 	issued   int64
 	old      bool
 	unsigned string
@@ -312,7 +312,8 @@ func checkIdentity(t *testing.T, dir string) {
 	}
 }
 
-// joinedLongAgo returns the configuration of a host whose client certificate must be renewed at once.
+// joinedLongAgo returns the configuration of a host whose client certificate must be renewed at
+// once.
 func joinedLongAgo(t *testing.T, s *server) Config {
 	t.Helper()
 	s.old = true
@@ -321,7 +322,8 @@ func joinedLongAgo(t *testing.T, s *server) Config {
 		t.Fatal(err)
 	}
 	s.old = false
-	// Upstream's store names files by the second: the next one would be the same, and seen before it is in use.
+	// Upstream's store names files by the second: the next one would be the same, and seen before
+	// it is in use.
 	link := current(cfg.Dir, clientPair)
 	file, err := os.Readlink(link)
 	if err != nil {
@@ -333,8 +335,8 @@ func joinedLongAgo(t *testing.T, s *server) Config {
 	return cfg
 }
 
-// TestCertificates: a joined node gets a serving certificate for the addresses that its Node reports, and renews its client
-// certificate.
+// TestCertificates: a joined node gets a serving certificate for the addresses that its Node
+// reports, and renews its client certificate.
 func TestCertificates(t *testing.T) {
 	s := newServer(t, "127.0.0.1")
 	cfg := joinedLongAgo(t, s)
@@ -377,7 +379,8 @@ func awaitRenewal(t *testing.T, dir string) {
 	}
 }
 
-// TestBrokenServing: the node replaces a serving certificate that it cannot use, and keeps its client certificate.
+// TestBrokenServing: the node replaces a serving certificate that it cannot use, and keeps its
+// client certificate.
 func TestBrokenServing(t *testing.T) {
 	write := func(data string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
@@ -469,7 +472,8 @@ func pairOf(t *testing.T, s *server) (cert, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(keyPEM)
 }
 
-// TestServingWaits: the client certificate is renewed while the serving certificate is not approved.
+// TestServingWaits: the client certificate is renewed while the serving certificate is not
+// approved.
 func TestServingWaits(t *testing.T) {
 	s := newServer(t, "127.0.0.1")
 	s.unsigned = certificatesv1.KubeletServingSignerName
@@ -514,7 +518,8 @@ func TestCopied(t *testing.T) {
 	}
 }
 
-// TestStarting: Join waits for a server that is starting, and trusts the answers of one that is ready.
+// TestStarting: Join waits for a server that is starting, and trusts the answers of one that is
+// ready.
 func TestStarting(t *testing.T) {
 	refusing := func(code int32, reason metav1.StatusReason, paths ...string) func(*http.Request) *metav1.Status {
 		return func(r *http.Request) *metav1.Status {

@@ -9,7 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// choose returns the certificate that matches the pin. The others are not trusted: an impostor may have added them.
+// choose returns the certificate that matches the pin. The others are not trusted: an impostor may
+// have added them.
 func choose(server string, certs []*x509.Certificate, pin string) (*x509.Certificate, error) {
 	var found []string
 	for _, c := range certs {
@@ -23,8 +24,9 @@ func choose(server string, certs []*x509.Certificate, pin string) (*x509.Certifi
 		server, strings.Join(found, ", "), pin)
 }
 
-// nameTaken returns an error if a node with these addresses may not join with the name of the Node. A Node that is not Ready is
-// taken over, since its host may have been replaced. A Node with one of the addresses is this host, which joins again.
+// nameTaken returns an error if a node with these addresses may not join with the name of the Node.
+// A Node that is not Ready is taken over, since its host may have been replaced. A Node with one of
+// the addresses is this host, which joins again.
 func nameTaken(node *v1.Node, addresses List) error {
 	var at string
 	for _, a := range node.Status.Addresses {

@@ -26,8 +26,8 @@ func newClient(c *rest.Config) (kubernetes.Interface, error) {
 	return client, nil
 }
 
-// unreachable returns an error that says why there was no answer within a time, and what to do about it. It leaves out the path of
-// the request.
+// unreachable returns an error that says why there was no answer within a time, and what to do
+// about it. It leaves out the path of the request.
 func unreachable(server string, err error, within time.Duration, now time.Time) error {
 	if asked, is := errors.AsType[*url.Error](err); is {
 		err = asked.Err

@@ -13,8 +13,8 @@ import (
 const (
 	// requestTimeout limits one request: the server may not answer.
 	requestTimeout = 10 * time.Second
-	// startTimeout is how long, in all, requests are retried while a server answers that has not read its cluster, tokens and
-	// roles yet: hosts are often started together.
+	// startTimeout is how long, in all, requests are retried while a server answers that has not
+	// read its cluster, tokens and roles yet: hosts are often started together.
 	startTimeout = 30 * time.Second
 	retryEvery   = 500 * time.Millisecond
 )
@@ -23,14 +23,15 @@ const (
 type session struct {
 	cfg      Config
 	deadline time.Time // of retries
-	// anonymous is a client without credentials: a server that does not know a token refuses every request that carries it.
-	// Nil while the server is not trusted.
+	// anonymous is a client without credentials: a server that does not know a token refuses every
+	// request that carries it. Nil while the server is not trusted.
 	anonymous kubernetes.Interface
 }
 
 // retry repeats a request while the server is starting. It returns the last answer.
 func retry[T any](ctx context.Context, s *session, request func(context.Context) (T, error)) (T, error) {
-	// final is set once the server is ready: it has read its tokens, so the next answer about a token is true.
+	// final is set once the server is ready: it has read its tokens, so the next answer about a
+	// token is true.
 	for final := false; ; {
 		one, cancel := context.WithTimeout(ctx, s.cfg.requestTimeout)
 		answer, err := request(one)
@@ -48,8 +49,8 @@ func retry[T any](ctx context.Context, s *session, request func(context.Context)
 	}
 }
 
-// starting reports whether an API server that is starting may answer so: it may not have read its tokens and roles yet, and the
-// control plane may not have created those for joining.
+// starting reports whether an API server that is starting may answer so: it may not have read its
+// tokens and roles yet, and the control plane may not have created those for joining.
 func starting(err error) bool {
 	switch {
 	case apierrors.IsServiceUnavailable(err) || apierrors.IsInternalError(err) || apierrors.IsServerTimeout(err) || apierrors.IsTimeout(err):

@@ -18,8 +18,8 @@ import (
 // aside is the suffix of a file that could not be used.
 const aside = ".broken"
 
-// current is the link to the certificate in use. next is the link that upstream's store creates before it renames it to current. If
-// only next exists, the store completes that.
+// current is the link to the certificate in use. next is the link that upstream's store creates
+// before it renames it to current. If only next exists, the store completes that.
 func current(dir, pair string) string { return filepath.Join(dir, pair+"-current.pem") }
 func next(dir, pair string) string    { return filepath.Join(dir, pair+"-updated.pem") }
 
@@ -36,8 +36,8 @@ func newStore(log klog.Logger, pair, dir string) (certificate.FileStore, error) 
 	return store, nil
 }
 
-// relink turns the current certificate into a link again if it is a file, as in most copies and backups: the store reads such a file,
-// but never replaces it.
+// relink turns the current certificate into a link again if it is a file, as in most copies and
+// backups: the store reads such a file, but never replaces it.
 func relink(pair, dir string) error {
 	path := current(dir, pair)
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
@@ -53,7 +53,8 @@ func relink(pair, dir string) error {
 	return os.Rename(path, copied) // the store renames the link
 }
 
-// setAsideBroken renames the serving certificate if it cannot be used, so that another one is requested.
+// setAsideBroken renames the serving certificate if it cannot be used, so that another one is
+// requested.
 func (c *Certificates) setAsideBroken(log klog.Logger) {
 	why := c.unusable()
 	if why == nil {
@@ -71,8 +72,8 @@ func (c *Certificates) setAsideBroken(log klog.Logger) {
 	}
 }
 
-// unusable returns why the serving certificate cannot be used, nil if it can or there is none. Upstream's manager replaces one that
-// has other names or has expired.
+// unusable returns why the serving certificate cannot be used, nil if it can or there is none.
+// Upstream's manager replaces one that has other names or has expired.
 func (c *Certificates) unusable() error {
 	store, err := newStore(klog.Background(), servingPair, c.Dir)
 	if err != nil {
@@ -88,8 +89,8 @@ func (c *Certificates) unusable() error {
 	return c.foreign(cert)
 }
 
-// foreign returns an error if another cluster's CA has signed the certificate: the API server would refuse it, and the manager would
-// keep it for a year.
+// foreign returns an error if another cluster's CA has signed the certificate: the API server would
+// refuse it, and the manager would keep it for a year.
 func (c *Certificates) foreign(cert *tls.Certificate) error {
 	cas, err := certutil.CertsFromFile(filepath.Join(c.Dir, caFile))
 	if err != nil {

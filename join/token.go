@@ -61,8 +61,8 @@ func (t Token) Bearer() string { return bootstraputil.TokenFromIDAndSecret(t.ID,
 // String is the whole token. It is a secret.
 func (t Token) String() string { return t.Bearer() + "." + t.Pin }
 
-// Pin is the SHA-256 of a CA's public key in hexadecimal: what kubeadm calls the discovery token CA certificate
-// hash. RFC 7469 says why the key and not the certificate.
+// Pin is the SHA-256 of a CA's public key in hexadecimal: what kubeadm calls the discovery token CA
+// certificate hash. RFC 7469 says why the key and not the certificate.
 func Pin(ca *x509.Certificate) string {
 	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])

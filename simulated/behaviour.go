@@ -160,7 +160,8 @@ func newBehaviour() behaviour { return behaviour{probes: map[probes.Kind]verdict
 // annotation is one with Prefix. container is empty if it applies to all regular ones.
 type annotation struct{ key, setting, container string }
 
-// annotationsOf returns the annotations of a Pod with Prefix, those for one container last: they win.
+// annotationsOf returns the annotations of a Pod with Prefix, those for one container last: they
+// win.
 func annotationsOf(pod *v1.Pod) []annotation {
 	var found []annotation
 	for key := range pod.Annotations {

@@ -28,7 +28,8 @@ type container struct {
 	end                        end
 	// timer calls expired.
 	timer *time.Timer
-	// deleted is closed when the Pod is deleted before the start, ended when the container has ended.
+	// deleted is closed when the Pod is deleted before the start, ended when the container has
+	// ended.
 	deleted, ended chan struct{}
 	// stopped is when StopContainer was called first, or zero.
 	stopped time.Time

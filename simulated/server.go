@@ -91,7 +91,8 @@ func serveUntil(ctx context.Context, l net.Listener, handler http.Handler) error
 	return nil
 }
 
-// selfSigned returns a certificate that no client verifies. client-go's helper would generate RSA keys, which takes longer.
+// selfSigned returns a certificate that no client verifies. client-go's helper would generate RSA
+// keys, which takes longer.
 func selfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -9,7 +9,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// approve adds the condition. The resourceVersion is a precondition: the request is approved as it was read.
+// approve adds the condition. The resourceVersion is a precondition: the request is approved as it
+// was read.
 func (c *controller) approve(ctx context.Context, request *certificatesv1.CertificateSigningRequest, reason string) error {
 	approved := request.DeepCopy()
 	approved.Status.Conditions = append(approved.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{

@@ -36,7 +36,8 @@ type controller struct {
 	// changed holds one event while something has changed since the last reconcile.
 	changed chan struct{}
 	events  record.EventRecorder
-	// reported has the last Event about each request that is not approved, so that it is not repeated.
+	// reported has the last Event about each request that is not approved, so that it is not
+	// repeated.
 	reported map[string]string
 }
 
@@ -96,7 +97,8 @@ func (c *controller) run(ctx context.Context) {
 	}
 }
 
-// reconcile plans and acts for every request. It returns after how long to reconcile again if nothing changes; 0 means never.
+// reconcile plans and acts for every request. It returns after how long to reconcile again if
+// nothing changes; 0 means never.
 func (c *controller) reconcile(ctx context.Context, now time.Time) (requeueAfter time.Duration) {
 	var nodes []*v1.Node
 	for _, o := range c.nodes.GetStore().List() {

@@ -17,7 +17,8 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// TestRun: a request that comes before its Node is approved when the Node does; one that is wrong gets an Event, once.
+// TestRun: a request that comes before its Node is approved when the Node does; one that is wrong
+// gets an Event, once.
 func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	client, watching := fake.NewClientset(), make(chan struct{}, 10)
@@ -72,8 +73,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestWaiting: one Event reports a request that waits for long, whether or not anything changes meanwhile. The request is
-// approved as soon as nothing forbids it.
+// TestWaiting: one Event reports a request that waits for long, whether or not anything changes
+// meanwhile. The request is approved as soon as nothing forbids it.
 func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())

@@ -14,8 +14,8 @@ import (
 	"k8s.io/kubernetes/pkg/apis/certificates"
 )
 
-// Protected are names and addresses that a kubelet's certificate must never carry: with one, a node could impersonate the API
-// server or a Service.
+// Protected are names and addresses that a kubelet's certificate must never carry: with one, a node
+// could impersonate the API server or a Service.
 type Protected struct {
 	Names     []string
 	Addresses []netip.Addr
@@ -55,7 +55,8 @@ type Action struct {
 	RequeueAfter time.Duration
 }
 
-// reportAfter is how long a request waits before an Event says so: a kubelet makes it some seconds before its Node exists.
+// reportAfter is how long a request waits before an Event says so: a kubelet makes it some seconds
+// before its Node exists.
 const reportAfter = 15 * time.Second
 
 const (
@@ -115,8 +116,8 @@ func decided(r *certificatesv1.CertificateSigningRequest) bool {
 	})
 }
 
-// planNames compares the names and addresses that a request asks for with those that the Node called name reports. Faults that
-// cannot be mended come first.
+// planNames compares the names and addresses that a request asks for with those that the Node
+// called name reports. Faults that cannot be mended come first.
 func planNames(s State, name string, request *x509.CertificateRequest) Action {
 	leave := func(asked, why string) Action {
 		return Action{Do: Leave, Reason: fmt.Sprintf("node %s asks for %s, which %s", name, asked, why)}
@@ -153,7 +154,8 @@ func planNames(s State, name string, request *x509.CertificateRequest) Action {
 	return Action{Do: Approve, Reason: fmt.Sprintf("node %s asks for what its Node reports: %s", name, strings.Join(asked, ", "))}
 }
 
-// othersReporting returns the other Nodes that report a name or address too, sorted: the same State gives the same reason.
+// othersReporting returns the other Nodes that report a name or address too, sorted: the same State
+// gives the same reason.
 func othersReporting(nodes []*v1.Node, name, asked string) []string {
 	var others []string
 	for _, n := range nodes {

@@ -10,10 +10,12 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// parallel is how many writes are under way at a time. Each waits for etcd's log, which writes several at once.
+// parallel is how many writes are under way at a time. Each waits for etcd's log, which writes
+// several at once.
 const parallel = 32
 
-// apply writes the changes, each in a revision of its own: caches order the objects of a kind by it.
+// apply writes the changes, each in a revision of its own: caches order the objects of a kind by
+// it.
 func (s *Store) apply(ctx context.Context, changes []change) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
@@ -27,7 +29,8 @@ func (s *Store) apply(ctx context.Context, changes []change) error {
 			}
 			_, err := s.client.Put(ctx, c.key, string(c.value), clientv3.WithLease(clientv3.LeaseID(c.lease)))
 			if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-				// The lease of an object that expires, an Event, has ended. The object stays as long as the cluster.
+				// The lease of an object that expires, an Event, has ended. The object stays as
+				// long as the cluster.
 				_, err = s.client.Put(ctx, c.key, string(c.value))
 			}
 			if err != nil {

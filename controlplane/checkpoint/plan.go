@@ -27,8 +27,9 @@ var kept = []string{
 	"leases/kube-node-lease/",       // heartbeats of nodes
 }
 
-// automanaged is in every APIService that the API server creates itself, one for each version that is served. It creates and
-// removes them with the definitions, and would remove one that is restored before its definition.
+// automanaged is in every APIService that the API server creates itself, one for each version that
+// is served. It creates and removes them with the definitions, and would remove one that is
+// restored before its definition.
 var automanaged = []byte("kube-aggregator.kubernetes.io/automanaged")
 
 // apiServices are registered under this key.
@@ -37,7 +38,8 @@ const apiServices = "apiregistration.k8s.io/apiservices/"
 // definitions come first: what they define is served a moment later.
 const definitions = "apiextensions.k8s.io/customresourcedefinitions/"
 
-// plan returns the changes that turn now into then, both sorted by key: definitions that come back, and all others.
+// plan returns the changes that turn now into then, both sorted by key: definitions that come back,
+// and all others.
 func plan(prefix string, then, now []record) (first, rest []change) {
 	add := func(c change) {
 		name := strings.TrimPrefix(c.key, prefix)

@@ -13,14 +13,14 @@ import (
 	"flyball.dev/internal/atomicfile"
 )
 
-// WriteKubeconfig writes a kubeconfig, mode 0600, for the user of pair and the kube-apiserver at server, a URL. It contains the
-// key, so it can be copied, and is valid as long as the certificate.
+// WriteKubeconfig writes a kubeconfig, mode 0600, for the user of pair and the kube-apiserver at
+// server, a URL. It contains the key, so it can be copied, and is valid as long as the certificate.
 func WriteKubeconfig(path, server string, ca *CA, pair *Pair) error {
 	return writeKubeconfig(path, server, ca, pair, &api.AuthInfo{ClientCertificateData: pair.PEM, ClientKeyData: pair.KeyPEM})
 }
 
-// WriteLocalKubeconfig is WriteKubeconfig for long-running clients on this host: it refers to pair's file, so that client-go
-// reads the certificate again when it is renewed.
+// WriteLocalKubeconfig is WriteKubeconfig for long-running clients on this host: it refers to
+// pair's file, so that client-go reads the certificate again when it is renewed.
 func WriteLocalKubeconfig(path, server string, ca *CA, pair *Pair) error {
 	return writeKubeconfig(path, server, ca, pair, &api.AuthInfo{ClientCertificate: pair.Path, ClientKey: pair.Path})
 }
@@ -42,8 +42,8 @@ func writeKubeconfig(path, server string, ca *CA, pair *Pair, user *api.AuthInfo
 // WriteCertificate writes a CA's certificate for other components to read.
 func WriteCertificate(path string, ca *CA) error { return WriteFile(path, ca.PEM, 0o644) }
 
-// WriteFile replaces path atomically and durably: what a lost key has encrypted would be lost too. It creates the directory,
-// mode 0700, and writes nothing when content and mode are right.
+// WriteFile replaces path atomically and durably: what a lost key has encrypted would be lost too.
+// It creates the directory, mode 0700, and writes nothing when content and mode are right.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
 	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, data) {
 		return os.Chmod(path, mode)

@@ -11,16 +11,18 @@ import (
 const (
 	// caLife is how long a CA is valid. It is not rotated, so it must outlive the host.
 	caLife = 10 * 365 * 24 * time.Hour
-	// LeafLife is how long an issued certificate is valid unless the Store says otherwise. It is renewed after two thirds of that.
+	// LeafLife is how long an issued certificate is valid unless the Store says otherwise. It is
+	// renewed after two thirds of that.
 	LeafLife = 365 * 24 * time.Hour
 )
 
-// Leaf describes a certificate that a CA issues. The zero value of DNSNames and Addresses means a client
-// certificate, everything else a serving certificate.
+// Leaf describes a certificate that a CA issues. The zero value of DNSNames and Addresses means a
+// client certificate, everything else a serving certificate.
 type Leaf struct {
 	// Name is the file's name without ".pem".
 	Name string
-	// CommonName becomes the user's name, Organization the user's groups (Kubernetes' x509 authentication).
+	// CommonName becomes the user's name, Organization the user's groups (Kubernetes' x509
+	// authentication).
 	CommonName   string
 	Organization []string
 	DNSNames     []string
@@ -29,8 +31,8 @@ type Leaf struct {
 
 func (l Leaf) serves() bool { return len(l.DNSNames)+len(l.Addresses) > 0 }
 
-// planLeaf returns why the certificate have (nil if there is none) must be replaced by one for want at the time now; "" if it
-// need not.
+// planLeaf returns why the certificate have (nil if there is none) must be replaced by one for want
+// at the time now; "" if it need not.
 func planLeaf(have *x509.Certificate, want Leaf, now time.Time) (reason string) {
 	switch {
 	case have == nil:

@@ -32,8 +32,8 @@ type Store struct {
 	Now func() time.Time
 	// Life is how long a leaf certificate is valid; zero means LeafLife.
 	Life time.Duration
-	// Existing says that the cluster was created before. A missing CA or service-account key is then an error: a new one would
-	// invalidate everything that the old one signed.
+	// Existing says that the cluster was created before. A missing CA or service-account key is
+	// then an error: a new one would invalidate everything that the old one signed.
 	Existing bool
 }
 
@@ -61,7 +61,8 @@ func (s Store) now() time.Time {
 	return time.Now()
 }
 
-// CA reads the certificate authority with this file name, or creates it. NAME.crt beside it holds its certificate alone.
+// CA reads the certificate authority with this file name, or creates it. NAME.crt beside it holds
+// its certificate alone.
 func (s Store) CA(name, commonName string) (*CA, error) {
 	path := filepath.Join(s.Dir, name+".pem")
 	pair, err := readPair(path)
@@ -92,8 +93,9 @@ func (s Store) CA(name, commonName string) (*CA, error) {
 	return a, WriteFile(a.CertPath, a.PEM, 0o644)
 }
 
-// Issue reads the pair that leaf describes, and issues it again when plan.go decides so. It returns an error that names the
-// file if that cannot be read or another CA has issued the certificate: both mean that directories have been mixed up.
+// Issue reads the pair that leaf describes, and issues it again when plan.go decides so. It returns
+// an error that names the file if that cannot be read or another CA has issued the certificate:
+// both mean that directories have been mixed up.
 func (s Store) Issue(ca *CA, leaf Leaf) (*Pair, error) {
 	path := filepath.Join(s.Dir, leaf.Name+".pem")
 	pair, err := readPair(path)
@@ -115,8 +117,8 @@ func (s Store) Issue(ca *CA, leaf Leaf) (*Pair, error) {
 	})
 }
 
-// SigningKey reads a private key without a certificate (the one that signs service-account tokens), or creates it, and
-// returns the path of its file.
+// SigningKey reads a private key without a certificate (the one that signs service-account tokens),
+// or creates it, and returns the path of its file.
 func (s Store) SigningKey(name string) (string, error) {
 	path := filepath.Join(s.Dir, name+".key")
 	_, err := keyutil.PrivateKeyFromFile(path)

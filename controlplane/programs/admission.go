@@ -19,7 +19,8 @@ const podAdmission = "flyball.dev/PodAnnotations"
 // PodCheck validates the annotations of a Pod for the loops that run behind the server.
 type PodCheck func(*corev1.Pod) error
 
-// register lets the server reject Pods that fail the check, when they are created and when their annotations change.
+// register lets the server reject Pods that fail the check, when they are created and when their
+// annotations change.
 func (check PodCheck) register(o *options.ServerRunOptions) {
 	o.Admission.GenericAdmission.Plugins.Register(podAdmission, func(io.Reader) (admission.Interface, error) {
 		return &podValidator{admission.NewHandler(admission.Create, admission.Update), check}, nil

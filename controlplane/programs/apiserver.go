@@ -29,7 +29,8 @@ import (
 	_ "flyball.dev/controlplane/version" // it reports its version
 )
 
-// closeGrace is how long clients may take to close their connections. Most never do, and all requests have ended before.
+// closeGrace is how long clients may take to close their connections. Most never do, and all
+// requests have ended before.
 const closeGrace = 20 * time.Millisecond
 
 // Server is a kube-apiserver that is ready.
@@ -40,19 +41,21 @@ type Server struct {
 	Options *options.ServerRunOptions
 }
 
-// Behind runs loops behind a kube-apiserver, in the same process, until ctx ends. It calls up once all of them are up; until
-// then the server is not healthy. If it fails, the server ends.
+// Behind runs loops behind a kube-apiserver, in the same process, until ctx ends. It calls up once
+// all of them are up; until then the server is not healthy. If it fails, the server ends.
 type Behind func(ctx context.Context, server Server, up func()) error
 
-// KubeAPIServer is the command kube-apiserver with these arguments. It ends at SIGTERM. behind and check are optional. Clients with
-// the token take checkpoints of the cluster and restore them (CheckpointPath); without a token nobody can.
+// KubeAPIServer is the command kube-apiserver with these arguments. It ends at SIGTERM. behind and
+// check are optional. Clients with the token take checkpoints of the cluster and restore them
+// (CheckpointPath); without a token nobody can.
 func KubeAPIServer(args []string, behind Behind, check PodCheck, token string) error {
 	cmd := newAPIServerCommand(genericapiserver.SetupSignalContext(), behind, check, token)
 	cmd.SetArgs(args)
 	return cli.RunNoErrOutput(cmd)
 }
 
-// newAPIServerCommand has upstream's flags and help: envtest reads the help to decide which flags it passes.
+// newAPIServerCommand has upstream's flags and help: envtest reads the help to decide which flags
+// it passes.
 func newAPIServerCommand(ctx context.Context, behind Behind, check PodCheck, token string) *cobra.Command {
 	o := options.NewServerRunOptions()
 	if check != nil {
@@ -134,12 +137,13 @@ func exitCode(cause error) int {
 	return 1
 }
 
-// startHeap is how large the heap may grow before the first garbage collections. A start allocates objects that live until the
-// process ends, and scanning them again and again takes a third of the time.
+// startHeap is how large the heap may grow before the first garbage collections. A start allocates
+// objects that live until the process ends, and scanning them again and again takes a third of the
+// time.
 const startHeap = 150 << 20
 
-// delayGC delays garbage collection until the returned function is called: Go collects when the heap has doubled, and counts
-// memory that is allocated and never touched.
+// delayGC delays garbage collection until the returned function is called: Go collects when the
+// heap has doubled, and counts memory that is allocated and never touched.
 func delayGC() (settle func()) {
 	ballast := make([]byte, startHeap)
 	return func() { runtime.KeepAlive(ballast) }

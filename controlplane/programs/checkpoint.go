@@ -16,8 +16,8 @@ import (
 	"flyball.dev/controlplane/checkpoint"
 )
 
-// Paths of a kube-apiserver for package flyballtest. Requests are POSTs with the server's token as bearer token. The response is
-// a Checkpoint.
+// Paths of a kube-apiserver for package flyballtest. Requests are POSTs with the server's token as
+// bearer token. The response is a Checkpoint.
 const (
 	CheckpointPath = "/flyball/checkpoint"
 	// RestorePath has the parameter revision.
@@ -31,7 +31,8 @@ type Checkpoint struct {
 	Changed int `json:"changed"`
 }
 
-// drainTimeout is how long new writes are admitted while others are in flight: a webhook may write within one.
+// drainTimeout is how long new writes are admitted while others are in flight: a webhook may write
+// within one.
 const drainTimeout = 2 * time.Second
 
 // checkpoints takes and restores checkpoints of a running server for clients with the token.
@@ -61,7 +62,8 @@ func (c *checkpoints) wrap(handler http.Handler) http.Handler {
 	})
 }
 
-// writes reports whether a request may change an object. Streams to Pods and Services are POSTs too, but long-running.
+// writes reports whether a request may change an object. Streams to Pods and Services are POSTs
+// too, but long-running.
 func writes(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:

@@ -19,12 +19,13 @@ import (
 	"flyball.dev/controlplane"
 )
 
-// podRanges are candidates for the range of Pod addresses, a /24 per node. The first that does not overlap with the Services' range
-// is used: no packet is ever sent there.
+// podRanges are candidates for the range of Pod addresses, a /24 per node. The first that does not
+// overlap with the Services' range is used: no packet is ever sent there.
 var podRanges = []netip.Prefix{netip.MustParsePrefix("10.128.0.0/9"), netip.MustParsePrefix("172.16.0.0/12")}
 
-// RunControllers is a Behind: it runs kube-scheduler and upstream's controllers, except those of ReplicaSets and Deployments, as
-// the server's own user. The token controller signs with the server's key.
+// RunControllers is a Behind: it runs kube-scheduler and upstream's controllers, except those of
+// ReplicaSets and Deployments, as the server's own user. The token controller signs with the
+// server's key.
 func RunControllers(ctx context.Context, server Server, up func()) error {
 	dir, err := os.MkdirTemp("", "flyball-envtest-")
 	if err != nil {
@@ -90,7 +91,8 @@ func clientFlags(kubeconfig string) []string {
 	}
 }
 
-// podRange is the first of podRanges that overlaps with none of the Services' ranges, a list with commas.
+// podRange is the first of podRanges that overlaps with none of the Services' ranges, a list with
+// commas.
 func podRange(services string) netip.Prefix {
 	for _, candidate := range podRanges {
 		free := true

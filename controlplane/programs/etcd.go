@@ -12,14 +12,15 @@ import (
 	_ "flyball.dev/controlplane/version" // it reports its version
 )
 
-// The only voter waits for a random fraction of the election timeout, by default one second, before it elects itself. Short
-// intervals shorten that, and without followers heartbeats cost nothing.
+// The only voter waits for a random fraction of the election timeout, by default one second, before
+// it elects itself. Short intervals shorten that, and without followers heartbeats cost nothing.
 const (
 	soloHeartbeat = "--heartbeat-interval=10"
 	soloElection  = "--election-timeout=50"
 )
 
-// Etcd is the command etcd: args are what follows its name. It ends the process at SIGTERM, and if it cannot start.
+// Etcd is the command etcd: args are what follows its name. It ends the process at SIGTERM, and if
+// it cannot start.
 func Etcd(args []string) error {
 	osutil.RegisterInterruptHandler(func() {
 		time.AfterFunc(stopGrace, func() { os.Exit(0) }) // etcd itself waits seconds for clients with open streams

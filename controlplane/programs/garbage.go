@@ -21,7 +21,8 @@ import (
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 )
 
-// Intervals at which upstream's collector discovers kinds: short for a while after a definition has changed, and long otherwise.
+// Intervals at which upstream's collector discovers kinds: short for a while after a definition has
+// changed, and long otherwise.
 const (
 	discoverySoon   = 100 * time.Millisecond
 	discoveryUntil  = 3 * time.Second
@@ -31,13 +32,14 @@ const (
 // syncPeriod is the shortest time between two discoveries, and the longest wait for new caches.
 const syncPeriod = 300 * time.Millisecond
 
-// collectorWorkers is how many objects are read and deleted at once. With upstream's 20, waiting for two answers per object takes
-// most of the time in which thousands of Pods are deleted.
+// collectorWorkers is how many objects are read and deleted at once. With upstream's 20, waiting
+// for two answers per object takes most of the time in which thousands of Pods are deleted.
 const collectorWorkers = 100
 
-// collectGarbage runs upstream's garbage collector until ctx ends. In kube-controller-manager it discovers kinds every 30
-// seconds, and until then collects no dependents of an object of a new kind. That is longer than most tests wait, so here it
-// discovers kinds when a definition has changed.
+// collectGarbage runs upstream's garbage collector until ctx ends. In kube-controller-manager it
+// discovers kinds every 30 seconds, and until then collects no dependents of an object of a new
+// kind. That is longer than most tests wait, so here it discovers kinds when a definition has
+// changed.
 func collectGarbage(ctx context.Context, rc *rest.Config) error {
 	rc = rest.AddUserAgent(rc, "generic-garbage-collector")
 	rc.QPS = -1
@@ -75,7 +77,8 @@ func collectGarbage(ctx context.Context, rc *rest.Config) error {
 	return nil
 }
 
-// kinds is a discovery client that blocks until kinds may have changed, or until discoveryPeriod has passed.
+// kinds is a discovery client that blocks until kinds may have changed, or until discoveryPeriod
+// has passed.
 type kinds struct {
 	discovery.ServerResourcesInterface
 

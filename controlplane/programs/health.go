@@ -18,8 +18,8 @@ const healthTimeout = 5 * time.Second
 // healthPaths are the paths of health requests.
 var healthPaths = map[string]bool{"/healthz": true, "/livez": true, "/readyz": true}
 
-// health lets early health requests wait until the server and the loops behind it are up. envtest polls every 100 ms; this way it
-// learns it at once and not at its next request.
+// health lets early health requests wait until the server and the loops behind it are up. envtest
+// polls every 100 ms; this way it learns it at once and not at its next request.
 type health struct {
 	stopped  <-chan struct{}
 	loopback chan *rest.Config
@@ -27,12 +27,14 @@ type health struct {
 	settle   func()
 }
 
-// newHealth returns the health of a server that stops when ctx ends. settle is called when it is up.
+// newHealth returns the health of a server that stops when ctx ends. settle is called when it is
+// up.
 func newHealth(ctx context.Context, settle func()) *health {
 	return &health{settle: settle, stopped: ctx.Done(), loopback: make(chan *rest.Config, 1), opened: make(chan struct{})}
 }
 
-// open answers health requests once the server and the loops behind it are up. It returns when ctx ends or the loops fail.
+// open answers health requests once the server and the loops behind it are up. It returns when ctx
+// ends or the loops fail.
 func (h *health) open(ctx context.Context, o *options.ServerRunOptions, behind Behind) error {
 	var loopback *rest.Config
 	select {
@@ -58,7 +60,8 @@ func (h *health) open(ctx context.Context, o *options.ServerRunOptions, behind B
 	return nil
 }
 
-// wrap delays health requests of all clients but the server's own, by which open learns whether the server is ready.
+// wrap delays health requests of all clients but the server's own, by which open learns whether the
+// server is ready.
 func (h *health) wrap(loopback *rest.Config, handler http.Handler) http.Handler {
 	h.loopback <- loopback
 	own := "Bearer " + loopback.BearerToken

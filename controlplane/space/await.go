@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Await returns nil once there is enough space to start, or ctx's error. It calls short with an Error if there is not.
+// Await returns nil once there is enough space to start, or ctx's error. It calls short with an
+// Error if there is not.
 func Await(ctx context.Context, dir string, short func(error)) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
@@ -32,8 +33,9 @@ func Await(ctx context.Context, dir string, short func(error)) error {
 	}
 }
 
-// shortage returns an Error if there is not enough space to start. Other errors of probe, for example of a read-only file
-// system, are left to the next write: waiting does not help against them.
+// shortage returns an Error if there is not enough space to start. Other errors of probe, for
+// example of a read-only file system, are left to the next write: waiting does not help against
+// them.
 func shortage(dir string, free Free, probe func() error) error {
 	if free.below(Enough, enoughInodes) {
 		return &Error{Dir: dir, Free: free}

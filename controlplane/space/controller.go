@@ -16,7 +16,8 @@ type Guard struct {
 	Dir string
 	// Reserves are files, and the bytes to allocate beyond the present size of each.
 	Reserves map[string]int64
-	// Changed is called with an Error when writes begin to be refused, and with nil when all are admitted again.
+	// Changed is called with an Error when writes begin to be refused, and with nil when all are
+	// admitted again.
 	Changed func(error)
 
 	// refusal is nil while every write is admitted.
@@ -28,8 +29,8 @@ type refusal struct {
 	err   error
 }
 
-// Run reconciles until ctx ends. Nothing is refused before that. A refusal at the end stays: clients that still run repeat their
-// requests, and etcd must not fail on them.
+// Run reconciles until ctx ends. Nothing is refused before that. A refusal at the end stays:
+// clients that still run repeat their requests, and etcd must not fail on them.
 func (g *Guard) Run(ctx context.Context) {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()

@@ -18,8 +18,8 @@ func Stat(dir string) (Free, error) {
 	return freeOf(stat, os.Geteuid() == 0), nil
 }
 
-// freeOf counts free blocks. ext2, ext3 and ext4 reserve some for root. On other file systems, free blocks that are not
-// available are not for files: on btrfs, for example, they hold metadata.
+// freeOf counts free blocks. ext2, ext3 and ext4 reserve some for root. On other file systems, free
+// blocks that are not available are not for files: on btrfs, for example, they hold metadata.
 func freeOf(stat unix.Statfs_t, root bool) Free {
 	blocks := stat.Bavail
 	if root && stat.Type == unix.EXT4_SUPER_MAGIC { // also that of ext2 and ext3, see statfs(2)
@@ -28,8 +28,9 @@ func freeOf(stat unix.Statfs_t, root bool) Free {
 	return Free{Bytes: blocks * uint64(stat.Bsize), Inodes: stat.Ffree, Total: stat.Files}
 }
 
-// Reserve allocates the file's size and more bytes beyond it, so that writes there cannot fail for lack of space. The size stays
-// as it is. Without the file, or where the file system cannot do that, it does nothing.
+// Reserve allocates the file's size and more bytes beyond it, so that writes there cannot fail for
+// lack of space. The size stays as it is. Without the file, or where the file system cannot do
+// that, it does nothing.
 func Reserve(path string, more int64) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -55,7 +56,8 @@ func Reserve(path string, more int64) error {
 	return nil
 }
 
-// Probe allocates bytes in a directory and frees them again. It fails, for example, on a quota, which Stat does not see.
+// Probe allocates bytes in a directory and frees them again. It fails, for example, on a quota,
+// which Stat does not see.
 func Probe(dir string, bytes int64) error {
 	f, err := os.CreateTemp(dir, ".space-")
 	if err != nil {

@@ -8,7 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// The thresholds of free space, in bytes and in inodes. Enough is twice a file of etcd's log: one is always allocated in advance.
+// The thresholds of free space, in bytes and in inodes. Enough is twice a file of etcd's log: one
+// is always allocated in advance.
 const (
 	Enough = 128 << 20
 	scarce = 64 << 20
@@ -17,8 +18,9 @@ const (
 	enoughInodes, scarceInodes, goneInodes = 2000, 1000, 100
 )
 
-// leasesFirst is how long only Leases are admitted when there is space again: a node agent renews its own every ten seconds, and
-// the node controller must not take a node for dead because its renewals were refused.
+// leasesFirst is how long only Leases are admitted when there is space again: a node agent renews
+// its own every ten seconds, and the node controller must not take a node for dead because its
+// renewals were refused.
 const leasesFirst = 12 * time.Second
 
 // Free is the space that a file system has left for this process.
@@ -53,8 +55,8 @@ type State struct {
 	Since time.Time
 }
 
-// Next returns the state for the free space. Writes are admitted again at twice the space at which they are refused, so that the
-// first of them do not change the level back.
+// Next returns the state for the free space. Writes are admitted again at twice the space at which
+// they are refused, so that the first of them do not change the level back.
 func (s State) Next(free Free, now time.Time) State {
 	level := All
 	switch {
@@ -91,16 +93,16 @@ func (l Level) Admits(w Write) bool {
 	return false
 }
 
-// finalizers are the controllers of kube-controller-manager that remove finalizers by updating or patching an object: a deleted
-// object stays until they have done so. They make few other updates.
+// finalizers are the controllers of kube-controller-manager that remove finalizers by updating or
+// patching an object: a deleted object stays until they have done so. They make few other updates.
 var finalizers = sets.New(
 	"generic-garbage-collector", "job-controller", "persistent-volume-binder", "podgroup-protection-controller",
 	"pv-protection-controller", "pvc-protection-controller", "resource-claim-controller", "service-cidrs-controller",
 	"volumeattributesclass-protection-controller",
 )
 
-// finalizes reports whether the write may complete a deletion. The request does not say whether the object is being deleted, and
-// a patch does not have its finalizers.
+// finalizes reports whether the write may complete a deletion. The request does not say whether the
+// object is being deleted, and a patch does not have its finalizers.
 func (w Write) finalizes() bool {
 	name, ok := strings.CutPrefix(w.User, "system:serviceaccount:kube-system:")
 	return ok && finalizers.Has(name) && w.Subresource == "" && (w.Verb == "update" || w.Verb == "patch")

@@ -1,7 +1,8 @@
-// Package tokens creates, lists and deletes the tokens that nodes join with. They are upstream's bootstrap tokens:
-// Secrets of the type bootstrap.kubernetes.io/token in kube-system, which kube-apiserver accepts as the user
-// system:bootstrap:ID in the group system:bootstrappers. manifests/join.yaml has the permissions of that group; upstream's
-// token cleaner removes expired tokens. Package join uses them.
+// Package tokens creates, lists and deletes the tokens that nodes join with. They are upstream's
+// bootstrap tokens: Secrets of the type bootstrap.kubernetes.io/token in kube-system, which
+// kube-apiserver accepts as the user system:bootstrap:ID in the group system:bootstrappers.
+// manifests/join.yaml has the permissions of that group; upstream's token cleaner removes expired
+// tokens. Package join uses them.
 package tokens
 
 import (
@@ -115,7 +116,8 @@ func Delete(ctx context.Context, client kubernetes.Interface, token string) erro
 	return nil
 }
 
-// Server returns the URL at which other hosts reach the cluster, and its CA, as the control plane has published both.
+// Server returns the URL at which other hosts reach the cluster, and its CA, as the control plane
+// has published both.
 func Server(ctx context.Context, client kubernetes.Interface) (url string, ca *x509.Certificate, err error) {
 	cm, err := client.CoreV1().ConfigMaps(metav1.NamespacePublic).Get(ctx, bootstrapapi.ConfigMapClusterInfo, metav1.GetOptions{})
 	if err != nil {

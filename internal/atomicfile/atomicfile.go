@@ -1,4 +1,5 @@
-// Package atomicfile replaces files so that readers, and a host that crashes, find the old content or the new one.
+// Package atomicfile replaces files so that readers, and a host that crashes, find the old content
+// or the new one.
 package atomicfile
 
 import (
@@ -11,8 +12,8 @@ import (
 	"github.com/containerd/containerd/v2/pkg/atomicfile"
 )
 
-// Write replaces the file at path. Its directory must exist. When Write returns nil, the new content survives a loss of
-// power: file and directory are synced.
+// Write replaces the file at path. Its directory must exist. When Write returns nil, the new
+// content survives a loss of power: file and directory are synced.
 func Write(path string, data []byte, mode fs.FileMode) (err error) {
 	defer func() {
 		if err != nil {
