@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -16,6 +16,7 @@ import (
 
 	"flyball.dev/controlplane/pki"
 	bundled "flyball.dev/controlplane/version"
+	"flyball.dev/internal/filelock"
 )
 
 // cluster is DataDir/server/cluster.yaml: the settings that cannot change after a cluster is
@@ -43,21 +44,23 @@ func lockDataDir(cfg Config) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the data directory's lock: %w", err)
 	}
-	if err := lockFile(f); err != nil {
+	held, err := filelock.Try(f)
+	if err == nil && !held {
 		holder, _ := os.ReadFile(path)
-		f.Close()
-		return nil, fmt.Errorf("locking the data directory %s: process %s uses it; stop that process first, or choose another directory: %w",
-			cfg.DataDir, strings.TrimSpace(string(holder)), err)
+		err = fmt.Errorf("process %s uses it; stop that process first, or choose another directory", bytes.TrimSpace(holder))
 	}
-	pid := fmt.Appendf(nil, "%d\n", os.Getpid())
-	if err := errors.Join(f.Truncate(0), second(f.WriteAt(pid, 0))); err != nil {
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("writing the data directory's lock %s: %w", path, err)
+		return nil, fmt.Errorf("locking the data directory %s: %w", cfg.DataDir, err)
 	}
 	return f, nil
 }
-
-func second[T any](_ T, err error) error { return err }
 
 // readCluster reads cluster.yaml and checks that cfg fits it; existing is false if there is no
 // cluster yet.

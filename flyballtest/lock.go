@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"flyball.dev/internal/filelock"
 )
 
 // lockPoll is how often a lock is tried while another process holds it.
@@ -19,7 +21,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		return nil, fmt.Errorf("opening the lock of the program's directory: %w", err)
 	}
 	for {
-		held, err := tryLock(f)
+		held, err := filelock.Try(f)
 		if err != nil {
 			_ = f.Close()
 			return nil, fmt.Errorf("locking %s: %w; set XDG_CACHE_HOME to a directory on a file system that has locks", path, err)
