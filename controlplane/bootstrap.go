@@ -82,13 +82,9 @@ func (b bootstrap) run(ctx context.Context, up func()) error {
 // Apply applies all manifests in from and returns once objects of every CustomResourceDefinition
 // among them can be watched.
 func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
-	var objects []*unstructured.Unstructured
-	for _, f := range from {
-		got, err := readAll(f, func(data []byte) ([]byte, error) { return data, nil })
-		if err != nil {
-			return err
-		}
-		objects = append(objects, got...)
+	objects, err := readPlain(from)
+	if err != nil {
+		return err
 	}
 	client, err := dynamic.NewForConfig(rest.AddUserAgent(rc, "bootstrap"))
 	if err != nil {
@@ -131,7 +127,13 @@ func readManifests(cfg Config, ca []byte) ([]*unstructured.Unstructured, error) 
 	if err != nil {
 		return nil, err
 	}
-	for _, from := range cfg.Manifests {
+	callers, err := readPlain(cfg.Manifests)
+	return append(objects, callers...), err
+}
+
+// readPlain reads manifests that are not templates.
+func readPlain(all []fs.FS) (objects []*unstructured.Unstructured, err error) {
+	for _, from := range all {
 		got, err := readAll(from, func(data []byte) ([]byte, error) { return data, nil })
 		if err != nil {
 			return nil, err

@@ -112,7 +112,7 @@ func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.CA) error {
 	}); err != nil {
 		return err
 	}
-	return pki.WriteCertificate(filepath.Join(dir, "client-ca.crt"), ca)
+	return pki.WriteFile(filepath.Join(dir, "client-ca.crt"), ca.PEM, 0o644)
 }
 
 // client is an identity and the kubeconfig that carries it.

@@ -39,9 +39,6 @@ func writeKubeconfig(path, server string, ca *CA, pair *Pair, user *api.AuthInfo
 	return WriteFile(path, data, 0o600)
 }
 
-// WriteCertificate writes a CA's certificate for other components to read.
-func WriteCertificate(path string, ca *CA) error { return WriteFile(path, ca.PEM, 0o644) }
-
 // WriteFile replaces path atomically and durably: what a lost key has encrypted would be lost too.
 // It creates the directory, mode 0700, and writes nothing when content and mode are right.
 func WriteFile(path string, data []byte, mode fs.FileMode) error {
