@@ -255,7 +255,7 @@ func (s Set) dns(bootstrapped string) supervisor.Part {
 			return err
 		}
 		return dns.Run(ctx, dns.Config{
-			Client: client, Address: s.Config.DNSAddr, ClusterDomain: s.Config.ClusterDomain,
+			Client: client, Addresses: []netip.Addr{s.Config.DNSAddr}, ClusterDomain: s.Config.ClusterDomain,
 			Upstream: "/etc/resolv.conf", Ready: up(report, name),
 		})
 	}}

@@ -11,15 +11,12 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
-	"golang.org/x/sync/errgroup"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 )
 
 const (
 	dialTimeout = 5 * time.Second
-	// parallel is how many writes are under way at a time. Each waits for the log of etcd, which takes them in heaps.
-	parallel = 32
-	// rounds is how often what others wrote meanwhile is undone before it is given up.
+	// rounds is how often Restore undoes the writes of others before it gives up.
 	rounds = 10
 )
 
@@ -29,7 +26,7 @@ type Store struct {
 	prefix string
 }
 
-// Open connects to etcd as kube-apiserver does that was started with config.
+// Open connects to etcd as a kube-apiserver with this configuration does.
 func Open(config storagebackend.Config) (*Store, error) {
 	t := config.Transport
 	cfg := clientv3.Config{Endpoints: t.ServerList, DialTimeout: dialTimeout, Logger: zap.NewNop()}
@@ -50,7 +47,7 @@ func Open(config storagebackend.Config) (*Store, error) {
 // Close ends the connection.
 func (s *Store) Close() error { return s.client.Close() }
 
-// Revision is that of the state as it is now.
+// Revision returns the revision of the present state.
 func (s *Store) Revision(ctx context.Context) (int64, error) {
 	got, err := s.client.Get(ctx, s.prefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
 	if err != nil {
@@ -59,7 +56,7 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return got.Header.Revision, nil
 }
 
-// Restore makes the state what it was at revision, and returns how many objects it wrote and deleted.
+// Restore restores the state of revision, and returns how many objects it wrote and deleted.
 func (s *Store) Restore(ctx context.Context, revision int64) (changed int, err error) {
 	then, err := s.read(ctx, clientv3.WithRev(revision))
 	if err != nil {
@@ -75,7 +72,7 @@ func (s *Store) Restore(ctx context.Context, revision int64) (changed int, err e
 			if quiet {
 				return changed, nil
 			}
-			quiet = true // a second look finds what was on its way to etcd when its sender was stopped
+			quiet = true // a second round finds writes that were on their way to etcd when their senders stopped
 			continue
 		}
 		quiet = false
@@ -86,10 +83,10 @@ func (s *Store) Restore(ctx context.Context, revision int64) (changed int, err e
 		}
 		changed += len(first) + len(rest)
 	}
-	return changed, errors.New("restoring the cluster: somebody goes on writing to etcd meanwhile")
+	return changed, errors.New("restoring the cluster: another client keeps writing to etcd")
 }
 
-// read returns all there is, sorted by key.
+// read returns all keys, sorted.
 func (s *Store) read(ctx context.Context, at ...clientv3.OpOption) ([]record, error) {
 	got, err := s.client.Get(ctx, s.prefix, append(at, clientv3.WithPrefix())...)
 	if errors.Is(err, rpctypes.ErrCompacted) {
@@ -103,30 +100,4 @@ func (s *Store) read(ctx context.Context, at ...clientv3.OpOption) ([]record, er
 		records = append(records, record{key: string(kv.Key), value: kv.Value, lease: kv.Lease})
 	}
 	return records, nil
-}
-
-// apply carries changes out, each by a revision of its own: caches tell objects of a kind apart by it.
-func (s *Store) apply(ctx context.Context, changes []change) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
-	for _, c := range changes {
-		g.Go(func() error {
-			if c.delete {
-				if _, err := s.client.Delete(ctx, c.key); err != nil {
-					return fmt.Errorf("deleting %s: %w", c.key, err)
-				}
-				return nil
-			}
-			_, err := s.client.Put(ctx, c.key, string(c.value), clientv3.WithLease(clientv3.LeaseID(c.lease)))
-			if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-				// What etcd removes when its time is over, an Event, was about to go; it stays until the cluster does.
-				_, err = s.client.Put(ctx, c.key, string(c.value))
-			}
-			if err != nil {
-				return fmt.Errorf("writing %s: %w", c.key, err)
-			}
-			return nil
-		})
-	}
-	return g.Wait()
 }

@@ -8,8 +8,8 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 )
 
-// ServerOf is the Server that another process has started with args, reached by client, which may do everything. client
-// carries a bearer token.
+// ServerOf returns the Server that another process has started with args. client is an
+// administrator's, with a bearer token.
 func ServerOf(args []string, client *rest.Config) (Server, error) {
 	o := options.NewServerRunOptions()
 	flags := pflag.NewFlagSet("kube-apiserver", pflag.ContinueOnError)

@@ -153,7 +153,7 @@ func TestGuardLeavesReserve(t *testing.T) {
 			g := &Guard{Dir: dir, Reserves: map[string]int64{database: more}}
 			var state State
 			for range 3 {
-				state = g.sync(state, time.Now())
+				state = g.reconcile(state, time.Now())
 			}
 			var stat unix.Stat_t
 			if err := unix.Stat(database, &stat); err != nil {

@@ -1,6 +1,8 @@
 //go:build unix
 
-package flyballtest
+// Package filelock locks files among processes. The operating system releases a lock when its file
+// is closed or its process dies.
+package filelock
 
 import (
 	"errors"
@@ -8,8 +10,8 @@ import (
 	"syscall"
 )
 
-// tryLock takes the file's lock, unless another open file has it.
-func tryLock(f *os.File) (held bool, err error) {
+// Try locks a file. It returns false if another open file has the lock.
+func Try(f *os.File) (bool, error) {
 	for {
 		switch err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); {
 		case errors.Is(err, syscall.EWOULDBLOCK):

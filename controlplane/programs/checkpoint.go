@@ -16,8 +16,8 @@ import (
 	"flyball.dev/controlplane/checkpoint"
 )
 
-// Paths of the control of a kube-apiserver, which package flyballtest asks. Both are posted to, with the token that the
-// server was started with as a bearer token. The answer is a Checkpoint.
+// Paths of a kube-apiserver for package flyballtest. Requests are POSTs with the server's token as
+// bearer token. The response is a Checkpoint.
 const (
 	CheckpointPath = "/flyball/checkpoint"
 	// RestorePath has the parameter revision.
@@ -31,19 +31,20 @@ type Checkpoint struct {
 	Changed int `json:"changed"`
 }
 
-// drainPatience is how long requests that write are let in while others are under way: a webhook may write within one.
-const drainPatience = 2 * time.Second
+// drainTimeout is how long new writes are admitted while others are in flight: a webhook may write
+// within one.
+const drainTimeout = 2 * time.Second
 
-// control takes checkpoints of a running server and restores them, for whoever has the token.
-type control struct {
+// checkpoints takes and restores checkpoints of a running server for clients with the token.
+type checkpoints struct {
 	token   string
 	storage storagebackend.Config
-	// writing is held for reading by each request that writes, and for writing by a restore.
+	// writing is read-locked by each request that writes, and locked by a restore.
 	writing sync.RWMutex
 }
 
-// wrap puts the control before everything else. Without a token there is none.
-func (c *control) wrap(handler http.Handler) http.Handler {
+// wrap serves checkpoints before all other handlers. Without a token it serves none.
+func (c *checkpoints) wrap(handler http.Handler) http.Handler {
 	if c.token == "" {
 		return handler
 	}
@@ -61,7 +62,8 @@ func (c *control) wrap(handler http.Handler) http.Handler {
 	})
 }
 
-// writes says whether a request may change an object. Streams to Pods and Services are posted too, and last.
+// writes reports whether a request may change an object. Streams to Pods and Services are POSTs
+// too, but long-running.
 func writes(r *http.Request) bool {
 	switch r.Method {
 	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
@@ -77,9 +79,9 @@ func writes(r *http.Request) bool {
 	return true
 }
 
-func (c *control) serve(w http.ResponseWriter, r *http.Request) {
+func (c *checkpoints) serve(w http.ResponseWriter, r *http.Request) {
 	if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), []byte("Bearer "+c.token)) != 1 {
-		http.Error(w, "who asks for checkpoints needs the token that the server was started with", http.StatusForbidden)
+		http.Error(w, "checkpoints need the token that the server was started with", http.StatusForbidden)
 		return
 	}
 	if r.Method != http.MethodPost {
@@ -97,10 +99,10 @@ func (c *control) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(body) // who does not read the answer does not need it
+	_, _ = w.Write(body) // fails if the client has left
 }
 
-func (c *control) answer(r *http.Request) (Checkpoint, error) {
+func (c *checkpoints) answer(r *http.Request) (Checkpoint, error) {
 	store, err := checkpoint.Open(c.storage)
 	if err != nil {
 		return Checkpoint{}, err
@@ -112,7 +114,7 @@ func (c *control) answer(r *http.Request) (Checkpoint, error) {
 	}
 	revision, err := strconv.ParseInt(r.FormValue("revision"), 10, 64)
 	if err != nil || revision <= 0 {
-		return Checkpoint{}, fmt.Errorf("reading the revision: %q is none", r.FormValue("revision"))
+		return Checkpoint{}, fmt.Errorf("reading the revision: %q is not one", r.FormValue("revision"))
 	}
 	if err := c.stopWrites(r.Context()); err != nil {
 		return Checkpoint{}, err
@@ -122,9 +124,9 @@ func (c *control) answer(r *http.Request) (Checkpoint, error) {
 	return Checkpoint{Revision: revision, Changed: changed}, err
 }
 
-// stopWrites returns when no request writes. Those that come after that wait.
-func (c *control) stopWrites(ctx context.Context) error {
-	for deadline := time.Now().Add(drainPatience); time.Now().Before(deadline); {
+// stopWrites returns when no request writes. Later ones wait.
+func (c *checkpoints) stopWrites(ctx context.Context) error {
+	for deadline := time.Now().Add(drainTimeout); time.Now().Before(deadline); {
 		if c.writing.TryLock() {
 			return nil
 		}

@@ -20,18 +20,18 @@ func TestAddresses(t *testing.T) {
 	a := newAddresses(netip.MustParsePrefix("192.0.2.0/29"))
 	seen := map[netip.Addr]bool{}
 	for range 6 {
-		ip, err := a.take()
+		ip, err := a.allocate()
 		if err != nil || seen[ip] || !a.from.Contains(ip) {
 			t.Fatalf("took %s after %v: %v", ip, seen, err)
 		}
 		seen[ip] = true
 	}
-	if ip, err := a.take(); err == nil || !strings.Contains(err.Error(), "192.0.2.0/29") {
+	if ip, err := a.allocate(); err == nil || !strings.Contains(err.Error(), "192.0.2.0/29") {
 		t.Errorf("a seventh address: %s, %v", ip, err)
 	}
 	back := netip.MustParseAddr("192.0.2.4")
-	a.give(back)
-	if ip, err := a.take(); err != nil || ip != back {
+	a.release(back)
+	if ip, err := a.allocate(); err != nil || ip != back {
 		t.Errorf("took %s: %v, want the one that is free again", ip, err)
 	}
 }
@@ -73,10 +73,10 @@ func TestNodeIPs(t *testing.T) {
 	}
 }
 
-// TestEvents: a Pod is told of once, however often it changed, and the stream ends
+// TestEvents: several changes of a Pod are one event, and the stream ends
 // with its context.
 func TestEvents(t *testing.T) {
-	r := newRuntime()
+	r := newRuntime(newPodSource(), nil, nil, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := r.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err != nil {
@@ -101,7 +101,7 @@ func TestEvents(t *testing.T) {
 
 // TestUnknownCalls: what the agent does not use is refused, and does not panic.
 func TestUnknownCalls(t *testing.T) {
-	_, err := newRuntime().CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{})
+	_, err := newRuntime(newPodSource(), nil, nil, nil).CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{})
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("error %v", err)
 	}
@@ -117,15 +117,15 @@ func TestPodSource(t *testing.T) {
 	heard := make(chan string, 10)
 	name := func(obj any) string { p := obj.(*v1.Pod); return p.Name + p.ResourceVersion }
 	ctx, cancel := context.WithCancel(t.Context())
-	done, told := make(chan error), make(chan struct{})
+	done, synced := make(chan error), make(chan struct{})
 	go func() {
 		done <- s.Run(ctx, cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { heard <- "add " + name(obj) },
 			UpdateFunc: func(old, obj any) { heard <- "update " + name(old) + " " + name(obj) },
 			DeleteFunc: func(obj any) { heard <- "delete " + name(obj) },
-		}, func() { close(told) })
+		}, func() { close(synced) })
 	}()
-	<-told
+	<-synced
 	s.set(pod("b", "2"))
 	s.set(pod("a", "3"))
 	s.drop(pod("a", "4"))

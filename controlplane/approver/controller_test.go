@@ -17,7 +17,8 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// TestRun: a request that comes before its Node is approved when the Node does; one that is wrong gets an Event, once.
+// TestRun: a request that comes before its Node is approved when the Node does; one that is wrong
+// gets an Event, once.
 func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	client, watching := fake.NewClientset(), make(chan struct{}, 10)
@@ -45,7 +46,7 @@ func TestRun(t *testing.T) {
 	})
 	wrong.Name = "wrong"
 	early := request(t, nil)
-	early.CreationTimestamp = metav1.NewTime(time.Now().Add(time.Minute)) // so that nobody is told that it waits
+	early.CreationTimestamp = metav1.NewTime(time.Now().Add(time.Minute)) // so that no Event says that it waits
 	for _, r := range []*certificatesv1.CertificateSigningRequest{early, wrong} {
 		if _, err := requests.Create(ctx, r, metav1.CreateOptions{}); err != nil {
 			t.Fatal(err)
@@ -72,8 +73,8 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestWaiting: of a request that goes on waiting somebody is told, once, though nothing happens, and however much happens
-// afterwards; it is approved all the same as soon as nothing is in its way.
+// TestWaiting: one Event reports a request that waits for long, whether or not anything changes
+// meanwhile. The request is approved as soon as nothing forbids it.
 func TestWaiting(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -83,7 +84,7 @@ func TestWaiting(t *testing.T) {
 		client := fake.NewClientset(mine, other, r)
 		ended := make(chan error, 1)
 		go func() { ended <- Run(ctx, Config{Client: client, Protected: protected}) }()
-		told := func(after time.Duration) []v1.Event {
+		eventsAfter := func(after time.Duration) []v1.Event {
 			time.Sleep(after)
 			synctest.Wait()
 			events, err := client.CoreV1().Events("").List(ctx, metav1.ListOptions{})
@@ -92,20 +93,20 @@ func TestWaiting(t *testing.T) {
 			}
 			return events.Items
 		}
-		if events := told(waitQuietly / 2); len(events) > 0 {
-			t.Errorf("it was told before its time: %v", events[0].Message)
+		if events := eventsAfter(reportAfter / 2); len(events) > 0 {
+			t.Errorf("an Event came too early: %v", events[0].Message)
 		}
-		events := told(waitQuietly)
+		events := eventsAfter(reportAfter)
 		if len(events) != 1 || events[0].Reason != reasonWaiting || !strings.Contains(events[0].Message, "n4 reports too") {
-			t.Fatalf("what is told is %v, want who else reports the address", events)
+			t.Fatalf("the Events are %v, want one that names the other Node", events)
 		}
 		for i := range 3 {
 			other.Labels = map[string]string{"x": strconv.Itoa(i)}
 			if _, err := client.CoreV1().Nodes().Update(ctx, other, metav1.UpdateOptions{}); err != nil {
 				t.Fatal(err)
 			}
-			if again := told(time.Minute); len(again) != 1 || again[0].Count > 1 {
-				t.Fatalf("it was told again: %v", again)
+			if again := eventsAfter(time.Minute); len(again) != 1 || again[0].Count > 1 {
+				t.Fatalf("the Event was repeated: %v", again)
 			}
 		}
 		if err := client.CoreV1().Nodes().Delete(ctx, other.Name, metav1.DeleteOptions{}); err != nil {
