@@ -1,0 +1,68 @@
+package nft
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+// Connection is an entry of the connection table. Rules that translate see a connection's first
+// packet only; the entry keeps what they decided. So whoever changes such rules decides here, too,
+// which of the old decisions stand: that is why the table is a matter of this package.
+type Connection struct {
+	Protocol uint8
+	// Destination is what the client sent to, Server who answers: another one if the destination was
+	// translated.
+	Destination, Server netip.AddrPort
+	// Local is set if Destination is an address of this host.
+	Local bool
+}
+
+// DeleteConnections deletes the entries of IPv4 connections that match, so that their next packets
+// are decided anew.
+func (k Kernel) DeleteConnections(match func(Connection) bool) error {
+	ns := netns.None()
+	if k.NetNS != 0 {
+		ns = netns.NsHandle(k.NetNS)
+	}
+	handle, err := netlink.NewHandleAt(ns)
+	if err != nil {
+		return fmt.Errorf("opening netlink for conntrack (root is needed): %w", err)
+	}
+	defer handle.Close()
+	addrs, err := handle.AddrList(nil, netlink.FAMILY_V4)
+	if err != nil {
+		return fmt.Errorf("listing the host's addresses: %w", err)
+	}
+	f := filter{match, map[netip.Addr]bool{}}
+	for _, a := range addrs {
+		f.local[addrPort(a.IP, 0).Addr()] = true
+	}
+	if _, err := handle.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, f); err != nil {
+		return fmt.Errorf("deleting conntrack entries: %w", err)
+	}
+	return nil
+}
+
+// filter implements netlink.CustomConntrackFilter.
+type filter struct {
+	match func(Connection) bool
+	local map[netip.Addr]bool
+}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (f filter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
+	to := addrPort(flow.Forward.DstIP, flow.Forward.DstPort)
+	return f.match(Connection{
+		Protocol: flow.Forward.Protocol, Destination: to, Local: f.local[to.Addr()],
+		Server: addrPort(flow.Reverse.SrcIP, flow.Reverse.SrcPort),
+	})
+}
+
+func addrPort(addr net.IP, port uint16) netip.AddrPort {
+	a, _ := netip.AddrFromSlice(addr)
+	return netip.AddrPortFrom(a.Unmap(), port)
+}
