@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"cmp"
+
+	"flyball.dev/nft"
 )
 
 // Protocol is an IANA protocol number.
@@ -74,4 +76,29 @@ func compareElements(a, b Element) int {
 		bytes.Compare(a.Value.Addr[:], b.Value.Addr[:]),
 		cmp.Compare(a.Value.Port, b.Value.Port),
 	)
+}
+
+// compile is the element as the kernel has it; chains names those of the classes.
+func (e Element) compile(f *family, chains map[uint32]string) nft.Element {
+	key := e.frontend(f)
+	switch e.Map {
+	case Frontends:
+		return nft.Element{Key: nft.Data(key), Verdict: goTo(chains[e.Class])}
+	case HostPorts:
+		return nft.Element{Key: nft.Data(key), Value: e.backend(f)}
+	case Endpoints:
+		return nft.Element{Key: nft.Data(nft.AppendUint32(key, e.Index)), Value: e.backend(f)}
+	}
+	addr := nft.Data(f.bytes(e.Key.Addr))
+	return nft.Element{Key: addr + addr}
+}
+
+// frontend is the beginning of the keys of all maps but Hairpin.
+func (k Key) frontend(f *family) []byte {
+	b := append(make([]byte, 0, 28), f.bytes(k.Addr)...)
+	return nft.AppendPort(nft.AppendProtocol(b, uint8(k.Protocol)), k.Port)
+}
+
+func (v Value) backend(f *family) nft.Data {
+	return nft.Data(nft.AppendPort(append(make([]byte, 0, 20), f.bytes(v.Addr)...), v.Port))
 }

@@ -6,14 +6,16 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+
+	"flyball.dev/nft"
 )
 
 // web is a Service, TCP and UDP, with the given Pods behind it.
@@ -222,7 +224,7 @@ func TestAffinity(t *testing.T) {
 		first, err := l.client.ask("tcp", to)
 		must(t, err)
 		l.expect(l.client, "tcp", to, 30, gatewayIP, first.pod)
-		must(t, l.kernel.rebuild(l.state.All())) // a restart
+		must(t, l.table.rebuild(l.state.All())) // a restart
 		l.expect(l.client, "tcp", to, 10, gatewayIP, first.pod)
 		var others []int
 		for i := range 3 {
@@ -251,7 +253,7 @@ func TestAffinity(t *testing.T) {
 		for _, network := range both {
 			l.expect(l.pods[2], network, webIP, 10, podIP(2), fmt.Sprint(pods[1]))
 		}
-		must(t, l.kernel.rebuild(l.state.All())) // a restart
+		must(t, l.table.rebuild(l.state.All())) // a restart
 		l.expect(l.pods[2], "tcp", webIP, 10, podIP(2), fmt.Sprint(pods[1]))
 	}
 	// After its time a client is as good as unknown.
@@ -274,11 +276,9 @@ func TestAffinity(t *testing.T) {
 // TestAffinityExpired: an entry that ends between reading and deleting is told from other errors.
 func TestAffinityExpired(t *testing.T) {
 	l := newLab(t)
-	conn, err := l.kernel.conn()
-	must(t, err)
-	key := make([]byte, 20)
-	must(t, conn.SetDeleteElements(l.kernel.sets[mapCount], []nftables.SetElement{{Key: key}}))
-	if err := conn.Flush(); !errors.Is(err, os.ErrNotExist) {
+	tx := l.table.transaction()
+	tx.DeleteElements(clients(l.table.fam), nft.Element{Key: nft.Data(make([]byte, 20))})
+	if err := l.table.rules.Apply(tx); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("deleting what has gone: got %v, want that it does not exist", err)
 	}
 }
@@ -291,13 +291,11 @@ func TestAffinityEntries(t *testing.T) {
 	sticky := func(pods ...int) Service {
 		return web(func(p *ServicePort) { p.Affinity, p.NodePort = 60, 30080 }, pods...)
 	}
-	entries := func() []nftables.SetElement {
+	entries := func() []nft.Element {
 		t.Helper()
-		conn, err := l.kernel.conn()
+		known, err := l.table.rules.Elements(l.table.name, clients(l.table.fam))
 		must(t, err)
-		known, err := l.kernel.affinity(conn, func(string) bool { return true })
-		must(t, err)
-		return known
+		return slices.DeleteFunc(known, func(e nft.Element) bool { return e.Expires <= 0 })
 	}
 	l.set(sticky(0, 1, 2))
 	for range 10 { // a frontend after the other, so that none is known by the other's name
@@ -311,7 +309,7 @@ func TestAffinityEntries(t *testing.T) {
 	}
 	left := func() time.Duration {
 		known := entries()
-		return min(known[0].Timeout, known[1].Timeout)
+		return min(known[0].Expires, known[1].Expires)
 	}
 	before := left()
 	for before > 59*time.Second { // until the kernel's clock shows a difference
@@ -331,7 +329,7 @@ func TestAffinityEntries(t *testing.T) {
 		"the Service went":   func() { l.set(Service{Name: "default/web"}) },
 		"its endpoint went while Flyball was away": func() {
 			l.state.Set("default/web", l.state.PlanService(sticky(), nil))
-			must(t, l.kernel.rebuild(l.state.All()))
+			must(t, l.table.rebuild(l.state.All()))
 		},
 	} {
 		l.set(sticky(0, 1, 2))
@@ -386,7 +384,7 @@ func TestOpenConnectionsSurvive(t *testing.T) {
 		"another endpoint":       func() { l.set(web(nil, 0, 1)) },
 		"its endpoint goes away": func() { l.set(web(nil, 1)) },
 		"the Service goes away":  func() { l.set(Service{Name: "default/web"}) },
-		"a restart":              func() { must(t, l.kernel.rebuild(l.state.All())) },
+		"a restart":              func() { must(t, l.table.rebuild(l.state.All())) },
 	} {
 		change()
 		if a, err := ask(c); err != nil || a.pod != "0" {
@@ -415,7 +413,7 @@ func TestNoGap(t *testing.T) {
 	for i := range 60 {
 		switch i % 3 {
 		case 0:
-			must(t, l.kernel.rebuild(l.state.All()))
+			must(t, l.table.rebuild(l.state.All()))
 		case 1:
 			l.set(web(nil, 0, 2))
 		default:
@@ -424,8 +422,8 @@ func TestNoGap(t *testing.T) {
 	}
 	stop.Store(true)
 	must(t, <-failed)
-	if l.kernel.turn != 20 { // one by newLab, which found no table
-		t.Errorf("the chains of the 21st table are not behind those of the 20th: %d", l.kernel.turn)
+	if l.table.shift != 20 { // one by newLab, which found no table
+		t.Errorf("the chains of the 21st table are not behind those of the 20th: %d", l.table.shift)
 	}
 }
 
@@ -442,12 +440,8 @@ func TestHostPorts(t *testing.T) {
 	set(0, netip.IPv4Unspecified())
 	set(1, gatewayIP)
 	c := l.state.Take()
-	must(t, l.kernel.apply(c))
-	local := newLocalnet(l.node.handle)
-	local.write = func(path string) error {
-		return l.node.in(func() error { return os.WriteFile(path, []byte("1"), 0o644) })
-	}
-	must(t, local.allow(c.Add))
+	must(t, l.table.apply(c))
+	must(t, l.node.in(func() error { return localnet{}.allow(c.Add) }))
 	for _, network := range both {
 		l.expect(l.client, network, "192.0.2.1:9090", 2, clientIP, "0")
 		l.expect(l.pods[2], network, "192.0.2.1:9090", 2, podIP(2), "0")
@@ -471,8 +465,8 @@ func TestCleanup(t *testing.T) {
 		must(t, err)
 		defer c.Close()
 	}
-	must(t, cleanup(l.kernel, l.conntrack))
-	must(t, cleanup(l.kernel, l.conntrack)) // twice is fine
+	must(t, cleanup(l.table, l.conntrack))
+	must(t, cleanup(l.table, l.conntrack)) // twice is fine
 	out := ""
 	must(t, l.node.in(func() error {
 		b, err := exec.Command("nft", "list", "ruleset").Output()
@@ -497,8 +491,8 @@ func TestIntact(t *testing.T) {
 	l.set(web(func(p *ServicePort) { p.Affinity = 10 }, 0, 1))
 	check := func(want bool) {
 		t.Helper()
-		if ok, err := l.kernel.intact(l.state.Count()); err != nil || ok != want {
-			t.Errorf("got %v %v, want %v", ok, err, want)
+		if ok := l.table.intact(l.state.Count()); ok != want {
+			t.Errorf("got %v, want %v", ok, want)
 		}
 	}
 	check(true)
@@ -513,12 +507,12 @@ func TestIntact(t *testing.T) {
 	}
 	must(t, l.node.in(func() error { return exec.Command("nft", "flush", "chain", tableName, servicesChain).Run() }))
 	check(false)
-	must(t, l.kernel.rebuild(l.state.All()))
+	must(t, l.table.rebuild(l.state.All()))
 	check(true)
 	must(t, l.node.in(func() error { return exec.Command("nft", "delete", "table", tableName).Run() }))
 	check(false)
 	l.state.Set("default/web", Desired{})
-	if err := l.kernel.apply(l.state.Take()); !errors.Is(err, os.ErrNotExist) {
+	if err := l.table.apply(l.state.Take()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want that the table is gone", err)
 	}
 }

@@ -10,9 +10,10 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"flyball.dev/nft"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -381,7 +382,7 @@ func TestGolden(t *testing.T) {
 	s := NewState()
 	s.Set(some.Name, s.PlanService(some, []netip.Addr{nodeIP}))
 	s.Set(pod.Name, PlanPod(pod))
-	got := s.All().Text(Config{ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR})
+	got := text(t, s.All())
 	const file = "testdata/table.nft"
 	if *update {
 		must(t, os.WriteFile(file, []byte(got), 0o644))
@@ -393,21 +394,12 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestRegisters checks that the layout of family.go would hold IPv6 as well.
-func TestRegisters(t *testing.T) {
-	f := &family{words: 4}
-	if last := f.result() + f.words; last > unix.NFT_REG32_15 {
-		t.Errorf("the result ends in register %d, the last one is %d", last, unix.NFT_REG32_15)
-	}
-}
-
 func TestStaleFlows(t *testing.T) {
-	local := []netip.Addr{nodeIP}
-	filter := newStaleFlows([]Flow{
+	stale := newStaleFlows([]Flow{
 		{toIP(netip.MustParseAddr("10.43.0.80")), 53, addrPorts("10.42.0.11:5353")},
 		{Port: 30053, Backends: addrPorts("10.42.0.11:5353")},
 		{Port: 30054},
-	}, local)
+	})
 	for name, tc := range map[string]struct {
 		reason   string
 		protocol uint8
@@ -425,11 +417,8 @@ func TestStaleFlows(t *testing.T) {
 		"Process":        {"a process of this host has the port", unix.IPPROTO_UDP, "192.0.2.1:30054", "192.0.2.1:30054", false},
 	} {
 		to, from := netip.MustParseAddrPort(tc.to), netip.MustParseAddrPort(tc.from)
-		flow := &netlink.ConntrackFlow{
-			Forward: netlink.IPTuple{Protocol: tc.protocol, DstIP: to.Addr().AsSlice(), DstPort: to.Port()},
-			Reverse: netlink.IPTuple{Protocol: tc.protocol, SrcIP: from.Addr().AsSlice(), SrcPort: from.Port()},
-		}
-		if got := filter.MatchConntrackFlow(flow); got != tc.want {
+		connection := nft.Connection{Protocol: tc.protocol, Destination: to, Server: from, Local: to.Addr() == nodeIP}
+		if got := stale.match(connection); got != tc.want {
 			t.Errorf("%s: got %v, want %v, because %s", name, got, tc.want, tc.reason)
 		}
 	}

@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -83,13 +82,10 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	client, watching := newClient(apiService(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
 	ready, done := make(chan struct{}), make(chan error, 1)
-	cfg := l.kernel.cfg
+	cfg := testConfig()
 	cfg.Ready = func() { close(ready) }
-	p := newProxy(cfg, client, l.kernel, l.node.handle)
-	p.localnet.write = func(path string) error {
-		return l.node.in(func() error { return os.WriteFile(path, []byte("1"), 0o644) })
-	}
-	go func() { done <- p.run(ctx) }()
+	c := newController(cfg, client, l.table, l.conntrack)
+	go func() { done <- l.node.in(func() error { return c.run(ctx) }) }()
 	for _, began := range []<-chan struct{}{ready, watching, watching, watching, watching} { // Services, EndpointSlices, Pods, this Node
 		select {
 		case <-began:
@@ -158,8 +154,11 @@ func TestRun(t *testing.T) {
 		}
 		return nil
 	})
-	taken, err := net.Listen("tcp4", ":0")
-	must(t, err)
+	var taken net.Listener
+	must(t, l.node.in(func() (err error) {
+		taken, err = net.Listen("tcp4", ":0")
+		return err
+	}))
 	defer taken.Close()
 	lb := apiService()
 	lb.Name, lb.Spec.Type, lb.Spec.ExternalTrafficPolicy = "lb", corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal
@@ -176,7 +175,7 @@ func TestRun(t *testing.T) {
 	cancel()
 	must(t, <-done)
 	must(t, answers("192.0.2.1:9090", "1")()) // the table stays
-	// goleak's own patience, 0.4 s, is short for a busy machine: nobody waits for the end of the Events' goroutines.
+	// goleak's own timeout, 0.4 s, is short for a busy machine: nobody waits for the end of the Events' goroutines.
 	eventually(t, "the end of all goroutines", func() error { return goleak.Find(leaks) })
 }
 

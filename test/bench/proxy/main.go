@@ -61,8 +61,9 @@ func run(ctx context.Context, o options) error {
 		klog.LogToStderr(true)
 		return proxy.Run(ctx, proxy.Config{
 			NodeName: nodeName, NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
-			Client:      &rest.Config{Host: "http://" + apiAddress, QPS: -1},
-			ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
+			Client:       &rest.Config{Host: "http://" + apiAddress, QPS: -1},
+			ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
+			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		})
 	}
 	self, err := os.Executable()
