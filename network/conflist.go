@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,15 +49,17 @@ type (
 // masquerading is in our own nftables table, host ports are the proxy's, and the plugins for both would execute programs
 // of the host. prefix is what the names of the plugins begin with.
 func conflist(w Wanted, ipamDir, prefix string) []byte {
+	addresses := ipam{Type: prefix + "host-local", DataDir: ipamDir}
+	for i, cidr := range w.PodCIDRs {
+		addresses.Ranges = append(addresses.Ranges, []map[string]string{{"subnet": cidr.String(), "gateway": w.Gateways[i].Addr().String()}})
+		everywhere := netip.PrefixFrom(cidr.Addr(), 0).Masked()
+		addresses.Routes = append(addresses.Routes, map[string]string{"dst": everywhere.String()})
+	}
 	list := networkList{CNIVersion: "1.0.0", Name: networkName, Plugins: []bridgePlugin{{
 		Type: prefix + "bridge", Bridge: Bridge, IsGateway: true, MTU: w.MTU,
 		// A Pod that reaches itself through a Service.
 		HairpinMode: true,
-		IPAM: ipam{
-			Type: prefix + "host-local", DataDir: ipamDir,
-			Ranges: [][]map[string]string{{{"subnet": w.PodCIDR.String(), "gateway": w.Gateway.Addr().String()}}},
-			Routes: []map[string]string{{"dst": "0.0.0.0/0"}},
-		},
+		IPAM:        addresses,
 	}}}
 	out, err := json.MarshalIndent(list, "", "  ")
 	if err != nil {

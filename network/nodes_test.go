@@ -22,7 +22,7 @@ func TestTrafficBetweenNodes(t *testing.T) {
 	names, addresses := []string{"a", "b"}, []string{"192.0.2.2/24", "192.0.2.3/24"}
 	connectNodes(t, nodes, addresses)
 
-	var loops []*loop
+	var loops []*controller
 	var podIPs []netip.Addr
 	for i, node := range nodes {
 		node.do(func() {
@@ -35,7 +35,7 @@ func TestTrafficBetweenNodes(t *testing.T) {
 			if err := Setup(cfg); err != nil {
 				t.Fatal(err)
 			}
-			loops = append(loops, &loop{cfg: cfg, nodes: testNodes})
+			loops = append(loops, &controller{cfg: cfg, nodes: store(t, testNodes()...)})
 			if done, err := loops[i].sync(klog.Background()); !done || err != nil {
 				t.Fatalf("syncing: %v, %v", done, err)
 			}
@@ -64,7 +64,7 @@ func TestTrafficBetweenNodes(t *testing.T) {
 	ask(pods[0], "another machine does not see Pods, which it may have no route to", "192.0.2.3:8080", "192.0.2.2")
 
 	nodes[0].do(func() {
-		loops[0].nodes = func() []Node { return testNodes()[:1] } // the other has left
+		loops[0].nodes = store(t, testNodes()[0]) // the other has left
 		if _, err := loops[0].sync(klog.Background()); err != nil {
 			t.Fatal(err)
 		}
@@ -76,14 +76,14 @@ func TestTrafficBetweenNodes(t *testing.T) {
 
 // TestUnreachableNode: a node in a network that this machine is not in costs the way to its Pods, and nothing else.
 func TestUnreachableNode(t *testing.T) {
-	node, cfg := newNamespace(t), testConfig(t)
-	node.do(func() {
+	host, cfg := newNamespace(t), testConfig(t)
+	host.do(func() {
 		addUplink(t)
 		if err := Setup(cfg); err != nil {
 			t.Fatal(err)
 		}
-		far := Node{Name: "far", PodCIDR: p("10.42.7.0/24"), InternalIP: netip.MustParseAddr("198.51.100.9")}
-		done, err := (&loop{cfg: cfg, nodes: func() []Node { return append(testNodes(), far) }}).sync(klog.Background())
+		far := node("far", "10.42.7.0/24", "198.51.100.9")
+		done, err := (&controller{cfg: cfg, nodes: store(t, append(testNodes(), far)...)}).sync(klog.Background())
 		if !done {
 			t.Error("Pods have no network because of a node that cannot be reached")
 		}
@@ -91,7 +91,7 @@ func TestUnreachableNode(t *testing.T) {
 			t.Errorf("error is %v, want one that names the address and what to do", err)
 		}
 		routes, err := Routes()
-		if err != nil || !slices.Contains(routes, p("10.42.1.0/24")) || slices.Contains(routes, far.PodCIDR) {
+		if err != nil || !slices.Contains(routes, p("10.42.1.0/24")) || slices.Contains(routes, far.PodCIDRs[0]) {
 			t.Errorf("our routes lead to %v (%v), want the near node's among them and not the far one's", routes, err)
 		}
 	})

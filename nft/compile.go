@@ -1,7 +1,10 @@
 package nft
 
 import (
+	"strings"
+
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,8 +100,12 @@ func compile(s Statement) []expr.Any {
 		return []expr.Any{s.compile()}
 	case Counter:
 		return []expr.Any{&expr.Counter{}}
+	case Other:
+		if name, ok := strings.CutPrefix(s.Name, "target "); ok { // those of iptables that need no options
+			return []expr.Any{&expr.Target{Name: name, Info: new(xt.Unknown(make([]byte, 8)))}}
+		}
 	}
-	return nil // Other is only read
+	return nil
 }
 
 func (s Match) compile() []expr.Any {

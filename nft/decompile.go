@@ -95,16 +95,20 @@ func (d *decompiler) load(e expr.Any) {
 	switch e := e.(type) {
 	case *expr.Payload:
 		c := *e
-		register, c.DestRegister, loaded = e.DestRegister, 0, c
+		register, c.DestRegister = c.DestRegister, 0
+		loaded = c
 	case *expr.Meta:
 		c := *e
-		register, c.Register, loaded = e.Register, 0, c
+		register, c.Register = c.Register, 0
+		loaded = c
 	case *expr.Ct:
 		c := *e
-		register, c.Register, loaded = e.Register, 0, c
+		register, c.Register = c.Register, 0
+		loaded = c
 	case *expr.Fib:
 		c := *e
-		register, c.Register, loaded = e.Register, 0, c
+		register, c.Register = c.Register, 0
+		loaded = c
 	}
 	for f, known := range fields {
 		if known.load == nil {
