@@ -7,6 +7,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Connection is an entry of the connection table. Rules that translate see a connection's first
@@ -28,7 +29,7 @@ func (k Kernel) DeleteConnections(match func(Connection) bool) error {
 	if k.NetNS != 0 {
 		ns = netns.NsHandle(k.NetNS)
 	}
-	handle, err := netlink.NewHandleAt(ns)
+	handle, err := netlink.NewHandleAt(ns, unix.NETLINK_ROUTE, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return fmt.Errorf("opening netlink for conntrack (root is needed): %w", err)
 	}

@@ -3,6 +3,8 @@ package nft
 import (
 	"cmp"
 	"fmt"
+	"math/big"
+	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -134,18 +136,19 @@ func (e Element) compile(s *nftables.Set, list []nftables.SetElement) []nftables
 		out.KeyEnd = []byte(end)
 		return append(list, out)
 	}
-	// The end of a range is an element of its own: the first key behind it.
-	return append(list, out, nftables.SetElement{Key: successor(end), IntervalEnd: true})
+	// The end of a range is an element of its own: the first key behind it. The last range has none.
+	if next := step(end, 1); strings.Trim(string(next), "\x00") != "" {
+		return append(list, out, nftables.SetElement{Key: []byte(next), IntervalEnd: true})
+	}
+	return append(list, out)
 }
 
-func successor(d Data) []byte {
-	b := []byte(d)
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i]++; b[i] != 0 {
-			break
-		}
-	}
-	return b
+// step is the key behind another one (by 1), or before it (by -1). Behind the last one come zeros.
+func step(d Data, by int) Data {
+	n := new(big.Int).SetBytes([]byte(d))
+	n.Add(n, big.NewInt(int64(by)))
+	n.And(n, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), uint(8*len(d))), big.NewInt(1)))
+	return Data(n.FillBytes(make([]byte, len(d))))
 }
 
 var families = map[Family]nftables.TableFamily{

@@ -57,6 +57,10 @@ func everything(family Family) Table {
 		return Data(append(AppendPort(AppendProtocol(AppendAddr(nil, a), 6), 80), more...))
 	}
 	first, last := Range(network)
+	upper, greatest := Range(prefix("ff00::/8"))
+	if family != IPv6 {
+		upper, greatest = Range(prefix("224.0.0.0/3"))
+	}
 	frontend := Key{Of(daddr), Of(L4Proto), Of(Dport)}
 	withIndex := func(o Operand) Key { return Key{frontend[0], frontend[1], frontend[2], o} }
 	client := Key{Of(saddr), Of(daddr), Of(L4Proto), Of(Dport), Constant(Number(7))}
@@ -93,12 +97,12 @@ func everything(family Family) Table {
 				R(OfFamily(nat), Dispatch{Key: Key{Of(daddr)}, Map: "pods"}),
 				R(Verdict{Kind: Return}),
 			}},
-			{Name: "refuse", Rules: []Rule{R(OfProtocol(6), RejectWithReset()), R(OfFamily(nat), reject(nat))}},
+			{Name: "refuse", Rules: []Rule{R(OfProtocol(6), RejectWithReset()), R(RejectUnreachable(family))}},
 		},
 		Elements: map[string][]Element{
 			"frontends": {{Key: key(), Verdict: Verdict{Goto, "refuse"}}},
 			"endpoints": {{Key: key(AppendUint32(nil, 1)...), Value: Data(AppendPort(AppendAddr(nil, a), 8080))}},
-			"peers":     {{Key: first, End: last}, {Key: Data(AppendAddr(nil, a)), End: Data(AppendAddr(nil, a))}},
+			"peers":     {{Key: upper, End: greatest}, {Key: first, End: last}, {Key: Data(AppendAddr(nil, a)), End: Data(AppendAddr(nil, a))}},
 			"peer-ports": {{
 				Key: Data(AppendPort(AppendProtocol([]byte(first), 6), 80)),
 				End: Data(AppendPort(AppendProtocol([]byte(last), 6), 90)),
@@ -106,14 +110,6 @@ func everything(family Family) Table {
 			"pods": {{Key: Data(AppendAddr(nil, a)), Verdict: Verdict{Kind: Accept}}},
 		},
 	}
-}
-
-// reject is how each family says that a port is unreachable.
-func reject(f Family) Reject {
-	if f == IPv6 {
-		return Reject{Type: rejectUnreachable, Code: 4}
-	}
-	return RejectUnreachable()
 }
 
 // another is a table that came out of everything by changes of each kind.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Packet is a packet for a Fake. Its addresses say the family.
@@ -265,9 +267,9 @@ func (w *walk) load(o Operand) Data {
 	name := func(n string) Data { return Data(n + strings.Repeat("\x00", 16-len(n))) }
 	kind := func(a netip.Addr) Data {
 		if w.fake.isLocal(a) {
-			return Number(local)
+			return Number(unix.RTN_LOCAL)
 		}
-		return Number(1) // RTN_UNICAST
+		return Number(unix.RTN_UNICAST)
 	}
 	switch o.Field {
 	case IPSaddr, IP6Saddr:

@@ -162,43 +162,27 @@ func elementVerdict(b []byte) Verdict {
 }
 
 // joinRanges makes one element of the two that the kernel has for a range: its first key, and the
-// first one behind it.
+// first one behind it, which the last range has not.
 func joinRanges(elements []Element, raw []nftables.SetElement) []Element {
 	var ranges []Element
-	ends := map[Data]bool{}
+	var ends []Data
 	for i, e := range elements {
 		if raw[i].IntervalEnd {
-			ends[e.Key] = true
+			ends = append(ends, e.Key)
 		} else {
 			ranges = append(ranges, e)
 		}
 	}
-	sorted := make([]Data, 0, len(ends))
-	for end := range ends {
-		sorted = append(sorted, end)
-	}
-	slices.Sort(sorted)
+	slices.Sort(ends)
 	for i, e := range ranges {
-		if at, exact := slices.BinarySearch(sorted, e.Key); at < len(sorted) {
-			if exact { // the end of the range before
-				at++
-			}
-			if at < len(sorted) {
-				ranges[i].End = Data(predecessor(sorted[at]))
-			}
+		behind := slices.IndexFunc(ends, func(end Data) bool { return end > e.Key })
+		if behind < 0 {
+			ranges[i].End = step(Data(make([]byte, len(e.Key))), -1)
+		} else {
+			ranges[i].End = step(ends[behind], -1)
 		}
 	}
 	return ranges
-}
-
-func predecessor(d Data) []byte {
-	b := []byte(d)
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i]--; b[i] != 0xff {
-			break
-		}
-	}
-	return b
 }
 
 // sets reads the declarations of a table's sets. The library loses the key of a verdict map.

@@ -52,8 +52,7 @@ type Data string
 // Element is an element of a set, or of a map if it has a Value or a Verdict.
 type Element struct {
 	Key Data
-	// End is the last key of a range that begins at Key. In a set of one field it may not be the
-	// greatest address.
+	// End is the last key of a range that begins at Key, in an interval set.
 	End     Data
 	Value   Data
 	Verdict Verdict

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Statement is one step of a rule: Match, In, Dispatch, DNAT, Masquerade, SetMark, Update, Reject,
@@ -92,13 +94,6 @@ const (
 	Continue
 )
 
-// The ways to reject that Flyball uses.
-const (
-	rejectUnreachable = 0
-	rejectReset       = 1
-	portUnreachable   = 3
-)
-
 // States of a connection and its translation, as bits.
 const (
 	StateEstablished = 1 << 1
@@ -107,9 +102,6 @@ const (
 
 	StatusDNAT = 1 << 5
 )
-
-// local is RTN_LOCAL: an address of this host.
-const local = 2
 
 // SourceIn matches packets from a prefix.
 func SourceIn(p netip.Prefix) Match { return inPrefix(IPSaddr, IP6Saddr, p) }
@@ -163,7 +155,7 @@ func InterfaceIs(f Field, name string) Match {
 func InterfaceIsNot(f Field, name string) Match { return InterfaceIs(f, name).not() }
 
 // IsLocal matches if an address (SourceType or DestinationType) is one of this host.
-func IsLocal(f Field) Match { return Match{Operand: Of(f), Value: Number(local)} }
+func IsLocal(f Field) Match { return Match{Operand: Of(f), Value: Number(unix.RTN_LOCAL)} }
 
 // IsNotLocal matches if it is none.
 func IsNotLocal(f Field) Match { return IsLocal(f).not() }
@@ -177,10 +169,15 @@ func HasBits(f Field, bits uint32) Match {
 func OneIn(n uint32) Match { return Match{Operand: Random(n, 0), Value: Number(0)} }
 
 // RejectWithReset answers a TCP packet.
-func RejectWithReset() Reject { return Reject{Type: rejectReset} }
+func RejectWithReset() Reject { return Reject{Type: unix.NFT_REJECT_TCP_RST} }
 
-// RejectUnreachable answers that nobody has the port.
-func RejectUnreachable() Reject { return Reject{Type: rejectUnreachable, Code: portUnreachable} }
+// RejectUnreachable answers, in a table of a family, that the port is unreachable.
+func RejectUnreachable(f Family) Reject { return unreachable[f] }
+
+var unreachable = map[Family]Reject{
+	IPv4: {unix.NFT_REJECT_ICMP_UNREACH, 3}, IPv6: {unix.NFT_REJECT_ICMP_UNREACH, 4},
+	Inet: {unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH},
+}
 
 // Prefix is the prefix that a Match compares an address with, if it does that.
 func (m Match) Prefix() (netip.Prefix, bool) {
@@ -223,7 +220,7 @@ func (m Match) String() string {
 		text = fmt.Sprint(binary.BigEndian.Uint16([]byte(m.Value)))
 	case f == Iifname || f == Oifname:
 		text = fmt.Sprintf("%q", strings.TrimRight(string(m.Value), "\x00"))
-	case m.Value == Number(local) && (f == SourceType || f == DestinationType):
+	case m.Value == Number(unix.RTN_LOCAL) && (f == SourceType || f == DestinationType):
 		text = "local"
 	case f == random:
 		text = "== " + fmt.Sprint(binary.NativeEndian.Uint32([]byte(m.Value)))
@@ -297,8 +294,12 @@ func (s Reject) String() string {
 	switch s {
 	case RejectWithReset():
 		return "reject with tcp reset"
-	case RejectUnreachable():
+	case unreachable[IPv4]:
 		return "reject with icmp port-unreachable"
+	case unreachable[IPv6]:
+		return "reject with icmpv6 port-unreachable"
+	case unreachable[Inet]:
+		return "reject with icmpx port-unreachable"
 	}
 	return fmt.Sprintf("reject with type %d code %d", s.Type, s.Code)
 }

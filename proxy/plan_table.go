@@ -45,7 +45,7 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 	chains := []nft.Chain{
 		{Name: rejectChain, Rules: []nft.Rule{
 			rule(nft.OfProtocol(uint8(TCP)), nft.RejectWithReset()),
-			rule(nft.RejectUnreachable()),
+			rule(nft.RejectUnreachable(f.Family)),
 		}},
 		{Name: dropChain, Rules: []nft.Rule{rule(drop)}},
 		{Name: localChain, Rules: []nft.Rule{
