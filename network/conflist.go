@@ -84,7 +84,7 @@ func configureCNI(cfg Config, w Wanted) error {
 	return writeConflist(cfg.CNIConfDir, conflist(w, cfg.IPAMDir, prefix))
 }
 
-// checkFirst returns an error if the runtime would find a configuration of somebody else before ours. libcni, in the runtime,
+// checkFirst returns an error if the runtime would find another program's configuration before ours. libcni, in the runtime,
 // takes the files with one of three endings, and the runtime the first of them by name.
 func checkFirst(dir string) error {
 	entries, err := os.ReadDir(dir) // sorted
@@ -123,7 +123,7 @@ func removeConflist(dir string) error {
 }
 
 // writeConflist replaces the file at once, so that the runtime, which watches the directory, never reads half of it. It
-// does not touch a file that is right, and returns an error if there is one of somebody else.
+// does not touch a file that is right, and returns an error if another program's has the name.
 func writeConflist(dir string, content []byte) error {
 	file := filepath.Join(dir, conflistName)
 	switch old, err := os.ReadFile(file); {
@@ -146,7 +146,8 @@ func writeConflist(dir string, content []byte) error {
 	return nil
 }
 
-// removeResults removes what libcni kept of Pods of ours whose end the plugins were not told.
+// removeResults removes what libcni kept of Pods of ours for which the runtime did not call the plugins
+// at the end.
 func removeResults(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, networkName+"-*-eth0"))
 	if err != nil {
@@ -158,7 +159,7 @@ func removeResults(dir string) error {
 			errs = append(errs, err)
 		}
 	}
-	// Both are there because of us, unless somebody else has something in them.
+	// Both are there because of us, unless another program has something in them.
 	_, _ = os.Remove(dir), os.Remove(filepath.Dir(dir))
 	return errors.Join(errs...)
 }

@@ -50,7 +50,7 @@ type Config struct {
 func (c Config) Conflist() string { return filepath.Join(c.CNIConfDir, conflistName) }
 
 const (
-	resync   = 5 * time.Minute // the safety net behind the watch: somebody may have changed a route
+	resync   = 5 * time.Minute // the safety net behind the watch: another program may have changed a route
 	retryMin = 100 * time.Millisecond
 	retryMax = 10 * time.Second
 )

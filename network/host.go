@@ -15,7 +15,7 @@ const (
 	bridgeCallsFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 )
 
-// configureKernel makes a router of this machine.
+// configureKernel makes a router of this host.
 func configureKernel() error { return setSysctl(ipForward, "1") }
 
 // enableBridgeNetfilter makes packets between two Pods of one node pass nftables. Without, a reply to a Pod that came

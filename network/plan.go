@@ -10,7 +10,7 @@ import (
 const (
 	// Bridge is the interface that the Pods of a node share. Each Pod has one port of it.
 	Bridge = "flyball0"
-	// lastMetric puts a route behind every route that somebody else may have to the same network.
+	// lastMetric puts a route behind every route that another program may have to the same network.
 	lastMetric = 1 << 30
 )
 

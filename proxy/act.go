@@ -35,11 +35,11 @@ func newTable(cfg Config, r rules) *table {
 	return &table{cfg: cfg, fam: f, rules: r, name: f.table(), chains: map[uint32]string{}}
 }
 
-// apply carries a change out. It fails with fs.ErrNotExist if somebody took the table away.
+// apply writes a change. It fails with fs.ErrNotExist if another program removed the table.
 //
-// New classes go first, by themselves: a packet reads the rules of one generation, but elements as
-// they are when it looks for them. One that is on its way during the transaction would follow a new
-// element to a chain that for it has no rules yet, and be refused.
+// New classes go first, in a transaction of their own: a packet sees the rules of one generation, but
+// elements as they are at the time of the lookup. A packet under way during the transaction would
+// follow a new element to a chain whose rules it does not see yet, and be refused.
 func (t *table) apply(c Change) error {
 	classes, elements := t.transaction(), t.transaction()
 	t.addClasses(&classes, c)
@@ -54,8 +54,8 @@ func (t *table) apply(c Change) error {
 
 func (t *table) transaction() nft.Transaction { return nft.Transaction{Table: t.name} }
 
-// unbind lets clients forget endpoints. No rule leads there any more, so that none is bound again;
-// without it they would return with the endpoint.
+// unbind deletes what binds clients to endpoints that are gone. No rule leads there any more, so no
+// client is bound again. Without it, clients would go back to the endpoint when it returns.
 func (t *table) unbind(gone map[nft.Data]bool) error {
 	for len(gone) > 0 {
 		bound, err := t.bound(gone)
@@ -104,8 +104,7 @@ func (t *table) bound(names map[nft.Data]bool) ([]nft.Element, error) {
 // rebuild replaces the table by what all describes. There is no moment without rules, and session
 // affinity is carried over.
 func (t *table) rebuild(all Change) error {
-	// If that fails, because another version of the table lies there, or none, it is better to lose
-	// affinity than Services.
+	// This fails if there is no table, or one of another version: then affinity is lost, not Services.
 	remembered, _ := t.bound(t.bindings(all.Add))
 	t.shift = t.nextShift()
 	clear(t.chains)
@@ -126,9 +125,9 @@ func (t *table) fixedChains() []nft.Chain { return fixedChains(t.fam, t.cfg.Serv
 // shifts is how many different priorities the tables that replace one another have.
 const shifts = 40
 
-// nextShift puts the chains of a new table right behind those of the old one. Both are hooked up
-// while the kernel changes over, each seeing its rules by what generation it reads; in the other
-// order a packet could pass the new chain before and the old one after that moment, and be
+// nextShift puts the chains of a new table right behind those of the old one. While the kernel commits,
+// both are registered at their hooks, and each shows a packet the rules of one generation. In the other
+// order a packet could pass the new chain before the commit and the old one after it, and be
 // translated by neither.
 func (t *table) nextShift() int32 {
 	old, err := t.rules.Base(t.name, natPrerouting)
@@ -174,13 +173,13 @@ func (t *table) byMap(elements []Element) (all [mapCount][]nft.Element) {
 	return all
 }
 
-// intact compares what stands in the kernel with what should, by numbers: of rules in the fixed
+// intact compares the table in the kernel with what it should be, by numbers: of rules in the fixed
 // chains and of elements in each map.
 func (t *table) intact(want [mapCount]int) bool {
 	for _, c := range t.fixedChains() {
 		found, err := t.rules.Rules(t.name, c.Name)
 		if err != nil || len(found) != len(c.Rules) {
-			return false // what cannot be read is to be written anew
+			return false // what cannot be read is written again
 		}
 	}
 	for m := range mapCount {

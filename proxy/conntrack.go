@@ -9,7 +9,7 @@ import (
 
 // connections is what the proxy needs of the kernel's connection table: an nft.Kernel.
 type connections interface {
-	// DeleteConnections deletes the entries that match, which have their next packet decided anew.
+	// DeleteConnections deletes the entries that match: the rules decide their next packet again.
 	DeleteConnections(match func(nft.Connection) bool) error
 }
 
@@ -50,7 +50,7 @@ func (s staleFlows) match(c nft.Connection) bool {
 	if !ok {
 		backends, ok = s[anyAddr]
 		if !local || len(backends) == 0 && c.Server == c.Destination {
-			return false // it is another host's port, or one of a process of this host
+			return false // it is a port of another host, or of a process of this one
 		}
 	}
 	return ok && !slices.Contains(backends, c.Server)

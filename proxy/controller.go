@@ -43,8 +43,8 @@ type Config struct {
 }
 
 const (
-	// resyncPeriod is how often the table is compared with what it should be: a safety net, for when
-	// somebody changed it by hand.
+	// resyncPeriod is how often the table is compared with what it should be: a safety net, in case
+	// another program changed it.
 	resyncPeriod = 5 * time.Minute
 
 	retryMin = 100 * time.Millisecond
@@ -194,7 +194,7 @@ func (c *controller) write(log klog.Logger) error {
 		if !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
-		log.Info("Somebody removed our nftables table, writing it anew", "error", err.Error())
+		log.Info("Another program removed the nftables table, writing it again", "error", err.Error())
 		return c.rebuild(log)
 	}
 	c.follow(log, change)
@@ -238,6 +238,6 @@ func (c *controller) check(log klog.Logger) error {
 	if c.table.intact(c.state.Count()) {
 		return nil
 	}
-	log.Info("Somebody changed our nftables table, writing it anew")
+	log.Info("Another program changed the nftables table, writing it again")
 	return c.rebuild(log)
 }

@@ -49,7 +49,7 @@ const (
 // Action is what happens to a connection.
 type Action uint8
 
-// Balance sends it to an endpoint. Reject answers that nobody is there, for Services without
+// Balance sends it to an endpoint. Reject answers that the port is unreachable, for Services without
 // endpoints. Drop is for traffic policy Local on a node without endpoints, where load balancers are
 // expected to go elsewhere.
 const (
@@ -131,7 +131,7 @@ func (c Class) shortcut() Class {
 	return Class{Via: c.Via, List: Cluster, Count: c.Shortcut, Sticky: c.Sticky, Endpoints: c.ShortcutEndpoints}
 }
 
-// rules are those of the class's chain. clusterCIDRs may be empty: then nobody is inside.
+// rules are those of the class's chain. Without clusterCIDRs no source counts as a Pod.
 func (c Class) rules(f *family, clusterCIDRs []netip.Prefix) []nft.Rule {
 	if c.Sources != "" {
 		return c.restrict()

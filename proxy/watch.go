@@ -91,8 +91,7 @@ func (c *caches) stop() {
 	}
 }
 
-// OnAdd, OnUpdate and OnDelete implement cache.ResourceEventHandler. Whatever the event: what counts
-// is what the caches hold when the object is planned.
+// OnAdd implements cache.ResourceEventHandler. The plan reads the caches, not the event.
 func (c *caches) OnAdd(obj any, _ bool) { c.enqueue(obj) }
 
 // OnUpdate implements cache.ResourceEventHandler.
@@ -124,7 +123,7 @@ func (c *caches) enqueue(obj any) {
 	}
 }
 
-// move records this Node's zone. If that changed, all hints have to be read anew.
+// move records this Node's zone. If that changed, all hints have to be read again.
 func (c *caches) move(zone string) {
 	c.mu.Lock()
 	moved := c.here.zone != zone
