@@ -185,7 +185,7 @@ func checkTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	if rest := nft.Diff(have, masquerade(clusters)); len(have.Chains) != 1 || len(have.Chains[0].Rules) != 1 || !rest.Empty() {
-		t.Errorf("the table is %s\nleft to do: %s", have, rest)
+		t.Errorf("the table is %s\nleft to do: %s", have, &rest)
 	}
 }
 

@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// first is the register at which each statement begins. The operands of a key lie side by side from
+// register0 is where each statement begins. The operands of a key lie side by side from
 // there on; sixteen registers hold a client, a destination and a port, all of IPv6.
-const first = unix.NFT_REG32_00
+const register0 = unix.NFT_REG32_00
 
 // load puts an operand into a register.
 func (o Operand) load(register uint32) expr.Any {
@@ -37,9 +37,9 @@ func (o Operand) load(register uint32) expr.Any {
 	return nil
 }
 
-func (k *Key) load() []expr.Any {
+func (k Key) load() []expr.Any {
 	var exprs []expr.Any
-	register := uint32(first)
+	register := uint32(register0)
 	for _, o := range k.operands() {
 		exprs = append(exprs, o.load(register))
 		register += o.words()
@@ -77,7 +77,7 @@ func compile(s Statement) []expr.Any {
 	case Match:
 		return s.compile()
 	case In:
-		return append(s.Key.load(), &expr.Lookup{SetName: s.Set, SourceRegister: first, Invert: s.Not})
+		return append(s.Key.load(), &expr.Lookup{SetName: s.Set, SourceRegister: register0, Invert: s.Not})
 	case Dispatch:
 		return append(s.Key.load(), lookup(s.Map, unix.NFT_REG_VERDICT))
 	case DNAT:
@@ -86,13 +86,13 @@ func compile(s Statement) []expr.Any {
 		return []expr.Any{&expr.Masq{FullyRandom: s.FullyRandom}}
 	case SetMark:
 		return []expr.Any{
-			Of(Mark).load(first),
+			Of(Mark).load(register0),
 			bitwise(Number(s.And), Number(s.Xor)),
-			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: first},
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register0},
 		}
 	case Update:
 		return append(s.Key.load(), &expr.Dynset{
-			SetName: s.Set, SrcRegKey: first, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout,
+			SetName: s.Set, SrcRegKey: register0, Operation: unix.NFT_DYNSET_OP_UPDATE, Timeout: s.Timeout,
 		})
 	case Reject:
 		return []expr.Any{&expr.Reject{Type: s.Type, Code: s.Code}}
@@ -109,7 +109,7 @@ func compile(s Statement) []expr.Any {
 }
 
 func (s Match) compile() []expr.Any {
-	exprs := []expr.Any{s.Operand.load(first)}
+	exprs := []expr.Any{s.Operand.load(register0)}
 	if s.Mask != "" {
 		exprs = append(exprs, bitwise(s.Mask, Data(make([]byte, len(s.Mask)))))
 	}
@@ -117,30 +117,30 @@ func (s Match) compile() []expr.Any {
 	if s.Not {
 		op = expr.CmpOpNeq
 	}
-	return append(exprs, &expr.Cmp{Op: op, Register: first, Data: []byte(s.Value)})
+	return append(exprs, &expr.Cmp{Op: op, Register: register0, Data: []byte(s.Value)})
 }
 
 func (s DNAT) compile() []expr.Any {
 	var exprs []expr.Any
 	if s.Map != "" {
-		exprs = append(s.Key.load(), lookup(s.Map, first))
+		exprs = append(s.Key.load(), lookup(s.Map, register0))
 	} else {
 		exprs = []expr.Any{
-			&expr.Immediate{Register: first, Data: AppendAddr(nil, s.To.Addr())},
-			&expr.Immediate{Register: first + s.Family.words(), Data: AppendPort(nil, s.To.Port())},
+			&expr.Immediate{Register: register0, Data: AppendAddr(nil, s.To.Addr())},
+			&expr.Immediate{Register: register0 + s.Family.words(), Data: AppendPort(nil, s.To.Port())},
 		}
 	}
 	return append(exprs, &expr.NAT{
-		Type: expr.NATTypeDestNAT, Family: s.Family.nfproto(), RegAddrMin: first, RegProtoMin: first + s.Family.words(),
+		Type: expr.NATTypeDestNAT, Family: s.Family.nfproto(), RegAddrMin: register0, RegProtoMin: register0 + s.Family.words(),
 	})
 }
 
 func lookup(set string, to uint32) expr.Any {
-	return &expr.Lookup{SetName: set, SourceRegister: first, DestRegister: to, IsDestRegSet: true}
+	return &expr.Lookup{SetName: set, SourceRegister: register0, DestRegister: to, IsDestRegSet: true}
 }
 
 func bitwise(mask, xor Data) expr.Any {
 	return &expr.Bitwise{
-		SourceRegister: first, DestRegister: first, Len: uint32(len(mask)), Mask: []byte(mask), Xor: []byte(xor),
+		SourceRegister: register0, DestRegister: register0, Len: uint32(len(mask)), Mask: []byte(mask), Xor: []byte(xor),
 	}
 }

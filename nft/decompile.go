@@ -39,7 +39,7 @@ func (d *decompiler) add(s Statement) { d.statements = append(d.statements, s) }
 // name that it has as a 128-bit one.
 func number(register uint32) uint32 {
 	if register >= unix.NFT_REG_1 && register <= unix.NFT_REG_4 {
-		return first + 4*(register-unix.NFT_REG_1)
+		return register0 + 4*(register-unix.NFT_REG_1)
 	}
 	return register
 }

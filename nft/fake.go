@@ -69,10 +69,9 @@ func (f *Fake) Apply(t Transaction) error {
 	return nil
 }
 
-func (t *Table) clone() *Table {
-	c := *t
-	c.Sets, c.Chains, c.Elements = slices.Clone(t.Sets), slices.Clone(t.Chains), maps.Clone(t.Elements)
-	return &c
+func (t Table) clone() *Table {
+	t.Sets, t.Chains, t.Elements = slices.Clone(t.Sets), slices.Clone(t.Chains), maps.Clone(t.Elements)
+	return &t
 }
 
 func (f *Fake) apply(t *Table, name TableName, o Operation) (*Table, error) {
@@ -108,7 +107,7 @@ func (f *Fake) apply(t *Table, name TableName, o Operation) (*Table, error) {
 	if set < 0 {
 		return nil, fmt.Errorf("set %s: %w", o.Set.Name, fs.ErrNotExist)
 	}
-	return t, t.changeSet(set, o)
+	return t, changeSet(t, set, o)
 }
 
 func (f *Fake) changeChain(t *Table, at int, o Operation) error {
@@ -136,7 +135,7 @@ func (f *Fake) changeChain(t *Table, at int, o Operation) error {
 	return nil
 }
 
-func (t *Table) changeSet(at int, o Operation) error {
+func changeSet(t *Table, at int, o Operation) error {
 	s := t.Sets[at]
 	if o.Do == DeleteSet {
 		t.Sets = slices.Delete(t.Sets, at, at+1)
@@ -173,8 +172,8 @@ func (t *Table) changeSet(at int, o Operation) error {
 }
 
 // check verifies that no rule or element leads to what is not there.
-func (t *Table) check() error {
-	chains, sets := chainsByName(*t), map[string]bool{}
+func (t Table) check() error {
+	chains, sets := chainsByName(t), map[string]bool{}
 	for _, s := range t.Sets {
 		sets[s.Name] = true
 	}

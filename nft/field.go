@@ -109,7 +109,7 @@ func (o Operand) words() uint32 { return (o.bytes() + 3) / 4 }
 type Key [5]Operand
 
 // operands are those that the key has.
-func (k *Key) operands() []Operand {
+func (k Key) operands() []Operand {
 	n := 0
 	for n < len(k) && k[n].Field != noField {
 		n++

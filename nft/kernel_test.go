@@ -161,7 +161,7 @@ func TestAgree(t *testing.T) {
 					tx := Diff(have, want)
 					for _, r := range both {
 						if err := r.Apply(tx); err != nil {
-							t.Errorf("%T: %v\n%s", r, err, tx)
+							t.Errorf("%T: %v\n%s", r, err, &tx)
 							return
 						}
 						got, err := r.Read(everything(family).TableName)
@@ -173,7 +173,7 @@ func TestAgree(t *testing.T) {
 							t.Errorf("%T: -written +read:\n%s", r, diff)
 						}
 						if rest := Diff(got, want); len(want.Sets) > 0 && !rest.Empty() {
-							t.Errorf("%T: left to do:\n%s", r, rest)
+							t.Errorf("%T: left to do:\n%s", r, &rest)
 						}
 					}
 					have = want
@@ -253,7 +253,7 @@ func TestWatch(t *testing.T) {
 			t.Error(err)
 			return
 		}
-		ctx, cancel := context.WithCancel(context.Background())
+		ctx, cancel := context.WithCancel(t.Context())
 		changed, ended := make(chan struct{}, 1), make(chan error, 1)
 		go func() { ended <- w.Run(ctx, changed) }()
 		if err := (Kernel{}).Apply(Diff(Table{}, everything(IPv4))); err != nil {

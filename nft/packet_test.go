@@ -76,7 +76,7 @@ func TestPolicies(t *testing.T) {
 	changed.Elements["web-peers4"] = []Element{peers("10.42.8.0/24", 80, 90)}
 	tx := Diff(policies(), changed)
 	if err := host.Apply(tx); err != nil || len(tx.Operations) != 2 {
-		t.Fatalf("changing the peers: %v\n%s", err, tx)
+		t.Fatalf("changing the peers: %v\n%s", err, &tx)
 	}
 	if send("10.42.7.9:1", "10.42.0.11:85", StateNew) != Drop || send("10.42.8.9:1", "10.42.0.11:85", StateNew) != Accept {
 		t.Error("the peers are still the old ones")

@@ -194,7 +194,7 @@ func difference(have, want []Element) (gone, added []Element) {
 }
 
 // String is the transaction in nft's syntax, a line for each operation.
-func (t Transaction) String() string {
+func (t *Transaction) String() string {
 	var b strings.Builder
 	for _, o := range t.Operations {
 		switch o.Do {

@@ -22,7 +22,7 @@ type frontend struct {
 
 // destination is the connection's destination, by address and, if that is one of this host, by port
 // alone.
-func destination(c nft.Connection) (exact, any frontend, local bool) {
+func destination(c nft.Connection) (exact, anyAddr frontend, local bool) {
 	p := Protocol(c.Protocol)
 	exact = frontend{toIP(c.Destination.Addr()), p, c.Destination.Port()}
 	return exact, frontend{ip{}, p, exact.port}, c.Local
