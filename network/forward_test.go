@@ -35,7 +35,7 @@ func TestPlanForward(t *testing.T) {
 	}{
 		"dropping": {reason: "Docker has just come", clusters: clusters, chain: chain, add: []string{from.Comment, to.Comment}},
 		"there":    {reason: "nothing is written twice", clusters: clusters, chain: with(true, from, to)},
-		"half":     {reason: "somebody removed one", clusters: clusters, chain: with(true, to), add: []string{from.Comment}},
+		"half":     {reason: "an administrator removed one", clusters: clusters, chain: with(true, to), add: []string{from.Comment}},
 		"twice":    {reason: "one is enough", clusters: clusters, chain: with(true, from, to, from), remove: []string{from.Comment}},
 		"other":    {reason: "the cluster had another range", clusters: clusters, chain: with(true, old, from, to), remove: []string{old.Comment}},
 		"harmless": {reason: "the firewall was opened", clusters: clusters, chain: with(false, from, to), remove: []string{from.Comment, to.Comment}},

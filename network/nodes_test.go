@@ -15,14 +15,14 @@ import (
 )
 
 // TestTrafficBetweenNodes has Pods of two nodes, each in a network namespace of its own with a link between them, talk to
-// each other and to the other machine.
+// each other and to the other host.
 func TestTrafficBetweenNodes(t *testing.T) {
 	nodes := []*namespace{newNamespace(t), newNamespace(t)}
 	pods := []*namespace{newNamespace(t), newNamespace(t)}
 	names, addresses := []string{"a", "b"}, []string{"192.0.2.2/24", "192.0.2.3/24"}
 	connectNodes(t, nodes, addresses)
 
-	var loops []*controller
+	var controllers []*controller
 	var podIPs []netip.Addr
 	for i, node := range nodes {
 		node.do(func() {
@@ -35,8 +35,8 @@ func TestTrafficBetweenNodes(t *testing.T) {
 			if err := Setup(cfg); err != nil {
 				t.Fatal(err)
 			}
-			loops = append(loops, &controller{cfg: cfg, nodes: store(t, testNodes()...)})
-			if done, err := loops[i].sync(klog.Background()); !done || err != nil {
+			controllers = append(controllers, &controller{cfg: cfg, nodes: store(t, testNodes()...)})
+			if done, err := controllers[i].sync(klog.Background()); !done || err != nil {
 				t.Fatalf("syncing: %v, %v", done, err)
 			}
 			podIPs = append(podIPs, addPod(t, cfg, "pod", pods[i]))
@@ -61,11 +61,11 @@ func TestTrafficBetweenNodes(t *testing.T) {
 	ask(pods[0], "and through a Service", "10.43.0.99:8080", podIPs[0].String())
 	ask(nodes[0], "a node reaches the other's Pods by its own address", at(podIPs[1]), "192.0.2.2")
 	ask(nodes[0], "and through a Service by its bridge's", "10.43.0.99:8080", "10.42.0.1")
-	ask(pods[0], "another machine does not see Pods, which it may have no route to", "192.0.2.3:8080", "192.0.2.2")
+	ask(pods[0], "another host does not see Pods, which it may have no route to", "192.0.2.3:8080", "192.0.2.2")
 
 	nodes[0].do(func() {
-		loops[0].nodes = store(t, testNodes()[0]) // the other has left
-		if _, err := loops[0].sync(klog.Background()); err != nil {
+		controllers[0].nodes = store(t, testNodes()[0]) // the other has left
+		if _, err := controllers[0].sync(klog.Background()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := source(at(podIPs[1])); err == nil || !strings.Contains(err.Error(), "no route to host") && !strings.Contains(err.Error(), "unreachable") {
@@ -74,7 +74,7 @@ func TestTrafficBetweenNodes(t *testing.T) {
 	})
 }
 
-// TestUnreachableNode: a node in a network that this machine is not in costs the way to its Pods, and nothing else.
+// TestUnreachableNode: a node in a network that this host is not in costs the way to its Pods, and nothing else.
 func TestUnreachableNode(t *testing.T) {
 	host, cfg := newNamespace(t), testConfig(t)
 	host.do(func() {

@@ -48,7 +48,7 @@ func TestConflict(t *testing.T) {
 			host:   Host{Foreign: []Route{{To: p("0.0.0.0/0"), Dev: "eth0"}}, Addresses: map[string][]netip.Prefix{"eth0": {p("192.0.2.2/24")}}},
 		},
 		"Nowhere": {
-			reason: "somebody else's unreachable route means the same as ours",
+			reason: "another program's unreachable route means the same as ours",
 			host:   Host{Foreign: []Route{{To: cluster, Unreachable: true}}},
 		},
 		"Address": {

@@ -11,8 +11,8 @@ import (
 )
 
 // Connection is an entry of the connection table. Rules that translate see a connection's first
-// packet only; the entry keeps what they decided. So whoever changes such rules decides here, too,
-// which of the old decisions stand: that is why the table is a matter of this package.
+// packet only; the entry keeps what they decided. A change of such rules is complete only when the
+// entries that contradict it are gone, so both are changed here.
 type Connection struct {
 	Protocol uint8
 	// Destination is what the client sent to, Server who answers: another one if the destination was

@@ -2,7 +2,7 @@
 // imports a library for it.
 //
 //	table.go        a table with its chains and rules
-//	set.go          sets, maps, their elements, and the bytes of which elements consist
+//	set.go          sets, maps, their elements, and the bytes of keys and values
 //	statement.go    what a rule consists of; prints in nft's syntax
 //	field.go        what a statement reads of a packet
 //	transaction.go  operations that are committed together; Diff derives them from two tables
@@ -13,11 +13,18 @@
 //	conntrack.go    the connections that rules have already decided
 //	fake.go         Fake holds the same state in memory, and packet.go sends packets through it
 //
-// A user describes what it wants as a Table, obtains a Transaction (Diff compares with what it wrote
-// before or with what Kernel.Read returns) and hands it to Apply, of a Kernel or, in a test, of a
-// Fake. Everything compares with ==, or with Equal where a value holds a list.
+// For example, a table that masquerades what leaves 10.42.0.0/16:
 //
-// Packets see the rules of one generation, but elements as they are at the time of the lookup. A
+//	table := nft.Table{TableName: name, Chains: []nft.Chain{{
+//		Name: "postrouting", Base: nft.Base{Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.PrioritySrcNAT},
+//		Rules: []nft.Rule{nft.R(nft.SourceIn(pods), nft.DestinationNotIn(pods), nft.Masquerade{})},
+//	}}}
+//	err := nft.Kernel{}.Apply(nft.Diff(have, table))
+//
+// where have is the table that was written before, or that Kernel.Read returned. In a test, a Fake
+// takes the place of the Kernel. Sets, elements and statements compare with ==, rules with Equal.
+//
+// A packet sees the rules of one generation, but elements as they are at the time of the lookup. A
 // packet under way during a transaction may therefore follow a new element to a chain whose rules it
 // does not see. Where that matters, add the chains in one transaction and the elements in the next.
 //

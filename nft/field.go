@@ -105,7 +105,7 @@ func (o Operand) bytes() uint32 {
 // words is the number of registers that the operand takes.
 func (o Operand) words() uint32 { return (o.bytes() + 3) / 4 }
 
-// Key is what a statement looks up in a set: up to five operands side by side.
+// Key is the key that a statement has in a set: up to five operands side by side.
 type Key [5]Operand
 
 // operands are those that the key has.

@@ -26,7 +26,7 @@ type Packet struct {
 	Translated  bool
 }
 
-// Outcome is what becomes of a packet.
+// Outcome is what the rules do with a packet.
 type Outcome struct {
 	// Verdict is Accept or Drop. Rejected packets are dropped and answered.
 	Verdict  Kind
@@ -40,8 +40,8 @@ type Outcome struct {
 	Trace []string
 }
 
-// Send shows what becomes of a packet: it passes the hooks on its way, and at each the base chains
-// of all tables in the order of their priorities. NAT chains see it if its connection is new. A
+// Send evaluates a packet: it passes the hooks on its way, and at each the base chains of all tables in
+// the order of their priorities. NAT chains see it if its connection is new. A
 // packet with a local destination, after translation, is for the host, any other one is forwarded.
 func (f *Fake) Send(p Packet) Outcome {
 	f.mu.Lock()

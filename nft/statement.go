@@ -33,7 +33,7 @@ type In struct {
 	Not bool
 }
 
-// Dispatch looks the verdict up in a map. It does not match if the map has no such key.
+// Dispatch finds the verdict in a map. It does not match if the map has no such key.
 type Dispatch struct {
 	Key Key
 	Map string

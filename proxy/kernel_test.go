@@ -127,7 +127,7 @@ func TestNoEndpoints(t *testing.T) {
 		l.refused(l.client, network, nodePort)
 		l.refused(l.client, network, "198.51.100.7:80")
 		l.refused(l.pods[0], network, "10.43.0.80:81")  // no such port
-		l.refused(l.pods[0], network, "10.43.99.99:80") // nobody's address
+		l.refused(l.pods[0], network, "10.43.99.99:80") // no Service's address
 		l.refused(l.node, network, "10.43.99.99:80")
 	}
 }
@@ -239,7 +239,7 @@ func TestAffinity(t *testing.T) {
 		l.set(sticky(60, 0, 1, 2))
 		l.expect(l.client, "tcp", to, 10, gatewayIP, second.pod)
 	}
-	// An endpoint that comes back gets nobody back, whichever of the two is asked for first.
+	// An endpoint that returns gets no client back, whichever of the two comes first.
 	for _, pods := range [][2]int{{0, 1}, {1, 0}} {
 		l.set(sticky(60, pods[0]))
 		for _, network := range both {
@@ -273,7 +273,7 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
-// TestAffinityExpired: an entry that ends between reading and deleting is told from other errors.
+// TestAffinityExpired: the error for an entry that expires between reading and deleting differs from others.
 func TestAffinityExpired(t *testing.T) {
 	l := newLab(t)
 	tx := l.table.transaction()
@@ -283,7 +283,7 @@ func TestAffinityExpired(t *testing.T) {
 	}
 }
 
-// TestAffinityEntries looks at what the kernel remembers: one entry for a client of a frontend, which begins anew with
+// TestAffinityEntries reads what the kernel remembers: one entry for a client of a frontend, which begins anew with
 // each connection and goes with its endpoint.
 func TestAffinityEntries(t *testing.T) {
 	l := newLab(t)

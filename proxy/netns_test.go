@@ -156,7 +156,7 @@ func newLab(tb testing.TB) *lab {
 		pod.route("0.0.0.0/0", netlink.Route{Gw: gatewayIP.AsSlice()})
 		l.pods = append(l.pods, pod)
 	}
-	// Nothing leaves the machine. Connections from the node itself need a way
+	// Nothing leaves the host. Connections from the node itself need a way
 	// to cluster IPs before NAT gets to see them.
 	l.node.route("10.42.0.0/16", netlink.Route{Type: unix.RTN_UNREACHABLE})
 	l.node.route("10.43.0.0/16", netlink.Route{Type: unix.RTN_UNREACHABLE, Priority: 4096})
@@ -238,13 +238,13 @@ func (s *space) serveUDP(port int, name string) {
 	}()
 }
 
-// answer is what a server said: which Pod it is, and whom it sees.
+// answer is what a server answers: which Pod it is, and the client that it sees.
 type answer struct {
 	pod  string
 	from netip.Addr
 }
 
-// answerTimeout is for answers that must come, on a machine that is busy.
+// answerTimeout is for answers that must come, on a busy host.
 const answerTimeout = 3 * time.Second
 
 func (s *space) dial(network, to string) (net.Conn, error) {

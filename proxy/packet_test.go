@@ -10,8 +10,8 @@ import (
 	"flyball.dev/nft"
 )
 
-// sim is a node in memory, with the table of the proxy: what becomes of a packet shows without a
-// kernel. The kernel tests ask the same of the real one.
+// sim is a node in memory with the proxy's table, which evaluates packets without a kernel. The kernel
+// tests make the same connections for real.
 type sim struct {
 	t     *testing.T
 	host  *nft.Fake
@@ -103,7 +103,7 @@ func TestPackets(t *testing.T) {
 		"Hairpin":       {"a Pod that reaches itself would answer itself directly", web(nil, 2), aPod, webIP, third + " masqueraded"},
 		"Outside":       {"who is not of the cluster is masqueraded", web(nil, 0), outside, webIP, first + " masqueraded"},
 		"Node":          {"so is the node, whose address another node does not route back", web(nil, 0), theNode, webIP, first + " masqueraded"},
-		"NoEndpoints":   {"nobody answers, and the client learns it", web(everywhere), aPod, webIP, "refused"},
+		"NoEndpoints":   {"the client learns at once that nothing answers", web(everywhere), aPod, webIP, "refused"},
 		"NoEndpointsNP": {"at the NodePort as well", web(everywhere), outside, nodePort, "refused"},
 		"NoSuchPort":    {"the address has no such port", web(nil, 0), aPod, "10.43.0.80:81", "refused"},
 		"Unclaimed":     {"no Service has the address", web(nil, 0), theNode, "10.43.99.99:80", "refused"},

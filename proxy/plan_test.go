@@ -330,7 +330,7 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestFailed checks that UDP clients of a Service that is gone are not forgotten when the change that told of its end could
+// TestFailed checks that UDP clients of a Service that is gone are not forgotten when the change that contained its end could
 // not be written.
 func TestFailed(t *testing.T) {
 	s := NewState()
@@ -410,9 +410,9 @@ func TestStaleFlows(t *testing.T) {
 		"Gone":           {"its endpoint is gone", unix.IPPROTO_UDP, "10.43.0.80:53", "10.42.0.12:5353", true},
 		"NotTranslated":  {"there were no endpoints when it began", unix.IPPROTO_UDP, "10.43.0.80:53", "10.43.0.80:53", true},
 		"TCP":            {"TCP ends by itself", unix.IPPROTO_TCP, "10.43.0.80:53", "10.42.0.12:5353", false},
-		"AnotherPort":    {"it is nobody's that changed", unix.IPPROTO_UDP, "10.43.0.80:54", "10.42.0.12:5353", false},
+		"AnotherPort":    {"no frontend that changed has it", unix.IPPROTO_UDP, "10.43.0.80:54", "10.42.0.12:5353", false},
 		"NodePort":       {"the NodePort's endpoint is gone", unix.IPPROTO_UDP, "192.0.2.1:30053", "10.42.0.12:5353", true},
-		"NotOurNodePort": {"it goes to another machine's port of that number", unix.IPPROTO_UDP, "203.0.113.1:30053", "203.0.113.1:30053", false},
+		"NotOurNodePort": {"it goes to another host's port of that number", unix.IPPROTO_UDP, "203.0.113.1:30053", "203.0.113.1:30053", false},
 		"NodePortGone":   {"the Service that had the NodePort is gone", unix.IPPROTO_UDP, "192.0.2.1:30054", "10.42.0.12:5353", true},
 		"Process":        {"a process of this host has the port", unix.IPPROTO_UDP, "192.0.2.1:30054", "192.0.2.1:30054", false},
 	} {

@@ -9,7 +9,7 @@ import (
 	"flyball.dev/nft"
 )
 
-// text is the element in nft's syntax; class tells a class's chain by number.
+// text is the element in nft's syntax; class returns a class's chain by number.
 func (e Element) text(class func(uint32) string) string {
 	k := e.Key
 	at := func(a fmt.Stringer, p Protocol, port uint16) string { return fmt.Sprintf("%s . %s . %d", a, p, port) }

@@ -1,4 +1,4 @@
-// Command proxy measures Flyball's service proxy, and kube-proxy in its nftables mode if it is told where that is: the
+// Command proxy measures Flyball's service proxy, and kube-proxy in its nftables mode if -upstream names it: the
 // time until all Services of a large cluster work, the time until one Service more works, memory and CPU.
 //
 //	go run ./test/bench/proxy [-services 10000] [-upstream PATH-OF-KUBE-PROXY]
@@ -149,7 +149,7 @@ func (s side) inNamespace(ctx context.Context, o options) (f figures, err error)
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 		if err != nil {
-			err = fmt.Errorf("%w; it said: %s", err, tail(log.String()))
+			err = fmt.Errorf("%w; it logged: %s", err, tail(log.String()))
 		}
 	}()
 	if err := works(ctx, address(o.services-1), 2*time.Minute); err != nil {
