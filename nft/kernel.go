@@ -124,31 +124,33 @@ func inLists(s *nftables.Set, elements []Element, do func(*nftables.Set, []nftab
 }
 
 func (e Element) compile(s *nftables.Set, list []nftables.SetElement) []nftables.SetElement {
-	out := nftables.SetElement{Key: []byte(e.Key), Val: []byte(e.Value), Timeout: e.Timeout}
+	// A field that is alone has no padding in the kernel.
+	cut := func(d Data, t nftables.SetDatatype) []byte { return []byte(d[:min(len(d), int(t.Bytes))]) }
+	out := nftables.SetElement{Key: cut(e.Key, s.KeyType), Val: cut(e.Value, s.DataType), Timeout: e.Timeout}
 	if e.Verdict != (Verdict{}) {
 		out.VerdictData = e.Verdict.compile()
 	}
 	if !s.Interval {
 		return append(list, out)
 	}
-	end := cmp.Or(e.End, e.Key)
+	end := cut(cmp.Or(e.End, e.Key), s.KeyType)
 	if s.Concatenation {
-		out.KeyEnd = []byte(end)
+		out.KeyEnd = end
 		return append(list, out)
 	}
 	// The end of a range is an element of its own: the first key behind it. The last range has none.
 	if next := step(end, 1); strings.Trim(string(next), "\x00") != "" {
-		return append(list, out, nftables.SetElement{Key: []byte(next), IntervalEnd: true})
+		return append(list, out, nftables.SetElement{Key: next, IntervalEnd: true})
 	}
 	return append(list, out)
 }
 
 // step is the key behind another one (by 1), or before it (by -1). Behind the last one come zeros.
-func step(d Data, by int) Data {
-	n := new(big.Int).SetBytes([]byte(d))
+func step(d []byte, by int) []byte {
+	n := new(big.Int).SetBytes(d)
 	n.Add(n, big.NewInt(int64(by)))
 	n.And(n, new(big.Int).Sub(new(big.Int).Lsh(big.NewInt(1), uint(8*len(d))), big.NewInt(1)))
-	return Data(n.FillBytes(make([]byte, len(d))))
+	return n.FillBytes(make([]byte, len(d)))
 }
 
 var families = map[Family]nftables.TableFamily{

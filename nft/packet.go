@@ -209,7 +209,7 @@ func (w *walk) key(k Key) Data {
 	var key Data
 	for _, o := range k.operands() {
 		v := w.load(o)
-		key += v + Data(make([]byte, (4-len(v)%4)%4))
+		key += pad([]byte(v))
 	}
 	return key
 }

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -128,11 +129,11 @@ func (k Kernel) Elements(table TableName, s Set) ([]Element, error) {
 	}
 	elements := make([]Element, 0, len(found))
 	for _, e := range found {
-		out := Element{Key: Data(e.Key), End: Data(e.KeyEnd), Timeout: e.Timeout, Expires: e.Expires}
+		out := Element{Key: pad(e.Key), End: pad(e.KeyEnd), Timeout: e.Timeout, Expires: e.Expires}
 		if s.Value == (Types{TypeVerdict}) {
 			out.Verdict = elementVerdict(e.Val)
 		} else {
-			out.Value = Data(e.Val)
+			out.Value = pad(e.Val)
 		}
 		elements = append(elements, out)
 	}
@@ -141,6 +142,9 @@ func (k Kernel) Elements(table TableName, s Set) ([]Element, error) {
 	}
 	return elements, nil
 }
+
+// pad fills the last field up, which has no padding in the kernel if it is alone.
+func pad(b []byte) Data { return Data(append(b, make([]byte, -len(b)&3)...)) }
 
 // elementVerdict decodes the attributes of a verdict map's value.
 func elementVerdict(b []byte) Verdict {
@@ -165,22 +169,23 @@ func elementVerdict(b []byte) Verdict {
 // first one behind it, which the last range has not.
 func joinRanges(elements []Element, raw []nftables.SetElement) []Element {
 	var ranges []Element
-	var ends []Data
-	for i, e := range elements {
-		if raw[i].IntervalEnd {
+	var ends [][]byte
+	for _, e := range raw {
+		if e.IntervalEnd {
 			ends = append(ends, e.Key)
-		} else {
-			ranges = append(ranges, e)
 		}
 	}
-	slices.Sort(ends)
-	for i, e := range ranges {
-		behind := slices.IndexFunc(ends, func(end Data) bool { return end > e.Key })
-		if behind < 0 {
-			ranges[i].End = step(Data(make([]byte, len(e.Key))), -1)
-		} else {
-			ranges[i].End = step(ends[behind], -1)
+	slices.SortFunc(ends, bytes.Compare)
+	for i, e := range elements {
+		if raw[i].IntervalEnd {
+			continue
 		}
+		end := make([]byte, len(raw[i].Key))
+		if behind := slices.IndexFunc(ends, func(b []byte) bool { return bytes.Compare(b, raw[i].Key) > 0 }); behind >= 0 {
+			end = ends[behind]
+		}
+		e.End = pad(step(end, -1))
+		ranges = append(ranges, e)
 	}
 	return ranges
 }

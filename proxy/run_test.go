@@ -254,7 +254,7 @@ func TestObserve(t *testing.T) {
 		"another zone": {&discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "there"}}}, [2]Hint{NoHint, ForOthers}},
 		"this node":    {&discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{zone}, ForNodes: []discoveryv1.ForNode{node}}, [2]Hint{ForUs, ForUs}},
 		"another node": {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{{Name: "other"}}}, [2]Hint{ForOthers, NoHint}},
-		"empty":    {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{}}, [2]Hint{}},
+		"empty":        {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{}}, [2]Hint{}},
 	} {
 		s := apiSlice(0)
 		s.Endpoints[0].Hints = tc.hints
