@@ -56,7 +56,7 @@ func TestDrops(t *testing.T) {
 		"narrower":      {reason: "other Pods are dropped", drop: true, rules: rules(from("10.42.0.0/24", yes)), any: true, pods: true},
 		"other":         {reason: "no Pod is there", drop: true, rules: rules(from("192.0.2.0/24", yes)), any: true, pods: true},
 		"destination":   {reason: "it is about packets to Pods", drop: true, rules: rules(rule{nft.DestinationIn(cluster), yes}), any: true, pods: true},
-		"all but":       {reason: "Pods are what is left out", drop: true, rules: rules(rule{nft.SourceNotIn(cluster), yes}), any: true, pods: true},
+		"all but":       {reason: "Pods are what is left out", drop: true, rules: rules(rule{nft.Not(nft.SourceIn(cluster)), yes}), any: true, pods: true},
 		"one port":      {reason: "the others are dropped", drop: true, rules: rules(append(rule{nft.Other{Name: "match tcp"}}, from("10.42.0.0/16", yes)...)), any: true, pods: true},
 		"jump":          {reason: "ufw has its users' rules in a chain", drop: true, rules: rules(rule{verdict(nft.Jump, "not-local")}, rule{verdict(nft.Jump, "user")}), any: true},
 		"goto":          {reason: "firewalld has zones", rules: rules(rule{verdict(nft.Jump, "zones")}, rule{nft.Reject{}}), any: true},

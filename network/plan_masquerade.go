@@ -19,10 +19,10 @@ func masquerade(clusters []netip.Prefix) nft.Table {
 	for _, source := range clusters {
 		statements := []nft.Statement{nft.SourceIn(source)}
 		for _, cluster := range clusters {
-			statements = append(statements, nft.DestinationNotIn(cluster))
+			statements = append(statements, nft.Not(nft.DestinationIn(cluster)))
 		}
 		// fully-random: two Pods on one port would wait for each other's ports.
-		statements = append(statements, nft.DestinationNotIn(multicast), nft.Masquerade{FullyRandom: true})
+		statements = append(statements, nft.Not(nft.DestinationIn(multicast)), nft.Masquerade{FullyRandom: true})
 		c.Rules = append(c.Rules, nft.R(statements...))
 	}
 	return nft.Table{TableName: masqueradeTable, Chains: []nft.Chain{c}}

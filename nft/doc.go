@@ -17,7 +17,7 @@
 //
 //	table := nft.Table{TableName: name, Chains: []nft.Chain{{
 //		Name: "postrouting", Base: nft.Base{Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.PrioritySrcNAT},
-//		Rules: []nft.Rule{nft.R(nft.SourceIn(pods), nft.DestinationNotIn(pods), nft.Masquerade{})},
+//		Rules: []nft.Rule{nft.R(nft.SourceIn(pods), nft.Not(nft.DestinationIn(pods)), nft.Masquerade{})},
 //	}}}
 //	err := nft.Kernel{}.Apply(nft.Diff(have, table))
 //

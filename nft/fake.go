@@ -58,12 +58,7 @@ func (f *Fake) Apply(t Transaction) error {
 			return fmt.Errorf("changing nftables table %s: %s: %w", t.Table, o.Do, err)
 		}
 	}
-	if table != nil {
-		if err := table.check(); err != nil {
-			return fmt.Errorf("changing nftables table %s: %w", t.Table, err)
-		}
-		f.tables[t.Table] = table
-	} else {
+	if f.tables[t.Table] = table; table == nil {
 		delete(f.tables, t.Table)
 	}
 	return nil
@@ -121,10 +116,13 @@ func (f *Fake) changeChain(t *Table, at int, o Operation) error {
 		c.Rules = nil
 	case DeleteChain:
 		t.Chains = slices.Delete(t.Chains, at, at+1)
+		return t.check()
 	case AddRule:
 		c.Rules = append(slices.Clip(c.Rules), o.Rule)
+		return t.uses(o.Rule)
 	case InsertRule:
 		c.Rules = slices.Insert(slices.Clip(c.Rules), 0, o.Rule)
+		return t.uses(o.Rule)
 	case DeleteRule:
 		i := slices.IndexFunc(c.Rules, func(r Rule) bool { return r.Handle == o.Rule.Handle })
 		if i < 0 {
@@ -140,7 +138,7 @@ func changeSet(t *Table, at int, o Operation) error {
 	if o.Do == DeleteSet {
 		t.Sets = slices.Delete(t.Sets, at, at+1)
 		delete(t.Elements, s.Name)
-		return nil
+		return t.check()
 	}
 	// Transactions may be large: elements are found by their keys.
 	elements := slices.Clone(t.Elements[s.Name])
@@ -162,6 +160,9 @@ func changeSet(t *Table, at int, o Operation) error {
 		case exists && (elements[i].Value != e.Value || elements[i].Verdict != e.Verdict):
 			return fmt.Errorf("element %s of %s: %w", s.Text(e), s, fs.ErrExist)
 		case !exists:
+			if err := t.leads(e.Verdict); err != nil {
+				return err
+			}
 			e.Expires = e.Timeout
 			place[e.Key] = len(elements)
 			elements = append(elements, e)
@@ -171,33 +172,39 @@ func changeSet(t *Table, at int, o Operation) error {
 	return nil
 }
 
-// check verifies that no rule or element leads to what is not there.
-func (t Table) check() error {
-	chains, sets := chainsByName(t), map[string]bool{}
-	for _, s := range t.Sets {
-		sets[s.Name] = true
+// leads verifies that a verdict leads to a chain that is there.
+func (t Table) leads(v Verdict) error {
+	if v.Chain != "" && !slices.ContainsFunc(t.Chains, func(c Chain) bool { return c.Name == v.Chain }) {
+		return fmt.Errorf("chain %s: %w", v.Chain, fs.ErrNotExist)
 	}
-	verify := func(v Verdict) error {
-		if _, ok := chains[v.Chain]; v.Chain != "" && !ok {
-			return fmt.Errorf("chain %s: %w", v.Chain, fs.ErrNotExist)
+	return nil
+}
+
+// uses verifies that the chains and sets that a rule uses are there.
+func (t Table) uses(r Rule) error {
+	for _, s := range r.Statements {
+		if v, ok := s.(Verdict); ok && t.leads(v) != nil {
+			return t.leads(v)
 		}
-		return nil
+		if name := setOf(s); name != "" && !slices.ContainsFunc(t.Sets, func(s Set) bool { return s.Name == name }) {
+			return fmt.Errorf("set %s: %w", name, fs.ErrNotExist)
+		}
 	}
+	return nil
+}
+
+// check verifies that nothing uses what was deleted.
+func (t Table) check() error {
 	for _, c := range t.Chains {
 		for _, r := range c.Rules {
-			for _, s := range r.Statements {
-				if v, ok := s.(Verdict); ok && verify(v) != nil {
-					return verify(v)
-				}
-				if name := setOf(s); name != "" && !sets[name] {
-					return fmt.Errorf("set %s: %w", name, fs.ErrNotExist)
-				}
+			if err := t.uses(r); err != nil {
+				return err
 			}
 		}
 	}
 	for _, elements := range t.Elements {
 		for _, e := range elements {
-			if err := verify(e.Verdict); err != nil {
+			if err := t.leads(e.Verdict); err != nil {
 				return err
 			}
 		}

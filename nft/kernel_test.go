@@ -76,7 +76,7 @@ func everything(family Family) Table {
 		},
 		Chains: []Chain{
 			{Name: "in", Base: Base{Filter, Input, PriorityFilter, true}, Rules: []Rule{
-				R(OfFamily(nat), SourceIn(network), DestinationNotIn(host), Counter{}, Verdict{Kind: Accept}),
+				R(OfFamily(nat), SourceIn(network), Not(DestinationIn(host)), Counter{}, Verdict{Kind: Accept}),
 				R(HasBits(CTState, StateEstablished|StateRelated), Verdict{Kind: Accept}),
 				{Statements: []Statement{InterfaceIs(Iifname, "lo"), Verdict{Jump, "more"}}, Comment: "test: loopback"},
 			}},
@@ -88,10 +88,10 @@ func everything(family Family) Table {
 			}},
 			{Name: "post", Base: Base{NAT, Postrouting, PrioritySrcNAT, false}, Rules: []Rule{
 				R(HasBits(Mark, 0x4000), SetMark{And: ^uint32(0x4000)}, Masquerade{FullyRandom: true}),
-				R(HasBits(CTStatus, StatusDNAT), InterfaceIsNot(Oifname, "lo"), Masquerade{}),
+				R(HasBits(CTStatus, StatusDNAT), Not(InterfaceIs(Oifname, "lo")), Masquerade{}),
 			}},
 			{Name: "more", Rules: []Rule{
-				R(IsLocal(SourceType), IsNotLocal(DestinationType), SetMark{And: ^uint32(0x4000), Xor: 0x4000}),
+				R(IsLocal(SourceType), Not(IsLocal(DestinationType)), SetMark{And: ^uint32(0x4000), Xor: 0x4000}),
 				R(OfFamily(nat), In{Key: Key{Of(saddr)}, Set: "peers"}, ToPort(53), OfProtocol(17), Verdict{Goto, "refuse"}),
 				R(OfFamily(nat), In{Key: Key{Of(saddr), Of(L4Proto), Of(Dport)}, Set: "peer-ports", Not: true}, Verdict{Kind: Drop}),
 				R(OfFamily(nat), Dispatch{Key: Key{Of(daddr)}, Map: "pods"}),

@@ -106,16 +106,11 @@ const (
 // SourceIn matches packets from a prefix.
 func SourceIn(p netip.Prefix) Match { return inPrefix(IPSaddr, IP6Saddr, p) }
 
-// SourceNotIn matches packets from elsewhere.
-func SourceNotIn(p netip.Prefix) Match { return SourceIn(p).not() }
-
 // DestinationIn matches packets to a prefix.
 func DestinationIn(p netip.Prefix) Match { return inPrefix(IPDaddr, IP6Daddr, p) }
 
-// DestinationNotIn matches packets to elsewhere.
-func DestinationNotIn(p netip.Prefix) Match { return DestinationIn(p).not() }
-
-func (m Match) not() Match {
+// Not matches what m does not.
+func Not(m Match) Match {
 	m.Not = !m.Not
 	return m
 }
@@ -151,14 +146,8 @@ func InterfaceIs(f Field, name string) Match {
 	return Match{Operand: Of(f), Value: Data(name + strings.Repeat("\x00", 16-len(name)))}
 }
 
-// InterfaceIsNot matches every other interface.
-func InterfaceIsNot(f Field, name string) Match { return InterfaceIs(f, name).not() }
-
 // IsLocal matches if an address (SourceType or DestinationType) is one of this host.
 func IsLocal(f Field) Match { return Match{Operand: Of(f), Value: Number(unix.RTN_LOCAL)} }
-
-// IsNotLocal matches if it is none.
-func IsNotLocal(f Field) Match { return IsLocal(f).not() }
 
 // HasBits matches if any of the bits of Mark, CTState or CTStatus is set.
 func HasBits(f Field, bits uint32) Match {

@@ -142,7 +142,7 @@ func (c Class) rules(f *family, clusterCIDRs []netip.Prefix) []nft.Rule {
 	case c.Masquerade == Outside && len(inside) > 0:
 		var outside []nft.Statement
 		for _, cidr := range inside {
-			outside = append(outside, nft.SourceNotIn(cidr))
+			outside = append(outside, nft.Not(nft.SourceIn(cidr)))
 		}
 		rules = append(rules, rule(append(outside, markForMasquerade)...))
 	case c.Masquerade == Always:

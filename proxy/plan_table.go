@@ -51,7 +51,7 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 		{Name: localChain, Rules: []nft.Rule{
 			rule(nft.DNAT{Family: f.Family, Key: ViaAddress.key(f), Map: HostPorts.String()}),
 			rule(nft.DNAT{Family: f.Family, Key: ViaNodePort.key(f), Map: HostPorts.String()}),
-			rule(nft.DestinationNotIn(f.loopback), nft.Dispatch{Key: ViaNodePort.key(f), Map: Frontends.String()}),
+			rule(nft.Not(nft.DestinationIn(f.loopback)), nft.Dispatch{Key: ViaNodePort.key(f), Map: Frontends.String()}),
 		}},
 		{Name: servicesChain, Rules: []nft.Rule{
 			rule(nft.Dispatch{Key: ViaAddress.key(f), Map: Frontends.String()}),
@@ -61,7 +61,7 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 			Name: "guard-loopback", Base: base(nft.Filter, nft.Prerouting, nft.PriorityRaw),
 			// route_localnet, which host ports on 127.0.0.1 need, would let Pods reach what listens
 			// on the host's loopback.
-			Rules: []nft.Rule{rule(nft.InterfaceIsNot(nft.Iifname, "lo"), nft.DestinationIn(f.loopback), drop)},
+			Rules: []nft.Rule{rule(nft.Not(nft.InterfaceIs(nft.Iifname, "lo")), nft.DestinationIn(f.loopback), drop)},
 		},
 		{Name: natPrerouting, Base: base(nft.NAT, nft.Prerouting, nft.PriorityDstNAT), Rules: toServices},
 		{Name: "nat-output", Base: base(nft.NAT, nft.Output, nft.PriorityDstNAT), Rules: toServices},
@@ -72,7 +72,7 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 				rule(nft.HasBits(nft.CTStatus, nft.StatusDNAT),
 					nft.In{Key: nft.Key{nft.Of(f.saddr), nft.Of(f.daddr)}, Set: Hairpin.String()}, masquerade),
 				rule(nft.HasBits(nft.CTStatus, nft.StatusDNAT),
-					nft.SourceIn(f.loopback), nft.DestinationNotIn(f.loopback), masquerade),
+					nft.SourceIn(f.loopback), nft.Not(nft.DestinationIn(f.loopback)), masquerade),
 			},
 		},
 	}
@@ -80,7 +80,7 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 	for _, cidr := range f.only(serviceCIDRs) {
 		// A destination that the NAT chains left as it was is no Service's.
 		unclaimed = append(unclaimed, rule(nft.HasBits(nft.CTState, nft.StateNew),
-			nft.DestinationIn(cidr), nft.IsNotLocal(nft.DestinationType), goTo(rejectChain)))
+			nft.DestinationIn(cidr), nft.Not(nft.IsLocal(nft.DestinationType)), goTo(rejectChain)))
 	}
 	if unclaimed == nil {
 		return chains
