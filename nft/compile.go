@@ -131,7 +131,8 @@ func (s DNAT) compile() []expr.Any {
 		}
 	}
 	return append(exprs, &expr.NAT{
-		Type: expr.NATTypeDestNAT, Family: s.Family.nfproto(), RegAddrMin: register0, RegProtoMin: register0 + s.Family.words(),
+		Type: expr.NATTypeDestNAT, Family: s.Family.nfproto(),
+		RegAddrMin: register0, RegProtoMin: register0 + s.Family.words(),
 	})
 }
 

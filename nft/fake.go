@@ -26,7 +26,8 @@ type Fake struct {
 
 // NewFake is a host without tables. Its random numbers are the same in every run.
 func NewFake(addresses ...netip.Addr) *Fake {
-	return &Fake{Local: addresses, tables: map[TableName]*Table{}, random: rand.New(rand.NewPCG(1, 2))} //nolint:gosec // a test
+	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test wants the same numbers again
+	return &Fake{Local: addresses, tables: map[TableName]*Table{}, random: random}
 }
 
 // Advance lets time pass: elements expire.

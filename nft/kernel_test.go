@@ -72,7 +72,10 @@ func everything(family Family) Table {
 			{Name: "peers", Key: Types{addrType}, Interval: true},
 			{Name: "peer-ports", Key: Types{addrType, TypeProtocol, TypePort}, Interval: true},
 			{Name: "pods", Key: Types{addrType}, Value: Types{TypeVerdict}},
-			{Name: "clients", Key: Types{addrType, addrType, TypeProtocol, TypePort, TypeMark}, Dynamic: true, Expiring: true, Size: 100},
+			{
+				Name: "clients", Key: Types{addrType, addrType, TypeProtocol, TypePort, TypeMark},
+				Dynamic: true, Expiring: true, Size: 100,
+			},
 		},
 		Chains: []Chain{
 			{Name: "in", Base: Base{Filter, Input, PriorityFilter, true}, Rules: []Rule{
@@ -82,7 +85,8 @@ func everything(family Family) Table {
 			}},
 			{Name: "pre", Base: Base{NAT, Prerouting, PriorityDstNAT, false}, Rules: []Rule{
 				R(OfFamily(nat), Dispatch{Key: frontend, Map: "frontends"}),
-				R(OfFamily(nat), In{Key: client, Set: "clients"}, Update{client, "clients", time.Minute}, DNAT{Family: nat, To: netip.AddrPortFrom(a, 8080)}),
+				R(OfFamily(nat), In{Key: client, Set: "clients"}, Update{client, "clients", time.Minute},
+					DNAT{Family: nat, To: netip.AddrPortFrom(a, 8080)}),
 				R(OfFamily(nat), OneIn(3), DNAT{Family: nat, Key: withIndex(Random(2, 1)), Map: "endpoints"}),
 				R(OfFamily(nat), DNAT{Family: nat, Key: withIndex(Constant(Number(1))), Map: "endpoints"}),
 			}},
@@ -93,7 +97,8 @@ func everything(family Family) Table {
 			{Name: "more", Rules: []Rule{
 				R(IsLocal(SourceType), Not(IsLocal(DestinationType)), SetMark{And: ^uint32(0x4000), Xor: 0x4000}),
 				R(OfFamily(nat), In{Key: Key{Of(saddr)}, Set: "peers"}, ToPort(53), OfProtocol(17), Verdict{Goto, "refuse"}),
-				R(OfFamily(nat), In{Key: Key{Of(saddr), Of(L4Proto), Of(Dport)}, Set: "peer-ports", Not: true}, Verdict{Kind: Drop}),
+				R(OfFamily(nat), In{Key: Key{Of(saddr), Of(L4Proto), Of(Dport)}, Set: "peer-ports", Not: true},
+					Verdict{Kind: Drop}),
 				R(OfFamily(nat), Dispatch{Key: Key{Of(daddr)}, Map: "pods"}),
 				R(Verdict{Kind: Return}),
 			}},
@@ -102,7 +107,10 @@ func everything(family Family) Table {
 		Elements: map[string][]Element{
 			"frontends": {{Key: key(), Verdict: Verdict{Goto, "refuse"}}},
 			"endpoints": {{Key: key(AppendUint32(nil, 1)...), Value: Data(AppendPort(AppendAddr(nil, a), 8080))}},
-			"peers":     {{Key: upper, End: greatest}, {Key: first, End: last}, {Key: Data(AppendAddr(nil, a)), End: Data(AppendAddr(nil, a))}},
+			"peers": {
+				{Key: upper, End: greatest}, {Key: first, End: last},
+				{Key: Data(AppendAddr(nil, a)), End: Data(AppendAddr(nil, a))},
+			},
 			"peer-ports": {{
 				Key: Data(AppendPort(AppendProtocol([]byte(first), 6), 80)),
 				End: Data(AppendPort(AppendProtocol([]byte(last), 6), 90)),
@@ -132,8 +140,10 @@ func sameTable(a, b Table) string {
 		t.Elements = map[string][]Element{}
 		return t
 	}
-	diff := cmp.Diff(empty(a), empty(b), cmp.AllowUnexported(Operand{}), cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.EquateEmpty(),
-		cmpopts.SortSlices(func(a, b Chain) bool { return a.Name < b.Name }), cmpopts.SortSlices(func(a, b Set) bool { return a.Name < b.Name }))
+	diff := cmp.Diff(empty(a), empty(b),
+		cmp.AllowUnexported(Operand{}), cmpopts.EquateComparable(netip.AddrPort{}), cmpopts.EquateEmpty(),
+		cmpopts.SortSlices(func(a, b Chain) bool { return a.Name < b.Name }),
+		cmpopts.SortSlices(func(a, b Set) bool { return a.Name < b.Name }))
 	for _, s := range a.Sets {
 		gone, added := difference(a.Elements[s.Name], b.Elements[s.Name])
 		if len(gone)+len(added) > 0 {
@@ -194,12 +204,18 @@ func TestRefused(t *testing.T) {
 			change func(*Transaction)
 			want   error
 		}{
-			"Element": {"an element to be deleted is not there", func(tx *Transaction) { tx.DeleteElements(frontends, missing) }, fs.ErrNotExist},
+			"Element": {"an element to be deleted is not there", func(tx *Transaction) {
+				tx.DeleteElements(frontends, missing)
+			}, fs.ErrNotExist},
 			"Value": {"a value is changed by replacing its element", func(tx *Transaction) {
 				tx.AddElements(frontends, Element{Key: there.Key, Verdict: Verdict{Goto, "more"}})
 			}, fs.ErrExist},
-			"Chain": {"a rule leads nowhere", func(tx *Transaction) { tx.AddChains(Chain{Name: "x", Rules: []Rule{R(Verdict{Jump, "y"})}}) }, fs.ErrNotExist},
-			"Set":   {"a rule reads no set", func(tx *Transaction) { tx.AddChains(Chain{Name: "x", Rules: []Rule{R(In{Key{Of(Mark)}, "y", false})}}) }, fs.ErrNotExist},
+			"Chain": {"a rule leads nowhere", func(tx *Transaction) {
+				tx.AddChains(Chain{Name: "x", Rules: []Rule{R(JumpTo("y"))}})
+			}, fs.ErrNotExist},
+			"Set": {"a rule reads no set", func(tx *Transaction) {
+				tx.AddChains(Chain{Name: "x", Rules: []Rule{R(In{Key{Of(Mark)}, "y", false})}})
+			}, fs.ErrNotExist},
 			"Later": {"what comes before is undone", func(tx *Transaction) {
 				tx.DeleteElements(frontends, there)
 				tx.DeleteElements(frontends, missing)
@@ -231,7 +247,9 @@ func TestManyElements(t *testing.T) {
 	inNamespace(t, func() {
 		s := Set{Name: "many", Key: Types{TypeMark}, Value: Types{TypeVerdict}}
 		chain := Chain{Name: strings.Repeat("long", 25)}
-		table := Table{TableName: TableName{IPv4, "many"}, Sets: []Set{s}, Chains: []Chain{chain}, Elements: map[string][]Element{}}
+		table := Table{
+			TableName: TableName{IPv4, "many"}, Sets: []Set{s}, Chains: []Chain{chain}, Elements: map[string][]Element{},
+		}
 		for i := range uint32(5000) {
 			table.Elements[s.Name] = append(table.Elements[s.Name], Element{Key: Number(i), Verdict: Verdict{Goto, chain.Name}})
 		}

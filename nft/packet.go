@@ -260,7 +260,8 @@ func (w *walk) load(o Operand) Data {
 	port := func(n uint16) Data { return Data(binary.BigEndian.AppendUint16(nil, n)) }
 	addr := func(a netip.Addr, is4 bool) Data {
 		if a.Is4() != is4 {
-			panic(fmt.Sprintf("a rule of table %s reads %s of a packet to %s: OfFamily must precede it", w.table.TableName, o, a))
+			panic(fmt.Sprintf("a rule of table %s reads %s of a packet with %s: OfFamily must precede it",
+				w.table.TableName, o, a))
 		}
 		return Data(a.AsSlice())
 	}

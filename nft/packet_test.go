@@ -42,7 +42,8 @@ func policies() Table {
 func peers(cidr string, from, to uint16) Element {
 	first, last := Range(netip.MustParsePrefix(cidr))
 	return Element{
-		Key: Data(AppendPort(AppendProtocol([]byte(first), 6), from)), End: Data(AppendPort(AppendProtocol([]byte(last), 6), to)),
+		Key: Data(AppendPort(AppendProtocol([]byte(first), 6), from)),
+		End: Data(AppendPort(AppendProtocol([]byte(last), 6), to)),
 	}
 }
 
@@ -53,7 +54,8 @@ func TestPolicies(t *testing.T) {
 	}
 	send := func(from, to string, state uint32) Kind {
 		return host.Send(Packet{
-			In: "eth0", Out: "bridge", Source: netip.MustParseAddrPort(from), Destination: netip.MustParseAddrPort(to), Protocol: 6, State: state,
+			In: "eth0", Out: "bridge", Protocol: 6, State: state,
+			Source: netip.MustParseAddrPort(from), Destination: netip.MustParseAddrPort(to),
 		}).Verdict
 	}
 	for name, tc := range map[string]struct {

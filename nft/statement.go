@@ -157,6 +157,12 @@ func HasBits(f Field, bits uint32) Match {
 // OneIn matches one packet in n, at random.
 func OneIn(n uint32) Match { return Match{Operand: Random(n, 0), Value: Number(0)} }
 
+// JumpTo goes on in another chain, and comes back at its end.
+func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }
+
+// GoTo goes on in another chain for good.
+func GoTo(chain string) Verdict { return Verdict{Kind: Goto, Chain: chain} }
+
 // RejectWithReset answers a TCP packet.
 func RejectWithReset() Reject { return Reject{Type: unix.NFT_REJECT_TCP_RST} }
 

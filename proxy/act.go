@@ -10,8 +10,8 @@ import (
 	"flyball.dev/nft"
 )
 
-// rules is what the proxy needs of nftables: an nft.Kernel, or in tests an nft.Fake.
-type rules interface {
+// kernel is what the proxy needs of nftables: an nft.Kernel, or in tests an nft.Fake.
+type kernel interface {
 	// Apply commits a transaction as a whole or not at all. Its error is fs.ErrNotExist if the table,
 	// or an element to be deleted, is not there.
 	Apply(t nft.Transaction) error
@@ -20,19 +20,19 @@ type rules interface {
 	Elements(table nft.TableName, set nft.Set) ([]nft.Element, error)
 }
 
-// table carries changes out.
+// table writes changes.
 type table struct {
 	cfg    Config
 	fam    *family
-	rules  rules
+	kernel kernel
 	name   nft.TableName
 	chains map[uint32]string // by the number of their class
 	shift  int32             // of the chains' priorities
 }
 
-func newTable(cfg Config, r rules) *table {
+func newTable(cfg Config, k kernel) *table {
 	f := ipv4()
-	return &table{cfg: cfg, fam: f, rules: r, name: f.table(), chains: map[uint32]string{}}
+	return &table{cfg: cfg, fam: f, kernel: k, name: f.table(), chains: map[uint32]string{}}
 }
 
 // apply writes a change. It fails with fs.ErrNotExist if another program removed the table.
@@ -45,7 +45,7 @@ func (t *table) apply(c Change) error {
 	t.addClasses(&classes, c)
 	t.changeElements(&elements, c)
 	for _, tx := range []nft.Transaction{classes, elements} {
-		if err := t.rules.Apply(tx); err != nil {
+		if err := t.kernel.Apply(tx); err != nil {
 			return err
 		}
 	}
@@ -65,7 +65,7 @@ func (t *table) unbind(gone map[nft.Data]bool) error {
 		tx := t.transaction()
 		tx.DeleteElements(clients(t.fam), bound...)
 		// If one expired since it was read, the kernel refuses them all.
-		if err := t.rules.Apply(tx); !errors.Is(err, fs.ErrNotExist) {
+		if err := t.kernel.Apply(tx); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
 	}
@@ -88,7 +88,7 @@ func (t *table) bindings(elements []Element) map[nft.Data]bool {
 // bound reads which clients are bound to the named endpoints. The timeout of each is what remains
 // of it.
 func (t *table) bound(names map[nft.Data]bool) ([]nft.Element, error) {
-	elements, err := t.rules.Elements(t.name, clients(t.fam))
+	elements, err := t.kernel.Elements(t.name, clients(t.fam))
 	if err != nil {
 		return nil, fmt.Errorf("reading session affinity: %w", err)
 	}
@@ -114,8 +114,8 @@ func (t *table) rebuild(all Change) error {
 	t.addClasses(&tx, all) // elements refer to them
 	t.changeElements(&tx, all)
 	tx.AddElements(clients(t.fam), remembered...)
-	if err := t.rules.Apply(tx); err != nil {
-		return fmt.Errorf("writing all Services (root and a kernel of 5.9 or later with nf_tables and NAT are needed): %w", err)
+	if err := t.kernel.Apply(tx); err != nil {
+		return fmt.Errorf("writing all Services (root is needed, and Linux 5.9 or later with nf_tables and NAT): %w", err)
 	}
 	return nil
 }
@@ -130,7 +130,7 @@ const shifts = 40
 // order a packet could pass the new chain before the commit and the old one after it, and be
 // translated by neither.
 func (t *table) nextShift() int32 {
-	old, err := t.rules.Base(t.name, natPrerouting)
+	old, err := t.kernel.Base(t.name, natPrerouting)
 	if err != nil || old == (nft.Base{}) {
 		return 0
 	}
@@ -141,7 +141,7 @@ func (t *table) nextShift() int32 {
 func (t *table) remove() error {
 	tx := t.transaction()
 	tx.Remove()
-	return t.rules.Apply(tx)
+	return t.kernel.Apply(tx)
 }
 
 // addClasses adds the chains of new classes.
@@ -177,13 +177,13 @@ func (t *table) byMap(elements []Element) (all [mapCount][]nft.Element) {
 // chains and of elements in each map.
 func (t *table) intact(want [mapCount]int) bool {
 	for _, c := range t.fixedChains() {
-		found, err := t.rules.Rules(t.name, c.Name)
+		found, err := t.kernel.Rules(t.name, c.Name)
 		if err != nil || len(found) != len(c.Rules) {
 			return false // what cannot be read is written again
 		}
 	}
 	for m := range mapCount {
-		elements, err := t.rules.Elements(t.name, m.set(t.fam))
+		elements, err := t.kernel.Elements(t.name, m.set(t.fam))
 		if err != nil || len(elements) != want[m] {
 			return false
 		}
@@ -195,7 +195,7 @@ func (t *table) intact(want [mapCount]int) bool {
 func (t *table) frontends() map[frontend]bool {
 	found := map[frontend]bool{}
 	for _, m := range []Map{Frontends, HostPorts} {
-		elements, _ := t.rules.Elements(t.name, m.set(t.fam))
+		elements, _ := t.kernel.Elements(t.name, m.set(t.fam))
 		for _, e := range elements {
 			n := len(t.fam.bytes(ip{}))
 			if len(e.Key) != n+8 { // of another version

@@ -83,7 +83,7 @@ func (e Element) compile(f *family, chains map[uint32]string) nft.Element {
 	key := e.frontend(f)
 	switch e.Map {
 	case Frontends:
-		return nft.Element{Key: nft.Data(key), Verdict: goTo(chains[e.Class])}
+		return nft.Element{Key: nft.Data(key), Verdict: nft.GoTo(chains[e.Class])}
 	case HostPorts:
 		return nft.Element{Key: nft.Data(key), Value: e.backend(f)}
 	case Endpoints:

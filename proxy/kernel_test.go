@@ -278,7 +278,7 @@ func TestAffinityExpired(t *testing.T) {
 	l := newLab(t)
 	tx := l.table.transaction()
 	tx.DeleteElements(clients(l.table.fam), nft.Element{Key: nft.Data(make([]byte, 20))})
-	if err := l.table.rules.Apply(tx); !errors.Is(err, os.ErrNotExist) {
+	if err := l.table.kernel.Apply(tx); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("deleting what has gone: got %v, want that it does not exist", err)
 	}
 }
@@ -293,7 +293,7 @@ func TestAffinityEntries(t *testing.T) {
 	}
 	entries := func() []nft.Element {
 		t.Helper()
-		known, err := l.table.rules.Elements(l.table.name, clients(l.table.fam))
+		known, err := l.table.kernel.Elements(l.table.name, clients(l.table.fam))
 		must(t, err)
 		return slices.DeleteFunc(known, func(e nft.Element) bool { return e.Expires <= 0 })
 	}

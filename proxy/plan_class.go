@@ -144,23 +144,23 @@ func (c Class) rules(f *family, clusterCIDRs []netip.Prefix) []nft.Rule {
 		for _, cidr := range inside {
 			outside = append(outside, nft.Not(nft.SourceIn(cidr)))
 		}
-		rules = append(rules, rule(append(outside, markForMasquerade)...))
+		rules = append(rules, nft.R(append(outside, markForMasquerade)...))
 	case c.Masquerade == Always:
-		rules = append(rules, rule(markForMasquerade))
+		rules = append(rules, nft.R(markForMasquerade))
 	}
 	if c.Shortcut > 0 {
 		// As if the packet had gone out to a load balancer and come back in: a client inside the
 		// cluster need not care where endpoints are.
-		short := goTo(c.shortcut().chain())
+		short := nft.GoTo(c.shortcut().chain())
 		for _, cidr := range inside {
-			rules = append(rules, rule(nft.SourceIn(cidr), short))
+			rules = append(rules, nft.R(nft.SourceIn(cidr), short))
 		}
 		rules = append(rules,
-			rule(nft.IsLocal(nft.SourceType), markForMasquerade),
-			rule(nft.IsLocal(nft.SourceType), short))
+			nft.R(nft.IsLocal(nft.SourceType), markForMasquerade),
+			nft.R(nft.IsLocal(nft.SourceType), short))
 	}
 	if c.Action == Drop {
-		return append(rules, rule(drop))
+		return append(rules, nft.R(drop))
 	}
 	return append(rules, c.pick(f)...)
 }
@@ -170,10 +170,10 @@ func (c Class) restrict() []nft.Rule {
 	var rules []nft.Rule
 	for s := range strings.SplitSeq(c.Sources, ",") {
 		if p, err := netip.ParsePrefix(s); err == nil {
-			rules = append(rules, rule(nft.SourceIn(p), goTo(c.needs()[0].chain())))
+			rules = append(rules, nft.R(nft.SourceIn(p), nft.GoTo(c.needs()[0].chain())))
 		}
 	}
-	return append(rules, rule(drop))
+	return append(rules, nft.R(drop))
 }
 
 // key is the frontend that a packet is for, and what follows it in the key of a map.
@@ -190,7 +190,7 @@ func (v Via) key(f *family, more ...nft.Operand) nft.Key {
 // pick sends the connection to an endpoint.
 func (c Class) pick(f *family) []nft.Rule {
 	one := func(index nft.Operand) nft.Rule {
-		return rule(nft.DNAT{Family: f.Family, Key: c.Via.key(f, index), Map: Endpoints.String()})
+		return nft.R(nft.DNAT{Family: f.Family, Key: c.Via.key(f, index), Map: Endpoints.String()})
 	}
 	first := nft.Constant(nft.Number(c.List.first()))
 	var rules []nft.Rule
@@ -221,11 +221,11 @@ func (c Class) stick(f *family) []nft.Rule {
 			nft.Update{Key: key, Set: set, Timeout: time.Duration(c.Sticky) * time.Second},
 			nft.DNAT{Family: f.Family, To: to},
 		}
-		known = append(known, rule(append([]nft.Statement{nft.In{Key: key, Set: set}}, send...)...))
+		known = append(known, nft.R(append([]nft.Statement{nft.In{Key: key, Set: set}}, send...)...))
 		if odds := len(endpoints) - i; odds > 1 {
 			send = append([]nft.Statement{nft.OneIn(uint32(odds))}, send...)
 		}
-		others = append(others, rule(send...))
+		others = append(others, nft.R(send...))
 	}
 	return append(known, others...)
 }

@@ -23,14 +23,10 @@ const masqueradeBit = 0x4000
 var (
 	drop              = nft.Verdict{Kind: nft.Drop}
 	markForMasquerade = nft.SetMark{And: ^uint32(masqueradeBit), Xor: masqueradeBit}
-	// Nobody else meets the mark.
+	// No other program sees the mark.
 	clearMark  = nft.SetMark{And: ^uint32(masqueradeBit)}
 	masquerade = nft.Masquerade{FullyRandom: true}
 )
-
-func jump(chain string) nft.Verdict    { return nft.Verdict{Kind: nft.Jump, Chain: chain} }
-func goTo(chain string) nft.Verdict    { return nft.Verdict{Kind: nft.Goto, Chain: chain} }
-func rule(s ...nft.Statement) nft.Rule { return nft.R(s...) }
 
 func (f *family) table() nft.TableName { return nft.TableName{Family: f.Family, Name: tableName} }
 
@@ -41,37 +37,37 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 	base := func(kind nft.ChainType, hook nft.Hook, priority int32) nft.Base {
 		return nft.Base{Type: kind, Hook: hook, Priority: priority + shift}
 	}
-	toServices := []nft.Rule{rule(jump(servicesChain))}
+	toServices := []nft.Rule{nft.R(nft.JumpTo(servicesChain))}
 	chains := []nft.Chain{
 		{Name: rejectChain, Rules: []nft.Rule{
-			rule(nft.OfProtocol(uint8(TCP)), nft.RejectWithReset()),
-			rule(nft.RejectUnreachable(f.Family)),
+			nft.R(nft.OfProtocol(uint8(TCP)), nft.RejectWithReset()),
+			nft.R(nft.RejectUnreachable(f.Family)),
 		}},
-		{Name: dropChain, Rules: []nft.Rule{rule(drop)}},
+		{Name: dropChain, Rules: []nft.Rule{nft.R(drop)}},
 		{Name: localChain, Rules: []nft.Rule{
-			rule(nft.DNAT{Family: f.Family, Key: ViaAddress.key(f), Map: HostPorts.String()}),
-			rule(nft.DNAT{Family: f.Family, Key: ViaNodePort.key(f), Map: HostPorts.String()}),
-			rule(nft.Not(nft.DestinationIn(f.loopback)), nft.Dispatch{Key: ViaNodePort.key(f), Map: Frontends.String()}),
+			nft.R(nft.DNAT{Family: f.Family, Key: ViaAddress.key(f), Map: HostPorts.String()}),
+			nft.R(nft.DNAT{Family: f.Family, Key: ViaNodePort.key(f), Map: HostPorts.String()}),
+			nft.R(nft.Not(nft.DestinationIn(f.loopback)), nft.Dispatch{Key: ViaNodePort.key(f), Map: Frontends.String()}),
 		}},
 		{Name: servicesChain, Rules: []nft.Rule{
-			rule(nft.Dispatch{Key: ViaAddress.key(f), Map: Frontends.String()}),
-			rule(nft.IsLocal(nft.DestinationType), goTo(localChain)),
+			nft.R(nft.Dispatch{Key: ViaAddress.key(f), Map: Frontends.String()}),
+			nft.R(nft.IsLocal(nft.DestinationType), nft.GoTo(localChain)),
 		}},
 		{
 			Name: "guard-loopback", Base: base(nft.Filter, nft.Prerouting, nft.PriorityRaw),
 			// route_localnet, which host ports on 127.0.0.1 need, would let Pods reach what listens
 			// on the host's loopback.
-			Rules: []nft.Rule{rule(nft.Not(nft.InterfaceIs(nft.Iifname, "lo")), nft.DestinationIn(f.loopback), drop)},
+			Rules: []nft.Rule{nft.R(nft.Not(nft.InterfaceIs(nft.Iifname, "lo")), nft.DestinationIn(f.loopback), drop)},
 		},
 		{Name: natPrerouting, Base: base(nft.NAT, nft.Prerouting, nft.PriorityDstNAT), Rules: toServices},
 		{Name: "nat-output", Base: base(nft.NAT, nft.Output, nft.PriorityDstNAT), Rules: toServices},
 		{
 			Name: "nat-postrouting", Base: base(nft.NAT, nft.Postrouting, nft.PrioritySrcNAT),
 			Rules: []nft.Rule{
-				rule(nft.HasBits(nft.Mark, masqueradeBit), clearMark, masquerade),
-				rule(nft.HasBits(nft.CTStatus, nft.StatusDNAT),
+				nft.R(nft.HasBits(nft.Mark, masqueradeBit), clearMark, masquerade),
+				nft.R(nft.HasBits(nft.CTStatus, nft.StatusDNAT),
 					nft.In{Key: nft.Key{nft.Of(f.saddr), nft.Of(f.daddr)}, Set: Hairpin.String()}, masquerade),
-				rule(nft.HasBits(nft.CTStatus, nft.StatusDNAT),
+				nft.R(nft.HasBits(nft.CTStatus, nft.StatusDNAT),
 					nft.SourceIn(f.loopback), nft.Not(nft.DestinationIn(f.loopback)), masquerade),
 			},
 		},
@@ -79,8 +75,8 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 	var unclaimed []nft.Rule
 	for _, cidr := range f.only(serviceCIDRs) {
 		// A destination that the NAT chains left as it was is no Service's.
-		unclaimed = append(unclaimed, rule(nft.HasBits(nft.CTState, nft.StateNew),
-			nft.DestinationIn(cidr), nft.Not(nft.IsLocal(nft.DestinationType)), goTo(rejectChain)))
+		unclaimed = append(unclaimed, nft.R(nft.HasBits(nft.CTState, nft.StateNew),
+			nft.DestinationIn(cidr), nft.Not(nft.IsLocal(nft.DestinationType)), nft.GoTo(rejectChain)))
 	}
 	if unclaimed == nil {
 		return chains
