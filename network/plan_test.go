@@ -133,6 +133,38 @@ func TestWant(t *testing.T) {
 	}
 }
 
+// TestWantTwoFamilies has nodes with a range and an address of each family: the Pods of another node are
+// reached through its address of the same one.
+func TestWantTwoFamilies(t *testing.T) {
+	dual := func(name, four, fourIP, six, sixIP string) Node {
+		n := node(name, four, fourIP, sixIP)
+		n.PodCIDRs = append(n.PodCIDRs, p(six))
+		return n
+	}
+	both := []netip.Prefix{cluster, p("fd00:42::/56")}
+	nodes := []Node{
+		dual("a", "10.42.0.0/24", "192.0.2.2", "fd00:42::/64", "2001:db8::2"),
+		dual("b", "10.42.1.0/24", "192.0.2.3", "fd00:42:0:1::/64", "2001:db8::3"),
+	}
+	wanted := Wanted{
+		PodCIDRs: nodes[0].PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24"), p("fd00:42::1/64")},
+		Routes: []Route{
+			{To: p("10.42.1.0/24"), Via: netip.MustParseAddr("192.0.2.3")}, {To: service, Dev: Bridge},
+			{To: p("fd00:42:0:1::/64"), Via: netip.MustParseAddr("2001:db8::3")},
+		},
+	}
+	got := want("a", both, services, nodes)
+	if diff := cmp.Diff(wanted, got, same); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	conf := string(conflist(got, "/networks", ""))
+	for _, part := range []string{`"subnet": "fd00:42::/64"`, `"gateway": "fd00:42::1"`, `"dst": "::/0"`, `"dst": "0.0.0.0/0"`} {
+		if !strings.Contains(conf, part) {
+			t.Errorf("the CNI configuration has no %s:\n%s", part, conf)
+		}
+	}
+}
+
 func TestPlan(t *testing.T) {
 	gateway := p("10.42.0.1/24")
 	wanted := Wanted{PodCIDRs: []netip.Prefix{p("10.42.0.0/24")}, Gateways: []netip.Prefix{gateway}, MTU: 1450, Routes: []Route{{To: service, Dev: Bridge}}}

@@ -68,7 +68,7 @@ func TestDiff(t *testing.T) {
 			have, name := Table{}, TableName{IPv4, "t"}
 			tables := []Table{drawTable(t), drawTable(t), drawTable(t), {}}
 			hosts := []reader{NewFake()}
-			if rapid.IntRange(0, 5).Draw(t, "kernel") == 0 { // it is slow
+			if rapid.IntRange(0, 9).Draw(t, "kernel") == 0 { // it is slow
 				hosts = append(hosts, Kernel{})
 				before := Transaction{Table: name} // of a run that failed
 				if before.Remove(); hosts[1].Apply(before) != nil {
