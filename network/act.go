@@ -50,9 +50,9 @@ func actOne(a Action) error {
 	}
 }
 
-// addBridge makes the bridge that the CNI plugin would make for the first Pod: so no Pod waits for it. Its hardware
-// address is fixed, because a bridge without one takes that of a port, and changes it under the Pods' feet when that
-// Pod ends.
+// addBridge makes the bridge that the CNI plugin would make for the first Pod: so no Pod waits for
+// it. Its hardware address is fixed, because a bridge without one takes that of a port, and changes
+// it under the Pods' feet when that Pod ends.
 func addBridge(gateway netip.Prefix, mtu int) error {
 	ip := gateway.Addr().As4()
 	attrs := netlink.NewLinkAttrs()

@@ -10,7 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// foreignRuntime is the configuration for a runtime that is not ours, whose directories hold files of others.
+// foreignRuntime is the configuration for a runtime that is not ours, whose directories hold files
+// of others.
 func foreignRuntime(t *testing.T, conf, bin map[string]string) (Config, Wanted) {
 	t.Helper()
 	root := t.TempDir()

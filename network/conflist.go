@@ -13,12 +13,13 @@ import (
 )
 
 const (
-	// conflistName sorts before what distributions bring: a runtime takes the first file. The file of
-	// the previous name, 10-flyball.conflist, lay only where the bundled runtime looks: among the
-	// run-time files, which the teardown removes with all that is in them.
+	// conflistName sorts before what distributions bring: a runtime takes the first file. The file
+	// of the previous name, 10-flyball.conflist, lay only where the bundled runtime looks: among
+	// the run-time files, which the teardown removes with all that is in them.
 	conflistName = "00-flyball.conflist"
 	networkName  = "flyball"
-	// resultsDir is where libcni, in the runtime, keeps what plugins answered. The runtime gives no choice of it.
+	// resultsDir is where libcni, in the runtime, keeps what plugins answered. The runtime gives no
+	// choice of it.
 	resultsDir = "/var/lib/cni/results"
 )
 
@@ -45,9 +46,10 @@ type (
 	}
 )
 
-// conflist returns the CNI configuration for Pods of this node. One plugin and its IPAM are all that runs for a Pod:
-// masquerading is in our own nftables table, host ports are the proxy's, and the plugins for both would execute programs
-// of the host. prefix is what the names of the plugins begin with.
+// conflist returns the CNI configuration for Pods of this node. One plugin and its IPAM are all
+// that runs for a Pod: masquerading is in our own nftables table, host ports are the proxy's, and
+// the plugins for both would execute programs of the host. prefix is what the names of the plugins
+// begin with.
 func conflist(w Wanted, ipamDir, prefix string) []byte {
 	addresses := ipam{Type: prefix + "host-local", DataDir: ipamDir}
 	for i, cidr := range w.PodCIDRs {
@@ -68,8 +70,8 @@ func conflist(w Wanted, ipamDir, prefix string) []byte {
 	return append(out, '\n')
 }
 
-// configureCNI makes the runtime give Pods of this node our network. It returns an error if the runtime would take
-// another one.
+// configureCNI makes the runtime give Pods of this node our network. It returns an error if the
+// runtime would take another one.
 func configureCNI(cfg Config, w Wanted) error {
 	prefix := ""
 	if cfg.CNIBinDir != "" {
@@ -84,8 +86,9 @@ func configureCNI(cfg Config, w Wanted) error {
 	return writeConflist(cfg.CNIConfDir, conflist(w, cfg.IPAMDir, prefix))
 }
 
-// checkFirst returns an error if the runtime would find another program's configuration before ours. libcni, in the runtime,
-// takes the files with one of three endings, and the runtime the first of them by name.
+// checkFirst returns an error if the runtime would find another program's configuration before
+// ours. libcni, in the runtime, takes the files with one of three endings, and the runtime the
+// first of them by name.
 func checkFirst(dir string) error {
 	entries, err := os.ReadDir(dir) // sorted
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -103,13 +106,15 @@ func checkFirst(dir string) error {
 	return nil
 }
 
-// isOurConflist says whether we may replace a file of that name. After a crash of the host it may be empty.
+// isOurConflist says whether we may replace a file of that name. After a crash of the host it may
+// be empty.
 func isOurConflist(content []byte) bool {
 	var list networkList
 	return len(content) == 0 || json.Unmarshal(content, &list) == nil && list.Name == networkName
 }
 
-// removeConflist removes the CNI configuration if it is ours. Its directory may be everybody's and stays.
+// removeConflist removes the CNI configuration if it is ours. Its directory may be everybody's and
+// stays.
 func removeConflist(dir string) error {
 	file := filepath.Join(dir, conflistName)
 	content, err := os.ReadFile(file)
@@ -122,8 +127,9 @@ func removeConflist(dir string) error {
 	return err
 }
 
-// writeConflist replaces the file at once, so that the runtime, which watches the directory, never reads half of it. It
-// does not touch a file that is right, and returns an error if another program's has the name.
+// writeConflist replaces the file at once, so that the runtime, which watches the directory, never
+// reads half of it. It does not touch a file that is right, and returns an error if another
+// program's has the name.
 func writeConflist(dir string, content []byte) error {
 	file := filepath.Join(dir, conflistName)
 	switch old, err := os.ReadFile(file); {
@@ -146,8 +152,8 @@ func writeConflist(dir string, content []byte) error {
 	return nil
 }
 
-// removeResults removes what libcni kept of Pods of ours for which the runtime did not call the plugins
-// at the end.
+// removeResults removes what libcni kept of Pods of ours for which the runtime did not call the
+// plugins at the end.
 func removeResults(dir string) error {
 	files, err := filepath.Glob(filepath.Join(dir, networkName+"-*-eth0"))
 	if err != nil {

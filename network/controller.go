@@ -25,18 +25,18 @@ type Config struct {
 	NodeName string
 	// Client reads Nodes. Run alone needs it.
 	Client *rest.Config
-	// ClusterCIDRs hold the podCIDRs of every Node, ServiceCIDRs the addresses of every Service. One of
-	// each so far, IPv4.
+	// ClusterCIDRs hold the podCIDRs of every Node, ServiceCIDRs the addresses of every Service.
+	// One of each so far, IPv4.
 	ClusterCIDRs, ServiceCIDRs []netip.Prefix
 	// ClusterDNS are put on the loopback interface, for package dns to listen on.
 	ClusterDNS []netip.Addr
-	// CNIConfDir is where the container runtime reads its CNI configuration. Other programs may have
-	// files there too.
+	// CNIConfDir is where the container runtime reads its CNI configuration. Other programs may
+	// have files there too.
 	CNIConfDir string
 	// IPAMDir receives the addresses that are taken. It must not outlive a reboot, as Pods do not.
 	IPAMDir string
-	// PluginDir holds our CNI plugins. CNIBinDir is where a runtime that is not ours looks for plugins: it
-	// gets links to ours. Both are empty if the runtime looks into PluginDir.
+	// PluginDir holds our CNI plugins. CNIBinDir is where a runtime that is not ours looks for
+	// plugins: it gets links to ours. Both are empty if the runtime looks into PluginDir.
 	PluginDir, CNIBinDir string
 	// MTU of the Pods' interfaces; 0 is that of the interface with the default route.
 	MTU int
@@ -79,10 +79,10 @@ func validateRanges(name string, ranges []netip.Prefix) error {
 	return nil
 }
 
-// Setup prepares this host, before anything else of the node runs: unreachable routes for the ranges of
-// Pods and Services, kernel settings, masquerading, and the cluster DNS address. It changes nothing and
-// returns an error that names the cause if a range overlaps an address or route of the host. It is
-// idempotent.
+// Setup prepares this host, before anything else of the node runs: unreachable routes for the
+// ranges of Pods and Services, kernel settings, masquerading, and the cluster DNS address. It
+// changes nothing and returns an error that names the cause if a range overlaps an address or route
+// of the host. It is idempotent.
 func Setup(cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -116,8 +116,9 @@ func writeTable(want nft.Table) error {
 	return nft.Kernel{}.Apply(nft.Diff(have, want))
 }
 
-// Run follows the Nodes until ctx ends: it keeps the bridge and the CNI configuration for this node's
-// podCIDRs, and the routes to those of other nodes. Everything that it made stays when it returns.
+// Run follows the Nodes until ctx ends: it keeps the bridge and the CNI configuration for this
+// node's podCIDRs, and the routes to those of other nodes. Everything that it made stays when it
+// returns.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -207,8 +208,8 @@ func (c *controller) run(ctx context.Context, changed <-chan struct{}) error {
 	}
 }
 
-// sync observes, plans and acts. It returns whether Pods can have a network, which they can without one
-// to other nodes.
+// sync observes, plans and acts. It returns whether Pods can have a network, which they can without
+// one to other nodes.
 func (c *controller) sync(log klog.Logger) (ready bool, err error) {
 	host, err := observe()
 	if err != nil {

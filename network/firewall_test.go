@@ -174,7 +174,8 @@ func TestOwnedFirewall(t *testing.T) {
 	})
 }
 
-// TestGoneFirewall: what goes while a chain is changed is no error, and leaves nothing of ours behind.
+// TestGoneFirewall: what goes while a chain is changed is no error, and leaves nothing of ours
+// behind.
 func TestGoneFirewall(t *testing.T) {
 	newNamespace(t).do(func() {
 		firewall(t, nft.IPv4, true)
@@ -206,8 +207,8 @@ func TestGoneFirewall(t *testing.T) {
 	})
 }
 
-// ownedFirewall makes a table of a socket that lives as long as the test, with a chain that drops what
-// is forwarded. The library cannot make one.
+// ownedFirewall makes a table of a socket that lives as long as the test, with a chain that drops
+// what is forwarded. The library cannot make one.
 func ownedFirewall(t *testing.T) {
 	t.Helper()
 	conn, err := mdnetlink.Dial(unix.NETLINK_NETFILTER, nil)

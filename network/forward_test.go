@@ -182,7 +182,8 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// connectPod makes a router of this namespace, between a Pod and the world, which knows the way back.
+// connectPod makes a router of this namespace, between a Pod and the world, which knows the way
+// back.
 func connectPod(t *testing.T, pod, world *namespace) {
 	t.Helper()
 	if err := configureKernel(); err != nil {

@@ -18,8 +18,8 @@ const (
 // configureKernel makes a router of this host.
 func configureKernel() error { return setSysctl(ipForward, "1") }
 
-// enableBridgeNetfilter makes packets between two Pods of one node pass nftables. Without, a reply to a Pod that came
-// through a Service goes straight over the bridge, past the translation back.
+// enableBridgeNetfilter makes packets between two Pods of one node pass nftables. Without, a reply
+// to a Pod that came through a Service goes straight over the bridge, past the translation back.
 func enableBridgeNetfilter() error {
 	if _, err := os.Stat(bridgeCallsFilter); os.IsNotExist(err) {
 		if err := loadModule("br_netfilter"); err != nil {

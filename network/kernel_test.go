@@ -236,8 +236,9 @@ func addPod(t *testing.T, cfg Config, id string, pod *namespace) netip.Addr {
 	return result.IPs[0].Address.Addr()
 }
 
-// TestPodTraffic has two Pods on one node talk: to each other, to a Service address that is translated as the proxy
-// would, from the host, and to the world outside, where the node's address must be seen.
+// TestPodTraffic has two Pods on one node talk: to each other, to a Service address that is
+// translated as the proxy would, from the host, and to the world outside, where the node's address
+// must be seen.
 func TestPodTraffic(t *testing.T) {
 	node, client, server, world, cfg := newNamespace(t), newNamespace(t), newNamespace(t), newNamespace(t), testConfig(t)
 	var serverIP, clientIP netip.Addr

@@ -14,8 +14,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// TestTrafficBetweenNodes has Pods of two nodes, each in a network namespace of its own with a link between them, talk to
-// each other and to the other host.
+// TestTrafficBetweenNodes has Pods of two nodes, each in a network namespace of its own with a link
+// between them, talk to each other and to the other host.
 func TestTrafficBetweenNodes(t *testing.T) {
 	nodes := []*namespace{newNamespace(t), newNamespace(t)}
 	pods := []*namespace{newNamespace(t), newNamespace(t)}
@@ -28,7 +28,8 @@ func TestTrafficBetweenNodes(t *testing.T) {
 		node.do(func() {
 			cfg := testConfig(t)
 			cfg.NodeName = names[i]
-			// Some distributions drop packets that come from where no answer would go: here answers always do.
+			// Some distributions drop packets that come from where no answer would go: here answers
+			// always do.
 			if err := setSysctl("/proc/sys/net/ipv4/conf/all/rp_filter", "1"); err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +75,8 @@ func TestTrafficBetweenNodes(t *testing.T) {
 	})
 }
 
-// TestUnreachableNode: a node in a network that this host is not in costs the way to its Pods, and nothing else.
+// TestUnreachableNode: a node in a network that this host is not in costs the way to its Pods, and
+// nothing else.
 func TestUnreachableNode(t *testing.T) {
 	host, cfg := newNamespace(t), testConfig(t)
 	host.do(func() {

@@ -89,8 +89,8 @@ func (h *Host) addRoute(r netlink.Route, links map[int]netlink.Link) {
 	}
 }
 
-// dumped hides the interruption of a dump by a change meanwhile: what was read is enough, and the next
-// sync reads the rest.
+// dumped hides the interruption of a dump by a change meanwhile: what was read is enough, and the
+// next sync reads the rest.
 func dumped[T any](list []T, err error) ([]T, error) {
 	if errors.Is(err, netlink.ErrDumpInterrupted) {
 		return list, nil

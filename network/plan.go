@@ -14,8 +14,8 @@ const (
 	lastMetric = 1 << 30
 )
 
-// Node is what the network reads of a Node object. Both lists may be empty, as on a Node that has just
-// joined.
+// Node is what the network reads of a Node object. Both lists may be empty, as on a Node that has
+// just joined.
 type Node struct {
 	Name        string
 	PodCIDRs    []netip.Prefix
@@ -66,7 +66,8 @@ type Host struct {
 	LoopbackAddresses []netip.Prefix
 	// Foreign are the routes of the main table that are not ours, Routes those that are.
 	Foreign, Routes []Route
-	// The bridge, if there is one, its address, hardware address, and the interfaces that are its ports.
+	// The bridge, if there is one, its address, hardware address, and the interfaces that are its
+	// ports.
 	HasBridge     bool
 	BridgeUp      bool
 	BridgeMTU     int
@@ -188,8 +189,8 @@ func want(self string, clusters, services []netip.Prefix, nodes []Node) Wanted {
 	if len(w.PodCIDRs) == 0 {
 		return w
 	}
-	// A process on the host that connects to a Service needs a route before the proxy may translate the
-	// address. A packet that it does not translate gets no answer on the bridge.
+	// A process on the host that connects to a Service needs a route before the proxy may translate
+	// the address. A packet that it does not translate gets no answer on the bridge.
 	for _, cidr := range services {
 		w.Routes = append(w.Routes, Route{To: cidr, Dev: Bridge})
 	}
@@ -198,9 +199,9 @@ func want(self string, clusters, services []netip.Prefix, nodes []Node) Wanted {
 	return w
 }
 
-// toOthers returns the routes to the Pods of the other nodes, each through its node's address. Of two
-// nodes that claim the same Pods the first by name gets them; one that claims our own or our address
-// gets none.
+// toOthers returns the routes to the Pods of the other nodes, each through its node's address. Of
+// two nodes that claim the same Pods the first by name gets them; one that claims our own or our
+// address gets none.
 func toOthers(self Node, clusters []netip.Prefix, nodes []Node) []Route {
 	var routes []Route
 	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
@@ -223,8 +224,8 @@ func toOthers(self Node, clusters []netip.Prefix, nodes []Node) []Route {
 	return routes
 }
 
-// byOthers separates the actions that depend on other nodes from those that this node needs for itself. A node that cannot
-// be reached must not keep the Pods of this one from starting.
+// byOthers separates the actions that depend on other nodes from those that this node needs for
+// itself. A node that cannot be reached must not keep the Pods of this one from starting.
 func byOthers(actions []Action) (own, others []Action) {
 	for _, a := range actions {
 		if a.Do == AddRoute && a.Route.Via.IsValid() {
@@ -236,7 +237,8 @@ func byOthers(actions []Action) (own, others []Action) {
 	return own, others
 }
 
-// usable reports whether a podCIDR lies in one of the cluster's and has space for a gateway and a Pod.
+// usable reports whether a podCIDR lies in one of the cluster's and has space for a gateway and a
+// Pod.
 func usable(pod netip.Prefix, clusters []netip.Prefix) bool {
 	return pod.IsValid() && pod.Bits() <= pod.Addr().BitLen()-2 && slices.ContainsFunc(clusters, func(c netip.Prefix) bool {
 		return pod.Bits() >= c.Bits() && c.Contains(pod.Addr())

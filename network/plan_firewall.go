@@ -51,8 +51,8 @@ func dropsAny(c nft.FilterChain, clusters []netip.Prefix) bool {
 //
 // With a source these are packets from the Pods of that range, and the first rule that applies to
 // them decides. It may stand in a chain that is jumped to: ufw and firewalld keep their users'
-// rules there. Without a source no accept counts, since conditions that the netlink library does not
-// know are missing from what was read.
+// rules there. Without a source no accept counts, since conditions that the netlink library does
+// not know are missing from what was read.
 func drops(c nft.FilterChain, source netip.Prefix) bool {
 	for _, r := range c.Chain.Rules {
 		switch v := outcome(r, source); v.Kind {

@@ -21,8 +21,8 @@ type forwardChain struct {
 	Ours []nft.Rule
 }
 
-// forwardRules are those that a chain needs which drops. They consist of such statements as iptables
-// has, too, so that iptables-nft still reads its chain.
+// forwardRules are those that a chain needs which drops. They consist of such statements as
+// iptables has, too, so that iptables-nft still reads its chain.
 func forwardRules(c FirewallChain, clusters []netip.Prefix) []nft.Rule {
 	var rules []nft.Rule
 	for _, cidr := range clusters {

@@ -11,8 +11,8 @@ const tableName = "flyball-network"
 
 var multicast = netip.MustParsePrefix("224.0.0.0/4")
 
-// masquerade is the table that gives Pod traffic to the world the node's address: no host outside of
-// the cluster has a route back to a Pod. Traffic to Pods keeps its source, wherever they are.
+// masquerade is the table that gives Pod traffic to the world the node's address: no host outside
+// of the cluster has a route back to a Pod. Traffic to Pods keeps its source, wherever they are.
 // Multicast is left alone.
 func masquerade(clusters []netip.Prefix) nft.Table {
 	c := nft.Chain{Name: "postrouting", Base: nft.Base{Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.PrioritySrcNAT}}

@@ -133,8 +133,8 @@ func TestWant(t *testing.T) {
 	}
 }
 
-// TestWantTwoFamilies has nodes with a range and an address of each family: the Pods of another node are
-// reached through its address of the same one.
+// TestWantTwoFamilies has nodes with a range and an address of each family: the Pods of another
+// node are reached through its address of the same one.
 func TestWantTwoFamilies(t *testing.T) {
 	dual := func(name, four, fourIP, six, sixIP string) Node {
 		n := node(name, four, fourIP, sixIP)
@@ -201,8 +201,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestConverges: from any state, one round of actions leads to a state in which nothing is left to do, and at no step
-// does an unreachable route go away. After removal nothing of ours is left.
+// TestConverges: from any state, one round of actions leads to a state in which nothing is left to
+// do, and at no step does an unreachable route go away. After removal nothing of ours is left.
 func TestConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		nodes := rapid.Custom(func(t *rapid.T) Node {

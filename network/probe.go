@@ -11,8 +11,9 @@ import (
 	"flyball.dev/nft"
 )
 
-// Probe tries, in a network namespace of its own that is gone when it returns, each feature of the kernel that the node
-// network and the service proxy need. An entry is nil if the feature works. Trying makes the kernel load its modules.
+// Probe tries, in a network namespace of its own that is gone when it returns, each feature of the
+// kernel that the node network and the service proxy need. An entry is nil if the feature works.
+// Trying makes the kernel load its modules.
 func Probe() map[string]error {
 	found := make(chan map[string]error)
 	go func() {

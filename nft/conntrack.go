@@ -15,8 +15,8 @@ import (
 // entries that contradict it are gone, so both are changed here.
 type Connection struct {
 	Protocol uint8
-	// Destination is what the client sent to, Server who answers: another one if the destination was
-	// translated.
+	// Destination is what the client sent to, Server who answers: another one if the destination
+	// was translated.
 	Destination, Server netip.AddrPort
 	// Local is set if Destination is an address of this host.
 	Local bool

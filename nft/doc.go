@@ -25,8 +25,9 @@
 // takes the place of the Kernel. Sets, elements and statements compare with ==, rules with Equal.
 //
 // A packet sees the rules of one generation, but elements as they are at the time of the lookup. A
-// packet under way during a transaction may therefore follow a new element to a chain whose rules it
-// does not see. Where that matters, add the chains in one transaction and the elements in the next.
+// packet under way during a transaction may therefore follow a new element to a chain whose rules
+// it does not see. Where that matters, add the chains in one transaction and the elements in the
+// next.
 //
 // The package imports none of Flyball's other packages.
 package nft

@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// Fake holds tables in memory, for tests: it applies transactions as strictly as Kernel does, and Send
-// evaluates a packet. It is safe for concurrent use.
+// Fake holds tables in memory, for tests: it applies transactions as strictly as Kernel does, and
+// Send evaluates a packet. It is safe for concurrent use.
 type Fake struct {
 	// Local are the addresses of the host; those of 127.0.0.0/8 and ::1 are always.
 	Local []netip.Addr

@@ -38,8 +38,8 @@ func (k Kernel) conn() (*nftables.Conn, error) {
 	return conn, nil
 }
 
-// Apply commits a transaction: the kernel carries out all of it, or nothing and returns an error. It
-// is fs.ErrNotExist if the table, or something that an operation names, is not there, and
+// Apply commits a transaction: the kernel carries out all of it, or nothing and returns an error.
+// It is fs.ErrNotExist if the table, or something that an operation names, is not there, and
 // fs.ErrPermission if another program owns the table.
 func (k Kernel) Apply(t Transaction) error {
 	if t.Empty() {
@@ -138,7 +138,8 @@ func (e Element) compile(s *nftables.Set, list []nftables.SetElement) []nftables
 		out.KeyEnd = end
 		return append(list, out)
 	}
-	// The end of a range is an element of its own: the first key behind it. The last range has none.
+	// The end of a range is an element of its own: the first key behind it. The last range has
+	// none.
 	if next := step(end, 1); strings.Trim(string(next), "\x00") != "" {
 		return append(list, out, nftables.SetElement{Key: next, IntervalEnd: true})
 	}

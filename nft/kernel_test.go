@@ -134,7 +134,8 @@ func another(family Family) Table {
 	return t
 }
 
-// sameTable compares tables whatever the order of chains, sets and elements, which the kernel chooses.
+// sameTable compares tables whatever the order of chains, sets and elements, which the kernel
+// chooses.
 func sameTable(a, b Table) string {
 	empty := func(t Table) Table {
 		t.Elements = map[string][]Element{}

@@ -14,8 +14,8 @@ import (
 
 // Packet is a packet for a Fake. Its addresses say the family.
 type Packet struct {
-	// In is the interface by which it comes in; "" if the host itself sends it. Out is the interface
-	// by which it leaves.
+	// In is the interface by which it comes in; "" if the host itself sends it. Out is the
+	// interface by which it leaves.
 	In, Out string
 	// Source and Destination; the ports count for protocols that have some.
 	Source, Destination netip.AddrPort
@@ -31,8 +31,8 @@ type Outcome struct {
 	// Verdict is Accept or Drop. Rejected packets are dropped and answered.
 	Verdict  Kind
 	Rejected bool
-	// Destination is where the packet goes, and Masqueraded whether it does so with an address of the
-	// host as its source.
+	// Destination is where the packet goes, and Masqueraded whether it does so with an address of
+	// the host as its source.
 	Destination netip.AddrPort
 	Masqueraded bool
 	Mark        uint32
@@ -40,9 +40,9 @@ type Outcome struct {
 	Trace []string
 }
 
-// Send evaluates a packet: it passes the hooks on its way, and at each the base chains of all tables in
-// the order of their priorities. NAT chains see it if its connection is new. A
-// packet with a local destination, after translation, is for the host, any other one is forwarded.
+// Send evaluates a packet: it passes the hooks on its way, and at each the base chains of all
+// tables in the order of their priorities. NAT chains see it if its connection is new. A packet
+// with a local destination, after translation, is for the host, any other one is forwarded.
 func (f *Fake) Send(p Packet) Outcome {
 	f.mu.Lock()
 	defer f.mu.Unlock()

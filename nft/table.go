@@ -53,7 +53,8 @@ type Base struct {
 // ChainType is what a base chain is for.
 type ChainType string
 
-// The types of base chains that Flyball uses. A NAT chain sees the first packet of a connection only.
+// The types of base chains that Flyball uses. A NAT chain sees the first packet of a connection
+// only.
 const (
 	Filter ChainType = "filter"
 	NAT    ChainType = "nat"

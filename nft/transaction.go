@@ -89,8 +89,8 @@ func (t *Transaction) DeleteElements(s Set, elements ...Element) {
 }
 
 // Diff returns the transaction that makes want of have: of what was last written, or of what Read
-// found. A table without a name is none, on either side. Where the kernel cannot change something in
-// place (a set's types, a chain's hook), the table is replaced.
+// found. A table without a name is none, on either side. Where the kernel cannot change something
+// in place (a set's types, a chain's hook), the table is replaced.
 func Diff(have, want Table) Transaction {
 	switch {
 	case want.TableName == TableName{}:

@@ -60,8 +60,8 @@ func drawTable(t *rapid.T) Table {
 	return table
 }
 
-// TestDiff makes any table of any other one, in a transaction that can be committed; then nothing is
-// left to do. Kernel and fake agree.
+// TestDiff makes any table of any other one, in a transaction that can be committed; then nothing
+// is left to do. Kernel and fake agree.
 func TestDiff(t *testing.T) {
 	inNamespace(t, func() {
 		rapid.Check(t, func(t *rapid.T) {

@@ -12,8 +12,8 @@ import (
 
 // kernel is what the proxy needs of nftables: an nft.Kernel, or in tests an nft.Fake.
 type kernel interface {
-	// Apply commits a transaction as a whole or not at all. Its error is fs.ErrNotExist if the table,
-	// or an element to be deleted, is not there.
+	// Apply commits a transaction as a whole or not at all. Its error is fs.ErrNotExist if the
+	// table, or an element to be deleted, is not there.
 	Apply(t nft.Transaction) error
 	Base(table nft.TableName, chain string) (nft.Base, error)
 	Rules(table nft.TableName, chain string) ([]nft.Rule, error)
@@ -37,9 +37,9 @@ func newTable(cfg Config, k kernel) *table {
 
 // apply writes a change. It fails with fs.ErrNotExist if another program removed the table.
 //
-// New classes go first, in a transaction of their own: a packet sees the rules of one generation, but
-// elements as they are at the time of the lookup. A packet under way during the transaction would
-// follow a new element to a chain whose rules it does not see yet, and be refused.
+// New classes go first, in a transaction of their own: a packet sees the rules of one generation,
+// but elements as they are at the time of the lookup. A packet under way during the transaction
+// would follow a new element to a chain whose rules it does not see yet, and be refused.
 func (t *table) apply(c Change) error {
 	classes, elements := t.transaction(), t.transaction()
 	t.addClasses(&classes, c)
@@ -104,7 +104,8 @@ func (t *table) bound(names map[nft.Data]bool) ([]nft.Element, error) {
 // rebuild replaces the table by what all describes. There is no moment without rules, and session
 // affinity is carried over.
 func (t *table) rebuild(all Change) error {
-	// This fails if there is no table, or one of another version: then affinity is lost, not Services.
+	// This fails if there is no table, or one of another version: then affinity is lost, not
+	// Services.
 	remembered, _ := t.bound(t.bindings(all.Add))
 	t.shift = t.nextShift()
 	clear(t.chains)
@@ -125,10 +126,10 @@ func (t *table) fixedChains() []nft.Chain { return fixedChains(t.fam, t.cfg.Serv
 // shifts is how many different priorities the tables that replace one another have.
 const shifts = 40
 
-// nextShift puts the chains of a new table right behind those of the old one. While the kernel commits,
-// both are registered at their hooks, and each shows a packet the rules of one generation. In the other
-// order a packet could pass the new chain before the commit and the old one after it, and be
-// translated by neither.
+// nextShift puts the chains of a new table right behind those of the old one. While the kernel
+// commits, both are registered at their hooks, and each shows a packet the rules of one generation.
+// In the other order a packet could pass the new chain before the commit and the old one after it,
+// and be translated by neither.
 func (t *table) nextShift() int32 {
 	old, err := t.kernel.Base(t.name, natPrerouting)
 	if err != nil || old == (nft.Base{}) {

@@ -31,11 +31,12 @@ type Config struct {
 	// Client reaches the API server, directly and not through a Service.
 	Client *rest.Config
 
-	// ClusterCIDRs are where Pods live: others are masqueraded when they use a cluster IP. Optional.
+	// ClusterCIDRs are where Pods live: others are masqueraded when they use a cluster IP.
+	// Optional.
 	ClusterCIDRs []netip.Prefix
 
-	// ServiceCIDRs are where cluster IPs live: connections to those that no Service has are rejected.
-	// Optional; without it they are left to the routes.
+	// ServiceCIDRs are where cluster IPs live: connections to those that no Service has are
+	// rejected. Optional; without it they are left to the routes.
 	ServiceCIDRs []netip.Prefix
 
 	// Ready is called once, when every Service known at the start works. Optional.
@@ -135,8 +136,8 @@ func (c *controller) run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.caches.changed:
-			// One change is written at once. Changes that come during a transaction make up the next
-			// one.
+			// One change is written at once. Changes that come during a transaction make up the
+			// next one.
 			c.plan(log)
 			if retry == nil {
 				err = c.write(log)

@@ -1,17 +1,17 @@
 // Package proxy is Flyball's service proxy: it makes the addresses of Services and the host ports
-// of this node's Pods work, with one nftables table (`flyball-proxy`). It is the only writer of that
-// table, of the UDP conntrack entries that it finds stale, and of route_localnet on the links that
-// lead to Pods with host ports. Routes, the bridge and the masquerading of Pods that talk to the
-// outside belong to package network.
+// of this node's Pods work, with one nftables table (`flyball-proxy`). It is the only writer of
+// that table, of the UDP conntrack entries that it finds stale, and of route_localnet on the links
+// that lead to Pods with host ports. Routes, the bridge and the masquerading of Pods that talk to
+// the outside belong to package network.
 //
 // # Shape
 //
 // An event goes from watch.go, which queues the Service or Pod that it concerns, to the loop in
-// controller.go. The loop reads the caches into plain values (observe.go) and records what each wants
-// (plan_service.go) in a State (plan.go), which compares it with what was last written and returns the
-// elements to add and to delete. plan_class.go and plan_table.go say, as values of package nft, which
-// rules read those elements. act.go makes transactions of the Change: new classes in one, all elements
-// in the next.
+// controller.go. The loop reads the caches into plain values (observe.go) and records what each
+// wants (plan_service.go) in a State (plan.go), which compares it with what was last written and
+// returns the elements to add and to delete. plan_class.go and plan_table.go say, as values of
+// package nft, which rules read those elements. act.go makes transactions of the Change: new
+// classes in one, all elements in the next.
 //
 // # The rule set
 //

@@ -171,8 +171,8 @@ func TestTrafficPolicies(t *testing.T) {
 	l.expect(l.pods[2], "tcp", nodePort, 40, podIP(2), "0", "1")
 }
 
-// TestNoLocalEndpoint asks every address of a Service with externalTrafficPolicy Local whose endpoints are all on other
-// nodes: from here any of them answers, from outside none.
+// TestNoLocalEndpoint asks every address of a Service with externalTrafficPolicy Local whose
+// endpoints are all on other nodes: from here any of them answers, from outside none.
 func TestNoLocalEndpoint(t *testing.T) {
 	for name, affinity := range map[string]uint32{"without affinity": 0, "with affinity": 60} {
 		t.Run(name, func(t *testing.T) {
@@ -273,7 +273,8 @@ func TestAffinity(t *testing.T) {
 	}
 }
 
-// TestAffinityExpired: the error for an entry that expires between reading and deleting differs from others.
+// TestAffinityExpired: the error for an entry that expires between reading and deleting differs
+// from others.
 func TestAffinityExpired(t *testing.T) {
 	l := newLab(t)
 	tx := l.table.transaction()
@@ -283,8 +284,8 @@ func TestAffinityExpired(t *testing.T) {
 	}
 }
 
-// TestAffinityEntries reads what the kernel remembers: one entry for a client of a frontend, which begins anew with
-// each connection and goes with its endpoint.
+// TestAffinityEntries reads what the kernel remembers: one entry for a client of a frontend, which
+// begins anew with each connection and goes with its endpoint.
 func TestAffinityEntries(t *testing.T) {
 	l := newLab(t)
 	l.serve(8080)

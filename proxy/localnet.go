@@ -9,8 +9,8 @@ import (
 
 // localnet lets the host reach host ports on 127.0.0.1: the kernel routes packets with a loopback
 // source to a Pod's link only if route_localnet is set there. The chain guard-loopback drops those
-// of the opposite direction. It holds the links that are set, by index: a bridge that is deleted and
-// created again has another one.
+// of the opposite direction. It holds the links that are set, by index: a bridge that is deleted
+// and created again has another one.
 type localnet map[int]bool
 
 // allow sets route_localnet on the links of the Pods that have the added host ports.
@@ -34,7 +34,8 @@ func (l localnet) allow(added []Element) error {
 	return nil
 }
 
-// linkTo finds the link that a Pod of this node is on: the one with an address in the Pod's network.
+// linkTo finds the link that a Pod of this node is on: the one with an address in the Pod's
+// network.
 func linkTo(pod netip.Addr) (net.Interface, error) {
 	links, err := net.Interfaces()
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"flyball.dev/nft"
 )
 
-// sim is a node in memory with the proxy's table, which evaluates packets without a kernel. The kernel
-// tests make the same connections for real.
+// sim is a node in memory with the proxy's table, which evaluates packets without a kernel. The
+// kernel tests make the same connections for real.
 type sim struct {
 	t     *testing.T
 	host  *nft.Fake

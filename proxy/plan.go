@@ -42,9 +42,9 @@ type Member struct {
 // Empty reports that the kernel is as it should be.
 func (c Change) Empty() bool { return len(c.Classes)+len(c.Delete)+len(c.Add)+len(c.Stale) == 0 }
 
-// State is what was last planned for the kernel. It is not safe for concurrent use. Set records what an
-// owner wants, and Take returns the difference that all Sets since the last Take make. Its cost depends
-// on the owners that changed, not on the number of the others.
+// State is what was last planned for the kernel. It is not safe for concurrent use. Set records
+// what an owner wants, and Take returns the difference that all Sets since the last Take make. Its
+// cost depends on the owners that changed, not on the number of the others.
 type State struct {
 	owners map[string]Desired
 	held   map[Key]claim
@@ -252,7 +252,8 @@ func (s *State) Count() [mapCount]int {
 	return n
 }
 
-// All returns the change from no table at all. It forgets the classes that no element uses any more.
+// All returns the change from no table at all. It forgets the classes that no element uses any
+// more.
 func (s *State) All() Change {
 	used := map[uint32]bool{}
 	c := Change{Owners: []string{"all"}}

@@ -49,9 +49,9 @@ const (
 // Action is what happens to a connection.
 type Action uint8
 
-// Balance sends it to an endpoint. Reject answers that the port is unreachable, for Services without
-// endpoints. Drop is for traffic policy Local on a node without endpoints, where load balancers are
-// expected to go elsewhere.
+// Balance sends it to an endpoint. Reject answers that the port is unreachable, for Services
+// without endpoints. Drop is for traffic policy Local on a node without endpoints, where load
+// balancers are expected to go elsewhere.
 const (
 	Balance Action = iota
 	Reject
@@ -215,8 +215,8 @@ func (c Class) stick(f *family) []nft.Rule {
 		key := nft.Key{nft.Of(f.saddr)}
 		at := c.Via.key(f, nft.Constant(nft.Number(bindingHash(c.List, to))))
 		copy(key[1:], at[:])
-		// Where the set is full Update does not match: then better no affinity than no service, which
-		// the last rule of the chain sees to.
+		// Where the set is full Update does not match: then better no affinity than no service,
+		// which the last rule of the chain sees to.
 		send := []nft.Statement{
 			nft.Update{Key: key, Set: set, Timeout: time.Duration(c.Sticky) * time.Second},
 			nft.DNAT{Family: f.Family, To: to},

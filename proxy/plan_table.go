@@ -31,8 +31,8 @@ var (
 func (f *family) table() nft.TableName { return nft.TableName{Family: f.Family, Name: tableName} }
 
 // fixedChains is the part of the table that does not depend on any Service. Without serviceCIDRs,
-// traffic to cluster IPs that no Service has is left to the routes. The chains that translate lie at
-// shift behind their usual priority.
+// traffic to cluster IPs that no Service has is left to the routes. The chains that translate lie
+// at shift behind their usual priority.
 func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chain {
 	base := func(kind nft.ChainType, hook nft.Hook, priority int32) nft.Base {
 		return nft.Base{Type: kind, Hook: hook, Priority: priority + shift}

@@ -330,8 +330,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestFailed checks that UDP clients of a Service that is gone are not forgotten when the change that contained its end could
-// not be written.
+// TestFailed checks that UDP clients of a Service that is gone are not forgotten when the change
+// that contained its end could not be written.
 func TestFailed(t *testing.T) {
 	s := NewState()
 	svc := web(nil, 0)
@@ -459,9 +459,9 @@ func drawService(t *rapid.T) Service {
 	return svc
 }
 
-// TestIncremental checks that a table which followed any sequence of changes, in batches of any size, is
-// the one that is built from the outcome alone. The fake refuses what the kernel would: a change that
-// deletes what is not there, adds what is, or leads to a chain that is missing.
+// TestIncremental checks that a table which followed any sequence of changes, in batches of any
+// size, is the one that is built from the outcome alone. The fake refuses what the kernel would: a
+// change that deletes what is not there, adds what is, or leads to a chain that is missing.
 func TestIncremental(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s, host := NewState(), nft.NewFake()
@@ -499,8 +499,8 @@ func TestIncremental(t *testing.T) {
 	})
 }
 
-// lines are the elements of the table, sorted, and the rules of the chains that they lead to. A class
-// that no element uses may keep its chain.
+// lines are the elements of the table, sorted, and the rules of the chains that they lead to. A
+// class that no element uses may keep its chain.
 func lines(host *nft.Fake) []string {
 	table, _ := host.Read(ipv4().table())
 	chains := map[string]bool{}

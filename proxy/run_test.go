@@ -62,8 +62,8 @@ func apiSlice(pods ...int) *discoveryv1.EndpointSlice {
 	return s
 }
 
-// newClient is a fake API, and signals when a watch has begun: unlike a real one, it forgets what happens between the list
-// and the watch.
+// newClient is a fake API, and signals when a watch has begun: unlike a real one, it forgets what
+// happens between the list and the watch.
 func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan struct{}) {
 	client, watching = fake.NewClientset(objects...), make(chan struct{}, 10)
 	client.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
@@ -175,7 +175,8 @@ func TestRun(t *testing.T) {
 	cancel()
 	must(t, <-done)
 	must(t, answers("192.0.2.1:9090", "1")()) // the table stays
-	// goleak's own timeout, 0.4 s, is short for a busy host: nothing waits for the end of the Events' goroutines.
+	// goleak's own timeout, 0.4 s, is short for a busy host: nothing waits for the end of the
+	// Events' goroutines.
 	eventually(t, "the end of all goroutines", func() error { return goleak.Find(leaks) })
 }
 
