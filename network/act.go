@@ -30,7 +30,8 @@ func actOne(a Action) error {
 		return changeRoute(a.Do, a.Route)
 	}
 	link, err := netlink.LinkByName(a.Link)
-	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) && (a.Do == RemoveLink || a.Do == RemoveAddress) {
+	removes := a.Do == RemoveLink || a.Do == RemoveAddress
+	if missing := (netlink.LinkNotFoundError{}); errors.As(err, &missing) && removes {
 		return nil
 	}
 	if err != nil {
@@ -77,7 +78,10 @@ func addBridge(gateway netip.Prefix, mtu int) error {
 }
 
 func changeRoute(do Operation, r Route) error {
-	route := netlink.Route{Dst: ipNet(r.To), Priority: r.Metric, Protocol: routeProtocol, Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST}
+	route := netlink.Route{
+		Dst: ipNet(r.To), Priority: r.Metric, Protocol: routeProtocol,
+		Table: unix.RT_TABLE_MAIN, Type: unix.RTN_UNICAST,
+	}
 	if r.Unreachable {
 		route.Type = unix.RTN_UNREACHABLE
 	}
@@ -101,17 +105,22 @@ func changeRoute(do Operation, r Route) error {
 		return ignore(netlink.RouteDel(&route), unix.ESRCH)
 	}
 	err := netlink.RouteReplace(&route)
-	if r.Via.IsValid() && (errors.Is(err, unix.ENETUNREACH) || errors.Is(err, unix.EHOSTUNREACH) || errors.Is(err, unix.EINVAL)) {
-		return fmt.Errorf("%s is in no network that this host has an address in: %w; the nodes of a cluster must share a network, so start the other node, or this one, with an address of a shared one (--node-ip)", r.Via, err)
+	if r.Via.IsValid() && isAny(err, unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EINVAL) {
+		return fmt.Errorf("%s is in no network that this host has an address in: %w; the nodes of a cluster must "+
+			"share a network, so start the other node, or this one, with an address of a shared one (--node-ip)", r.Via, err)
 	}
 	return err
 }
 
 func ignore(err error, harmless ...error) error {
-	if slices.ContainsFunc(harmless, func(h error) bool { return errors.Is(err, h) }) {
+	if isAny(err, harmless...) {
 		return nil
 	}
 	return err
+}
+
+func isAny(err error, of ...error) bool {
+	return slices.ContainsFunc(of, func(e error) bool { return errors.Is(err, e) })
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

@@ -53,7 +53,9 @@ type (
 func conflist(w Wanted, ipamDir, prefix string) []byte {
 	addresses := ipam{Type: prefix + "host-local", DataDir: ipamDir}
 	for i, cidr := range w.PodCIDRs {
-		addresses.Ranges = append(addresses.Ranges, []map[string]string{{"subnet": cidr.String(), "gateway": w.Gateways[i].Addr().String()}})
+		addresses.Ranges = append(addresses.Ranges, []map[string]string{
+			{"subnet": cidr.String(), "gateway": w.Gateways[i].Addr().String()},
+		})
 		everywhere := netip.PrefixFrom(cidr.Addr(), 0).Masked()
 		addresses.Routes = append(addresses.Routes, map[string]string{"dst": everywhere.String()})
 	}
@@ -99,7 +101,8 @@ func checkFirst(dir string) error {
 		case e.Name() >= conflistName:
 			return nil
 		case !e.IsDir() && slices.Contains([]string{".conf", ".conflist", ".json"}, ext):
-			return fmt.Errorf("writing the CNI configuration: the container runtime takes %s before our %s, and Pods would get another network; rename or remove it",
+			return fmt.Errorf("writing the CNI configuration: the container runtime takes %s before our %s, "+
+				"and Pods would get another network; rename or remove it",
 				filepath.Join(dir, e.Name()), conflistName)
 		}
 	}
@@ -136,7 +139,8 @@ func writeConflist(dir string, content []byte) error {
 	case err == nil && bytes.Equal(old, content):
 		return nil
 	case err == nil && !isOurConflist(old):
-		return fmt.Errorf("writing the CNI configuration: %s is there already and not of the network %q; rename or remove it", file, networkName)
+		return fmt.Errorf("writing the CNI configuration: %s is there already and not of the network %q; "+
+			"rename or remove it", file, networkName)
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("writing the CNI configuration: %w", err)

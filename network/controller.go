@@ -56,16 +56,19 @@ const (
 )
 
 func (c Config) validate() error {
-	if err := errors.Join(validateRanges("cluster CIDR", c.ClusterCIDRs), validateRanges("Service CIDR", c.ServiceCIDRs)); err != nil {
+	err := errors.Join(validateRanges("cluster CIDR", c.ClusterCIDRs), validateRanges("Service CIDR", c.ServiceCIDRs))
+	if err != nil {
 		return err
 	}
 	cluster, service := c.ClusterCIDRs[0], c.ServiceCIDRs[0]
 	if cluster.Overlaps(service) {
-		return fmt.Errorf("checking the network's configuration: cluster CIDR %s and Service CIDR %s overlap; choose two that do not", cluster, service)
+		return fmt.Errorf("checking the network's configuration: cluster CIDR %s and Service CIDR %s overlap; "+
+			"choose two that do not", cluster, service)
 	}
 	for _, dns := range c.ClusterDNS {
 		if !service.Contains(dns) {
-			return fmt.Errorf("checking the network's configuration: the cluster DNS address %s must lie in the Service CIDR %s", dns, service)
+			return fmt.Errorf("checking the network's configuration: the cluster DNS address %s must lie in the "+
+				"Service CIDR %s", dns, service)
 		}
 	}
 	return nil
@@ -74,7 +77,8 @@ func (c Config) validate() error {
 // validateRanges allows one range, as long as there is no dual stack.
 func validateRanges(name string, ranges []netip.Prefix) error {
 	if len(ranges) != 1 || !ranges[0].IsValid() || !ranges[0].Addr().Is4() || ranges[0] != ranges[0].Masked() {
-		return fmt.Errorf("checking the network's configuration: %s %v must be an IPv4 network such as 10.42.0.0/16", name, ranges)
+		return fmt.Errorf("checking the network's configuration: %s %v must be an IPv4 network "+
+			"such as 10.42.0.0/16", name, ranges)
 	}
 	return nil
 }
@@ -148,7 +152,8 @@ func Run(ctx context.Context, cfg Config) error {
 	defer cancel()
 	watching.Go(func() {
 		if err := firewall.Run(ctx, changed); err != nil {
-			klog.FromContext(ctx).Error(err, "Following the firewall failed: after it has changed, Pods may have no network for five minutes")
+			klog.FromContext(ctx).Error(err,
+				"Following the firewall failed: after it has changed, Pods may have no network for five minutes")
 		}
 	})
 	c := controller{cfg: cfg, nodes: nodes.GetStore()}

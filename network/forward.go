@@ -20,7 +20,8 @@ func syncForward(log klog.Logger, clusters []netip.Prefix) error {
 	for _, c := range chains {
 		actions := planForward(clusters, c)
 		for _, a := range actions {
-			log.V(2).Info("Changing a firewall's chain", "chain", c.String(), "rule", a.Rule.Comment, "remove", a.Remove, "reason", a.Reason)
+			log.V(2).Info("Changing a firewall's chain", "chain", c.String(),
+				"rule", a.Rule.Comment, "remove", a.Remove, "reason", a.Reason)
 		}
 		errs = append(errs, actForward(c, actions))
 	}
@@ -34,7 +35,8 @@ func observeForward(clusters []netip.Prefix) ([]forwardChain, error) {
 	for _, c := range chains {
 		chain := forwardChain{FirewallChain: firewallChain(c)}
 		if c.Owned {
-			chain.Drops = dropsAny(c, clusters) // no rule of ours is there, and the firewall may accept packets of Pods itself
+			// No rule of ours is there, and the firewall may accept packets of Pods itself.
+			chain.Drops = dropsAny(c, clusters)
 		} else {
 			chain.Drops = drops(c, netip.Prefix{})
 		}
@@ -65,7 +67,8 @@ func actForward(c forwardChain, actions []forwardAction) error {
 		case err == nil, errors.Is(err, fs.ErrNotExist):
 		case errors.Is(err, fs.ErrPermission):
 			return fmt.Errorf("letting the packets of Pods pass in %s: %w; the program that made the table owns it: "+
-				"for firewalld, set NftablesTableOwner=no in /etc/firewalld/firewalld.conf and restart it, or have it accept clusterCIDR itself", c, err)
+				"for firewalld, set NftablesTableOwner=no in /etc/firewalld/firewalld.conf and restart it, "+
+				"or have it accept clusterCIDR itself", c, err)
 		default:
 			return fmt.Errorf("letting the packets of Pods pass in %s: %w", c, err)
 		}

@@ -23,7 +23,8 @@ func configureKernel() error { return setSysctl(ipForward, "1") }
 func enableBridgeNetfilter() error {
 	if _, err := os.Stat(bridgeCallsFilter); os.IsNotExist(err) {
 		if err := loadModule("br_netfilter"); err != nil {
-			return fmt.Errorf("loading the kernel module br_netfilter: %w; Services between Pods of one node need it, load it with `modprobe br_netfilter`", err)
+			return fmt.Errorf("loading the kernel module br_netfilter: %w; Services between Pods of one node need it, "+
+				"load it with `modprobe br_netfilter`", err)
 		}
 	}
 	return setSysctl(bridgeCallsFilter, "1")

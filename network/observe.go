@@ -52,7 +52,8 @@ func observe() (Host, error) {
 			h.Addresses[link.Attrs().Name] = append(h.Addresses[link.Attrs().Name], p)
 		}
 	}
-	routes, err := dumped(netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE))
+	main := &netlink.Route{Table: unix.RT_TABLE_MAIN}
+	routes, err := dumped(netlink.RouteListFiltered(netlink.FAMILY_V4, main, netlink.RT_FILTER_TABLE))
 	if err != nil {
 		return Host{}, fmt.Errorf("listing routes: %w", err)
 	}

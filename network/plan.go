@@ -162,12 +162,18 @@ func planBase(clusters, services []netip.Prefix, dns []netip.Addr, h Host) []Act
 	for _, cidr := range slices.Concat(clusters, services) {
 		r := Route{To: cidr, Unreachable: true, Metric: lastMetric}
 		if !slices.Contains(h.Routes, r) {
-			actions = append(actions, Action{Do: AddRoute, Route: r, Reason: "packets to a Pod or Service that does not exist must not leave the host"})
+			actions = append(actions, Action{
+				Do: AddRoute, Route: r,
+				Reason: "packets to a Pod or Service that does not exist must not leave the host",
+			})
 		}
 	}
 	for _, d := range dns {
 		if a := hostPrefix(d); !slices.Contains(h.LoopbackAddresses, a) {
-			actions = append(actions, Action{Do: AddAddress, Link: "lo", Address: a, Reason: "the cluster's DNS server answers on this address on every node"})
+			actions = append(actions, Action{
+				Do: AddAddress, Link: "lo", Address: a,
+				Reason: "the cluster's DNS server answers on this address on every node",
+			})
 		}
 	}
 	return actions
@@ -240,9 +246,8 @@ func byOthers(actions []Action) (own, others []Action) {
 // usable reports whether a podCIDR lies in one of the cluster's and has space for a gateway and a
 // Pod.
 func usable(pod netip.Prefix, clusters []netip.Prefix) bool {
-	return pod.IsValid() && pod.Bits() <= pod.Addr().BitLen()-2 && slices.ContainsFunc(clusters, func(c netip.Prefix) bool {
-		return pod.Bits() >= c.Bits() && c.Contains(pod.Addr())
-	})
+	within := func(c netip.Prefix) bool { return pod.Bits() >= c.Bits() && c.Contains(pod.Addr()) }
+	return pod.IsValid() && pod.Bits() <= pod.Addr().BitLen()-2 && slices.ContainsFunc(clusters, within)
 }
 
 // plan returns the steps to w. It leaves what planBase makes alone.
@@ -250,18 +255,30 @@ func plan(w Wanted, h Host) []Action {
 	var actions []Action
 	if len(w.PodCIDRs) > 0 {
 		if !h.HasBridge || !h.BridgeUp {
-			actions = append(actions, Action{Do: AddBridge, Link: Bridge, Address: w.Gateways[0], MTU: w.MTU, Reason: "the Pods of this node share it"})
+			actions = append(actions, Action{
+				Do: AddBridge, Link: Bridge, Address: w.Gateways[0], MTU: w.MTU,
+				Reason: "the Pods of this node share it",
+			})
 		} else if h.BridgeMTU != w.MTU {
-			actions = append(actions, Action{Do: SetMTU, Link: Bridge, MTU: w.MTU, Reason: "the interface that leads out of this host has this MTU"})
+			actions = append(actions, Action{
+				Do: SetMTU, Link: Bridge, MTU: w.MTU,
+				Reason: "the interface that leads out of this host has this MTU",
+			})
 		}
 		for _, a := range h.BridgeAddress {
 			if !slices.Contains(w.Gateways, a) {
-				actions = append(actions, Action{Do: RemoveAddress, Link: Bridge, Address: a, Reason: "it is not in the node's podCIDR"})
+				actions = append(actions, Action{
+					Do: RemoveAddress, Link: Bridge, Address: a,
+					Reason: "it is not in the node's podCIDR",
+				})
 			}
 		}
 		for _, a := range w.Gateways {
 			if !slices.Contains(h.BridgeAddress, a) {
-				actions = append(actions, Action{Do: AddAddress, Link: Bridge, Address: a, Reason: "it is the gateway of the node's podCIDR"})
+				actions = append(actions, Action{
+					Do: AddAddress, Link: Bridge, Address: a,
+					Reason: "it is the gateway of the node's podCIDR",
+				})
 			}
 		}
 	}
@@ -304,5 +321,6 @@ func planRemoval(dns []netip.Addr, h Host) []Action {
 func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 func compareRoutes(a, b Route) int {
-	return cmp.Or(a.To.Addr().Compare(b.To.Addr()), cmp.Compare(a.To.Bits(), b.To.Bits()), a.Via.Compare(b.Via), cmp.Compare(a.Dev, b.Dev))
+	return cmp.Or(a.To.Addr().Compare(b.To.Addr()), cmp.Compare(a.To.Bits(), b.To.Bits()),
+		a.Via.Compare(b.Via), cmp.Compare(a.Dev, b.Dev))
 }

@@ -15,7 +15,8 @@ var multicast = netip.MustParsePrefix("224.0.0.0/4")
 // of the cluster has a route back to a Pod. Traffic to Pods keeps its source, wherever they are.
 // Multicast is left alone.
 func masquerade(clusters []netip.Prefix) nft.Table {
-	c := nft.Chain{Name: "postrouting", Base: nft.Base{Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.PrioritySrcNAT}}
+	base := nft.Base{Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.PrioritySrcNAT}
+	c := nft.Chain{Name: "postrouting", Base: base}
 	for _, source := range clusters {
 		statements := []nft.Statement{nft.SourceIn(source)}
 		for _, cluster := range clusters {

@@ -142,6 +142,7 @@ func lookup(set string, to uint32) expr.Any {
 
 func bitwise(mask, xor Data) expr.Any {
 	return &expr.Bitwise{
-		SourceRegister: register0, DestRegister: register0, Len: uint32(len(mask)), Mask: []byte(mask), Xor: []byte(xor),
+		SourceRegister: register0, DestRegister: register0,
+		Len: uint32(len(mask)), Mask: []byte(mask), Xor: []byte(xor),
 	}
 }

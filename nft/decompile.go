@@ -114,21 +114,23 @@ func (d *decompiler) load(e expr.Any) {
 		if known.load == nil {
 			continue
 		}
-		short, ok := loaded.(expr.Payload)
-		if whole, isPayload := known.load.(expr.Payload); ok && isPayload && short.Base == expr.PayloadBaseNetworkHeader {
-			ok = short.Len <= whole.Len
-			short.Len = whole.Len
-			if ok && short == whole {
-				d.holds[number(register)] = held{operand: Of(Field(f))}
-				return
-			}
-		}
-		if known.load == loaded {
+		if known.load == loaded || beginsWith(known.load, loaded) {
 			d.holds[number(register)] = held{operand: Of(Field(f))}
 			return
 		}
 	}
 	delete(d.holds, number(register))
+}
+
+// beginsWith reports whether an address is loaded in part.
+func beginsWith(whole, part any) bool {
+	w, isWhole := whole.(expr.Payload)
+	p, isPart := part.(expr.Payload)
+	if !isWhole || !isPart || p.Base != expr.PayloadBaseNetworkHeader || p.Len > w.Len {
+		return false
+	}
+	p.Len = w.Len
+	return p == w
 }
 
 func (d *decompiler) match(e *expr.Cmp) {

@@ -40,7 +40,8 @@ func (f *Fake) Advance(d time.Duration) {
 			for i := range elements {
 				elements[i].Expires -= d
 			}
-			t.Elements[name] = slices.DeleteFunc(elements, func(e Element) bool { return e.Timeout > 0 && e.Expires <= 0 })
+			expired := func(e Element) bool { return e.Timeout > 0 && e.Expires <= 0 }
+			t.Elements[name] = slices.DeleteFunc(elements, expired)
 		}
 	}
 }

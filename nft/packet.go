@@ -217,7 +217,9 @@ func (w *walk) key(k Key) Data {
 func (w *walk) find(set string, k Key) (Element, bool) {
 	key := w.key(k)
 	elements := w.table.Elements[set]
-	i := slices.IndexFunc(elements, func(e Element) bool { return e.Key == key || e.End != "" && w.within(set, e, key) })
+	i := slices.IndexFunc(elements, func(e Element) bool {
+		return e.Key == key || e.End != "" && w.within(set, e, key)
+	})
 	if i < 0 {
 		return Element{}, false
 	}

@@ -181,7 +181,8 @@ func joinRanges(elements []Element, raw []nftables.SetElement) []Element {
 			continue
 		}
 		end := make([]byte, len(raw[i].Key))
-		if behind := slices.IndexFunc(ends, func(b []byte) bool { return bytes.Compare(b, raw[i].Key) > 0 }); behind >= 0 {
+		behind := slices.IndexFunc(ends, func(b []byte) bool { return bytes.Compare(b, raw[i].Key) > 0 })
+		if behind >= 0 {
 			end = ends[behind]
 		}
 		e.End = pad(step(end, -1))
@@ -197,7 +198,9 @@ func (k Kernel) sets(table TableName) ([]Set, error) {
 		return nil, fmt.Errorf("opening netlink: %w", err)
 	}
 	defer conn.Close()
-	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_SET_TABLE, Data: append([]byte(table.Name), 0)}})
+	name, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_SET_TABLE, Data: append([]byte(table.Name), 0)},
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -314,7 +317,9 @@ func (k Kernel) Filters(hook Hook) ([]FilterChain, error) {
 			}
 			chain := FilterChain{
 				Table: TableName{f, c.Table.Name}, Chain: Chain{Name: c.Name, Base: b}, Jumps: map[string][]Rule{},
-				Owned: slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == c.Table.Name && owned(t) }),
+				Owned: slices.ContainsFunc(tables, func(t *nftables.Table) bool {
+					return t.Name == c.Table.Name && owned(t)
+				}),
 			}
 			if chain.Chain.Rules, err = k.Rules(chain.Table, c.Name); err != nil {
 				errs = append(errs, err)

@@ -116,7 +116,8 @@ func (t *table) rebuild(all Change) error {
 	t.changeElements(&tx, all)
 	tx.AddElements(clients(t.fam), remembered...)
 	if err := t.kernel.Apply(tx); err != nil {
-		return fmt.Errorf("writing all Services (root is needed, and Linux 5.9 or later with nf_tables and NAT): %w", err)
+		return fmt.Errorf("writing all Services (root and Linux 5.9 or later with nf_tables and NAT are needed): %w",
+			err)
 	}
 	return nil
 }

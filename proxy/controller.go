@@ -118,7 +118,8 @@ func (c *controller) run(ctx context.Context) error {
 	broadcaster := record.NewBroadcaster(record.WithContext(watching))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: c.client.CoreV1().Events("")})
-	c.events = broadcaster.NewRecorder(scheme.Scheme, corev1.EventSource{Component: "flyball-proxy", Host: c.cfg.NodeName})
+	source := corev1.EventSource{Component: "flyball-proxy", Host: c.cfg.NodeName}
+	c.events = broadcaster.NewRecorder(scheme.Scheme, source)
 
 	c.plan(log)
 	if err := c.rebuild(log); err != nil {
@@ -214,7 +215,8 @@ func (c *controller) rebuild(log klog.Logger) error {
 	}
 	c.created = 0
 	c.follow(log, all)
-	log.V(2).Info("All Services written", "elements", len(all.Add), "classes", len(all.Classes), "took", time.Since(start))
+	log.V(2).Info("All Services written",
+		"elements", len(all.Add), "classes", len(all.Classes), "took", time.Since(start))
 	return nil
 }
 

@@ -74,10 +74,12 @@ func (h *health) open(svc Service) error {
 		return nil
 	}
 	if s == nil {
-		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", fmt.Sprintf(":%d", svc.HealthCheckNodePort))
+		at := fmt.Sprintf(":%d", svc.HealthCheckNodePort)
+		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", at)
 		if err != nil {
 			h.failed[svc.Name] = svc
-			return fmt.Errorf("listening on healthCheckNodePort of Service %s (free the port, or choose another): %w", svc.Name, err)
+			return fmt.Errorf("listening on healthCheckNodePort of Service %s (free the port, or choose another): %w",
+				svc.Name, err)
 		}
 		s = &healthServer{port: svc.HealthCheckNodePort}
 		s.server = &http.Server{Handler: s.handler(svc.Name), ReadHeaderTimeout: 5 * time.Second}

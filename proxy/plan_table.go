@@ -47,7 +47,8 @@ func fixedChains(f *family, serviceCIDRs []netip.Prefix, shift int32) []nft.Chai
 		{Name: localChain, Rules: []nft.Rule{
 			nft.R(nft.DNAT{Family: f.Family, Key: ViaAddress.key(f), Map: HostPorts.String()}),
 			nft.R(nft.DNAT{Family: f.Family, Key: ViaNodePort.key(f), Map: HostPorts.String()}),
-			nft.R(nft.Not(nft.DestinationIn(f.loopback)), nft.Dispatch{Key: ViaNodePort.key(f), Map: Frontends.String()}),
+			nft.R(nft.Not(nft.DestinationIn(f.loopback)),
+				nft.Dispatch{Key: ViaNodePort.key(f), Map: Frontends.String()}),
 		}},
 		{Name: servicesChain, Rules: []nft.Rule{
 			nft.R(nft.Dispatch{Key: ViaAddress.key(f), Map: Frontends.String()}),
