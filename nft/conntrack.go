@@ -15,16 +15,20 @@ import (
 // entries that contradict it are gone, so both are changed here.
 type Connection struct {
 	Protocol uint8
-	// Destination is what the client sent to, Server who answers: another one if the destination
-	// was translated.
-	Destination, Server netip.AddrPort
+	// Client is who began it, Destination what it sent to, Server who answers: another one if the
+	// destination was translated.
+	Client, Destination, Server netip.AddrPort
 	// Local is set if Destination is an address of this host.
 	Local bool
 }
 
-// DeleteConnections deletes the entries of IPv4 connections that match, so that their next packets
-// are decided anew.
-func (k Kernel) DeleteConnections(match func(Connection) bool) error {
+// DeleteConnections deletes the entries of a family's connections that match, so that the rules
+// decide their next packets.
+func (k Kernel) DeleteConnections(family Family, match func(Connection) bool) error {
+	number := netlink.InetFamily(unix.AF_INET)
+	if family == IPv6 {
+		number = unix.AF_INET6
+	}
 	ns := netns.None()
 	if k.NetNS != 0 {
 		ns = netns.NsHandle(k.NetNS)
@@ -34,7 +38,7 @@ func (k Kernel) DeleteConnections(match func(Connection) bool) error {
 		return fmt.Errorf("opening netlink for conntrack (root is needed): %w", err)
 	}
 	defer handle.Close()
-	addrs, err := handle.AddrList(nil, netlink.FAMILY_V4)
+	addrs, err := handle.AddrList(nil, int(number))
 	if err != nil {
 		return fmt.Errorf("listing the host's addresses: %w", err)
 	}
@@ -42,7 +46,7 @@ func (k Kernel) DeleteConnections(match func(Connection) bool) error {
 	for _, a := range addrs {
 		f.local[addrPort(a.IP, 0).Addr()] = true
 	}
-	if _, err := handle.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, f); err != nil {
+	if _, err := handle.ConntrackDeleteFilters(netlink.ConntrackTable, number, f); err != nil {
 		return fmt.Errorf("deleting conntrack entries: %w", err)
 	}
 	return nil
@@ -59,6 +63,7 @@ func (f filter) MatchConntrackFlow(flow *netlink.ConntrackFlow) bool {
 	to := addrPort(flow.Forward.DstIP, flow.Forward.DstPort)
 	return f.match(Connection{
 		Protocol: flow.Forward.Protocol, Destination: to, Local: f.local[to.Addr()],
+		Client: addrPort(flow.Forward.SrcIP, flow.Forward.SrcPort),
 		Server: addrPort(flow.Reverse.SrcIP, flow.Reverse.SrcPort),
 	})
 }

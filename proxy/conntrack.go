@@ -10,7 +10,7 @@ import (
 // connections is what the proxy needs of the kernel's connection table: an nft.Kernel.
 type connections interface {
 	// DeleteConnections deletes the entries that match: the rules decide their next packet again.
-	DeleteConnections(match func(nft.Connection) bool) error
+	DeleteConnections(family nft.Family, match func(nft.Connection) bool) error
 }
 
 // frontend is a destination that the table translates; the zero ip is any address of this host.

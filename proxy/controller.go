@@ -78,7 +78,7 @@ func cleanup(t *table, conntrack connections) error {
 	if len(translated) == 0 {
 		return nil
 	}
-	return conntrack.DeleteConnections(translated.match)
+	return conntrack.DeleteConnections(t.fam.Family, translated.match)
 }
 
 // controller is the loop: its caches observe, its state plans, its table acts.
@@ -223,8 +223,8 @@ func (c *controller) rebuild(log klog.Logger) error {
 // follow does what must follow new rules: connections were decided by the old ones. Its failures do
 // not make the rules wrong.
 func (c *controller) follow(log klog.Logger, change Change) {
-	if len(change.Stale) > 0 {
-		if err := c.conntrack.DeleteConnections(newStaleFlows(change.Stale).match); err != nil {
+	if stale := newStaleFlows(change.Stale); len(stale) > 0 {
+		if err := c.conntrack.DeleteConnections(c.table.fam.Family, stale.match); err != nil {
 			log.Error(err, "UDP clients may talk to endpoints that are gone")
 		}
 	}
