@@ -105,15 +105,14 @@ func queue(conn *nftables.Conn, table *nftables.Table, o Operation, id uint32) e
 
 // inLists hands elements over in lists that fit into an attribute.
 func inLists(s *nftables.Set, elements []Element, do func(*nftables.Set, []nftables.SetElement) error) error {
-	var list []nftables.SetElement
-	size := 0
+	list, size := make([]nftables.SetElement, 0, min(len(elements), listBytes/elementOverhead)), 0
 	for _, e := range elements {
 		n := len(e.Key) + len(e.End) + len(e.Value) + len(e.Verdict.Chain) + elementOverhead
 		if size += n; size > listBytes {
 			if err := do(s, list); err != nil {
 				return err
 			}
-			list, size = nil, n
+			list, size = list[:0], n // it was copied
 		}
 		list = e.compile(s, list)
 	}
@@ -123,9 +122,8 @@ func inLists(s *nftables.Set, elements []Element, do func(*nftables.Set, []nftab
 	return do(s, list)
 }
 
+// compile appends the element as the library has it. A field that is alone has no padding.
 func (e Element) compile(s *nftables.Set, list []nftables.SetElement) []nftables.SetElement {
-	// A field that is alone has no padding in the kernel.
-	cut := func(d Data, t nftables.SetDatatype) []byte { return []byte(d[:min(len(d), int(t.Bytes))]) }
 	out := nftables.SetElement{Key: cut(e.Key, s.KeyType), Val: cut(e.Value, s.DataType), Timeout: e.Timeout}
 	if e.Verdict != (Verdict{}) {
 		out.VerdictData = e.Verdict.compile()
@@ -138,13 +136,14 @@ func (e Element) compile(s *nftables.Set, list []nftables.SetElement) []nftables
 		out.KeyEnd = end
 		return append(list, out)
 	}
-	// The end of a range is an element of its own: the first key behind it. The last range has
-	// none.
+	// The end of a range is an element of its own: the first key behind it. The last range has none.
 	if next := step(end, 1); strings.Trim(string(next), "\x00") != "" {
 		return append(list, out, nftables.SetElement{Key: next, IntervalEnd: true})
 	}
 	return append(list, out)
 }
+
+func cut(d Data, t nftables.SetDatatype) []byte { return []byte(d[:min(len(d), int(t.Bytes))]) }
 
 // step is the key behind another one (by 1), or before it (by -1). Behind the last one come zeros.
 func step(d []byte, by int) []byte {

@@ -79,7 +79,7 @@ func (t *table) bindings(elements []Element) map[nft.Data]bool {
 	for _, e := range elements {
 		if e.Sticky {
 			hash := bindingHash(List(e.Index/localIndex), netip.AddrPortFrom(e.Value.Addr.addr(), e.Value.Port))
-			names[nft.Data(nft.AppendUint32(e.frontend(t.fam), hash))] = true
+			names[nft.Data(nft.AppendUint32(e.frontend(t.fam, nil), hash))] = true
 		}
 	}
 	return names
@@ -94,7 +94,7 @@ func (t *table) bound(names map[nft.Data]bool) ([]nft.Element, error) {
 	}
 	var found []nft.Element
 	for _, e := range elements {
-		if e.Expires > 0 && names[e.Key[len(t.fam.bytes(ip{})):]] {
+		if e.Expires > 0 && names[e.Key[t.fam.size():]] {
 			found = append(found, nft.Element{Key: e.Key, Timeout: e.Expires})
 		}
 	}
@@ -169,6 +169,13 @@ func (t *table) changeElements(tx *nft.Transaction, c Change) {
 
 // byMap compiles elements.
 func (t *table) byMap(elements []Element) (all [mapCount][]nft.Element) {
+	var count [mapCount]int
+	for _, e := range elements {
+		count[e.Map]++
+	}
+	for m := range mapCount {
+		all[m] = make([]nft.Element, 0, count[m])
+	}
 	for _, e := range elements {
 		all[e.Map] = append(all[e.Map], e.compile(t.fam, t.chains))
 	}
@@ -199,7 +206,7 @@ func (t *table) frontends() map[frontend]bool {
 	for _, m := range []Map{Frontends, HostPorts} {
 		elements, _ := t.kernel.Elements(t.name, m.set(t.fam))
 		for _, e := range elements {
-			n := len(t.fam.bytes(ip{}))
+			n := t.fam.size()
 			if len(e.Key) != n+8 { // of another version
 				continue
 			}

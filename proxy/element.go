@@ -80,25 +80,24 @@ func compareElements(a, b Element) int {
 
 // compile is the element as the kernel has it; chains names those of the classes.
 func (e Element) compile(f *family, chains map[uint32]string) nft.Element {
-	key := e.frontend(f)
-	switch e.Map {
-	case Frontends:
-		return nft.Element{Key: nft.Data(key), Verdict: nft.GoTo(chains[e.Class])}
-	case HostPorts:
-		return nft.Element{Key: nft.Data(key), Value: e.backend(f)}
-	case Endpoints:
-		return nft.Element{Key: nft.Data(nft.AppendUint32(key, e.Index)), Value: e.backend(f)}
+	var space [32]byte // of the longest key, with IPv6
+	key := space[:0]
+	if e.Map == Hairpin {
+		return nft.Element{Key: nft.Data(f.append(f.append(key, e.Key.Addr), e.Key.Addr))}
 	}
-	addr := nft.Data(f.bytes(e.Key.Addr))
-	return nft.Element{Key: addr + addr}
+	key = e.frontend(f, key)
+	if e.Map == Frontends {
+		return nft.Element{Key: nft.Data(key), Verdict: nft.GoTo(chains[e.Class])}
+	}
+	if e.Map == Endpoints {
+		key = nft.AppendUint32(key, e.Index)
+	}
+	var backend [20]byte
+	value := nft.AppendPort(f.append(backend[:0], e.Value.Addr), e.Value.Port)
+	return nft.Element{Key: nft.Data(key), Value: nft.Data(value)}
 }
 
-// frontend is the beginning of the keys of all maps but Hairpin.
-func (k Key) frontend(f *family) []byte {
-	b := append(make([]byte, 0, 28), f.bytes(k.Addr)...)
-	return nft.AppendPort(nft.AppendProtocol(b, uint8(k.Protocol)), k.Port)
-}
-
-func (v Value) backend(f *family) nft.Data {
-	return nft.Data(nft.AppendPort(append(make([]byte, 0, 20), f.bytes(v.Addr)...), v.Port))
+// frontend appends the beginning of the keys of all maps but Hairpin.
+func (k Key) frontend(f *family, key []byte) []byte {
+	return nft.AppendPort(nft.AppendProtocol(f.append(key, k.Addr), uint8(k.Protocol)), k.Port)
 }

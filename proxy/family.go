@@ -19,13 +19,15 @@ func ipv4() *family {
 	return &family{nft.IPv4, nft.IPSaddr, nft.IPDaddr, nft.TypeIPv4, netip.MustParsePrefix("127.0.0.0/8")}
 }
 
-// bytes is the address as the kernel compares it.
-func (f *family) bytes(a ip) []byte {
+// size is the number of bytes of an address, and append appends them to a key.
+func (f *family) size() int {
 	if f.Family == nft.IPv4 {
-		return a[12:]
+		return 4
 	}
-	return a[:]
+	return 16
 }
+
+func (f *family) append(key []byte, a ip) []byte { return append(key, a[16-f.size():]...) }
 
 // only keeps the ranges of the family.
 func (f *family) only(ranges []netip.Prefix) []netip.Prefix {

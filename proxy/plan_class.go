@@ -180,7 +180,7 @@ func (c Class) restrict() []nft.Rule {
 func (v Via) key(f *family, more ...nft.Operand) nft.Key {
 	addr := nft.Of(f.daddr)
 	if v == ViaNodePort {
-		addr = nft.Constant(nft.Data(f.bytes(ip{})))
+		addr = nft.Constant(nft.Data(f.append(nil, ip{})))
 	}
 	k := nft.Key{addr, nft.Of(nft.L4Proto), nft.Of(nft.Dport)}
 	copy(k[3:], more)
