@@ -20,7 +20,6 @@ type Fake struct {
 	mu     sync.Mutex
 	tables map[TableName]*Table
 	random *rand.Rand
-	now    time.Duration
 	handle uint64
 }
 
@@ -34,7 +33,6 @@ func NewFake(addresses ...netip.Addr) *Fake {
 func (f *Fake) Advance(d time.Duration) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.now += d
 	for _, t := range f.tables {
 		for name, elements := range t.Elements {
 			for i := range elements {

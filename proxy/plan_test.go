@@ -1,12 +1,9 @@
 package proxy
 
 import (
-	"flag"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -15,125 +12,6 @@ import (
 
 	"flyball.dev/nft"
 )
-
-var update = flag.Bool("update", false, "write the golden files anew")
-
-func addrPorts(list ...string) []netip.AddrPort {
-	var out []netip.AddrPort
-	for _, s := range list {
-		out = append(out, netip.MustParseAddrPort(s))
-	}
-	return out
-}
-
-func TestChoose(t *testing.T) {
-	at := func(s string, local, ready, serving, terminating bool) Endpoint {
-		return Endpoint{Addr: netip.MustParseAddrPort(s), Local: local, Ready: ready, Serving: serving, Terminating: terminating}
-	}
-	ready := func(s string, node, zone Hint) Endpoint {
-		return Endpoint{Addr: netip.MustParseAddrPort(s), Ready: true, Serving: true, Hints: [2]Hint{node, zone}}
-	}
-	cases := map[string]struct {
-		reason    string
-		endpoints []Endpoint
-		want      choice
-	}{
-		"None": {
-			reason: "A Service without endpoints has nothing to choose from.",
-		},
-		"Ready": {
-			reason: "Ready endpoints are chosen, sorted, and those that are not are left out.",
-			endpoints: []Endpoint{
-				at("10.0.0.2:1", true, true, true, false),
-				at("10.0.0.1:1", false, true, true, false),
-				at("10.0.0.3:1", true, false, false, false),
-			},
-			want: choice{addrPorts("10.0.0.1:1", "10.0.0.2:1"), addrPorts("10.0.0.2:1"), true},
-		},
-		"FallBackToServing": {
-			reason: "If nothing is ready, what still serves while it terminates is used.",
-			endpoints: []Endpoint{
-				at("10.0.0.1:1", true, false, true, true),
-				at("10.0.0.2:1", true, false, false, true),
-				at("10.0.0.3:1", true, false, true, false),
-			},
-			want: choice{addrPorts("10.0.0.1:1"), addrPorts("10.0.0.1:1"), true},
-		},
-		"FallBackIndependently": {
-			reason: "This node's last endpoint may drain while others are ready.",
-			endpoints: []Endpoint{
-				at("10.0.0.1:1", true, false, true, true),
-				at("10.0.0.2:1", false, true, true, false),
-			},
-			want: choice{addrPorts("10.0.0.2:1"), addrPorts("10.0.0.1:1"), true},
-		},
-		"Twice": {
-			reason: "An address that two slices name counts once.",
-			endpoints: []Endpoint{
-				at("10.0.0.1:1", false, true, true, false),
-				at("10.0.0.1:1", false, true, true, false),
-			},
-			want: choice{addrPorts("10.0.0.1:1"), nil, true},
-		},
-		"Zone": {
-			reason:    "Where every endpoint has a zone, those for this node's zone are chosen.",
-			endpoints: []Endpoint{ready("10.0.0.1:1", NoHint, ForOthers), ready("10.0.0.2:1", NoHint, ForUs), ready("10.0.0.3:1", NoHint, ForUs)},
-			want:      choice{addrPorts("10.0.0.2:1", "10.0.0.3:1"), nil, true},
-		},
-		"Node": {
-			reason:    "Where every endpoint has a node, those for this node come before those for its zone.",
-			endpoints: []Endpoint{ready("10.0.0.1:1", ForOthers, ForUs), ready("10.0.0.2:1", ForUs, ForUs)},
-			want:      choice{addrPorts("10.0.0.2:1"), nil, true},
-		},
-		"NoEndpointForTheNode": {
-			reason:    "Without an endpoint for this node its zone counts.",
-			endpoints: []Endpoint{ready("10.0.0.1:1", ForOthers, ForOthers), ready("10.0.0.2:1", ForOthers, ForUs)},
-			want:      choice{addrPorts("10.0.0.2:1"), nil, true},
-		},
-		"NoEndpointForTheZone": {
-			reason:    "Without an endpoint for this zone all are used.",
-			endpoints: []Endpoint{ready("10.0.0.1:1", NoHint, ForOthers), ready("10.0.0.2:1", NoHint, ForOthers)},
-			want:      choice{addrPorts("10.0.0.1:1", "10.0.0.2:1"), nil, true},
-		},
-		"OneWithoutHint": {
-			reason:    "A ready endpoint without a hint may have to serve everybody, so hints do not count.",
-			endpoints: []Endpoint{ready("10.0.0.1:1", ForUs, NoHint), ready("10.0.0.2:1", NoHint, ForUs)},
-			want:      choice{addrPorts("10.0.0.1:1", "10.0.0.2:1"), nil, true},
-		},
-		"HintsOfReadyOnesOnly": {
-			reason: "An endpoint that is not ready is not chosen for its hint, nor are hints void for its lack of one.",
-			endpoints: []Endpoint{
-				{Addr: netip.MustParseAddrPort("10.0.0.1:1"), Hints: [2]Hint{ForUs, NoHint}},
-				ready("10.0.0.2:1", ForOthers, ForUs), ready("10.0.0.3:1", ForOthers, ForOthers),
-			},
-			want: choice{addrPorts("10.0.0.2:1"), nil, true},
-		},
-		"HintsWithoutReadyOnes": {
-			reason: "What serves while it terminates is used whomever it was meant for.",
-			endpoints: []Endpoint{
-				{Addr: netip.MustParseAddrPort("10.0.0.1:1"), Serving: true, Terminating: true, Hints: [2]Hint{ForOthers, ForOthers}},
-				{Addr: netip.MustParseAddrPort("10.0.0.2:1"), Serving: true, Terminating: true, Hints: [2]Hint{ForUs, ForUs}},
-			},
-			want: choice{addrPorts("10.0.0.1:1", "10.0.0.2:1"), nil, true},
-		},
-		"PolicyLocalWithHints": {
-			reason: "Hints do not concern traffic policy Local.",
-			endpoints: []Endpoint{
-				{Addr: netip.MustParseAddrPort("10.0.0.1:1"), Local: true, Ready: true, Hints: [2]Hint{NoHint, ForOthers}},
-				ready("10.0.0.2:1", NoHint, ForUs),
-			},
-			want: choice{addrPorts("10.0.0.2:1"), addrPorts("10.0.0.1:1"), true},
-		},
-	}
-	for name, tc := range cases {
-		t.Run(name, func(t *testing.T) {
-			got := choose(tc.endpoints)
-			if diff := cmp.Diff(tc.want, got, cmp.Comparer(slices.Equal[[]netip.AddrPort])); diff != "" {
-				t.Errorf("%s\n-want +got:\n%s", tc.reason, diff)
-			}
-		})
-	}
-}
 
 // text is what a change does, line by line.
 func (s *State) text(c Change) []string {
@@ -349,48 +227,6 @@ func TestFailed(t *testing.T) {
 	}
 	if c = s.All(); len(c.Stale) > 0 {
 		t.Errorf("it was written, and yet: %v", c.Stale)
-	}
-}
-
-// TestGolden compares the whole table for Services of every kind.
-func TestGolden(t *testing.T) {
-	ips := func(list ...string) []netip.Addr { return addrs(list) }
-	some := Service{Name: "default/everything"}
-	for i, change := range []func(*ServicePort){
-		func(p *ServicePort) { p.NodePort = 30001 },
-		func(p *ServicePort) { p.Protocol, p.ExternalIPs = SCTP, ips("198.51.100.1") },
-		func(p *ServicePort) { p.InternalLocal, p.ExternalLocal, p.NodePort = true, true, 30003 },
-		func(p *ServicePort) { p.Affinity, p.NodePort = 10800, 30004 },
-		func(p *ServicePort) {
-			p.LoadBalancerIPs, p.SourceRanges = ips("198.51.100.2"), prefixes([]string{"192.0.2.0/24", "10.0.0.0/8"})
-		},
-		func(p *ServicePort) { p.Endpoints, p.NodePort = nil, 30006 },
-		func(p *ServicePort) {
-			p.ExternalLocal, p.NodePort, p.Affinity, p.Protocol = true, 30007, 60, UDP
-			remote(p.Endpoints)
-		},
-	} {
-		p := ServicePort{ClusterIP: netip.AddrFrom4([4]byte{10, 43, 0, byte(i + 1)}), Protocol: TCP, Port: uint16(i + 1), Endpoints: endpoints(0, 1)}
-		remote(p.Endpoints[1:])
-		change(&p)
-		some.Ports = append(some.Ports, p)
-	}
-	pod := HostPortPod{Name: "default/pod", Addr: podIP(2), Ports: []HostPortMapping{
-		{netip.IPv4Unspecified(), TCP, 8080, 80},
-		{nodeIP, UDP, 53, 5353},
-	}}
-	s := NewState()
-	s.Set(some.Name, s.PlanService(some, []netip.Addr{nodeIP}))
-	s.Set(pod.Name, PlanPod(pod))
-	got := text(t, s.All())
-	const file = "testdata/table.nft"
-	if *update {
-		must(t, os.WriteFile(file, []byte(got), 0o644))
-	}
-	want, err := os.ReadFile(file)
-	must(t, err)
-	if diff := cmp.Diff(strings.Split(string(want), "\n"), strings.Split(got, "\n")); diff != "" {
-		t.Errorf("run with -update if that is meant; -want +got:\n%s", diff)
 	}
 }
 
