@@ -241,7 +241,7 @@ func (s Set) proxy(api string) supervisor.Part {
 		}
 		return proxy.Run(ctx, proxy.Config{
 			NodeName: s.Config.NodeName, NodeIPs: []netip.Addr{s.Config.NodeAddr}, Client: client,
-			ClusterCIDR: s.Config.ClusterPrefix, ServiceCIDR: s.Config.ServicePrefix,
+			ClusterCIDRs: []netip.Prefix{s.Config.ClusterPrefix}, ServiceCIDRs: []netip.Prefix{s.Config.ServicePrefix},
 			Ready: up(report, name),
 		})
 	}}

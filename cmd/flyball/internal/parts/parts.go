@@ -184,9 +184,9 @@ func (s Set) RuntimeAnswers() bool {
 // Network is the configuration of the node network, without a client.
 func (s Set) Network() network.Config {
 	c := network.Config{
-		NodeName:    s.Config.NodeName,
-		ClusterCIDR: s.Config.ClusterPrefix, ServiceCIDR: s.Config.ServicePrefix,
-		ClusterDNS: s.Config.DNSAddr,
+		NodeName:     s.Config.NodeName,
+		ClusterCIDRs: []netip.Prefix{s.Config.ClusterPrefix}, ServiceCIDRs: []netip.Prefix{s.Config.ServicePrefix},
+		ClusterDNS: []netip.Addr{s.Config.DNSAddr},
 		CNIConfDir: filepath.Join(instance.RunDir, "cni"),
 		IPAMDir:    filepath.Join(instance.RunDir, "cni", "networks"),
 	}

@@ -5,6 +5,9 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"strings"
+	"time"
+
+	"flyball.dev/nft"
 )
 
 // Class is how the traffic to one address of a Service is treated. Addresses that are treated alike
@@ -46,9 +49,9 @@ const (
 // Action is what happens to a connection.
 type Action uint8
 
-// Balance sends it to an endpoint. Reject answers that nobody is there, for Services without
-// endpoints. Drop is for traffic policy Local on a node without endpoints, where load balancers are
-// expected to go elsewhere.
+// Balance sends it to an endpoint. Reject answers that the port is unreachable, for Services
+// without endpoints. Drop is for traffic policy Local on a node without endpoints, where load
+// balancers are expected to go elsewhere.
 const (
 	Balance Action = iota
 	Reject
@@ -128,75 +131,112 @@ func (c Class) shortcut() Class {
 	return Class{Via: c.Via, List: Cluster, Count: c.Shortcut, Sticky: c.Sticky, Endpoints: c.ShortcutEndpoints}
 }
 
-// rules compiles the class into the rules of its chain.
-func (c Class) rules(clusterCIDR netip.Prefix) []Rule {
+// rules are those of the class's chain. Without clusterCIDRs no source counts as a Pod.
+func (c Class) rules(f *family, clusterCIDRs []netip.Prefix) []nft.Rule {
 	if c.Sources != "" {
 		return c.restrict()
 	}
-	var rules []Rule
-	switch c.Masquerade {
-	case Outside:
-		if clusterCIDR.IsValid() {
-			rules = append(rules, Rule{sourceIn{clusterCIDR, true}, markForMasquerade{}})
+	inside := f.only(clusterCIDRs)
+	var rules []nft.Rule
+	switch {
+	case c.Masquerade == Outside && len(inside) > 0:
+		var outside []nft.Statement
+		for _, cidr := range inside {
+			outside = append(outside, nft.Not(nft.SourceIn(cidr)))
 		}
-	case Always:
-		rules = append(rules, Rule{markForMasquerade{}})
+		rules = append(rules, nft.R(append(outside, markForMasquerade)...))
+	case c.Masquerade == Always:
+		rules = append(rules, nft.R(markForMasquerade))
 	}
 	if c.Shortcut > 0 {
-		// As if the packet had gone out to a load balancer and come back in: whoever is inside the
-		// cluster already need not care where endpoints are.
-		short := verdict{toGoto, c.shortcut().chain()}
-		if clusterCIDR.IsValid() {
-			rules = append(rules, Rule{sourceIn{clusterCIDR, false}, short})
+		// As if the packet had gone out to a load balancer and come back in: a client inside the
+		// cluster need not care where endpoints are.
+		short := nft.GoTo(c.shortcut().chain())
+		for _, cidr := range inside {
+			rules = append(rules, nft.R(nft.SourceIn(cidr), short))
 		}
 		rules = append(rules,
-			Rule{isLocal{source: true}, markForMasquerade{}},
-			Rule{isLocal{source: true}, short})
+			nft.R(nft.IsLocal(nft.SourceType), markForMasquerade),
+			nft.R(nft.IsLocal(nft.SourceType), short))
 	}
 	if c.Action == Drop {
-		return append(rules, Rule{verdict{to: toDrop}})
+		return append(rules, nft.R(drop))
 	}
-	return append(rules, c.pick()...)
+	return append(rules, c.pick(f)...)
 }
 
 // restrict lets the listed sources pass on to the class without restrictions.
-func (c Class) restrict() []Rule {
-	var rules []Rule
+func (c Class) restrict() []nft.Rule {
+	var rules []nft.Rule
 	for s := range strings.SplitSeq(c.Sources, ",") {
 		if p, err := netip.ParsePrefix(s); err == nil {
-			rules = append(rules, Rule{sourceIn{p, false}, verdict{toGoto, c.needs()[0].chain()}})
+			rules = append(rules, nft.R(nft.SourceIn(p), nft.GoTo(c.needs()[0].chain())))
 		}
 	}
-	return append(rules, Rule{verdict{to: toDrop}})
+	return append(rules, nft.R(drop))
+}
+
+// key is the frontend that a packet is for, and what follows it in the key of a map.
+func (v Via) key(f *family, more ...nft.Operand) nft.Key {
+	addr := nft.Of(f.daddr)
+	if v == ViaNodePort {
+		addr = nft.Constant(nft.Data(f.append(nil, ip{})))
+	}
+	k := nft.Key{addr, nft.Of(nft.L4Proto), nft.Of(nft.Dport)}
+	copy(k[3:], more)
+	return k
 }
 
 // pick sends the connection to an endpoint.
-func (c Class) pick() []Rule {
-	var rules []Rule
+func (c Class) pick(f *family) []nft.Rule {
+	one := func(index nft.Operand) nft.Rule {
+		return nft.R(nft.DNAT{Family: f.Family, Key: c.Via.key(f, index), Map: Endpoints.String()})
+	}
+	first := nft.Constant(nft.Number(c.List.first()))
+	var rules []nft.Rule
 	if c.Sticky > 0 {
-		rules = c.stick()
+		rules = c.stick(f)
 	}
-	rules = append(rules, Rule{pick{c.Via, c.List, c.Count}})
 	if c.Count > 1 {
-		// The number of endpoints shrank between two lookups of one packet.
-		rules = append(rules, Rule{pick{c.Via, c.List, 1}})
+		rules = append(rules, one(nft.Random(uint32(c.Count), c.List.first())))
+		// The number of endpoints may shrink between two lookups of one packet: then the first one.
 	}
-	return rules
+	return append(rules, one(first))
 }
 
-// stick sends known clients where they were, and others anywhere.
-func (c Class) stick() []Rule {
-	var known, others []Rule
+// stick sends clients that are known to the endpoint where they were, and others to any. Either way
+// the endpoint is theirs for the time of the affinity from now on.
+func (c Class) stick(f *family) []nft.Rule {
+	set := clients(f).Name
+	var known, others []nft.Rule
 	endpoints := strings.Split(c.Endpoints, ",")
 	for i, e := range endpoints {
-		s := stick{via: c.Via, list: c.List, known: true, odds: len(endpoints) - i, seconds: c.Sticky}
-		s.to, _ = netip.ParseAddrPort(e) // we wrote it
-		known = append(known, Rule{s})
-		s.known = false
-		others = append(others, Rule{s})
+		to, _ := netip.ParseAddrPort(e) // we wrote it
+		key := nft.Key{nft.Of(f.saddr)}
+		at := c.Via.key(f, nft.Constant(nft.Number(bindingHash(c.List, to))))
+		copy(key[1:], at[:])
+		// Where the set is full Update does not match: then better no affinity than no service,
+		// which the last rule of the chain sees to.
+		send := []nft.Statement{
+			nft.Update{Key: key, Set: set, Timeout: time.Duration(c.Sticky) * time.Second},
+			nft.DNAT{Family: f.Family, To: to},
+		}
+		known = append(known, nft.R(append([]nft.Statement{nft.In{Key: key, Set: set}}, send...)...))
+		if odds := len(endpoints) - i; odds > 1 {
+			send = append([]nft.Statement{nft.OneIn(uint32(odds))}, send...)
+		}
+		others = append(others, nft.R(send...))
 	}
 	return append(known, others...)
 }
 
-// hasChain tells whether the class has a chain of its own; the others share the fixed ones.
+// bindingHash stands for an endpoint of a list in the set of known clients, whose key has no space
+// for another address. If two were equal, their clients could change between the two endpoints.
+func bindingHash(list List, endpoint netip.AddrPort) uint32 {
+	h := fnv.New32a()
+	h.Write([]byte(list.String() + " " + endpoint.String()))
+	return h.Sum32()
+}
+
+// hasChain reports whether the class has a chain of its own; the others share the fixed ones.
 func (c Class) hasChain() bool { return c.chain() != rejectChain && c.chain() != dropChain }
