@@ -71,7 +71,7 @@ func (s Source) LoadToStart(ctx context.Context, role instance.Role, runDir stri
 	}
 	began := time.Now()
 	now, err := join.Ensure(ctx, joined, join.Config{
-		Dir: agentDir, Server: c.Server, NodeName: c.NodeName, NodeIP: c.NodeAddrs[0],
+		Dir: agentDir, Server: c.Server, NodeName: c.NodeName, NodeIPs: c.NodeAddrs,
 	}, c.Token)
 	if err != nil {
 		return nil, nil, err

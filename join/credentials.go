@@ -52,7 +52,7 @@ func (c Credentials) DNS(component string) (*rest.Config, error) {
 
 // ClientCA is the certificate authority of the clients that the kubelet accepts.
 func (c Credentials) ClientCA() (*x509.CertPool, error) {
-	file := filepath.Join(c.Dir, authorityFile)
+	file := filepath.Join(c.Dir, caFile)
 	ca, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA of clients: %w", err)

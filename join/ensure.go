@@ -39,18 +39,20 @@ func Ensure(ctx context.Context, joined *Cluster, cfg Config, token string) (boo
 	if err != nil {
 		return false, err
 	}
-	moved := joined != nil && (cfg.Server != joined.Server || cfg.NodeIP.String() != joined.NodeIP)
+	moved := joined != nil && (cfg.Server != joined.Server || listOf(cfg.NodeIPs).String() != joined.NodeIPs.String())
 	if !needed && !moved {
 		return false, nil
 	}
-	if err := checkAddress(cfg.NodeIP); err != nil { // it is kept
-		return false, err
+	for _, ip := range cfg.NodeIPs { // they are kept
+		if err := checkAddress(ip); err != nil {
+			return false, err
+		}
 	}
 	if needed {
 		_, err := Join(ctx, cfg)
 		return err == nil, err
 	}
-	return false, joined.Move(cfg.Dir, cfg.Server, cfg.NodeIP)
+	return false, joined.Move(cfg.Dir, cfg.Server, cfg.NodeIPs)
 }
 
 // mustJoin reports whether this host has to join, for the first time or again, and parses the token
@@ -119,7 +121,7 @@ func (c *Cluster) Complete(cfg *v1alpha1.FlyballConfiguration) error {
 		cfg.Server = c.Server
 	}
 	if cfg.NodeIP == "" {
-		cfg.NodeIP = c.NodeIP
+		cfg.NodeIP = c.NodeIPs.String()
 	}
 	var err error
 	for _, f := range []struct {
@@ -128,9 +130,9 @@ func (c *Cluster) Complete(cfg *v1alpha1.FlyballConfiguration) error {
 		value string
 	}{
 		{"nodeName", &cfg.NodeName, c.NodeName},
-		{"clusterCIDR", &cfg.ClusterCIDR, c.ClusterCIDR},
-		{"serviceCIDR", &cfg.ServiceCIDR, c.ServiceCIDR},
-		{"clusterDNS", &cfg.ClusterDNS, c.ClusterDNS},
+		{"clusterCIDR", &cfg.ClusterCIDR, c.ClusterCIDRs.String()},
+		{"serviceCIDR", &cfg.ServiceCIDR, c.ServiceCIDRs.String()},
+		{"clusterDNS", &cfg.ClusterDNS, c.ClusterDNS.String()},
 		{"clusterDomain", &cfg.ClusterDomain, c.ClusterDomain},
 	} {
 		if *f.field != "" && *f.field != f.value {

@@ -7,12 +7,12 @@ import (
 )
 
 // NewCertificates returns what renews the certificates in the agent's directory dir, and counters
-// of the renewals that failed. nodeIP is the address that the Node reports.
-func NewCertificates(dir, nodeName string, nodeIP netip.Addr) (*Certificates, []prometheus.Collector) {
+// of the renewals that failed. nodeIPs are the addresses that the Node reports.
+func NewCertificates(dir, nodeName string, nodeIPs []netip.Addr) (*Certificates, []prometheus.Collector) {
 	client := renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate")
 	serving := renewFailures("kubelet_server_expiration_renew_errors", "serving certificate")
 	return &Certificates{
-		Dir: dir, NodeName: nodeName, NodeIP: nodeIP, ClientFailures: client, ServingFailures: serving,
+		Dir: dir, NodeName: nodeName, NodeIPs: nodeIPs, ClientFailures: client, ServingFailures: serving,
 	}, []prometheus.Collector{client, serving}
 }
 

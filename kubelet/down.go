@@ -14,7 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
 )
 
 // downGrace is what containers get between SIGTERM and SIGKILL when the whole
@@ -29,7 +29,7 @@ const downGrace = 10 * time.Second
 // Of cfg it needs CRIEndpoint, SharedRuntime and RootDir. In a shared runtime the
 // Pods with the UIDs in known are the agent's too, whatever labels they have.
 func StopPods(ctx context.Context, cfg Config, known []string) ([]string, error) {
-	rt, err := cri.Dial(cfg.CRIEndpoint)
+	rt, err := remote.Dial(cfg.CRIEndpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -75,10 +75,10 @@ func stopPod(ctx context.Context, rt runtimeapi.RuntimeServiceClient, s *runtime
 		})
 	}
 	all.Wait()
-	if _, err := rt.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id}); err != nil && !cri.IsNotFound(err) {
+	if _, err := rt.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id}); err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("stopping Pod %s/%s: %w", s.GetMetadata().GetNamespace(), s.GetMetadata().GetName(), err)
 	}
-	if _, err := rt.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id}); err != nil && !cri.IsNotFound(err) {
+	if _, err := rt.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id}); err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("removing Pod %s/%s: %w", s.GetMetadata().GetNamespace(), s.GetMetadata().GetName(), err)
 	}
 	return nil

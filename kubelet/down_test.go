@@ -13,7 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
 )
 
 // sharedRuntime has sandboxes of several users of CRI, each with one container, and notes what is done to which.
@@ -79,9 +79,9 @@ func TestStopPods(t *testing.T) {
 				s := &runtimeapi.PodSandbox{Id: uid, Metadata: &runtimeapi.PodSandboxMetadata{Uid: uid}}
 				switch uid {
 				case "marked":
-					s.Labels = containers.OwnedBy("/ours")
+					s.Labels = cri.OwnedBy("/ours")
 				case "theirs":
-					s.Labels = containers.OwnedBy("/theirs")
+					s.Labels = cri.OwnedBy("/theirs")
 				}
 				rt.sandboxes = append(rt.sandboxes, s)
 			}

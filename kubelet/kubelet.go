@@ -18,10 +18,11 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"flyball.dev/kubelet/containers"
-	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/pod"
+	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/probes"
 	"flyball.dev/kubelet/volumes"
 )
@@ -86,7 +87,7 @@ type Host struct {
 
 	// CRI is the container runtime. RuntimeName is what it calls itself, and RecursiveReadOnly are its handlers that can make
 	// mounts recursively read-only.
-	CRI               *cri.Client
+	CRI               *remote.Client
 	RuntimeName       string
 	RecursiveReadOnly sets.Set[string]
 	// Machine is what the Node says of the machine; this one if nil.
@@ -155,7 +156,7 @@ func NewAgent(cfg Config, host Host) (*Agent, error) {
 	}
 	a.Pods = pod.New(pod.Config{
 		NodeName: cfg.NodeName,
-		Node:     pod.Node{IPs: []string{cfg.NodeIP.String()}, RuntimeName: host.RuntimeName, RecursiveReadOnly: host.RecursiveReadOnly},
+		Node:     plan.Node{IPs: []string{cfg.NodeIP.String()}, RuntimeName: host.RuntimeName, RecursiveReadOnly: host.RecursiveReadOnly},
 		Render:   a.render(cfg, host), Client: host.Client, Pods: host.Pods,
 		Observer: host.CRI, Sandboxes: host.CRI.Runtime, Containers: host.CRI.Runtime, Resizer: host.CRI,
 		Volumes: host.Volumes, Cgroups: host.Cgroups, Probes: a.Probes, Images: pull,

@@ -24,6 +24,7 @@ import (
 	"flyball.dev/kubelet/cgroups"
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/logs"
 	"flyball.dev/kubelet/node"
@@ -45,7 +46,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	rt, err := cri.Dial(cfg.CRIEndpoint)
+	rt, err := remote.Dial(cfg.CRIEndpoint)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (c Config) owned() map[string]string {
 	if !c.SharedRuntime {
 		return nil
 	}
-	return containers.OwnedBy(c.RootDir)
+	return cri.OwnedBy(c.RootDir)
 }
 
 // stopped hides errors that only say that we were asked to stop.

@@ -20,7 +20,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"flyball.dev/kubelet/cgroups"
-	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/internal/metricsdoc"
 	"flyball.dev/kubelet/pod"
 	"flyball.dev/kubelet/volumes"
@@ -39,7 +39,7 @@ func TestDocumentation(t *testing.T) {
 	m := &machine{
 		cfg: Config{NodeName: "alpha"}, cgroups: groups,
 		volumes: volumes.New(volumes.Config{RootDir: t.TempDir(), Client: client, NodeName: "alpha"}),
-		host:    Host{CRI: cri.New(nil, nil)}, Agent: &Agent{Pods: pod.New(pod.Config{NodeName: "alpha", Client: client})},
+		host:    Host{CRI: remote.New(nil, nil)}, Agent: &Agent{Pods: pod.New(pod.Config{NodeName: "alpha", Client: client})},
 	}
 	if _, err := m.metrics(); err != nil {
 		t.Fatalf("the metrics cannot be registered together: %v", err)

@@ -15,6 +15,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/volumes"
 )
@@ -32,12 +33,12 @@ func basePod() *v1.Pod {
 // TestOwner: what tells whose a sandbox is does not come from the Pod.
 func TestOwner(t *testing.T) {
 	pod := basePod()
-	pod.Labels = map[string]string{LabelOwner: "forged", LabelPodUID: "forged"}
+	pod.Labels = map[string]string{cri.LabelOwner: "forged", cri.LabelPodUID: "forged"}
 	config, err := Sandbox(pod, SandboxOptions{Node: testNode()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := config.Labels; got[LabelOwner] != testNode().Owner || got[LabelPodUID] != string(pod.UID) {
+	if got := config.Labels; got[cri.LabelOwner] != testNode().Owner || got[cri.LabelPodUID] != string(pod.UID) {
 		t.Errorf("labels of the sandbox: %v", got)
 	}
 }
@@ -272,12 +273,12 @@ func TestInfo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Info{
+	want := cri.Info{
 		PodName: "p", PodNamespace: "ns", PodUID: "u", Container: "c", Hash: Hash(c), RestartCount: 2,
 		TerminationGracePeriod: ptr.To[int64](7), PreStop: c.Lifecycle.PreStop, Ports: c.Ports,
-		Created: &Created{Container: c.Resources},
+		Created: &cri.CreatedResources{Container: c.Resources},
 	}
-	if diff := cmp.Diff(want, ParseInfo(config.Labels, config.Annotations)); diff != "" {
+	if diff := cmp.Diff(want, cri.ParseInfo(config.Labels, config.Annotations)); diff != "" {
 		t.Errorf("ParseInfo() -want +got:\n%s", diff)
 	}
 	other := c.DeepCopy()

@@ -10,6 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
 
+	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -140,7 +141,7 @@ func volumeMount(m v1.VolumeMount, vol volumes.Mounted, supportsRRO bool) (*runt
 	if err != nil {
 		return nil, err
 	}
-	recursive, err := recursiveReadOnly(m, supportsRRO)
+	recursive, err := plan.RecursiveReadOnly(m, supportsRRO)
 	if err != nil {
 		return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
 	}
@@ -164,35 +165,6 @@ func mountPropagation(mode *v1.MountPropagationMode) (runtimeapi.MountPropagatio
 		return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL, nil
 	}
 	return 0, fmt.Errorf("invalid MountPropagation mode: %q", *mode)
-}
-
-// RecursivelyReadOnly says whether a mount is made recursively read-only by a
-// runtime that can do so or cannot, for the status of the container.
-func RecursivelyReadOnly(m v1.VolumeMount, supported bool) bool {
-	recursive, err := recursiveReadOnly(m, supported)
-	return err == nil && recursive
-}
-
-func recursiveReadOnly(m v1.VolumeMount, supported bool) (bool, error) {
-	if m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == v1.RecursiveReadOnlyDisabled {
-		return false, nil
-	}
-	if !m.ReadOnly {
-		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not read-only", m.Name)
-	}
-	if p := m.MountPropagation; p != nil && *p != v1.MountPropagationNone {
-		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not compatible with propagation %q", m.Name, *p)
-	}
-	switch mode := *m.RecursiveReadOnly; {
-	case mode == v1.RecursiveReadOnlyIfPossible:
-		return supported, nil
-	case mode == v1.RecursiveReadOnlyEnabled && supported:
-		return true, nil
-	case mode == v1.RecursiveReadOnlyEnabled:
-		return false, fmt.Errorf("volume %q requested recursive read-only mode, but it is not supported by the runtime", m.Name)
-	default:
-		return false, fmt.Errorf("unknown recursive read-only mode %q", mode)
-	}
 }
 
 func absolute(p string) string {

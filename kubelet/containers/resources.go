@@ -1,17 +1,16 @@
 package containers
 
 import (
-	"maps"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
 	"k8s.io/kubernetes/pkg/kubelet/qos"
 
 	"flyball.dev/kubelet/cgroups"
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // Resources renders the limits of one container that is made.
@@ -40,22 +39,7 @@ func Update(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerR
 }
 
 func effectiveLimits(pod *v1.Pod, c *v1.Container) v1.ResourceList {
-	return Limits(pod.Spec.Resources, c.Resources)
-}
-
-// Limits are the container's limits, and the Pod's where the container has none (KEP-2837).
-func Limits(pod *v1.ResourceRequirements, container v1.ResourceRequirements) v1.ResourceList {
-	if !resourcehelper.IsPodLevelResourcesSet(&v1.Pod{Spec: v1.PodSpec{Resources: pod}}) {
-		return container.Limits
-	}
-	limits := v1.ResourceList{}
-	maps.Copy(limits, pod.Limits)
-	for name, q := range container.Limits {
-		if !q.IsZero() || v1helper.IsHugePageResourceName(name) {
-			limits[name] = q
-		}
-	}
-	return limits
+	return plan.Limits(pod.Spec.Resources, c.Resources)
 }
 
 // linuxResources converts CPU and memory. A container with a limit and no

@@ -5,7 +5,6 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
 // Pod is what the runtime knows about one Pod.
@@ -75,13 +74,6 @@ type Resources struct {
 	Memory int64
 }
 
-// ResourcesOf picks from CRI's resources those that can change while a container runs.
-func ResourcesOf(r *runtimeapi.LinuxContainerResources) Resources {
-	return Resources{
-		CPUShares: r.GetCpuShares(), CPUQuota: r.GetCpuQuota(), CPUPeriod: r.GetCpuPeriod(), Memory: r.GetMemoryLimitInBytes(),
-	}
-}
-
 // Satisfies says whether a container that has r has what is wanted.
 func (r Resources) Satisfies(wanted Resources) bool {
 	return r.CPUShares == wanted.CPUShares &&
@@ -91,23 +83,3 @@ func (r Resources) Satisfies(wanted Resources) bool {
 
 // Alive says whether a process of the container may run.
 func (c Container) Alive() bool { return c.State == Running || c.State == Unknown }
-
-func stateOf(s runtimeapi.ContainerState) ContainerState {
-	switch s {
-	case runtimeapi.ContainerState_CONTAINER_CREATED:
-		return Created
-	case runtimeapi.ContainerState_CONTAINER_RUNNING:
-		return Running
-	case runtimeapi.ContainerState_CONTAINER_EXITED:
-		return Exited
-	default:
-		return Unknown
-	}
-}
-
-func nanos(t int64) time.Time {
-	if t <= 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, t)
-}

@@ -18,7 +18,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
-	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
 )
 
 const (
@@ -132,7 +132,7 @@ func (r Rotator) running(ctx context.Context) (map[string]string, error) {
 	}
 	ids := map[string]string{}
 	for _, c := range resp.GetContainers() {
-		pod, name := c.GetLabels()[containers.LabelPodUID], c.GetLabels()[containers.LabelContainerName]
+		pod, name := c.GetLabels()[cri.LabelPodUID], c.GetLabels()[cri.LabelContainerName]
 		if r.Ours != nil && !r.Ours(types.UID(pod), c.GetLabels()) {
 			continue
 		}

@@ -19,7 +19,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"pgregory.net/rapid"
 
-	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
 )
 
 func TestPlan(t *testing.T) {
@@ -72,7 +72,7 @@ func (w *writer) ListContainers(_ context.Context, _ *runtimeapi.ListContainersR
 	}
 	return &runtimeapi.ListContainersResponse{Containers: []*runtimeapi.Container{{
 		Id: "c1", Metadata: &runtimeapi.ContainerMetadata{Name: "main", Attempt: 2},
-		Labels: map[string]string{containers.LabelPodUID: "u1", containers.LabelContainerName: "main"},
+		Labels: map[string]string{cri.LabelPodUID: "u1", cri.LabelContainerName: "main"},
 	}}}, nil
 }
 
@@ -176,7 +176,7 @@ func TestSharedRuntime(t *testing.T) {
 	}
 	for _, ours := range []bool{false, true} {
 		r := Rotator{Dir: dir, Runtime: w, Policy: Policy{MaxSize: 4, MaxFiles: 3}, Ours: func(pod types.UID, l map[string]string) bool {
-			if pod != "u1" || l[containers.LabelContainerName] != "main" {
+			if pod != "u1" || l[cri.LabelContainerName] != "main" {
 				t.Errorf("asked whose a container of Pod %q with the labels %v is", pod, l)
 			}
 			return ours

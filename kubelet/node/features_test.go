@@ -25,10 +25,10 @@ var declarable = map[string]struct {
 	"DRANodeAllocatableResources":                  {false, "no dynamic resource allocation"},
 	"DRAOptionalNodeOperations":                    {false, "no dynamic resource allocation"},
 	"ExtendWebSocketsToKubelet":                    {true, "kubelet/server translates and tunnels, see its TestStreams and TestPortForward"},
-	"InPlacePodLevelResourcesVerticalScaling":      {true, "kubelet/pod/plan_resize.go"},
-	"InPlacePodVerticalScalingInitContainers":      {true, "kubelet/pod/plan_resize.go"},
+	"InPlacePodLevelResourcesVerticalScaling":      {true, "kubelet/pod/plan/resize.go"},
+	"InPlacePodVerticalScalingInitContainers":      {true, "kubelet/pod/plan/resize.go"},
 	"InPlacePodVerticalScalingMemoryBackedVolumes": {false, "a tmpfs keeps the size that it was mounted with"},
-	"RestartAllContainersOnContainerExits":         {true, "kubelet/pod/plan_restart.go"},
+	"RestartAllContainersOnContainerExits":         {true, "kubelet/pod/plan/restart.go"},
 	"UserNamespacesHostNetworkSupport":             {false, "no user namespaces"},
 	"VolumeBindMountOptions":                       {false, "CRI is not given them"},
 }

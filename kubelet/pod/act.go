@@ -11,6 +11,7 @@ import (
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // outcome of an action.
@@ -32,7 +33,7 @@ func (f *failed) Unwrap() error { return f.Err }
 
 // act carries one action out: in a goroutine of its own, for nothing that takes
 // time may keep the worker from noticing that the Pod was deleted.
-func (w *worker) act(ctx context.Context, a Action) {
+func (w *worker) act(ctx context.Context, a plan.Action) {
 	log := klog.FromContext(ctx).V(2)
 	if w.state.Last != nil {
 		log = log.WithValues("pod", klog.KObj(w.state.Last))
@@ -40,19 +41,19 @@ func (w *worker) act(ctx context.Context, a Action) {
 	log.Info("Acting", "action", kindOf(a), "detail", a, "reason", a.Why())
 	w.m.metrics.acted(a)
 	switch a := a.(type) {
-	case Cancel:
+	case plan.Cancel:
 		if o := w.ops[a.InSlot]; o != nil {
 			o.cancel()
 		}
 		return
-	case ReportBackOff:
+	case plan.ReportBackOff:
 		w.state.BackOff[a.Name] = a.Until
 		w.event(a.Name, v1.EventTypeWarning, reasonBackOff,
 			fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", a.Name, w.state.Last.Name, w.state.Last.Namespace, w.uid))
 		return
-	case RunPreStop:
+	case plan.RunPreStop:
 		w.beginStop(a.ID, a.Name, a.Begun)
-	case StopContainer:
+	case plan.StopContainer:
 		w.beginStop(a.ID, a.Name, a.Begun)
 	}
 	if old := w.ops[a.Slot()]; old != nil {
@@ -74,7 +75,7 @@ func (w *worker) act(ctx context.Context, a Action) {
 }
 
 // beginStop announces once that a container is being ended.
-func (w *worker) beginStop(id, name string, begun Stopping) {
+func (w *worker) beginStop(id, name string, begun plan.Stopping) {
 	if _, ok := w.state.Stopping[id]; !ok {
 		w.event(name, v1.EventTypeNormal, reasonKilling, begun.Message)
 	}
@@ -85,7 +86,7 @@ func (w *worker) beginStop(id, name string, begun Stopping) {
 func (w *worker) settle(o outcome) {
 	slot := o.op.action.Slot()
 	switch o.op.action.(type) {
-	case MountVolumes, PullImage, RunPreStop, CleanUp, Purge, DeletePod, GrowCgroup, CheckMemory, ShrinkCgroup: // the runtime has no part in them
+	case plan.MountVolumes, plan.PullImage, plan.RunPreStop, plan.CleanUp, plan.Purge, plan.DeletePod, plan.GrowCgroup, plan.CheckMemory, plan.ShrinkCgroup: // the runtime has no part in them
 	default:
 		w.dirty = true
 	}
@@ -94,7 +95,7 @@ func (w *worker) settle(o outcome) {
 	}
 	delete(w.ops, slot)
 	delete(w.state.InFlight, slot)
-	if a, ok := o.op.action.(StartContainer); ok {
+	if a, ok := o.op.action.(plan.StartContainer); ok {
 		delete(w.state.Images, a.Name) // the next start asks for it again
 	}
 	switch {
@@ -109,43 +110,26 @@ func (w *worker) settle(o outcome) {
 	}
 }
 
-// failureOf says what a failed action means: what the container waits with, and
-// when it is tried again. A failed action is repeated with growing pauses.
-func failureOf(a Action, err error, before Failure, now time.Time) Failure {
-	f := Failure{Message: err.Error(), Count: before.Count + 1}
-	first, longest := 250*time.Millisecond, 10*time.Second
-	switch a.(type) {
-	case MountVolumes:
-		first, longest = 500*time.Millisecond, 2*time.Minute
-	case StartContainer:
-		first = time.Second
-	case GrowCgroup, CheckMemory, ResizeContainer, ShrinkCgroup:
-		f.Reason, first, longest = v1.PodReasonError, time.Second, 30*time.Second
-	case StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, CleanUp, DeletePod:
-		longest = 30 * time.Second
-	}
-	f.RetryAt = now.Add(min(first<<min(before.Count, 10), longest))
-
-	var image *images.Error
-	var config *containers.Error
-	var own *failed
-	switch {
-	case errors.As(err, &image):
-		f.Reason, f.Message, f.RetryAt = image.Reason, image.Message, image.RetryAt
-		if f.RetryAt.IsZero() {
-			f.RetryAt = now.Add(longest) // only a change of the Pod or the node helps
-		}
-		if image.Reason == images.ReasonErrImagePull {
-			// Asking again while it backs off turns the reason into ImagePullBackOff.
+// failureOf says what a failed action means, in the words that the package of the error chose.
+func failureOf(a plan.Action, err error, before plan.Failure, now time.Time) plan.Failure {
+	if image, ok := errors.AsType[*images.Error](err); ok {
+		f := plan.NewFailure(a, image.Reason, image.Message, before, now)
+		switch {
+		case image.Reason == images.ReasonErrImagePull:
+			// The next attempt, during the back-off, turns the reason into ImagePullBackOff.
 			f.RetryAt = now.Add(time.Second)
+		case image.RetryAt.IsZero():
+			f.RetryAt = now.Add(10 * time.Second) // only a change of the Pod or the node helps
+		default:
+			f.RetryAt = image.RetryAt
 		}
-	case errors.As(err, &config):
-		f.Reason, f.Message = config.Reason, config.Message
-	case errors.As(err, &own):
-		f.Reason, f.Message = own.Reason, own.Message
-		if own.Reason == reasonRunContainerError || own.Reason == reasonPostStartHookError {
-			f.RetryAt = time.Time{} // the dead container decides, see backOff
-		}
+		return f
 	}
-	return f
+	if config, ok := errors.AsType[*containers.Error](err); ok {
+		return plan.NewFailure(a, config.Reason, config.Message, before, now)
+	}
+	if own, ok := errors.AsType[*failed](err); ok {
+		return plan.NewFailure(a, own.Reason, own.Message, before, now)
+	}
+	return plan.NewFailure(a, "", err.Error(), before, now)
 }

@@ -16,16 +16,18 @@ import (
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // pullImage makes the images of a container present, its own and those of its volumes.
-func (j job) pullImage(ctx context.Context, a PullImage) (func(*worker), error) {
+func (j job) pullImage(ctx context.Context, a plan.PullImage) (func(*worker), error) {
 	// The runtime looks at the Pod's name and annotations only; there may be no cgroup yet.
 	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.attempt()})
 	if err != nil {
 		return nil, err
 	}
-	c := specOf(j.pod, a.Name)
+	c := plan.SpecOf(j.pod, a.Name)
 	record := func(kind, reason, message string) { j.m.event(j.pod, a.Name, kind, reason, message) }
 	volumes := map[string]string{}
 	for _, vol := range imageVolumes(j.pod, c) {
@@ -60,22 +62,22 @@ func (j job) attempt() uint32 {
 }
 
 // startContainer creates and starts a container and runs its postStart hook.
-func (j job) startContainer(ctx context.Context, a StartContainer) error {
-	spec := specOf(j.pod, a.Name)
+func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
+	spec := plan.SpecOf(j.pod, a.Name)
 	sandbox, err := j.sandboxConfig(j.attempt())
 	if err != nil {
-		return j.cannotStart(ctx, a, reasonCreateContainerConfigError, err)
+		return j.cannotStart(ctx, a, plan.ReasonCreateContainerConfigError, err)
 	}
 	config, err := j.containerConfig(ctx, a, spec)
 	if err != nil {
-		return j.cannotStart(ctx, a, reasonCreateContainerConfigError, err)
+		return j.cannotStart(ctx, a, plan.ReasonCreateContainerConfigError, err)
 	}
 	id, err := j.launch(ctx, a, config, sandbox)
 	if err != nil {
 		return err
 	}
 	j.linkLog(id, a, sandbox, config)
-	if !hasPostStart(spec) {
+	if !plan.HasPostStart(spec) {
 		return nil
 	}
 	if err := j.runHook(ctx, id, spec, spec.Lifecycle.PostStart); err != nil {
@@ -85,11 +87,11 @@ func (j job) startContainer(ctx context.Context, a StartContainer) error {
 		// The output may hold secrets; it is only for those who may see the status.
 		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPostStart, "PostStartHook failed")
 		j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonKilling, reasonFailedPostStart)
-		stop := StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(graceOf(j.pod)), Reason: "its postStart hook failed"}
+		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(graceOf(j.pod)), Reason: "its postStart hook failed"}
 		if stopErr := j.stopContainer(ctx, stop); stopErr != nil {
 			err = errors.Join(err, stopErr)
 		}
-		return &failed{Reason: reasonPostStartHookError, Message: err.Error(), Err: err}
+		return &failed{Reason: plan.ReasonPostStartHookError, Message: err.Error(), Err: err}
 	}
 	return nil
 }
@@ -98,11 +100,11 @@ func graceOf(pod *v1.Pod) time.Duration {
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		return time.Duration(*s) * time.Second
 	}
-	return minGrace
+	return plan.MinGrace
 }
 
 // containerConfig renders the container and makes its files.
-func (j job) containerConfig(ctx context.Context, a StartContainer, spec *v1.Container) (*runtimeapi.ContainerConfig, error) {
+func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v1.Container) (*runtimeapi.ContainerConfig, error) {
 	uid, name, err := j.m.cfg.Images.User(ctx, a.ImageRef)
 	if err != nil {
 		return nil, err
@@ -132,13 +134,13 @@ func (j job) containerConfig(ctx context.Context, a StartContainer, spec *v1.Con
 	if config.Annotations == nil {
 		config.Annotations = map[string]string{}
 	}
-	config.Annotations[annotationBackOff] = strconv.Itoa(a.BackOff)
-	config.Annotations[annotationAllRestarts] = strconv.Itoa(a.AllRestarts)
+	config.Annotations[plan.AnnotationBackOff] = strconv.Itoa(a.BackOff)
+	config.Annotations[plan.AnnotationAllRestarts] = strconv.Itoa(a.AllRestarts)
 	return config, nil
 }
 
 // launch makes the two calls that bring a container to life.
-func (j job) launch(ctx context.Context, a StartContainer, config *runtimeapi.ContainerConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
+func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimeapi.ContainerConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
 	leave, err := j.m.gate.enter(ctx, true)
 	if err != nil {
 		return "", err
@@ -146,7 +148,7 @@ func (j job) launch(ctx context.Context, a StartContainer, config *runtimeapi.Co
 	defer leave()
 	log := filepath.Join(sandbox.LogDirectory, config.LogPath)
 	if err := j.makeLogDir(filepath.Dir(log)); err != nil {
-		return "", j.cannotStart(ctx, a, reasonCreateContainerError, err)
+		return "", j.cannotStart(ctx, a, plan.ReasonCreateContainerError, err)
 	}
 	callCtx, cancel := j.call()
 	defer cancel()
@@ -154,14 +156,14 @@ func (j job) launch(ctx context.Context, a StartContainer, config *runtimeapi.Co
 		PodSandboxId: a.SandboxID, Config: config, SandboxConfig: sandbox,
 	})
 	if err != nil {
-		return "", j.cannotStart(ctx, a, reasonCreateContainerError, err)
+		return "", j.cannotStart(ctx, a, plan.ReasonCreateContainerError, err)
 	}
 	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonCreated, "Container created")
 	if ctx.Err() != nil {
 		return "", context.Canceled // what was created is removed with the sandbox
 	}
 	if _, err := j.m.cfg.Containers.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
-		return "", j.cannotStart(ctx, a, reasonRunContainerError, err)
+		return "", j.cannotStart(ctx, a, plan.ReasonRunContainerError, err)
 	}
 	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonStarted, "Container started")
 	return created.ContainerId, nil
@@ -169,15 +171,15 @@ func (j job) launch(ctx context.Context, a StartContainer, config *runtimeapi.Co
 
 // cannotStart says why a container does not run. An error that carries its own
 // reason keeps it.
-func (j job) cannotStart(ctx context.Context, a StartContainer, reason string, err error) error {
+func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason string, err error) error {
 	if ctx.Err() != nil {
 		return context.Canceled
 	}
-	j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailed, "Error: "+cri.Message(err))
+	j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailed, "Error: "+remote.Message(err))
 	if _, ok := errors.AsType[*containers.Error](err); ok {
 		return err
 	}
-	return &failed{Reason: reason, Message: cri.Message(err), Err: err}
+	return &failed{Reason: reason, Message: remote.Message(err), Err: err}
 }
 
 func (j job) podIPs() []string {
@@ -205,7 +207,7 @@ func (j job) targetID(name string) string {
 }
 
 // linkLog makes the link that log shippers follow. They can do without.
-func (j job) linkLog(id string, a StartContainer, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) {
+func (j job) linkLog(id string, a plan.StartContainer, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) {
 	if link := j.logLink(id, a.Name, j.pod.Name, j.pod.Namespace); link != "" {
 		_ = os.Symlink(filepath.Join(sandbox.LogDirectory, config.LogPath), link)
 	}
@@ -229,7 +231,7 @@ func (j job) logLink(id, container, pod, namespace string) string {
 }
 
 // runPreStop runs the hook. That it fails does not save the container.
-func (j job) runPreStop(ctx context.Context, a RunPreStop) (func(*worker), error) {
+func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) (func(*worker), error) {
 	hookCtx, cancel := context.WithDeadline(ctx, a.Deadline)
 	defer cancel()
 	inst := cri.Container{ID: a.ID, Name: a.Name}
@@ -238,11 +240,11 @@ func (j job) runPreStop(ctx context.Context, a RunPreStop) (func(*worker), error
 			inst = c
 		}
 	}
-	spec := specOf(j.pod, a.Name)
+	spec := plan.SpecOf(j.pod, a.Name)
 	if spec == nil {
-		spec = &v1.Container{Name: a.Name, Ports: containers.ParseInfo(inst.Labels, inst.Annotations).Ports}
+		spec = &v1.Container{Name: a.Name, Ports: cri.ParseInfo(inst.Labels, inst.Annotations).Ports}
 	}
-	if err := j.runHook(hookCtx, a.ID, spec, preStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
+	if err := j.runHook(hookCtx, a.ID, spec, plan.PreStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
 		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPreStop, "PreStopHook failed")
 	}
 	return func(w *worker) {
@@ -252,27 +254,27 @@ func (j job) runPreStop(ctx context.Context, a RunPreStop) (func(*worker), error
 	}, nil
 }
 
-func (j job) stopContainer(ctx context.Context, a StopContainer) error {
-	grace := max(minGrace, time.Duration(math.Ceil(time.Until(a.Deadline).Seconds()))*time.Second)
+func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
+	grace := max(plan.MinGrace, time.Duration(math.Ceil(time.Until(a.Deadline).Seconds()))*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
 	_, err := j.m.cfg.Containers.StopContainer(ctx, &runtimeapi.StopContainerRequest{
 		ContainerId: a.ID, Timeout: int64(grace / time.Second),
 	})
-	if err != nil && !cri.IsNotFound(err) {
+	if err != nil && !remote.IsNotFound(err) {
 		if ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+cri.Message(err))
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+remote.Message(err))
 		}
 		return fmt.Errorf("stopping container %s: %w", a.Name, err)
 	}
 	return nil
 }
 
-func (j job) removeContainer(a RemoveContainer) (func(*worker), error) {
+func (j job) removeContainer(a plan.RemoveContainer) (func(*worker), error) {
 	ctx, cancel := j.call()
 	defer cancel()
 	_, err := j.m.cfg.Containers.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
-	if err != nil && !cri.IsNotFound(err) {
+	if err != nil && !remote.IsNotFound(err) {
 		return nil, fmt.Errorf("removing container %s: %w", a.Name, err)
 	}
 	if j.pod != nil {

@@ -19,6 +19,8 @@ import (
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -38,7 +40,7 @@ type job struct {
 	uid     types.UID
 	pod     *v1.Pod // nil for an orphan
 	runtime cri.Pod
-	node    Node
+	node    plan.Node
 	mounted map[string]volumes.Mounted
 	sandbox *runtimeapi.PodSandboxConfig
 	// volumeImages are the IDs of the images that are volumes, by container and volume.
@@ -61,39 +63,39 @@ func (j job) name() string {
 }
 
 // do carries an action out. ctx ends when the action is given up.
-func (j job) do(ctx context.Context, a Action) (func(*worker), error) {
+func (j job) do(ctx context.Context, a plan.Action) (func(*worker), error) {
 	switch a := a.(type) {
-	case MountVolumes:
+	case plan.MountVolumes:
 		return j.mountVolumes(ctx)
-	case CreateSandbox:
+	case plan.CreateSandbox:
 		return j.createSandbox(ctx, a)
-	case PullImage:
+	case plan.PullImage:
 		return j.pullImage(ctx, a)
-	case StartContainer:
+	case plan.StartContainer:
 		return nil, j.startContainer(ctx, a)
-	case RunPreStop:
+	case plan.RunPreStop:
 		return j.runPreStop(ctx, a)
-	case StopContainer:
+	case plan.StopContainer:
 		return nil, j.stopContainer(ctx, a)
-	case GrowCgroup:
+	case plan.GrowCgroup:
 		return j.growCgroup(a)
-	case CheckMemory:
+	case plan.CheckMemory:
 		return j.checkMemory(ctx, a)
-	case ResizeContainer:
+	case plan.ResizeContainer:
 		return j.resizeContainer(a)
-	case ShrinkCgroup:
+	case plan.ShrinkCgroup:
 		return j.shrinkCgroup(a)
-	case RemoveContainer:
+	case plan.RemoveContainer:
 		return j.removeContainer(a)
-	case StopSandbox:
+	case plan.StopSandbox:
 		return j.stopSandbox(a)
-	case RemoveSandbox:
+	case plan.RemoveSandbox:
 		return nil, j.removeSandbox(a)
-	case CleanUp:
+	case plan.CleanUp:
 		return j.cleanUp(ctx)
-	case Purge:
+	case plan.Purge:
 		return j.purge()
-	case DeletePod:
+	case plan.DeletePod:
 		return func(w *worker) { w.state.Deleted = true }, j.deletePod(ctx)
 	}
 	return nil, fmt.Errorf("acting: there is no way to do %T", a)
@@ -134,7 +136,7 @@ func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error)
 	return containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: attempt, CgroupParent: parent})
 }
 
-func (j job) createSandbox(ctx context.Context, a CreateSandbox) (func(*worker), error) {
+func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (func(*worker), error) {
 	if a.Replaces && len(j.runtime.Containers) > 0 {
 		j.m.event(j.pod, "", v1.EventTypeNormal, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
@@ -203,27 +205,27 @@ func (j job) tellNoSandbox(err error) {
 			return
 		}
 	}
-	j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+cri.Message(err))
+	j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+remote.Message(err))
 }
 
-func (j job) stopSandbox(a StopSandbox) (func(*worker), error) {
+func (j job) stopSandbox(a plan.StopSandbox) (func(*worker), error) {
 	ctx, cancel := j.call()
 	defer cancel()
 	_, err := j.m.cfg.Sandboxes.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
-	if err != nil && !cri.IsNotFound(err) {
+	if err != nil && !remote.IsNotFound(err) {
 		if j.ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+cri.Message(err))
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+remote.Message(err))
 		}
 		return nil, fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
 	}
 	return func(w *worker) { w.state.Stopped[a.ID] = true }, nil
 }
 
-func (j job) removeSandbox(a RemoveSandbox) error {
+func (j job) removeSandbox(a plan.RemoveSandbox) error {
 	ctx, cancel := j.call()
 	defer cancel()
 	_, err := j.m.cfg.Sandboxes.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: a.ID})
-	if err != nil && !cri.IsNotFound(err) {
+	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("removing sandbox %s: %w", a.ID, err)
 	}
 	return nil
@@ -255,7 +257,7 @@ func (j job) purge() (func(*worker), error) {
 		dirs = nil
 	}
 	for _, c := range j.runtime.Containers {
-		_ = os.Remove(j.logLink(c.ID, c.Name, c.Labels[containers.LabelPodName], c.Labels[containers.LabelPodNamespace]))
+		_ = os.Remove(j.logLink(c.ID, c.Name, c.Labels[cri.LabelPodName], c.Labels[cri.LabelPodNamespace]))
 	}
 	var failures []error
 	for _, dir := range dirs {

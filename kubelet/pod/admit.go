@@ -8,6 +8,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // admissions decides about one Pod after the other, so that two of them cannot
@@ -16,17 +18,17 @@ type admissions struct {
 	mu       sync.Mutex
 	admitted map[types.UID]bool
 	// allocated is what each Pod has; files keep what of it cannot be found out again.
-	allocated map[types.UID]*Allocation
+	allocated map[types.UID]*plan.Allocation
 	files     allocationFiles
 	// claims are the resizes that are not granted, pending says why.
-	claims  map[types.UID]Claim
-	pending map[types.UID]*Pending
+	claims  map[types.UID]plan.Claim
+	pending map[types.UID]*plan.Pending
 }
 
 func newAdmissions(dir string) admissions {
 	return admissions{
-		admitted: map[types.UID]bool{}, allocated: map[types.UID]*Allocation{}, files: allocationFiles{dir},
-		claims: map[types.UID]Claim{}, pending: map[types.UID]*Pending{},
+		admitted: map[types.UID]bool{}, allocated: map[types.UID]*plan.Allocation{}, files: allocationFiles{dir},
+		claims: map[types.UID]plan.Claim{}, pending: map[types.UID]*plan.Pending{},
 	}
 }
 
@@ -64,16 +66,16 @@ func (w *worker) admit(ctx context.Context) error {
 	}
 	if w.admitted = r == nil; !w.admitted {
 		s.Rejected = r
-		w.event("", v1.EventTypeWarning, r.Reason, r.eventMessage())
+		w.event("", v1.EventTypeWarning, r.Reason, r.EventMessage())
 	}
 	return nil
 }
 
 // admit compares a Pod with the node, of which it reads the labels once more
 // before it refuses a Pod because of them: the watch may lag.
-func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*Rejection, error) {
+func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Rejection, error) {
 	if node := m.cfg.NodeObject(); node != nil {
-		if r := m.decide(pod, node); r == nil || r.Reason != reasonNodeAffinity {
+		if r := m.decide(pod, node); r == nil || r.Reason != plan.ReasonNodeAffinity {
 			return r, nil
 		}
 	}
@@ -84,13 +86,18 @@ func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*Rejection, error) {
 	return m.decide(pod, node), nil
 }
 
-func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *Rejection {
+func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Rejection {
+	if m.cfg.Sysctls != nil {
+		if reason, message := m.cfg.Sysctls(pod); reason != "" {
+			return plan.NewRejection(reason, message)
+		}
+	}
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
-	r := Admit(pod, m.offerOf(node), m.others(pod.UID))
+	r := plan.Admit(pod, m.offerOf(node), m.others(pod.UID))
 	if r == nil {
 		m.admissions.admitted[pod.UID] = true
-		m.admissions.allocated[pod.UID] = allocationOf(pod, 0)
+		m.admissions.allocated[pod.UID] = plan.AllocationOf(pod, 0)
 	}
 	return r
 }
@@ -104,7 +111,7 @@ func (m *Manager) others(but types.UID) []*v1.Pod {
 			continue
 		}
 		if !podutil.IsPodPhaseTerminal(p.Status.Phase) && !podutil.IsPodPhaseTerminal(m.current(p).Status.Phase) {
-			others = append(others, m.admissions.allocated[p.UID].apply(p))
+			others = append(others, m.admissions.allocated[p.UID].Apply(p))
 		}
 	}
 	return others

@@ -13,6 +13,8 @@ import (
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // allocate finds out what the Pod may have, and puts that in place of what it wants.
@@ -23,11 +25,11 @@ func (w *worker) allocate() error {
 	}
 	over := w.desired.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(w.desired.Status.Phase) ||
 		s.Status != nil && podutil.IsPodPhaseTerminal(s.Status.Phase)
-	given, pending, err := w.m.allocate(w.desired, over, func() *Allocation { return made(w.desired, s.Runtime) })
+	given, pending, err := w.m.allocate(w.desired, over, func() *plan.Allocation { return plan.Made(w.desired, s.Runtime) })
 	s.Pending = pending
 	if given != s.Allocation {
 		s.Allocation = given
-		delete(s.Failures, slotResize) // of another size
+		delete(s.Failures, plan.SlotResize) // of another size
 	}
 	w.adoptAllocated()
 	return err
@@ -39,9 +41,9 @@ func (w *worker) adoptAllocated() {
 	s := &w.state
 	if w.desired != w.renderedFrom || s.Allocation != w.renderedWith {
 		w.renderedFrom, w.renderedWith = w.desired, s.Allocation
-		s.Pod = s.Allocation.apply(w.desired)
+		s.Pod = s.Allocation.Apply(w.desired)
 		s.Wanted = nil
-		if s.Allocation.resized() {
+		if s.Allocation.Resized() {
 			s.Wanted = wanted(w.m.cfg.Render, s.Pod)
 		}
 	}
@@ -52,7 +54,7 @@ func wanted(node containers.Node, pod *v1.Pod) map[string]cri.Resources {
 	all := map[string]cri.Resources{}
 	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
 		for i := range list {
-			all[list[i].Name] = cri.ResourcesOf(containers.Update(node, pod, &list[i]))
+			all[list[i].Name] = remote.ResourcesOf(containers.Update(node, pod, &list[i]))
 		}
 	}
 	return all
@@ -61,7 +63,7 @@ func wanted(node containers.Node, pod *v1.Pod) map[string]cri.Resources {
 // allocate returns what a Pod has, and why it does not have what it wants. It
 // decides about the Pods that wait as well, see Allocate. After an error the Pod has
 // what it had.
-func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *Allocation) (*Allocation, *Pending, error) {
+func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *plan.Allocation) (*plan.Allocation, *plan.Pending, error) {
 	a := &m.admissions
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -70,7 +72,7 @@ func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *Allocation) (*Al
 		given = made()
 		a.allocated[pod.UID] = given
 	}
-	if over || given.grants(pod) {
+	if over || given.Grants(pod) {
 		delete(a.claims, pod.UID)
 		delete(a.pending, pod.UID)
 		return given, nil, nil
@@ -80,7 +82,7 @@ func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *Allocation) (*Al
 		if _, c := podutil.GetPodCondition(&pod.Status, v1.PodResizePending); c != nil {
 			since = c.LastTransitionTime.Time
 		}
-		a.claims[pod.UID] = Claim{Pod: pod, Since: since}
+		a.claims[pod.UID] = plan.Claim{Pod: pod, Since: since}
 		if err := m.decideClaims(pod.UID); err != nil {
 			delete(a.claims, pod.UID)
 			return a.allocated[pod.UID], a.pending[pod.UID], err
@@ -122,11 +124,11 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 	if len(a.claims) == 0 {
 		return nil
 	}
-	var claims []Claim
+	var claims []plan.Claim
 	for uid, c := range a.claims {
-		claims = append(claims, Claim{Pod: c.Pod, Now: a.allocated[uid].apply(c.Pod), Since: c.Since})
+		claims = append(claims, plan.Claim{Pod: c.Pod, Now: a.allocated[uid].Apply(c.Pod), Since: c.Since})
 	}
-	refused := Allocate(claims, m.allocatable(m.cfg.NodeObject()), m.others(""))
+	refused := plan.Allocate(claims, m.allocatable(m.cfg.NodeObject()), m.others(""))
 	for uid, c := range maps.Clone(a.claims) {
 		if why := refused[uid]; why != nil {
 			if old := a.pending[uid]; old == nil || *old != *why {
@@ -135,7 +137,7 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 			}
 			continue
 		}
-		granted := allocationOf(c.Pod, c.Pod.Generation)
+		granted := plan.AllocationOf(c.Pod, c.Pod.Generation)
 		if saveErr := a.files.save(uid, granted); saveErr != nil {
 			err = saveErr // it has what it had; nothing was begun
 			continue
@@ -160,8 +162,8 @@ func (m *Manager) wake(uid, caller types.UID) {
 	}
 }
 
-func (m *Manager) offerOf(node *v1.Node) Offer {
-	return Offer{Node: node, Allocatable: m.allocatable(node), Sysctls: m.cfg.Sysctls}
+func (m *Manager) offerOf(node *v1.Node) plan.Offer {
+	return plan.Offer{Node: node, Allocatable: m.allocatable(node)}
 }
 
 // allocatable is what the node has. What we measure ourselves, all that a resize is about, may

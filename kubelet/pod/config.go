@@ -13,6 +13,7 @@ import (
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/probes"
 	"flyball.dev/kubelet/volumes"
 )
@@ -23,7 +24,7 @@ type Config struct {
 	// NodeName of this node; the Manager runs the Pods bound to it.
 	NodeName string
 	// Node is what of the node enters the status, Render what enters CRI configs.
-	Node   Node
+	Node   plan.Node
 	Render containers.Node
 	// Client with the identity of the node. It must not limit its own rate:
 	// status writes would queue behind each other.

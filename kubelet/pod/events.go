@@ -27,17 +27,6 @@ const (
 // has none.
 const reasonFailedStatus = "FailedStatusUpdate"
 
-// Reasons that a container waits with, upstream's.
-const (
-	reasonCreateContainerError       = "CreateContainerError"
-	reasonCreateContainerConfigError = "CreateContainerConfigError"
-	reasonRunContainerError          = "RunContainerError"
-	reasonPostStartHookError         = "PostStartHookError"
-	reasonRestartingAll              = "RestartingAllContainers"
-)
-
-const messageRestartingAll = "All containers of the Pod restart in place"
-
 // ContainerRef refers to a container of a Pod, as Events about containers do.
 func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	ref := &v1.ObjectReference{

@@ -14,7 +14,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	httpprobe "k8s.io/kubernetes/pkg/probe/http"
 
-	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
 )
 
 // newHookTransport makes the requests of HTTP hooks. As with probes, certificates
@@ -50,7 +50,7 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 	}
 	if err != nil {
 		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck // the words that users know
-			h.Command, spec.Name, j.name(), cri.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
+			h.Command, spec.Name, j.name(), remote.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ import (
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // rig is an agent on a fake runtime and a fake API server.
@@ -113,7 +114,7 @@ func (r *rig) start() {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	m := New(Config{
-		NodeName: "n1", Node: Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"},
+		NodeName: "n1", Node: plan.Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"},
 		NodeObject:   r.machine,
 		Report:       func(err error) { r.reports <- err.Error() },
 		NetworkError: func(context.Context) error { return r.runtime.networkError },

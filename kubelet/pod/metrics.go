@@ -13,6 +13,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // metrics of all workers. The names with the prefix kubelet_ are upstream's.
@@ -82,17 +84,17 @@ func (m *Manager) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.actions, c.seconds, c.syncs, c.total, c.running, c.sli, c.terminated}
 }
 
-func kindOf(a Action) string { return strings.TrimPrefix(fmt.Sprintf("%T", a), "pod.") }
+func kindOf(a plan.Action) string { return strings.TrimPrefix(fmt.Sprintf("%T", a), "pod.") }
 
-func (m *metrics) acted(a Action) { m.actions.WithLabelValues(kindOf(a)).Inc() }
+func (m *metrics) acted(a plan.Action) { m.actions.WithLabelValues(kindOf(a)).Inc() }
 
-func (m *metrics) took(uid types.UID, a Action, err error, begun time.Time, d time.Duration) {
+func (m *metrics) took(uid types.UID, a plan.Action, err error, begun time.Time, d time.Duration) {
 	result := "success"
 	if err != nil {
 		result = "error"
 	}
 	m.seconds.WithLabelValues(kindOf(a), result).Observe(d.Seconds())
-	if _, ok := a.(PullImage); !ok {
+	if _, ok := a.(plan.PullImage); !ok {
 		return
 	}
 	m.mu.Lock()
@@ -103,7 +105,7 @@ func (m *metrics) took(uid types.UID, a Action, err error, begun time.Time, d ti
 }
 
 // synced measures a sync that left s.
-func (m *metrics) synced(s *State, d time.Duration) {
+func (m *metrics) synced(s *plan.State, d time.Duration) {
 	kind := "sync"
 	switch {
 	case s.Pod == nil || s.Pod.DeletionTimestamp != nil:

@@ -9,6 +9,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 func sumOf(t *testing.T, h prometheus.Histogram) (count uint64, sum float64) {
@@ -28,8 +30,8 @@ func TestStarts(t *testing.T) {
 	at := func(s int) time.Time { return created.Add(time.Duration(s) * time.Second) }
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", CreationTimestamp: metav1.NewTime(created)}}
 	m.observe(pod, &v1.PodStatus{Phase: v1.PodPending}, at(1))
-	m.took("u", PullImage{}, nil, at(2), 2*time.Second)
-	m.took("u", PullImage{}, nil, at(3), 3*time.Second)
+	m.took("u", plan.PullImage{}, nil, at(2), 2*time.Second)
+	m.took("u", plan.PullImage{}, nil, at(3), 3*time.Second)
 	status := &v1.PodStatus{Phase: v1.PodRunning, InitContainerStatuses: []v1.ContainerStatus{{State: v1.ContainerState{
 		Terminated: &v1.ContainerStateTerminated{StartedAt: metav1.NewTime(at(6)), FinishedAt: metav1.NewTime(at(8))},
 	}}}}
@@ -78,7 +80,7 @@ func TestTimeOfPullsAndInitContainers(t *testing.T) {
 			pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "u", CreationTimestamp: metav1.NewTime(created)}}
 			m.observe(pod, &v1.PodStatus{Phase: v1.PodPending}, at(1))
 			for _, p := range tc.pulls {
-				m.took("u", PullImage{}, nil, at(p.from), at(p.to).Sub(at(p.from)))
+				m.took("u", plan.PullImage{}, nil, at(p.from), at(p.to).Sub(at(p.from)))
 			}
 			status := &v1.PodStatus{Phase: v1.PodRunning}
 			for _, i := range tc.inits {

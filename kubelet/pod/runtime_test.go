@@ -17,6 +17,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/probes"
 	"flyball.dev/kubelet/volumes"
 )
@@ -149,7 +151,7 @@ func (f *fakeRuntime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemoveP
 func (f *fakeRuntime) CreateContainer(_ context.Context, in *runtimeapi.CreateContainerRequest, _ ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error) {
 	uid := types.UID(in.SandboxConfig.Metadata.Uid)
 	id := f.id(uid)
-	has := cri.ResourcesOf(in.Config.GetLinux().GetResources())
+	has := remote.ResourcesOf(in.Config.GetLinux().GetResources())
 	f.change(uid, func(p *cri.Pod) {
 		p.Containers = append([]cri.Container{{
 			ID: id, Name: in.Config.Metadata.Name, SandboxID: in.PodSandboxId, Attempt: in.Config.Metadata.Attempt,
@@ -197,7 +199,7 @@ func (f *fakeRuntime) StopContainer(ctx context.Context, in *runtimeapi.StopCont
 	f.mu.Lock()
 	obstinate := f.obstinate
 	f.mu.Unlock()
-	if obstinate && in.Timeout > int64(minGrace/time.Second) {
+	if obstinate && in.Timeout > int64(plan.MinGrace/time.Second) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
@@ -336,7 +338,7 @@ func (f *fakeRuntime) Resize(_ context.Context, id string, r *runtimeapi.LinuxCo
 	if refusal != nil {
 		return refusal
 	}
-	has := cri.ResourcesOf(r)
+	has := remote.ResourcesOf(r)
 	f.set(id, func(c *cri.Container) { c.Resources = &has })
 	return nil
 }

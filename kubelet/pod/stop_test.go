@@ -7,6 +7,8 @@ import (
 
 	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // stops keeps how long a runtime was told to wait before it kills, in seconds.
@@ -34,10 +36,10 @@ func TestGraceIsNotCutShort(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			runtime, deadline := &stops{}, time.Now().Add(test.left)
 			j := job{m: &Manager{cfg: Config{Containers: runtime}}}
-			if err := j.stopContainer(t.Context(), StopContainer{ID: "c", Name: "c", Deadline: deadline}); err != nil {
+			if err := j.stopContainer(t.Context(), plan.StopContainer{ID: "c", Name: "c", Deadline: deadline}); err != nil {
 				t.Fatal(err)
 			}
-			least := max(time.Until(deadline), minGrace)
+			least := max(time.Until(deadline), plan.MinGrace)
 			if got := time.Duration(runtime.timeout) * time.Second; got < least || runtime.timeout > test.most {
 				t.Errorf("%s: the runtime kills after %s, want from %s to %d s", test.reason, got, least, test.most)
 			}

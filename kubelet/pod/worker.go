@@ -17,7 +17,8 @@ import (
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
-	"flyball.dev/kubelet/probes"
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -38,11 +39,11 @@ type worker struct {
 	mu   sync.Mutex
 	mail mail
 
-	state State
+	state plan.State
 	// desired is the Pod as the API server has it; state.Pod is made from it with an
 	// allocation, see adoptAllocated.
 	desired, renderedFrom *v1.Pod
-	renderedWith          *Allocation
+	renderedWith          *plan.Allocation
 
 	admitted bool // see admit
 	dirty    bool // the runtime has to be asked again
@@ -68,15 +69,15 @@ type mail struct {
 
 // op is an action under way.
 type op struct {
-	action Action
+	action plan.Action
 	cancel context.CancelFunc
 }
 
 func newWorker(m *Manager, uid types.UID) *worker {
 	w := &worker{m: m, uid: uid, wake: make(chan struct{}, 1), dirty: true, ops: map[string]*op{}, volumeImages: map[string]map[string]string{}}
-	w.state = State{UID: uid, Node: m.cfg.Node, Memory: Memory{
-		InFlight: map[string]Action{}, Failures: map[string]Failure{}, Images: map[string]string{},
-		Stopping: map[string]Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
+	w.state = plan.State{UID: uid, Node: m.cfg.Node, Memory: plan.Memory{
+		InFlight: map[string]plan.Action{}, Failures: map[string]plan.Failure{}, Images: map[string]string{},
+		Stopping: map[string]plan.Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
 		Given: map[string]cri.Resources{},
 	}}
 	return w
@@ -123,7 +124,7 @@ func (w *worker) run(ctx context.Context) {
 		begun := time.Now()
 		next := w.sync(ctx)
 		w.m.metrics.synced(&w.state, time.Since(begun))
-		if w.state.gone() && !w.dirty && w.m.retire(w) {
+		if w.state.Gone() && !w.dirty && w.m.retire(w) {
 			w.m.metrics.forget(w.uid)
 			w.m.admissions.forget(w.uid)
 			return
@@ -148,7 +149,7 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	w.openMail()
 	if err := w.observe(ctx); err != nil {
 		klog.FromContext(ctx).V(1).Info("Cannot observe the Pod, trying again", "err", err)
-		if w.m.cfg.Report != nil && cri.IsHung(err) {
+		if w.m.cfg.Report != nil && remote.IsHung(err) {
 			w.m.cfg.Report(fmt.Errorf("observing Pod %s: the container runtime hangs, and nothing can be done for the Pod meanwhile: %w", w.uid, err))
 		}
 		return time.Now().Add(observeRetry)
@@ -163,13 +164,8 @@ func (w *worker) sync(ctx context.Context) time.Time {
 		klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again", "err", err)
 		again = now.Add(resizeRetry)
 	}
-	switch _, over := endOf(&w.state, now); {
-	case !over:
-		w.state.Ending = time.Time{}
-	case w.state.Ending.IsZero():
-		w.state.Ending = now
-	}
-	actions, next := Plan(w.state, now)
+	w.state.NoteEnding(now)
+	actions, next := plan.Plan(w.state, now)
 	for _, a := range actions {
 		w.act(ctx, a)
 	}
@@ -195,7 +191,7 @@ func (w *worker) openMail() {
 	case m.pod != nil:
 		w.adopt(m.pod)
 	case m.gone != nil:
-		w.state.Pod, w.state.Last, w.desired = nil, w.state.Allocation.apply(m.gone), nil
+		w.state.Pod, w.state.Last, w.desired = nil, w.state.Allocation.Apply(m.gone), nil
 	}
 	if m.retry {
 		for slot, f := range w.state.Failures {
@@ -219,41 +215,12 @@ func (w *worker) adopt(pod *v1.Pod) {
 	}
 }
 
-// observe completes the State.
-func (w *worker) observe(ctx context.Context) error {
-	if w.dirty {
-		seen, err := w.m.cfg.Observer.Observe(ctx, w.uid)
-		if err != nil {
-			return err
-		}
-		w.state.Runtime, w.dirty = withCutOffStarts(seen, w.state.reported()), false
-	}
-	if w.state.Pod == nil {
-		w.m.cfg.Probes.Remove(w.uid)
-		w.state.Probes = nil
-		return nil
-	}
-	targets := []probes.Target{}
-	for _, c := range w.state.running() {
-		t := probes.Target{Container: c.Name, ContainerID: c.ID, StartedAt: c.StartedAt}
-		if w.state.Pod.Spec.HostNetwork && len(w.state.Node.IPs) > 0 {
-			t.PodIP = w.state.Node.IPs[0]
-		} else if sb, _ := w.state.sandbox(); len(sb.IPs) > 0 {
-			t.PodIP = sb.IPs[0]
-		}
-		targets = append(targets, t)
-	}
-	w.m.cfg.Probes.Set(w.state.Pod, targets, func(types.UID) { w.poke() })
-	w.state.Probes = w.m.cfg.Probes.Results(w.uid)
-	return nil
-}
-
 // report computes the status and hands it to the writer.
 func (w *worker) report(now time.Time) {
 	if w.state.Pod == nil {
 		return
 	}
-	status := Status(w.state, now)
+	status := plan.Status(w.state, now)
 	before := &w.state.Pod.Status
 	if w.state.Status != nil {
 		before = w.state.Status

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,9 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // writing runs a test with a writer of the status of testPod, in a bubble of its own time.
@@ -229,4 +233,16 @@ func TestWriterKeepsConditionsOfOthers(t *testing.T) {
 			t.Errorf("conditions: %+v", got.Status.Conditions)
 		}
 	})
+}
+
+// TestStatusIsWrittenOnce: a status that is computed again needs no write.
+func TestStatusIsWrittenOnce(t *testing.T) {
+	now := time.Unix(1000, 0)
+	s := plan.State{UID: "u1", Pod: testPod(nil), Runtime: cri.Pod{UID: "u1"}}
+	s.Pod.Status.Conditions = []v1.PodCondition{{Type: "example.com/foreign", Status: v1.ConditionTrue}}
+	first := plan.Status(s, now)
+	s.Status, s.Pod.Status = &first, first
+	if again := plan.Status(s, now.Add(time.Hour)); !equal(s.Pod, again) {
+		t.Errorf("the writer would write it again:\n%s", cmp.Diff(first, again))
+	}
 }

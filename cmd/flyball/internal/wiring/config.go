@@ -62,7 +62,7 @@ func (c Config) criEndpoint() string {
 // network configures the node network, without a client.
 func (c Config) network() network.Config {
 	n := network.Config{
-		NodeName: c.NodeName, ClusterCIDR: c.ClusterPrefixes[0], ServiceCIDR: c.ServicePrefixes[0], ClusterDNS: c.DNSAddrs[0],
+		NodeName: c.NodeName, ClusterCIDRs: c.ClusterPrefixes, ServiceCIDRs: c.ServicePrefixes, ClusterDNS: c.DNSAddrs,
 		CNIConfDir: filepath.Join(c.RunDir, "cni"), IPAMDir: filepath.Join(c.RunDir, "cni", "networks"),
 	}
 	if c.CRIEndpoint != "" {

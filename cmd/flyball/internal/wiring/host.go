@@ -68,7 +68,7 @@ func (c Config) CheckHost() []checks.Finding {
 	if c.Role != instance.Server && os.Geteuid() == 0 {
 		h.Kernel = network.Probe()
 		var firewall network.Firewall
-		firewall, h.FirewallError = network.ReadFirewall(c.ClusterPrefixes[0])
+		firewall, h.FirewallError = network.ReadFirewall(c.ClusterPrefixes...)
 		h.Firewall = checks.Firewall{Forward: chains(firewall.Forward), Input: chains(firewall.Input), Legacy: firewall.Legacy}
 	}
 	return checks.Check(h, w)

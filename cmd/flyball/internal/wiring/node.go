@@ -30,7 +30,7 @@ func (c Config) agent(s *supervisor.Supervisor) {
 	access := s.Add("api access", apiAccess{c.credentials()})
 	shown := serving{certificate: c.credentials().GetCertificate}
 	if c.Joined != nil {
-		renewed, failures := join.NewCertificates(c.credentials().Dir, c.NodeName, c.NodeAddrs[0])
+		renewed, failures := join.NewCertificates(c.credentials().Dir, c.NodeName, c.NodeAddrs)
 		s.Add("certificates", certificates{renewed}, access)
 		shown = serving{renewed.GetCertificate, failures}
 	}
@@ -164,7 +164,7 @@ func (c serviceProxy) Run(ctx context.Context, e *status.Entry) error {
 	}
 	return proxy.Run(ctx, proxy.Config{
 		NodeName: c.NodeName, NodeIPs: c.NodeAddrs, Client: client,
-		ClusterCIDR: c.ClusterPrefixes[0], ServiceCIDR: c.ServicePrefixes[0], Ready: e.Up,
+		ClusterCIDRs: c.ClusterPrefixes, ServiceCIDRs: c.ServicePrefixes, Ready: e.Up,
 	})
 }
 
@@ -177,6 +177,6 @@ func (c clusterDNS) Run(ctx context.Context, e *status.Entry) error {
 		return err
 	}
 	return dns.Run(ctx, dns.Config{
-		Client: client, Address: c.DNSAddrs[0], ClusterDomain: c.ClusterDomain, Upstream: "/etc/resolv.conf", Ready: e.Up,
+		Client: client, Addresses: c.DNSAddrs, ClusterDomain: c.ClusterDomain, Upstream: "/etc/resolv.conf", Ready: e.Up,
 	})
 }

@@ -72,10 +72,10 @@ func (p controlPlane) Run(ctx context.Context) error {
 	}
 	return controlplane.Run(ctx, controlplane.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir,
-		NodeName: c.NodeName, NodeIP: c.NodeAddrs[0],
+		NodeName: c.NodeName, NodeIPs: c.NodeAddrs,
 		BindAddress: c.BindAddr, Port: c.Port,
-		ClusterCIDR: c.ClusterPrefixes[0], ServiceCIDR: c.ServicePrefixes[0],
-		ClusterDNS: c.DNSAddrs[0], ClusterDomain: c.ClusterDomain,
+		ClusterCIDRs: c.ClusterPrefixes, ServiceCIDRs: c.ServicePrefixes,
+		ClusterDNS: c.DNSAddrs, ClusterDomain: c.ClusterDomain,
 		AdminKubeconfig: instance.AdminKubeconfig,
 		LogFile:         logging.Path(c.DataDir),
 		OutOfSpace:      c.Restarter.Restart,

@@ -1,0 +1,166 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/types"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// maxMessage bounds one answer of the runtime, in bytes; a node full of Pods fits easily.
+const maxMessage = 16 << 20
+
+// callTimeout bounds a call of the runtime whose caller sets no bound of its own,
+// as upstream's runtimeRequestTimeout does: a runtime that hangs must not hold up
+// a Pod's worker for ever.
+const callTimeout = 2 * time.Minute
+
+// bounded gives a call without a deadline one.
+func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
+	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+		if wait, ends := waits(req); ends {
+			if _, ok := ctx.Deadline(); !ok {
+				var cancel context.CancelFunc
+				ctx, cancel = context.WithTimeout(ctx, timeout+wait)
+				defer cancel()
+			}
+		}
+		return invoke(ctx, method, req, reply, conn, opts...)
+	}
+}
+
+// waits is for how long the runtime waits for others in a call, and whether that has an end: a
+// pull takes as long as its image is large, a command as long as it runs unless it has a timeout
+// of its own, and the first question waits for the runtime to come up.
+func waits(req any) (time.Duration, bool) {
+	switch r := req.(type) {
+	case *runtimeapi.PullImageRequest, *runtimeapi.VersionRequest:
+		return 0, false
+	case *runtimeapi.ExecSyncRequest:
+		return time.Duration(r.Timeout) * time.Second, r.Timeout > 0
+	case *runtimeapi.StopContainerRequest:
+		return time.Duration(r.Timeout) * time.Second, true
+	}
+	return 0, true
+}
+
+// Client is a connection to a runtime.
+type Client struct {
+	// Runtime and Images are the services of the runtime.
+	Runtime runtimeapi.RuntimeServiceClient
+	Images  runtimeapi.ImageServiceClient
+	// Owned are the labels of the sandboxes and containers that are ours, in a runtime that
+	// others use too: Watch, Relist and the metrics leave all others out, except those of Pods
+	// that were observed. Observe ignores it, since a UID is of one Pod only. All are ours if it
+	// is empty. It does not change once the Client is in use.
+	Owned map[string]string
+
+	conn    *grpc.ClientConn
+	metrics *metrics
+
+	mu sync.Mutex
+	// details of containers and addresses of sandboxes by ID, see Observe.
+	containers map[string]cri.Container
+	sandboxes  map[string]cri.Sandbox
+	// known are the IDs in both, by Pod.
+	known map[types.UID][]string
+	// seen is what the last relist found, by Pod.
+	seen map[types.UID]string
+	// listed is when the last relist ended well.
+	listed time.Time
+}
+
+// Dial returns a Client for an endpoint such as
+// unix:///run/containerd/containerd.sock. It does not wait for the runtime: the
+// connection is made, and remade, when it is used.
+func Dial(endpoint string) (*Client, error) {
+	path, ok := strings.CutPrefix(endpoint, "unix://")
+	if !ok && !strings.HasPrefix(endpoint, "/") {
+		return nil, fmt.Errorf("connecting to the container runtime: endpoint %q is not a unix:// address", endpoint)
+	}
+	m := newMetrics()
+	conn, err := grpc.NewClient("passthrough:///"+path,
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithAuthority("localhost"),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
+		}),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			MinConnectTimeout: 5 * time.Second,
+		}),
+		grpc.WithChainUnaryInterceptor(m.observe, bounded(callTimeout)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessage)))
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the container runtime at %s: %w", endpoint, err)
+	}
+	c := New(runtimeapi.NewRuntimeServiceClient(conn), runtimeapi.NewImageServiceClient(conn))
+	c.conn, c.metrics = conn, m
+	return c, nil
+}
+
+// New returns a Client on services that are connected already.
+func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClient) *Client {
+	return &Client{
+		Runtime: rt, Images: images, metrics: newMetrics(),
+		containers: map[string]cri.Container{}, sandboxes: map[string]cri.Sandbox{},
+		known: map[types.UID][]string{}, seen: map[types.UID]string{}, listed: time.Now(),
+	}
+}
+
+// Close ends the connection.
+func (c *Client) Close() error {
+	if c.conn == nil {
+		return nil
+	}
+	return c.conn.Close()
+}
+
+// Wait returns once the runtime answers, with its name and version.
+func (c *Client) Wait(ctx context.Context) (*runtimeapi.VersionResponse, error) {
+	v, err := c.Runtime.Version(ctx, &runtimeapi.VersionRequest{}, grpc.WaitForReady(true))
+	if err != nil {
+		return nil, fmt.Errorf("waiting for the container runtime: %w", err)
+	}
+	return v, nil
+}
+
+// silence is how long the runtime may be without a successful relist; upstream's threshold.
+const silence = 3 * time.Minute
+
+// Healthy returns an error if it is long since the runtime could be listed: Pods
+// on this node are not looked after then.
+func (c *Client) Healthy() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if since := time.Since(c.listed); since > silence {
+		return fmt.Errorf("listing the container runtime's Pods: it has not answered for %s; look at its log", since.Truncate(time.Second))
+	}
+	return nil
+}
+
+// IsNotFound says whether the runtime does not know what was asked for.
+func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
+
+// IsHung says whether the runtime did not answer in time.
+func IsHung(err error) bool { return status.Code(err) == codes.DeadlineExceeded }
+
+// Message is the text of an error of the runtime without gRPC's frame.
+func Message(err error) string {
+	if s, ok := status.FromError(err); ok {
+		return s.Message()
+	}
+	return err.Error()
+}

@@ -1,0 +1,32 @@
+package remote
+
+import (
+	"context"
+	"fmt"
+
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+)
+
+// Resize changes the resources of a container while it runs. The next Observe
+// asks the runtime what the container has then: also of an update that failed a
+// part may have been made.
+func (c *Client) Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+	_, err := c.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources})
+	c.mu.Lock()
+	delete(c.containers, id)
+	c.mu.Unlock()
+	return err
+}
+
+// MemoryUsage returns how much memory a container uses, in bytes.
+func (c *Client) MemoryUsage(ctx context.Context, id string) (uint64, error) {
+	resp, err := c.Runtime.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: id})
+	if err != nil {
+		return 0, err
+	}
+	usage := resp.GetStats().GetMemory().GetUsageBytes()
+	if usage == nil {
+		return 0, fmt.Errorf("reading the memory usage of container %s: the runtime does not tell it", id)
+	}
+	return usage.Value, nil
+}

@@ -1,0 +1,82 @@
+package pod
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"flyball.dev/kubelet/pod/plan"
+)
+
+// allocationFiles are the files of a directory, one for each Pod that was resized;
+// with no directory nothing is kept.
+type allocationFiles struct{ dir string }
+
+const allocationSuffix = ".json"
+
+func (f allocationFiles) path(uid types.UID) string {
+	return filepath.Join(f.dir, string(uid)+allocationSuffix)
+}
+
+// save writes a file anew, so that a crash leaves the old one or the new one. After
+// the machine itself has crashed no container runs, and the spec is as good.
+func (f allocationFiles) save(uid types.UID, a *plan.Allocation) error {
+	if f.dir == "" {
+		return nil
+	}
+	raw, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("encoding the resources of Pod %s: %w", uid, err)
+	}
+	if err := os.MkdirAll(f.dir, 0o700); err != nil {
+		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
+	}
+	fresh := f.path(uid) + ".new"
+	if err := os.WriteFile(fresh, raw, 0o600); err != nil {
+		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
+	}
+	if err := os.Rename(fresh, f.path(uid)); err != nil {
+		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+func (f allocationFiles) remove(uid types.UID) error {
+	if f.dir == "" {
+		return nil
+	}
+	if err := os.Remove(f.path(uid)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("forgetting the resources of Pod %s: %w", uid, err)
+	}
+	return nil
+}
+
+// load reads all files. One that is unreadable counts as missing: the runtime knows
+// what the containers of its Pod were made with.
+func (f allocationFiles) load() (map[types.UID]*plan.Allocation, error) {
+	all := map[types.UID]*plan.Allocation{}
+	entries, err := os.ReadDir(f.dir)
+	if f.dir == "" || errors.Is(err, fs.ErrNotExist) {
+		return all, nil
+	} else if err != nil {
+		return all, fmt.Errorf("reading the resources that Pods were given: %w", err)
+	}
+	for _, e := range entries {
+		uid, ok := strings.CutSuffix(e.Name(), allocationSuffix)
+		if !ok {
+			continue
+		}
+		a := &plan.Allocation{}
+		raw, err := os.ReadFile(filepath.Join(f.dir, e.Name()))
+		if err == nil && json.Unmarshal(raw, a) == nil && a.Resized() {
+			all[types.UID(uid)] = a
+		}
+	}
+	return all, nil
+}

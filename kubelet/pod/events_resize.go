@@ -1,0 +1,54 @@
+package pod
+
+import (
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/kubernetes/pkg/kubelet/events"
+
+	"flyball.dev/kubelet/pod/plan"
+)
+
+// resizeEvent is an Event about a resize.
+type resizeEvent struct{ kind, reason, message string }
+
+// resizeEvents are what is to be told when one status follows another. Derived from
+// conditions, which the API server keeps, they are told also by an agent that was
+// restarted in between, and once.
+func resizeEvents(allocated, desired *v1.Pod, pending *plan.Pending, before, after *v1.PodStatus) []resizeEvent {
+	var list []resizeEvent
+	tell := func(kind, reason, message string) { list = append(list, resizeEvent{kind, reason, message}) }
+	log := klog.Background()
+
+	_, was := podutil.GetPodCondition(before, v1.PodResizePending)
+	_, is := podutil.GetPodCondition(after, v1.PodResizePending)
+	if is != nil && pending != nil && (was == nil || was.Reason != is.Reason || was.ObservedGeneration != is.ObservedGeneration) {
+		reason := events.ResizeDeferred
+		if is.Reason == v1.PodReasonInfeasible {
+			reason = events.ResizeInfeasible
+		}
+		tell(v1.EventTypeWarning, reason, events.PodResizePendingMsg(log, desired, pending.Reason, pending.Message, pending.Generation))
+	}
+
+	_, was = podutil.GetPodCondition(before, v1.PodResizeInProgress)
+	_, is = podutil.GetPodCondition(after, v1.PodResizeInProgress)
+	if is != nil && (was == nil || was.ObservedGeneration != is.ObservedGeneration) {
+		tell(v1.EventTypeNormal, events.ResizeStarted, events.PodResizeStartedMsg(log, allocated, is.ObservedGeneration))
+	}
+	if is != nil && is.Reason != "" && (was == nil || was.Reason != is.Reason || was.Message != is.Message) {
+		tell(v1.EventTypeWarning, events.ResizeError, events.PodResizeErrorMsg(log, allocated, is.ObservedGeneration, is.Message))
+	}
+	if is == nil && was != nil && !podutil.IsPodPhaseTerminal(after.Phase) {
+		tell(v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(log, allocated, was.ObservedGeneration))
+	}
+	return list
+}
+
+func (w *worker) tellResize(before, after *v1.PodStatus) {
+	if w.state.Pending == nil && !w.state.Allocation.Resized() {
+		return
+	}
+	for _, e := range resizeEvents(w.state.Pod, w.desired, w.state.Pending, before, after) {
+		w.event("", e.kind, e.reason, e.message)
+	}
+}

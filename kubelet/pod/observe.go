@@ -1,0 +1,86 @@
+package pod
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/probes"
+)
+
+// observe completes the State.
+func (w *worker) observe(ctx context.Context) error {
+	if w.dirty {
+		seen, err := w.m.cfg.Observer.Observe(ctx, w.uid)
+		if err != nil {
+			return err
+		}
+		w.state.Runtime, w.dirty = withCutOffStarts(seen, w.state.LastStatus()), false
+	}
+	if w.state.Pod == nil {
+		w.m.cfg.Probes.Remove(w.uid)
+		w.state.Probes = nil
+		return nil
+	}
+	targets := []probes.Target{}
+	for _, c := range w.state.Running() {
+		t := probes.Target{Container: c.Name, ContainerID: c.ID, StartedAt: c.StartedAt}
+		if w.state.Pod.Spec.HostNetwork && len(w.state.Node.IPs) > 0 {
+			t.PodIP = w.state.Node.IPs[0]
+		} else if sb, _ := w.state.Sandbox(); len(sb.IPs) > 0 {
+			t.PodIP = sb.IPs[0]
+		}
+		targets = append(targets, t)
+	}
+	w.m.cfg.Probes.Set(w.state.Pod, targets, func(types.UID) { w.poke() })
+	w.state.Probes = probed(w.m.cfg.Probes.Results(w.uid))
+	return nil
+}
+
+func probed(results map[string]probes.Result) map[string]plan.Probed {
+	all := make(map[string]plan.Probed, len(results))
+	for name, r := range results {
+		failed, _ := r.Restart()
+		all[name] = plan.Probed{
+			ContainerID: r.ContainerID, Started: r.Startup == probes.Success, Ready: r.Readiness == probes.Success,
+			Failed: strings.ToLower(string(failed)), TerminationGracePeriodSeconds: r.TerminationGracePeriodSeconds,
+		}
+	}
+	return all
+}
+
+// withCutOffStarts takes containers whose start was cut off for never started ones: when the agent
+// ends, containerd gives up the start that it was asked for and reports an exit with 128. That is
+// no failure of the container, which would fail a Pod with the restart policy Never.
+//
+// What was reported as ended stays so, since the API server refuses the way back: all of a Pod that
+// has ended, and containers by their ID.
+func withCutOffStarts(p cri.Pod, reported v1.PodStatus) cri.Pod {
+	if podutil.IsPodPhaseTerminal(reported.Phase) {
+		return p
+	}
+	for i := range p.Containers {
+		c := &p.Containers[i]
+		if endReported(reported, c.ID) {
+			continue
+		}
+		if c.State == cri.Exited && c.Reason == "StartError" && strings.HasSuffix(c.Message, context.Canceled.Error()) {
+			c.State, c.ExitCode, c.Reason, c.Message, c.FinishedAt = cri.Created, 0, "", "", time.Time{}
+		}
+	}
+	return p
+}
+
+func endReported(status v1.PodStatus, id string) bool {
+	return slices.ContainsFunc(slices.Concat(status.InitContainerStatuses, status.ContainerStatuses),
+		func(c v1.ContainerStatus) bool {
+			return c.State.Terminated != nil && strings.HasSuffix(c.State.Terminated.ContainerID, "://"+id)
+		})
+}

@@ -1,0 +1,87 @@
+package plan
+
+import (
+	v1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// Allocation is what the node has promised to a Pod. It differs from the spec while
+// a resize waits for room. All else (cgroups, containers, what other Pods may have)
+// follows from it.
+//
+// The truth of it is in two places, neither of them in memory. A container carries
+// what it was made with as an annotation, and for a Pod that was never resized that
+// is all there is: starting a Pod costs no write. A granted resize is written to a
+// file before anything is done about it. The API server's status cannot be the
+// truth: it is written later, and has no limits of what is only promised. Nor can
+// what the runtime reports: it knows no memory requests.
+type Allocation struct {
+	// Generation of the Pod that was granted; 0 if it was never resized.
+	Generation int64 `json:"generation,omitempty"`
+	// Pod are the resources of the Pod as a whole, Containers those of the containers.
+	Pod        *v1.ResourceRequirements           `json:"pod,omitempty"`
+	Containers map[string]v1.ResourceRequirements `json:"containers"`
+}
+
+// allocationOf is the allocation that grants the spec.
+func AllocationOf(pod *v1.Pod, generation int64) *Allocation {
+	a := &Allocation{Generation: generation, Pod: pod.Spec.Resources, Containers: map[string]v1.ResourceRequirements{}}
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			a.Containers[list[i].Name] = list[i].Resources
+		}
+	}
+	return a
+}
+
+// made is the allocation that a Pod without a file has: what its containers were
+// made with, and what the spec says of those that were not made yet.
+func Made(pod *v1.Pod, runtime cri.Pod) *Allocation {
+	a := AllocationOf(pod, 0)
+	seen := map[string]bool{}
+	for _, c := range runtime.Containers { // newest first
+		created := cri.ParseInfo(c.Labels, c.Annotations).Created
+		if _, ok := a.Containers[c.Name]; ok && !seen[c.Name] && created != nil {
+			a.Containers[c.Name], a.Pod = created.Container, created.Pod
+		}
+		seen[c.Name] = true
+	}
+	return a
+}
+
+// resized says whether the Pod ever was.
+func (a *Allocation) Resized() bool { return a != nil && a.Generation > 0 }
+
+// apply returns the Pod with what it is allocated, which is the Pod itself if that
+// is what it wants.
+func (a *Allocation) Apply(pod *v1.Pod) *v1.Pod {
+	if a == nil || a.Grants(pod) {
+		return pod
+	}
+	pod = pod.DeepCopy()
+	pod.Spec.Resources = a.Pod
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if r, ok := a.Containers[list[i].Name]; ok {
+				list[i].Resources = r
+			}
+		}
+	}
+	return pod
+}
+
+func (a *Allocation) Grants(pod *v1.Pod) bool {
+	if !apiequality.Semantic.DeepEqual(pod.Spec.Resources, a.Pod) {
+		return false
+	}
+	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
+		for i := range list {
+			if r, ok := a.Containers[list[i].Name]; ok && !apiequality.Semantic.DeepEqual(list[i].Resources, r) {
+				return false
+			}
+		}
+	}
+	return true
+}

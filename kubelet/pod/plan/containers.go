@@ -1,0 +1,268 @@
+package plan
+
+import (
+	"fmt"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// The back-off of restarts, see the documentation of restartPolicy: 10 s, doubled
+// with each restart up to five minutes, forgotten after ten minutes of running.
+const (
+	backOffFirst = 10 * time.Second
+	backOffMax   = 300 * time.Second
+	backOffReset = 10 * time.Minute
+
+	// annotationBackOff counts the restarts in a row that led to an instance. The
+	// attempt alone does not tell: it never goes back.
+	AnnotationBackOff = "flyball.dev/back-off"
+)
+
+// containers brings the containers up in order: init containers one after the
+// other, sidecars among them as soon as the one before has started, then the
+// regular containers. With no sandbox yet ("") it makes the images ready.
+func (p *planner) containers(sandboxID string) {
+	for i := range p.Pod.Spec.EphemeralContainers {
+		c := (*v1.Container)(&p.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+		if inst, ok := p.newest(c.Name); !ok || inst.State == cri.Created {
+			p.start(c, sandboxID) // never restarted
+		}
+	}
+	if !p.initContainers(sandboxID) {
+		return
+	}
+	for i := range p.Pod.Spec.Containers {
+		c := &p.Pod.Spec.Containers[i]
+		starting := p.regular(c, sandboxID)
+		// Upstream starts containers one by one, and users rely on it: a postStart
+		// hook holds the following containers back.
+		if starting && HasPostStart(c) {
+			return
+		}
+	}
+}
+
+// regular keeps one regular container running, and says whether it is on its way up.
+func (p *planner) regular(c *v1.Container, sandboxID string) bool {
+	if inst, ok := p.newestIn(sandboxID, c.Name); ok && inst.Alive() {
+		p.check(c, inst, "Container")
+		return p.busy(slotStart(c.Name))
+	}
+	if ended, ok := p.newest(c.Name); ok && ended.State == cri.Exited && !p.superseded(ended) && !p.restarts(c, ended) {
+		return false
+	}
+	if !p.start(c, sandboxID) {
+		return false
+	}
+	// One that cannot start holds nobody back.
+	_, noImage := p.Failures[slotImage(c.Name)]
+	_, failed := p.Failures[slotStart(c.Name)]
+	return p.busy(slotStart(c.Name)) || !noImage && !failed
+}
+
+// initContainers says whether all init containers are through. The furthest one
+// that was ever made in this sandbox tells how far the Pod has come; what lies
+// before it is done, but for sidecars, which are kept running.
+func (p *planner) initContainers(sandboxID string) bool {
+	inits := p.Pod.Spec.InitContainers
+	furthest := -1
+	for i := range inits {
+		if _, ok := p.newestIn(sandboxID, inits[i].Name); ok {
+			furthest = i
+		}
+	}
+	if p.initialized(sandboxID) {
+		furthest = len(inits)
+	}
+	for i := range inits[:max(0, min(furthest, len(inits)))] {
+		if isSidecar(&inits[i]) {
+			p.sidecar(&inits[i], sandboxID)
+		}
+	}
+	if furthest == len(inits) {
+		return true
+	}
+	if furthest >= 0 {
+		c := &inits[furthest]
+		step := p.initContainer
+		if isSidecar(c) {
+			step = p.sidecar
+		}
+		if through := step(c, sandboxID); !through {
+			return false
+		}
+	}
+	if furthest+1 < len(inits) {
+		p.start(&inits[furthest+1], sandboxID)
+		return false
+	}
+	return true
+}
+
+// sidecar keeps a restartable init container running, and says whether it has started.
+func (p *planner) sidecar(c *v1.Container, sandboxID string) bool {
+	inst, ok := p.newestIn(sandboxID, c.Name)
+	if !ok || !inst.Alive() {
+		p.start(c, sandboxID)
+		return false
+	}
+	p.check(c, inst, "Init container")
+	return p.started(c, inst)
+}
+
+// initContainer says whether the furthest init container is through, and runs it
+// again if it failed. One that must not run again has ended the Pod, see endOf.
+func (p *planner) initContainer(c *v1.Container, sandboxID string) bool {
+	inst, _ := p.newestIn(sandboxID, c.Name)
+	switch {
+	case inst.State == cri.Exited && inst.ExitCode == 0 && !p.busy(slotStart(c.Name)):
+		return true
+	case inst.State == cri.Unknown:
+		p.check(c, inst, "Init container")
+	case inst.State != cri.Running:
+		p.start(c, sandboxID)
+	}
+	return false
+}
+
+// check ends a running container that must not go on: its definition changed, a
+// probe failed, or the runtime has lost it.
+func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
+	if p.busy(slotStart(c.Name)) {
+		return // its postStart hook runs
+	}
+	if begun, ok := p.Stopping[inst.ID]; ok {
+		p.stop(inst, begun, true)
+		return
+	}
+	want := Stopping{Since: p.now, Grace: p.grace(inst)}
+	policy := c.RestartPolicy
+	again := p.Pod.Spec.RestartPolicy != v1.RestartPolicyNever
+	if policy != nil {
+		again = *policy != v1.ContainerRestartPolicyNever
+	}
+	hash := cri.ParseInfo(inst.Labels, inst.Annotations).Hash
+	result := p.result(inst)
+	switch {
+	case inst.State == cri.Unknown:
+		want.Reason = "the runtime does not know whether it runs"
+		want.Message = fmt.Sprintf("%s is in %q state, try killing it before restart", kind, inst.State)
+		again = false // the message is complete
+	case hash != "" && p.Hashes[c.Name] != "" && hash != p.Hashes[c.Name]:
+		want.Reason, want.Restart, again = "its definition changed", true, true
+		want.Message = fmt.Sprintf("%s %s definition changed", kind, c.Name)
+	case p.mustRestart(inst):
+		want.Reason, want.Restart, again = "its resources changed", true, false
+		want.Message = fmt.Sprintf("Container %s resize requires restart", c.Name)
+	case result.Failed != "":
+		want.Reason = Reason("its " + result.Failed + " probe failed")
+		want.Message = fmt.Sprintf("%s %s failed %s probe", kind, c.Name, result.Failed)
+		if g := result.TerminationGracePeriodSeconds; g != nil && p.Pod.DeletionGracePeriodSeconds == nil {
+			want.Grace = time.Duration(*g) * time.Second
+		}
+	default:
+		return
+	}
+	if again {
+		want.Message += ", will be restarted"
+	}
+	p.stop(inst, want, true)
+}
+
+// start takes a container one step towards running: away with a remnant, wait for
+// the back-off, get the image, create and start. It says whether the container is
+// on its way, and not waiting for a back-off.
+func (p *planner) start(c *v1.Container, sandboxID string) bool {
+	if p.busy(slotStart(c.Name)) {
+		return true
+	}
+	next := StartContainer{Name: c.Name, SandboxID: sandboxID, AllRestarts: p.allRestarts(), Reason: "it has not run yet"}
+	if last, ok := p.newest(c.Name); ok {
+		switch {
+		case last.State == cri.Created:
+			p.do(RemoveContainer{last.ID, last.Name, "it was created, but never started"})
+			return true
+		case last.Alive():
+			return true // in an old sandbox; renewSandbox stops it
+		}
+		var at time.Time
+		next.BackOff, at = p.backOff(last)
+		if p.now.Before(at) {
+			p.at(at)
+			if !p.BackOff[c.Name].Equal(at) {
+				p.actions = append(p.actions, ReportBackOff{c.Name, at, Reason(endedHow(last))})
+			}
+			return false
+		}
+		next.Attempt, next.Reason = last.Attempt+1, Reason(endedHow(last))
+		if p.superseded(last) {
+			next.Reason = reasonAllRestart
+		}
+	} else if attempt := lostAttempt(p.Pod, c.Name); attempt > 0 {
+		next.Attempt, next.Reason = attempt, "the runtime has lost it"
+	}
+	image, ok := p.Images[c.Name]
+	if !ok {
+		p.do(PullImage{c.Name, next.Reason})
+		return true
+	}
+	roomy := !p.Allocation.Resized() || p.Grown == p.Allocation.Generation
+	if sandboxID != "" && p.Mounted && roomy {
+		next.ImageRef = image
+		p.do(next)
+	}
+	return true
+}
+
+// backOff returns how many restarts in a row the successor of an ended container
+// makes, and when it may start.
+func backOff(ended cri.Container) (int, time.Time) {
+	restarts, err := strconv.Atoi(ended.Annotations[AnnotationBackOff])
+	if err != nil || (!ended.StartedAt.IsZero() && ended.FinishedAt.Sub(ended.StartedAt) >= backOffReset) {
+		restarts = 0
+	}
+	if restarts == 0 {
+		return 1, ended.FinishedAt
+	}
+	return restarts + 1, ended.FinishedAt.Add(backOffDelay(restarts))
+}
+
+func backOffDelay(restarts int) time.Duration {
+	return min(backOffFirst<<min(restarts-1, 10), backOffMax)
+}
+
+func endedHow(c cri.Container) string {
+	return fmt.Sprintf("attempt %d ended with exit code %d", c.Attempt, c.ExitCode)
+}
+
+// lostAttempt is the attempt that follows the ones the API server knows of, when
+// the runtime knows none. The status may have counted the loss already, see
+// reporter.missing.
+func lostAttempt(pod *v1.Pod, name string) uint32 {
+	st := recordedStatus(pod, name)
+	if st == nil {
+		return 0
+	}
+	if st.ContainerID != "" {
+		return uint32(st.RestartCount) + 1
+	}
+	return uint32(st.RestartCount)
+}
+
+// recordedStatus is what the API server has about a container, of any kind.
+func recordedStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
+	for _, list := range [][]v1.ContainerStatus{
+		pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses,
+	} {
+		for i := range list {
+			if list[i].Name == name {
+				return &list[i]
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package plan
+
+import (
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// minGrace is what a container gets at least between SIGTERM and SIGKILL, as with upstream's kubelet.
+const MinGrace = 2 * time.Second
+
+// Plan returns the next actions for a Pod, and when to look again if nothing
+// happens before; zero means not at all. It is a function of its arguments.
+func Plan(s State, now time.Time) ([]Action, time.Time) {
+	p := &planner{State: s, now: now, taken: map[string]bool{}}
+	if e, over := endOf(&s, now); over {
+		p.end(e)
+	} else {
+		p.run()
+	}
+	return p.actions, p.next
+}
+
+type planner struct {
+	State
+	now     time.Time
+	actions []Action
+	taken   map[string]bool
+	next    time.Time
+}
+
+// run keeps the Pod running. Volumes, sandbox and images are made ready side by
+// side; a container starts when it has all three.
+func (p *planner) run() {
+	switch {
+	case !p.Mounted:
+		p.do(MountVolumes{"the Pod is to run here"})
+	case p.Stale:
+		p.do(MountVolumes{"labels or annotations changed"})
+	}
+	sb, usable := p.Sandbox()
+	if !usable {
+		p.renewSandbox()
+		sb = cri.Sandbox{}
+	}
+	if !usable || !p.restartAll() {
+		p.resize()
+		p.containers(sb.ID)
+	}
+	p.collect()
+	if at, ok := deadlineOf(&p.State); ok {
+		p.at(at)
+	}
+}
+
+// renewSandbox creates the first sandbox, or another in place of one that is
+// lost. Before that everything in the old one ends, so that no container ever
+// runs twice, and its network is given back.
+func (p *planner) renewSandbox() {
+	waiting := false
+	for _, c := range p.Runtime.Containers {
+		if c.Alive() {
+			p.stop(c, Stopping{
+				Since: p.now, Grace: p.grace(c), Reason: "its sandbox is lost",
+				Message: "Stopping container " + c.Name,
+			}, true)
+			waiting = true
+		}
+		if p.busy(slotStart(c.Name)) {
+			waiting = true
+		}
+	}
+	for i, sb := range p.Runtime.Sandboxes {
+		if !p.Stopped[sb.ID] && (sb.Ready || i == 0) {
+			if !waiting {
+				p.do(StopSandbox{sb.ID, "the sandbox is not usable any more"})
+			}
+			waiting = true
+		}
+	}
+	if waiting {
+		return
+	}
+	create := CreateSandbox{Reason: "the Pod has no sandbox"}
+	if len(p.Runtime.Sandboxes) > 0 {
+		create = CreateSandbox{Attempt: p.Runtime.Sandboxes[0].Attempt + 1, Replaces: true, Reason: "the sandbox was lost"}
+	}
+	p.do(create)
+}
+
+// collect removes what nothing refers to any more: created containers whose
+// start was given up, dead containers older than the last one of their name, and
+// sandboxes that were replaced once they are empty.
+func (p *planner) collect() {
+	newest, dead := map[string]bool{}, map[string]bool{}
+	inUse := map[string]bool{}
+	for _, c := range p.Runtime.Containers { // newest first
+		first := !newest[c.Name]
+		newest[c.Name] = true
+		switch {
+		case c.Alive():
+			inUse[c.SandboxID] = true
+		case first && (c.State == cri.Created || p.busy(slotStart(c.Name))):
+			inUse[c.SandboxID] = true // on its way up, see start
+		case c.State == cri.Exited && !dead[c.Name]:
+			dead[c.Name] = true
+			inUse[c.SandboxID] = true
+		default:
+			inUse[c.SandboxID] = true
+			p.do(RemoveContainer{c.ID, c.Name, "a newer instance has replaced it"})
+		}
+	}
+	for i, sb := range p.Runtime.Sandboxes {
+		if i > 0 && !inUse[sb.ID] {
+			p.do(RemoveSandbox{sb.ID, "a newer sandbox has replaced it"})
+		}
+	}
+}
+
+// stop brings one container down: its preStop hook first, then, once it is its
+// turn, SIGTERM, and SIGKILL when the grace is over. A shorter grace than the one
+// under way replaces that.
+func (p *planner) stop(c cri.Container, want Stopping, turn bool) {
+	if begun, ok := p.Stopping[c.ID]; ok {
+		want.Since, want.HookDone, want.Restart = begun.Since, begun.HookDone, want.Restart || begun.Restart
+	}
+	deadline := want.Since.Add(want.Grace)
+	inFlight := p.InFlight[slotStop(c.ID)]
+	if PreStopOf(p.Last, c) != nil && !want.HookDone && want.Grace > 0 && p.now.Before(deadline) {
+		p.at(deadline)
+		if _, ok := inFlight.(StopContainer); !ok {
+			p.do(RunPreStop{ID: c.ID, Name: c.Name, Deadline: deadline, Begun: want, Reason: want.Reason})
+		}
+		return
+	}
+	if !turn && p.now.Before(deadline) {
+		p.at(deadline)
+		return
+	}
+	if a, ok := inFlight.(StopContainer); ok && !deadline.Before(a.Deadline.Add(-time.Second)) {
+		return
+	}
+	p.replace(StopContainer{ID: c.ID, Name: c.Name, Deadline: deadline, Begun: want, Reason: want.Reason})
+}
+
+// grace of a container, from the Pod or, if that is not known any more, from what
+// the container was created with.
+func (p *planner) grace(c cri.Container) time.Duration {
+	info := cri.ParseInfo(c.Labels, c.Annotations)
+	seconds := info.TerminationGracePeriod
+	if info.DeletionGracePeriod != nil {
+		seconds = info.DeletionGracePeriod
+	}
+	if p.Last != nil {
+		seconds = p.Last.Spec.TerminationGracePeriodSeconds
+		if p.Last.DeletionGracePeriodSeconds != nil {
+			seconds = p.Last.DeletionGracePeriodSeconds
+		}
+	}
+	if seconds == nil {
+		return MinGrace
+	}
+	return max(0, time.Duration(*seconds)*time.Second)
+}
+
+// preStopOf returns the preStop hook of a container.
+func PreStopOf(pod *v1.Pod, c cri.Container) *v1.LifecycleHandler {
+	if pod == nil {
+		return cri.ParseInfo(c.Labels, c.Annotations).PreStop
+	}
+	spec := SpecOf(pod, c.Name)
+	if spec == nil || spec.Lifecycle == nil {
+		return nil
+	}
+	return spec.Lifecycle.PreStop
+}
+
+// do plans an action unless its slot is taken or it has failed a moment ago.
+func (p *planner) do(a Action) {
+	if !p.busy(a.Slot()) {
+		p.replace(a)
+	}
+}
+
+// replace plans an action that takes the place of the one in its slot.
+func (p *planner) replace(a Action) {
+	slot := a.Slot()
+	if f, ok := p.Failures[slot]; ok && p.now.Before(f.RetryAt) {
+		p.at(f.RetryAt)
+		return
+	}
+	p.taken[slot] = true
+	p.actions = append(p.actions, a)
+}
+
+func (p *planner) busy(slot string) bool { return p.InFlight[slot] != nil || p.taken[slot] }
+
+// at asks to look again at a time, unless an earlier one is asked for already.
+func (p *planner) at(t time.Time) {
+	if p.next.IsZero() || t.Before(p.next) {
+		p.next = t
+	}
+}

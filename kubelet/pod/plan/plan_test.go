@@ -1,0 +1,447 @@
+package plan
+
+import (
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// base is a Pod with one container that runs undisturbed.
+func base() *State {
+	w := newWorld(testPod(nil), nil)
+	s := w.state
+	s.Pod.Status.Phase = v1.PodRunning
+	s.Mounted = true
+	s.Runtime = cri.Pod{
+		Sandboxes:  []cri.Sandbox{{ID: "sb1", Ready: true, IPs: []string{"10.0.0.1"}}},
+		Containers: []cri.Container{instance("main", 0, cri.Running)},
+	}
+	s.Probes = map[string]Probed{"main": good("main-0")}
+	return &s
+}
+
+func good(id string) Probed {
+	return Probed{ContainerID: id, Started: true, Ready: true}
+}
+
+func instance(name string, attempt uint32, state cri.ContainerState) cri.Container {
+	c := cri.Container{
+		ID: name + "-" + strconv.Itoa(int(attempt)), Name: name, SandboxID: "sb1", Attempt: attempt, State: state,
+		StartedAt: epoch.Add(-time.Minute), Annotations: map[string]string{AnnotationBackOff: "0"},
+	}
+	if state == cri.Exited {
+		c.FinishedAt, c.ExitCode = epoch, 1
+	}
+	return c
+}
+
+func sidecar(name string) v1.Container {
+	return v1.Container{Name: name, RestartPolicy: ptr.To(v1.ContainerRestartPolicyAlways)}
+}
+
+func deleted(s *State, grace int64) {
+	s.Pod.DeletionTimestamp = &metav1.Time{Time: epoch}
+	s.Pod.DeletionGracePeriodSeconds = &grace
+	s.Ending = epoch
+}
+
+func stopping(grace time.Duration, reason, message string) Stopping {
+	return Stopping{Since: epoch, Grace: grace, Reason: Reason(reason), Message: message}
+}
+
+type planCase struct {
+	reason string
+	change func(*State)
+	want   []Action
+	next   time.Time
+}
+
+func runPlanCases(t *testing.T, cases map[string]planCase) {
+	t.Helper()
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			s := base()
+			tc.change(s)
+			got, next := Plan(*s, epoch)
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("%s (-want +got):\n%s", tc.reason, d)
+			}
+			if !next.Equal(tc.next) {
+				t.Errorf("%s: next look at %s, want %s", tc.reason, next, tc.next)
+			}
+		})
+	}
+}
+
+func TestPlanStart(t *testing.T) {
+	started := StartContainer{Name: "main", SandboxID: "sb1", ImageRef: "sha256:1", Reason: "it has not run yet"}
+	runPlanCases(t, map[string]planCase{
+		"Running": {
+			reason: "what runs as it should is left alone",
+			change: func(*State) {},
+		},
+		"New": {
+			reason: "volumes, sandbox and image are made ready side by side",
+			change: func(s *State) { s.Runtime, s.Mounted = cri.Pod{}, false },
+			want: []Action{
+				MountVolumes{"the Pod is to run here"},
+				CreateSandbox{Reason: "the Pod has no sandbox"},
+				PullImage{"main", "it has not run yet"},
+			},
+		},
+		"Ready": {
+			reason: "a container starts once it has sandbox, volumes and image",
+			change: func(s *State) { s.Runtime.Containers, s.Images["main"] = nil, "sha256:1" },
+			want:   []Action{started},
+		},
+		"VolumesMissing": {
+			reason: "no container starts without its volumes",
+			change: func(s *State) {
+				s.Runtime.Containers, s.Images["main"], s.Mounted = nil, "sha256:1", false
+				s.InFlight[slotNode] = MountVolumes{}
+			},
+		},
+		"VolumesFailed": {
+			reason: "a failure is repeated when its pause is over",
+			change: func(s *State) {
+				s.Mounted = false
+				s.Failures[slotNode] = Failure{RetryAt: epoch.Add(time.Second)}
+			},
+			next: epoch.Add(time.Second),
+		},
+		"NotStarted": {
+			reason: "a container that was created, but never started, is replaced",
+			change: func(s *State) { s.Runtime.Containers = []cri.Container{instance("main", 0, cri.Created)} },
+			want:   []Action{RemoveContainer{"main-0", "main", "it was created, but never started"}},
+		},
+		"InitFirst": {
+			reason: "no regular container before the init containers",
+			change: func(s *State) {
+				s.Pod.Spec.InitContainers = []v1.Container{{Name: "i1"}, {Name: "i2"}}
+				s.Runtime.Containers = nil
+			},
+			want: []Action{PullImage{"i1", "it has not run yet"}},
+		},
+		"InitNext": {
+			reason: "the next init container follows one that succeeded",
+			change: func(s *State) {
+				s.Pod.Spec.InitContainers = []v1.Container{{Name: "i1"}, {Name: "i2"}}
+				i1 := instance("i1", 0, cri.Exited)
+				i1.ExitCode = 0
+				s.Runtime.Containers = []cri.Container{i1}
+			},
+			want: []Action{PullImage{"i2", "it has not run yet"}},
+		},
+		"SidecarNotStarted": {
+			reason: "a sidecar holds the others back until its startup probe succeeds",
+			change: func(s *State) {
+				side := sidecar("side")
+				side.StartupProbe = &v1.Probe{}
+				s.Pod.Spec.InitContainers = []v1.Container{side}
+				s.Runtime.Containers = []cri.Container{instance("side", 0, cri.Running)}
+			},
+		},
+		"SidecarStarted": {
+			reason: "then the regular containers start beside it",
+			change: func(s *State) {
+				s.Pod.Spec.InitContainers = []v1.Container{sidecar("side")}
+				s.Runtime.Containers = []cri.Container{instance("side", 0, cri.Running)}
+			},
+			want: []Action{PullImage{"main", "it has not run yet"}},
+		},
+		"PostStart": {
+			reason: "a postStart hook holds the containers after it back",
+			change: func(s *State) {
+				s.Pod.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{}}}
+				s.Pod.Spec.Containers = append(s.Pod.Spec.Containers, v1.Container{Name: "other"})
+				s.InFlight[slotStart("main")] = started
+			},
+		},
+		"PostStartNoImage": {
+			reason: "a container whose image cannot be pulled holds no other back, whatever its hook",
+			change: func(s *State) {
+				s.Runtime.Containers = nil
+				s.Pod.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PostStart: &v1.LifecycleHandler{Sleep: &v1.SleepAction{}}}
+				s.Pod.Spec.Containers = append(s.Pod.Spec.Containers, v1.Container{Name: "other"})
+				s.Failures[slotImage("main")] = Failure{Reason: "ImagePullBackOff", RetryAt: epoch.Add(time.Minute)}
+			},
+			want: []Action{PullImage{"other", "it has not run yet"}},
+			next: epoch.Add(time.Minute),
+		},
+		"SandboxLost": {
+			reason: "what still runs in a lost sandbox ends before there is a new one",
+			change: func(s *State) { s.Runtime.Sandboxes[0].Ready = false },
+			want: []Action{StopContainer{
+				ID: "main-0", Name: "main", Deadline: epoch.Add(30 * time.Second), Reason: "its sandbox is lost",
+				Begun: stopping(30*time.Second, "its sandbox is lost", "Stopping container main"),
+			}},
+		},
+		"SandboxAgain": {
+			reason: "the next sandbox has the next attempt; init containers run again",
+			change: func(s *State) {
+				s.Pod.Spec.InitContainers = []v1.Container{{Name: "i1"}}
+				s.Runtime.Sandboxes[0].Ready = false
+				s.Stopped["sb1"] = true
+				s.Runtime.Containers = []cri.Container{instance("i1", 0, cri.Exited), instance("main", 0, cri.Exited)}
+			},
+			want: []Action{
+				CreateSandbox{Attempt: 1, Replaces: true, Reason: "the sandbox was lost"},
+				PullImage{"i1", "attempt 0 ended with exit code 1"},
+			},
+		},
+	})
+}
+
+func TestPlanRestart(t *testing.T) {
+	crashed := func(restarts int, ran time.Duration) func(*State) {
+		return func(s *State) {
+			c := instance("main", 7, cri.Exited)
+			c.StartedAt = epoch.Add(-ran)
+			c.Annotations[AnnotationBackOff] = strconv.Itoa(restarts)
+			s.Runtime.Containers = []cri.Container{c}
+			s.Images["main"] = "sha256:1"
+		}
+	}
+	again := func(backOff int) []Action {
+		return []Action{StartContainer{
+			Name: "main", Attempt: 8, SandboxID: "sb1", ImageRef: "sha256:1", BackOff: backOff, Reason: "attempt 7 ended with exit code 1",
+		}}
+	}
+	waits := func(d time.Duration) []Action {
+		return []Action{ReportBackOff{"main", epoch.Add(d), "attempt 7 ended with exit code 1"}}
+	}
+	runPlanCases(t, map[string]planCase{
+		"First":  {reason: "the first restart is immediate", change: crashed(0, time.Second), want: again(1)},
+		"Second": {reason: "the second waits", change: crashed(1, time.Second), want: waits(10 * time.Second), next: epoch.Add(10 * time.Second)},
+		"Third":  {reason: "each waits twice as long", change: crashed(2, time.Second), want: waits(20 * time.Second), next: epoch.Add(20 * time.Second)},
+		"Many":   {reason: "five minutes at most", change: crashed(99, time.Second), want: waits(5 * time.Minute), next: epoch.Add(5 * time.Minute)},
+		"Ran":    {reason: "ten minutes of running forgive everything", change: crashed(99, 10*time.Minute), want: again(1)},
+		"Reported": {
+			reason: "a back-off is told once",
+			change: func(s *State) { crashed(1, time.Second)(s); s.BackOff["main"] = epoch.Add(10 * time.Second) },
+			next:   epoch.Add(10 * time.Second),
+		},
+		"Never": {
+			reason: "a container that must not restart ends the Pod",
+			change: func(s *State) { crashed(0, time.Second)(s); s.Pod.Spec.RestartPolicy = v1.RestartPolicyNever },
+			want:   []Action{StopSandbox{"sb1", "all containers have ended"}},
+		},
+		"Forgotten": {
+			reason: "what the runtime lost, but the API server knows, keeps counting",
+			change: func(s *State) {
+				s.Runtime.Containers, s.Images["main"] = nil, "sha256:1"
+				s.Pod.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "main", ContainerID: "containerd://x", RestartCount: 4}}
+			},
+			want: []Action{StartContainer{Name: "main", Attempt: 5, SandboxID: "sb1", ImageRef: "sha256:1", Reason: "the runtime has lost it"}},
+		},
+		"ForgottenAndCounted": {
+			reason: "also when the status has counted the loss already",
+			change: func(s *State) {
+				s.Runtime.Containers, s.Images["main"] = nil, "sha256:1"
+				s.Pod.Status.ContainerStatuses = []v1.ContainerStatus{{Name: "main", RestartCount: 5}}
+			},
+			want: []Action{StartContainer{Name: "main", Attempt: 5, SandboxID: "sb1", ImageRef: "sha256:1", Reason: "the runtime has lost it"}},
+		},
+		"Liveness": {
+			reason: "a failed liveness probe ends the container, with the grace of the probe",
+			change: func(s *State) {
+				r := good("main-0")
+				r.Failed, r.TerminationGracePeriodSeconds = "liveness", ptr.To[int64](3)
+				s.Probes["main"] = r
+			},
+			want: []Action{StopContainer{
+				ID: "main-0", Name: "main", Deadline: epoch.Add(3 * time.Second), Reason: "its liveness probe failed",
+				Begun: stopping(3*time.Second, "its liveness probe failed", "Container main failed liveness probe, will be restarted"),
+			}},
+		},
+		"LivenessOfAnother": {
+			reason: "a result of an earlier instance means nothing",
+			change: func(s *State) { s.Probes["main"] = Probed{ContainerID: "main-9", Failed: "liveness"} },
+		},
+		"Changed": {
+			reason: "a new image restarts the container",
+			change: func(s *State) {
+				s.Hashes["main"] = "new"
+				s.Runtime.Containers[0].Annotations["io.kubernetes.container.hash"] = "old"
+			},
+			want: []Action{StopContainer{
+				ID: "main-0", Name: "main", Deadline: epoch.Add(30 * time.Second), Reason: "its definition changed",
+				Begun: Stopping{
+					Since: epoch, Grace: 30 * time.Second, Restart: true, Reason: "its definition changed",
+					Message: "Container main definition changed, will be restarted",
+				},
+			}},
+		},
+		"OldDead": {
+			reason: "one dead instance is kept for lastState and logs --previous",
+			change: func(s *State) {
+				s.Runtime.Containers = []cri.Container{
+					instance("main", 2, cri.Running), instance("main", 1, cri.Exited), instance("main", 0, cri.Exited),
+				}
+				s.Probes["main"] = good("main-2")
+			},
+			want: []Action{RemoveContainer{"main-0", "main", "a newer instance has replaced it"}},
+		},
+	})
+}
+
+func TestPlanEnd(t *testing.T) {
+	const why = "the Pod is deleted"
+	stop := func(name string, deadline time.Duration) StopContainer {
+		return StopContainer{
+			ID: name + "-0", Name: name, Deadline: epoch.Add(deadline), Reason: why,
+			Begun: stopping(deadline, why, "Stopping container "+name),
+		}
+	}
+	withSidecars := func(s *State) {
+		s.Pod.Spec.InitContainers = []v1.Container{sidecar("s1"), sidecar("s2")}
+		s.Runtime.Containers = []cri.Container{
+			instance("main", 0, cri.Running), instance("s1", 0, cri.Running), instance("s2", 0, cri.Running),
+		}
+	}
+	dead := func(s *State) {
+		s.Runtime.Containers = []cri.Container{instance("main", 0, cri.Exited)}
+		s.Runtime.Sandboxes[0].Ready = false
+	}
+	hook := func(s *State) {
+		s.Pod.Spec.Containers[0].Lifecycle = &v1.Lifecycle{PreStop: &v1.LifecycleHandler{Sleep: &v1.SleepAction{}}}
+	}
+	runPlanCases(t, map[string]planCase{
+		"Deleted": {
+			reason: "a deleted Pod ends",
+			change: func(s *State) { deleted(s, 20) },
+			want:   []Action{stop("main", 20*time.Second)},
+		},
+		"Underway": {
+			reason: "what is stopping is left alone",
+			change: func(s *State) { deleted(s, 20); s.InFlight[slotStop("main-0")] = stop("main", 20*time.Second) },
+		},
+		"Shorter": {
+			reason: "a shorter grace takes the place of a longer one",
+			change: func(s *State) {
+				deleted(s, 1)
+				s.InFlight[slotStop("main-0")] = stop("main", 20*time.Second)
+				s.Stopping["main-0"] = stopping(20*time.Second, why, "")
+			},
+			want: []Action{stop("main", time.Second)},
+		},
+		"Starting": {
+			reason: "what is under way is given up",
+			change: func(s *State) {
+				deleted(s, 20)
+				s.Runtime.Containers = nil
+				s.InFlight[slotImage("main")] = PullImage{Name: "main"}
+			},
+			want: []Action{Cancel{slotImage("main"), why}},
+		},
+		"PreStop": {
+			reason: "first the preStop hook",
+			change: func(s *State) { deleted(s, 20); hook(s) },
+			want: []Action{RunPreStop{
+				ID: "main-0", Name: "main", Deadline: epoch.Add(20 * time.Second), Reason: why,
+				Begun: stopping(20*time.Second, why, "Stopping container main"),
+			}},
+			next: epoch.Add(20 * time.Second),
+		},
+		"PreStopLate": {
+			reason: "a hook that takes all of the grace is not waited for",
+			change: func(s *State) {
+				deleted(s, 20)
+				hook(s)
+				s.Ending = epoch.Add(-20 * time.Second)
+				s.Stopping["main-0"] = Stopping{Since: s.Ending, Grace: 20 * time.Second}
+				s.InFlight[slotStop("main-0")] = RunPreStop{}
+			},
+			want: []Action{StopContainer{
+				ID: "main-0", Name: "main", Deadline: epoch, Reason: why,
+				Begun: Stopping{Since: epoch.Add(-20 * time.Second), Grace: 20 * time.Second, Reason: why, Message: "Stopping container main"},
+			}},
+		},
+		"Sidecars": {
+			reason: "sidecars outlive the regular containers",
+			change: func(s *State) { withSidecars(s); deleted(s, 20) },
+			want:   []Action{stop("main", 20*time.Second)},
+			next:   epoch.Add(20 * time.Second),
+		},
+		"SidecarsReverse": {
+			reason: "then they end, the last one first",
+			change: func(s *State) {
+				withSidecars(s)
+				deleted(s, 20)
+				s.Runtime.Containers[0].State = cri.Exited
+			},
+			want: []Action{stop("s2", 20*time.Second)},
+			next: epoch.Add(20 * time.Second),
+		},
+		"StopSandbox": {
+			reason: "once nothing runs, the network is given back",
+			change: func(s *State) { dead(s); deleted(s, 20) },
+			want:   []Action{StopSandbox{"sb1", why}},
+		},
+		"CleanUp": {
+			reason: "volumes and cgroup go when the sandbox has stopped",
+			change: func(s *State) { dead(s); deleted(s, 20); s.Stopped["sb1"] = true },
+			want:   []Action{CleanUp{why}},
+		},
+		"Unreported": {
+			reason: "the Pod is not deleted before its last status is written",
+			change: func(s *State) { dead(s); deleted(s, 20); s.Stopped["sb1"], s.Cleaned = true, true },
+		},
+		"Delete": {
+			reason: "then it is",
+			change: func(s *State) { dead(s); deleted(s, 20); s.Stopped["sb1"], s.Cleaned, s.Reported = true, true, true },
+			want:   []Action{DeletePod{"everything of the Pod is cleaned up"}},
+		},
+		"Finalizers": {
+			reason: "finalizers of others may keep it; we are done",
+			change: func(s *State) {
+				dead(s)
+				deleted(s, 20)
+				s.Stopped["sb1"], s.Cleaned, s.Reported, s.Deleted = true, true, true, true
+			},
+		},
+		"Gone": {
+			reason: "of a Pod that the API server does not know, nothing stays",
+			change: func(s *State) { dead(s); s.Pod = nil; s.Stopped["sb1"], s.Cleaned = true, true },
+			want: []Action{
+				Purge{"the API server does not know the Pod"},
+				RemoveSandbox{"sb1", "the API server does not know the Pod"},
+			},
+		},
+		"Deadline": {
+			reason: "activeDeadlineSeconds end the Pod",
+			change: func(s *State) {
+				s.Pod.Spec.ActiveDeadlineSeconds = ptr.To[int64](60)
+				s.Pod.Status.StartTime = &metav1.Time{Time: epoch.Add(-time.Minute)}
+			},
+			want: []Action{StopContainer{
+				ID: "main-0", Name: "main", Deadline: epoch.Add(30 * time.Second), Reason: "the Pod ran longer than activeDeadlineSeconds",
+				Begun: stopping(30*time.Second, "the Pod ran longer than activeDeadlineSeconds", "Stopping container main"),
+			}},
+		},
+		"BeforeDeadline": {
+			reason: "before that it is only looked at again in time",
+			change: func(s *State) {
+				s.Pod.Spec.ActiveDeadlineSeconds = ptr.To[int64](60)
+				s.Pod.Status.StartTime = &metav1.Time{Time: epoch}
+			},
+			next: epoch.Add(time.Minute),
+		},
+		"InitFailed": {
+			reason: "an init container that must not run again ends the Pod",
+			change: func(s *State) {
+				s.Pod.Spec.RestartPolicy = v1.RestartPolicyNever
+				s.Pod.Spec.InitContainers = []v1.Container{{Name: "i1"}}
+				s.Runtime.Containers = []cri.Container{instance("i1", 0, cri.Exited)}
+			},
+			want: []Action{StopSandbox{"sb1", "an init container failed"}},
+		},
+	})
+}

@@ -1,0 +1,155 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// A rule with the action RestartAllContainers (KEP-5532) makes a Pod begin again in place: all
+// init and regular containers end, then everything starts as in a new Pod, in the same sandbox
+// and on the same volumes. Ephemeral containers are left alone.
+//
+// Upstream's kubelet removes the old containers to know them from the new ones. Here each
+// instance carries how often all had restarted before it was made, so the runtime's list alone
+// says what is still to be done, whenever the agent was killed. The last instances stay, for
+// lastState and logs --previous.
+
+// annotationAllRestarts counts how often all containers had restarted when an instance was
+// made; none means never.
+const AnnotationAllRestarts = "flyball.dev/all-restarts"
+
+const reasonAllRestart Reason = "all containers of the Pod restart"
+
+// restartAll ends what was made before all containers restart, and says whether anything of it
+// is left. As in upstream's kubelet there is neither a grace period nor a preStop hook, because
+// the Pod does not go away. Sidecars outlive the regular containers, as in every other end.
+func (p *planner) restartAll() bool {
+	restarts, waiting := p.allRestarts(), false
+	for c := range podutil.ContainerIter(&p.Pod.Spec, podutil.InitContainers|podutil.Containers) {
+		slot := slotStart(c.Name)
+		if a, ok := p.InFlight[slot].(StartContainer); ok && a.AllRestarts < restarts {
+			p.actions = append(p.actions, Cancel{slot, reasonAllRestart})
+			waiting = true
+		}
+	}
+	left := p.leftOver()
+	isRegular := func(c cri.Container) bool { return sidecarIndex(p.Pod, c.Name) < 0 }
+	sidecarsToo := !slices.ContainsFunc(left, isRegular)
+	for _, c := range left {
+		if sidecarsToo || isRegular(c) {
+			p.stop(c, Stopping{
+				Since: p.now, Reason: reasonAllRestart,
+				Message: fmt.Sprintf("Stopping container %s, all containers of the Pod restart", c.Name),
+			}, true)
+		}
+	}
+	return waiting || len(left) > 0
+}
+
+// leftOver are the instances from before all containers restart that still run.
+func (s *State) leftOver() []cri.Container {
+	var left []cri.Container
+	for _, c := range s.Runtime.Containers {
+		if c.Alive() && s.superseded(c) {
+			left = append(left, c)
+		}
+	}
+	return left
+}
+
+// superseded says whether an instance is from before all containers restart.
+func (s *State) superseded(c cri.Container) bool {
+	return s.Pod != nil && s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
+}
+
+// restartingAll says whether all containers are to restart and none has yet.
+func (s *State) restartingAll() bool {
+	restarts := s.allRestarts()
+	return restarts > 0 && !slices.ContainsFunc(s.Runtime.Containers, func(c cri.Container) bool {
+		return s.restartable(c.Name) != nil && allRestartsOf(c) == restarts
+	})
+}
+
+// allRestarts is how often all containers have restarted, the present time included.
+func (s *State) allRestarts() int {
+	if s.Pod == nil || !podutil.AllContainersCouldRestart(&s.Pod.Spec) {
+		return 0
+	}
+	restarts := 0
+	for _, c := range s.Runtime.Containers {
+		spec := s.restartable(c.Name)
+		if spec == nil {
+			continue
+		}
+		restarts = max(restarts, allRestartsOf(c))
+		if s.restartsAll(spec, c) {
+			restarts = max(restarts, allRestartsOf(c)+1)
+		}
+	}
+	return restarts
+}
+
+// restartsAll says whether an instance ended in a way that makes all containers restart. The
+// end of a sidecar does not once the others are done: that is how the Pod itself ends.
+func (s *State) restartsAll(spec *v1.Container, c cri.Container) bool {
+	if c.State != cri.Exited {
+		return false
+	}
+	rule, ok := podutil.FindMatchingContainerRestartRule(*spec, c.ExitCode)
+	if !ok || rule.Action != v1.ContainerRestartRuleActionRestartAllContainers {
+		return false
+	}
+	return !isSidecar(spec) || !s.doneBefore(allRestartsOf(c), c.FinishedAt)
+}
+
+// doneBefore says whether the containers that had restarted so often were done for good at a
+// time, sidecars aside.
+func (s *State) doneBefore(restarts int, at time.Time) bool {
+	ended := func(spec *v1.Container) (cri.Container, bool) {
+		i := slices.IndexFunc(s.Runtime.Containers, func(c cri.Container) bool {
+			return c.Name == spec.Name && allRestartsOf(c) == restarts
+		})
+		if i < 0 {
+			return cri.Container{}, false
+		}
+		c := s.Runtime.Containers[i]
+		return c, c.State == cri.Exited && !c.FinishedAt.After(at) && !s.restarts(spec, c)
+	}
+	for i := range s.Pod.Spec.InitContainers {
+		spec := &s.Pod.Spec.InitContainers[i]
+		if c, ok := ended(spec); ok && !isSidecar(spec) && c.ExitCode != 0 {
+			return true
+		}
+	}
+	for i := range s.Pod.Spec.Containers {
+		if _, ok := ended(&s.Pod.Spec.Containers[i]); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// restartable returns the spec of an init or regular container, nil for any other.
+func (s *State) restartable(name string) *v1.Container {
+	for c := range podutil.ContainerIter(&s.Pod.Spec, podutil.InitContainers|podutil.Containers) {
+		if c.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func allRestartsOf(c cri.Container) int {
+	restarts, err := strconv.Atoi(c.Annotations[AnnotationAllRestarts])
+	if err != nil {
+		return 0 // made before its Pod's containers ever restarted together
+	}
+	return restarts
+}

@@ -1,0 +1,249 @@
+package plan
+
+import (
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// Status returns what is to be reported about a Pod, which must not be nil. Like
+// Plan it is a function of its arguments. What the kubelet does not own, the
+// conditions of others among it, is kept from the Pod.
+func Status(s State, now time.Time) v1.PodStatus {
+	now = now.Truncate(time.Second) // as the API stores it
+	old := s.Pod.Status
+	if s.Status != nil {
+		old = *s.Status
+	}
+	r := &reporter{State: s, now: now, old: old}
+	r.end, r.ended = endOf(&s, now)
+
+	st := s.Pod.Status.DeepCopy()
+	if neverRan(&s) {
+		return r.refused(st)
+	}
+	st.ObservedGeneration = s.Pod.Generation
+	st.QOSClass = qos.GetPodQOS(s.Pod)
+	st.StartTime = old.StartTime
+	if st.StartTime == nil {
+		st.StartTime = &metav1.Time{Time: now}
+	}
+	r.addresses(st)
+	if s.Pod.Spec.Resources != nil {
+		st.AllocatedResources = requests(s.Pod)
+		st.Resources = s.Pod.Spec.Resources.DeepCopy()
+	}
+
+	waiting := "ContainerCreating"
+	if len(s.Pod.Spec.InitContainers) > 0 {
+		waiting = "PodInitializing"
+	}
+	st.InitContainerStatuses = r.containers(s.Pod.Spec.InitContainers, old.InitContainerStatuses, waiting)
+	st.ContainerStatuses = byName(r.containers(s.Pod.Spec.Containers, old.ContainerStatuses, waiting))
+	st.EphemeralContainerStatuses = byName(r.containers(ephemeral(s.Pod), old.EphemeralContainerStatuses, waiting))
+
+	r.phase(st)
+	r.conditions(st)
+	return *st
+}
+
+// neverRan says whether the Pod is, or was before a restart of the agent, refused.
+func neverRan(s *State) bool {
+	if s.Rejected != nil {
+		return true
+	}
+	st := &s.Pod.Status
+	return st.Phase == v1.PodFailed && len(st.ContainerStatuses)+len(st.InitContainerStatuses) == 0 &&
+		len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) == 0
+}
+
+// refused is the status of a Pod that the node does not run: no word of its
+// containers, because clients would show what they wait for, and not the reason.
+func (r *reporter) refused(st *v1.PodStatus) v1.PodStatus {
+	st.ObservedGeneration = r.Pod.Generation
+	st.QOSClass = qos.GetPodQOS(r.Pod)
+	if st.StartTime = r.old.StartTime; st.StartTime == nil {
+		st.StartTime = &metav1.Time{Time: r.now}
+	}
+	if r.Rejected != nil {
+		st.Phase, st.Reason, st.Message = v1.PodFailed, r.Rejected.Reason, r.Rejected.Message
+	}
+	return *st
+}
+
+type reporter struct {
+	State
+	now   time.Time
+	old   v1.PodStatus
+	end   end
+	ended bool
+}
+
+// addresses keeps the last known address also when the sandbox is gone: clients
+// expect the address of a completed Pod.
+func (r *reporter) addresses(st *v1.PodStatus) {
+	st.HostIP, st.HostIPs = "", nil
+	for _, ip := range r.Node.IPs {
+		st.HostIPs = append(st.HostIPs, v1.HostIP{IP: ip})
+	}
+	if len(r.Node.IPs) > 0 {
+		st.HostIP = r.Node.IPs[0]
+	}
+	ips := []string{}
+	for _, ip := range r.old.PodIPs {
+		ips = append(ips, ip.IP)
+	}
+	if r.Pod.Spec.HostNetwork {
+		ips = r.Node.IPs
+	} else if sb, _ := r.Sandbox(); len(sb.IPs) > 0 {
+		ips = sb.IPs
+	}
+	st.PodIP, st.PodIPs = "", nil
+	for _, ip := range ips {
+		st.PodIPs = append(st.PodIPs, v1.PodIP{IP: ip})
+	}
+	if len(ips) > 0 {
+		st.PodIP = ips[0]
+	}
+}
+
+// phase sets phase, reason and message. A terminal phase is reported only once
+// nothing runs any more, and never left.
+func (r *reporter) phase(st *v1.PodStatus) {
+	st.Phase, st.Reason, st.Message = r.Pod.Status.Phase, r.old.Reason, r.old.Message
+	if st.Phase == "" {
+		st.Phase = v1.PodPending
+	}
+	if podutil.IsPodPhaseTerminal(st.Phase) {
+		st.Reason, st.Message = r.Pod.Status.Reason, r.Pod.Status.Message
+		return
+	}
+	phase := r.phaseByContainers(st)
+	idle := !r.alive()
+	if r.ended && idle {
+		switch {
+		case r.end.failed.Reason != "":
+			st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.failed.Reason, r.end.failed.Message
+			return
+		case !podutil.IsPodPhaseTerminal(phase):
+			phase = v1.PodFailed // it was ended before its time
+		}
+	}
+	if podutil.IsPodPhaseTerminal(phase) && !idle {
+		phase = st.Phase
+		if r.old.Phase == v1.PodRunning {
+			phase = v1.PodRunning
+		}
+	}
+	if phase != st.Phase {
+		st.Phase, st.Reason, st.Message = phase, "", ""
+	}
+}
+
+// alive says whether a process of the Pod may run, or is about to.
+func (r *reporter) alive() bool {
+	for _, c := range r.Runtime.Containers {
+		if c.Alive() {
+			return true
+		}
+	}
+	for _, a := range r.InFlight {
+		if _, ok := a.(StartContainer); ok {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
+	running, waiting, restarting, failed := 0, 0, 0, 0
+	sb, _ := r.Sandbox()
+	initialized := r.initialized(sb.ID)
+	for i := range r.Pod.Spec.InitContainers {
+		c, cs := &r.Pod.Spec.InitContainers[i], &st.InitContainerStatuses[i]
+		ended := lastEnd(cs)
+		if inst, ok := r.newest(c.Name); ok && r.superseded(inst) {
+			ended = nil
+		}
+		switch {
+		case isSidecar(c):
+			if cs.State.Running != nil {
+				running++
+			}
+			if !initialized && (cs.Started == nil || !*cs.Started) {
+				waiting++
+			}
+		case ended != nil && ended.ExitCode != 0 && !initialized &&
+			!podutil.ContainerShouldRestart(*c, r.Pod.Spec, ended.ExitCode):
+			return v1.PodFailed
+		case !cs.Ready && !initialized:
+			waiting++
+		}
+	}
+	for i := range st.ContainerStatuses {
+		cs := &st.ContainerStatuses[i]
+		c := SpecOf(r.Pod, cs.Name)
+		ended := lastEnd(cs)
+		inst, ok := r.newest(c.Name)
+		switch {
+		case cs.State.Running != nil:
+			running++
+		case ok && r.superseded(inst):
+			restarting++
+		case ended == nil:
+			waiting++
+		default:
+			if podutil.ContainerShouldRestart(*c, r.Pod.Spec, ended.ExitCode) {
+				restarting++
+			}
+			if ended.ExitCode != 0 {
+				failed++
+			}
+		}
+	}
+	switch {
+	case waiting > 0:
+		return v1.PodPending
+	case running > 0, restarting > 0 && !r.ended:
+		return v1.PodRunning
+	case failed > 0:
+		return v1.PodFailed
+	default:
+		return v1.PodSucceeded
+	}
+}
+
+// lastEnd is how a container that does not run ended, nil if it never has.
+func lastEnd(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
+	switch {
+	case cs.State.Terminated != nil:
+		return cs.State.Terminated
+	case cs.State.Waiting != nil:
+		return cs.LastTerminationState.Terminated
+	}
+	return nil
+}
+
+func ephemeral(pod *v1.Pod) []v1.Container {
+	var list []v1.Container
+	for i := range pod.Spec.EphemeralContainers {
+		list = append(list, v1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
+	}
+	return list
+}
+
+// running returns the containers that run and whose start is over, for probing.
+func (s *State) Running() []cri.Container {
+	var list []cri.Container
+	for _, c := range s.Runtime.Containers {
+		if c.State == cri.Running && !s.hooking(c) {
+			list = append(list, c)
+		}
+	}
+	return list
+}

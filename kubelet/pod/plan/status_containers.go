@@ -1,0 +1,233 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// containers reports on containers of one kind, in the order of the spec.
+func (r *reporter) containers(specs []v1.Container, old []v1.ContainerStatus, waiting string) []v1.ContainerStatus {
+	var list []v1.ContainerStatus
+	for i := range specs {
+		spec := &specs[i]
+		var was v1.ContainerStatus
+		if at := slices.IndexFunc(old, func(o v1.ContainerStatus) bool { return o.Name == spec.Name }); at >= 0 {
+			was = old[at]
+		}
+		cs := r.container(spec, was, waiting)
+		r.readiness(spec, &cs)
+		list = append(list, cs)
+	}
+	return list
+}
+
+func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting string) v1.ContainerStatus {
+	cs := v1.ContainerStatus{
+		Name: spec.Name, Image: spec.Image, VolumeMounts: r.volumeMounts(spec),
+		RestartCount: was.RestartCount, LastTerminationState: was.LastTerminationState,
+		State: waitingState(waiting, ""),
+	}
+	inst, ok := r.newest(spec.Name)
+	if !ok {
+		return r.missing(spec, cs, was)
+	}
+	if r.toBegin(inst) {
+		return r.begins(spec, inst, cs)
+	}
+	r.instance(spec, inst, was, &cs)
+	if was.ContainerID != cs.ContainerID && was.State.Terminated != nil {
+		cs.LastTerminationState = was.State
+	}
+	if before, ok := r.before(inst); ok {
+		cs.LastTerminationState = v1.ContainerState{Terminated: r.terminated(before)}
+		if r.superseded(before) || allRestartsOf(before) < allRestartsOf(inst) {
+			cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(before)}
+		}
+	}
+	switch {
+	case inst.State == cri.Created || r.hooking(inst):
+		if reason, message, ok := r.failure(spec.Name); ok {
+			cs.State = waitingState(reason, message)
+		}
+	case inst.Alive():
+		cs.State = v1.ContainerState{Running: &v1.ContainerStateRunning{StartedAt: stamp(inst.StartedAt)}}
+	default:
+		cs.State = v1.ContainerState{Terminated: r.terminated(inst)}
+		if reason, message, ok := r.restarting(spec, inst); ok {
+			cs.LastTerminationState, cs.State = cs.State, waitingState(reason, message)
+		}
+	}
+	return cs
+}
+
+// toBegin says whether an instance is the last one from before all containers restart, and
+// nothing of that time runs any more: its container begins anew.
+func (r *reporter) toBegin(inst cri.Container) bool {
+	return !r.ended && inst.State == cri.Exited && r.superseded(inst) && len(r.leftOver()) == 0
+}
+
+// begins reports on such a container. The restart is counted already, as by upstream's kubelet.
+func (r *reporter) begins(spec *v1.Container, inst cri.Container, cs v1.ContainerStatus) v1.ContainerStatus {
+	cs.RestartCount = int32(inst.Attempt) + 1
+	cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(inst)}
+	if r.restartingAll() {
+		cs.State = waitingState(reasonRestartingAll, messageRestartingAll)
+	}
+	if reason, message, ok := r.failure(spec.Name); ok {
+		cs.State = waitingState(reason, message)
+	}
+	return cs
+}
+
+// restartedWithAll is how an instance ended before all containers restarted, with the reason that
+// upstream gives to each of them. Exit code, times and ID are those of the instance.
+func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminated {
+	t := r.terminated(c)
+	t.Reason = reasonRestartingAll
+	if t.Message == "" {
+		t.Message = messageRestartingAll
+	}
+	return t
+}
+
+// instance fills in what the runtime tells about an instance.
+func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
+	cs.RestartCount = int32(inst.Attempt)
+	cs.ContainerID = r.containerID(inst)
+	cs.ImageID = inst.ImageID
+	if inst.Image != "" {
+		cs.Image = inst.Image
+	}
+	cs.AllocatedResources = spec.Resources.Requests
+	cs.Resources = r.resources(spec, inst, was)
+	if inst.User != nil {
+		cs.User = &v1.ContainerUser{Linux: inst.User}
+	}
+}
+
+// missing reports on a container that the runtime does not know.
+func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.ContainerStatus {
+	lost := &v1.ContainerStateTerminated{
+		Reason: "ContainerStatusUnknown", ExitCode: 137,
+		Message: "The container could not be located when the pod was deleted.  The container used to be Running",
+	}
+	switch {
+	case was.State.Terminated != nil:
+		return was
+	case was.State.Running != nil && (r.ended || r.Pod.DeletionTimestamp != nil):
+		cs.ContainerID, cs.ImageID = was.ContainerID, was.ImageID
+		cs.State = v1.ContainerState{Terminated: lost}
+		return cs
+	case was.State.Running != nil:
+		cs.LastTerminationState = v1.ContainerState{Terminated: lost}
+		cs.RestartCount++
+	}
+	if reason, message, ok := r.failure(spec.Name); ok && !r.ended {
+		cs.State = waitingState(reason, message)
+	}
+	return cs
+}
+
+// restarting says what an ended container that is to run again waits for.
+func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, message string, ok bool) {
+	if r.ended || !r.again(spec, inst) {
+		return "", "", false
+	}
+	restarts, at := r.backOff(inst)
+	if restarts < 2 || !r.now.Before(at) { // the first restart does not wait
+		return r.failure(spec.Name)
+	}
+	return "CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
+		backOffDelay(restarts-1), spec.Name, r.Pod.Name, r.Pod.Namespace, r.UID), true
+}
+
+// again says whether an ended container is to run again. A sidecar always is, an
+// init container until it has succeeded, an ephemeral container never.
+func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
+	if slices.ContainsFunc(r.Pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == spec.Name }) {
+		return false
+	}
+	isInit := slices.ContainsFunc(r.Pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == spec.Name })
+	if isInit && !isSidecar(spec) && inst.ExitCode == 0 {
+		return false
+	}
+	return r.restarts(spec, inst)
+}
+
+// failure is why a container cannot start at present.
+func (r *reporter) failure(name string) (reason, message string, ok bool) {
+	for _, slot := range []string{slotStart(name), slotImage(name)} {
+		if f, ok := r.Failures[slot]; ok && f.Reason != "" {
+			return f.Reason, f.Message, true
+		}
+	}
+	return "", "", false
+}
+
+// readiness sets started and ready.
+func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
+	inst, _ := r.newest(spec.Name)
+	started := cs.State.Running != nil && r.started(spec, inst)
+	cs.Started = &started
+	isInit := slices.ContainsFunc(r.Pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == spec.Name })
+	switch {
+	case isInit && !isSidecar(spec):
+		cs.Ready = cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0
+	default:
+		cs.Ready = started && (spec.ReadinessProbe == nil || r.result(inst).Ready)
+	}
+}
+
+// before returns the last instance of a container that ended before this one.
+func (r *reporter) before(inst cri.Container) (cri.Container, bool) {
+	for _, c := range r.Runtime.Containers {
+		if c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited {
+			return c, true
+		}
+	}
+	return cri.Container{}, false
+}
+
+func (r *reporter) terminated(c cri.Container) *v1.ContainerStateTerminated {
+	return &v1.ContainerStateTerminated{
+		ExitCode: c.ExitCode, Reason: c.Reason, Message: c.Message, ContainerID: r.containerID(c),
+		StartedAt: stamp(c.StartedAt), FinishedAt: stamp(c.FinishedAt),
+	}
+}
+
+func (r *reporter) containerID(c cri.Container) string { return r.Node.RuntimeName + "://" + c.ID }
+
+func waitingState(reason, message string) v1.ContainerState {
+	return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason, Message: message}}
+}
+
+func (r *reporter) volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {
+	var list []v1.VolumeMountStatus
+	sb, _ := r.Sandbox()
+	supported := r.Node.RecursiveReadOnly.Has(sb.Handler)
+	for _, m := range spec.VolumeMounts {
+		st := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
+		if m.ReadOnly {
+			st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyDisabled)
+			if RecursivelyReadOnly(m, supported) {
+				st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyEnabled)
+			}
+		}
+		list = append(list, st)
+	}
+	return list
+}
+
+func byName(list []v1.ContainerStatus) []v1.ContainerStatus {
+	slices.SortFunc(list, func(a, b v1.ContainerStatus) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func stamp(t interface{ Unix() int64 }) metav1.Time { return metav1.Unix(t.Unix(), 0) }

@@ -1,0 +1,83 @@
+package plan
+
+import (
+	"slices"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/cri"
+)
+
+// resizeConditions sets what there is to say about a resize, and removes what there
+// is not. Their observedGeneration is that of the spec which was decided about, not
+// the newest one.
+func (r *reporter) resizeConditions(st *v1.PodStatus) {
+	st.Conditions = slices.DeleteFunc(st.Conditions, func(c v1.PodCondition) bool {
+		return c.Type == v1.PodResizePending || c.Type == v1.PodResizeInProgress
+	})
+	if podutil.IsPodPhaseTerminal(st.Phase) {
+		return
+	}
+	if p := r.Pending; p != nil {
+		c := v1.PodCondition{Type: v1.PodResizePending, Reason: p.conditionReason(), Message: p.Message, ObservedGeneration: p.Generation}
+		r.add(st, c)
+	}
+	if r.resizing() {
+		c := v1.PodCondition{Type: v1.PodResizeInProgress, ObservedGeneration: r.Allocation.Generation}
+		if f, ok := r.Failures[SlotResize]; ok {
+			c.Reason, c.Message = f.Reason, f.Message
+		}
+		r.add(st, c)
+	}
+}
+
+// conditionReason is what the API knows: all that is not infeasible is deferred.
+func (p *Pending) conditionReason() string {
+	if p.Reason == v1.PodReasonInfeasible {
+		return v1.PodReasonInfeasible
+	}
+	return v1.PodReasonDeferred
+}
+
+// add adds a condition about a resize. Its time moves with its reason: its status
+// is always True.
+func (r *reporter) add(st *v1.PodStatus, c v1.PodCondition) {
+	c.Status, c.LastTransitionTime = v1.ConditionTrue, metav1.Time{Time: r.now}
+	if _, old := podutil.GetPodCondition(&r.old, c.Type); old != nil && old.Reason == c.Reason {
+		c.LastTransitionTime = old.LastTransitionTime
+	}
+	st.Conditions = append(st.Conditions, c)
+}
+
+// resources are what a container has now. Where that is what it is allocated, it is
+// told in the words of the spec: the runtime's units are coarser.
+func (r *reporter) resources(spec *v1.Container, inst cri.Container, was v1.ContainerStatus) *v1.ResourceRequirements {
+	out := spec.Resources.DeepCopy()
+	wanted, ok := r.Wanted[spec.Name]
+	if !ok || inst.State != cri.Running {
+		return out
+	}
+	has := r.has(inst)
+	if has.Satisfies(wanted) && !r.mustRestart(inst) || has == (cri.Resources{}) {
+		return out
+	}
+	if out.Requests != nil && has.CPUShares != wanted.CPUShares && has.CPUShares > 0 {
+		out.Requests[v1.ResourceCPU] = *resource.NewMilliQuantity((has.CPUShares*1000+1023)/1024, resource.DecimalSI)
+	}
+	if out.Limits != nil && has.CPUQuota != wanted.CPUQuota && has.CPUQuota > 0 && has.CPUPeriod > 0 {
+		out.Limits[v1.ResourceCPU] = *resource.NewMilliQuantity(has.CPUQuota*1000/has.CPUPeriod, resource.DecimalSI)
+	}
+	if out.Limits != nil && has.Memory != wanted.Memory && has.Memory > 0 {
+		out.Limits[v1.ResourceMemory] = *resource.NewQuantity(has.Memory, resource.BinarySI)
+	}
+	// The runtime knows no memory requests: as long as the container is not resized, the last one holds.
+	if was.Resources != nil && out.Requests != nil {
+		if q, ok := was.Resources.Requests[v1.ResourceMemory]; ok {
+			out.Requests[v1.ResourceMemory] = q
+		}
+	}
+	return out
+}
