@@ -34,7 +34,7 @@ func TestPrintsPlans(t *testing.T) {
   1. scale ReplicaSet web-1 from 2 to 3   because 3 Pods wanted
   2. delete ReplicaSet web-0              because more than 1 old ReplicaSets
   Progressing is True, ReplicaSetUpdated: moving
-  It looks again after 9s, or when something happens.
+  It reconciles again after 9s, or when something happens.
 replicaset.apps/web-1 in namespace ns
   nothing to do
 `

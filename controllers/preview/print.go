@@ -18,7 +18,7 @@ func (p Preview) Rows() []string {
 		rows = append(rows, "  "+condition)
 	}
 	if p.Next > 0 {
-		rows = append(rows, fmt.Sprintf("  It looks again after %v, or when something happens.", p.Next.Round(time.Second)))
+		rows = append(rows, fmt.Sprintf("  It reconciles again after %v, or when something happens.", p.Next.Round(time.Second)))
 	}
 	return rows
 }
