@@ -49,9 +49,9 @@ func TestDNS(t *testing.T) {
 		Searches: []string{"ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"},
 		Options:  []string{"ndots:5"},
 	}
-	host := testNode().HostDNS().DNSConfig
+	host := testNode().Resolver.HostDNS().DNSConfig
 	loopback := func(n *Node) {
-		n.HostDNS = func() HostDNS { return hostDNS(parseResolvConf("nameserver 127.0.0.53\n"), nil) }
+		n.Resolver = &Resolver{file: "testdata/loopback.resolv.conf"}
 	}
 	cases := map[string]struct {
 		reason   string
@@ -422,7 +422,7 @@ func TestDetectNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if node.MemoryCapacity < 1<<20 || node.HostDNS == nil || node.LowestOOMScoreAdj < -1000 || node.LowestOOMScoreAdj > 1000 {
+	if node.MemoryCapacity < 1<<20 || node.Resolver == nil || node.LowestOOMScoreAdj < -1000 || node.LowestOOMScoreAdj > 1000 {
 		t.Errorf("DetectNode() = %+v", node)
 	}
 }

@@ -18,23 +18,22 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/envvars"
 	envfile "k8s.io/kubernetes/pkg/kubelet/util/env"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/volumes"
 )
 
-// EnvSources is where an environment takes values from that are not in the Pod.
+// EnvSources are the sources of values that are not in the Pod.
 type EnvSources struct {
 	// Objects gives ConfigMaps and Secrets; *volumes.Manager is one.
 	Objects volumes.Source
-	// Services returns the Services of a namespace. It waits until they have been
-	// read once, or fails: a Pod without KUBERNETES_SERVICE_HOST is broken.
+	// Services returns the Services of a namespace. It waits until they have been listed once, or
+	// fails: a Pod without KUBERNETES_SERVICE_HOST is broken.
 	Services func(ctx context.Context, namespace string) ([]*v1.Service, error)
 }
 
-// Environment resolves the environment of a container. Of in it needs Node,
-// Pod, Container, PodIPs and Volumes. The order is: envFrom, env as declared,
-// Service variables, so that the result is the same every time. Errors are
-// *Error.
+// Environment resolves the environment of a container: envFrom, env as declared, Service variables, in
+// this order. It reads Node, Pod, Container, PodIPs and Volumes of in. Errors are *Error.
 func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.KeyValue, error) {
 	services, err := serviceVariables(ctx, src, in.Pod)
 	if err != nil {
@@ -68,7 +67,7 @@ func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.K
 	return env.list(), nil
 }
 
-// environment is a map that remembers the order in which names were first set.
+// environment is a map with the order in which names were first set.
 type environment struct {
 	values map[string]string
 	order  []string
@@ -115,7 +114,7 @@ func (e *environment) addFrom(ctx context.Context, objects volumes.Source, names
 	return nil
 }
 
-// resolve returns the value of a reference; ok is false if an optional one is not there.
+// resolve returns the value of a reference; ok is false if an optional one is missing.
 func resolve(ctx context.Context, objects volumes.Source, in Input, from *v1.EnvVarSource) (value string, ok bool, err error) {
 	ns := in.Pod.Namespace
 	switch {
@@ -132,7 +131,7 @@ func resolve(ctx context.Context, objects volumes.Source, in Input, from *v1.Env
 			return "", false, unlessAbsent(err, ref.Optional)
 		}
 		value, ok = cm.Data[ref.Key]
-		if !ok && !deref(ref.Optional) {
+		if !ok && !ptr.Deref(ref.Optional, false) {
 			return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, ns, ref.Name)
 		}
 		return value, ok, nil
@@ -143,7 +142,7 @@ func resolve(ctx context.Context, objects volumes.Source, in Input, from *v1.Env
 			return "", false, unlessAbsent(err, ref.Optional)
 		}
 		raw, ok := s.Data[ref.Key]
-		if !ok && !deref(ref.Optional) {
+		if !ok && !ptr.Deref(ref.Optional, false) {
 			return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, ns, ref.Name)
 		}
 		return string(raw), ok, nil
@@ -158,7 +157,7 @@ func fileValue(in Input, ref *v1.FileKeySelector) (value string, ok bool, err er
 	if !ok {
 		return "", false, fmt.Errorf("cannot find the volume %q referenced by FileKeyRef", ref.VolumeName)
 	}
-	// The file was written by a container: its links must not lead out of the volume.
+	// A container wrote the file: its links must not lead out of the volume.
 	file, err := securejoin.SecureJoin(vol.HostPath, ref.Path)
 	if err != nil {
 		return "", false, fmt.Errorf("resolving file %q of volume %q: %w", ref.Path, ref.VolumeName, err)
@@ -166,7 +165,7 @@ func fileValue(in Input, ref *v1.FileKeySelector) (value string, ok bool, err er
 	if value, err = envfile.ParseEnv(file, ref.Key); err != nil {
 		return "", false, fmt.Errorf("couldn't parse env file")
 	}
-	if value == "" && !deref(ref.Optional) {
+	if value == "" && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("environment variable key %q not found in file %q", ref.Key, ref.Path)
 	}
 	return value, value != "", nil
@@ -198,11 +197,11 @@ func fieldValue(in Input, ref *v1.ObjectFieldSelector) (string, error) {
 	return fieldpath.ExtractFieldPathAsString(in.Pod, field)
 }
 
-// serviceVariables are those of the Service kubernetes, always, and those of the
-// Pod's own namespace unless it declined them.
+// serviceVariables are those of the Service kubernetes and, unless enableServiceLinks is false, those
+// of the Services in the Pod's namespace.
 func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[string]string, error) {
 	selected := map[string]*v1.Service{}
-	if links := pod.Spec.EnableServiceLinks; links == nil || *links {
+	if ptr.Deref(pod.Spec.EnableServiceLinks, true) {
 		services, err := src.Services(ctx, pod.Namespace)
 		if err != nil {
 			return nil, fmt.Errorf("services have not yet been read at least once, cannot construct envvars: %w", err)
@@ -213,14 +212,14 @@ func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[str
 			}
 		}
 	}
-	const master = "kubernetes"
+	const apiServer = "kubernetes"
 	defaults, err := src.Services(ctx, metav1.NamespaceDefault)
 	if err != nil {
 		return nil, fmt.Errorf("services have not yet been read at least once, cannot construct envvars: %w", err)
 	}
 	for _, s := range defaults {
-		if s.Name == master && v1helper.IsServiceIPSet(s) && selected[master] == nil {
-			selected[master] = s
+		if s.Name == apiServer && v1helper.IsServiceIPSet(s) && selected[apiServer] == nil {
+			selected[apiServer] = s
 		}
 	}
 	vars := map[string]string{}
@@ -230,7 +229,9 @@ func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[str
 	return vars, nil
 }
 
-func absent(err error, optional *bool) bool { return apierrors.IsNotFound(err) && deref(optional) }
+func absent(err error, optional *bool) bool {
+	return apierrors.IsNotFound(err) && ptr.Deref(optional, false)
+}
 
 func unlessAbsent(err error, optional *bool) error {
 	if absent(err, optional) {

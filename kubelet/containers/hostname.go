@@ -6,14 +6,14 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	kubeletutil "k8s.io/kubernetes/pkg/kubelet/util"
 
 	"flyball.dev/kubelet/volumes"
 )
 
 const (
-	// Linux keeps 64 bytes for the node name, and the last one ends it.
+	// maxHostname is the longest DNS label.
 	maxHostname = 63
-	maxFQDN     = 64
 
 	hostsPath              = "/etc/hosts"
 	hostsHeader            = "# Kubernetes-managed hosts file.\n"
@@ -60,26 +60,22 @@ func truncateHostname(name string) (string, error) {
 	}
 	short := strings.TrimRight(name[:maxHostname], "-.")
 	if short == "" {
-		return "", fmt.Errorf("rendering hostname: nothing is left of %q after cutting it to %d characters", name, maxHostname)
+		return "", fmt.Errorf("rendering hostname: the first %[2]d characters of %[1]q have no letter or digit", name, maxHostname)
 	}
 	return short, nil
 }
 
-// kernelHostname is what the kernel of the Pod's UTS namespace is told. A Pod on
-// the host's network has the host's.
+// kernelHostname is the hostname in the Pod's UTS namespace. A Pod on the host's network has the
+// host's.
 func kernelHostname(pod *v1.Pod, clusterDomain string) (string, error) {
 	if pod.Spec.HostNetwork {
 		return "", nil
 	}
 	name, domain, err := hostname(pod, clusterDomain)
-	if err != nil || domain == "" || pod.Spec.SetHostnameAsFQDN == nil || !*pod.Spec.SetHostnameAsFQDN {
-		return name, err
+	if err != nil {
+		return "", err
 	}
-	fqdn := name + "." + domain
-	if len(fqdn) > maxFQDN {
-		return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", fqdn, maxFQDN, len(fqdn))
-	}
-	return fqdn, nil
+	return kubeletutil.GetNodenameForKernel(name, domain, pod.Spec.SetHostnameAsFQDN)
 }
 
 // hostsFile describes the Pod's /etc/hosts.

@@ -13,9 +13,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Hash of the fields of a container that need a restart when they change: the
-// name and the image. It is compared with Info.Hash. Resources are not in it:
-// they change in place.
+// Hash of the fields of a container whose change needs a restart: the name and the image. It is
+// compared with cri.Info.Hash. Resources change in place.
 func Hash(c *v1.Container) string {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%q %q", c.Name, c.Image)
@@ -27,7 +26,8 @@ func PodLogsDir(base string, pod *v1.Pod) string {
 	return filepath.Join(base, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 }
 
-// ContainerLogPath is the absolute path of one attempt's log: PodLogsDir/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log.
+// ContainerLogPath is the absolute path of one attempt's log:
+// PodLogsDir/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log.
 func ContainerLogPath(base string, pod *v1.Pod, container string, attempt uint32) string {
 	return filepath.Join(PodLogsDir(base, pod), relativeLogPath(container, attempt))
 }
@@ -36,7 +36,7 @@ func relativeLogPath(container string, attempt uint32) string {
 	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
 }
 
-// sandboxLabels are the Pod's own labels and, on top of them, who it is.
+// sandboxLabels are the Pod's own labels, overridden by those that identify it.
 func sandboxLabels(pod *v1.Pod, owner string) map[string]string {
 	labels := make(map[string]string, len(pod.Labels)+4)
 	maps.Copy(labels, pod.Labels)
@@ -50,7 +50,7 @@ func containerLabels(pod *v1.Pod, c *v1.Container, owner string) map[string]stri
 	return labels
 }
 
-// podLabels say which Pod it is, and whose.
+// podLabels identify the Pod and its owner.
 func podLabels(pod *v1.Pod, owner string) map[string]string {
 	labels := map[string]string{
 		cri.LabelPodName:      pod.Name,
@@ -95,6 +95,3 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 	}
 	return a, nil
 }
-
-// podRef names a Pod as upstream's messages do: NAME_NAMESPACE(UID).
-func podRef(pod *v1.Pod) string { return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID) }
