@@ -69,7 +69,7 @@ func TestHealthy(t *testing.T) {
 	if err := c.Healthy(); err != nil {
 		t.Errorf("a runtime that was not asked yet: %v", err)
 	}
-	c.listed = time.Now().Add(-silence - time.Second)
+	c.listed = time.Now().Add(-relistThreshold - time.Second)
 	if err := c.Healthy(); err == nil {
 		t.Error("a runtime that is silent for long is healthy")
 	}
