@@ -23,11 +23,11 @@ const removeTimeout = 5 * time.Second
 func Remove(dir string) error {
 	for deadline := time.Now().Add(removeTimeout); ; {
 		killErr := kill(dir)
-		err := libcgroups.RemovePath(dir) // retries for a second
+		err := libcgroups.RemovePath(dir) // retries for a second while the kernel says EBUSY
 		if err == nil {
 			return nil
 		}
-		if time.Now().After(deadline) {
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			return fmt.Errorf("removing the cgroup %s: %w", dir, errors.Join(err, killErr))
 		}
 	}
