@@ -56,7 +56,7 @@ func TestPodLimits(t *testing.T) {
 			want:   Limits{Shares: 4096, Quota: 400000, Memory: 2 << 30},
 		},
 		"BurstableAllLimited": {
-			reason: "a Pod of which each container is limited is limited as a whole",
+			reason: "a Pod is limited if each of its containers is",
 			pod:    pod("a", limited, limited),
 			want:   Limits{Shares: 1024, Quota: 200000, Memory: 256 << 20},
 		},

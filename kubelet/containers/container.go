@@ -9,7 +9,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 
-	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -98,7 +98,7 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 		return nil, configError(err)
 	}
 	if refs := volumeImages(mounts); len(refs) > 0 {
-		annotations[images.AnnotationVolumes] = strings.Join(refs, ",")
+		annotations[cri.AnnotationImageVolumes] = strings.Join(refs, ",")
 	}
 	signal, err := stopSignal(c)
 	if err != nil {

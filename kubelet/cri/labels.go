@@ -31,6 +31,10 @@ const (
 	// AnnotationResources are the resources that the container was created with. The runtime reports
 	// the present ones, but neither memory requests nor the values before rounding.
 	AnnotationResources = "flyball.dev/resources"
+
+	// AnnotationImageVolumes are the IDs of the images that a container has as volumes, with commas
+	// between them.
+	AnnotationImageVolumes = "flyball.dev/image-volumes"
 )
 
 // Info are the facts in the labels and annotations of a container: enough to end it gracefully when its

@@ -148,7 +148,7 @@ func TestNoProbesMeansSuccess(t *testing.T) {
 		if r := want(t, f, Success, Success, Success); !r.Ready() {
 			t.Error("a container without probes is ready when it runs")
 		}
-		if f.Results("nobody") != nil {
+		if f.Results("other") != nil {
 			t.Error("an unknown pod has results")
 		}
 	})
@@ -184,7 +184,7 @@ func TestLivenessFailureAndNewContainer(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		r := want(t, f, Success, Failure, Success)
 		if kind, restart := r.Restart(); !restart || kind != Liveness || *r.TerminationGracePeriodSeconds != 7 || r.Message != "out of live" {
-			t.Errorf("the result tells what to do: got %+v", r)
+			t.Errorf("the result is %+v", r)
 		}
 		count := f.runtime.count()
 		time.Sleep(time.Minute)

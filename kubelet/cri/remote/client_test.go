@@ -20,7 +20,7 @@ func TestBounded(t *testing.T) {
 		req    any
 		want   time.Duration // 0: none
 	}{
-		"Bounded": {"a runtime that hangs holds nobody up", t.Context(), &runtimeapi.ListContainersRequest{}, time.Minute},
+		"Bounded": {"a runtime that hangs does not block the caller", t.Context(), &runtimeapi.ListContainersRequest{}, time.Minute},
 		"Own":     {"who knows better says so", own, &runtimeapi.StopContainerRequest{Timeout: 120}, time.Hour},
 		"Pull":    {"a pull is as long as the image is large", t.Context(), &runtimeapi.PullImageRequest{}, 0},
 		"Version": {"the first question waits for the runtime to come up", t.Context(), &runtimeapi.VersionRequest{}, 0},
