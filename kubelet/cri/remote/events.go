@@ -193,24 +193,18 @@ func (c *Client) Ours(uid types.UID, l map[string]string) bool {
 // last relist.
 func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	defer c.metrics.relisting()()
-	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
+	sandboxes, containers, err := c.list(ctx, grpc.WaitForReady(true))
 	if err != nil {
-		return fmt.Errorf("listing sandboxes: %w", err)
-	}
-	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, grpc.WaitForReady(true))
-	if err != nil {
-		return fmt.Errorf("listing containers: %w", err)
+		return err
 	}
 	facts := map[types.UID][]string{}
-	for _, s := range sandboxes.Items {
-		if uid := types.UID(s.GetMetadata().GetUid()); c.Ours(uid, s.Labels) {
-			facts[uid] = append(facts[uid], s.Id+s.State.String())
-		}
+	for _, s := range sandboxes {
+		uid := types.UID(s.GetMetadata().GetUid())
+		facts[uid] = append(facts[uid], s.Id+s.State.String())
 	}
-	for _, s := range containers.Containers {
-		if uid := types.UID(s.Labels[cri.LabelPodUID]); c.Ours(uid, s.Labels) {
-			facts[uid] = append(facts[uid], s.Id+s.State.String())
-		}
+	for _, s := range containers {
+		uid := types.UID(s.Labels[cri.LabelPodUID])
+		facts[uid] = append(facts[uid], s.Id+s.State.String())
 	}
 	delete(facts, "") // not made by a kubelet
 
@@ -234,4 +228,23 @@ func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 		}
 	}
 	return nil
+}
+
+// list lists the sandboxes and containers of ours.
+func (c *Client) list(
+	ctx context.Context, opts ...grpc.CallOption,
+) ([]*runtimeapi.PodSandbox, []*runtimeapi.Container, error) {
+	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, opts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing sandboxes: %w", err)
+	}
+	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, opts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing containers: %w", err)
+	}
+	return slices.DeleteFunc(sandboxes.Items, func(s *runtimeapi.PodSandbox) bool {
+			return !c.Ours(types.UID(s.GetMetadata().GetUid()), s.Labels)
+		}), slices.DeleteFunc(containers.Containers, func(s *runtimeapi.Container) bool {
+			return !c.Ours(types.UID(s.Labels[cri.LabelPodUID]), s.Labels)
+		}), nil
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/samber/lo"
 	"google.golang.org/grpc"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/cri"
@@ -120,27 +120,20 @@ func (r running) Collect(ch chan<- prometheus.Metric) {
 	// The interface has no context.
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	sandboxes, err := r.client.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	sandboxes, containers, err := r.client.list(ctx)
 	if err != nil {
 		return
 	}
-	containers, err := r.client.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
-	if err != nil {
-		return
-	}
-	pods := map[string]bool{}
-	for _, s := range sandboxes.Items {
-		uid := s.GetMetadata().GetUid()
-		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY && r.client.Ours(types.UID(uid), s.Labels) {
-			pods[uid] = true
+	pods := sets.New[string]()
+	for _, s := range sandboxes {
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			pods.Insert(s.GetMetadata().GetUid())
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(runningPods, prometheus.GaugeValue, float64(len(pods)))
 	states := map[cri.ContainerState]int{cri.Created: 0, cri.Running: 0, cri.Exited: 0, cri.Unknown: 0}
-	for _, c := range containers.Containers {
-		if r.client.Ours(types.UID(c.Labels[cri.LabelPodUID]), c.Labels) {
-			states[stateOf(c.State)]++
-		}
+	for _, c := range containers {
+		states[stateOf(c.State)]++
 	}
 	for state, n := range states {
 		ch <- prometheus.MustNewConstMetric(runningContainers, prometheus.GaugeValue, float64(n), string(state))
