@@ -18,8 +18,9 @@ import (
 // removeTimeout bounds how long Remove waits for killed processes to leave.
 const removeTimeout = 5 * time.Second
 
-// Remove kills the processes in and below the cgroup whose directory is dir, and removes it with all
-// cgroups below. A missing one is no error. The kernel reports no empty cgroup of v1, so Remove polls.
+// Remove kills the processes in and below the cgroup whose directory is dir, and removes it with
+// all cgroups below. A missing one is no error. The kernel reports no empty cgroup of v1, so Remove
+// polls.
 func Remove(dir string) error {
 	for deadline := time.Now().Add(removeTimeout); ; {
 		killErr := kill(dir)

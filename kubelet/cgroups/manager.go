@@ -66,8 +66,9 @@ func (m *Manager) EnsureNode(allocatable v1.ResourceList) error {
 	return nil
 }
 
-// EnsurePod makes the cgroup of a Pod with the limits of its spec, corrects the shares of its class,
-// and returns the cgroup_parent for its sandbox. It is idempotent, and runs again after a resize.
+// EnsurePod makes the cgroup of a Pod with the limits of its spec, corrects the shares of its
+// class, and returns the cgroup_parent for its sandbox. It is idempotent, and runs again after a
+// resize.
 func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 	class := v1qos.GetPodQOS(pod)
 	parent := podPath(m.root, class, pod.UID)

@@ -23,8 +23,8 @@ type Group struct {
 	Dirs map[string]string
 }
 
-// Groups lists the cgroups that are measured: the root, the top, the classes, the Pods and those that
-// the runtime made directly below the Pods.
+// Groups lists the cgroups that are measured: the root, the top, the classes, the Pods and those
+// that the runtime made directly below the Pods.
 func (m *Manager) Groups() ([]Group, error) {
 	groups := []Group{m.group("/", "", "")}
 	for _, class := range classes {

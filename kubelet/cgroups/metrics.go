@@ -11,7 +11,8 @@ import (
 
 func newSeconds() *prometheus.HistogramVec {
 	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "kubelet_cgroup_manager_duration_seconds", Help: "How long it took to create, update or destroy a cgroup of a Pod.",
+		Name: "kubelet_cgroup_manager_duration_seconds",
+		Help: "How long it took to create, update or destroy a cgroup of a Pod.",
 	}, []string{"operation_type"})
 }
 

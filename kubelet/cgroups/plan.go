@@ -90,7 +90,8 @@ func limited(pod *v1.Pod, name v1.ResourceName) bool {
 		}
 	}
 	unlimited := func(c v1.Container) bool { q := c.Resources.Limits[name]; return q.IsZero() }
-	return !slices.ContainsFunc(pod.Spec.Containers, unlimited) && !slices.ContainsFunc(pod.Spec.InitContainers, unlimited)
+	return !slices.ContainsFunc(pod.Spec.Containers, unlimited) &&
+		!slices.ContainsFunc(pod.Spec.InitContainers, unlimited)
 }
 
 // Hugepages are the huge pages of a list, in bytes by page size in the kernel's notation, for

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DetectNode returns the fields of Node that are read from the host: it is the only function of this
-// package that reads it, besides the Resolver that it returns.
+// DetectNode returns the fields of Node that are read from the host: it is the only function of
+// this package that reads it, besides the Resolver that it returns.
 func DetectNode(resolvConf string) (Node, error) {
 	node := Node{
 		CgroupV2: libcgroups.IsCgroup2UnifiedMode(),
@@ -40,8 +40,8 @@ func memoryCapacity() (int64, error) {
 	return int64(info.Totalram) * int64(info.Unit), nil
 }
 
-// lowestOOMScoreAdj: without CAP_SYS_RESOURCE runc cannot set a lower one than that of this process,
-// and the container would not start.
+// lowestOOMScoreAdj: without CAP_SYS_RESOURCE runc cannot set a lower one than that of this
+// process, and the container would not start.
 func lowestOOMScoreAdj() (int64, error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -58,8 +58,8 @@ func lowestOOMScoreAdj() (int64, error) {
 	return strconv.ParseInt(strings.TrimSpace(string(raw)), 10, 64)
 }
 
-// swapController reports whether cgroups can limit swap. It checks one below the root, since the root
-// has no limits.
+// swapController reports whether cgroups can limit swap. It checks one below the root, since the
+// root has no limits.
 func swapController(v2 bool) bool {
 	if !v2 {
 		_, err := os.Stat("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")

@@ -35,7 +35,8 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	default:
 		if policy == v1.DNSClusterFirst {
 			warnings = append(warnings, Warning{"MissingClusterDNS", fmt.Sprintf(
-				"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
+				"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. "+
+					"Falling back to %q policy.",
 				format.Pod(pod), v1.DNSClusterFirst, v1.DNSDefault)})
 		}
 		dns.Servers = slices.Clone(host.GetServers())
@@ -57,10 +58,12 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	return dns, append(warnings, fitDNS(dns)...)
 }
 
-// loopbackOnly warns that the Pod gets no name server of the host, since it has a loopback of its own.
+// loopbackOnly warns that the Pod gets no name server of the host, since it has a loopback of its
+// own.
 func loopbackOnly(servers []string) Warning {
 	return Warning{"DNSConfigForming", fmt.Sprintf(
-		"The node's /etc/resolv.conf has name servers on its loopback only (%s), which this Pod cannot reach: it gets none. Name another server there, or in the Pod's dnsConfig.",
+		"The node's /etc/resolv.conf has name servers on its loopback only (%s), which this Pod cannot reach: "+
+			"it gets none. Name another server there, or in the Pod's dnsConfig.",
 		strings.Join(servers, ", "))}
 }
 
@@ -104,13 +107,14 @@ func mergeOptions(options []string, more []v1.PodDNSConfigOption) []string {
 	return options
 }
 
-// fitDNS cuts the config to the limits of resolvers: glibc 2.28 aborts on a search path of more than
-// 255 characters.
+// fitDNS cuts the config to the limits of resolvers: glibc 2.28 aborts on a search path of more
+// than 255 characters.
 func fitDNS(dns *runtimeapi.DNSConfig) []Warning {
 	var warnings []Warning
 	if len(dns.Servers) > maxNameservers {
 		dns.Servers = dns.Servers[:maxNameservers]
-		warnings = append(warnings, Warning{"DNSConfigForming", "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: " + strings.Join(dns.Servers, " ")})
+		warnings = append(warnings, Warning{"DNSConfigForming", "Nameserver limits were exceeded, " +
+			"some nameservers have been omitted, the applied nameserver line is: " + strings.Join(dns.Servers, " ")})
 	}
 	fit := dns.Searches
 	if len(fit) > maxSearchPaths {
@@ -121,7 +125,8 @@ func fitDNS(dns *runtimeapi.DNSConfig) []Warning {
 		fit = fit[:len(fit)-1]
 	}
 	if len(fit) < len(dns.Searches) {
-		warnings = append(warnings, Warning{"DNSConfigForming", "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: " + strings.Join(fit, " ")})
+		warnings = append(warnings, Warning{"DNSConfigForming", "Search Line limits were exceeded, " +
+			"some search paths have been omitted, the applied search line is: " + strings.Join(fit, " ")})
 	}
 	dns.Searches = fit
 	return warnings

@@ -34,8 +34,8 @@ type EnvSources struct {
 	Services func(ctx context.Context, namespace string) ([]*v1.Service, error)
 }
 
-// Environment resolves the environment of a container: envFrom, env as declared, Service variables, in
-// this order. It reads Node, Pod, Container, PodIPs and Volumes of in. Errors are *Error.
+// Environment resolves the environment of a container: envFrom, env as declared, Service variables,
+// in this order. It reads Node, Pod, Container, PodIPs and Volumes of in. Errors are *Error.
 func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.KeyValue, error) {
 	services, err := serviceVariables(ctx, src, in.Pod)
 	if err != nil {
@@ -204,8 +204,8 @@ func fieldValue(in Input, ref *v1.ObjectFieldSelector) (string, error) {
 	return fieldpath.ExtractFieldPathAsString(in.Pod, field)
 }
 
-// serviceVariables are those of the Service kubernetes and, unless enableServiceLinks is false, those
-// of the Services in the Pod's namespace.
+// serviceVariables are those of the Service kubernetes and, unless enableServiceLinks is false,
+// those of the Services in the Pod's namespace.
 func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[string]string, error) {
 	const apiServer = "kubernetes"
 	selected, err := servicesWithIP(ctx, src, metav1.NamespaceDefault)

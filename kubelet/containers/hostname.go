@@ -26,11 +26,13 @@ const (
 		"fe00::2\tip6-allrouters\n"
 )
 
-// hostname returns the short name of the Pod and its domain, which is empty unless it has a subdomain.
+// hostname returns the short name of the Pod and its domain, which is empty unless it has a
+// subdomain.
 func hostname(pod *v1.Pod, clusterDomain string) (name, domain string, err error) {
 	if o := pod.Spec.HostnameOverride; o != nil {
 		if msgs := validation.IsDNS1123Subdomain(*o); len(msgs) != 0 {
-			return "", "", fmt.Errorf("pod HostnameOverride %q is not a valid DNS subdomain: %s", *o, strings.Join(msgs, ";"))
+			return "", "", fmt.Errorf("pod HostnameOverride %q is not a valid DNS subdomain: %s",
+				*o, strings.Join(msgs, ";"))
 		}
 		name, err = truncateHostname(*o)
 		return name, "", err
@@ -60,7 +62,8 @@ func truncateHostname(name string) (string, error) {
 	}
 	short := strings.TrimRight(name[:maxHostname], "-.")
 	if short == "" {
-		return "", fmt.Errorf("rendering hostname: the first %[2]d characters of %[1]q have no letter or digit", name, maxHostname)
+		return "", fmt.Errorf("rendering hostname: the first %d characters of %q have no letter or digit",
+			maxHostname, name)
 	}
 	return short, nil
 }

@@ -14,11 +14,11 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// wantsHosts reports whether a container gets the Pod's /etc/hosts: unless it mounts its own, and as
-// soon as there is an address to write into it.
+// wantsHosts reports whether a container gets the Pod's /etc/hosts: unless it mounts its own, and
+// as soon as there is an address to write into it.
 func wantsHosts(in Input) bool {
-	own := slices.ContainsFunc(in.Container.VolumeMounts, func(m v1.VolumeMount) bool { return m.MountPath == hostsPath })
-	return !own && (len(in.PodIPs) > 0 || in.Pod.Spec.HostNetwork)
+	own := func(m v1.VolumeMount) bool { return m.MountPath == hostsPath }
+	return !slices.ContainsFunc(in.Container.VolumeMounts, own) && (len(in.PodIPs) > 0 || in.Pod.Spec.HostNetwork)
 }
 
 func subPaths(in Input) (map[int]volumes.SubPath, error) {
@@ -78,7 +78,8 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 		case m.SubPath != "" || m.SubPathExpr != "":
 			if rendered.HostPath = in.Files.SubPaths[i]; rendered.HostPath == "" {
 				// Never fall back to the whole volume.
-				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", m.Name, in.Container.Name)
+				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q",
+					m.Name, in.Container.Name)
 			}
 		}
 		out = append(out, rendered)
@@ -87,7 +88,8 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 		out = append(out, &runtimeapi.Mount{ContainerPath: hostsPath, HostPath: p, SelinuxRelabel: true})
 	}
 	if p := in.Files.TerminationLog; p != "" && in.Container.TerminationMessagePath != "" {
-		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(in.Container.TerminationMessagePath), HostPath: p, SelinuxRelabel: true})
+		file := absolute(in.Container.TerminationMessagePath)
+		out = append(out, &runtimeapi.Mount{ContainerPath: file, HostPath: p, SelinuxRelabel: true})
 	}
 	return out, nil
 }
@@ -98,7 +100,9 @@ func imageMount(rendered *runtimeapi.Mount, in Input, m v1.VolumeMount) error {
 	if ref == "" {
 		return fmt.Errorf("cannot find the image of volume %q to mount into container %q", m.Name, in.Container.Name)
 	}
-	rendered.Image = &runtimeapi.ImageSpec{Image: ref, RuntimeHandler: in.RuntimeHandler, Annotations: in.Pod.Annotations}
+	rendered.Image = &runtimeapi.ImageSpec{
+		Image: ref, RuntimeHandler: in.RuntimeHandler, Annotations: in.Pod.Annotations,
+	}
 	for i := range in.Pod.Spec.Volumes {
 		if v := &in.Pod.Spec.Volumes[i]; v.Name == m.Name && v.Image != nil {
 			rendered.Image.UserSpecifiedImage = v.Image.Reference

@@ -7,8 +7,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// Node are the inputs that are the same for all Pods of the node. Only the file behind Resolver changes
-// while the agent runs.
+// Node are the inputs that are the same for all Pods of the node. Only the file behind Resolver
+// changes while the agent runs.
 type Node struct {
 	// Name is the name of the Node object.
 	Name string

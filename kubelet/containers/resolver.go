@@ -60,8 +60,8 @@ func (r *Resolver) refresh() error {
 	return nil
 }
 
-// hostDNS replaces the servers on the loopback, which a Pod with a network of its own does not reach,
-// by the upstream servers of systemd-resolved.
+// hostDNS replaces the servers on the loopback, which a Pod with a network of its own does not
+// reach, by the upstream servers of systemd-resolved.
 func hostDNS(conf *runtimeapi.DNSConfig, upstream []string) HostDNS {
 	loopback, servers := lo.FilterReject(conf.Servers, func(s string, _ int) bool { return isLoopback(s) })
 	if len(loopback) > 0 {

@@ -31,7 +31,8 @@ func TestHostDNS(t *testing.T) {
 	}
 }
 
-// TestResolverFollows: a file that DHCP replaces counts from the next Pod on, and so does a link that leads elsewhere.
+// TestResolverFollows: a file that DHCP replaces counts from the next Pod on, and so does a link
+// that leads elsewhere.
 func TestResolverFollows(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "resolv.conf")

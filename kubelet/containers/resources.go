@@ -13,7 +13,8 @@ import (
 func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
 	limits := plan.Limits(pod.Spec.Resources, c.Resources)
 	r := linuxResources(node, c.Resources.Requests, limits)
-	r.OomScoreAdj = max(int64(qos.GetContainerOOMScoreAdjust(pod, c, max(node.MemoryCapacity, 1))), node.LowestOOMScoreAdj)
+	score := qos.GetContainerOOMScoreAdjust(pod, c, max(node.MemoryCapacity, 1))
+	r.OomScoreAdj = max(int64(score), node.LowestOOMScoreAdj)
 	r.HugepageLimits = hugepageLimits(node.HugepageSizes, limits)
 	if node.SwapController {
 		// Containers do not swap: their memory limit bounds memory and swap together.
@@ -33,7 +34,8 @@ func Update(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerR
 	return r
 }
 
-// linuxResources converts CPU and memory. A container with a limit and no request requests its limit.
+// linuxResources converts CPU and memory. A container with a limit and no request requests its
+// limit.
 func linuxResources(node Node, requests, limits v1.ResourceList) *runtimeapi.LinuxContainerResources {
 	request, ok := requests[v1.ResourceCPU]
 	if !ok {
@@ -46,7 +48,8 @@ func linuxResources(node Node, requests, limits v1.ResourceList) *runtimeapi.Lin
 		MemoryLimitInBytes: limits.Memory().Value(),
 	}
 	if node.CgroupV2 {
-		// The kernel's OOM killer ends all processes of a container, since half a container is of no use.
+		// The kernel's OOM killer ends all processes of a container, since half a container is of
+		// no use.
 		r.Unified = map[string]string{"memory.oom.group": "1"}
 	}
 	return r

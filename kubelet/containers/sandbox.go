@@ -20,8 +20,8 @@ type SandboxOptions struct {
 	CgroupParent string
 }
 
-// Sandbox renders the sandbox of the Pod. It has no port mappings: the service proxy makes host ports,
-// since CNI's portmap plugin would execute programs of the host.
+// Sandbox renders the sandbox of the Pod. It has no port mappings: the service proxy makes host
+// ports, since CNI's portmap plugin would execute programs of the host.
 func Sandbox(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.PodSandboxConfig, error) {
 	dns, _ := DNS(pod, opts.Node)
 	hostname, err := kernelHostname(pod, opts.Node.ClusterDomain)

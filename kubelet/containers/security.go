@@ -74,13 +74,14 @@ func verifyNonRoot(in Input, sc *v1.SecurityContext) error {
 	case sc.RunAsUser != nil:
 		return nil
 	case uid == nil && in.ImageUser.Name != "":
-		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s", in.ImageUser.Name, where)
+		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), "+
+			"cannot verify user is non-root %s", in.ImageUser.Name, where)
 	case uid == nil || *uid == 0: // an image without a user runs as root
 		return fmt.Errorf("container has runAsNonRoot and image will run as root %s", where)
 	default:
 		if errs := validation.IsValidUserID(*uid); len(errs) > 0 {
-			return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). (Must be 1-(%d)): %s %s",
-				*uid, math.MaxInt32, strings.Join(errs, "; "), where)
+			return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). "+
+				"(Must be 1-(%d)): %s %s", *uid, math.MaxInt32, strings.Join(errs, "; "), where)
 		}
 	}
 	return nil
@@ -105,7 +106,8 @@ func seccompProfile(dir string, pod *v1.Pod, c *v1.Container) (*runtimeapi.Secur
 			LocalhostRef: filepath.Join(dir, *p.LocalhostProfile),
 		}, nil
 	case p.Type == v1.SeccompProfileTypeLocalhost:
-		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.") //nolint:revive,staticcheck // upstream's words
+		//nolint:revive,staticcheck // upstream's text
+		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
 	}
 	return nil, fmt.Errorf("unknown seccomp profile type: %q", p.Type)
 }
@@ -120,7 +122,10 @@ func apparmorProfile(pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile,
 	case p.Type == v1.AppArmorProfileTypeUnconfined:
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
 	case p.Type == v1.AppArmorProfileTypeLocalhost && p.LocalhostProfile != nil:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: *p.LocalhostProfile}, nil
+		return &runtimeapi.SecurityProfile{
+			ProfileType:  runtimeapi.SecurityProfile_Localhost,
+			LocalhostRef: *p.LocalhostProfile,
+		}, nil
 	case p.Type == v1.AppArmorProfileTypeLocalhost:
 		return nil, errors.New("missing localhost apparmor profile name")
 	}

@@ -7,8 +7,8 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
-// FindContainer returns a container of any kind in the Pod's spec, and its kind; nil and 0 if the Pod
-// is nil or has none of the name.
+// FindContainer returns a container of any kind in the Pod's spec, and its kind; nil and 0 if the
+// Pod is nil or has none of the name.
 func FindContainer(pod *v1.Pod, name string) (*v1.Container, podutil.ContainerType) {
 	if pod == nil {
 		return nil, 0
@@ -21,7 +21,8 @@ func FindContainer(pod *v1.Pod, name string) (*v1.Container, podutil.ContainerTy
 	return nil, 0
 }
 
-// FindStatus returns the status of a container of any kind in the Pod's status; nil if there is none.
+// FindStatus returns the status of a container of any kind in the Pod's status; nil if there is
+// none.
 func FindStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
 	s := &pod.Status
 	for _, list := range [][]v1.ContainerStatus{
@@ -34,7 +35,8 @@ func FindStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
 	return nil
 }
 
-// BareID is a container ID without the runtime's name: a Pod's status has containerd://ID, CRI has ID.
+// BareID is a container ID without the runtime's name: a Pod's status has containerd://ID, CRI has
+// ID.
 func BareID(id string) string {
 	if _, bare, ok := strings.Cut(id, "://"); ok {
 		return bare

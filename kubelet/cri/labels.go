@@ -28,8 +28,8 @@ const (
 	AnnotationPreStop          = "io.kubernetes.container.preStopHandler"
 	AnnotationPorts            = "io.kubernetes.container.ports"
 
-	// AnnotationResources are the resources that the container was created with. The runtime reports
-	// the present ones, but neither memory requests nor the values before rounding.
+	// AnnotationResources are the resources that the container was created with. The runtime
+	// reports the present ones, but neither memory requests nor the values before rounding.
 	AnnotationResources = "flyball.dev/resources"
 
 	// AnnotationImageVolumes are the IDs of the images that a container has as volumes, with commas
@@ -37,8 +37,8 @@ const (
 	AnnotationImageVolumes = "flyball.dev/image-volumes"
 )
 
-// Info are the facts in the labels and annotations of a container: enough to end it gracefully when its
-// Pod is no longer known.
+// Info are the facts in the labels and annotations of a container: enough to end it gracefully when
+// its Pod is no longer known.
 type Info struct {
 	PodName, PodNamespace    string
 	PodUID                   types.UID
@@ -55,14 +55,15 @@ type Info struct {
 	Created *CreatedResources
 }
 
-// CreatedResources are the resources that a container was created with: its own and those of its Pod.
+// CreatedResources are the resources that a container was created with: its own and those of its
+// Pod.
 type CreatedResources struct {
 	Container v1.ResourceRequirements  `json:"container"`
 	Pod       *v1.ResourceRequirements `json:"pod,omitempty"`
 }
 
-// ParseInfo reads the labels and annotations of a container. Fields that are missing or unreadable stay
-// zero.
+// ParseInfo reads the labels and annotations of a container. Fields that are missing or unreadable
+// stay zero.
 func ParseInfo(labels, annotations map[string]string) Info {
 	info := Info{
 		PodName:                  labels[LabelPodName],

@@ -33,12 +33,14 @@ type AccessConfig struct {
 	Images    runtimeapi.ImageServiceClient
 }
 
-// Access decides which Pods may use an image that is on the node: those with the credentials that it was
-// pulled with (KEP-2535). Upstream's pullmanager keeps records of pulls on disk, since images outlive a
-// restart. An image without a record was imported or preloaded. A nil *Access allows all.
+// Access decides which Pods may use an image that is on the node: those with the credentials that
+// it was pulled with (KEP-2535). Upstream's pullmanager keeps records of pulls on disk, since
+// images outlive a restart. An image without a record was imported or preloaded. A nil *Access
+// allows all.
 //
-// Access adds to pullmanager what its users would notice: an image that was imported under one name and
-// pulled under another, an image that a failed pull has stored, and the order of names on the disk.
+// Access adds to pullmanager what its users would notice: an image that was imported under one name
+// and pulled under another, an image that a failed pull has stored, and the order of names on the
+// disk.
 type Access struct {
 	records pullmanager.ImagePullManager
 	files   pullmanager.PullRecordsAccessor // of records
@@ -135,7 +137,8 @@ func named(image *runtimeapi.Image, name string) bool {
 	return slices.Contains(image.GetRepoTags(), name) || slices.Contains(image.GetRepoDigests(), name)
 }
 
-// repository is a canonical name without tag and digest, which is the key of credentials in a record.
+// repository is a canonical name without tag and digest, which is the key of credentials in a
+// record.
 func repository(name string) string {
 	ref, err := dockerref.ParseDockerRef(name)
 	if err != nil {
@@ -144,8 +147,8 @@ func repository(name string) string {
 	return ref.Name()
 }
 
-// canonical is the name under which the runtime lists an image and pulls are recorded: one Pod may have
-// busybox, another docker.io/library/busybox:latest.
+// canonical is the name under which the runtime lists an image and pulls are recorded: one Pod may
+// have busybox, another docker.io/library/busybox:latest.
 func canonical(name string) string {
 	ref, err := dockerref.ParseDockerRef(name)
 	if err != nil {
@@ -155,8 +158,8 @@ func canonical(name string) string {
 }
 
 // allows reports whether a Pod with the credentials may use an image of the runtime without a pull.
-// specified is its name in the Pod's spec. Credentials that cannot be read allow nothing; the pull that
-// follows reports their error.
+// specified is its name in the Pod's spec. Credentials that cannot be read allow nothing; the pull
+// that follows reports their error.
 func (a *Access) allows(
 	ctx context.Context, specified, name string, image *runtimeapi.Image, credentials pullmanager.GetPodCredentials,
 ) bool {
@@ -189,11 +192,11 @@ func sourcesOf(found []credentialprovider.TrackedAuthConfig) (
 	return secrets, account
 }
 
-// imported reports whether the image was pulled under another name and never under this one. An image
-// has many names and one record; upstream's policies treat each name as pulled.
+// imported reports whether the image was pulled under another name and never under this one. An
+// image has many names and one record; upstream's policies treat each name as pulled.
 func (a *Access) imported(name string, image *runtimeapi.Image) bool {
-	// An ID, or a short name that the runtime completes, finds images that were pulled under another
-	// name.
+	// An ID, or a short name that the runtime completes, finds images that were pulled under
+	// another name.
 	if !named(image, name) {
 		return false
 	}
@@ -231,8 +234,8 @@ func (a *Access) pulling(ctx context.Context, name string) error {
 	return nil
 }
 
-// pulled records the end of a pull: the ID of the image and the credentials that the registry accepted,
-// nil for none.
+// pulled records the end of a pull: the ID of the image and the credentials that the registry
+// accepted, nil for none.
 func (a *Access) pulled(ctx context.Context, name, id string, with *credentialprovider.TrackedAuthConfig) {
 	if a == nil {
 		return
@@ -244,8 +247,8 @@ func (a *Access) pulled(ctx context.Context, name, id string, with *credentialpr
 	a.records.RecordImagePulled(ctx, canonical(name), id, &credentials)
 }
 
-// failed records the end of a pull that failed. id is the image that it stored nevertheless, which must
-// be pulled again; "" if it stored none.
+// failed records the end of a pull that failed. id is the image that it stored nevertheless, which
+// must be pulled again; "" if it stored none.
 func (a *Access) failed(ctx context.Context, name, id string) {
 	if a == nil {
 		return
@@ -256,15 +259,16 @@ func (a *Access) failed(ctx context.Context, name, id string) {
 	if id != "" {
 		log := klog.FromContext(ctx)
 		if err := recordInterrupted(log, a.files, canonical(name), id); err != nil {
-			log.Error(err, "Cannot record a failed pull: the image needs another pull or a restart of the kubelet", "image", name)
+			log.Error(err, "Cannot record a failed pull: the image needs another pull or a restart of the kubelet",
+				"image", name)
 			return // the intent stays
 		}
 	}
 	a.records.RecordImagePullFailed(ctx, canonical(name))
 }
 
-// unknown records the end of a pull that may have stored an image. Its intent stays, which forbids the
-// image to Pods without a record, until the next start settles it.
+// unknown records the end of a pull that may have stored an image. Its intent stays, which forbids
+// the image to Pods without a record, until the next start settles it.
 func (a *Access) unknown() {
 	if a == nil {
 		return
@@ -290,8 +294,9 @@ func (a *Access) Snapshot() Snapshot {
 	return Snapshot{at: time.Now(), running: a.running, begun: a.begun}
 }
 
-// Prune removes the records of images that are not in the list. ids were listed after the Snapshot. A
-// pull that overlaps may restore an image that is not in the list, so that Prune does nothing then.
+// Prune removes the records of images that are not in the list. ids were listed after the Snapshot.
+// A pull that overlaps may restore an image that is not in the list, so that Prune does nothing
+// then.
 func (a *Access) Prune(ctx context.Context, ids []string, since Snapshot) {
 	if a == nil {
 		return
@@ -303,8 +308,8 @@ func (a *Access) Prune(ctx context.Context, ids []string, since Snapshot) {
 	}
 }
 
-// recorded converts credentials for a record: their source and their hash. Without credentials, or with
-// the node's own, an image is for all Pods.
+// recorded converts credentials for a record: their source and their hash. Without credentials, or
+// with the node's own, an image is for all Pods.
 func recorded(c *credentialprovider.TrackedAuthConfig) kubeletconfig.ImagePullCredentials {
 	switch {
 	case c == nil || c.Source == nil:

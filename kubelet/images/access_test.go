@@ -304,8 +304,8 @@ func TestInterruptedPull(t *testing.T) {
 	}
 }
 
-// TestFailedPull: a pull that fails leaves nothing behind, so that an image that is imported instead
-// is for all.
+// TestFailedPull: a pull that fails leaves nothing behind, so that an image that is imported
+// instead is for all.
 func TestFailedPull(t *testing.T) {
 	dir, r := t.TempDir(), newRuntime()
 	m := newNode(t, dir, r, "")

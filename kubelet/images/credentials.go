@@ -19,8 +19,8 @@ type credentials struct {
 	err   error
 }
 
-// credentials returns the credentials of the Pod for the image. It reads them at the first call for a
-// request.
+// credentials returns the credentials of the Pod for the image. It reads them at the first call for
+// a request.
 func (m *Manager) credentials(ctx context.Context, r *request) ([]credentialprovider.TrackedAuthConfig, error) {
 	if r.found == nil {
 		found, err := m.findCredentials(ctx, r)
@@ -30,7 +30,8 @@ func (m *Manager) credentials(ctx context.Context, r *request) ([]credentialprov
 }
 
 // findCredentials returns those in the Pod's pull secrets that match the image's registry, the best
-// match first, each with its secret. A missing secret is an Event and no error: the image may be public.
+// match first, each with its secret. A missing secret is an Event and no error: the image may be
+// public.
 func (m *Manager) findCredentials(ctx context.Context, r *request) ([]credentialprovider.TrackedAuthConfig, error) {
 	var secrets []v1.Secret
 	var missing []string
@@ -40,7 +41,8 @@ func (m *Manager) findCredentials(ctx context.Context, r *request) ([]credential
 		}
 		secret, err := m.cfg.Secrets.Secret(ctx, r.pod.Namespace, ref.Name)
 		if err != nil {
-			klog.FromContext(ctx).V(2).Info("Pull secret is missing", "pod", klog.KObj(r.pod), "secret", ref.Name, "err", err)
+			klog.FromContext(ctx).V(2).Info("Pull secret is missing",
+				"pod", klog.KObj(r.pod), "secret", ref.Name, "err", err)
 			missing = append(missing, ref.Name)
 			continue
 		}

@@ -112,8 +112,8 @@ func (r *request) spec() *runtimeapi.ImageSpec {
 }
 
 // Ensure makes the image of c present according to its pull policy and returns the ID to create the
-// container from. It blocks during a pull; pulls of the same image run one after the other, others in
-// parallel. rec records Events about the container. Errors are *Error, or of ctx.
+// container from. It blocks during a pull; pulls of the same image run one after the other, others
+// in parallel. rec records Events about the container. Errors are *Error, or of ctx.
 func (m *Manager) Ensure(
 	ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec Recorder,
 ) (ref string, err error) {
@@ -149,8 +149,8 @@ func (m *Manager) get(ctx context.Context, r *request) (_ string, err error) {
 		}
 	}
 	if r.policy == v1.PullNever {
-		// The same message for an image that is present and not for this Pod, so that it learns nothing
-		// about others.
+		// The same message for an image that is present and not for this Pod, so that it learns
+		// nothing about others.
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.image)
 		r.record(v1.EventTypeWarning, eventNeverPull, msg)
 		// The image may be imported.
@@ -185,7 +185,8 @@ func (m *Manager) present(ctx context.Context, r *request) (string, error) {
 		}
 		msg := fmt.Sprintf("Failed to inspect image %q: %v", r.image, err)
 		r.record(v1.EventTypeWarning, eventInspectFailed, msg)
-		return "", &Error{Reason: ReasonImageInspectError, Message: msg, RetryAt: m.cfg.Now().Add(initialBackoff), Err: err}
+		retry := m.cfg.Now().Add(initialBackoff)
+		return "", &Error{Reason: ReasonImageInspectError, Message: msg, RetryAt: retry, Err: err}
 	}
 	if !m.usable(ctx, r, image) {
 		return "", nil
@@ -227,8 +228,8 @@ func (m *Manager) inspect(ctx context.Context, spec *runtimeapi.ImageSpec) (*run
 	return resp.Image, nil
 }
 
-// User returns the user of an image: uid if it is numeric, else the name. ref comes from Ensure, which
-// has remembered the user.
+// User returns the user of an image: uid if it is numeric, else the name. ref comes from Ensure,
+// which has remembered the user.
 func (m *Manager) User(ctx context.Context, ref string) (uid *int64, name string, err error) {
 	m.mu.Lock()
 	u, ok := m.users[ref]
@@ -263,8 +264,8 @@ func withTag(image string) (string, error) {
 	return image, nil
 }
 
-// pullPolicy returns the default policy if policy is empty. The API server has set it, except in tests
-// and old objects.
+// pullPolicy returns the default policy if policy is empty. The API server has set it, except in
+// tests and old objects.
 func pullPolicy(policy v1.PullPolicy, image string) v1.PullPolicy {
 	if policy != "" {
 		return policy

@@ -19,8 +19,8 @@ import (
 // inspectTimeout bounds the calls of the runtime after a pull that find out which image it stored.
 const inspectTimeout = 10 * time.Second
 
-// cancelTime is how long the runtime has to end a pull that was cancelled: the call returns at once,
-// while the runtime may be about to name the image.
+// cancelTime is how long the runtime has to end a pull that was cancelled: the call returns at
+// once, while the runtime may be about to name the image.
 const cancelTime = 300 * time.Millisecond
 
 // pull pulls the image from its registry, with the credentials that the Pod has for it.
@@ -57,12 +57,12 @@ func (m *Manager) pull(ctx context.Context, r *request) (string, error) {
 	return ref, nil
 }
 
-// pullRecorded pulls, and records the credentials. It returns the runtime's reference of the image, and
-// the image, nil if the runtime does not return it.
+// pullRecorded pulls, and records the credentials. It returns the runtime's reference of the image,
+// and the image, nil if the runtime does not return it.
 //
-// A pull that fails may have stored the image nevertheless, and without a record all Pods might use it:
-// the answer of a cancelled pull is lost, and the disk may be full after the image was named. An image
-// that was imported or preloaded before stays for all.
+// A pull that fails may have stored the image nevertheless, and without a record all Pods might use
+// it: the answer of a cancelled pull is lost, and the disk may be full after the image was named.
+// An image that was imported or preloaded before stays for all.
 func (m *Manager) pullRecorded(
 	ctx context.Context, r *request, credentials []credentialprovider.TrackedAuthConfig,
 ) (string, *runtimeapi.Image, error) {
@@ -92,8 +92,8 @@ func (m *Manager) pullRecorded(
 		}
 		return "", nil, err
 	}
-	// The runtime may return a digest, and the record needs the ID. Without an answer, the Event has no
-	// size, and User inspects again.
+	// The runtime may return a digest, and the record needs the ID. Without an answer, the Event
+	// has no size, and User inspects again.
 	image, _ := m.inspect(after, &runtimeapi.ImageSpec{Image: ref})
 	switch {
 	case image.GetId() != "":
@@ -106,7 +106,8 @@ func (m *Manager) pullRecorded(
 	return ref, image, nil
 }
 
-// tracked returns the ID of the image that has the name now, "" if there is none or without records.
+// tracked returns the ID of the image that has the name now, "" if there is none or without
+// records.
 func (m *Manager) tracked(ctx context.Context, r *request) (string, error) {
 	if m.cfg.Access == nil {
 		return "", nil
@@ -115,9 +116,9 @@ func (m *Manager) tracked(ctx context.Context, r *request) (string, error) {
 	return image.GetId(), err
 }
 
-// unresolved reports whether all attempts of a pull failed before the runtime had the image's digest:
-// there is no such image, or no registry answers. An image that exists afterwards was imported in the
-// meantime, as on nodes that reach no registry. The texts are containerd's.
+// unresolved reports whether all attempts of a pull failed before the runtime had the image's
+// digest: there is no such image, or no registry answers. An image that exists afterwards was
+// imported in the meantime, as on nodes that reach no registry. The texts are containerd's.
 func unresolved(err error) bool {
 	attempts := []error{err}
 	var joined interface{ Unwrap() []error }
@@ -131,8 +132,8 @@ func unresolved(err error) bool {
 	})
 }
 
-// pullWith tries one credential after the other: several may match a registry. It returns the one that
-// was accepted, nil if there are none.
+// pullWith tries one credential after the other: several may match a registry. It returns the one
+// that was accepted, nil if there are none.
 func (m *Manager) pullWith(
 	ctx context.Context, r *request, credentials []credentialprovider.TrackedAuthConfig,
 ) (string, *credentialprovider.TrackedAuthConfig, error) {
@@ -162,8 +163,8 @@ type pullLock struct {
 	users int           // that hold it or wait for it
 }
 
-// lockPull returns when no other pull of the image runs; the caller calls unlock afterwards. It returns
-// early when ctx ends, so that a deleted Pod does not wait for the pull of another.
+// lockPull returns when no other pull of the image runs; the caller calls unlock afterwards. It
+// returns early when ctx ends, so that a deleted Pod does not wait for the pull of another.
 func (m *Manager) lockPull(ctx context.Context, name string) (unlock func(), err error) {
 	m.mu.Lock()
 	l := m.pulling[name]

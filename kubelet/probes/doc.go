@@ -7,6 +7,6 @@
 // Each probe is one loop (loop.go): wait until it is due, make an attempt (probe.go), observe the
 // outcome. plan.go has all rules (delays, thresholds, when a probe rests) as a pure state machine.
 //
-// Nothing is stored: after a restart of the agent, the first verdicts come from the Pod's status, so
-// that a container that was ready stays ready.
+// Nothing is stored: after a restart of the agent, the first verdicts come from the Pod's status,
+// so that a container that was ready stays ready.
 package probes

@@ -20,7 +20,8 @@ type loop struct {
 	wake   chan struct{} // capacity 1: the state has changed
 }
 
-// run waits until the probe is due, makes an attempt, observes its outcome and reports it, until ctx ends.
+// run waits until the probe is due, makes an attempt, observes its outcome and reports it, until
+// ctx ends.
 func (m *Manager) run(ctx context.Context, p *podProbes, l *loop) {
 	for {
 		m.mu.Lock()

@@ -14,13 +14,15 @@ import (
 
 // Runtime runs a command in a container; runtimeapi.RuntimeServiceClient does.
 type Runtime interface {
-	ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error)
+	ExecSync(
+		ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption,
+	) (*runtimeapi.ExecSyncResponse, error)
 }
 
 // Asker makes attempts in place of the network and Runtime.
 type Asker interface {
-	// Ask makes one attempt at a probe and returns its outcome, with a message for the user. An error
-	// means that it could not be made.
+	// Ask makes one attempt at a probe and returns its outcome, with a message for the user. An
+	// error means that it could not be made.
 	Ask(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) (ok bool, message string, err error)
 }
 
@@ -78,12 +80,12 @@ func New(cfg Config) *Manager {
 	}
 }
 
-// Changes returns the UIDs of Pods for which Results has changed. Its only reader must always read, as
-// probes wait for it.
+// Changes returns the UIDs of Pods for which Results has changed. Its only reader must always read,
+// as probes wait for it.
 func (m *Manager) Changes() <-chan types.UID { return m.changes }
 
-// Set makes the probes that run for a Pod match its spec and its running containers. It is idempotent
-// and cheap; the worker calls it whenever it has observed the Pod.
+// Set makes the probes that run for a Pod match its spec and its running containers. It is
+// idempotent and cheap; the worker calls it whenever it has observed the Pod.
 func (m *Manager) Set(pod *v1.Pod, running []Target) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -127,8 +127,8 @@ func want(t *testing.T, f *fixture, startup, liveness, readiness Outcome) Result
 	return got
 }
 
-// TestHungRuntime: a runtime that does not answer, because it hangs or because a process keeps the output of the command
-// open, does not keep the probe for ever.
+// TestHungRuntime: a runtime that does not answer, because it hangs or because a process keeps the
+// output of the command open, does not keep the probe for ever.
 func TestHungRuntime(t *testing.T) {
 	start(t, func(f *fixture) {
 		f.runtime.set("live", -3)

@@ -34,9 +34,9 @@ const (
 	Readiness Kind = "Readiness"
 )
 
-// firstRetry is how soon a readiness probe is repeated after its first attempt failed on a container
-// that has just started. A server needs some milliseconds until it listens; without this it would be
-// ready one whole period later. The pause doubles until it reaches the period.
+// firstRetry is how soon a readiness probe is repeated after its first attempt failed on a
+// container that has just started. A server needs some milliseconds until it listens; without this
+// it would be ready one whole period later. The pause doubles until it reaches the period.
 const firstRetry = 100 * time.Millisecond
 
 // state is the state of one probe of one container instance.
@@ -107,8 +107,8 @@ func begin(kind Kind, spec thresholds, begun time.Time, was Outcome) state {
 	return s
 }
 
-// next returns when the probe is due. ok is false while it rests: until the startup probe has passed,
-// or for good.
+// next returns when the probe is due. ok is false while it rests: until the startup probe has
+// passed, or for good.
 func next(s state) (at time.Time, ok bool) {
 	if s.held || (s.kind != Startup && !s.started) {
 		return time.Time{}, false
@@ -123,8 +123,8 @@ func next(s state) (at time.Time, ok bool) {
 	return s.tried.Add(s.interval()), true
 }
 
-// retrying reports whether the probe is in the quick retries after the start of its container. Failures
-// in this phase are neither counted nor reported.
+// retrying reports whether the probe is in the quick retries after the start of its container.
+// Failures in this phase are neither counted nor reported.
 func (s state) retrying() bool {
 	return s.kind == Readiness && s.retries >= 0 && s.interval() < s.spec.period
 }
@@ -160,8 +160,8 @@ func observe(s state, got Outcome, message string, at time.Time) state {
 	s.verdict, s.message = got, message
 	switch {
 	case s.kind == Startup:
-		// Either verdict stands until there is a new container: more attempts would run commands in one
-		// that is about to be stopped.
+		// Either verdict stands until there is a new container: more attempts would run commands in
+		// one that is about to be stopped.
 		s.held = true
 		s.started = got == Success
 	case s.kind == Liveness && got == Failure:
@@ -175,8 +175,8 @@ type Result struct {
 	Startup, Liveness, Readiness Outcome
 	// Message is that of the probe that failed; of liveness, if it and readiness did.
 	Message string
-	// ContainerID is the instance that was probed: a caller that has replaced it must not act on the
-	// result.
+	// ContainerID is the instance that was probed: a caller that has replaced it must not act on
+	// the result.
 	ContainerID string
 	// TerminationGracePeriodSeconds is that of the failed startup or liveness probe; nil if it has
 	// none, and the Pod's applies.

@@ -26,11 +26,11 @@ const (
 	reasonUnhealthy = "Unhealthy"
 	reasonWarning   = "ProbeWarning"
 
-	// attempts is how often an attempt that could not be made is repeated before it counts as Unknown,
-	// for example because the runtime did not answer.
+	// attempts is how often an attempt that could not be made is repeated before it counts as
+	// Unknown, for example because the runtime did not answer.
 	attempts = 3
-	// execSlack is the time that a runtime has beyond a command's timeout, which it enforces itself: to
-	// begin, to kill, and to collect the output.
+	// execSlack is the time that a runtime has beyond a command's timeout, which it enforces
+	// itself: to begin, to kill, and to collect the output.
 	execSlack = 10 * time.Second
 	// maxOutput is how much of a command's output is kept for the Event.
 	maxOutput = 10 << 10
@@ -125,8 +125,8 @@ func (a prober) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe
 	return probe.Unknown, "", fmt.Errorf("probing container %q: its probe has no handler", c.Name)
 }
 
-// exec runs a command in the container. Upstream's exec prober needs an exec.Cmd around one CRI call,
-// which is longer than this. As upstream, variables with valueFrom are empty.
+// exec runs a command in the container. Upstream's exec prober needs an exec.Cmd around one CRI
+// call, which is longer than this. As upstream, variables with valueFrom are empty.
 func (a prober) exec(
 	ctx context.Context, c *v1.Container, t Target, command []string, timeout time.Duration,
 ) (probe.Result, string, error) {
@@ -137,7 +137,8 @@ func (a prober) exec(
 		ContainerId: cri.BareID(t.ContainerID), Cmd: cmd, Timeout: int64(timeout / time.Second),
 	})
 	if status.Code(err) == codes.DeadlineExceeded {
-		return probe.Failure, fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(cmd, " "), timeout), nil
+		message := fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(cmd, " "), timeout)
+		return probe.Failure, message, nil
 	}
 	if err != nil {
 		return probe.Unknown, "", err

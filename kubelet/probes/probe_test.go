@@ -32,7 +32,8 @@ func port(t *testing.T, address string) int32 {
 	return int32(n)
 }
 
-// closedPort is a port that refuses connections. It is bound, so that no other process listens there.
+// closedPort is a port that refuses connections. It is bound, so that no other process listens
+// there.
 func closedPort(t *testing.T) int32 {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

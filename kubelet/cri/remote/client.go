@@ -43,9 +43,9 @@ func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
 	}
 }
 
-// waits returns how long the runtime itself waits in a call, and whether that is bounded. It is not for
-// a pull, whose image may be large, for a command without a timeout, and for the first call, which
-// waits until the runtime is up.
+// waits returns how long the runtime itself waits in a call, and whether that is bounded. It is not
+// for a pull, whose image may be large, for a command without a timeout, and for the first call,
+// which waits until the runtime is up.
 func waits(req any) (time.Duration, bool) {
 	switch r := req.(type) {
 	case *runtimeapi.PullImageRequest, *runtimeapi.VersionRequest:
@@ -83,8 +83,8 @@ type Client struct {
 	listed time.Time
 }
 
-// Dial returns a Client for an endpoint such as unix:///run/containerd/containerd.sock. It does not wait
-// for the runtime: calls connect, and reconnect.
+// Dial returns a Client for an endpoint such as unix:///run/containerd/containerd.sock. It does not
+// wait for the runtime: calls connect, and reconnect.
 func Dial(endpoint string) (*Client, error) {
 	path, ok := strings.CutPrefix(endpoint, "unix://")
 	if !ok && !strings.HasPrefix(endpoint, "/") {
@@ -98,7 +98,9 @@ func Dial(endpoint string) (*Client, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
+			},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithChainUnaryInterceptor(m.observe, bounded(callTimeout)),
@@ -137,8 +139,8 @@ func (c *Client) Wait(ctx context.Context) (*runtimeapi.VersionResponse, error) 
 	return v, nil
 }
 
-// relistThreshold is the age of the last successful relist from which on the runtime is unhealthy, as
-// upstream.
+// relistThreshold is the age of the last successful relist from which on the runtime is unhealthy,
+// as upstream.
 const relistThreshold = 3 * time.Minute
 
 // Healthy returns an error if no relist has succeeded for relistThreshold.

@@ -28,18 +28,18 @@ const (
 	relistPolling  = time.Second      // without one; upstream's interval
 	reconnectFirst = 100 * time.Millisecond
 	reconnectMax   = 5 * time.Second
-	// noEventsMax bounds the time between attempts to subscribe at a runtime without events, such as
-	// CRI-O by default: another configuration of it has some.
+	// noEventsMax bounds the time between attempts to subscribe at a runtime without events, such
+	// as CRI-O by default: another configuration of it has some.
 	noEventsMax = time.Minute
 )
 
-// Watch calls changed for each Pod with a sandbox or container that stopped or was removed, until ctx
-// ends. changed must not block. Watch may call it for Pods that have not changed, and calls it once at
-// the start for each Pod that the runtime has.
+// Watch calls changed for each Pod with a sandbox or container that stopped or was removed, until
+// ctx ends. changed must not block. Watch may call it for Pods that have not changed, and calls it
+// once at the start for each Pod that the runtime has.
 //
 // Watch drops the events of what was created or started: the caller that creates and starts has the
-// answer to its call. Otherwise each start of a Pod would be observed several times. The next relist
-// finds what another client has created.
+// answer to its call. Otherwise each start of a Pod would be observed several times. The next
+// relist finds what another client has created.
 //
 // Relists run besides the events, one at a time; every second while there is no event stream.
 func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
@@ -106,7 +106,7 @@ func (w *watch) follow(ctx context.Context) {
 			}
 			logged = true
 		} else {
-			logger.V(1).Info("The event stream of the container runtime ended, connecting again", "err", err, "wait", wait)
+			logger.V(1).Info("The event stream of the container runtime ended, reconnecting", "err", err, "wait", wait)
 		}
 		select {
 		case <-ctx.Done():
@@ -124,8 +124,8 @@ func hasNoEvents(err error) bool {
 	return errors.Is(err, io.EOF) || status.Code(err) == codes.Unimplemented
 }
 
-// stream reads one event stream until it breaks. It relists after the subscription and at the end, so
-// that no change is lost between two streams.
+// stream reads one event stream until it breaks. It relists after the subscription and at the end,
+// so that no change is lost between two streams.
 func (w *watch) stream(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -143,7 +143,8 @@ func (w *watch) stream(ctx context.Context) error {
 			return fmt.Errorf("reading container events: %w", err)
 		}
 		switch e.ContainerEventType {
-		case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
+		case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT,
+			runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
 			continue
 		}
 		switch uid := podOf(e); {
@@ -178,8 +179,9 @@ func (c *Client) owns(uid types.UID, e *runtimeapi.ContainerEventResponse) bool 
 	})
 }
 
-// Ours reports whether a sandbox or container of the Pod uid, with these labels, is ours. Older ones have
-// no such labels: they are ours if the Pod has been observed, since only Pods of this node are.
+// Ours reports whether a sandbox or container of the Pod uid, with these labels, is ours. Older
+// ones have no such labels: they are ours if the Pod has been observed, since only Pods of this
+// node are.
 func (c *Client) Ours(uid types.UID, l map[string]string) bool {
 	if labels.SelectorFromSet(c.Owned).Matches(labels.Set(l)) {
 		return true
@@ -189,8 +191,8 @@ func (c *Client) Ours(uid types.UID, l map[string]string) bool {
 	return len(c.known[uid]) > 0
 }
 
-// Relist lists all sandboxes and containers of ours and calls changed for the Pods that differ from the
-// last relist.
+// Relist lists all sandboxes and containers of ours and calls changed for the Pods that differ from
+// the last relist.
 func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	defer c.metrics.relisting()()
 	sandboxes, containers, err := c.list(ctx, grpc.WaitForReady(true))

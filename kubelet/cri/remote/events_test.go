@@ -161,8 +161,8 @@ func TestRelistsDoNotPileUp(t *testing.T) {
 	})
 }
 
-// TestOwned: what others have in the same runtime is not reported. What a Pod of ours has from before
-// there were labels is.
+// TestOwned: what others have in the same runtime is not reported. What a Pod of ours has from
+// before there were labels is.
 func TestOwned(t *testing.T) {
 	const mark = "flyball.dev/owner"
 	ours, theirs := map[string]string{mark: "us"}, map[string]string{mark: "them"}

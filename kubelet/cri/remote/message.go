@@ -24,8 +24,8 @@ const (
 	maxMessageLogLines = 80
 )
 
-// withTerminationMessage appends the termination message: the end of the container's message file, or
-// of its log if the policy says so.
+// withTerminationMessage appends the termination message: the end of the container's message file,
+// or of its log if the policy says so.
 func withTerminationMessage(ctx context.Context, st *runtimeapi.ContainerStatus, c cri.Container) string {
 	policy := v1.TerminationMessagePolicy(c.Annotations[cri.AnnotationMessagePolicy])
 	fallback := policy == v1.TerminationMessageFallbackToLogsOnError && c.ExitCode != 0 && !c.StartedAt.IsZero()

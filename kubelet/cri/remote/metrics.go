@@ -34,14 +34,17 @@ func newMetrics() *metrics {
 			Name: "kubelet_runtime_operations_total", Help: "Number of calls of the container runtime, by operation.",
 		}, kind),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kubelet_runtime_operations_errors_total", Help: "Number of calls of the container runtime that failed, by operation.",
+			Name: "kubelet_runtime_operations_errors_total",
+			Help: "Number of calls of the container runtime that failed, by operation.",
 		}, kind),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "kubelet_runtime_operations_duration_seconds", Help: "How long calls of the container runtime took, by operation.",
+			Name:    "kubelet_runtime_operations_duration_seconds",
+			Help:    "How long calls of the container runtime took, by operation.",
 			Buckets: prometheus.ExponentialBuckets(.005, 2.5, 14),
 		}, kind),
 		relist: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kubelet_pleg_relist_duration_seconds", Help: "How long it took to list all sandboxes and containers of the container runtime.",
+			Name: "kubelet_pleg_relist_duration_seconds",
+			Help: "How long it took to list all sandboxes and containers of the container runtime.",
 		}),
 		interval: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kubelet_pleg_relist_interval_seconds", Help: "Time between the beginnings of two relists.",
@@ -54,7 +57,8 @@ func newMetrics() *metrics {
 func (c *Client) Collectors() []prometheus.Collector {
 	m := c.metrics
 	seen := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "kubelet_pleg_last_seen_seconds", Help: "When the container runtime was last listed, in seconds since 1970.",
+		Name: "kubelet_pleg_last_seen_seconds",
+		Help: "When the container runtime was last listed, in seconds since 1970.",
 	}, func() float64 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -102,11 +106,12 @@ func (m *metrics) relisting() func() {
 
 var (
 	runningPods       = prometheus.NewDesc("kubelet_running_pods", "Number of Pods whose sandbox is ready.", nil, nil)
-	runningContainers = prometheus.NewDesc("kubelet_running_containers", "Number of containers, by state.", []string{"container_state"}, nil)
+	runningContainers = prometheus.NewDesc("kubelet_running_containers", "Number of containers, by state.",
+		[]string{"container_state"}, nil)
 )
 
-// scrapeTimeout bounds the calls of the runtime in a scrape. It is well below the 10 s that Prometheus
-// waits for all series: a runtime that hangs costs these series, and not the scrape.
+// scrapeTimeout bounds the calls of the runtime in a scrape. It is well below the 10 s that
+// Prometheus waits for all series: a runtime that hangs costs these series, and not the scrape.
 const scrapeTimeout = 2 * time.Second
 
 // running counts our sandboxes and containers at each scrape.

@@ -102,8 +102,8 @@ func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (cri.San
 	return sb, nil
 }
 
-// container adds the details. It reads them once per state: only the resources change while the state
-// stays, see Resize.
+// container adds the details. It reads them once per state: only the resources change while the
+// state stays, see Resize.
 func (c *Client) container(ctx context.Context, s *runtimeapi.Container) (cri.Container, error) {
 	state := stateOf(s.State)
 	c.mu.Lock()

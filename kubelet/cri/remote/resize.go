@@ -10,7 +10,8 @@ import (
 // Resize changes the resources of a running container. The next Observe reads them again, since an
 // update that failed may have changed some.
 func (c *Client) Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
-	_, err := c.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources})
+	in := &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources}
+	_, err := c.Runtime.UpdateContainerResources(ctx, in)
 	c.mu.Lock()
 	delete(c.containers, id)
 	c.mu.Unlock()

@@ -10,8 +10,8 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// NetworkError is why the runtime cannot connect Pods to the network, with upstream's text; nil if it
-// can, or does not answer.
+// NetworkError is why the runtime cannot connect Pods to the network, with upstream's text; nil if
+// it can, or does not answer.
 func (c *Client) NetworkError(ctx context.Context) error {
 	resp, err := c.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
 	if err != nil {
@@ -19,15 +19,17 @@ func (c *Client) NetworkError(ctx context.Context) error {
 	}
 	for _, condition := range resp.GetStatus().GetConditions() {
 		if condition.Type == runtimeapi.NetworkReady && !condition.Status {
-			return fmt.Errorf("container runtime network not ready: NetworkReady=false reason:%s message:%s", condition.Reason, condition.Message)
+			return fmt.Errorf("container runtime network not ready: NetworkReady=false reason:%s message:%s",
+				condition.Reason, condition.Message)
 		}
 	}
 	return nil
 }
 
-// RequireNetwork makes the runtime's status report that the network is not ready until file, the CNI
-// configuration of the node network, exists. A runtime that is not ours may be ready with another
-// configuration: Pods would get addresses of another network. Call it before the Client is in use.
+// RequireNetwork makes the runtime's status report that the network is not ready until file, the
+// CNI configuration of the node network, exists. A runtime that is not ours may be ready with
+// another configuration: Pods would get addresses of another network. Call it before the Client is
+// in use.
 func (c *Client) RequireNetwork(file string) {
 	c.Runtime = networked{c.Runtime, file}
 }
@@ -57,8 +59,8 @@ func (n networked) Status(
 	return resp, nil
 }
 
-// RecursiveReadOnly returns the runtime handlers that can make mounts recursively read-only; "" is the
-// default one.
+// RecursiveReadOnly returns the runtime handlers that can make mounts recursively read-only; "" is
+// the default one.
 func (c *Client) RecursiveReadOnly(ctx context.Context) (sets.Set[string], error) {
 	resp, err := c.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
 	if err != nil {

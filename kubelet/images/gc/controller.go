@@ -83,7 +83,8 @@ func (c *Controller) Reconcile(ctx context.Context, now time.Time) error {
 	err = c.remove(ctx, removals)
 	if missing > 0 && c.Event != nil {
 		c.Event(v1.EventTypeWarning, "FreeDiskSpaceFailed", fmt.Sprintf(
-			"Removing all unused images leaves %d bytes too few free on the disk of the images; delete files or Pods", missing))
+			"Removing all unused images leaves %d bytes too few free on the disk of the images; delete files or Pods",
+			missing))
 	}
 	return errors.Join(err, c.prune(ctx))
 }

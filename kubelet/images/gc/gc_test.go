@@ -58,7 +58,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// From any state: nothing in use, pinned or new is removed, and a second plan after the first is empty.
+// From any state: nothing in use, pinned or new is removed, and a second plan after the first is
+// empty.
 func TestPlanProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		images := rapid.SliceOfDistinct(rapid.Custom(func(t *rapid.T) image {
