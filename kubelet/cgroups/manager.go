@@ -5,7 +5,6 @@ package cgroups
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"sync"
 
@@ -134,17 +133,13 @@ func (m *Manager) RemovePod(uid types.UID) error {
 func (m *Manager) updateBurstable() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	class := classPath(m.root, v1.PodQOSBurstable)
-	names, err := m.hierarchy.children(class)
+	uids, err := m.pods(v1.PodQOSBurstable)
 	if err != nil {
-		return fmt.Errorf("listing cgroups of Burstable Pods: %w", err)
+		return err
 	}
 	var pods []uint64
-	for name := range names {
-		if !strings.HasPrefix(name, podPrefix) {
-			continue
-		}
-		s, err := m.hierarchy.read(path.Join(class, name), sharesNumber)
+	for _, uid := range uids {
+		s, err := m.hierarchy.read(podPath(m.root, v1.PodQOSBurstable, uid), sharesNumber)
 		if err != nil {
 			return fmt.Errorf("reading the shares of Burstable Pods: %w", err)
 		}
@@ -154,7 +149,7 @@ func (m *Manager) updateBurstable() error {
 	if shares == m.shares {
 		return nil
 	}
-	if err := m.hierarchy.ensure(class, Limits{Shares: shares}); err != nil {
+	if err := m.hierarchy.ensure(classPath(m.root, v1.PodQOSBurstable), Limits{Shares: shares}); err != nil {
 		return fmt.Errorf("setting the shares of Burstable Pods: %w", err)
 	}
 	m.shares = shares
@@ -163,16 +158,27 @@ func (m *Manager) updateBurstable() error {
 
 // ListPods returns the UIDs of all Pods that have a cgroup, for finding orphans.
 func (m *Manager) ListPods() ([]types.UID, error) {
-	var uids []types.UID
+	var all []types.UID
 	for _, class := range classes {
-		names, err := m.hierarchy.children(classPath(m.root, class))
+		uids, err := m.pods(class)
 		if err != nil {
-			return nil, fmt.Errorf("listing cgroups of Pods: %w", err)
+			return nil, err
 		}
-		for _, name := range sets.List(names) {
-			if uid, ok := strings.CutPrefix(name, podPrefix); ok {
-				uids = append(uids, types.UID(uid))
-			}
+		all = append(all, uids...)
+	}
+	return all, nil
+}
+
+// pods returns the UIDs of the Pods that have a cgroup in the class.
+func (m *Manager) pods(class v1.PodQOSClass) ([]types.UID, error) {
+	names, err := m.hierarchy.children(classPath(m.root, class))
+	if err != nil {
+		return nil, fmt.Errorf("listing cgroups of %s Pods: %w", class, err)
+	}
+	var uids []types.UID
+	for _, name := range sets.List(names) {
+		if uid, ok := strings.CutPrefix(name, podPrefix); ok {
+			uids = append(uids, types.UID(uid))
 		}
 	}
 	return uids, nil

@@ -5,7 +5,6 @@ package cgroups
 import (
 	"fmt"
 	"path"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -28,25 +27,20 @@ type Group struct {
 func (m *Manager) Groups() ([]Group, error) {
 	groups := []Group{m.group("/", "", "")}
 	for _, class := range classes {
-		at := classPath(m.root, class)
-		groups = append(groups, m.group(at, "", ""))
-		pods, err := m.hierarchy.children(at)
+		groups = append(groups, m.group(classPath(m.root, class), "", ""))
+		pods, err := m.pods(class)
 		if err != nil {
-			return nil, fmt.Errorf("listing cgroups of Pods: %w", err)
+			return nil, err
 		}
-		for _, dir := range sets.List(pods) {
-			uid, ok := strings.CutPrefix(dir, podPrefix)
-			if !ok {
-				continue
-			}
-			pod := m.group(path.Join(at, dir), types.UID(uid), "")
+		for _, uid := range pods {
+			pod := m.group(podPath(m.root, class, uid), uid, "")
 			groups = append(groups, pod)
 			names, err := m.hierarchy.children(pod.Path)
 			if err != nil {
 				return nil, fmt.Errorf("listing cgroups of containers: %w", err)
 			}
 			for _, name := range sets.List(names) {
-				groups = append(groups, m.group(path.Join(pod.Path, name), pod.Pod, name))
+				groups = append(groups, m.group(path.Join(pod.Path, name), uid, name))
 			}
 		}
 	}

@@ -68,30 +68,27 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 		cri.AnnotationMessagePath:   c.TerminationMessagePath,
 		cri.AnnotationMessagePolicy: string(c.TerminationMessagePolicy),
 	}
-	created, err := json.Marshal(cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources})
-	if err != nil {
-		return nil, fmt.Errorf("encoding resources of container %s: %w", c.Name, err)
-	}
-	a[cri.AnnotationResources] = string(created)
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
 		a[cri.AnnotationDeletionGrace] = strconv.FormatInt(*s, 10)
 	}
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		a[cri.AnnotationTerminationGrace] = strconv.FormatInt(*s, 10)
 	}
+	encoded := map[string]any{
+		cri.AnnotationResources: cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources},
+	}
 	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
-		raw, err := json.Marshal(c.Lifecycle.PreStop)
-		if err != nil {
-			return nil, fmt.Errorf("encoding preStop handler of container %s: %w", c.Name, err)
-		}
-		a[cri.AnnotationPreStop] = string(raw)
+		encoded[cri.AnnotationPreStop] = c.Lifecycle.PreStop
 	}
 	if len(c.Ports) > 0 {
-		raw, err := json.Marshal(c.Ports)
+		encoded[cri.AnnotationPorts] = c.Ports
+	}
+	for key, value := range encoded {
+		raw, err := json.Marshal(value)
 		if err != nil {
-			return nil, fmt.Errorf("encoding ports of container %s: %w", c.Name, err)
+			return nil, fmt.Errorf("encoding annotation %s of container %s: %w", key, c.Name, err)
 		}
-		a[cri.AnnotationPorts] = string(raw)
+		a[key] = string(raw)
 	}
 	return a, nil
 }

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/samber/lo"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -244,9 +245,9 @@ func (c *Client) list(
 	if err != nil {
 		return nil, nil, fmt.Errorf("listing containers: %w", err)
 	}
-	return slices.DeleteFunc(sandboxes.Items, func(s *runtimeapi.PodSandbox) bool {
-			return !c.Ours(types.UID(s.GetMetadata().GetUid()), s.Labels)
-		}), slices.DeleteFunc(containers.Containers, func(s *runtimeapi.Container) bool {
-			return !c.Ours(types.UID(s.Labels[cri.LabelPodUID]), s.Labels)
+	return lo.Filter(sandboxes.Items, func(s *runtimeapi.PodSandbox, _ int) bool {
+			return c.Ours(types.UID(s.GetMetadata().GetUid()), s.Labels)
+		}), lo.Filter(containers.Containers, func(s *runtimeapi.Container, _ int) bool {
+			return c.Ours(types.UID(s.Labels[cri.LabelPodUID]), s.Labels)
 		}), nil
 }
