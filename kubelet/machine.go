@@ -26,6 +26,7 @@ import (
 	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/images/gc"
 	"flyball.dev/kubelet/logs"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/server"
@@ -207,8 +208,8 @@ func (m *machine) run(ctx context.Context) error {
 }
 
 // collector removes unused images when the disk fills up.
-func (m *machine) collector() *images.Collector {
-	return &images.Collector{
+func (m *machine) collector() *gc.Controller {
+	return &gc.Controller{
 		Images: m.host.CRI.Images, Containers: m.host.CRI.Runtime, Access: m.host.ImageAccess, Removed: m.Node.Recheck,
 		Event: func(kind, reason, message string) {
 			m.host.Recorder.Event(node.Reference(m.cfg.NodeName), kind, reason, message)
