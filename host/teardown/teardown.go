@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package teardown removes what a node leaves on its host besides what its components remove
 // themselves: cgroups, mounts, run-time files and, when purging, data and logs. It works whether
 // Flyball ended well, was killed or was never started, and doing it again changes nothing. The
@@ -84,11 +86,11 @@ func (p Pods) Steps(d Dirs, purge bool) []Step {
 }
 
 // removeCgroups removes the cgroups of the Pods, and kills what still runs in them.
-func (p Pods) removeCgroups(ctx context.Context) error {
+func (p Pods) removeCgroups(context.Context) error {
 	if _, err := os.Stat(p.kubeletDir); errors.Is(err, os.ErrNotExist) {
 		return nil // no node agent of ours has run
 	}
-	return removeCgroups(ctx, cgroupRoots(), p.UIDs())
+	return removeCgroups(cgroupRoots(), p.UIDs())
 }
 
 // dataDirs are all that Flyball keeps in a data directory. Anything else there belongs to others
