@@ -21,25 +21,22 @@ import (
 )
 
 // pullImage makes the images of a container present, its own and those of its volumes.
-func (j job) pullImage(ctx context.Context, a plan.PullImage) (func(*worker), error) {
-	// The runtime looks at the Pod's name and annotations only; there may be no cgroup yet.
+func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofVolumes map[string]string, err error) {
+	// The runtime reads only the Pod's name and annotations; there may be no cgroup yet.
 	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.attempt()})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	c := plan.SpecOf(j.pod, a.Name)
 	record := func(kind, reason, message string) { j.m.event(j.pod, a.Name, kind, reason, message) }
-	volumes := map[string]string{}
+	ofVolumes = map[string]string{}
 	for _, vol := range imageVolumes(j.pod, c) {
-		if volumes[vol.Name], err = j.m.cfg.Images.EnsureVolume(ctx, j.pod, vol.Image, config, record); err != nil {
-			return nil, err
+		if ofVolumes[vol.Name], err = j.m.cfg.Images.EnsureVolume(ctx, j.pod, vol.Image, config, record); err != nil {
+			return "", nil, err
 		}
 	}
-	ref, err := j.m.cfg.Images.Ensure(ctx, j.pod, c, config, record)
-	if err != nil {
-		return nil, err
-	}
-	return func(w *worker) { w.state.Images[a.Name], w.volumeImages[a.Name] = ref, volumes }, nil
+	image, err = j.m.cfg.Images.Ensure(ctx, j.pod, c, config, record)
+	return image, ofVolumes, err
 }
 
 // imageVolumes are the volumes of a container that are images.
@@ -230,8 +227,8 @@ func (j job) logLink(id, container, pod, namespace string) string {
 	return filepath.Join(j.m.cfg.LogLinks, stem[:min(len(stem), 250-len(id)-1)]+"-"+id+".log")
 }
 
-// runPreStop runs the hook. That it fails does not save the container.
-func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) (func(*worker), error) {
+// runPreStop runs the hook. The container ends whether it succeeds or fails.
+func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) {
 	hookCtx, cancel := context.WithDeadline(ctx, a.Deadline)
 	defer cancel()
 	inst := cri.Container{ID: a.ID, Name: a.Name}
@@ -247,11 +244,6 @@ func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) (func(*worker), 
 	if err := j.runHook(hookCtx, a.ID, spec, plan.PreStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
 		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPreStop, "PreStopHook failed")
 	}
-	return func(w *worker) {
-		s := w.state.Stopping[a.ID]
-		s.HookDone = true
-		w.state.Stopping[a.ID] = s
-	}, nil
 }
 
 func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
@@ -270,12 +262,12 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	return nil
 }
 
-func (j job) removeContainer(a plan.RemoveContainer) (func(*worker), error) {
+func (j job) removeContainer(a plan.RemoveContainer) error {
 	ctx, cancel := j.call()
 	defer cancel()
 	_, err := j.m.cfg.Containers.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
-		return nil, fmt.Errorf("removing container %s: %w", a.Name, err)
+		return fmt.Errorf("removing container %s: %w", a.Name, err)
 	}
 	if j.pod != nil {
 		_ = os.Remove(j.logLink(a.ID, a.Name, j.pod.Name, j.pod.Namespace))
@@ -285,8 +277,5 @@ func (j job) removeContainer(a plan.RemoveContainer) (func(*worker), error) {
 			}
 		}
 	}
-	return func(w *worker) {
-		delete(w.state.Stopping, a.ID)
-		delete(w.state.Given, a.ID)
-	}, nil
+	return nil
 }

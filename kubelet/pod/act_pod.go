@@ -62,43 +62,45 @@ func (j job) name() string {
 	return fmt.Sprintf("%s_%s(%s)", j.pod.Name, j.pod.Namespace, j.uid)
 }
 
-// do carries an action out. ctx ends when the action is given up.
-func (j job) do(ctx context.Context, a plan.Action) (func(*worker), error) {
+// do carries an action out. ctx ends when the action is cancelled.
+func (j job) do(ctx context.Context, a plan.Action) (out made, err error) {
 	switch a := a.(type) {
 	case plan.MountVolumes:
-		return j.mountVolumes(ctx)
+		out.mounted, err = j.mountVolumes(ctx)
 	case plan.CreateSandbox:
-		return j.createSandbox(ctx, a)
+		out.sandbox, err = j.createSandbox(ctx, a)
 	case plan.PullImage:
-		return j.pullImage(ctx, a)
+		out.image, out.volumeImages, err = j.pullImage(ctx, a)
 	case plan.StartContainer:
-		return nil, j.startContainer(ctx, a)
+		err = j.startContainer(ctx, a)
 	case plan.RunPreStop:
-		return j.runPreStop(ctx, a)
+		j.runPreStop(ctx, a)
 	case plan.StopContainer:
-		return nil, j.stopContainer(ctx, a)
+		err = j.stopContainer(ctx, a)
 	case plan.GrowCgroup:
-		return j.growCgroup(a)
+		err = j.m.cfg.Cgroups.GrowPod(j.pod)
 	case plan.CheckMemory:
-		return j.checkMemory(ctx, a)
+		err = j.checkMemory(ctx, a)
 	case plan.ResizeContainer:
-		return j.resizeContainer(a)
+		err = j.resizeContainer(a)
 	case plan.ShrinkCgroup:
-		return j.shrinkCgroup(a)
+		_, err = j.m.cfg.Cgroups.EnsurePod(j.pod)
 	case plan.RemoveContainer:
-		return j.removeContainer(a)
+		err = j.removeContainer(a)
 	case plan.StopSandbox:
-		return j.stopSandbox(a)
+		err = j.stopSandbox(a)
 	case plan.RemoveSandbox:
-		return nil, j.removeSandbox(a)
+		err = j.removeSandbox(a)
 	case plan.CleanUp:
-		return j.cleanUp(ctx)
+		err = j.cleanUp(ctx)
 	case plan.Purge:
-		return j.purge()
+		err = j.purge()
 	case plan.DeletePod:
-		return func(w *worker) { w.state.Deleted = true }, j.deletePod(ctx)
+		err = j.deletePod(ctx)
+	default:
+		err = fmt.Errorf("acting: there is no way to do %T", a)
 	}
-	return nil, fmt.Errorf("acting: there is no way to do %T", a)
+	return out, err
 }
 
 // call bounds a call that changes the runtime.
@@ -106,21 +108,14 @@ func (j job) call() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(j.ctx, callTimeout)
 }
 
-func (j job) mountVolumes(ctx context.Context) (func(*worker), error) {
+func (j job) mountVolumes(ctx context.Context) (map[string]volumes.Mounted, error) {
 	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
-	if err != nil {
-		if ctx.Err() == nil {
-			for message := range strings.SplitSeq(err.Error(), "\n") {
-				j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedMount, message)
-			}
+	if err != nil && ctx.Err() == nil {
+		for message := range strings.SplitSeq(err.Error(), "\n") {
+			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedMount, message)
 		}
-		return nil, err
 	}
-	pod := j.pod
-	return func(w *worker) {
-		w.mounted, w.state.Mounted = mounted, true
-		w.state.Stale = w.state.Stale && w.state.Last != pod
-	}, nil
+	return mounted, err
 }
 
 // sandboxConfig renders the sandbox, and makes the cgroup that it lies in if this
@@ -136,7 +131,7 @@ func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error)
 	return containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: attempt, CgroupParent: parent})
 }
 
-func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (func(*worker), error) {
+func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (*runtimeapi.PodSandboxConfig, error) {
 	if a.Replaces && len(j.runtime.Containers) > 0 {
 		j.m.event(j.pod, "", v1.EventTypeNormal, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
@@ -148,7 +143,7 @@ func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (func(*wor
 	config, err := j.runSandbox(ctx, a.Attempt)
 	if err != nil {
 		if ctx.Err() == nil {
-			j.tellNoSandbox(err)
+			j.recordNoSandbox(err)
 		}
 		return nil, fmt.Errorf("creating the sandbox: %w", err)
 	}
@@ -156,7 +151,7 @@ func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (func(*wor
 	for _, w := range warnings {
 		j.m.event(j.pod, "", v1.EventTypeWarning, w.Reason, w.Message)
 	}
-	return func(w *worker) { w.sandbox = config }, nil
+	return config, nil
 }
 
 func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
@@ -194,9 +189,9 @@ func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	return class.Handler, nil
 }
 
-// tellNoSandbox says why there is no sandbox. That the node has no network is
-// asked for only now: on a healthy node it costs nothing.
-func (j job) tellNoSandbox(err error) {
+// recordNoSandbox records why there is no sandbox. Only now the runtime is asked whether the node
+// has a network: on a healthy node that costs nothing.
+func (j job) recordNoSandbox(err error) {
 	if j.m.cfg.NetworkError != nil && !j.pod.Spec.HostNetwork {
 		ctx, cancel := context.WithTimeout(j.ctx, apiTimeout)
 		defer cancel()
@@ -208,7 +203,7 @@ func (j job) tellNoSandbox(err error) {
 	j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+remote.Message(err))
 }
 
-func (j job) stopSandbox(a plan.StopSandbox) (func(*worker), error) {
+func (j job) stopSandbox(a plan.StopSandbox) error {
 	ctx, cancel := j.call()
 	defer cancel()
 	_, err := j.m.cfg.Sandboxes.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
@@ -216,9 +211,9 @@ func (j job) stopSandbox(a plan.StopSandbox) (func(*worker), error) {
 		if j.ctx.Err() == nil {
 			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+remote.Message(err))
 		}
-		return nil, fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
+		return fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
 	}
-	return func(w *worker) { w.state.Stopped[a.ID] = true }, nil
+	return nil
 }
 
 func (j job) removeSandbox(a plan.RemoveSandbox) error {
@@ -231,14 +226,14 @@ func (j job) removeSandbox(a plan.RemoveSandbox) error {
 	return nil
 }
 
-func (j job) cleanUp(ctx context.Context) (func(*worker), error) {
+func (j job) cleanUp(ctx context.Context) error {
 	if err := j.m.cfg.Volumes.Unmount(ctx, j.uid); err != nil {
-		return nil, fmt.Errorf("unmounting the volumes: %w", err)
+		return fmt.Errorf("unmounting the volumes: %w", err)
 	}
 	if err := j.m.cfg.Cgroups.RemovePod(j.uid); err != nil {
-		return nil, fmt.Errorf("removing the cgroup: %w", err)
+		return fmt.Errorf("removing the cgroup: %w", err)
 	}
-	return func(w *worker) { w.state.Cleaned = true }, nil
+	return nil
 }
 
 // makeLogDir makes a directory that log shippers read, if this node has any.
@@ -249,9 +244,9 @@ func (j job) makeLogDir(dir string) error {
 	return os.MkdirAll(dir, 0o755)
 }
 
-// purge removes the record of the Pod's resources and the logs: all directories that
-// end in the UID, for the name of an orphan is not known, and the links into them.
-func (j job) purge() (func(*worker), error) {
+// purge removes the record of the Pod's resources and the logs: all directories whose names end in
+// the UID, because the name of an orphan is not known, and the links into them.
+func (j job) purge() error {
 	dirs, err := filepath.Glob(filepath.Join(j.m.cfg.Render.PodLogsDir, "*_"+string(j.uid)))
 	if err != nil || j.m.cfg.Render.PodLogsDir == "" {
 		dirs = nil
@@ -264,15 +259,12 @@ func (j job) purge() (func(*worker), error) {
 		failures = append(failures, os.RemoveAll(dir))
 	}
 	if err := errors.Join(failures...); err != nil {
-		return nil, fmt.Errorf("removing the logs: %w", err)
+		return fmt.Errorf("removing the logs: %w", err)
 	}
-	if err := j.m.admissions.files.remove(j.uid); err != nil {
-		return nil, err
-	}
-	return func(w *worker) { w.state.Purged = true }, nil
+	return j.m.admissions.files.remove(j.uid)
 }
 
-// deletePod tells the API server that the Pod is gone from the node.
+// deletePod completes the deletion of the Pod at the API server.
 func (j job) deletePod(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()

@@ -12,12 +12,11 @@ import (
 // resizeEvent is an Event about a resize.
 type resizeEvent struct{ kind, reason, message string }
 
-// resizeEvents are what is to be told when one status follows another. Derived from
-// conditions, which the API server keeps, they are told also by an agent that was
-// restarted in between, and once.
+// resizeEvents returns the Events for the step from one status to another. They follow from the
+// conditions, which the API server keeps, so an agent that restarts in between records each once.
 func resizeEvents(allocated, desired *v1.Pod, pending *plan.Pending, before, after *v1.PodStatus) []resizeEvent {
 	var list []resizeEvent
-	tell := func(kind, reason, message string) { list = append(list, resizeEvent{kind, reason, message}) }
+	add := func(kind, reason, message string) { list = append(list, resizeEvent{kind, reason, message}) }
 	log := klog.Background()
 
 	_, was := podutil.GetPodCondition(before, v1.PodResizePending)
@@ -27,24 +26,25 @@ func resizeEvents(allocated, desired *v1.Pod, pending *plan.Pending, before, aft
 		if is.Reason == v1.PodReasonInfeasible {
 			reason = events.ResizeInfeasible
 		}
-		tell(v1.EventTypeWarning, reason, events.PodResizePendingMsg(log, desired, pending.Reason, pending.Message, pending.Generation))
+		add(v1.EventTypeWarning, reason, events.PodResizePendingMsg(log, desired, pending.Reason, pending.Message, pending.Generation))
 	}
 
 	_, was = podutil.GetPodCondition(before, v1.PodResizeInProgress)
 	_, is = podutil.GetPodCondition(after, v1.PodResizeInProgress)
 	if is != nil && (was == nil || was.ObservedGeneration != is.ObservedGeneration) {
-		tell(v1.EventTypeNormal, events.ResizeStarted, events.PodResizeStartedMsg(log, allocated, is.ObservedGeneration))
+		add(v1.EventTypeNormal, events.ResizeStarted, events.PodResizeStartedMsg(log, allocated, is.ObservedGeneration))
 	}
 	if is != nil && is.Reason != "" && (was == nil || was.Reason != is.Reason || was.Message != is.Message) {
-		tell(v1.EventTypeWarning, events.ResizeError, events.PodResizeErrorMsg(log, allocated, is.ObservedGeneration, is.Message))
+		add(v1.EventTypeWarning, events.ResizeError, events.PodResizeErrorMsg(log, allocated, is.ObservedGeneration, is.Message))
 	}
 	if is == nil && was != nil && !podutil.IsPodPhaseTerminal(after.Phase) {
-		tell(v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(log, allocated, was.ObservedGeneration))
+		add(v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(log, allocated, was.ObservedGeneration))
 	}
 	return list
 }
 
-func (w *worker) tellResize(before, after *v1.PodStatus) {
+// recordResize records the Events about a resize.
+func (w *worker) recordResize(before, after *v1.PodStatus) {
 	if w.state.Pending == nil && !w.state.Allocation.Resized() {
 		return
 	}

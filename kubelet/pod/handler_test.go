@@ -19,15 +19,15 @@ func TestHandlerDoesNotWait(t *testing.T) {
 	handled := make(chan struct{})
 	go func() {
 		defer close(handled)
-		m.podGone(pod)
-		m.podGone(pod) // and nobody has taken the first one's token
+		m.podDeleted(pod)
+		m.podDeleted(pod) // and nobody has taken the first one's token
 	}()
 	select {
 	case <-handled:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the handler waits for the lock of the admissions")
 	}
-	if len(m.room) != 1 {
+	if len(m.freed) != 1 {
 		t.Error("nobody is told that there is room")
 	}
 }

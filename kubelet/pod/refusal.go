@@ -6,10 +6,8 @@ import (
 	"slices"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/klog/v2"
 )
 
 // internalErrors is for how long the API server may answer with internal errors, such as that a
@@ -44,12 +42,4 @@ func isGone(err error) bool {
 	details := status.Status().Details
 	return apierrors.IsNotFound(err) || details != nil &&
 		slices.ContainsFunc(details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
-}
-
-// statusRefused tells that the API server does not take the Pod's status.
-func (w *worker) statusRefused(log klog.Logger) func(*v1.Pod, error) {
-	return func(pod *v1.Pod, why error) {
-		log.Error(why, "The API server refuses the status of the Pod, it is offered again", "pod", klog.KObj(pod))
-		w.m.event(pod, "", v1.EventTypeWarning, reasonFailedStatus, why.Error())
-	}
 }

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
@@ -33,11 +35,11 @@ const (
 // writer writes the status of one Pod to the API server. Only the latest status
 // counts. It never holds its caller up.
 type writer struct {
-	client kubernetes.Interface
-	uid    types.UID
-	done   func() // called when the API server has taken a status, or refused one
-	// refuse is told of each refusal.
-	refuse  func(pod *v1.Pod, why error)
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	uid      types.UID
+	// inbox of the worker gets an update when the API server has taken a status, or refused one.
+	inbox   *inbox
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
@@ -54,9 +56,9 @@ type writer struct {
 	rush    chan struct{} // capacity 1: what is wanted became urgent
 }
 
-func newWriter(ctx context.Context, client kubernetes.Interface, uid types.UID, done func(), refuse func(*v1.Pod, error)) *writer {
+func newWriter(ctx context.Context, client kubernetes.Interface, recorder record.EventRecorder, uid types.UID, in *inbox) *writer {
 	ctx, cancel := context.WithCancel(ctx)
-	return &writer{client: client, uid: uid, done: done, refuse: refuse, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
+	return &writer{client: client, recorder: recorder, uid: uid, inbox: in, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
 }
 
 // stop ends the writer and waits for it. What is not written yet stays so.
@@ -110,7 +112,7 @@ func (w *writer) run() {
 			w.mu.Lock()
 			w.busy = false
 			w.mu.Unlock()
-			return // the watch will tell
+			return // the watch will deliver the deletion
 		}
 		if err != nil {
 			if failing.IsZero() {
@@ -124,7 +126,7 @@ func (w *writer) run() {
 		}
 		pause, failing = writeRetryFirst, time.Time{}
 		if !w.taken(want, answer) {
-			w.done()
+			w.inbox.put(update{})
 			return
 		}
 	}
@@ -142,13 +144,14 @@ func (w *writer) taken(want v1.PodStatus, answer *v1.Pod) bool {
 	return w.busy
 }
 
-// wait passes the pause after a failure, and says whether to go on. A refusal is told of, and
-// its pause ends as soon as another status is wanted.
+// wait passes the pause after a failure, and says whether to go on. The pause after a refusal, which
+// is logged and recorded as an Event, ends as soon as another status is wanted.
 func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing time.Duration) bool {
 	rush, longest := (<-chan struct{})(nil), writeRetryMax
 	if w.ctx.Err() == nil && refusal(err, failing) {
 		rush, longest = w.rush, refusedRetryMax
-		w.refuse(base, err)
+		klog.FromContext(w.ctx).Error(err, "The API server refuses the status of the Pod, it is offered again", "pod", klog.KObj(base))
+		w.recorder.Event(ContainerRef(base, ""), v1.EventTypeWarning, reasonFailedStatus, err.Error())
 		w.mu.Lock()
 		w.refused = &want
 		if w.isRefused(*w.want) {
@@ -158,7 +161,7 @@ func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing
 			}
 		}
 		w.mu.Unlock()
-		w.done()
+		w.inbox.put(update{})
 	}
 	select {
 	case <-time.After(min(pause, longest)):

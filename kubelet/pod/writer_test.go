@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
@@ -33,7 +34,7 @@ func writing(t *testing.T, pod *v1.Pod, react func() error, test func(w *writer,
 			err := react()
 			return err != nil, nil, err
 		})
-		w := newWriter(t.Context(), api, pod.UID, func() {}, func(*v1.Pod, error) {})
+		w := newWriter(t.Context(), api, record.NewFakeRecorder(1000), pod.UID, newInbox())
 		defer w.stop()
 		test(w, api, &patches)
 	})
@@ -161,20 +162,18 @@ func TestWriterRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := testPod(nil)
 			writing(t, pod, func() error { return tc.err }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
-				var said, woken atomic.Int32
-				w.refuse = func(_ *v1.Pod, why error) {
-					if !errors.Is(why, tc.err) {
-						t.Errorf("told of %v", why)
-					}
-					said.Add(1)
-				}
-				w.done = func() { woken.Add(1) }
 				w.set(pod, statusOf(v1.PodFailed, "a"), true)
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				decided := w.set(pod, statusOf(v1.PodFailed, "a"), true)
-				if decided != tc.refused || (said.Load() > 0) != tc.refused || (woken.Load() > 0) != tc.refused {
-					t.Errorf("%s\ndecided: %v, told of %d times, woken %d times", tc.reason, decided, said.Load(), woken.Load())
+				events := w.recorder.(*record.FakeRecorder).Events
+				if decided != tc.refused || (len(events) > 0) != tc.refused || w.inbox.empty() == tc.refused {
+					t.Errorf("%s\ndecided: %v, %d Events, inbox empty: %v", tc.reason, decided, len(events), w.inbox.empty())
+				}
+				for range len(events) {
+					if e := <-events; e != "Warning FailedStatusUpdate writing the status: "+tc.err.Error() {
+						t.Errorf("Event %q", e)
+					}
 				}
 				if n := patches.Load(); n < 10 || tc.refused && n > 60 {
 					t.Errorf("%d writes in an hour", n)

@@ -179,14 +179,14 @@ func PreStopOf(pod *v1.Pod, c cri.Container) *v1.LifecycleHandler {
 
 // do plans an action unless its slot is taken or it has failed a moment ago.
 func (p *planner) do(a Action) {
-	if !p.busy(a.Slot()) {
+	if !p.busy(Slot(a)) {
 		p.replace(a)
 	}
 }
 
 // replace plans an action that takes the place of the one in its slot.
 func (p *planner) replace(a Action) {
-	slot := a.Slot()
+	slot := Slot(a)
 	if f, ok := p.Failures[slot]; ok && p.now.Before(f.RetryAt) {
 		p.at(f.RetryAt)
 		return

@@ -87,7 +87,6 @@ func (w *world) madeWith(c *cri.Container) {
 }
 
 func (w *world) resizeContainer(a ResizeContainer) {
-	w.state.Given[a.ID] = a.Resources
 	for i := range w.state.Runtime.Containers {
 		if c := &w.state.Runtime.Containers[i]; c.ID == a.ID {
 			has := a.Resources

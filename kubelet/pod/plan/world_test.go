@@ -44,11 +44,7 @@ func newWorld(pod *v1.Pod, broken func(string, ...any)) *world {
 
 // forget is what kill -9 does to the agent. What was under way stops there.
 func (w *world) forget() {
-	w.state.Memory = Memory{
-		InFlight: map[string]Action{}, Failures: map[string]Failure{}, Images: map[string]string{},
-		Stopping: map[string]Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
-		Given: map[string]cri.Resources{},
-	}
+	w.state.Memory = NewMemory()
 	w.state.Probes = map[string]Probed{}
 	if w.state.Pod == nil {
 		w.state.Last = nil
@@ -109,15 +105,7 @@ func (w *world) begin(a Action) {
 	w.logf("plan %T %+v", a, a)
 	switch a := a.(type) {
 	case Cancel:
-		delete(w.state.InFlight, a.InSlot) // ends without effect; complete covers the other outcome
-		return
-	case ReportBackOff:
-		w.state.BackOff[a.Name] = a.Until
-		return
-	case RunPreStop:
-		w.state.Stopping[a.ID] = a.Begun
-	case StopContainer:
-		w.state.Stopping[a.ID] = a.Begun
+		w.state.GiveUp(w.state.InFlight[a.InSlot]) // ends without effect; complete covers the other outcome
 	case StartContainer:
 		w.checkStart(a)
 		w.sizes[a.Name] = SpecOf(w.state.Pod, a.Name).Resources
@@ -132,7 +120,7 @@ func (w *world) begin(a Action) {
 			w.broken("volumes are unmounted while containers run")
 		}
 	}
-	w.state.InFlight[a.Slot()] = a
+	w.state.Begin(a)
 }
 
 func (w *world) checkStart(a StartContainer) {
@@ -159,56 +147,38 @@ func (w *world) checkStart(a StartContainer) {
 // complete ends the action in a slot.
 func (w *world) complete(slot string) {
 	a := w.state.InFlight[slot]
-	delete(w.state.InFlight, slot)
 	if w.failing {
 		w.logf("fail %T", a)
-		w.state.Failures[slot] = NewFailure(a, "Failing", "failing", w.state.Failures[slot], w.now)
+		w.state.Fail(a, NewFailure(a, "Failing", "failing", w.state.Failures[slot], w.now))
 		return
 	}
 	w.logf("done %T", a)
-	delete(w.state.Failures, slot)
+	w.state.Succeed(a)
 	switch a := a.(type) {
-	case MountVolumes:
-		w.state.Mounted, w.state.Stale = true, false
 	case CreateSandbox:
 		w.createSandbox(a)
 	case PullImage:
 		w.state.Images[a.Name] = "sha256:1"
 	case StartContainer:
-		delete(w.state.Images, a.Name)
 		w.start(a, cri.Running)
-	case RunPreStop:
-		s := w.state.Stopping[a.ID]
-		s.HookDone = true
-		w.state.Stopping[a.ID] = s
 	case StopContainer:
 		w.exit(a.ID, 143)
 	case GrowCgroup:
 		w.cgroup = max(w.cgroup, w.cgroupWanted)
-		w.state.Grown = a.Generation
-	case CheckMemory:
-		w.state.Checked = a.Generation
 	case ResizeContainer:
 		w.resizeContainer(a)
 	case ShrinkCgroup:
 		w.cgroup = w.cgroupWanted
-		w.state.Sized = a.Generation
 		w.checkSizes()
 	case RemoveContainer:
 		w.drop(func(c cri.Container) bool { return c.ID == a.ID })
 	case StopSandbox:
 		w.stopSandbox(a.ID)
-		w.state.Stopped[a.ID] = true
 	case RemoveSandbox:
 		w.stopSandbox(a.ID)
 		w.drop(func(c cri.Container) bool { return c.SandboxID == a.ID })
 		w.state.Runtime.Sandboxes = slices.DeleteFunc(w.state.Runtime.Sandboxes, func(s cri.Sandbox) bool { return s.ID == a.ID })
-	case CleanUp:
-		w.state.Cleaned = true
-	case Purge:
-		w.state.Purged = true
 	case DeletePod:
-		w.state.Deleted = true
 		w.state.Pod = nil
 	}
 }
