@@ -2,10 +2,9 @@ package pod
 
 import (
 	"cmp"
-	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -84,7 +83,8 @@ func (m *Manager) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.actions, c.seconds, c.syncs, c.total, c.running, c.sli, c.terminated}
 }
 
-func kindOf(a plan.Action) string { return strings.TrimPrefix(fmt.Sprintf("%T", a), "pod.") }
+// kindOf returns the name of the action's type.
+func kindOf(a plan.Action) string { return reflect.TypeOf(a).Name() }
 
 func (m *metrics) acted(a plan.Action) { m.actions.WithLabelValues(kindOf(a)).Inc() }
 

@@ -123,3 +123,16 @@ func TestEnded(t *testing.T) {
 		}
 	}
 }
+
+// TestActionLabels keeps the values of the label action, which users query for.
+func TestActionLabels(t *testing.T) {
+	m := newMetrics()
+	m.acted(plan.MountVolumes{})
+	m.took("u", plan.MountVolumes{}, nil, time.Now(), time.Second)
+	if got := testutil.ToFloat64(m.actions.WithLabelValues("MountVolumes")); got != 1 {
+		t.Errorf("%v actions are counted as MountVolumes, want 1", got)
+	}
+	if n, _ := sumOf(t, m.seconds.WithLabelValues("MountVolumes", "success").(prometheus.Histogram)); n != 1 {
+		t.Errorf("%d durations, want 1", n)
+	}
+}
