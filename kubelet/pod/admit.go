@@ -52,7 +52,7 @@ func (a *admissions) forget(uid types.UID) {
 // remembers: its status has a startTime, or the runtime knows it.
 func (w *worker) admit(ctx context.Context) error {
 	s := &w.state
-	if w.admitted || s.Rejected != nil || s.Pod == nil || s.Pod.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase) {
+	if w.admitted || s.Termination != nil || s.Pod == nil || s.Pod.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase) {
 		return nil
 	}
 	if s.Pod.Status.StartTime != nil || len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) > 0 {
@@ -64,16 +64,13 @@ func (w *worker) admit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.admitted = r == nil; !w.admitted {
-		s.Rejected = r
-		w.event("", v1.EventTypeWarning, r.Reason, r.EventMessage())
-	}
+	w.admitted, s.Termination = r == nil, r
 	return nil
 }
 
 // admit compares a Pod with the node, of which it reads the labels once more
 // before it refuses a Pod because of them: the watch may lag.
-func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Rejection, error) {
+func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Termination, error) {
 	if node := m.cfg.NodeObject(); node != nil {
 		if r := m.decide(pod, node); r == nil || r.Reason != plan.ReasonNodeAffinity {
 			return r, nil
@@ -86,10 +83,10 @@ func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Rejection, erro
 	return m.decide(pod, node), nil
 }
 
-func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Rejection {
+func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 	if m.cfg.Sysctls != nil {
 		if reason, message := m.cfg.Sysctls(pod); reason != "" {
-			return plan.NewRejection(reason, message)
+			return plan.Refuse(reason, message)
 		}
 	}
 	m.admissions.mu.Lock()

@@ -20,7 +20,7 @@ import (
 // allocate puts the resources that the node grants in place of those that the Pod wants.
 func (w *worker) allocate() error {
 	s := &w.state
-	if w.desired == nil || s.Rejected != nil || !w.admitted && len(s.Runtime.Containers) == 0 {
+	if w.desired == nil || !w.admitted && len(s.Runtime.Containers) == 0 {
 		return nil
 	}
 	over := w.desired.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(w.desired.Status.Phase) ||

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // Reasons of Events, upstream's.
@@ -53,6 +55,17 @@ func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", field, name)
 	}
 	return ref
+}
+
+// recordTermination records the Event about the node's decision to end the Pod.
+func (w *worker) recordTermination(t *plan.Termination) {
+	kind := v1.EventTypeWarning
+	if t.Reason == plan.ReasonDeadlineExceeded {
+		kind = v1.EventTypeNormal // the user asked for it
+	}
+	if w.state.Last != nil {
+		w.m.cfg.Recorder.AnnotatedEventf(ContainerRef(w.state.Last, ""), t.Annotations, kind, t.Reason, "%s", t.Message)
+	}
 }
 
 // event records an Event about a container of the Pod, or about the Pod itself if name is empty.

@@ -4,6 +4,8 @@ import (
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // update is news for a worker. The zero value says nothing but that the worker has to sync.
@@ -13,6 +15,8 @@ type update struct {
 	pod, deleted *v1.Pod
 	// runtime says that the runtime has changed.
 	runtime bool
+	// termination is the node's decision to end the Pod.
+	termination *plan.Termination
 	// retry says that what failed can succeed now.
 	retry bool
 	// results of actions that have ended.
@@ -23,6 +27,9 @@ type update struct {
 func (u *update) merge(later update) {
 	if later.pod != nil || later.deleted != nil {
 		u.pod, u.deleted = later.pod, later.deleted
+	}
+	if u.termination == nil { // the first decision stays
+		u.termination = later.termination
 	}
 	u.runtime = u.runtime || later.runtime
 	u.retry = u.retry || later.retry

@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // Manager runs one worker for each Pod of this node, and for each Pod that is gone from the API
@@ -134,6 +136,13 @@ func (m *Manager) probesChanged(uid types.UID) { m.notify(uid, update{}) }
 // Retry has a Pod's failed actions tried again at once, because something outside of the Pod has
 // changed, such as a ConfigMap.
 func (m *Manager) Retry(uid types.UID) { m.notify(uid, update{retry: true}) }
+
+// Terminate ends a Pod of this node because the node decided so. The first decision about a Pod
+// stays, and a Pod that has ended stays as it is. Terminate does not wait for the end of the Pod. It
+// returns false if the node does not run the Pod.
+func (m *Manager) Terminate(uid types.UID, t plan.Termination) bool {
+	return m.notify(uid, update{termination: &t})
+}
 
 // enqueue hands an update to the worker of a Pod, and starts a worker if there is none. Before Run
 // knows the Pods, workers only collect updates: to a worker without a Pod, everything that runs is

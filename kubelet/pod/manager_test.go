@@ -47,6 +47,8 @@ type rig struct {
 	room   v1.ResourceList
 	labels map[string]string
 	stop   func()
+	// manager is the agent that runs.
+	manager *Manager
 }
 
 func newRig(t *testing.T) *rig {
@@ -125,6 +127,7 @@ func (r *rig) start() {
 		Env: containers.EnvSources{Services: noServices}, Recorder: r.events,
 		Leftovers: func() ([]types.UID, error) { return r.left, nil },
 	})
+	r.manager = m
 	done := make(chan error, 1)
 	go func() { defer close(done); done <- m.Run(ctx) }()
 	r.stop = func() {

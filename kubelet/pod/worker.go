@@ -120,7 +120,9 @@ func (w *worker) sync(ctx context.Context) time.Time {
 		log.Info("Cannot grant a resize, trying again", "err", err)
 		again = now.Add(resizeRetry)
 	}
-	w.state.NoteEnding(now)
+	if t := w.state.NoteEnd(now); t != nil {
+		w.recordTermination(t)
+	}
 	actions, next := plan.Plan(w.state, now)
 	for _, a := range actions {
 		w.act(ctx, a)
@@ -143,6 +145,10 @@ func (w *worker) receive(u update) {
 		w.setPod(u.pod)
 	case u.deleted != nil:
 		w.state.Pod, w.state.Last, w.desired = nil, w.state.Allocation.Apply(u.deleted), nil
+	}
+	if u.termination != nil && w.state.Pod != nil && w.state.Termination == nil &&
+		!podutil.IsPodPhaseTerminal(w.state.LastStatus().Phase) {
+		w.state.Termination = u.termination
 	}
 	if u.retry {
 		for slot, f := range w.state.Failures {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -223,23 +224,27 @@ func (w *writer) written(status v1.PodStatus) bool {
 
 // withForeign takes the conditions that others own from the newest Pod.
 func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
-	var conditions []v1.PodCondition
-	for _, c := range base.Status.Conditions {
-		if !owned(c.Type) {
-			conditions = append(conditions, c)
-		}
-	}
+	var own, all []v1.PodCondition
 	for _, c := range status.Conditions {
-		if owned(c.Type) {
-			conditions = append(conditions, c)
+		if owned(c) {
+			own = append(own, c)
 		}
 	}
-	status.Conditions = conditions
+	for _, c := range base.Status.Conditions {
+		ours := slices.ContainsFunc(own, func(o v1.PodCondition) bool { return o.Type == c.Type })
+		if !owned(c) && !ours {
+			all = append(all, c)
+		}
+	}
+	status.Conditions = append(all, own...)
 	return status
 }
 
-func owned(t v1.PodConditionType) bool {
-	switch t {
+// owned says whether a condition is the kubelet's. DisruptionTarget has several owners.
+func owned(c v1.PodCondition) bool {
+	switch c.Type {
+	case v1.DisruptionTarget:
+		return c.Reason == v1.PodReasonTerminationByKubelet
 	case v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers,
 		v1.PodResizePending, v1.PodResizeInProgress, v1.AllContainersRestarting:
 		return true
@@ -255,7 +260,7 @@ func equal(base *v1.Pod, status v1.PodStatus) bool {
 		return false
 	}
 	for _, c := range status.Conditions {
-		if !owned(c.Type) {
+		if !owned(c) {
 			continue
 		}
 		_, got := podutil.GetPodCondition(&have, c.Type)
@@ -272,7 +277,8 @@ func urgent(have, want *v1.PodStatus) bool {
 	if have.Phase != want.Phase && want.Phase != v1.PodPending {
 		return true
 	}
-	if resizeProgressed(have, want) || allRestarting(have) != allRestarting(want) {
+	if resizeProgressed(have, want) || isTrue(have, v1.AllContainersRestarting) != isTrue(want, v1.AllContainersRestarting) ||
+		isTrue(have, v1.DisruptionTarget) != isTrue(want, v1.DisruptionTarget) {
 		return true
 	}
 	if podutil.IsPodReadyConditionTrue(*have) != podutil.IsPodReadyConditionTrue(*want) {
@@ -326,8 +332,8 @@ func stuck(list []v1.ContainerStatus) bool {
 	return false
 }
 
-func allRestarting(st *v1.PodStatus) bool {
-	_, c := podutil.GetPodCondition(st, v1.AllContainersRestarting)
+func isTrue(st *v1.PodStatus, t v1.PodConditionType) bool {
+	_, c := podutil.GetPodCondition(st, t)
 	return c != nil && c.Status == v1.ConditionTrue
 }
 

@@ -234,6 +234,29 @@ func TestWriterKeepsConditionsOfOthers(t *testing.T) {
 	})
 }
 
+// TestWriterSharesDisruptionTarget: several components set the condition, and a Pod has it once.
+func TestWriterSharesDisruptionTarget(t *testing.T) {
+	condition := func(reason string) v1.PodStatus {
+		return v1.PodStatus{Conditions: []v1.PodCondition{{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: reason}}}
+	}
+	taint, own := condition("DeletionByTaintManager"), condition(v1.PodReasonTerminationByKubelet)
+	for name, tc := range map[string]struct {
+		reason           string
+		have, want, next v1.PodStatus
+	}{
+		"Theirs": {"the condition of another component stays", taint, v1.PodStatus{}, taint},
+		"Ours":   {"the node ends the Pod", v1.PodStatus{}, own, own},
+		"Both":   {"what ends the Pod is what it ends with", taint, own, own},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := withForeign(&v1.Pod{Status: tc.have}, tc.want)
+			if diff := cmp.Diff(tc.next.Conditions, got.Conditions); diff != "" {
+				t.Errorf("%s\nconditions -want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
 // TestStatusIsWrittenOnce: a status that is computed again needs no write.
 func TestStatusIsWrittenOnce(t *testing.T) {
 	now := time.Unix(1000, 0)

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -25,12 +24,12 @@ type Offer struct {
 // if it can. The scheduler has decided most of it already: this is for Pods that
 // came past it, by a nodeName set by hand. Reasons and messages are upstream's.
 // Taints are left to the taint eviction controller, which ends such a Pod in time.
-func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Rejection {
+func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Termination {
 	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
-		return NewRejection("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+		return Refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}
 	if strictGroups(pod) && !hasStrictGroups(offer.Node) {
-		return NewRejection("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")
+		return Refuse("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")
 	}
 	if r := fit(pod, offer.Allocatable, others); r != nil {
 		return r
@@ -44,21 +43,17 @@ func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Rejection {
 	return nil
 }
 
-const rejectedPrefix = "Pod was rejected: "
-
-func NewRejection(reason, message string) *Rejection {
-	return &Rejection{Reason: reason, Message: rejectedPrefix + message}
+// Refuse returns the decision not to admit a Pod.
+func Refuse(reason, message string) *Termination {
+	return &Termination{Reason: reason, Message: message, Refused: true}
 }
 
-// eventMessage is what the Event says, whose reason says the rest.
-func (r *Rejection) EventMessage() string { return strings.TrimPrefix(r.Message, rejectedPrefix) }
-
-func predicate(name, why string) *Rejection {
-	return NewRejection(name, fmt.Sprintf("Predicate %s failed: %s", name, why))
+func predicate(name, why string) *Termination {
+	return Refuse(name, fmt.Sprintf("Predicate %s failed: %s", name, why))
 }
 
 // fit compares what the Pod asks for with what the others leave.
-func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Rejection {
+func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Termination {
 	if room := allocatable.Pods().Value(); int64(len(others))+1 > room {
 		return outOf(v1.ResourcePods, 1, int64(len(others)), room)
 	}
@@ -101,8 +96,8 @@ func amount(name v1.ResourceName, list v1.ResourceList) int64 {
 	return q.Value()
 }
 
-func outOf(name v1.ResourceName, requested, used, capacity int64) *Rejection {
-	return NewRejection("OutOf"+string(name), fmt.Sprintf(
+func outOf(name v1.ResourceName, requested, used, capacity int64) *Termination {
+	return Refuse("OutOf"+string(name), fmt.Sprintf(
 		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity))
 }
 

@@ -84,7 +84,7 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 		}
 		if want > room-taken {
 			r := outOf(name, want, taken, room)
-			return &Pending{Reason: r.Reason, Message: r.EventMessage()}
+			return &Pending{Reason: r.Reason, Message: r.Message}
 		}
 	}
 	return nil

@@ -6,47 +6,118 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
 )
 
-// end is why and how a Pod ends.
+// Termination is the node's decision to end a Pod, whatever the spec of the Pod wants: the node
+// refuses or evicts the Pod, its deadline has passed, a critical Pod preempts it, or the node shuts
+// down. The Pod ends as Failed.
+type Termination struct {
+	// Reason and Message of the Pod's status and of the Event.
+	Reason, Message string
+	// Refused says that the node did not admit the Pod. Its status has no containers then.
+	Refused bool
+	// Disruption is the message of the condition DisruptionTarget, whose reason is
+	// TerminationByKubelet. The Pod does not get the condition if it is empty. The condition is written
+	// before anything ends: by it a restarted agent knows the decision.
+	Disruption string
+	// GracePeriodSeconds shortens the grace period of the Pod; nil leaves it as it is. It is lost when
+	// the agent restarts.
+	GracePeriodSeconds *int64
+	// Annotations of the Event.
+	Annotations map[string]string
+}
+
+// ReasonDeadlineExceeded is the reason of a Pod that ran longer than activeDeadlineSeconds.
+const ReasonDeadlineExceeded = "DeadlineExceeded"
+
+// statusMessage is the message of the Pod's status.
+func (t *Termination) statusMessage() string {
+	if t.Refused {
+		return "Pod was rejected: " + t.Message
+	}
+	return t.Message
+}
+
+// end is why a Pod is over.
 type end struct {
 	reason Reason
-	// failed is the reason and message of the Pod's status, if the node decided.
-	failed Rejection
+	by     *Termination // nil if the node did not decide it
 }
 
 // endOf says whether nothing of the Pod is to run any more.
 func endOf(s *State, now time.Time) (end, bool) {
+	t := s.termination(now)
 	switch {
 	case s.Pod == nil:
-		return end{reason: "the API server does not know the Pod"}, true
+		return end{"the API server does not know the Pod", t}, true
 	case s.Pod.DeletionTimestamp != nil:
-		return end{reason: "the Pod is deleted"}, true
-	case s.Pod.Status.Phase == v1.PodSucceeded || s.Pod.Status.Phase == v1.PodFailed:
-		return end{reason: "the Pod has ended"}, true
-	case s.Rejected != nil:
-		return end{reason: "the node refuses the Pod", failed: *s.Rejected}, true
+		return end{"the Pod is deleted", t}, true
+	case podutil.IsPodPhaseTerminal(s.Pod.Status.Phase):
+		return end{"the Pod has ended", t}, true
+	case t != nil:
+		return end{Reason("the node ends the Pod: " + t.Reason), t}, true
 	}
 	why, done := finished(s)
-	if at, ok := deadlineOf(s); ok && !now.Before(at) && (!done || !endedBefore(s, at)) {
-		return end{
-			reason: "the Pod ran longer than activeDeadlineSeconds",
-			failed: Rejection{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"},
-		}, true
-	}
 	return end{reason: why}, done
 }
 
-// NoteEnding keeps Ending: since when the Pod has been over, zero while it is not.
-func (s *State) NoteEnding(now time.Time) {
-	switch _, over := endOf(s, now); {
+// termination returns the node's decision to end the Pod, nil if there is none.
+func (s *State) termination(now time.Time) *Termination {
+	switch {
+	case s.Termination != nil:
+		return s.Termination
+	case s.Pod == nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase):
+		return nil
+	case recorded(&s.Pod.Status) != nil:
+		return recorded(&s.Pod.Status)
+	case s.Pod.DeletionTimestamp == nil && s.exceedsDeadline(now):
+		return &Termination{
+			Reason: ReasonDeadlineExceeded, Message: "Pod was active on the node longer than the specified deadline",
+		}
+	}
+	return nil
+}
+
+// recorded is the decision of an earlier process, as its status says.
+func recorded(st *v1.PodStatus) *Termination {
+	_, c := podutil.GetPodCondition(st, v1.DisruptionTarget)
+	if c == nil || c.Status != v1.ConditionTrue || c.Reason != v1.PodReasonTerminationByKubelet || st.Reason == "" {
+		return nil
+	}
+	return &Termination{Reason: st.Reason, Message: st.Message, Disruption: c.Message}
+}
+
+func (s *State) exceedsDeadline(now time.Time) bool {
+	at, ok := deadlineOf(s)
+	if !ok || now.Before(at) {
+		return false
+	}
+	_, done := finished(s)
+	return !done || !endedBefore(s, at)
+}
+
+// NoteEnd keeps since when the Pod has been over, and the node's decision that it is. It returns a
+// new decision, for the Event about it.
+func (s *State) NoteEnd(now time.Time) *Termination {
+	e, over := endOf(s, now)
+	switch {
 	case !over:
 		s.Ending = time.Time{}
 	case s.Ending.IsZero():
 		s.Ending = now
 	}
+	if e.by == nil || s.Announced {
+		return nil
+	}
+	old := s.Termination == nil && recorded(&s.Pod.Status) != nil
+	s.Termination, s.Announced = e.by, true
+	if old {
+		return nil
+	}
+	return e.by
 }
 
 // finished says whether no container is left that runs or is to run, sidecars aside.
@@ -170,10 +241,14 @@ func (p *planner) endContainers(e end) bool {
 			continue
 		}
 		i := sidecarIndex(p.Last, c.Name)
-		turn := i < 0 || (!regular && i == lastSidecar)
+		grace := p.grace(c)
+		if e.by != nil && e.by.GracePeriodSeconds != nil {
+			grace = min(grace, time.Duration(*e.by.GracePeriodSeconds)*time.Second)
+		}
+		next := i < 0 || (!regular && i == lastSidecar)
 		p.stop(c, Stopping{
-			Since: since, Grace: p.grace(c), Reason: e.reason, Message: "Stopping container " + c.Name,
-		}, turn)
+			Since: since, Grace: grace, Reason: e.reason, Message: "Stopping container " + c.Name,
+		}, next)
 	}
 	return regular || lastSidecar >= 0
 }

@@ -44,8 +44,10 @@ type Memory struct {
 	Grown, Checked, Sized int64
 	// Given are the resources that containers were given while they ran, by ID.
 	Given map[string]cri.Resources
-	// Rejected says why the node refuses the Pod.
-	Rejected *Rejection
+	// Termination is the node's decision to end the Pod, Announced says that NoteEnd has returned it.
+	// A decision that has to survive a restart is in the Pod's status as well, see Termination.
+	Termination *Termination
+	Announced   bool
 	// Status is the last status that was computed; it holds the times of transitions.
 	Status *v1.PodStatus
 }

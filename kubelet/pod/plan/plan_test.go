@@ -74,7 +74,7 @@ func runPlanCases(t *testing.T, cases map[string]planCase) {
 				t.Errorf("%s (-want +got):\n%s", tc.reason, d)
 			}
 			if !next.Equal(tc.next) {
-				t.Errorf("%s: next look at %s, want %s", tc.reason, next, tc.next)
+				t.Errorf("%s: next sync at %s, want %s", tc.reason, next, tc.next)
 			}
 		})
 	}
@@ -422,8 +422,28 @@ func TestPlanEnd(t *testing.T) {
 				s.Pod.Status.StartTime = &metav1.Time{Time: epoch.Add(-time.Minute)}
 			},
 			want: []Action{StopContainer{
-				ID: "main-0", Name: "main", Deadline: epoch.Add(30 * time.Second), Reason: "the Pod ran longer than activeDeadlineSeconds",
-				Begun: stopping(30*time.Second, "the Pod ran longer than activeDeadlineSeconds", "Stopping container main"),
+				ID: "main-0", Name: "main", Deadline: epoch.Add(30 * time.Second), Reason: "the node ends the Pod: DeadlineExceeded",
+				Begun: stopping(30*time.Second, "the node ends the Pod: DeadlineExceeded", "Stopping container main"),
+			}},
+		},
+		"Terminated": {
+			reason: "the node may shorten the grace period, and keeps the Pod although its containers would restart",
+			change: func(s *State) {
+				s.Termination = &Termination{Reason: "Evicted", GracePeriodSeconds: ptr.To[int64](5)}
+			},
+			want: []Action{StopContainer{
+				ID: "main-0", Name: "main", Deadline: epoch.Add(5 * time.Second), Reason: "the node ends the Pod: Evicted",
+				Begun: stopping(5*time.Second, "the node ends the Pod: Evicted", "Stopping container main"),
+			}},
+		},
+		"TerminatedNotLater": {
+			reason: "the node cannot lengthen the grace period",
+			change: func(s *State) {
+				s.Termination = &Termination{Reason: "Terminated", GracePeriodSeconds: ptr.To[int64](50)}
+			},
+			want: []Action{StopContainer{
+				ID: "main-0", Name: "main", Deadline: epoch.Add(30 * time.Second), Reason: "the node ends the Pod: Terminated",
+				Begun: stopping(30*time.Second, "the node ends the Pod: Terminated", "Stopping container main"),
 			}},
 		},
 		"BeforeDeadline": {

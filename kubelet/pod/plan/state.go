@@ -59,9 +59,6 @@ type Node struct {
 	RecursiveReadOnly sets.Set[string]
 }
 
-// Rejection is why a node refuses a Pod.
-type Rejection struct{ Reason, Message string }
-
 // lastStatus is the newest status of the Pod that the API server has or is given.
 func (s *State) LastStatus() v1.PodStatus {
 	switch {

@@ -54,7 +54,7 @@ func Status(s State, now time.Time) v1.PodStatus {
 
 // neverRan says whether the Pod is, or was before a restart of the agent, refused.
 func neverRan(s *State) bool {
-	if s.Rejected != nil {
+	if s.Termination != nil && s.Termination.Refused {
 		return true
 	}
 	st := &s.Pod.Status
@@ -70,8 +70,8 @@ func (r *reporter) refused(st *v1.PodStatus) v1.PodStatus {
 	if st.StartTime = r.old.StartTime; st.StartTime == nil {
 		st.StartTime = &metav1.Time{Time: r.now}
 	}
-	if r.Rejected != nil {
-		st.Phase, st.Reason, st.Message = v1.PodFailed, r.Rejected.Reason, r.Rejected.Message
+	if t := r.Termination; t != nil && t.Refused {
+		st.Phase, st.Reason, st.Message = v1.PodFailed, t.Reason, t.statusMessage()
 	}
 	return *st
 }
@@ -127,8 +127,8 @@ func (r *reporter) phase(st *v1.PodStatus) {
 	idle := !r.alive()
 	if r.ended && idle {
 		switch {
-		case r.end.failed.Reason != "":
-			st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.failed.Reason, r.end.failed.Message
+		case r.end.by != nil:
+			st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.by.Reason, r.end.by.statusMessage()
 			return
 		case !podutil.IsPodPhaseTerminal(phase):
 			phase = v1.PodFailed // it was ended before its time
@@ -142,6 +142,9 @@ func (r *reporter) phase(st *v1.PodStatus) {
 	}
 	if phase != st.Phase {
 		st.Phase, st.Reason, st.Message = phase, "", ""
+	}
+	if t := r.end.by; t != nil && t.Disruption != "" {
+		st.Reason, st.Message = t.Reason, t.Message // see recorded
 	}
 }
 

@@ -19,6 +19,11 @@ func (r *reporter) conditions(st *v1.PodStatus) {
 	r.set(st, r.podReady(containers))
 	r.set(st, containers)
 	r.set(st, v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
+	if t := r.end.by; t != nil && t.Disruption != "" {
+		r.set(st, v1.PodCondition{
+			Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: t.Disruption,
+		})
+	}
 	if podutil.AllContainersCouldRestart(&r.Pod.Spec) {
 		r.set(st, r.allRestarting(st.Phase))
 	}

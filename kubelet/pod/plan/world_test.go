@@ -30,6 +30,8 @@ type world struct {
 	sizes                map[string]v1.ResourceRequirements
 	// outdated are instances from before an exit that makes all containers restart, by ID.
 	outdated map[string]bool
+	// terminated says that the API server has a decision of the node to end the Pod.
+	terminated bool
 }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -55,8 +57,8 @@ func (w *world) logf(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf("%s ", w.now.Sub(epoch))+fmt.Sprintf(format, args...))
 }
 
-// turn plans once and begins the actions. It says whether there were any.
-func (w *world) turn() (bool, time.Time) {
+// sync plans once and begins the actions. It says whether there were any.
+func (w *world) sync() (bool, time.Time) {
 	w.observe()
 	actions, next := Plan(w.state, w.now)
 	for _, a := range actions {
@@ -68,7 +70,7 @@ func (w *world) turn() (bool, time.Time) {
 }
 
 func (w *world) observe() {
-	w.state.NoteEnding(w.now)
+	w.state.NoteEnd(w.now)
 	results := map[string]Probed{}
 	for _, c := range w.state.Running() {
 		r := w.state.Probes[c.Name]
@@ -92,6 +94,7 @@ func (w *world) report() {
 	if (st.Phase == v1.PodSucceeded || st.Phase == v1.PodFailed) && was != st.Phase && len(w.alive("")) > 0 {
 		w.broken("phase is %s while containers run", st.Phase)
 	}
+	w.terminated = w.terminated || recorded(&st) != nil
 	w.state.Status = &st
 	w.state.Pod = w.state.Pod.DeepCopy()
 	w.state.Pod.Status = st
@@ -126,6 +129,9 @@ func (w *world) begin(a Action) {
 func (w *world) checkStart(a StartContainer) {
 	if w.state.Pod == nil || w.state.Pod.DeletionTimestamp != nil {
 		w.broken("%s is started after the deletion has begun", a.Name)
+	}
+	if w.terminated {
+		w.broken("%s is started after the node decided to end the Pod", a.Name)
 	}
 	if !w.state.Mounted {
 		w.broken("%s is started without volumes", a.Name)
@@ -290,7 +296,7 @@ func (w *world) slots() []string { return slices.Sorted(maps.Keys(w.state.InFlig
 func (w *world) settle() bool {
 	w.failing = false
 	for range 2000 {
-		acted, next := w.turn()
+		acted, next := w.sync()
 		for _, slot := range w.slots() {
 			w.complete(slot)
 			acted = true
