@@ -39,6 +39,7 @@ type job struct {
 
 	uid     types.UID
 	pod     *v1.Pod // nil for an orphan
+	object  *v1.Pod // see plan.State.Object
 	runtime cri.Pod
 	node    plan.Node
 	mounted map[string]volumes.Mounted
@@ -49,7 +50,7 @@ type job struct {
 
 func (w *worker) job(ctx context.Context) job {
 	return job{
-		m: w.m, ctx: ctx, uid: w.uid, pod: w.state.Last, runtime: w.state.Runtime,
+		m: w.m, ctx: ctx, uid: w.uid, pod: w.state.Last, object: w.state.Object(), runtime: w.state.Runtime,
 		node: w.state.Node, mounted: w.mounted, sandbox: w.sandbox, volumeImages: maps.Clone(w.volumeImages),
 	}
 }
@@ -268,13 +269,13 @@ func (j job) purge() error {
 func (j job) deletePod(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	err := j.m.cfg.Client.CoreV1().Pods(j.pod.Namespace).Delete(ctx, j.pod.Name, metav1.DeleteOptions{
+	err := j.m.cfg.Client.CoreV1().Pods(j.object.Namespace).Delete(ctx, j.object.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: ptr.To[int64](0),
-		Preconditions:      metav1.NewUIDPreconditions(string(j.uid)),
+		Preconditions:      metav1.NewUIDPreconditions(string(j.object.UID)),
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		if refusal(err, 0) {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: the API server refuses to delete it: "+err.Error())
+			j.m.event(j.object, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: the API server refuses to delete it: "+err.Error())
 		}
 		return fmt.Errorf("deleting the Pod from the API server: %w", err)
 	}

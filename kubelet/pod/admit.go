@@ -103,7 +103,7 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 // caller holds the lock of the admissions.
 func (m *Manager) others(but types.UID) []*v1.Pod {
 	var others []*v1.Pod
-	for _, p := range m.pods.Pods() {
+	for _, p := range m.known() {
 		if p.UID == but || !m.admissions.admitted[p.UID] && p.Status.StartTime == nil {
 			continue
 		}

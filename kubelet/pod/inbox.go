@@ -13,6 +13,8 @@ type update struct {
 	// pod is the Pod as the source has it now, deleted the last state of a Pod that the source no
 	// longer has.
 	pod, deleted *v1.Pod
+	// mirror is the mirror Pod of a static Pod, mirrorDeleted its last state.
+	mirror, mirrorDeleted *v1.Pod
 	// runtime says that the runtime has changed.
 	runtime bool
 	// termination is the node's decision to end the Pod.
@@ -30,6 +32,9 @@ func (u *update) merge(later update) {
 	}
 	if u.termination == nil { // the first decision stays
 		u.termination = later.termination
+	}
+	if later.mirror != nil || later.mirrorDeleted != nil {
+		u.mirror, u.mirrorDeleted = later.mirror, later.mirrorDeleted
 	}
 	u.runtime = u.runtime || later.runtime
 	u.retry = u.retry || later.retry

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+	kubetypes "k8s.io/kubernetes/pkg/kubelet/types"
 
 	"flyball.dev/kubelet/pod/plan"
 )
@@ -116,6 +117,10 @@ func (m *Manager) podChanged(old, obj any) {
 	if before, ok := old.(*v1.Pod); ok && before.UID != pod.UID {
 		m.podDeleted(before)
 	}
+	if kubetypes.IsMirrorPod(pod) {
+		m.enqueue(m.staticOf(pod), update{mirror: pod})
+		return
+	}
 	m.enqueue(pod.UID, update{pod: pod})
 }
 
@@ -123,10 +128,23 @@ func (m *Manager) podDeleted(obj any) {
 	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = t.Obj
 	}
-	if pod, ok := obj.(*v1.Pod); ok {
+	switch pod, ok := obj.(*v1.Pod); {
+	case !ok:
+	case kubetypes.IsMirrorPod(pod):
+		m.enqueue(m.staticOf(pod), update{mirrorDeleted: pod})
+	default:
 		m.enqueue(pod.UID, update{deleted: pod})
 		m.resourcesFreed()
 	}
+}
+
+// staticOf returns the UID of the static Pod that a mirror Pod stands for; the UID of the mirror Pod
+// itself if there is no such Pod (any more), so that a worker of its own deletes it.
+func (m *Manager) staticOf(mirror *v1.Pod) types.UID {
+	if static, ok := m.pods.Pod(mirror.Namespace, mirror.Name); ok && plan.IsMirrorOf(mirror, static) {
+		return static.UID
+	}
+	return mirror.UID
 }
 
 func (m *Manager) runtimeChanged(uid types.UID) { m.enqueue(uid, update{runtime: true}) }

@@ -47,6 +47,8 @@ type rig struct {
 	room   v1.ResourceList
 	labels map[string]string
 	stop   func()
+	// pods is the source of the Pods; a watch if nil.
+	pods Source
 	// manager is the agent that runs.
 	manager *Manager
 }
@@ -117,7 +119,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := New(Config{
 		NodeName: "n1", Node: plan.Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"},
-		NodeObject:   r.machine,
+		NodeObject: r.machine, Pods: r.pods,
 		Report:       func(err error) { r.reports <- err.Error() },
 		NetworkError: func(context.Context) error { return r.runtime.networkError },
 		Render:       containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,

@@ -37,7 +37,8 @@ type worker struct {
 	seen  atomic.Pointer[v1.PodStatus] // the newest status
 
 	state plan.State
-	// desired is the Pod as the source has it. state.Pod is made from it with an allocation, see
+	// desired is the Pod as the source has it, with the status of its mirror Pod if it is static.
+	// state.Pod is made from it with an allocation, see
 	// adoptAllocated.
 	desired, renderedFrom *v1.Pod
 	renderedWith          *plan.Allocation
@@ -66,7 +67,7 @@ func newWorker(m *Manager, uid types.UID) *worker {
 // ctx, or when nothing of the Pod is left.
 func (w *worker) run(ctx context.Context) {
 	ctx = klog.NewContext(ctx, klog.FromContext(ctx).WithValues("podUID", w.uid))
-	w.writer = newWriter(ctx, w.m.cfg.Client, w.m.cfg.Recorder, w.uid, w.inbox)
+	w.writer = newWriter(ctx, w.m.cfg.Client, w.m.cfg.Recorder, w.inbox)
 	defer w.stop()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -141,6 +142,15 @@ func (w *worker) receive(u update) {
 		w.finish(r)
 	}
 	switch {
+	case u.mirror != nil:
+		w.state.Mirror, w.state.Deleted = u.mirror, false
+		if w.desired != nil && u.pod == nil {
+			w.setPod(w.desired)
+		}
+	case u.mirrorDeleted != nil:
+		w.state.Mirror = nil
+	}
+	switch {
 	case u.pod != nil:
 		w.setPod(u.pod)
 	case u.deleted != nil:
@@ -159,6 +169,11 @@ func (w *worker) receive(u update) {
 }
 
 func (w *worker) setPod(pod *v1.Pod) {
+	if w.state.Mirror != nil {
+		static := *pod
+		static.Status = w.state.Mirror.Status
+		pod = &static
+	}
 	if old := w.state.Last; old != nil {
 		w.state.Stale = w.state.Stale || !maps.Equal(old.Labels, pod.Labels) || !maps.Equal(old.Annotations, pod.Annotations)
 	}
@@ -194,7 +209,8 @@ func (w *worker) report(now time.Time) {
 	}
 	// The end of a deleted Pod waits for its last status, but not for one that the API server
 	// refuses.
-	decided := w.writer.set(w.state.Pod, *w.state.Status, w.state.Cleaned)
+	object := w.state.Object()
+	decided := object == nil || w.writer.set(object, *w.state.Status, w.state.Cleaned)
 	if decided && w.state.Cleaned && !w.state.Reported {
 		w.state.Reported = true
 		w.inbox.put(update{})

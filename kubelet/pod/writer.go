@@ -38,7 +38,6 @@ const (
 type writer struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
-	uid      types.UID
 	// inbox of the worker gets an update when the API server has taken a status, or refused one.
 	inbox   *inbox
 	ctx     context.Context
@@ -57,9 +56,9 @@ type writer struct {
 	rush    chan struct{} // capacity 1: what is wanted became urgent
 }
 
-func newWriter(ctx context.Context, client kubernetes.Interface, recorder record.EventRecorder, uid types.UID, in *inbox) *writer {
+func newWriter(ctx context.Context, client kubernetes.Interface, recorder record.EventRecorder, in *inbox) *writer {
 	ctx, cancel := context.WithCancel(ctx)
-	return &writer{client: client, recorder: recorder, uid: uid, inbox: in, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
+	return &writer{client: client, recorder: recorder, inbox: in, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
 }
 
 // stop ends the writer and waits for it. What is not written yet stays so.
@@ -194,7 +193,7 @@ func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 		return nil, fmt.Errorf("encoding the status: %w", err)
 	}
 	// The UID makes the patch fail on another Pod of the same name.
-	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: w.uid}, Status: withForeign(base, status)})
+	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: base.UID}, Status: withForeign(base, status)})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the status: %w", err)
 	}

@@ -34,7 +34,7 @@ func writing(t *testing.T, pod *v1.Pod, react func() error, test func(w *writer,
 			err := react()
 			return err != nil, nil, err
 		})
-		w := newWriter(t.Context(), api, record.NewFakeRecorder(1000), pod.UID, newInbox())
+		w := newWriter(t.Context(), api, record.NewFakeRecorder(1000), newInbox())
 		defer w.stop()
 		test(w, api, &patches)
 	})

@@ -280,6 +280,6 @@ func (p *planner) remove(e end) {
 
 // gone says whether nothing of the Pod is left anywhere, so that its worker may end.
 func (s *State) Gone() bool {
-	return s.Pod == nil && s.Cleaned && s.Purged && len(s.InFlight) == 0 &&
+	return s.Pod == nil && s.Cleaned && s.Purged && (s.Mirror == nil || s.Deleted) && len(s.InFlight) == 0 &&
 		len(s.Runtime.Sandboxes) == 0 && len(s.Runtime.Containers) == 0
 }

@@ -20,6 +20,7 @@ func Plan(s State, now time.Time) ([]Action, time.Time) {
 	} else {
 		p.run()
 	}
+	p.deleteMirror()
 	return p.actions, p.next
 }
 

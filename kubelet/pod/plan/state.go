@@ -17,6 +17,8 @@ type State struct {
 	// Pod is what the API server wants, with the resources that the node has
 	// allocated; nil if the API server does not know the Pod (any more).
 	Pod *v1.Pod
+	// Mirror is the mirror Pod of a static Pod, which has its status; nil if there is none.
+	Mirror *v1.Pod
 	// Allocation is where those resources are from; nil before the Pod is admitted.
 	Allocation *Allocation
 	// Pending is why the Pod does not get the resources that it wants.
