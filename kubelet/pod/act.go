@@ -130,7 +130,8 @@ func (w *worker) finish(r result) {
 	}
 }
 
-// failureOf says what a failed action means, with the reason and message of the package that failed.
+// failureOf says what a failed action means, with the reason and message of the package that
+// failed.
 func failureOf(a plan.Action, err error, before plan.Failure, now time.Time) plan.Failure {
 	if image, ok := errors.AsType[*images.Error](err); ok {
 		f := plan.NewFailure(a, image.Reason, image.Message, before, now)

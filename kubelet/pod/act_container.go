@@ -166,8 +166,7 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	return created.ContainerId, nil
 }
 
-// cannotStart says why a container does not run. An error that carries its own
-// reason keeps it.
+// cannotStart says why a container does not run. An error that carries its own reason keeps it.
 func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason string, err error) error {
 	if ctx.Err() != nil {
 		return context.Canceled

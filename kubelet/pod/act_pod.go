@@ -33,8 +33,8 @@ const (
 // job is what an action needs to know, as it was when the action was planned.
 type job struct {
 	m *Manager
-	// ctx of the worker. Calls that change the runtime use it: giving one up
-	// half-way costs the runtime more than letting it end.
+	// ctx of the worker. Calls that change the runtime use it: giving one up half-way costs the
+	// runtime more than letting it end.
 	ctx context.Context
 
 	uid     types.UID
@@ -119,8 +119,8 @@ func (j job) mountVolumes(ctx context.Context) (map[string]volumes.Mounted, erro
 	return mounted, err
 }
 
-// sandboxConfig renders the sandbox, and makes the cgroup that it lies in if this
-// process has not done so.
+// sandboxConfig renders the sandbox, and makes the cgroup that it lies in if this process has not
+// done so.
 func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
 	if j.sandbox != nil && j.sandbox.GetMetadata().GetAttempt() == attempt {
 		return j.sandbox, nil

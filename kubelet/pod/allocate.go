@@ -35,7 +35,8 @@ func (w *worker) allocate() error {
 	return err
 }
 
-// adoptAllocated makes the Pod of the State, which stays the same object as long as nothing changes.
+// adoptAllocated makes the Pod of the State, which stays the same object as long as nothing
+// changes.
 func (w *worker) adoptAllocated() {
 	s := &w.state
 	if w.desired != w.renderedFrom || s.Allocation != w.renderedWith {
@@ -51,10 +52,8 @@ func (w *worker) adoptAllocated() {
 
 func wanted(node containers.Node, pod *v1.Pod) map[string]cri.Resources {
 	all := map[string]cri.Resources{}
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			all[list[i].Name] = remote.ResourcesOf(containers.Update(node, pod, &list[i]))
-		}
+	for c := range podutil.ContainerIter(&pod.Spec, podutil.InitContainers|podutil.Containers) {
+		all[c.Name] = remote.ResourcesOf(containers.Update(node, pod, c))
 	}
 	return all
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/pod/plan"
 )
@@ -35,24 +36,13 @@ func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name,
 		UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 	}
-	field := ""
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			field = "containers"
-		}
+	fields := map[podutil.ContainerType]string{
+		podutil.InitContainers: "initContainers", podutil.Containers: "containers", podutil.EphemeralContainers: "ephemeralContainers",
 	}
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			field = "initContainers"
+	for c, kind := range podutil.ContainerIter(&pod.Spec, podutil.AllContainers) {
+		if c.Name == name {
+			ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fields[kind], name)
 		}
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		if pod.Spec.EphemeralContainers[i].Name == name {
-			field = "ephemeralContainers"
-		}
-	}
-	if field != "" {
-		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", field, name)
 	}
 	return ref
 }

@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// gateStay is how long a call counts. One that takes longer waits for something
-// (a CNI plugin, a disk), and must not keep other Pods from starting.
+// gateStay is how long a call counts. One that takes longer waits for something (a CNI plugin, a
+// disk), and must not keep other Pods from starting.
 const gateStay = 5 * time.Second
 
-// gate bounds how many expensive calls of the runtime are under way. Starting a
-// container goes before creating a sandbox, so that in a burst the first Pods get
-// done instead of all Pods getting half-way.
+// gate bounds how many expensive calls of the runtime are under way. Starting a container goes
+// before creating a sandbox, so that in a burst the first Pods get done instead of all Pods getting
+// half-way.
 type gate struct {
 	mu      sync.Mutex
 	free    int
@@ -45,8 +45,7 @@ func (g *gate) enter(ctx context.Context, urgent bool) (leave func(), err error)
 	}
 }
 
-// stay returns the function that gives the place back, which happens by itself
-// after a while.
+// stay returns the function that gives the place back, which happens by itself after a while.
 func (g *gate) stay() (leave func()) {
 	once := sync.OnceFunc(g.leave)
 	timer := time.AfterFunc(gateStay, once)

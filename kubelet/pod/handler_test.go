@@ -8,7 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestHandlerDoesNotWait: the watch goes on while a worker decides, and writes to a slow disk, what Pods may have.
+// TestHandlerDoesNotWait: the watch goes on while a worker decides, and writes to a slow disk, what
+// Pods may have.
 func TestHandlerDoesNotWait(t *testing.T) {
 	m := New(Config{})
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "u"}}

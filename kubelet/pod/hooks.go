@@ -17,8 +17,7 @@ import (
 	"flyball.dev/kubelet/cri/remote"
 )
 
-// newHookTransport makes the requests of HTTP hooks. As with probes, certificates
-// are not verified.
+// newHookTransport makes the requests of HTTP hooks. As with probes, certificates are not verified.
 func newHookTransport() *http.Transport {
 	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 }

@@ -7,8 +7,7 @@ import (
 	kubetypes "k8s.io/kubernetes/pkg/kubelet/types"
 )
 
-// Pods returns all Pods of this node with their newest status. They are not to
-// be changed.
+// Pods returns all Pods of this node with their newest status. They are not to be changed.
 func (m *Manager) Pods() []*v1.Pod {
 	pods := m.known()
 	for i, p := range pods {
@@ -31,8 +30,8 @@ func (m *Manager) Pod(namespace, name string) (*v1.Pod, bool) {
 	return m.current(p), true
 }
 
-// current puts the status that the worker saw last, and that the API server may
-// not have yet, in place of the one that was watched.
+// current puts the status that the worker saw last, and that the API server may not have yet, in
+// place of the one that was watched.
 func (m *Manager) current(pod *v1.Pod) *v1.Pod {
 	m.mu.Lock()
 	w := m.workers[pod.UID]

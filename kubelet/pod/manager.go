@@ -138,8 +138,8 @@ func (m *Manager) podDeleted(obj any) {
 	}
 }
 
-// staticOf returns the UID of the static Pod that a mirror Pod stands for; the UID of the mirror Pod
-// itself if there is no such Pod (any more), so that a worker of its own deletes it.
+// staticOf returns the UID of the static Pod that a mirror Pod stands for; the UID of the mirror
+// Pod itself if there is no such Pod (any more), so that a worker of its own deletes it.
 func (m *Manager) staticOf(mirror *v1.Pod) types.UID {
 	if static, ok := m.pods.Pod(mirror.Namespace, mirror.Name); ok && plan.IsMirrorOf(mirror, static) {
 		return static.UID
@@ -156,8 +156,8 @@ func (m *Manager) probesChanged(uid types.UID) { m.notify(uid, update{}) }
 func (m *Manager) Retry(uid types.UID) { m.notify(uid, update{retry: true}) }
 
 // Terminate ends a Pod of this node because the node decided so. The first decision about a Pod
-// stays, and a Pod that has ended stays as it is. Terminate does not wait for the end of the Pod. It
-// returns false if the node does not run the Pod.
+// stays, and a Pod that has ended stays as it is. Terminate does not wait for the end of the Pod.
+// It returns false if the node does not run the Pod.
 func (m *Manager) Terminate(uid types.UID, t plan.Termination) bool {
 	return m.notify(uid, update{termination: &t})
 }

@@ -33,8 +33,8 @@ import (
 type rig struct {
 	t   *testing.T
 	api *fake.Clientset
-	// watching has an item for each watch of Pods that began: unlike a real API, the fake one forgets what happens between
-	// the list and the watch.
+	// watching has an item for each watch of Pods that began: unlike a real API, the fake one
+	// forgets what happens between the list and the watch.
 	watching chan struct{}
 	versions int
 	runtime  *fakeRuntime
@@ -75,7 +75,8 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// noLeaks wants all goroutines gone within ten seconds: goleak's own patience, 0.4 s, is short for a busy machine.
+// noLeaks wants all goroutines gone within ten seconds: goleak's own patience, 0.4 s, is short for
+// a busy machine.
 func noLeaks(t *testing.T, except goleak.Option) {
 	t.Helper()
 	err := goleak.Find(except)
@@ -87,7 +88,8 @@ func noLeaks(t *testing.T, except goleak.Option) {
 	}
 }
 
-// version gives each write a resourceVersion of its own, which the fake API does not: by it a worker tells what is newer.
+// version gives each write a resourceVersion of its own, which the fake API does not: by it a
+// worker tells what is newer.
 func (r *rig) version(action clienttesting.Action) (bool, runtime.Object, error) {
 	r.versions++ // the fake API asks one after the other
 	version := strconv.Itoa(r.versions)
@@ -262,7 +264,8 @@ func TestRestartOfTheAgentRestartsNothing(t *testing.T) {
 	}
 }
 
-// TestCutOffStart: an agent that ended while a container started leaves what containerd calls a failed start.
+// TestCutOffStart: an agent that ended while a container started leaves what containerd calls a
+// failed start.
 func TestCutOffStart(t *testing.T) {
 	r := newRig(t)
 	r.start()

@@ -182,7 +182,8 @@ func (m *metrics) ended(before, after *v1.PodStatus) {
 	}
 }
 
-// newestEnd is the end of a container's newest instance that has ended: the next can run before anybody sees it.
+// newestEnd is the end of a container's newest instance that has ended: the next can run before
+// anybody sees it.
 func newestEnd(c v1.ContainerStatus) v1.ContainerStateTerminated {
 	return *cmp.Or(c.State.Terminated, c.LastTerminationState.Terminated, &v1.ContainerStateTerminated{})
 }

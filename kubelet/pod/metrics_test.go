@@ -59,7 +59,8 @@ func TestStarts(t *testing.T) {
 	}
 }
 
-// TestTimeOfPullsAndInitContainers: no second is taken off twice, and none that was spent otherwise.
+// TestTimeOfPullsAndInitContainers: no second is taken off twice, and none that was spent
+// otherwise.
 func TestTimeOfPullsAndInitContainers(t *testing.T) {
 	type run struct{ from, to int } // seconds since the Pod was created; it runs after 30 s
 	for name, tc := range map[string]struct {
@@ -96,7 +97,8 @@ func TestTimeOfPullsAndInitContainers(t *testing.T) {
 	}
 }
 
-// TestEnded counts each end once, also of a container that runs again by the time of the next status.
+// TestEnded counts each end once, also of a container that runs again by the time of the next
+// status.
 func TestEnded(t *testing.T) {
 	terminated := func(id string, code int32) v1.ContainerState {
 		return v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerID: id, ExitCode: code, Reason: "Error"}}

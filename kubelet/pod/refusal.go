@@ -32,8 +32,8 @@ func refusal(err error, failing time.Duration) bool {
 	}
 }
 
-// isGone says whether the Pod is not there any more, or another one of its name is in its place:
-// to that the API server answers that a UID cannot change.
+// isGone says whether the Pod is not there any more, or another one of its name is in its place: to
+// that the API server answers that a UID cannot change.
 func isGone(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok {

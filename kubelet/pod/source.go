@@ -8,8 +8,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
@@ -29,14 +31,15 @@ type Source interface {
 type watched struct {
 	node     string
 	informer cache.SharedIndexInformer
+	lister   corelisters.PodLister
 }
 
 func newWatched(client kubernetes.Interface, node string) watched {
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
+	pods := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
-		}))
-	return watched{node, factory.Core().V1().Pods().Informer()}
+		})).Core().V1().Pods()
+	return watched{node, pods.Informer(), pods.Lister()}
 }
 
 // Run implements Source.
@@ -59,19 +62,12 @@ func (w watched) Run(ctx context.Context, handler cache.ResourceEventHandler, sy
 
 // Pods implements Source.
 func (w watched) Pods() []*v1.Pod {
-	objects := w.informer.GetStore().List()
-	pods := make([]*v1.Pod, 0, len(objects))
-	for _, o := range objects {
-		pods = append(pods, o.(*v1.Pod)) //nolint:forcetypeassert // an informer of Pods
-	}
+	pods, _ := w.lister.List(labels.Everything()) // from a cache, which cannot fail
 	return pods
 }
 
 // Pod implements Source.
 func (w watched) Pod(namespace, name string) (*v1.Pod, bool) {
-	o, ok, err := w.informer.GetStore().GetByKey(namespace + "/" + name)
-	if err != nil || !ok {
-		return nil, false
-	}
-	return o.(*v1.Pod), true //nolint:forcetypeassert // an informer of Pods
+	pod, err := w.lister.Pods(namespace).Get(name)
+	return pod, err == nil
 }

@@ -38,8 +38,7 @@ type worker struct {
 
 	state plan.State
 	// desired is the Pod as the source has it, with the status of its mirror Pod if it is static.
-	// state.Pod is made from it with an allocation, see
-	// adoptAllocated.
+	// state.Pod is made from it with an allocation, see adoptAllocated.
 	desired, renderedFrom *v1.Pod
 	renderedWith          *plan.Allocation
 
@@ -180,10 +179,8 @@ func (w *worker) setPod(pod *v1.Pod) {
 	w.desired = pod
 	w.adoptAllocated()
 	w.state.Hashes = map[string]string{}
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			w.state.Hashes[list[i].Name] = containers.Hash(&list[i])
-		}
+	for c := range podutil.ContainerIter(&pod.Spec, podutil.InitContainers|podutil.Containers) {
+		w.state.Hashes[c.Name] = containers.Hash(c)
 	}
 }
 

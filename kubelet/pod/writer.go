@@ -21,20 +21,20 @@ import (
 )
 
 const (
-	// settleTime is how long a status waits that says nothing a user acts on, such
-	// as ContainerCreating of a container that will run in a moment.
+	// settleTime is how long a status waits that says nothing a user acts on, such as
+	// ContainerCreating of a container that will run in a moment.
 	settleTime = 500 * time.Millisecond
 
 	writeTimeout    = 10 * time.Second
 	writeRetryFirst = 200 * time.Millisecond
 	writeRetryMax   = 5 * time.Second
-	// refusedRetryMax bounds the pauses after a refusal: a person has to change
-	// something before the same status is taken.
+	// refusedRetryMax bounds the pauses after a refusal: a person has to change something before
+	// the same status is taken.
 	refusedRetryMax = 5 * time.Minute
 )
 
-// writer writes the status of one Pod to the API server. Only the latest status
-// counts. It never holds its caller up.
+// writer writes the status of one Pod to the API server. Only the latest status counts. It never
+// holds its caller up.
 type writer struct {
 	client   kubernetes.Interface
 	recorder record.EventRecorder
@@ -67,9 +67,9 @@ func (w *writer) stop() {
 	w.running.Wait()
 }
 
-// set asks for a status to be written, at once or as soon as that matters to
-// somebody, and says whether the API server has decided about it: it has the status,
-// or it refuses it. A refused status is offered again in the background.
+// set asks for a status to be written, at once or as soon as that matters to somebody, and says
+// whether the API server has decided about it: it has the status, or it refuses it. A refused
+// status is offered again in the background.
 func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -144,8 +144,8 @@ func (w *writer) taken(want v1.PodStatus, answer *v1.Pod) bool {
 	return w.busy
 }
 
-// wait passes the pause after a failure, and says whether to go on. The pause after a refusal, which
-// is logged and recorded as an Event, ends as soon as another status is wanted.
+// wait passes the pause after a failure, and says whether to go on. The pause after a refusal,
+// which is logged and recorded as an Event, ends as soon as another status is wanted.
 func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing time.Duration) bool {
 	rush, longest := (<-chan struct{})(nil), writeRetryMax
 	if w.ctx.Err() == nil && refusal(err, failing) {
@@ -173,8 +173,8 @@ func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing
 	return true
 }
 
-// isRefused says whether a status is the one that the API server did not take. The caller
-// holds the lock.
+// isRefused says whether a status is the one that the API server did not take. The caller holds the
+// lock.
 func (w *writer) isRefused(status v1.PodStatus) bool {
 	return w.refused != nil && apiequality.Semantic.DeepEqual(*w.refused, status)
 }
@@ -211,9 +211,8 @@ func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 	return answer, nil
 }
 
-// written says whether the API server has a status. One that it took counts, even
-// if it left something of it out; writing it again would not help. The caller
-// holds the lock.
+// written says whether the API server has a status. One that it took counts, even if it left
+// something of it out; writing it again would not help. The caller holds the lock.
 func (w *writer) written(status v1.PodStatus) bool {
 	if w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) {
 		return true
@@ -251,8 +250,8 @@ func owned(c v1.PodCondition) bool {
 	return false
 }
 
-// equal says whether the API server has a status, foreign conditions aside. The
-// order of conditions means nothing.
+// equal says whether the API server has a status, foreign conditions aside. The order of conditions
+// means nothing.
 func equal(base *v1.Pod, status v1.PodStatus) bool {
 	have := base.Status
 	if len(withForeign(base, status).Conditions) != len(have.Conditions) {
@@ -291,8 +290,8 @@ func urgent(have, want *v1.PodStatus) bool {
 		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
 }
 
-// leaving says whether a deleted Pod has nothing left that runs. Nobody acts on that
-// before the Pod is gone, and its last status comes in a moment: one write instead of two.
+// leaving says whether a deleted Pod has nothing left that runs. Nobody acts on that before the Pod
+// is gone, and its last status comes in a moment: one write instead of two.
 func leaving(pod *v1.Pod, status *v1.PodStatus) bool {
 	if pod.DeletionTimestamp == nil {
 		return false
@@ -307,8 +306,8 @@ func leaving(pod *v1.Pod, status *v1.PodStatus) bool {
 	return true
 }
 
-// resizeProgressed says whether there is news about a resize. That one has begun is
-// none: most are done in a moment.
+// resizeProgressed says whether there is news about a resize. That one has begun is none: most are
+// done in a moment.
 func resizeProgressed(have, want *v1.PodStatus) bool {
 	for _, t := range []v1.PodConditionType{v1.PodResizePending, v1.PodResizeInProgress} {
 		_, was := podutil.GetPodCondition(have, t)

@@ -183,7 +183,8 @@ func TestWriterRefused(t *testing.T) {
 	}
 }
 
-// TestWriterOffersAnotherStatusAtOnce refuses one status, and takes the next one while it backs off.
+// TestWriterOffersAnotherStatusAtOnce refuses one status, and takes the next one while it backs
+// off.
 func TestWriterOffersAnotherStatusAtOnce(t *testing.T) {
 	pod := testPod(nil)
 	refusing := atomic.Bool{}

@@ -50,7 +50,8 @@ type Memory struct {
 	Conditions map[v1.NodeConditionType]time.Time
 	// Used are the measurements that were acted upon.
 	Used map[api.Signal]time.Time
-	// Reclaimed says that a Reclaim was decided for Starved, and that the next step is to end a Pod.
+	// Reclaimed says that a Reclaim was decided for Starved, and that the next step is to end a
+	// Pod.
 	Reclaimed v1.ResourceName
 	// Evicted is when a Pod was last ended.
 	Evicted time.Time
@@ -73,7 +74,8 @@ type Decision struct {
 	// Evict is the Pod to end, with what to end it; nil if there is none.
 	Evict       *v1.Pod
 	Termination plan.Termination
-	// Next is when to decide again if no measurement comes before; zero if only a measurement matters.
+	// Next is when to decide again if no measurement comes before; zero if only a measurement
+	// matters.
 	Next   time.Time
 	Memory Memory
 }
@@ -145,7 +147,8 @@ func (d *Decision) conditions(period time.Duration, now time.Time) {
 	}
 }
 
-// relieve decides what is done about a threshold: something of the node's own goes first, then a Pod.
+// relieve decides what is done about a threshold: something of the node's own goes first, then a
+// Pod.
 func (d *Decision) relieve(c Config, o Observation, m Memory, t api.Threshold, now time.Time) {
 	starved := meanings[t.Signal].resource
 	ending := slices.ContainsFunc(o.Pods, func(p Pod) bool { return p.Ending })

@@ -208,8 +208,8 @@ reading imagefs.available of evictionSoft: time: invalid duration ""`
 	}
 }
 
-// TestPlanRelieves lets Pods take memory at random, and the node end what Plan says: it spares critical Pods, ends one Pod at
-// a time, and stops as soon as enough is free.
+// TestPlanRelieves lets Pods take memory at random, and the node end what Plan says: it spares
+// critical Pods, ends one Pod at a time, and stops as soon as enough is free.
 func TestPlanRelieves(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		c, pods := config(t), map[string]Pod{}

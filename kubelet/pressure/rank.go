@@ -46,9 +46,9 @@ func isCritical(pod *v1.Pod) bool {
 	return plan.IsStatic(pod) || kubetypes.IsCriticalPodBasedOnPriority(corev1.PodPriority(pod))
 }
 
-// rank sorts the Pods in the order in which the node ends them: Pods without measurements first, then
-// Pods that use more than they request, then by priority, then by the use above the request. For
-// PIDs, which nobody requests, the priority comes first.
+// rank sorts the Pods in the order in which the node ends them: Pods without measurements first,
+// then Pods that use more than they request, then by priority, then by the use above the request.
+// For PIDs, which nobody requests, the priority comes first.
 func rank(pods []Pod, s api.Signal, l Layout) []Pod {
 	above := func(p Pod) int64 { return used(p, s, l) - requested(p.Pod, s) }
 	return slices.SortedStableFunc(slices.Values(pods), func(a, b Pod) int {

@@ -102,15 +102,15 @@ type RemoveContainer struct {
 	Reason
 }
 
-// GrowCgroup raises the limits of the Pod's cgroup to those of a generation of the
-// Pod, and lowers none.
+// GrowCgroup raises the limits of the Pod's cgroup to those of a generation of the Pod, and lowers
+// none.
 type GrowCgroup struct {
 	Generation int64
 	Reason
 }
 
-// CheckMemory fails if the memory limit of the Pod, or of one of the containers, is
-// to fall below what is used.
+// CheckMemory fails if the memory limit of the Pod, or of one of the containers, is to fall below
+// what is used.
 type CheckMemory struct {
 	Generation int64
 	Containers []ContainerMemory

@@ -8,6 +8,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
 )
 
@@ -20,10 +21,10 @@ type Offer struct {
 	Allocatable v1.ResourceList
 }
 
-// Admit says why a Pod cannot run on a node beside the others that run there, nil
-// if it can. The scheduler has decided most of it already: this is for Pods that
-// came past it, by a nodeName set by hand. Reasons and messages are upstream's.
-// Taints are left to the taint eviction controller, which ends such a Pod in time.
+// Admit says why a Pod cannot run on a node beside the others that run there, nil if it can. The
+// scheduler has decided most of it already: this is for Pods that came past it, by a nodeName set
+// by hand. Reasons and messages are upstream's. Taints are left to the taint eviction controller,
+// which ends such a Pod in time.
 func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Termination {
 	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
 		return Refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
@@ -141,20 +142,12 @@ func clash(a, b v1.ContainerPort) bool {
 // hostPorts of the containers that stay.
 func hostPorts(pod *v1.Pod) []v1.ContainerPort {
 	var ports []v1.ContainerPort
-	add := func(c *v1.Container) {
+	for c, kind := range podutil.ContainerIter(&pod.Spec, lasting) {
 		for _, p := range c.Ports {
-			if p.HostPort > 0 {
+			if p.HostPort > 0 && (kind == podutil.Containers || isSidecar(c)) {
 				ports = append(ports, p)
 			}
 		}
-	}
-	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; isSidecar(c) {
-			add(c)
-		}
-	}
-	for i := range pod.Spec.Containers {
-		add(&pod.Spec.Containers[i])
 	}
 	return ports
 }

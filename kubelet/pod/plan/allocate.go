@@ -31,10 +31,9 @@ type Pending struct {
 // resizable are the resources that can change while a Pod runs.
 var resizable = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory}
 
-// Allocate decides which claims the node grants beside what its other Pods have,
-// one after the other in upstream's order, each granted one counted. It returns why
-// the others are not, by UID. Only what a claim raises must fit: to take less, or
-// as much as before, is always possible.
+// Allocate decides which claims the node grants beside what its other Pods have, one after the
+// other in upstream's order, each granted one counted. It returns why the others are not, by UID.
+// Only what a claim raises must fit: to take less, or as much as before, is always possible.
 func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map[types.UID]*Pending {
 	claims = slices.SortedFunc(slices.Values(claims), inOrder)
 	used := map[types.UID]v1.ResourceList{}
@@ -90,8 +89,8 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 	return nil
 }
 
-// inOrder is the order in which claims are decided: what asks for no more first,
-// then by priority, by quality of service, and by how long they wait.
+// inOrder is the order in which claims are decided: what asks for no more first, then by priority,
+// by quality of service, and by how long they wait.
 func inOrder(a, b Claim) int {
 	return cmp.Or(
 		first(b.raises(), a.raises()),

@@ -20,11 +20,11 @@ type Termination struct {
 	// Refused says that the node did not admit the Pod. Its status has no containers then.
 	Refused bool
 	// Disruption is the message of the condition DisruptionTarget, whose reason is
-	// TerminationByKubelet. The Pod does not get the condition if it is empty. The condition is written
-	// before anything ends: by it a restarted agent knows the decision.
+	// TerminationByKubelet. The Pod does not get the condition if it is empty. The condition is
+	// written before anything ends: by it a restarted agent knows the decision.
 	Disruption string
-	// GracePeriodSeconds shortens the grace period of the Pod; nil leaves it as it is. It is lost when
-	// the agent restarts.
+	// GracePeriodSeconds shortens the grace period of the Pod; nil leaves it as it is. It is lost
+	// when the agent restarts.
 	GracePeriodSeconds *int64
 	// Annotations of the Event.
 	Annotations map[string]string
@@ -179,8 +179,8 @@ func endedBefore(s *State, at time.Time) bool {
 	return true
 }
 
-// end brings everything down: gives up what is under way, ends the containers,
-// stops the sandboxes, cleans up. Of a deleted Pod nothing stays.
+// end brings everything down: gives up what is under way, ends the containers, stops the sandboxes,
+// cleans up. Of a deleted Pod nothing stays.
 func (p *planner) end(e end) {
 	waiting := false
 	for _, slot := range slices.Sorted(maps.Keys(p.InFlight)) {
@@ -218,8 +218,8 @@ func (p *planner) end(e end) {
 	}
 }
 
-// endContainers stops what runs. Sidecars end after the regular containers, in
-// reverse order, but not later than the grace allows. It says whether any is left.
+// endContainers stops what runs. Sidecars end after the regular containers, in reverse order, but
+// not later than the grace allows. It says whether any is left.
 func (p *planner) endContainers(e end) bool {
 	since := p.Ending
 	if since.IsZero() {

@@ -8,9 +8,9 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Memory is what a worker remembers from one look to the next. All of it may be
-// lost at any moment: what was under way is planned again, what was done is done
-// again (each action is idempotent), and a count-down starts anew.
+// Memory is what a worker remembers from one look to the next. All of it may be lost at any moment:
+// what was under way is planned again, what was done is done again (each action is idempotent), and
+// a count-down starts anew.
 type Memory struct {
 	// InFlight are the actions under way, by slot.
 	InFlight map[string]Action
@@ -32,20 +32,20 @@ type Memory struct {
 	Cleaned bool
 	// Reported says that the API server has the final status of the Pod, or refuses it.
 	Reported bool
-	// Deleted says that the API server was told that the node is done with the
-	// Pod. Finalizers may keep the Pod for long after that.
+	// Deleted says that the API server was told that the node is done with the Pod. Finalizers may
+	// keep the Pod for long after that.
 	Deleted bool
 	// Purged says that the logs of a deleted Pod are removed.
 	Purged bool
 	// BackOff are the times that BackOff was reported for, by container name.
 	BackOff map[string]time.Time
-	// Grown and Sized are the generation of the allocation that the Pod's cgroup has
-	// room for, and that it has; Checked the one that its use of memory allows.
+	// Grown and Sized are the generation of the allocation that the Pod's cgroup has room for, and
+	// that it has; Checked the one that its use of memory allows.
 	Grown, Checked, Sized int64
 	// Given are the resources that containers were given while they ran, by ID.
 	Given map[string]cri.Resources
-	// Termination is the node's decision to end the Pod, Announced says that NoteEnd has returned it.
-	// A decision that has to survive a restart is in the Pod's status as well, see Termination.
+	// Termination is the node's decision to end the Pod, Announced says that NoteEnd has returned
+	// it. A decision that has to survive a restart is in the Pod's status as well, see Termination.
 	Termination *Termination
 	Announced   bool
 	// Status is the last status that was computed; it holds the times of transitions.
@@ -67,8 +67,8 @@ type Stopping struct {
 	Since time.Time
 	// HookDone says that the preStop hook has ended or there is none.
 	HookDone bool
-	// Restart says that the container is to be started again whatever its
-	// policy, because its definition changed.
+	// Restart says that the container is to be started again whatever its policy, because its
+	// definition changed.
 	Restart bool
 	// Grace that it was given, and the Event's message and the reason.
 	Grace   time.Duration

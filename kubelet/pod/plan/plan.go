@@ -8,11 +8,12 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// minGrace is what a container gets at least between SIGTERM and SIGKILL, as with upstream's kubelet.
+// minGrace is what a container gets at least between SIGTERM and SIGKILL, as with upstream's
+// kubelet.
 const MinGrace = 2 * time.Second
 
-// Plan returns the next actions for a Pod, and when to look again if nothing
-// happens before; zero means not at all. It is a function of its arguments.
+// Plan returns the next actions for a Pod, and when to look again if nothing happens before; zero
+// means not at all. It is a function of its arguments.
 func Plan(s State, now time.Time) ([]Action, time.Time) {
 	p := &planner{State: s, now: now, taken: map[string]bool{}}
 	if e, over := endOf(&s, now); over {
@@ -32,8 +33,8 @@ type planner struct {
 	next    time.Time
 }
 
-// run keeps the Pod running. Volumes, sandbox and images are made ready side by
-// side; a container starts when it has all three.
+// run keeps the Pod running. Volumes, sandbox and images are made ready side by side; a container
+// starts when it has all three.
 func (p *planner) run() {
 	switch {
 	case !p.Mounted:
@@ -56,9 +57,9 @@ func (p *planner) run() {
 	}
 }
 
-// renewSandbox creates the first sandbox, or another in place of one that is
-// lost. Before that everything in the old one ends, so that no container ever
-// runs twice, and its network is given back.
+// renewSandbox creates the first sandbox, or another in place of one that is lost. Before that
+// everything in the old one ends, so that no container ever runs twice, and its network is given
+// back.
 func (p *planner) renewSandbox() {
 	waiting := false
 	for _, c := range p.Runtime.Containers {
@@ -91,9 +92,9 @@ func (p *planner) renewSandbox() {
 	p.do(create)
 }
 
-// collect removes what nothing refers to any more: created containers whose
-// start was given up, dead containers older than the last one of their name, and
-// sandboxes that were replaced once they are empty.
+// collect removes what nothing refers to any more: created containers whose start was given up,
+// dead containers older than the last one of their name, and sandboxes that were replaced once they
+// are empty.
 func (p *planner) collect() {
 	newest, dead := map[string]bool{}, map[string]bool{}
 	inUse := map[string]bool{}
@@ -120,9 +121,8 @@ func (p *planner) collect() {
 	}
 }
 
-// stop brings one container down: its preStop hook first, then, once it is its
-// turn, SIGTERM, and SIGKILL when the grace is over. A shorter grace than the one
-// under way replaces that.
+// stop brings one container down: its preStop hook first, then, once it is its turn, SIGTERM, and
+// SIGKILL when the grace is over. A shorter grace than the one under way replaces that.
 func (p *planner) stop(c cri.Container, want Stopping, turn bool) {
 	if begun, ok := p.Stopping[c.ID]; ok {
 		want.Since, want.HookDone, want.Restart = begun.Since, begun.HookDone, want.Restart || begun.Restart
@@ -146,8 +146,8 @@ func (p *planner) stop(c cri.Container, want Stopping, turn bool) {
 	p.replace(StopContainer{ID: c.ID, Name: c.Name, Deadline: deadline, Begun: want, Reason: want.Reason})
 }
 
-// grace of a container, from the Pod or, if that is not known any more, from what
-// the container was created with.
+// grace of a container, from the Pod or, if that is not known any more, from what the container was
+// created with.
 func (p *planner) grace(c cri.Container) time.Duration {
 	info := cri.ParseInfo(c.Labels, c.Annotations)
 	seconds := info.TerminationGracePeriod

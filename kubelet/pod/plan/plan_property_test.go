@@ -16,9 +16,9 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// TestPlanConverges throws at a Pod what can happen to one, in any order, and
-// then lets things settle: what runs must be what the Pod wants, whatever the
-// agent forgot on the way. The invariants are checked by world.
+// TestPlanConverges throws at a Pod what can happen to one, in any order, and then lets things
+// settle: what runs must be what the Pod wants, whatever the agent forgot on the way. The
+// invariants are checked by world.
 func TestPlanConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(drawPod(t), nil)

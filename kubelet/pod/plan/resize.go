@@ -9,13 +9,13 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// resize brings the cgroups of a running Pod to what it is allocated, one step
-// after the other: the Pod's cgroup grows, containers are changed, those that get
-// less memory first, and the Pod's cgroup shrinks. So at no moment the containers
-// have more than their Pod, which the kernel would refuse or answer with an OOM kill.
+// resize brings the cgroups of a running Pod to what it is allocated, one step after the other: the
+// Pod's cgroup grows, containers are changed, those that get less memory first, and the Pod's
+// cgroup shrinks. So at no moment the containers have more than their Pod, which the kernel would
+// refuse or answer with an OOM kill.
 //
-// Containers whose resizePolicy wants a restart are stopped by check, and started
-// again with what they are allocated then.
+// Containers whose resizePolicy wants a restart are stopped by check, and started again with what
+// they are allocated then.
 func (p *planner) resize() {
 	if !p.Allocation.Resized() || p.starting() {
 		return
@@ -45,8 +45,8 @@ func (p *planner) resize() {
 	}
 }
 
-// starting says whether a sandbox or a container is being made, perhaps with the
-// resources that were allocated before.
+// starting says whether a sandbox or a container is being made, perhaps with the resources that
+// were allocated before.
 func (p *planner) starting() bool {
 	if p.busy(slotSandbox) {
 		return true
@@ -71,8 +71,7 @@ func (c unsizedContainer) shrinks() bool {
 	return c.wanted.Memory != 0 && (c.has.Memory <= 0 || c.wanted.Memory < c.has.Memory)
 }
 
-// unsized returns the running containers that are to be changed in place, those
-// that shrink first.
+// unsized returns the running containers that are to be changed in place, those that shrink first.
 func (s *State) unsized() []unsizedContainer {
 	if !s.Allocation.Resized() {
 		return nil
@@ -90,8 +89,8 @@ func (s *State) unsized() []unsizedContainer {
 	return list
 }
 
-// has is what a container has: what it was given last or, after a restart of the
-// agent, what the runtime reports.
+// has is what a container has: what it was given last or, after a restart of the agent, what the
+// runtime reports.
 func (s *State) has(c cri.Container) cri.Resources {
 	if given, ok := s.Given[c.ID]; ok {
 		return given
@@ -102,9 +101,9 @@ func (s *State) has(c cri.Container) cri.Resources {
 	return cri.Resources{} // it does not report: once more does no harm
 }
 
-// mustRestart says whether a running container can get what it is allocated only by
-// a restart, as its resizePolicy says. What its resources were before is what it was
-// made with: it gets others by a restart alone.
+// mustRestart says whether a running container can get what it is allocated only by a restart, as
+// its resizePolicy says. What its resources were before is what it was made with: it gets others by
+// a restart alone.
 func (s *State) mustRestart(c cri.Container) bool {
 	spec := SpecOf(s.Pod, c.Name)
 	if !s.Allocation.Resized() || c.State != cri.Running || spec == nil || !restartsOnResize(spec) {

@@ -13,8 +13,7 @@ import (
 
 const mi = 1 << 20
 
-// resized is a Pod that was granted 200 MiB after it had 100, and of which nothing
-// is done yet.
+// resized is a Pod that was granted 200 MiB after it had 100, and of which nothing is done yet.
 func resized(s *State) {
 	s.Pod.Generation = 2
 	setMemory(&s.Pod.Spec.Containers[0], 200*mi)

@@ -14,8 +14,8 @@ import (
 // State is all that Plan and Status look at: one Pod at one moment.
 type State struct {
 	UID types.UID
-	// Pod is what the API server wants, with the resources that the node has
-	// allocated; nil if the API server does not know the Pod (any more).
+	// Pod is what the API server wants, with the resources that the node has allocated; nil if the
+	// API server does not know the Pod (any more).
 	Pod *v1.Pod
 	// Mirror is the mirror Pod of a static Pod, which has its status; nil if there is none.
 	Mirror *v1.Pod
@@ -23,8 +23,8 @@ type State struct {
 	Allocation *Allocation
 	// Pending is why the Pod does not get the resources that it wants.
 	Pending *Pending
-	// Wanted are the resources of the containers in the runtime's units, by name, if
-	// the Pod was resized.
+	// Wanted are the resources of the containers in the runtime's units, by name, if the Pod was
+	// resized.
 	Wanted map[string]cri.Resources
 	// Last is the last Pod that was seen, also when Pod is nil; nil for an orphan.
 	Last *v1.Pod
@@ -92,8 +92,8 @@ func (s *State) newest(name string) (cri.Container, bool) {
 	return cri.Container{}, false
 }
 
-// newestIn returns the newest instance of a container in one sandbox, unless that is from
-// before all containers restart: those of the sandbox begin anew then.
+// newestIn returns the newest instance of a container in one sandbox, unless that is from before
+// all containers restart: those of the sandbox begin anew then.
 func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	if sandboxID == "" {
 		return cri.Container{}, false
@@ -106,8 +106,8 @@ func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	return cri.Container{}, false
 }
 
-// initialized says whether a regular container was ever made in the sandbox,
-// which happens only once all init containers are through.
+// initialized says whether a regular container was ever made in the sandbox, which happens only
+// once all init containers are through.
 func (s *State) initialized(sandboxID string) bool {
 	for i := range s.Pod.Spec.Containers {
 		if _, ok := s.newestIn(sandboxID, s.Pod.Spec.Containers[i].Name); ok {
@@ -117,8 +117,8 @@ func (s *State) initialized(sandboxID string) bool {
 	return false
 }
 
-// restarts says whether policy (the Pod's, the container's, or its rules) wants
-// an ended container to run again.
+// restarts says whether policy (the Pod's, the container's, or its rules) wants an ended container
+// to run again.
 func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
 	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
 }
@@ -131,9 +131,9 @@ func (s *State) result(c cri.Container) Probed {
 	return Probed{}
 }
 
-// backOff is when an ended container may start again, and how many restarts in a row
-// that makes. One that was stopped only to get other resources does not count. When all
-// containers restart none waits, as in upstream's kubelet, and the count stays.
+// backOff is when an ended container may start again, and how many restarts in a row that makes.
+// One that was stopped only to get other resources does not count. When all containers restart none
+// waits, as in upstream's kubelet, and the count stays.
 func (s *State) backOff(ended cri.Container) (int, time.Time) {
 	if s.superseded(ended) {
 		restarts, _ := backOff(ended)
@@ -159,31 +159,26 @@ func (s *State) hooking(c cri.Container) bool {
 	return ok && a.Attempt == c.Attempt
 }
 
-func isSidecar(c *v1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
-}
+func isSidecar(c *v1.Container) bool { return podutil.IsRestartableInitContainer(c) }
 
 func HasPostStart(c *v1.Container) bool { return c.Lifecycle != nil && c.Lifecycle.PostStart != nil }
 
-// specOf finds a container of any kind in a Pod.
+// SpecOf returns a container of any kind of a Pod, nil if the Pod has none of that name.
 func SpecOf(pod *v1.Pod, name string) *v1.Container {
 	if pod == nil {
 		return nil
 	}
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			return &pod.Spec.Containers[i]
-		}
-	}
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			return &pod.Spec.InitContainers[i]
-		}
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		if pod.Spec.EphemeralContainers[i].Name == name {
-			return (*v1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+	return specOf(pod, name, podutil.AllContainers)
+}
+
+func specOf(pod *v1.Pod, name string, kinds podutil.ContainerType) *v1.Container {
+	for c := range podutil.ContainerIter(&pod.Spec, kinds) {
+		if c.Name == name {
+			return c
 		}
 	}
 	return nil
 }
+
+// lasting are the kinds of containers that make up the Pod; ephemeral ones only visit it.
+const lasting = podutil.InitContainers | podutil.Containers

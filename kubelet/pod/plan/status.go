@@ -11,9 +11,9 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Status returns what is to be reported about a Pod, which must not be nil. Like
-// Plan it is a function of its arguments. What the kubelet does not own, the
-// conditions of others among it, is kept from the Pod.
+// Status returns what is to be reported about a Pod, which must not be nil. Like Plan it is a
+// function of its arguments. What the kubelet does not own, the conditions of others among it, is
+// kept from the Pod.
 func Status(s State, now time.Time) v1.PodStatus {
 	now = now.Truncate(time.Second) // as the API stores it
 	old := s.Pod.Status
@@ -62,8 +62,8 @@ func neverRan(s *State) bool {
 		len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) == 0
 }
 
-// refused is the status of a Pod that the node does not run: no word of its
-// containers, because clients would show what they wait for, and not the reason.
+// refused is the status of a Pod that the node does not run: no word of its containers, because
+// clients would show what they wait for, and not the reason.
 func (r *reporter) refused(st *v1.PodStatus) v1.PodStatus {
 	st.ObservedGeneration = r.Pod.Generation
 	st.QOSClass = qos.GetPodQOS(r.Pod)
@@ -84,8 +84,8 @@ type reporter struct {
 	ended bool
 }
 
-// addresses keeps the last known address also when the sandbox is gone: clients
-// expect the address of a completed Pod.
+// addresses keeps the last known address also when the sandbox is gone: clients expect the address
+// of a completed Pod.
 func (r *reporter) addresses(st *v1.PodStatus) {
 	st.HostIP, st.HostIPs = "", nil
 	for _, ip := range r.Node.IPs {
@@ -112,8 +112,8 @@ func (r *reporter) addresses(st *v1.PodStatus) {
 	}
 }
 
-// phase sets phase, reason and message. A terminal phase is reported only once
-// nothing runs any more, and never left.
+// phase sets phase, reason and message. A terminal phase is reported only once nothing runs any
+// more, and never left.
 func (r *reporter) phase(st *v1.PodStatus) {
 	st.Phase, st.Reason, st.Message = r.Pod.Status.Phase, r.old.Reason, r.old.Message
 	if st.Phase == "" {

@@ -30,8 +30,8 @@ func (r *reporter) conditions(st *v1.PodStatus) {
 	r.resizeConditions(st)
 }
 
-// allRestarting is true from the exit that makes all containers restart until the first of them
-// is made again.
+// allRestarting is true from the exit that makes all containers restart until the first of them is
+// made again.
 func (r *reporter) allRestarting(phase v1.PodPhase) v1.PodCondition {
 	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse}
 	switch {

@@ -67,8 +67,8 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	return cs
 }
 
-// toBegin says whether an instance is the last one from before all containers restart, and
-// nothing of that time runs any more: its container begins anew.
+// toBegin says whether an instance is the last one from before all containers restart, and nothing
+// of that time runs any more: its container begins anew.
 func (r *reporter) toBegin(inst cri.Container) bool {
 	return !r.ended && inst.State == cri.Exited && r.superseded(inst) && len(r.leftOver()) == 0
 }
@@ -148,8 +148,8 @@ func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, m
 		backOffDelay(restarts-1), spec.Name, r.Pod.Name, r.Pod.Namespace, r.UID), true
 }
 
-// again says whether an ended container is to run again. A sidecar always is, an
-// init container until it has succeeded, an ephemeral container never.
+// again says whether an ended container is to run again. A sidecar always is, an init container
+// until it has succeeded, an ephemeral container never.
 func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
 	if slices.ContainsFunc(r.Pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == spec.Name }) {
 		return false

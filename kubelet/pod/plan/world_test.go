@@ -14,8 +14,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// world is a simulated node with one Pod: a runtime, an API server and an agent
-// that can lose its memory. It breaks when an invariant does.
+// world is a simulated node with one Pod: a runtime, an API server and an agent that can lose its
+// memory. It breaks when an invariant does.
 type world struct {
 	broken func(format string, args ...any)
 	now    time.Time
@@ -24,8 +24,8 @@ type world struct {
 	// failing says that actions of the runtime fail.
 	failing bool
 	trace   []string
-	// cgroup is the memory limit of the Pod's cgroup, sizes what starting containers
-	// are made with, by name.
+	// cgroup is the memory limit of the Pod's cgroup, sizes what starting containers are made with,
+	// by name.
 	cgroup, cgroupWanted int64
 	sizes                map[string]v1.ResourceRequirements
 	// outdated are instances from before an exit that makes all containers restart, by ID.
@@ -241,8 +241,8 @@ func (w *world) exit(id string, code int32) {
 	}
 }
 
-// outdate notes what must not go on when the end of a container makes all restart. A Pod that
-// is on its way down does not begin again.
+// outdate notes what must not go on when the end of a container makes all restart. A Pod that is on
+// its way down does not begin again.
 func (w *world) outdate(ended cri.Container) {
 	if w.state.Pod == nil || !w.state.Ending.IsZero() {
 		return
@@ -291,8 +291,8 @@ func (w *world) alive(name string) []cri.Container {
 
 func (w *world) slots() []string { return slices.Sorted(maps.Keys(w.state.InFlight)) }
 
-// settle lets things take their course without any trouble: what is under way
-// ends, init containers succeed, time passes, until nothing happens any more.
+// settle lets things take their course without any trouble: what is under way ends, init containers
+// succeed, time passes, until nothing happens any more.
 func (w *world) settle() bool {
 	w.failing = false
 	for range 2000 {
