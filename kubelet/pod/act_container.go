@@ -81,7 +81,7 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 		if ctx.Err() != nil {
 			return context.Canceled
 		}
-		// The output may hold secrets; it is only for those who may see the status.
+		// The output may have secrets: only those who may read the status see it.
 		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPostStart, "PostStartHook failed")
 		j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonKilling, reasonFailedPostStart)
 		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(graceOf(j.pod)), Reason: "its postStart hook failed"}
@@ -136,7 +136,7 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 	return config, nil
 }
 
-// launch makes the two calls that bring a container to life.
+// launch creates and starts a container.
 func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimeapi.ContainerConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
 	leave, err := j.m.gate.enter(ctx, true)
 	if err != nil {
@@ -157,7 +157,7 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	}
 	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonCreated, "Container created")
 	if ctx.Err() != nil {
-		return "", context.Canceled // what was created is removed with the sandbox
+		return "", context.Canceled // the container is removed with its sandbox
 	}
 	if _, err := j.m.cfg.Containers.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonRunContainerError, err)
@@ -188,7 +188,7 @@ func (j job) podIPs() []string {
 	return j.runtime.Sandboxes[0].IPs
 }
 
-// targetID is the container whose processes an ephemeral container is to see.
+// targetID is the container whose processes an ephemeral container sees.
 func (j job) targetID(name string) string {
 	i := slices.IndexFunc(j.pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == name })
 	if i < 0 {
@@ -202,14 +202,14 @@ func (j job) targetID(name string) string {
 	return ""
 }
 
-// linkLog makes the link that log shippers follow. They can do without.
+// linkLog makes the link that log shippers follow. The container runs without it.
 func (j job) linkLog(id string, a plan.StartContainer, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) {
 	if link := j.logLink(id, a.Name, j.pod.Name, j.pod.Namespace); link != "" {
 		_ = os.Symlink(filepath.Join(sandbox.LogDirectory, config.LogPath), link)
 	}
 }
 
-// removeLog removes a log with what was put aside of it.
+// removeLog removes a log and its rotated files.
 func removeLog(path string) {
 	rotated, _ := filepath.Glob(path + ".*") // fails only for a malformed pattern, which removes less
 	for _, file := range append(rotated, path) {

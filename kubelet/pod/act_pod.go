@@ -30,11 +30,11 @@ const (
 	apiTimeout  = 30 * time.Second
 )
 
-// job is what an action needs to know, as it was when the action was planned.
+// job is what an action needs, as it was when the action was planned.
 type job struct {
 	m *Manager
-	// ctx of the worker. Calls that change the runtime use it: giving one up half-way costs the
-	// runtime more than letting it end.
+	// ctx of the worker. Calls that change the runtime use it: it costs the runtime more to cancel
+	// them than to complete them.
 	ctx context.Context
 
 	uid     types.UID
@@ -99,12 +99,12 @@ func (j job) do(ctx context.Context, a plan.Action) (out made, err error) {
 	case plan.DeletePod:
 		err = j.deletePod(ctx)
 	default:
-		err = fmt.Errorf("acting: there is no way to do %T", a)
+		err = fmt.Errorf("acting: %T is not implemented", a)
 	}
 	return out, err
 }
 
-// call bounds a call that changes the runtime.
+// call returns the context of a call that changes the runtime.
 func (j job) call() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(j.ctx, callTimeout)
 }
@@ -173,7 +173,7 @@ func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSan
 	return config, err
 }
 
-// runtimeHandler is what the Pod's RuntimeClass stands for, "" for the default.
+// runtimeHandler returns the handler of the Pod's RuntimeClass, "" for the default.
 func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	name := ptr.Deref(j.pod.Spec.RuntimeClassName, "")
 	if name == "" {
@@ -183,15 +183,15 @@ func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	defer cancel()
 	class, err := j.m.cfg.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return "", err // names the class already
+		return "", err // it names the class
 	} else if err != nil {
 		return "", fmt.Errorf("failed to lookup RuntimeClass %s: %w", name, err)
 	}
 	return class.Handler, nil
 }
 
-// recordNoSandbox records why there is no sandbox. Only now the runtime is asked whether the node
-// has a network: on a healthy node that costs nothing.
+// recordNoSandbox records why there is no sandbox. It asks the runtime for the state of the network
+// only now, so that it costs nothing on a healthy node.
 func (j job) recordNoSandbox(err error) {
 	if j.m.cfg.NetworkError != nil && !j.pod.Spec.HostNetwork {
 		ctx, cancel := context.WithTimeout(j.ctx, apiTimeout)

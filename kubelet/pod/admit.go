@@ -12,15 +12,14 @@ import (
 	"flyball.dev/kubelet/pod/plan"
 )
 
-// admissions decides about one Pod after the other, so that two of them cannot both get the last
-// place on the node.
+// admissions decides about one Pod after the other, so that no two Pods get the same resources.
 type admissions struct {
 	mu       sync.Mutex
 	admitted map[types.UID]bool
-	// allocated is what each Pod has; files keep what of it cannot be found out again.
+	// allocated is what each Pod has; files keep that of resized Pods.
 	allocated map[types.UID]*plan.Allocation
 	files     allocationFiles
-	// claims are the resizes that are not granted, pending says why.
+	// claims are the resizes that are not granted, pending is why.
 	claims  map[types.UID]plan.Claim
 	pending map[types.UID]*plan.Pending
 }
@@ -47,9 +46,8 @@ func (a *admissions) forget(uid types.UID) {
 	delete(a.pending, uid)
 }
 
-// admit decides once whether the Pod may run here. A Pod that was let in before is never refused
-// again, whatever has changed since, and whether or not this process remembers: its status has a
-// startTime, or the runtime knows it.
+// admit decides once whether the Pod may run here. A Pod that was admitted stays so, whatever changes
+// and whether or not this process remembers: its status has a startTime, or the runtime knows it.
 func (w *worker) admit(ctx context.Context) error {
 	s := &w.state
 	if w.admitted || s.Termination != nil || s.Pod == nil || s.Pod.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase) {
@@ -68,8 +66,8 @@ func (w *worker) admit(ctx context.Context) error {
 	return nil
 }
 
-// admit compares a Pod with the node, of which it reads the labels once more before it refuses a
-// Pod because of them: the watch may lag.
+// admit compares a Pod with the node. Before it refuses a Pod because of the node's labels it reads
+// them from the API server: the watch may lag.
 func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Termination, error) {
 	if node := m.cfg.NodeObject(); node != nil {
 		if r := m.decide(pod, node); r == nil || r.Reason != plan.ReasonNodeAffinity {
@@ -99,8 +97,8 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 	return r
 }
 
-// others are the Pods besides one that run here, with what they are allocated. The caller holds the
-// lock of the admissions.
+// others are the Pods that run here except one, with their allocations. The caller holds the lock of
+// the admissions.
 func (m *Manager) others(but types.UID) []*v1.Pod {
 	var others []*v1.Pod
 	for _, p := range m.known() {

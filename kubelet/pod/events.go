@@ -64,7 +64,7 @@ func (w *worker) event(name, kind, reason, message string) {
 }
 
 func (m *Manager) event(pod *v1.Pod, name, kind, reason, message string) {
-	if pod != nil { // of an orphan nobody can be told
+	if pod != nil { // an orphan has no object to record at
 		m.cfg.Recorder.Event(ContainerRef(pod, name), kind, reason, message)
 	}
 }

@@ -39,7 +39,7 @@ func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.L
 			return nil
 		}
 	}
-	return fmt.Errorf("running a lifecycle hook of container %q: it says neither exec, httpGet nor sleep", spec.Name)
+	return fmt.Errorf("running a lifecycle hook of container %q: it has neither exec, httpGet nor sleep", spec.Name)
 }
 
 func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.ExecAction) error {
@@ -48,13 +48,13 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 		err = fmt.Errorf("command '%s' exited with %d", strings.Join(h.Command, " "), resp.ExitCode)
 	}
 	if err != nil {
-		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck // the words that users know
+		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck // upstream's message
 			h.Command, spec.Name, j.name(), remote.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
 	}
 	return nil
 }
 
-// httpHook makes the request. The API takes any answer for a success.
+// httpHook makes the request. Any response counts as a success, as the API says.
 func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
 	if err := j.request(ctx, spec, h); err != nil {
 		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w",
@@ -64,13 +64,13 @@ func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetActi
 }
 
 func (j job) request(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
-	host := ""
+	address := ""
 	if ips := j.podIPs(); len(ips) > 0 {
-		host = ips[0]
+		address = ips[0]
 	} else if h.Host == "" {
 		return errors.New("calling it: the Pod has no address")
 	}
-	req, err := httpprobe.NewRequestForHTTPGetAction(h, spec, host, "lifecycle")
+	req, err := httpprobe.NewRequestForHTTPGetAction(h, spec, address, "lifecycle")
 	if err != nil {
 		return err
 	}
@@ -83,7 +83,7 @@ func (j job) request(ctx context.Context, spec *v1.Container, h *v1.HTTPGetActio
 	if !errors.Is(err, http.ErrSchemeMismatch) {
 		return err
 	}
-	// Hooks said HTTPS and were called by HTTP once; some still say so.
+	// The kubelet once called all hooks by HTTP, so some say HTTPS without speaking it.
 	plain := req.Clone(ctx)
 	plain.URL.Scheme = "http"
 	plain.Header.Del("Authorization")

@@ -8,8 +8,7 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// minGrace is what a container gets at least between SIGTERM and SIGKILL, as with upstream's
-// kubelet.
+// MinGrace is the least time between SIGTERM and SIGKILL, as with upstream's kubelet.
 const MinGrace = 2 * time.Second
 
 // Plan returns the next actions for a Pod, and when to look again if nothing happens before; zero
