@@ -13,7 +13,7 @@ type Action interface {
 	Why() string
 }
 
-// Reason says in words why an action is taken.
+// Reason says in plain words why an action is taken.
 type Reason string
 
 // Why returns the reason.
@@ -96,7 +96,7 @@ type StopContainer struct {
 	Reason
 }
 
-// RemoveContainer removes an instance that is not needed any more.
+// RemoveContainer removes an instance that nothing needs any more.
 type RemoveContainer struct {
 	ID, Name string
 	Reason
@@ -109,8 +109,7 @@ type GrowCgroup struct {
 	Reason
 }
 
-// CheckMemory fails if the memory limit of the Pod, or of one of the containers, is to fall below
-// what is used.
+// CheckMemory fails if a new memory limit of the Pod or of a container is below the present use.
 type CheckMemory struct {
 	Generation int64
 	Containers []ContainerMemory
@@ -136,20 +135,20 @@ type ShrinkCgroup struct {
 	Reason
 }
 
-// ReportBackOff tells the user that a container waits before it restarts.
+// ReportBackOff records that a container waits before it restarts.
 type ReportBackOff struct {
 	Name  string
 	Until time.Time
 	Reason
 }
 
-// Cancel gives up what is under way in a slot.
+// Cancel cancels the action in a slot.
 type Cancel struct {
 	InSlot string
 	Reason
 }
 
-// DeletePod removes the Pod from the API server, which only waits for us.
+// DeletePod completes the deletion of the Pod, or of a mirror Pod, at the API server.
 type DeletePod struct{ Reason }
 
 // Slot that an action occupies while it is under way; "" if it is carried out at once.

@@ -21,10 +21,9 @@ type Offer struct {
 	Allocatable v1.ResourceList
 }
 
-// Admit says why a Pod cannot run on a node beside the others that run there, nil if it can. The
-// scheduler has decided most of it already: this is for Pods that came past it, by a nodeName set
-// by hand. Reasons and messages are upstream's. Taints are left to the taint eviction controller,
-// which ends such a Pod in time.
+// Admit returns why a Pod cannot run on a node beside the others that run there, nil if it can. The
+// scheduler has checked most of it already, unless somebody set nodeName. Reasons and messages are
+// upstream's. Taints are left to the taint eviction controller, which ends such a Pod in time.
 func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Termination {
 	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
 		return Refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
@@ -53,12 +52,12 @@ func predicate(name, why string) *Termination {
 	return Refuse(name, fmt.Sprintf("Predicate %s failed: %s", name, why))
 }
 
-// fit compares what the Pod asks for with what the others leave.
+// fit compares the Pod's requests with the resources that the others leave.
 func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Termination {
-	if room := allocatable.Pods().Value(); int64(len(others))+1 > room {
-		return outOf(v1.ResourcePods, 1, int64(len(others)), room)
+	if most := allocatable.Pods().Value(); int64(len(others))+1 > most {
+		return outOf(v1.ResourcePods, 1, int64(len(others)), most)
 	}
-	asked := requests(pod)
+	requested := requests(pod)
 	used := v1.ResourceList{}
 	for _, p := range others {
 		for name, q := range requests(p) {
@@ -67,19 +66,19 @@ func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Terminatio
 			used[name] = sum
 		}
 	}
-	// The first that is short is reported, the most usual one first.
+	// The first shortage is reported, of the most common resources first.
 	names := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
+	for _, name := range slices.Sorted(maps.Keys(requested)) {
 		_, offered := allocatable[name]
-		// An extended resource that the node knows nothing of is not the node's to count.
+		// The node does not count an extended resource that it does not have.
 		if !slices.Contains(names, name) && (offered || !v1helper.IsExtendedResourceName(name)) {
 			names = append(names, name)
 		}
 	}
 	for _, name := range names {
-		wants, has, room := amount(name, asked), amount(name, used), amount(name, allocatable)
-		if wants > 0 && wants > room-has {
-			return outOf(name, wants, has, room)
+		wants, taken, capacity := amount(name, requested), amount(name, used), amount(name, allocatable)
+		if wants > 0 && wants > capacity-taken {
+			return outOf(name, wants, taken, capacity)
 		}
 	}
 	return nil
@@ -112,7 +111,7 @@ func hasStrictGroups(node *v1.Node) bool {
 	return f != nil && f.SupplementalGroupsPolicy != nil && *f.SupplementalGroupsPolicy
 }
 
-// portTaken says whether a host port of the Pod is one of another Pod.
+// portTaken says whether the Pod and another Pod have the same host port.
 func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
 	mine := hostPorts(pod)
 	if len(mine) == 0 {

@@ -120,7 +120,7 @@ func (s *State) NoteEnd(now time.Time) *Termination {
 	return e.by
 }
 
-// finished says whether no container is left that runs or is to run, sidecars aside.
+// finished says whether no container, sidecars excepted, runs or will run.
 func finished(s *State) (Reason, bool) {
 	sb, usable := s.Sandbox()
 	inits := s.Pod.Spec.InitContainers
@@ -158,7 +158,7 @@ func finished(s *State) (Reason, bool) {
 	return "the sandbox was lost, and the restart policy is Never", lost
 }
 
-// deadlineOf returns when activeDeadlineSeconds are over.
+// deadlineOf returns when activeDeadlineSeconds have passed.
 func deadlineOf(s *State) (time.Time, bool) {
 	start := s.Pod.Status.StartTime
 	if start == nil && s.Status != nil {
@@ -179,8 +179,8 @@ func endedBefore(s *State, at time.Time) bool {
 	return true
 }
 
-// end brings everything down: gives up what is under way, ends the containers, stops the sandboxes,
-// cleans up. Of a deleted Pod nothing stays.
+// end ends everything: it cancels actions, ends the containers, stops the sandboxes, and cleans up.
+// Nothing of a deleted Pod stays.
 func (p *planner) end(e end) {
 	waiting := false
 	for _, slot := range slices.Sorted(maps.Keys(p.InFlight)) {
@@ -218,8 +218,8 @@ func (p *planner) end(e end) {
 	}
 }
 
-// endContainers stops what runs. Sidecars end after the regular containers, in reverse order, but
-// not later than the grace allows. It says whether any is left.
+// endContainers ends the running containers. Sidecars end after the regular containers, in reverse
+// order, but no later than the grace period allows. It says whether any container runs.
 func (p *planner) endContainers(e end) bool {
 	since := p.Ending
 	if since.IsZero() {
@@ -245,10 +245,10 @@ func (p *planner) endContainers(e end) bool {
 		if e.by != nil && e.by.GracePeriodSeconds != nil {
 			grace = min(grace, time.Duration(*e.by.GracePeriodSeconds)*time.Second)
 		}
-		next := i < 0 || (!regular && i == lastSidecar)
+		due := i < 0 || (!regular && i == lastSidecar)
 		p.stop(c, Stopping{
 			Since: since, Grace: grace, Reason: e.reason, Message: "Stopping container " + c.Name,
-		}, next)
+		}, due)
 	}
 	return regular || lastSidecar >= 0
 }
@@ -262,7 +262,7 @@ func sidecarIndex(pod *v1.Pod, name string) int {
 	})
 }
 
-// remove takes the last traces of a Pod away that the API server no longer knows.
+// remove removes everything of a Pod that the API server does not have any more.
 func (p *planner) remove(e end) {
 	if !p.Purged {
 		p.do(Purge{e.reason})
@@ -278,7 +278,7 @@ func (p *planner) remove(e end) {
 	}
 }
 
-// gone says whether nothing of the Pod is left anywhere, so that its worker may end.
+// Gone says whether nothing of the Pod is left anywhere, so that its worker may end.
 func (s *State) Gone() bool {
 	return s.Pod == nil && s.Cleaned && s.Purged && (s.Mirror == nil || s.Deleted) && len(s.InFlight) == 0 &&
 		len(s.Runtime.Sandboxes) == 0 && len(s.Runtime.Containers) == 0

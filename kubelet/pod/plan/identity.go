@@ -10,13 +10,14 @@ import (
 // server has a mirror Pod of it, with the same name and another UID. Only two things concern the
 // mirror Pod: the status is written to it, and it is deleted from the API server.
 
-// IsStatic says whether a Pod comes from a file or URL. The annotation alone does not tell, since
-// anybody can set it on a Pod of the API server, which alone gives a resourceVersion.
+// IsStatic says whether a Pod comes from a file or URL. Its annotation is not enough, because
+// anybody can set it on a Pod of the API server. But only the API server gives a resourceVersion.
 func IsStatic(pod *v1.Pod) bool {
 	return kubetypes.IsStaticPod(pod) && pod.ResourceVersion == ""
 }
 
-// IsMirrorOf says whether a Pod of the API server is the mirror of a static Pod as it is now.
+// IsMirrorOf says whether a Pod of the API server is the mirror of a static Pod in its present
+// version.
 func IsMirrorOf(mirror, static *v1.Pod) bool {
 	return kubetypes.IsMirrorPod(mirror) && IsStatic(static) &&
 		mirror.Namespace == static.Namespace && mirror.Name == static.Name &&

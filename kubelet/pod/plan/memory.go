@@ -8,9 +8,9 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Memory is what a worker remembers from one look to the next. All of it may be lost at any moment:
-// what was under way is planned again, what was done is done again (each action is idempotent), and
-// a count-down starts anew.
+// Memory is what a worker remembers from one sync to the next. It may be lost at any moment: what
+// was under way is planned again, what was done is done again (each action is idempotent), and a
+// grace period begins anew.
 type Memory struct {
 	// InFlight are the actions under way, by slot.
 	InFlight map[string]Action
@@ -18,11 +18,11 @@ type Memory struct {
 	Failures map[string]Failure
 	// Mounted says that the volumes are ready.
 	Mounted bool
-	// Stale says that the Pod's metadata changed since, which volumes may show.
+	// Stale says that the Pod's metadata, which volumes may show, has changed since.
 	Stale bool
 	// Images that are present for the next start, by container name.
 	Images map[string]string
-	// Ending is since when the Pod is being ended.
+	// Ending is since when the Pod has been over.
 	Ending time.Time
 	// Stopping are containers that are being stopped, by ID.
 	Stopping map[string]Stopping
@@ -32,45 +32,44 @@ type Memory struct {
 	Cleaned bool
 	// Reported says that the API server has the final status of the Pod, or refuses it.
 	Reported bool
-	// Deleted says that the API server was told that the node is done with the Pod. Finalizers may
-	// keep the Pod for long after that.
+	// Deleted says that the API server has got the request to delete the Pod. Finalizers may keep
+	// the Pod for long.
 	Deleted bool
 	// Purged says that the logs of a deleted Pod are removed.
 	Purged bool
-	// BackOff are the times that BackOff was reported for, by container name.
+	// BackOff are the times for which BackOff was reported, by container name.
 	BackOff map[string]time.Time
-	// Grown and Sized are the generation of the allocation that the Pod's cgroup has room for, and
-	// that it has; Checked the one that its use of memory allows.
+	// Grown and Sized are the generations of the allocation that the cgroup of the Pod can hold,
+	// and that it has; Checked is the generation that its use of memory allows.
 	Grown, Checked, Sized int64
-	// Given are the resources that containers were given while they ran, by ID.
+	// Given are the resources that running containers were given, by ID.
 	Given map[string]cri.Resources
 	// Termination is the node's decision to end the Pod, Announced says that NoteEnd has returned
-	// it. A decision that has to survive a restart is in the Pod's status as well, see Termination.
+	// it.
 	Termination *Termination
 	Announced   bool
-	// Status is the last status that was computed; it holds the times of transitions.
+	// Status is the last computed status, with the times of transitions.
 	Status *v1.PodStatus
 }
 
 // Failure of an action.
 type Failure struct {
-	// Reason and Message as a container waits with.
+	// Reason and Message of the waiting container.
 	Reason, Message string
 	// Count of failures in a row.
 	Count int
-	// RetryAt is when to try again; zero leaves it to the back-off of restarts.
+	// RetryAt is when the action is planned again; zero leaves that to the back-off of restarts.
 	RetryAt time.Time
 }
 
-// Stopping is a container on its way down.
+// Stopping is a container that is being ended.
 type Stopping struct {
 	Since time.Time
 	// HookDone says that the preStop hook has ended or there is none.
 	HookDone bool
-	// Restart says that the container is to be started again whatever its policy, because its
-	// definition changed.
+	// Restart says that the container restarts whatever its policy, because its definition changed.
 	Restart bool
-	// Grace that it was given, and the Event's message and the reason.
+	// Grace is its grace period, Message that of the Event.
 	Grace   time.Duration
 	Message string
 	Reason  Reason
@@ -124,7 +123,7 @@ func (m *Memory) Succeed(a Action) {
 	case CheckMemory:
 		m.Checked = a.Generation
 	case ResizeContainer:
-		m.Given[a.ID] = a.Resources // a runtime need not report exactly that
+		m.Given[a.ID] = a.Resources // the runtime may report other numbers
 	case ShrinkCgroup:
 		m.Sized = a.Generation
 	case CleanUp:

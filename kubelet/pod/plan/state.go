@@ -11,22 +11,21 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// State is all that Plan and Status look at: one Pod at one moment.
+// State is one Pod at one moment, all that Plan and Status depend on.
 type State struct {
 	UID types.UID
-	// Pod is what the API server wants, with the resources that the node has allocated; nil if the
-	// API server does not know the Pod (any more).
+	// Pod as the API server has it, with the resources that the node has allocated; nil if the API
+	// server does not have the Pod (any more).
 	Pod *v1.Pod
-	// Mirror is the mirror Pod of a static Pod, which has its status; nil if there is none.
+	// Mirror is the mirror Pod of a static Pod; nil if there is none. Pod has its status.
 	Mirror *v1.Pod
-	// Allocation is where those resources are from; nil before the Pod is admitted.
+	// Allocation has those resources; nil before the Pod is admitted.
 	Allocation *Allocation
-	// Pending is why the Pod does not get the resources that it wants.
+	// Pending is why the Pod does not get the resources that it asks for.
 	Pending *Pending
-	// Wanted are the resources of the containers in the runtime's units, by name, if the Pod was
-	// resized.
+	// Wanted are the resources of the containers of a resized Pod in the runtime's units, by name.
 	Wanted map[string]cri.Resources
-	// Last is the last Pod that was seen, also when Pod is nil; nil for an orphan.
+	// Last is the last known Pod, also when Pod is nil; nil for an orphan.
 	Last *v1.Pod
 	// Runtime is what CRI reports.
 	Runtime cri.Pod
@@ -34,7 +33,7 @@ type State struct {
 	Hashes map[string]string
 	// Probes are the results by container.
 	Probes map[string]Probed
-	// Node is what of the node enters the status.
+	// Node enters the status.
 	Node Node
 
 	Memory
@@ -45,13 +44,13 @@ type Probed struct {
 	ContainerID string
 	// Started and Ready say that the startup and the readiness probe succeed.
 	Started, Ready bool
-	// Failed is the probe that asks for a restart, "startup" or "liveness"; "" for none.
+	// Failed is the probe that wants a restart, "startup" or "liveness"; "" for none.
 	Failed string
 	// TerminationGracePeriodSeconds of the failed probe; nil if the Pod's applies.
 	TerminationGracePeriodSeconds *int64
 }
 
-// Node is what of the node enters the status of its Pods.
+// Node is what enters the status of its Pods.
 type Node struct {
 	// IPs of the node, the primary one first.
 	IPs []string
@@ -61,7 +60,7 @@ type Node struct {
 	RecursiveReadOnly sets.Set[string]
 }
 
-// lastStatus is the newest status of the Pod that the API server has or is given.
+// LastStatus returns the newest status that the API server has or will get.
 func (s *State) LastStatus() v1.PodStatus {
 	switch {
 	case s.Status != nil:
@@ -72,7 +71,7 @@ func (s *State) LastStatus() v1.PodStatus {
 	return v1.PodStatus{}
 }
 
-// sandbox returns the newest sandbox and whether containers can run in it.
+// Sandbox returns the newest sandbox, and whether containers can run in it.
 func (s *State) Sandbox() (cri.Sandbox, bool) {
 	if len(s.Runtime.Sandboxes) == 0 {
 		return cri.Sandbox{}, false
@@ -92,8 +91,8 @@ func (s *State) newest(name string) (cri.Container, bool) {
 	return cri.Container{}, false
 }
 
-// newestIn returns the newest instance of a container in one sandbox, unless that is from before
-// all containers restart: those of the sandbox begin anew then.
+// newestIn returns the newest instance of a container in one sandbox, unless it is from before the
+// restart of all containers.
 func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	if sandboxID == "" {
 		return cri.Container{}, false
@@ -106,8 +105,8 @@ func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	return cri.Container{}, false
 }
 
-// initialized says whether a regular container was ever made in the sandbox, which happens only
-// once all init containers are through.
+// initialized says whether a regular container was ever created in the sandbox, which happens only
+// after all init containers are done.
 func (s *State) initialized(sandboxID string) bool {
 	for i := range s.Pod.Spec.Containers {
 		if _, ok := s.newestIn(sandboxID, s.Pod.Spec.Containers[i].Name); ok {
@@ -117,8 +116,8 @@ func (s *State) initialized(sandboxID string) bool {
 	return false
 }
 
-// restarts says whether policy (the Pod's, the container's, or its rules) wants an ended container
-// to run again.
+// restarts says whether the restart policy of the Pod or the container, or a rule, wants an ended
+// container to run again.
 func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
 	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
 }
@@ -131,9 +130,9 @@ func (s *State) result(c cri.Container) Probed {
 	return Probed{}
 }
 
-// backOff is when an ended container may start again, and how many restarts in a row that makes.
-// One that was stopped only to get other resources does not count. When all containers restart none
-// waits, as in upstream's kubelet, and the count stays.
+// backOff returns how many restarts in a row the successor of an ended container makes, and when it
+// may start. A container that was stopped to get other resources starts at once and counts anew.
+// When all containers restart none waits, as in upstream's kubelet, and the count stays.
 func (s *State) backOff(ended cri.Container) (int, time.Time) {
 	if s.superseded(ended) {
 		restarts, _ := backOff(ended)
@@ -153,7 +152,7 @@ func (s *State) started(spec *v1.Container, c cri.Container) bool {
 	return spec.StartupProbe == nil || s.result(c).Started
 }
 
-// hooking says whether the instance is still in its start, with a postStart hook running.
+// hooking says whether the postStart hook of the instance still runs.
 func (s *State) hooking(c cri.Container) bool {
 	a, ok := s.InFlight[slotStart(c.Name)].(StartContainer)
 	return ok && a.Attempt == c.Attempt
@@ -180,5 +179,6 @@ func specOf(pod *v1.Pod, name string, kinds podutil.ContainerType) *v1.Container
 	return nil
 }
 
-// lasting are the kinds of containers that make up the Pod; ephemeral ones only visit it.
+// lasting are the kinds of containers whose end concerns the Pod, which the end of an ephemeral
+// container does not.
 const lasting = podutil.InitContainers | podutil.Containers

@@ -11,9 +11,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Status returns what is to be reported about a Pod, which must not be nil. Like Plan it is a
-// function of its arguments. What the kubelet does not own, the conditions of others among it, is
-// kept from the Pod.
+// Status returns the status to report about a Pod, which must not be nil. It keeps what the kubelet
+// does not own, such as the conditions of others.
 func Status(s State, now time.Time) v1.PodStatus {
 	now = now.Truncate(time.Second) // as the API stores it
 	old := s.Pod.Status
@@ -52,7 +51,7 @@ func Status(s State, now time.Time) v1.PodStatus {
 	return *st
 }
 
-// neverRan says whether the Pod is, or was before a restart of the agent, refused.
+// neverRan says whether the node refuses the Pod, or did so before the agent restarted.
 func neverRan(s *State) bool {
 	if s.Termination != nil && s.Termination.Refused {
 		return true
@@ -62,8 +61,8 @@ func neverRan(s *State) bool {
 		len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) == 0
 }
 
-// refused is the status of a Pod that the node does not run: no word of its containers, because
-// clients would show what they wait for, and not the reason.
+// refused is the status of a Pod that the node does not run. It has no containers: clients would
+// show what these wait for instead of the reason.
 func (r *reporter) refused(st *v1.PodStatus) v1.PodStatus {
 	st.ObservedGeneration = r.Pod.Generation
 	st.QOSClass = qos.GetPodQOS(r.Pod)
@@ -84,8 +83,8 @@ type reporter struct {
 	ended bool
 }
 
-// addresses keeps the last known address also when the sandbox is gone: clients expect the address
-// of a completed Pod.
+// addresses keeps the last known address when the sandbox is gone: clients expect the address of a
+// completed Pod.
 func (r *reporter) addresses(st *v1.PodStatus) {
 	st.HostIP, st.HostIPs = "", nil
 	for _, ip := range r.Node.IPs {
@@ -112,8 +111,8 @@ func (r *reporter) addresses(st *v1.PodStatus) {
 	}
 }
 
-// phase sets phase, reason and message. A terminal phase is reported only once nothing runs any
-// more, and never left.
+// phase sets phase, reason and message. A terminal phase comes only after everything has ended, and
+// stays.
 func (r *reporter) phase(st *v1.PodStatus) {
 	st.Phase, st.Reason, st.Message = r.Pod.Status.Phase, r.old.Reason, r.old.Message
 	if st.Phase == "" {
@@ -148,7 +147,7 @@ func (r *reporter) phase(st *v1.PodStatus) {
 	}
 }
 
-// alive says whether a process of the Pod may run, or is about to.
+// alive says whether a process of the Pod may run, or is being started.
 func (r *reporter) alive() bool {
 	for _, c := range r.Runtime.Containers {
 		if c.Alive() {
@@ -221,7 +220,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 	}
 }
 
-// lastEnd is how a container that does not run ended, nil if it never has.
+// lastEnd returns how a container that does not run ended, nil if it never ran.
 func lastEnd(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	switch {
 	case cs.State.Terminated != nil:
@@ -240,7 +239,7 @@ func ephemeral(pod *v1.Pod) []v1.Container {
 	return list
 }
 
-// running returns the containers that run and whose start is over, for probing.
+// Running returns the running containers whose start is over, for probing.
 func (s *State) Running() []cri.Container {
 	var list []cri.Container
 	for _, c := range s.Runtime.Containers {

@@ -12,7 +12,7 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// containers reports on containers of one kind, in the order of the spec.
+// containers reports on the containers of one kind, in the order of the spec.
 func (r *reporter) containers(specs []v1.Container, old []v1.ContainerStatus, waiting string) []v1.ContainerStatus {
 	var list []v1.ContainerStatus
 	for i := range specs {
@@ -67,13 +67,13 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	return cs
 }
 
-// toBegin says whether an instance is the last one from before all containers restart, and nothing
-// of that time runs any more: its container begins anew.
+// toBegin says whether an instance is the last one from before the restart of all containers, and
+// none of these runs any more: its container begins anew.
 func (r *reporter) toBegin(inst cri.Container) bool {
 	return !r.ended && inst.State == cri.Exited && r.superseded(inst) && len(r.leftOver()) == 0
 }
 
-// begins reports on such a container. The restart is counted already, as by upstream's kubelet.
+// begins reports on such a container. It counts the restart already, as upstream's kubelet does.
 func (r *reporter) begins(spec *v1.Container, inst cri.Container, cs v1.ContainerStatus) v1.ContainerStatus {
 	cs.RestartCount = int32(inst.Attempt) + 1
 	cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(inst)}
@@ -86,8 +86,8 @@ func (r *reporter) begins(spec *v1.Container, inst cri.Container, cs v1.Containe
 	return cs
 }
 
-// restartedWithAll is how an instance ended before all containers restarted, with the reason that
-// upstream gives to each of them. Exit code, times and ID are those of the instance.
+// restartedWithAll reports how an instance ended before the restart of all containers, with
+// upstream's reason for all of them and its own exit code, times and ID.
 func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminated {
 	t := r.terminated(c)
 	t.Reason = reasonRestartingAll
@@ -97,7 +97,7 @@ func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminate
 	return t
 }
 
-// instance fills in what the runtime tells about an instance.
+// instance adds what the runtime reports about an instance.
 func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
 	cs.RestartCount = int32(inst.Attempt)
 	cs.ContainerID = r.containerID(inst)
@@ -135,7 +135,7 @@ func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.Co
 	return cs
 }
 
-// restarting says what an ended container that is to run again waits for.
+// restarting returns what an ended container waits for before it restarts.
 func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, message string, ok bool) {
 	if r.ended || !r.again(spec, inst) {
 		return "", "", false
@@ -148,8 +148,8 @@ func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, m
 		backOffDelay(restarts-1), spec.Name, r.Pod.Name, r.Pod.Namespace, r.UID), true
 }
 
-// again says whether an ended container is to run again. A sidecar always is, an init container
-// until it has succeeded, an ephemeral container never.
+// again says whether an ended container will restart: a sidecar always, an init container until it
+// succeeds, an ephemeral container never.
 func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
 	if slices.ContainsFunc(r.Pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == spec.Name }) {
 		return false
@@ -161,7 +161,7 @@ func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
 	return r.restarts(spec, inst)
 }
 
-// failure is why a container cannot start at present.
+// failure returns why a container cannot start at present.
 func (r *reporter) failure(name string) (reason, message string, ok bool) {
 	for _, slot := range []string{slotStart(name), slotImage(name)} {
 		if f, ok := r.Failures[slot]; ok && f.Reason != "" {
