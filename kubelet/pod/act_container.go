@@ -13,6 +13,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
@@ -23,7 +24,7 @@ import (
 // pullImage makes the images of a container present, its own and those of its volumes.
 func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofVolumes map[string]string, err error) {
 	// The runtime reads only the Pod's name and annotations; there may be no cgroup yet.
-	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.attempt()})
+	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.newestSandbox().Attempt})
 	if err != nil {
 		return "", nil, err
 	}
@@ -50,18 +51,18 @@ func imageVolumes(pod *v1.Pod, c *v1.Container) []v1.Volume {
 	return list
 }
 
-// attempt of the newest sandbox.
-func (j job) attempt() uint32 {
+// newestSandbox returns the newest sandbox, or an empty one if there is none.
+func (j job) newestSandbox() cri.Sandbox {
 	if len(j.runtime.Sandboxes) == 0 {
-		return 0
+		return cri.Sandbox{}
 	}
-	return j.runtime.Sandboxes[0].Attempt
+	return j.runtime.Sandboxes[0]
 }
 
 // startContainer creates and starts a container and runs its postStart hook.
 func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 	spec := plan.SpecOf(j.pod, a.Name)
-	sandbox, err := j.sandboxConfig(j.attempt())
+	sandbox, err := j.sandboxConfig(j.newestSandbox().Attempt)
 	if err != nil {
 		return j.cannotStart(ctx, a, plan.ReasonCreateContainerConfigError, err)
 	}
@@ -84,20 +85,12 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 		// The output may have secrets: only those who may read the status see it.
 		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPostStart, "PostStartHook failed")
 		j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonKilling, reasonFailedPostStart)
-		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(graceOf(j.pod)), Reason: "its postStart hook failed"}
-		if stopErr := j.stopContainer(ctx, stop); stopErr != nil {
-			err = errors.Join(err, stopErr)
-		}
+		grace := time.Duration(ptr.Deref(j.pod.Spec.TerminationGracePeriodSeconds, 0)) * time.Second
+		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(grace), Reason: "its postStart hook failed"}
+		err = errors.Join(err, j.stopContainer(ctx, stop)) // which gives MinGrace at least
 		return &failed{Reason: plan.ReasonPostStartHookError, Message: err.Error(), Err: err}
 	}
 	return nil
-}
-
-func graceOf(pod *v1.Pod) time.Duration {
-	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
-		return time.Duration(*s) * time.Second
-	}
-	return plan.MinGrace
 }
 
 // containerConfig renders the container and makes its files.
@@ -110,9 +103,7 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 		Node: j.m.cfg.Render, Pod: j.pod, Container: spec, TargetID: j.targetID(a.Name),
 		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
 		PodIPs: j.podIPs(), Volumes: j.mounted, VolumeImages: j.volumeImages[a.Name],
-	}
-	if len(j.runtime.Sandboxes) > 0 {
-		in.RuntimeHandler = j.runtime.Sandboxes[0].Handler
+		RuntimeHandler: j.newestSandbox().Handler,
 	}
 	if in.Env, err = containers.Environment(ctx, j.m.cfg.Env, in); err != nil {
 		return nil, err
@@ -182,10 +173,7 @@ func (j job) podIPs() []string {
 	if j.pod != nil && j.pod.Spec.HostNetwork {
 		return j.node.IPs
 	}
-	if len(j.runtime.Sandboxes) == 0 {
-		return nil
-	}
-	return j.runtime.Sandboxes[0].IPs
+	return j.newestSandbox().IPs
 }
 
 // targetID is the container whose processes an ephemeral container sees.

@@ -42,9 +42,9 @@ func Status(s State, now time.Time) v1.PodStatus {
 	if len(s.Pod.Spec.InitContainers) > 0 {
 		waiting = "PodInitializing"
 	}
-	st.InitContainerStatuses = r.containers(s.Pod.Spec.InitContainers, old.InitContainerStatuses, waiting)
-	st.ContainerStatuses = byName(r.containers(s.Pod.Spec.Containers, old.ContainerStatuses, waiting))
-	st.EphemeralContainerStatuses = byName(r.containers(ephemeral(s.Pod), old.EphemeralContainerStatuses, waiting))
+	st.InitContainerStatuses = r.containers(podutil.InitContainers, old.InitContainerStatuses, waiting)
+	st.ContainerStatuses = byName(r.containers(podutil.Containers, old.ContainerStatuses, waiting))
+	st.EphemeralContainerStatuses = byName(r.containers(podutil.EphemeralContainers, old.EphemeralContainerStatuses, waiting))
 
 	r.phase(st)
 	r.conditions(st)
@@ -229,14 +229,6 @@ func lastEnd(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
 		return cs.LastTerminationState.Terminated
 	}
 	return nil
-}
-
-func ephemeral(pod *v1.Pod) []v1.Container {
-	var list []v1.Container
-	for i := range pod.Spec.EphemeralContainers {
-		list = append(list, v1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
-	}
-	return list
 }
 
 // Running returns the running containers whose start is over, for probing.
