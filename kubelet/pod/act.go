@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/images"
@@ -63,7 +64,7 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 		return
 	case plan.ReportBackOff:
 		w.state.Begin(a)
-		w.event(a.Name, v1.EventTypeWarning, reasonBackOff,
+		w.event(a.Name, v1.EventTypeWarning, events.BackOffStartContainer,
 			fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", a.Name, w.state.Last.Name, w.state.Last.Namespace, w.uid))
 		return
 	case plan.RunPreStop:
@@ -94,7 +95,7 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 // recordKilling records an Event once for each container that is being ended.
 func (w *worker) recordKilling(id, name string, begun plan.Stopping) {
 	if _, ok := w.state.Stopping[id]; !ok {
-		w.event(name, v1.EventTypeNormal, reasonKilling, begun.Message)
+		w.event(name, v1.EventTypeNormal, events.KillingContainer, begun.Message)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/containers"
@@ -83,8 +84,8 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 			return context.Canceled
 		}
 		// The output may have secrets: only those who may read the status see it.
-		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPostStart, "PostStartHook failed")
-		j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonKilling, reasonFailedPostStart)
+		j.m.event(j.pod, a.Name, v1.EventTypeWarning, events.FailedPostStartHook, "PostStartHook failed")
+		j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.KillingContainer, events.FailedPostStartHook)
 		grace := time.Duration(ptr.Deref(j.pod.Spec.TerminationGracePeriodSeconds, 0)) * time.Second
 		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(grace), Reason: "its postStart hook failed"}
 		err = errors.Join(err, j.stopContainer(ctx, stop)) // which gives MinGrace at least
@@ -146,14 +147,14 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	if err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonCreateContainerError, err)
 	}
-	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonCreated, "Container created")
+	j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.CreatedContainer, "Container created")
 	if ctx.Err() != nil {
 		return "", context.Canceled // the container is removed with its sandbox
 	}
 	if _, err := j.m.cfg.Containers.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonRunContainerError, err)
 	}
-	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonStarted, "Container started")
+	j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.StartedContainer, "Container started")
 	return created.ContainerId, nil
 }
 
@@ -162,7 +163,7 @@ func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason stri
 	if ctx.Err() != nil {
 		return context.Canceled
 	}
-	j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailed, "Error: "+remote.Message(err))
+	j.m.event(j.pod, a.Name, v1.EventTypeWarning, events.FailedToStartContainer, "Error: "+remote.Message(err))
 	if _, ok := errors.AsType[*containers.Error](err); ok {
 		return err
 	}
@@ -218,18 +219,13 @@ func (j job) logLink(id, container, pod, namespace string) string {
 func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) {
 	hookCtx, cancel := context.WithDeadline(ctx, a.Deadline)
 	defer cancel()
-	inst := cri.Container{ID: a.ID, Name: a.Name}
-	for _, c := range j.runtime.Containers {
-		if c.ID == a.ID {
-			inst = c
-		}
-	}
+	inst := j.container(a.ID, a.Name)
 	spec := plan.SpecOf(j.pod, a.Name)
 	if spec == nil {
 		spec = &v1.Container{Name: a.Name, Ports: cri.ParseInfo(inst.Labels, inst.Annotations).Ports}
 	}
 	if err := j.runHook(hookCtx, a.ID, spec, plan.PreStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
-		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPreStop, "PreStopHook failed")
+		j.m.event(j.pod, a.Name, v1.EventTypeWarning, events.FailedPreStopHook, "PreStopHook failed")
 	}
 }
 
@@ -242,7 +238,7 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	})
 	if err != nil && !remote.IsNotFound(err) {
 		if ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+remote.Message(err))
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
 		}
 		return fmt.Errorf("stopping container %s: %w", a.Name, err)
 	}
@@ -258,11 +254,19 @@ func (j job) removeContainer(a plan.RemoveContainer) error {
 	}
 	if j.pod != nil {
 		_ = os.Remove(j.logLink(a.ID, a.Name, j.pod.Name, j.pod.Namespace))
-		for _, c := range j.runtime.Containers {
-			if c.ID == a.ID && c.LogPath != "" {
-				removeLog(c.LogPath)
-			}
+		if log := j.container(a.ID, a.Name).LogPath; log != "" {
+			removeLog(log)
 		}
 	}
 	return nil
+}
+
+// container returns what the runtime had of a container.
+func (j job) container(id, name string) cri.Container {
+	for _, c := range j.runtime.Containers {
+		if c.ID == id {
+			return c
+		}
+	}
+	return cri.Container{ID: id, Name: name}
 }

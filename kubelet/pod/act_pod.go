@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/containers"
@@ -113,7 +114,7 @@ func (j job) mountVolumes(ctx context.Context) (map[string]volumes.Mounted, erro
 	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
 	if err != nil && ctx.Err() == nil {
 		for message := range strings.SplitSeq(err.Error(), "\n") {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedMount, message)
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedMountVolume, message)
 		}
 	}
 	return mounted, err
@@ -134,7 +135,7 @@ func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error)
 
 func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (*runtimeapi.PodSandboxConfig, error) {
 	if a.Replaces && len(j.runtime.Containers) > 0 {
-		j.m.event(j.pod, "", v1.EventTypeNormal, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
+		j.m.event(j.pod, "", v1.EventTypeNormal, events.SandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
 	leave, err := j.m.gate.enter(ctx, false)
 	if err != nil {
@@ -197,11 +198,11 @@ func (j job) recordNoSandbox(err error) {
 		ctx, cancel := context.WithTimeout(j.ctx, apiTimeout)
 		defer cancel()
 		if because := j.m.cfg.NetworkError(ctx); because != nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonNetworkNotReady, "network is not ready: "+because.Error())
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.NetworkNotReady, "network is not ready: "+because.Error())
 			return
 		}
 	}
-	j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+remote.Message(err))
+	j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedCreatePodSandBox, "Failed to create pod sandbox: "+remote.Message(err))
 }
 
 func (j job) stopSandbox(a plan.StopSandbox) error {
@@ -210,7 +211,7 @@ func (j job) stopSandbox(a plan.StopSandbox) error {
 	_, err := j.m.cfg.Sandboxes.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
 		if j.ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+remote.Message(err))
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
 		}
 		return fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
 	}
@@ -275,7 +276,7 @@ func (j job) deletePod(ctx context.Context) error {
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		if refusal(err, 0) {
-			j.m.event(j.object, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: the API server refuses to delete it: "+err.Error())
+			j.m.event(j.object, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: the API server refuses to delete it: "+err.Error())
 		}
 		return fmt.Errorf("deleting the Pod from the API server: %w", err)
 	}

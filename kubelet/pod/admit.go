@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
@@ -74,7 +75,9 @@ func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Termination, er
 			return r, nil
 		}
 	}
-	node, err := m.readNode(ctx)
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	node, err := m.cfg.Client.CoreV1().Nodes().Get(ctx, m.cfg.NodeName, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("reading Node %s, to see whether the Pod fits: %w", m.cfg.NodeName, err)
 	}
@@ -89,7 +92,7 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 	}
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
-	r := plan.Admit(pod, m.offerOf(node), m.others(pod.UID))
+	r := plan.Admit(pod, plan.Offer{Node: node, Allocatable: m.allocatable(node)}, m.others(pod.UID))
 	if r == nil {
 		m.admissions.admitted[pod.UID] = true
 		m.admissions.allocated[pod.UID] = plan.AllocationOf(pod, 0)

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -153,10 +152,6 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 	return err
 }
 
-func (m *Manager) offerOf(node *v1.Node) plan.Offer {
-	return plan.Offer{Node: node, Allocatable: m.allocatable(node)}
-}
-
 // allocatable is what the node offers to Pods. Render has what this agent measures itself, before
 // the Node is seen or updated.
 func (m *Manager) allocatable(node *v1.Node) v1.ResourceList {
@@ -166,10 +161,4 @@ func (m *Manager) allocatable(node *v1.Node) v1.ResourceList {
 	}
 	maps.Copy(all, m.cfg.Render.Allocatable)
 	return all
-}
-
-func (m *Manager) readNode(ctx context.Context) (*v1.Node, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	return m.cfg.Client.CoreV1().Nodes().Get(ctx, m.cfg.NodeName, metav1.GetOptions{})
 }

@@ -6,6 +6,17 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
+// Reasons that a container waits with, upstream's.
+const (
+	ReasonCreateContainerError       = "CreateContainerError"
+	ReasonCreateContainerConfigError = "CreateContainerConfigError"
+	ReasonRunContainerError          = "RunContainerError"
+	ReasonPostStartHookError         = "PostStartHookError"
+	reasonRestartingAll              = "RestartingAllContainers"
+)
+
+const messageRestartingAll = "All containers of the Pod restart in place"
+
 // NewFailure says what a failed action means: what the container waits with, and when the action is
 // planned again. The pause grows with each failure in a row.
 func NewFailure(a Action, reason, message string, before Failure, now time.Time) Failure {
