@@ -29,6 +29,6 @@ func TestHandlerDoesNotWait(t *testing.T) {
 		t.Fatal("the handler waits for the lock of the admissions")
 	}
 	if len(m.freed) != 1 {
-		t.Error("nobody is told that there is room")
+		t.Error("nobody is notified that resources were freed")
 	}
 }

@@ -43,10 +43,10 @@ type rig struct {
 	logs     string
 	left     []types.UID
 	reports  chan string
-	// room is what the node has, labels are its.
-	room   v1.ResourceList
-	labels map[string]string
-	stop   func()
+	// allocatable and labels of the node.
+	allocatable v1.ResourceList
+	labels      map[string]string
+	stop        func()
 	// pods is the source of the Pods; a watch if nil.
 	pods Source
 	// manager is the agent that runs.
@@ -75,7 +75,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// noLeaks wants all goroutines gone within ten seconds: goleak's own patience, 0.4 s, is short for
+// noLeaks wants all goroutines gone within ten seconds: goleak's own timeout, 0.4 s, is short for
 // a busy machine.
 func noLeaks(t *testing.T, except goleak.Option) {
 	t.Helper()
@@ -89,7 +89,7 @@ func noLeaks(t *testing.T, except goleak.Option) {
 }
 
 // version gives each write a resourceVersion of its own, which the fake API does not: by it a
-// worker tells what is newer.
+// worker knows what is newer.
 func (r *rig) version(action clienttesting.Action) (bool, runtime.Object, error) {
 	r.versions++ // the fake API asks one after the other
 	version := strconv.Itoa(r.versions)
@@ -150,9 +150,9 @@ func (r *rig) start() {
 
 // machine is the Node as it is watched. The API server has none: no test must need it.
 func (r *rig) machine() *v1.Node {
-	room := v1.ResourceList{v1.ResourcePods: resource.MustParse("110")}
-	maps.Copy(room, r.room)
-	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: r.labels}, Status: v1.NodeStatus{Allocatable: room}}
+	allocatable := v1.ResourceList{v1.ResourcePods: resource.MustParse("110")}
+	maps.Copy(allocatable, r.allocatable)
+	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: r.labels}, Status: v1.NodeStatus{Allocatable: allocatable}}
 }
 
 func (r *rig) create(change func(*v1.Pod)) *v1.Pod {

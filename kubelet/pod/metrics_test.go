@@ -72,7 +72,7 @@ func TestTimeOfPullsAndInitContainers(t *testing.T) {
 		"InTurns":  {reason: "init containers between pulls", pulls: []run{{1, 3}, {7, 9}}, inits: []run{{3, 7}}, want: 22},
 		"Gap":      {reason: "from 3 to 10 s it was not pulled", pulls: []run{{1, 3}, {10, 12}}, want: 26},
 		"Overlap":  {reason: "the next image is pulled meanwhile", pulls: []run{{1, 6}, {2, 4}}, inits: []run{{3, 8}}, want: 23},
-		"Unsorted": {reason: "pulls are told of at their end", pulls: []run{{5, 6}, {1, 9}}, want: 22},
+		"Unsorted": {reason: "pulls are recorded at their end", pulls: []run{{5, 6}, {1, 9}}, want: 22},
 		"Clock":    {reason: "a clock that was set back ends before the beginning", inits: []run{{8, 5}}, want: 30},
 	} {
 		t.Run(name, func(t *testing.T) {

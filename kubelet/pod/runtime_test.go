@@ -73,7 +73,7 @@ func (f *fakeRuntime) Watch(ctx context.Context, changed func(types.UID)) {
 	<-ctx.Done()
 }
 
-// change does something to a Pod and tells the Manager.
+// change does something to a Pod and notifies the Manager.
 func (f *fakeRuntime) change(uid types.UID, do func(*cri.Pod)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

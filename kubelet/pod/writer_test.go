@@ -154,7 +154,7 @@ func TestWriterRefused(t *testing.T) {
 		"teapot":        {"a webhook may answer with any code", denied(418), true},
 		"broken":        {"a webhook that does not answer for long is as good as a refusal", apierrors.NewInternalError(errors.New("failed calling webhook")), true},
 		"conflict":      {"the next attempt starts from the newest Pod", apierrors.NewConflict(pods, "web", errors.New("changed")), false},
-		"busy":          {"it asks for patience", apierrors.NewTooManyRequests("busy", 1), false},
+		"busy":          {"it is overloaded", apierrors.NewTooManyRequests("busy", 1), false},
 		"unknown to it": {"certificates are renewed", apierrors.NewUnauthorized("who?"), false},
 		"away":          {"it did not answer", errors.New("connection refused"), false},
 	}

@@ -224,7 +224,7 @@ func TestPlanRestart(t *testing.T) {
 		"Many":   {reason: "five minutes at most", change: crashed(99, time.Second), want: waits(5 * time.Minute), next: epoch.Add(5 * time.Minute)},
 		"Ran":    {reason: "ten minutes of running forgive everything", change: crashed(99, 10*time.Minute), want: again(1)},
 		"Reported": {
-			reason: "a back-off is told once",
+			reason: "a back-off is reported once",
 			change: func(s *State) { crashed(1, time.Second)(s); s.BackOff["main"] = epoch.Add(10 * time.Second) },
 			next:   epoch.Add(10 * time.Second),
 		},
@@ -447,7 +447,7 @@ func TestPlanEnd(t *testing.T) {
 			}},
 		},
 		"BeforeDeadline": {
-			reason: "before that it is only looked at again in time",
+			reason: "before that the Pod only syncs again in time",
 			change: func(s *State) {
 				s.Pod.Spec.ActiveDeadlineSeconds = ptr.To[int64](60)
 				s.Pod.Status.StartTime = &metav1.Time{Time: epoch}
