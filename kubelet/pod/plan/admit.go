@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -113,27 +114,17 @@ func hasStrictGroups(node *v1.Node) bool {
 
 // portTaken says whether the Pod and another Pod have the same host port.
 func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
-	mine := hostPorts(pod)
-	if len(mine) == 0 {
-		return false
-	}
+	var theirs []v1.ContainerPort
 	for _, p := range others {
-		for _, theirs := range hostPorts(p) {
-			if slices.ContainsFunc(mine, func(m v1.ContainerPort) bool { return clash(m, theirs) }) {
-				return true
-			}
-		}
+		theirs = append(theirs, hostPorts(p)...)
 	}
-	return false
+	return slices.ContainsFunc(hostPorts(pod), func(mine v1.ContainerPort) bool {
+		return slices.ContainsFunc(theirs, func(p v1.ContainerPort) bool { return clash(mine, p) })
+	})
 }
 
 func clash(a, b v1.ContainerPort) bool {
-	protocol := func(p v1.ContainerPort) v1.Protocol {
-		if p.Protocol == "" {
-			return v1.ProtocolTCP
-		}
-		return p.Protocol
-	}
+	protocol := func(p v1.ContainerPort) v1.Protocol { return cmp.Or(p.Protocol, v1.ProtocolTCP) }
 	everywhere := func(p v1.ContainerPort) bool { return p.HostIP == "" || p.HostIP == "0.0.0.0" }
 	return a.HostPort == b.HostPort && protocol(a) == protocol(b) && (a.HostIP == b.HostIP || everywhere(a) || everywhere(b))
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -147,15 +148,9 @@ func (p *planner) stop(c cri.Container, want Stopping, due bool) {
 // the one that the container was created with.
 func (p *planner) grace(c cri.Container) time.Duration {
 	info := cri.ParseInfo(c.Labels, c.Annotations)
-	seconds := info.TerminationGracePeriod
-	if info.DeletionGracePeriod != nil {
-		seconds = info.DeletionGracePeriod
-	}
+	seconds := cmp.Or(info.DeletionGracePeriod, info.TerminationGracePeriod)
 	if p.Last != nil {
-		seconds = p.Last.Spec.TerminationGracePeriodSeconds
-		if p.Last.DeletionGracePeriodSeconds != nil {
-			seconds = p.Last.DeletionGracePeriodSeconds
-		}
+		seconds = cmp.Or(p.Last.DeletionGracePeriodSeconds, p.Last.Spec.TerminationGracePeriodSeconds)
 	}
 	if seconds == nil {
 		return MinGrace

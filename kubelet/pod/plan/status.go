@@ -93,21 +93,20 @@ func (r *reporter) addresses(st *v1.PodStatus) {
 	if len(r.Node.IPs) > 0 {
 		st.HostIP = r.Node.IPs[0]
 	}
-	ips := []string{}
-	for _, ip := range r.old.PodIPs {
-		ips = append(ips, ip.IP)
-	}
-	if r.Pod.Spec.HostNetwork {
-		ips = r.Node.IPs
-	} else if sb, _ := r.Sandbox(); len(sb.IPs) > 0 {
+	st.PodIP, st.PodIPs = "", r.old.PodIPs
+	ips := r.Node.IPs
+	if !r.Pod.Spec.HostNetwork {
+		sb, _ := r.Sandbox()
 		ips = sb.IPs
 	}
-	st.PodIP, st.PodIPs = "", nil
-	for _, ip := range ips {
-		st.PodIPs = append(st.PodIPs, v1.PodIP{IP: ip})
+	if len(ips) > 0 || r.Pod.Spec.HostNetwork {
+		st.PodIPs = nil
+		for _, ip := range ips {
+			st.PodIPs = append(st.PodIPs, v1.PodIP{IP: ip})
+		}
 	}
-	if len(ips) > 0 {
-		st.PodIP = ips[0]
+	if len(st.PodIPs) > 0 {
+		st.PodIP = st.PodIPs[0].IP
 	}
 }
 
