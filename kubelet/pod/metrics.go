@@ -116,13 +116,14 @@ func (m *metrics) synced(s *plan.State, d time.Duration) {
 	m.syncs.WithLabelValues(kind).Observe(d.Seconds())
 }
 
-// observe measures a start once, and only one that this process has seen from its beginning.
+// observe measures a start once, and only if this process has seen it from its beginning. A static
+// Pod has no time of creation, and its start is not measured.
 func (m *metrics) observe(pod *v1.Pod, status *v1.PodStatus, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.starts[pod.UID]
 	if s == nil {
-		m.starts[pod.UID] = &start{measured: status.Phase != v1.PodPending, seen: now}
+		m.starts[pod.UID] = &start{measured: status.Phase != v1.PodPending || pod.CreationTimestamp.IsZero(), seen: now}
 		return
 	}
 	if s.measured || status.Phase != v1.PodRunning {

@@ -52,10 +52,14 @@ func TestStarts(t *testing.T) {
 		}
 	}
 
-	m.observe(&v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "old"}}, status, at(1))
-	m.observe(&v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "old"}}, status, at(2))
+	old, static := pod.DeepCopy(), &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "static"}}
+	old.UID = "old"
+	m.observe(old, status, at(1))
+	m.observe(old, status, at(2))
+	m.observe(static, &v1.PodStatus{Phase: v1.PodPending}, at(1))
+	m.observe(static, status, at(2))
 	if n, _ := sumOf(t, m.total); n != 1 {
-		t.Errorf("a Pod that ran before the agent began is counted as a start")
+		t.Errorf("a static Pod, or one that ran before the agent began, is counted as a start")
 	}
 }
 
