@@ -47,8 +47,9 @@ func (a *admissions) forget(uid types.UID) {
 	delete(a.pending, uid)
 }
 
-// admit decides once whether the Pod may run here. A Pod that was admitted stays so, whatever changes
-// and whether or not this process remembers: its status has a startTime, or the runtime knows it.
+// admit decides once whether the Pod may run here. A Pod that was admitted stays so, whatever
+// changes and whether or not this process remembers: its status has a startTime, or the runtime
+// knows it.
 func (w *worker) admit(ctx context.Context) error {
 	s := &w.state
 	if w.admitted || s.Termination != nil || s.Pod == nil || s.Pod.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase) {
@@ -100,8 +101,8 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 	return r
 }
 
-// others are the Pods that run here except one, with their allocations. The caller holds the lock of
-// the admissions.
+// others are the Pods that run here except one, with their allocations. The caller holds the lock
+// of the admissions.
 func (m *Manager) others(but types.UID) []*v1.Pod {
 	var others []*v1.Pod
 	for _, p := range m.known() {

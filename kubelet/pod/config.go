@@ -45,11 +45,11 @@ type Config struct {
 	// NodeObject returns the Node as it was last watched, nil if it was not seen yet. The Manager
 	// refuses Pods that do not fit it.
 	NodeObject func() *v1.Node
-	// Sysctls returns the reason and the message of the refusal if the node forbids the sysctls of a
-	// Pod, and empty strings if not. Optional: without it all sysctls are allowed.
+	// Sysctls returns the reason and the message of the refusal if the node forbids the sysctls of
+	// a Pod, and empty strings if not. Optional: without it all sysctls are allowed.
 	Sysctls func(*v1.Pod) (reason, message string)
-	// NetworkError returns why no sandbox can have a network at present. The Manager calls it after a
-	// sandbox could not be created. Optional.
+	// NetworkError returns why no sandbox can have a network at present. The Manager calls it after
+	// a sandbox could not be created. Optional.
 	NetworkError func(ctx context.Context) error
 	// Report receives the error when the runtime hangs. Optional.
 	Report func(error)
@@ -60,8 +60,8 @@ type Config struct {
 	Leftovers func() ([]types.UID, error)
 	// AllocationDir keeps the resources of resized Pods. Without it they are lost with the process.
 	AllocationDir string
-	// LogLinks is the directory for the links that log shippers follow, /var/log/containers. Without
-	// it the Manager makes none.
+	// LogLinks is the directory for the links that log shippers follow, /var/log/containers.
+	// Without it the Manager makes none.
 	LogLinks string
 	// HookTransport makes the requests of HTTP hooks; http.Transport if nil.
 	HookTransport http.RoundTripper

@@ -13,10 +13,10 @@
 //	writer.go    report: plan.Status(State, now), written to the API server
 //
 // The worker's memory is not needed for correctness. How often a container restarted, when it may
-// restart, which attempt comes next: all of that is read from the runtime's list of containers, which
-// keeps the last dead container of each name. Actions under way end with the process and are planned
-// again. Only the resources that a resize was granted are not in the runtime; allocation_files.go
-// keeps them on disk.
+// restart, which attempt comes next: all of that is read from the runtime's list of containers,
+// which keeps the last dead container of each name. Actions under way end with the process and are
+// planned again. Only the resources that a resize was granted are not in the runtime;
+// allocation_files.go keeps them on disk.
 //
 // A Pod that only the runtime or a leftover directory knows gets a worker too, which ends and
 // removes it.

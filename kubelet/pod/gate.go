@@ -7,12 +7,12 @@ import (
 	"time"
 )
 
-// gateStay is how long a call counts. A call that takes longer waits for something else, such as a CNI
-// plugin or a disk, and must not keep other Pods from starting.
+// gateStay is how long a call counts. A call that takes longer waits for something else, such as a
+// CNI plugin or a disk, and must not keep other Pods from starting.
 const gateStay = 5 * time.Second
 
-// gate bounds the number of expensive calls of the runtime. Starting a container goes before creating
-// a sandbox, so that in a burst the first Pods run early instead of all Pods at the end.
+// gate bounds the number of expensive calls of the runtime. Starting a container goes before
+// creating a sandbox, so that in a burst the first Pods run early instead of all Pods at the end.
 type gate struct {
 	mu      sync.Mutex
 	free    int

@@ -17,11 +17,6 @@ import (
 	"flyball.dev/kubelet/cri/remote"
 )
 
-// newHookTransport makes the requests of HTTP hooks. As with probes, certificates are not verified.
-func newHookTransport() *http.Transport {
-	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
-}
-
 // runHook runs a lifecycle hook until it ends or ctx does.
 func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.LifecycleHandler) error {
 	switch {
@@ -30,7 +25,11 @@ func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.L
 	case h.Exec != nil:
 		return j.execHook(ctx, id, spec, h.Exec)
 	case h.HTTPGet != nil:
-		return j.httpHook(ctx, spec, h.HTTPGet)
+		if err := j.httpHook(ctx, spec, h.HTTPGet); err != nil {
+			return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w",
+				h.HTTPGet.Path, spec.Name, j.name(), err)
+		}
+		return nil
 	case h.Sleep != nil:
 		select {
 		case <-ctx.Done():
@@ -56,14 +55,6 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 
 // httpHook makes the request. Any response counts as a success, as the API says.
 func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
-	if err := j.request(ctx, spec, h); err != nil {
-		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w",
-			h.Path, spec.Name, j.name(), err)
-	}
-	return nil
-}
-
-func (j job) request(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
 	address := ""
 	if ips := j.podIPs(); len(ips) > 0 {
 		address = ips[0]
@@ -75,8 +66,8 @@ func (j job) request(ctx context.Context, spec *v1.Container, h *v1.HTTPGetActio
 		return err
 	}
 	client := &http.Client{Transport: j.m.cfg.HookTransport, CheckRedirect: httpprobe.RedirectChecker(false)}
-	if client.Transport == nil {
-		client.Transport = newHookTransport()
+	if client.Transport == nil { // as with probes, certificates are not verified
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 	}
 	defer client.CloseIdleConnections()
 	err = get(client, req.WithContext(ctx))

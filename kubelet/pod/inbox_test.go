@@ -9,7 +9,8 @@ import (
 	"flyball.dev/kubelet/pod/plan"
 )
 
-// TestInbox: of an object only the newest state counts, nothing else is lost, and one token wakes the worker.
+// TestInbox: of an object only the newest state counts, nothing else is lost, and one token wakes
+// the worker.
 func TestInbox(t *testing.T) {
 	pod := func(version string) *v1.Pod { return &v1.Pod{ObjectMeta: metav1.ObjectMeta{ResourceVersion: version}} }
 	in := newInbox()

@@ -75,8 +75,8 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// noLeaks wants all goroutines gone within ten seconds: goleak's own timeout, 0.4 s, is short for
-// a busy machine.
+// noLeaks wants all goroutines gone within ten seconds: goleak's own timeout, 0.4 s, is short for a
+// busy machine.
 func noLeaks(t *testing.T, except goleak.Option) {
 	t.Helper()
 	err := goleak.Find(except)

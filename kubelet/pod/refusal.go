@@ -14,9 +14,9 @@ import (
 // webhook, before they count as a refusal.
 const internalErrors = time.Minute
 
-// refusal says whether an error means that the API server refuses a write, and would refuse the same
-// write in a moment, too: because of validation, authorization, a webhook or a policy. failing is
-// how long writes have failed.
+// refusal says whether an error means that the API server refuses a write, and would refuse the
+// same write in a moment, too: because of validation, authorization, a webhook or a policy. failing
+// is how long writes have failed.
 func refusal(err error, failing time.Duration) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok {
@@ -32,8 +32,8 @@ func refusal(err error, failing time.Duration) bool {
 	}
 }
 
-// isGone says whether the Pod does not exist any more. If another Pod of its name has taken its place,
-// the API server answers that a UID cannot change.
+// isGone says whether the Pod does not exist any more. If another Pod of its name has taken its
+// place, the API server answers that a UID cannot change.
 func isGone(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok {

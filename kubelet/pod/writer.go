@@ -22,15 +22,15 @@ import (
 )
 
 const (
-	// settleTime is the delay of a status that nobody acts on, such as ContainerCreating of a container
-	// that runs in a moment.
+	// settleTime is the delay of a status that nobody acts on, such as ContainerCreating of a
+	// container that runs in a moment.
 	settleTime = 500 * time.Millisecond
 
 	writeTimeout    = 10 * time.Second
 	writeRetryFirst = 200 * time.Millisecond
 	writeRetryMax   = 5 * time.Second
-	// refusedRetryMax bounds the pauses after a refusal: somebody has to change something before the
-	// API server accepts the same status.
+	// refusedRetryMax bounds the pauses after a refusal: somebody has to change something before
+	// the API server accepts the same status.
 	refusedRetryMax = 5 * time.Minute
 )
 
@@ -49,7 +49,8 @@ type writer struct {
 	base *v1.Pod // the newest Pod, from the watch or from a response
 	want *v1.PodStatus
 	busy bool
-	// sent is the last status that the API server accepted, sentAt the resourceVersion of the response.
+	// sent is the last status that the API server accepted, sentAt the resourceVersion of the
+	// response.
 	sent   *v1.PodStatus
 	sentAt string
 	// refused is the last status that the API server refused.
@@ -145,8 +146,8 @@ func (w *writer) accepted(want v1.PodStatus, answer *v1.Pod) bool {
 	return w.busy
 }
 
-// wait passes the pause after a failure, and says whether to go on. A refusal is logged and recorded as
-// an Event, and the pause after it ends as soon as another status is wanted.
+// wait passes the pause after a failure, and says whether to go on. A refusal is logged and
+// recorded as an Event, and the pause after it ends as soon as another status is wanted.
 func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing time.Duration) bool {
 	rush, longest := (<-chan struct{})(nil), writeRetryMax
 	if w.ctx.Err() == nil && refusal(err, failing) {
@@ -211,8 +212,8 @@ func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 	return answer, nil
 }
 
-// written says whether the API server has a status. A status that it accepted counts even if it dropped
-// fields; writing the status again would not help. The caller holds the lock.
+// written says whether the API server has a status. A status that it accepted counts even if it
+// dropped fields; writing the status again would not help. The caller holds the lock.
 func (w *writer) written(status v1.PodStatus) bool {
 	if w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) {
 		return true
@@ -250,8 +251,8 @@ func owned(c v1.PodCondition) bool {
 	return false
 }
 
-// equal says whether the API server has a status. The order of conditions and the conditions of others
-// do not matter.
+// equal says whether the API server has a status. The order of conditions and the conditions of
+// others do not matter.
 func equal(base *v1.Pod, status v1.PodStatus) bool {
 	sorted := func(st v1.PodStatus) v1.PodStatus {
 		st.Conditions = slices.SortedFunc(slices.Values(st.Conditions),
@@ -281,8 +282,8 @@ func urgent(have, want *v1.PodStatus) bool {
 		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
 }
 
-// leaving says whether nothing of a deleted Pod runs any more. Nobody acts on that before the Pod is
-// gone, and its last status comes in a moment: one write instead of two.
+// leaving says whether nothing of a deleted Pod runs any more. Nobody acts on that before the Pod
+// is gone, and its last status comes in a moment: one write instead of two.
 func leaving(pod *v1.Pod, status *v1.PodStatus) bool {
 	if pod.DeletionTimestamp == nil {
 		return false

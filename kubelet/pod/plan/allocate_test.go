@@ -120,8 +120,8 @@ func TestAllocate(t *testing.T) {
 }
 
 // TestAllocateNeverExceeds draws nodes full of Pods that want other sizes. Nothing that was in
-// bounds may leave them, what is refused must not fit, and a second decision must not grant what the
-// first refused.
+// bounds may leave them, what is refused must not fit, and a second decision must not grant what
+// the first refused.
 func TestAllocateNeverExceeds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		node := amounts(1000, 1000)

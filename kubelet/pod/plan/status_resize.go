@@ -72,7 +72,8 @@ func (r *reporter) resources(spec *v1.Container, inst cri.Container, was v1.Cont
 	if out.Limits != nil && has.Memory != wanted.Memory && has.Memory > 0 {
 		out.Limits[v1.ResourceMemory] = *resource.NewQuantity(has.Memory, resource.BinarySI)
 	}
-	// The runtime does not report memory requests: until the container is resized, the last one holds.
+	// The runtime does not report memory requests: until the container is resized, the last one
+	// holds.
 	if was.Resources != nil && out.Requests != nil {
 		if q, ok := was.Resources.Requests[v1.ResourceMemory]; ok {
 			out.Requests[v1.ResourceMemory] = q
