@@ -75,7 +75,9 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 	if err != nil {
 		return err
 	}
-	j.linkLog(id, a, sandbox, config)
+	if link := j.logLink(id, a.Name, j.pod.Name, j.pod.Namespace); link != "" {
+		_ = os.Symlink(filepath.Join(sandbox.LogDirectory, config.LogPath), link) // the container runs without it
+	}
 	if !plan.HasPostStart(spec) {
 		return nil
 	}
@@ -191,13 +193,6 @@ func (j job) targetID(name string) string {
 	return ""
 }
 
-// linkLog makes the link that log shippers follow. The container runs without it.
-func (j job) linkLog(id string, a plan.StartContainer, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) {
-	if link := j.logLink(id, a.Name, j.pod.Name, j.pod.Namespace); link != "" {
-		_ = os.Symlink(filepath.Join(sandbox.LogDirectory, config.LogPath), link)
-	}
-}
-
 // removeLog removes a log and its rotated files.
 func removeLog(path string) {
 	rotated, _ := filepath.Glob(path + ".*") // fails only for a malformed pattern, which removes less
@@ -206,6 +201,7 @@ func removeLog(path string) {
 	}
 }
 
+// logLink is the path of the link that log shippers follow, "" if this node has none.
 func (j job) logLink(id, container, pod, namespace string) string {
 	if j.m.cfg.LogLinks == "" {
 		return ""

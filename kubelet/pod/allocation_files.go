@@ -24,24 +24,24 @@ func (f allocationFiles) path(uid types.UID) string {
 	return filepath.Join(f.dir, string(uid)+allocationSuffix)
 }
 
-// save writes a file anew, so that a crash leaves the old one or the new one. After the machine
-// itself has crashed no container runs, and the spec is as good.
+// save replaces the file of a Pod, so that a crash leaves the old one or the new one. It does not sync
+// the file: after a crash of the host no container runs, and the spec is as good.
 func (f allocationFiles) save(uid types.UID, a *plan.Allocation) error {
 	if f.dir == "" {
 		return nil
 	}
-	raw, err := json.Marshal(a)
-	if err != nil {
-		return fmt.Errorf("encoding the resources of Pod %s: %w", uid, err)
-	}
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
-	}
 	fresh := f.path(uid) + ".new"
-	if err := os.WriteFile(fresh, raw, 0o600); err != nil {
-		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
+	raw, err := json.Marshal(a)
+	if err == nil {
+		err = os.MkdirAll(f.dir, 0o700)
 	}
-	if err := os.Rename(fresh, f.path(uid)); err != nil {
+	if err == nil {
+		err = os.WriteFile(fresh, raw, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(fresh, f.path(uid))
+	}
+	if err != nil {
 		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
+	"k8s.io/utils/ptr"
 )
 
 const ReasonNodeAffinity = "NodeAffinity"
@@ -29,7 +30,9 @@ func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Termination {
 	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
 		return Refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}
-	if strictGroups(pod) && !hasStrictGroups(offer.Node) {
+	sc, features := pod.Spec.SecurityContext, offer.Node.Status.Features
+	if sc != nil && ptr.Deref(sc.SupplementalGroupsPolicy, "") == v1.SupplementalGroupsPolicyStrict &&
+		(features == nil || !ptr.Deref(features.SupplementalGroupsPolicy, false)) {
 		return Refuse("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")
 	}
 	if r := fit(pod, offer.Allocatable, others); r != nil {
@@ -100,16 +103,6 @@ func amount(name v1.ResourceName, list v1.ResourceList) int64 {
 func outOf(name v1.ResourceName, requested, used, capacity int64) *Termination {
 	return Refuse("OutOf"+string(name), fmt.Sprintf(
 		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity))
-}
-
-func strictGroups(pod *v1.Pod) bool {
-	sc := pod.Spec.SecurityContext
-	return sc != nil && sc.SupplementalGroupsPolicy != nil && *sc.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict
-}
-
-func hasStrictGroups(node *v1.Node) bool {
-	f := node.Status.Features
-	return f != nil && f.SupplementalGroupsPolicy != nil && *f.SupplementalGroupsPolicy
 }
 
 // portTaken says whether the Pod and another Pod have the same host port.

@@ -96,7 +96,9 @@ func (s *State) exceedsDeadline(now time.Time) bool {
 		return false
 	}
 	_, done := finished(s)
-	return !done || !endedBefore(s, at)
+	return !done || slices.ContainsFunc(s.Runtime.Containers, func(c cri.Container) bool {
+		return c.Alive() || c.FinishedAt.After(at)
+	})
 }
 
 // NoteEnd keeps since when the Pod has been over, and the node's decision that it is. It returns a
@@ -168,15 +170,6 @@ func deadlineOf(s *State) (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return start.Add(time.Duration(*s.Pod.Spec.ActiveDeadlineSeconds) * time.Second), true
-}
-
-func endedBefore(s *State, at time.Time) bool {
-	for _, c := range s.Runtime.Containers {
-		if c.Alive() || c.FinishedAt.After(at) {
-			return false
-		}
-	}
-	return true
 }
 
 // end ends everything: it cancels actions, ends the containers, stops the sandboxes, and cleans up.

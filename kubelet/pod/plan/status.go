@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -148,10 +149,8 @@ func (r *reporter) phase(st *v1.PodStatus) {
 
 // alive says whether a process of the Pod may run, or is being started.
 func (r *reporter) alive() bool {
-	for _, c := range r.Runtime.Containers {
-		if c.Alive() {
-			return true
-		}
+	if slices.ContainsFunc(r.Runtime.Containers, cri.Container.Alive) {
+		return true
 	}
 	for _, a := range r.InFlight {
 		if _, ok := a.(StartContainer); ok {

@@ -21,7 +21,11 @@ func (r *reporter) resizeConditions(st *v1.PodStatus) {
 		return
 	}
 	if p := r.Pending; p != nil {
-		c := v1.PodCondition{Type: v1.PodResizePending, Reason: p.conditionReason(), Message: p.Message, ObservedGeneration: p.Generation}
+		c := v1.PodCondition{Type: v1.PodResizePending, Message: p.Message, ObservedGeneration: p.Generation}
+		c.Reason = v1.PodReasonDeferred
+		if p.Reason == v1.PodReasonInfeasible {
+			c.Reason = v1.PodReasonInfeasible
+		}
 		r.add(st, c)
 	}
 	if r.resizing() {
@@ -31,14 +35,6 @@ func (r *reporter) resizeConditions(st *v1.PodStatus) {
 		}
 		r.add(st, c)
 	}
-}
-
-// conditionReason returns a reason that the API knows: Infeasible, otherwise Deferred.
-func (p *Pending) conditionReason() string {
-	if p.Reason == v1.PodReasonInfeasible {
-		return v1.PodReasonInfeasible
-	}
-	return v1.PodReasonDeferred
 }
 
 // add adds a condition about a resize. Its status is always True, so its lastTransitionTime changes
