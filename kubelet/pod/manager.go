@@ -157,7 +157,7 @@ func (m *Manager) Retry(uid types.UID) { m.notify(uid, update{retry: true}) }
 
 // Terminate ends a Pod of this node because the node decided so. The first decision about a Pod
 // stays, and a Pod that has ended stays as it is. Terminate does not wait for the end of the Pod.
-// It returns false if the node does not run the Pod.
+// It returns false if the node has nothing of the Pod.
 func (m *Manager) Terminate(uid types.UID, t plan.Termination) bool {
 	return m.notify(uid, update{termination: &t})
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
+// ReasonNodeAffinity is the reason of a Pod whose node selector or affinity the node does not match.
 const ReasonNodeAffinity = "NodeAffinity"
 
 // Offer is what a node has for Pods.

@@ -211,8 +211,8 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 		p.do(PullImage{c.Name, next.Reason})
 		return true
 	}
-	roomy := !p.Allocation.Resized() || p.Grown == p.Allocation.Generation
-	if sandboxID != "" && p.Mounted && roomy {
+	grown := !p.Allocation.Resized() || p.Grown == p.Allocation.Generation
+	if sandboxID != "" && p.Mounted && grown {
 		next.ImageRef = image
 		p.do(next)
 	}

@@ -160,6 +160,7 @@ func (s *State) hooking(c cri.Container) bool {
 
 func isSidecar(c *v1.Container) bool { return podutil.IsRestartableInitContainer(c) }
 
+// HasPostStart says whether a container has a postStart hook.
 func HasPostStart(c *v1.Container) bool { return c.Lifecycle != nil && c.Lifecycle.PostStart != nil }
 
 // SpecOf returns a container of any kind of a Pod, nil if the Pod has none of that name.
