@@ -6,8 +6,7 @@ import (
 	"sync"
 )
 
-// addresses hands out the addresses of a range, each to one Pod at a time. Nothing
-// answers at them.
+// addresses allocates the addresses of a range. Nothing answers at them.
 type addresses struct {
 	mu   sync.Mutex
 	from netip.Prefix
@@ -17,19 +16,19 @@ type addresses struct {
 
 func newAddresses(from netip.Prefix) *addresses {
 	from = from.Masked()
-	// The first is the network's, the second would be the gateway's.
+	// The first is that of the network, the second that of the gateway.
 	return &addresses{from: from, last: from.Addr().Next(), used: map[netip.Addr]bool{}}
 }
 
-// take goes round, so that the address of a Pod is not soon another's.
-func (a *addresses) take() (netip.Addr, error) {
+// allocate goes through the whole range before it uses a released address again.
+func (a *addresses) allocate() (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	begun := a.last
-	for ip := begun.Next(); ip != begun; ip = ip.Next() {
+	first := a.last
+	for ip := first.Next(); ip != first; ip = ip.Next() {
 		if !a.from.Contains(ip) {
 			ip = a.from.Addr().Next()
-			if ip == begun {
+			if ip == first {
 				break
 			}
 			continue
@@ -42,7 +41,7 @@ func (a *addresses) take() (netip.Addr, error) {
 	return netip.Addr{}, fmt.Errorf("no address of %s is free", a.from)
 }
 
-func (a *addresses) give(ip netip.Addr) {
+func (a *addresses) release(ip netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	delete(a.used, ip)

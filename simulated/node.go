@@ -20,7 +20,7 @@ import (
 	"flyball.dev/kubelet/pod"
 )
 
-// simulatedNode is one node: the agent over a runtime in memory.
+// simulatedNode is one node: the agent on a runtime in memory.
 type simulatedNode struct {
 	*kubelet.Agent
 
@@ -33,16 +33,14 @@ type simulatedNode struct {
 	ready   chan struct{}
 }
 
-// newNode builds a node, which does nothing before run.
+// newNode creates a node, which does nothing before run.
 func (s *shared) newNode(i int) (*simulatedNode, error) {
 	n := &simulatedNode{
-		name: fmt.Sprintf("%s%d", s.cfg.Prefix, i), ip: s.nodeIP(i),
-		runtime: newRuntime(), images: newImageStore(), podSrc: newPodSource(), ready: make(chan struct{}),
+		name: fmt.Sprintf("%s%d", s.cfg.Prefix, i), ip: s.nodeIP(i), podSrc: newPodSource(), ready: make(chan struct{}),
 	}
 	n.nodeSrc = &nodeSource{name: n.name, nodes: s.nodes.GetStore()}
-	n.runtime.pod, n.images.pod = n.podNow, n.podNow
-	n.runtime.podCIDR, n.runtime.common = n.podCIDR, s.addresses
-	n.runtime.logs = s.logs
+	n.images = newImageStore(n.podSrc)
+	n.runtime = newRuntime(n.podSrc, n.nodeSrc, s.addresses, s.logs)
 	client, err := s.clientOf(n.name)
 	if err != nil {
 		return nil, err
@@ -55,9 +53,9 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 	return n, err
 }
 
-// host is what a node has in place of a machine.
+// host is what the agent of a node has instead of a real host.
 func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder record.EventRecorder) kubelet.Host {
-	capacity := s.capacity()
+	capacity := s.cfg.capacity()
 	return kubelet.Host{
 		Client: client, Recorder: recorder,
 		CRI: remote.New(n.runtime, n.images), RuntimeName: runtimeName, RecursiveReadOnly: sets.New(""),
@@ -68,10 +66,10 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 		Render:  containers.Node{MemoryCapacity: capacity.Memory().Value(), LowestOOMScoreAdj: -1000, CgroupV2: true},
 		Volumes: s.volumes, Cgroups: noCgroups{},
 		Images: func(pull pod.Images) pod.Images { return imported{pull, n.images} },
-		Asker:  asker{n.podNow}, HookTransport: hookTransport{},
+		Asker:  asker{n.podSrc}, HookTransport: hookTransport{},
 		Pods: n.podSrc, Node: n.nodeSrc, Services: s.servicesOf,
 		LeaseDuration: s.leaseDuration(),
-		Parallel:      maxPods, // nothing here is worth waiting for a turn
+		Parallel:      maxPods, // starting a Pod costs nothing here
 	}
 }
 
@@ -81,31 +79,13 @@ func (n *simulatedNode) run(ctx context.Context) error {
 	return n.Run(ctx)
 }
 
-// podNow is a Pod of this node as the API server has it, nil if there is none.
-func (n *simulatedNode) podNow(namespace, name string) *v1.Pod {
-	p, _ := n.podSrc.Pod(namespace, name)
-	return p
-}
-
-func (n *simulatedNode) podCIDR() netip.Prefix {
-	object := n.Node.Object()
-	if object == nil {
-		return netip.Prefix{}
-	}
-	from, err := netip.ParsePrefix(object.Spec.PodCIDR)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return from
-}
-
-// clientOf is a client with the identity of a node.
+// clientOf returns a client with the identity of a node.
 func (s *shared) clientOf(name string) (kubernetes.Interface, error) {
 	cfg := rest.CopyConfig(s.rest)
 	cfg.Impersonate = identityOf(name)
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("making the API client of node %s: %w", name, err)
+		return nil, fmt.Errorf("creating the API client of node %s: %w", name, err)
 	}
 	return client, nil
 }
@@ -114,7 +94,7 @@ func identityOf(name string) rest.ImpersonationConfig {
 	return rest.ImpersonationConfig{UserName: "system:node:" + name, Groups: []string{"system:nodes"}}
 }
 
-// noCgroups stands for the cgroups that no Pod has.
+// noCgroups implements pod.Cgroups without cgroups.
 type noCgroups struct{}
 
 func (noCgroups) EnsurePod(pod *v1.Pod) (string, error) {
@@ -123,12 +103,12 @@ func (noCgroups) EnsurePod(pod *v1.Pod) (string, error) {
 func (noCgroups) GrowPod(*v1.Pod) error     { return nil }
 func (noCgroups) RemovePod(types.UID) error { return nil }
 
-// PodMemory implements pod.Cgroups. Nothing is used.
+// PodMemory implements pod.Cgroups. Pods use no memory.
 func (noCgroups) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) {
 	return 0, 0, false, nil
 }
 
-// hookTransport answers HTTP hooks: as with any other, an answer is a success.
+// hookTransport answers HTTP hooks with success.
 type hookTransport struct{}
 
 func (hookTransport) RoundTrip(r *http.Request) (*http.Response, error) {

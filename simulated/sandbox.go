@@ -13,14 +13,15 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// sandbox is a PodSandbox. Everything but ready stays as it was made.
+// sandbox is a PodSandbox. Only ready changes.
 type sandbox struct {
 	id, handler string
 	config      *runtimeapi.PodSandboxConfig
 	created     time.Time
 	ready       bool
-	ip          netip.Addr // not valid in the network of the node
-	giveBack    func()
+	// ip is allocated from pool. Both are zero in the network of the host.
+	ip   netip.Addr
+	pool *addresses
 }
 
 func (s *sandbox) podUID() string { return s.config.GetMetadata().GetUid() }
@@ -34,28 +35,24 @@ func (s *sandbox) state() runtimeapi.PodSandboxState {
 
 // RunPodSandbox implements CRI.
 func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error) {
-	s := &sandbox{
-		id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true,
-		giveBack: func() {},
-	}
+	s := &sandbox{id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if options := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
-		from := r.addresses()
-		ip, err := from.take()
-		if err != nil {
-			return nil, status.Errorf(codes.ResourceExhausted, "finding an address for the Pod: %v", err)
+		var err error
+		s.pool = r.addresses()
+		if s.ip, err = s.pool.allocate(); err != nil {
+			return nil, status.Errorf(codes.ResourceExhausted, "allocating an address for the Pod: %v", err)
 		}
-		s.ip, s.giveBack = ip, func() { from.give(ip) }
 	}
 	r.sandboxes[s.id] = s
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: s.id}, nil
 }
 
-// addresses are those of the node's range, or of all nodes. The caller holds the lock.
+// addresses returns those of the node's range, or those of all nodes. The caller holds the lock.
 func (r *runtime) addresses() *addresses {
 	if r.own == nil {
-		if from := r.podCIDR(); from.IsValid() {
+		if from := r.node.podCIDR(); from.IsValid() {
 			r.own = newAddresses(from)
 		}
 	}
@@ -65,7 +62,7 @@ func (r *runtime) addresses() *addresses {
 	return r.common
 }
 
-// StopPodSandbox implements CRI. What runs in it is killed.
+// StopPodSandbox implements CRI. It kills running containers.
 func (r *runtime) StopPodSandbox(_ context.Context, in *runtimeapi.StopPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.StopPodSandboxResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -86,12 +83,14 @@ func (r *runtime) stopSandbox(s *sandbox) {
 	}
 	if s.ready {
 		s.ready = false
-		s.giveBack()
+		if s.pool != nil {
+			s.pool.release(s.ip)
+		}
 		r.changed(s.podUID())
 	}
 }
 
-// RemovePodSandbox implements CRI. It takes the containers along.
+// RemovePodSandbox implements CRI. It removes the containers too.
 func (r *runtime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemovePodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RemovePodSandboxResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
