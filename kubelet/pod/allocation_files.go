@@ -11,6 +11,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"flyball.dev/internal/atomicfile"
 	"flyball.dev/kubelet/pod/plan"
 )
 
@@ -24,22 +25,16 @@ func (f allocationFiles) path(uid types.UID) string {
 	return filepath.Join(f.dir, string(uid)+allocationSuffix)
 }
 
-// save replaces the file of a Pod, so that a crash leaves the old one or the new one. It does not sync
-// the file: after a crash of the host no container runs, and the spec is as good.
 func (f allocationFiles) save(uid types.UID, a *plan.Allocation) error {
 	if f.dir == "" {
 		return nil
 	}
-	fresh := f.path(uid) + ".new"
 	raw, err := json.Marshal(a)
 	if err == nil {
 		err = os.MkdirAll(f.dir, 0o700)
 	}
 	if err == nil {
-		err = os.WriteFile(fresh, raw, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(fresh, f.path(uid))
+		err = atomicfile.Write(f.path(uid), raw, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
