@@ -7,22 +7,38 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/volumes"
 )
 
-// outcome of an action.
-type outcome struct {
-	op  *op
-	err error
-	// remember records a success in the worker's memory; may be nil.
-	remember func(*worker)
+// op is an action under way.
+type op struct {
+	action plan.Action
+	cancel context.CancelFunc
 }
 
-// failed is an error in the words of a Pod's status.
+// result is how an action ended.
+type result struct {
+	op  *op
+	err error
+	made
+}
+
+// made is what an action has produced besides its effect on the node, for later actions.
+type made struct {
+	mounted      map[string]volumes.Mounted   // by MountVolumes
+	sandbox      *runtimeapi.PodSandboxConfig // by CreateSandbox
+	image        string                       // by PullImage: the ID of the container's image,
+	volumeImages map[string]string            // and those of its volumes, by volume
+}
+
+// failed is an error with the reason and message of a container's status.
 type failed struct {
 	Reason, Message string
 	Err             error
@@ -31,8 +47,8 @@ type failed struct {
 func (f *failed) Error() string { return f.Message }
 func (f *failed) Unwrap() error { return f.Err }
 
-// act carries one action out: in a goroutine of its own, for nothing that takes
-// time may keep the worker from noticing that the Pod was deleted.
+// act carries one action out, in a goroutine of its own: the worker must notice a deletion while
+// the action takes its time.
 func (w *worker) act(ctx context.Context, a plan.Action) {
 	log := klog.FromContext(ctx).V(2)
 	if w.state.Last != nil {
@@ -47,70 +63,76 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 		}
 		return
 	case plan.ReportBackOff:
-		w.state.BackOff[a.Name] = a.Until
-		w.event(a.Name, v1.EventTypeWarning, reasonBackOff,
+		w.state.Begin(a)
+		w.event(a.Name, v1.EventTypeWarning, events.BackOffStartContainer,
 			fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", a.Name, w.state.Last.Name, w.state.Last.Namespace, w.uid))
 		return
 	case plan.RunPreStop:
-		w.beginStop(a.ID, a.Name, a.Begun)
+		w.recordKilling(a.ID, a.Name, a.Begun)
 	case plan.StopContainer:
-		w.beginStop(a.ID, a.Name, a.Begun)
+		w.recordKilling(a.ID, a.Name, a.Begun)
 	}
-	if old := w.ops[a.Slot()]; old != nil {
+	slot := plan.Slot(a)
+	if old := w.ops[slot]; old != nil {
 		old.cancel()
 	}
 	opCtx, cancel := context.WithCancel(ctx)
 	o := &op{action: a, cancel: cancel}
-	w.ops[a.Slot()], w.state.InFlight[a.Slot()] = o, a
+	w.ops[slot] = o
+	w.state.Begin(a)
 	j := w.job(ctx)
 	w.m.all.Go(func() { // Run waits for it
 		begun := time.Now()
-		remember, err := j.do(opCtx, a)
+		out, err := j.do(opCtx, a)
 		cancel()
 		took := time.Since(begun)
 		w.m.metrics.took(w.uid, a, err, begun, took)
 		log.Info("Acted", "action", kindOf(a), "took", took, "err", err)
-		w.post(outcome{o, err, remember})
+		w.inbox.put(update{results: []result{{o, err, out}}})
 	})
 }
 
-// beginStop announces once that a container is being ended.
-func (w *worker) beginStop(id, name string, begun plan.Stopping) {
+// recordKilling records an Event once for each container that is being ended.
+func (w *worker) recordKilling(id, name string, begun plan.Stopping) {
 	if _, ok := w.state.Stopping[id]; !ok {
-		w.event(name, v1.EventTypeNormal, reasonKilling, begun.Message)
+		w.event(name, v1.EventTypeNormal, events.KillingContainer, begun.Message)
 	}
-	w.state.Stopping[id] = begun
 }
 
-// settle takes over how an action ended.
-func (w *worker) settle(o outcome) {
-	slot := o.op.action.Slot()
-	switch o.op.action.(type) {
-	case plan.MountVolumes, plan.PullImage, plan.RunPreStop, plan.CleanUp, plan.Purge, plan.DeletePod, plan.GrowCgroup, plan.CheckMemory, plan.ShrinkCgroup: // the runtime has no part in them
+// finish applies the result of an action to the State.
+func (w *worker) finish(r result) {
+	switch r.op.action.(type) {
+	case plan.MountVolumes, plan.PullImage, plan.RunPreStop, plan.CleanUp, plan.Purge, plan.DeletePod,
+		plan.GrowCgroup, plan.CheckMemory, plan.ShrinkCgroup: // they do not change the runtime
 	default:
 		w.dirty = true
 	}
-	if w.ops[slot] != o.op {
+	slot := plan.Slot(r.op.action)
+	if w.ops[slot] != r.op {
 		return // another action has taken its place
 	}
 	delete(w.ops, slot)
-	delete(w.state.InFlight, slot)
-	if a, ok := o.op.action.(plan.StartContainer); ok {
-		delete(w.state.Images, a.Name) // the next start asks for it again
-	}
 	switch {
-	case o.err == nil:
-		delete(w.state.Failures, slot)
-		if o.remember != nil {
-			o.remember(w)
-		}
-	case errors.Is(o.err, context.Canceled):
-	default:
-		w.state.Failures[slot] = failureOf(o.op.action, o.err, w.state.Failures[slot], time.Now())
+	case errors.Is(r.err, context.Canceled):
+		w.state.GiveUp(r.op.action)
+		return
+	case r.err != nil:
+		w.state.Fail(r.op.action, failureOf(r.op.action, r.err, w.state.Failures[slot], time.Now()))
+		return
+	}
+	w.state.Succeed(r.op.action)
+	switch a := r.op.action.(type) {
+	case plan.MountVolumes:
+		w.mounted = r.mounted
+	case plan.CreateSandbox:
+		w.sandbox = r.sandbox
+	case plan.PullImage:
+		w.state.Images[a.Name], w.volumeImages[a.Name] = r.image, r.volumeImages
 	}
 }
 
-// failureOf says what a failed action means, in the words that the package of the error chose.
+// failureOf says what a failed action means, with the reason and message of the package that
+// failed.
 func failureOf(a plan.Action, err error, before plan.Failure, now time.Time) plan.Failure {
 	if image, ok := errors.AsType[*images.Error](err); ok {
 		f := plan.NewFailure(a, image.Reason, image.Message, before, now)

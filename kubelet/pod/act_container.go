@@ -13,6 +13,8 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/kubelet/events"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri"
@@ -21,25 +23,22 @@ import (
 )
 
 // pullImage makes the images of a container present, its own and those of its volumes.
-func (j job) pullImage(ctx context.Context, a plan.PullImage) (func(*worker), error) {
-	// The runtime looks at the Pod's name and annotations only; there may be no cgroup yet.
-	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.attempt()})
+func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofVolumes map[string]string, err error) {
+	// The runtime reads only the Pod's name and annotations; there may be no cgroup yet.
+	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.newestSandbox().Attempt})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	c := plan.SpecOf(j.pod, a.Name)
 	record := func(kind, reason, message string) { j.m.event(j.pod, a.Name, kind, reason, message) }
-	volumes := map[string]string{}
+	ofVolumes = map[string]string{}
 	for _, vol := range imageVolumes(j.pod, c) {
-		if volumes[vol.Name], err = j.m.cfg.Images.EnsureVolume(ctx, j.pod, vol.Image, config, record); err != nil {
-			return nil, err
+		if ofVolumes[vol.Name], err = j.m.cfg.Images.EnsureVolume(ctx, j.pod, vol.Image, config, record); err != nil {
+			return "", nil, err
 		}
 	}
-	ref, err := j.m.cfg.Images.Ensure(ctx, j.pod, c, config, record)
-	if err != nil {
-		return nil, err
-	}
-	return func(w *worker) { w.state.Images[a.Name], w.volumeImages[a.Name] = ref, volumes }, nil
+	image, err = j.m.cfg.Images.Ensure(ctx, j.pod, c, config, record)
+	return image, ofVolumes, err
 }
 
 // imageVolumes are the volumes of a container that are images.
@@ -53,18 +52,18 @@ func imageVolumes(pod *v1.Pod, c *v1.Container) []v1.Volume {
 	return list
 }
 
-// attempt of the newest sandbox.
-func (j job) attempt() uint32 {
+// newestSandbox returns the newest sandbox, or an empty one if there is none.
+func (j job) newestSandbox() cri.Sandbox {
 	if len(j.runtime.Sandboxes) == 0 {
-		return 0
+		return cri.Sandbox{}
 	}
-	return j.runtime.Sandboxes[0].Attempt
+	return j.runtime.Sandboxes[0]
 }
 
 // startContainer creates and starts a container and runs its postStart hook.
 func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 	spec := plan.SpecOf(j.pod, a.Name)
-	sandbox, err := j.sandboxConfig(j.attempt())
+	sandbox, err := j.sandboxConfig(j.newestSandbox().Attempt)
 	if err != nil {
 		return j.cannotStart(ctx, a, plan.ReasonCreateContainerConfigError, err)
 	}
@@ -76,7 +75,9 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 	if err != nil {
 		return err
 	}
-	j.linkLog(id, a, sandbox, config)
+	if link := j.logLink(id, a.Name, j.pod.Name, j.pod.Namespace); link != "" {
+		_ = os.Symlink(filepath.Join(sandbox.LogDirectory, config.LogPath), link) // the container runs without it
+	}
 	if !plan.HasPostStart(spec) {
 		return nil
 	}
@@ -84,23 +85,15 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 		if ctx.Err() != nil {
 			return context.Canceled
 		}
-		// The output may hold secrets; it is only for those who may see the status.
-		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPostStart, "PostStartHook failed")
-		j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonKilling, reasonFailedPostStart)
-		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(graceOf(j.pod)), Reason: "its postStart hook failed"}
-		if stopErr := j.stopContainer(ctx, stop); stopErr != nil {
-			err = errors.Join(err, stopErr)
-		}
+		// The output may have secrets: only those who may read the status see it.
+		j.m.event(j.pod, a.Name, v1.EventTypeWarning, events.FailedPostStartHook, "PostStartHook failed")
+		j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.KillingContainer, events.FailedPostStartHook)
+		grace := time.Duration(ptr.Deref(j.pod.Spec.TerminationGracePeriodSeconds, 0)) * time.Second
+		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(grace), Reason: "its postStart hook failed"}
+		err = errors.Join(err, j.stopContainer(ctx, stop)) // which gives MinGrace at least
 		return &failed{Reason: plan.ReasonPostStartHookError, Message: err.Error(), Err: err}
 	}
 	return nil
-}
-
-func graceOf(pod *v1.Pod) time.Duration {
-	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
-		return time.Duration(*s) * time.Second
-	}
-	return plan.MinGrace
 }
 
 // containerConfig renders the container and makes its files.
@@ -113,9 +106,7 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 		Node: j.m.cfg.Render, Pod: j.pod, Container: spec, TargetID: j.targetID(a.Name),
 		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
 		PodIPs: j.podIPs(), Volumes: j.mounted, VolumeImages: j.volumeImages[a.Name],
-	}
-	if len(j.runtime.Sandboxes) > 0 {
-		in.RuntimeHandler = j.runtime.Sandboxes[0].Handler
+		RuntimeHandler: j.newestSandbox().Handler,
 	}
 	if in.Env, err = containers.Environment(ctx, j.m.cfg.Env, in); err != nil {
 		return nil, err
@@ -139,7 +130,7 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 	return config, nil
 }
 
-// launch makes the two calls that bring a container to life.
+// launch creates and starts a container.
 func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimeapi.ContainerConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
 	leave, err := j.m.gate.enter(ctx, true)
 	if err != nil {
@@ -158,24 +149,23 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	if err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonCreateContainerError, err)
 	}
-	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonCreated, "Container created")
+	j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.CreatedContainer, "Container created")
 	if ctx.Err() != nil {
-		return "", context.Canceled // what was created is removed with the sandbox
+		return "", context.Canceled // the container is removed with its sandbox
 	}
 	if _, err := j.m.cfg.Containers.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonRunContainerError, err)
 	}
-	j.m.event(j.pod, a.Name, v1.EventTypeNormal, reasonStarted, "Container started")
+	j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.StartedContainer, "Container started")
 	return created.ContainerId, nil
 }
 
-// cannotStart says why a container does not run. An error that carries its own
-// reason keeps it.
+// cannotStart says why a container does not run. An error that carries its own reason keeps it.
 func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason string, err error) error {
 	if ctx.Err() != nil {
 		return context.Canceled
 	}
-	j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailed, "Error: "+remote.Message(err))
+	j.m.event(j.pod, a.Name, v1.EventTypeWarning, events.FailedToStartContainer, "Error: "+remote.Message(err))
 	if _, ok := errors.AsType[*containers.Error](err); ok {
 		return err
 	}
@@ -186,13 +176,10 @@ func (j job) podIPs() []string {
 	if j.pod != nil && j.pod.Spec.HostNetwork {
 		return j.node.IPs
 	}
-	if len(j.runtime.Sandboxes) == 0 {
-		return nil
-	}
-	return j.runtime.Sandboxes[0].IPs
+	return j.newestSandbox().IPs
 }
 
-// targetID is the container whose processes an ephemeral container is to see.
+// targetID is the container whose processes an ephemeral container sees.
 func (j job) targetID(name string) string {
 	i := slices.IndexFunc(j.pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == name })
 	if i < 0 {
@@ -206,14 +193,7 @@ func (j job) targetID(name string) string {
 	return ""
 }
 
-// linkLog makes the link that log shippers follow. They can do without.
-func (j job) linkLog(id string, a plan.StartContainer, sandbox *runtimeapi.PodSandboxConfig, config *runtimeapi.ContainerConfig) {
-	if link := j.logLink(id, a.Name, j.pod.Name, j.pod.Namespace); link != "" {
-		_ = os.Symlink(filepath.Join(sandbox.LogDirectory, config.LogPath), link)
-	}
-}
-
-// removeLog removes a log with what was put aside of it.
+// removeLog removes a log and its rotated files.
 func removeLog(path string) {
 	rotated, _ := filepath.Glob(path + ".*") // fails only for a malformed pattern, which removes less
 	for _, file := range append(rotated, path) {
@@ -221,6 +201,7 @@ func removeLog(path string) {
 	}
 }
 
+// logLink is the path of the link that log shippers follow, "" if this node has none.
 func (j job) logLink(id, container, pod, namespace string) string {
 	if j.m.cfg.LogLinks == "" {
 		return ""
@@ -230,28 +211,18 @@ func (j job) logLink(id, container, pod, namespace string) string {
 	return filepath.Join(j.m.cfg.LogLinks, stem[:min(len(stem), 250-len(id)-1)]+"-"+id+".log")
 }
 
-// runPreStop runs the hook. That it fails does not save the container.
-func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) (func(*worker), error) {
+// runPreStop runs the hook. The container ends whether it succeeds or fails.
+func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) {
 	hookCtx, cancel := context.WithDeadline(ctx, a.Deadline)
 	defer cancel()
-	inst := cri.Container{ID: a.ID, Name: a.Name}
-	for _, c := range j.runtime.Containers {
-		if c.ID == a.ID {
-			inst = c
-		}
-	}
+	inst := j.container(a.ID, a.Name)
 	spec := plan.SpecOf(j.pod, a.Name)
 	if spec == nil {
 		spec = &v1.Container{Name: a.Name, Ports: cri.ParseInfo(inst.Labels, inst.Annotations).Ports}
 	}
 	if err := j.runHook(hookCtx, a.ID, spec, plan.PreStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
-		j.m.event(j.pod, a.Name, v1.EventTypeWarning, reasonFailedPreStop, "PreStopHook failed")
+		j.m.event(j.pod, a.Name, v1.EventTypeWarning, events.FailedPreStopHook, "PreStopHook failed")
 	}
-	return func(w *worker) {
-		s := w.state.Stopping[a.ID]
-		s.HookDone = true
-		w.state.Stopping[a.ID] = s
-	}, nil
 }
 
 func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
@@ -263,30 +234,35 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	})
 	if err != nil && !remote.IsNotFound(err) {
 		if ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+remote.Message(err))
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
 		}
 		return fmt.Errorf("stopping container %s: %w", a.Name, err)
 	}
 	return nil
 }
 
-func (j job) removeContainer(a plan.RemoveContainer) (func(*worker), error) {
+func (j job) removeContainer(a plan.RemoveContainer) error {
 	ctx, cancel := j.call()
 	defer cancel()
 	_, err := j.m.cfg.Containers.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
-		return nil, fmt.Errorf("removing container %s: %w", a.Name, err)
+		return fmt.Errorf("removing container %s: %w", a.Name, err)
 	}
 	if j.pod != nil {
 		_ = os.Remove(j.logLink(a.ID, a.Name, j.pod.Name, j.pod.Namespace))
-		for _, c := range j.runtime.Containers {
-			if c.ID == a.ID && c.LogPath != "" {
-				removeLog(c.LogPath)
-			}
+		if log := j.container(a.ID, a.Name).LogPath; log != "" {
+			removeLog(log)
 		}
 	}
-	return func(w *worker) {
-		delete(w.state.Stopping, a.ID)
-		delete(w.state.Given, a.ID)
-	}, nil
+	return nil
+}
+
+// container returns what the runtime had of a container.
+func (j job) container(id, name string) cri.Container {
+	for _, c := range j.runtime.Containers {
+		if c.ID == id {
+			return c
+		}
+	}
+	return cri.Container{ID: id, Name: name}
 }

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/containers"
@@ -30,15 +31,16 @@ const (
 	apiTimeout  = 30 * time.Second
 )
 
-// job is what an action needs to know, as it was when the action was planned.
+// job is what an action needs, as it was when the action was planned.
 type job struct {
 	m *Manager
-	// ctx of the worker. Calls that change the runtime use it: giving one up
-	// half-way costs the runtime more than letting it end.
+	// ctx of the worker. Calls that change the runtime use it: it costs the runtime more to cancel
+	// them than to complete them.
 	ctx context.Context
 
 	uid     types.UID
 	pod     *v1.Pod // nil for an orphan
+	object  *v1.Pod // see plan.State.Object
 	runtime cri.Pod
 	node    plan.Node
 	mounted map[string]volumes.Mounted
@@ -49,7 +51,7 @@ type job struct {
 
 func (w *worker) job(ctx context.Context) job {
 	return job{
-		m: w.m, ctx: ctx, uid: w.uid, pod: w.state.Last, runtime: w.state.Runtime,
+		m: w.m, ctx: ctx, uid: w.uid, pod: w.state.Last, object: w.state.Object(), runtime: w.state.Runtime,
 		node: w.state.Node, mounted: w.mounted, sandbox: w.sandbox, volumeImages: maps.Clone(w.volumeImages),
 	}
 }
@@ -62,69 +64,64 @@ func (j job) name() string {
 	return fmt.Sprintf("%s_%s(%s)", j.pod.Name, j.pod.Namespace, j.uid)
 }
 
-// do carries an action out. ctx ends when the action is given up.
-func (j job) do(ctx context.Context, a plan.Action) (func(*worker), error) {
+// do carries an action out. ctx ends when the action is cancelled.
+func (j job) do(ctx context.Context, a plan.Action) (out made, err error) {
 	switch a := a.(type) {
 	case plan.MountVolumes:
-		return j.mountVolumes(ctx)
+		out.mounted, err = j.mountVolumes(ctx)
 	case plan.CreateSandbox:
-		return j.createSandbox(ctx, a)
+		out.sandbox, err = j.createSandbox(ctx, a)
 	case plan.PullImage:
-		return j.pullImage(ctx, a)
+		out.image, out.volumeImages, err = j.pullImage(ctx, a)
 	case plan.StartContainer:
-		return nil, j.startContainer(ctx, a)
+		err = j.startContainer(ctx, a)
 	case plan.RunPreStop:
-		return j.runPreStop(ctx, a)
+		j.runPreStop(ctx, a)
 	case plan.StopContainer:
-		return nil, j.stopContainer(ctx, a)
+		err = j.stopContainer(ctx, a)
 	case plan.GrowCgroup:
-		return j.growCgroup(a)
+		err = j.m.cfg.Cgroups.GrowPod(j.pod)
 	case plan.CheckMemory:
-		return j.checkMemory(ctx, a)
+		err = j.checkMemory(ctx, a)
 	case plan.ResizeContainer:
-		return j.resizeContainer(a)
+		err = j.resizeContainer(a)
 	case plan.ShrinkCgroup:
-		return j.shrinkCgroup(a)
+		_, err = j.m.cfg.Cgroups.EnsurePod(j.pod)
 	case plan.RemoveContainer:
-		return j.removeContainer(a)
+		err = j.removeContainer(a)
 	case plan.StopSandbox:
-		return j.stopSandbox(a)
+		err = j.stopSandbox(a)
 	case plan.RemoveSandbox:
-		return nil, j.removeSandbox(a)
+		err = j.removeSandbox(a)
 	case plan.CleanUp:
-		return j.cleanUp(ctx)
+		err = j.cleanUp(ctx)
 	case plan.Purge:
-		return j.purge()
+		err = j.purge()
 	case plan.DeletePod:
-		return func(w *worker) { w.state.Deleted = true }, j.deletePod(ctx)
+		err = j.deletePod(ctx)
+	default:
+		err = fmt.Errorf("acting: %T is not implemented", a)
 	}
-	return nil, fmt.Errorf("acting: there is no way to do %T", a)
+	return out, err
 }
 
-// call bounds a call that changes the runtime.
+// call returns the context of a call that changes the runtime.
 func (j job) call() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(j.ctx, callTimeout)
 }
 
-func (j job) mountVolumes(ctx context.Context) (func(*worker), error) {
+func (j job) mountVolumes(ctx context.Context) (map[string]volumes.Mounted, error) {
 	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
-	if err != nil {
-		if ctx.Err() == nil {
-			for message := range strings.SplitSeq(err.Error(), "\n") {
-				j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedMount, message)
-			}
+	if err != nil && ctx.Err() == nil {
+		for message := range strings.SplitSeq(err.Error(), "\n") {
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedMountVolume, message)
 		}
-		return nil, err
 	}
-	pod := j.pod
-	return func(w *worker) {
-		w.mounted, w.state.Mounted = mounted, true
-		w.state.Stale = w.state.Stale && w.state.Last != pod
-	}, nil
+	return mounted, err
 }
 
-// sandboxConfig renders the sandbox, and makes the cgroup that it lies in if this
-// process has not done so.
+// sandboxConfig renders the sandbox, and makes the cgroup that it lies in if this process has not
+// done so.
 func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
 	if j.sandbox != nil && j.sandbox.GetMetadata().GetAttempt() == attempt {
 		return j.sandbox, nil
@@ -136,9 +133,9 @@ func (j job) sandboxConfig(attempt uint32) (*runtimeapi.PodSandboxConfig, error)
 	return containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: attempt, CgroupParent: parent})
 }
 
-func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (func(*worker), error) {
+func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (*runtimeapi.PodSandboxConfig, error) {
 	if a.Replaces && len(j.runtime.Containers) > 0 {
-		j.m.event(j.pod, "", v1.EventTypeNormal, reasonSandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
+		j.m.event(j.pod, "", v1.EventTypeNormal, events.SandboxChanged, "Pod sandbox changed, it will be killed and re-created.")
 	}
 	leave, err := j.m.gate.enter(ctx, false)
 	if err != nil {
@@ -148,7 +145,7 @@ func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (func(*wor
 	config, err := j.runSandbox(ctx, a.Attempt)
 	if err != nil {
 		if ctx.Err() == nil {
-			j.tellNoSandbox(err)
+			j.recordNoSandbox(err)
 		}
 		return nil, fmt.Errorf("creating the sandbox: %w", err)
 	}
@@ -156,7 +153,7 @@ func (j job) createSandbox(ctx context.Context, a plan.CreateSandbox) (func(*wor
 	for _, w := range warnings {
 		j.m.event(j.pod, "", v1.EventTypeWarning, w.Reason, w.Message)
 	}
-	return func(w *worker) { w.sandbox = config }, nil
+	return config, nil
 }
 
 func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSandboxConfig, error) {
@@ -177,7 +174,7 @@ func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSan
 	return config, err
 }
 
-// runtimeHandler is what the Pod's RuntimeClass stands for, "" for the default.
+// runtimeHandler returns the handler of the Pod's RuntimeClass, "" for the default.
 func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	name := ptr.Deref(j.pod.Spec.RuntimeClassName, "")
 	if name == "" {
@@ -187,38 +184,38 @@ func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	defer cancel()
 	class, err := j.m.cfg.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		return "", err // names the class already
+		return "", err // it names the class
 	} else if err != nil {
 		return "", fmt.Errorf("failed to lookup RuntimeClass %s: %w", name, err)
 	}
 	return class.Handler, nil
 }
 
-// tellNoSandbox says why there is no sandbox. That the node has no network is
-// asked for only now: on a healthy node it costs nothing.
-func (j job) tellNoSandbox(err error) {
+// recordNoSandbox records why there is no sandbox. It asks the runtime for the state of the network
+// only now, so that it costs nothing on a healthy node.
+func (j job) recordNoSandbox(err error) {
 	if j.m.cfg.NetworkError != nil && !j.pod.Spec.HostNetwork {
 		ctx, cancel := context.WithTimeout(j.ctx, apiTimeout)
 		defer cancel()
 		if because := j.m.cfg.NetworkError(ctx); because != nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonNetworkNotReady, "network is not ready: "+because.Error())
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.NetworkNotReady, "network is not ready: "+because.Error())
 			return
 		}
 	}
-	j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedCreateSandbox, "Failed to create pod sandbox: "+remote.Message(err))
+	j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedCreatePodSandBox, "Failed to create pod sandbox: "+remote.Message(err))
 }
 
-func (j job) stopSandbox(a plan.StopSandbox) (func(*worker), error) {
+func (j job) stopSandbox(a plan.StopSandbox) error {
 	ctx, cancel := j.call()
 	defer cancel()
 	_, err := j.m.cfg.Sandboxes.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
 		if j.ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: "+remote.Message(err))
+			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
 		}
-		return nil, fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
+		return fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
 	}
-	return func(w *worker) { w.state.Stopped[a.ID] = true }, nil
+	return nil
 }
 
 func (j job) removeSandbox(a plan.RemoveSandbox) error {
@@ -231,14 +228,14 @@ func (j job) removeSandbox(a plan.RemoveSandbox) error {
 	return nil
 }
 
-func (j job) cleanUp(ctx context.Context) (func(*worker), error) {
+func (j job) cleanUp(ctx context.Context) error {
 	if err := j.m.cfg.Volumes.Unmount(ctx, j.uid); err != nil {
-		return nil, fmt.Errorf("unmounting the volumes: %w", err)
+		return fmt.Errorf("unmounting the volumes: %w", err)
 	}
 	if err := j.m.cfg.Cgroups.RemovePod(j.uid); err != nil {
-		return nil, fmt.Errorf("removing the cgroup: %w", err)
+		return fmt.Errorf("removing the cgroup: %w", err)
 	}
-	return func(w *worker) { w.state.Cleaned = true }, nil
+	return nil
 }
 
 // makeLogDir makes a directory that log shippers read, if this node has any.
@@ -249,9 +246,9 @@ func (j job) makeLogDir(dir string) error {
 	return os.MkdirAll(dir, 0o755)
 }
 
-// purge removes the record of the Pod's resources and the logs: all directories that
-// end in the UID, for the name of an orphan is not known, and the links into them.
-func (j job) purge() (func(*worker), error) {
+// purge removes the record of the Pod's resources and the logs: all directories whose names end in
+// the UID, because the name of an orphan is not known, and the links into them.
+func (j job) purge() error {
 	dirs, err := filepath.Glob(filepath.Join(j.m.cfg.Render.PodLogsDir, "*_"+string(j.uid)))
 	if err != nil || j.m.cfg.Render.PodLogsDir == "" {
 		dirs = nil
@@ -264,25 +261,22 @@ func (j job) purge() (func(*worker), error) {
 		failures = append(failures, os.RemoveAll(dir))
 	}
 	if err := errors.Join(failures...); err != nil {
-		return nil, fmt.Errorf("removing the logs: %w", err)
+		return fmt.Errorf("removing the logs: %w", err)
 	}
-	if err := j.m.admissions.files.remove(j.uid); err != nil {
-		return nil, err
-	}
-	return func(w *worker) { w.state.Purged = true }, nil
+	return j.m.admissions.files.remove(j.uid)
 }
 
-// deletePod tells the API server that the Pod is gone from the node.
+// deletePod completes the deletion of the Pod at the API server.
 func (j job) deletePod(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	err := j.m.cfg.Client.CoreV1().Pods(j.pod.Namespace).Delete(ctx, j.pod.Name, metav1.DeleteOptions{
+	err := j.m.cfg.Client.CoreV1().Pods(j.object.Namespace).Delete(ctx, j.object.Name, metav1.DeleteOptions{
 		GracePeriodSeconds: ptr.To[int64](0),
-		Preconditions:      metav1.NewUIDPreconditions(string(j.uid)),
+		Preconditions:      metav1.NewUIDPreconditions(string(j.object.UID)),
 	})
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		if refusal(err, 0) {
-			j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedKillPod, "error killing pod: the API server refuses to delete it: "+err.Error())
+			j.m.event(j.object, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: the API server refuses to delete it: "+err.Error())
 		}
 		return fmt.Errorf("deleting the Pod from the API server: %w", err)
 	}

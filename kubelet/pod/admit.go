@@ -6,21 +6,21 @@ import (
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/pod/plan"
 )
 
-// admissions decides about one Pod after the other, so that two of them cannot
-// both get the last place on the node.
+// admissions decides about one Pod after the other, so that no two Pods get the same resources.
 type admissions struct {
 	mu       sync.Mutex
 	admitted map[types.UID]bool
-	// allocated is what each Pod has; files keep what of it cannot be found out again.
+	// allocated is what each Pod has; files keep that of resized Pods.
 	allocated map[types.UID]*plan.Allocation
 	files     allocationFiles
-	// claims are the resizes that are not granted, pending says why.
+	// claims are the resizes that are not granted, pending is why.
 	claims  map[types.UID]plan.Claim
 	pending map[types.UID]*plan.Pending
 }
@@ -47,12 +47,12 @@ func (a *admissions) forget(uid types.UID) {
 	delete(a.pending, uid)
 }
 
-// admit decides once whether the Pod may run here. A Pod that was let in before is
-// never refused again, whatever has changed since, and whether or not this process
-// remembers: its status has a startTime, or the runtime knows it.
+// admit decides once whether the Pod may run here. A Pod that was admitted stays so, whatever
+// changes and whether or not this process remembers: its status has a startTime, or the runtime
+// knows it.
 func (w *worker) admit(ctx context.Context) error {
 	s := &w.state
-	if w.admitted || s.Rejected != nil || s.Pod == nil || s.Pod.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase) {
+	if w.admitted || s.Termination != nil || s.Pod == nil || s.Pod.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase) {
 		return nil
 	}
 	if s.Pod.Status.StartTime != nil || len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) > 0 {
@@ -64,37 +64,36 @@ func (w *worker) admit(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if w.admitted = r == nil; !w.admitted {
-		s.Rejected = r
-		w.event("", v1.EventTypeWarning, r.Reason, r.EventMessage())
-	}
+	w.admitted, s.Termination = r == nil, r
 	return nil
 }
 
-// admit compares a Pod with the node, of which it reads the labels once more
-// before it refuses a Pod because of them: the watch may lag.
-func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Rejection, error) {
+// admit compares a Pod with the node. Before it refuses a Pod because of the node's labels it reads
+// them from the API server: the watch may lag.
+func (m *Manager) admit(ctx context.Context, pod *v1.Pod) (*plan.Termination, error) {
 	if node := m.cfg.NodeObject(); node != nil {
 		if r := m.decide(pod, node); r == nil || r.Reason != plan.ReasonNodeAffinity {
 			return r, nil
 		}
 	}
-	node, err := m.readNode(ctx)
+	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
+	defer cancel()
+	node, err := m.cfg.Client.CoreV1().Nodes().Get(ctx, m.cfg.NodeName, metav1.GetOptions{})
 	if err != nil {
 		return nil, fmt.Errorf("reading Node %s, to see whether the Pod fits: %w", m.cfg.NodeName, err)
 	}
 	return m.decide(pod, node), nil
 }
 
-func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Rejection {
+func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 	if m.cfg.Sysctls != nil {
 		if reason, message := m.cfg.Sysctls(pod); reason != "" {
-			return plan.NewRejection(reason, message)
+			return plan.Refuse(reason, message)
 		}
 	}
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
-	r := plan.Admit(pod, m.offerOf(node), m.others(pod.UID))
+	r := plan.Admit(pod, plan.Offer{Node: node, Allocatable: m.allocatable(node)}, m.others(pod.UID))
 	if r == nil {
 		m.admissions.admitted[pod.UID] = true
 		m.admissions.allocated[pod.UID] = plan.AllocationOf(pod, 0)
@@ -102,11 +101,11 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Rejection {
 	return r
 }
 
-// others are the Pods besides one that run here, with what they are allocated. The
-// caller holds the lock of the admissions.
+// others are the Pods that run here except one, with their allocations. The caller holds the lock
+// of the admissions.
 func (m *Manager) others(but types.UID) []*v1.Pod {
 	var others []*v1.Pod
-	for _, p := range m.pods.Pods() {
+	for _, p := range m.known() {
 		if p.UID == but || !m.admissions.admitted[p.UID] && p.Status.StartTime == nil {
 			continue
 		}

@@ -13,7 +13,7 @@ import (
 // TestRefusedPod does not fit: it fails, with the reason and no word of its containers.
 func TestRefusedPod(t *testing.T) {
 	r := newRig(t)
-	r.room = list("cpu", "1")
+	r.allocatable = list("cpu", "1")
 	r.start()
 	r.create(asking("cpu", "2"))
 	why := "Node didn't have enough resource: cpu, requested: 2000, used: 0, capacity: 1000"
@@ -32,7 +32,7 @@ func TestRefusedPod(t *testing.T) {
 	r.eventually("the agent knows the Pod again", r.node.clean)
 	check()
 	if !r.runtime.empty() {
-		t.Error("the runtime was told of the Pod")
+		t.Error("the runtime got the Pod")
 	}
 	r.delete(0)
 	r.nothingLeft()
@@ -41,7 +41,7 @@ func TestRefusedPod(t *testing.T) {
 // TestAdmittedForEver changes the node under a Pod that runs on it.
 func TestAdmittedForEver(t *testing.T) {
 	r := newRig(t)
-	r.labels, r.room = map[string]string{"disk": "fast"}, list("cpu", "1")
+	r.labels, r.allocatable = map[string]string{"disk": "fast"}, list("cpu", "1")
 	r.start()
 	r.create(func(p *v1.Pod) {
 		asking("cpu", "1")(p)
@@ -49,7 +49,7 @@ func TestAdmittedForEver(t *testing.T) {
 	})
 	r.eventually("the Pod runs", r.phase(v1.PodRunning))
 	r.stop()
-	r.labels, r.room = nil, list("cpu", "100m")
+	r.labels, r.allocatable = nil, list("cpu", "100m")
 	for _, lost := range []string{"nothing", "the status"} {
 		if lost == "the status" { // it had not been written when the agent was killed
 			pod := r.pod().DeepCopy()
@@ -70,7 +70,7 @@ func TestAdmittedForEver(t *testing.T) {
 // TestLastPlace lets many Pods come at once where only some of them fit.
 func TestLastPlace(t *testing.T) {
 	r := newRig(t)
-	r.room = list("cpu", "3")
+	r.allocatable = list("cpu", "3")
 	r.start()
 	const all, fitting = 12, 3
 	for i := range all {

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -17,15 +16,15 @@ import (
 	"flyball.dev/kubelet/pod/plan"
 )
 
-// allocate finds out what the Pod may have, and puts that in place of what it wants.
+// allocate puts the resources that the node grants in place of those that the Pod wants.
 func (w *worker) allocate() error {
 	s := &w.state
-	if w.desired == nil || s.Rejected != nil || !w.admitted && len(s.Runtime.Containers) == 0 {
+	if w.desired == nil || !w.admitted && len(s.Runtime.Containers) == 0 {
 		return nil
 	}
 	over := w.desired.DeletionTimestamp != nil || podutil.IsPodPhaseTerminal(w.desired.Status.Phase) ||
 		s.Status != nil && podutil.IsPodPhaseTerminal(s.Status.Phase)
-	given, pending, err := w.m.allocate(w.desired, over, func() *plan.Allocation { return plan.Made(w.desired, s.Runtime) })
+	given, pending, err := w.m.allocate(w.desired, s.Runtime, over)
 	s.Pending = pending
 	if given != s.Allocation {
 		s.Allocation = given
@@ -35,8 +34,8 @@ func (w *worker) allocate() error {
 	return err
 }
 
-// adoptAllocated makes the Pod of the State. It stays the same object as long as
-// nothing changes: actions tell by it whether they have seen the newest one.
+// adoptAllocated makes the Pod of the State, which stays the same object as long as nothing
+// changes.
 func (w *worker) adoptAllocated() {
 	s := &w.state
 	if w.desired != w.renderedFrom || s.Allocation != w.renderedWith {
@@ -52,24 +51,21 @@ func (w *worker) adoptAllocated() {
 
 func wanted(node containers.Node, pod *v1.Pod) map[string]cri.Resources {
 	all := map[string]cri.Resources{}
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			all[list[i].Name] = remote.ResourcesOf(containers.Update(node, pod, &list[i]))
-		}
+	for c := range podutil.ContainerIter(&pod.Spec, podutil.InitContainers|podutil.Containers) {
+		all[c.Name] = remote.ResourcesOf(containers.Update(node, pod, c))
 	}
 	return all
 }
 
-// allocate returns what a Pod has, and why it does not have what it wants. It
-// decides about the Pods that wait as well, see Allocate. After an error the Pod has
-// what it had.
-func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *plan.Allocation) (*plan.Allocation, *plan.Pending, error) {
+// allocate returns what a Pod is allocated, and why it is not what the Pod wants. It also decides
+// about the Pods that wait, see plan.Allocate. After an error the Pod has what it had.
+func (m *Manager) allocate(pod *v1.Pod, runtime cri.Pod, over bool) (*plan.Allocation, *plan.Pending, error) {
 	a := &m.admissions
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	given := a.allocated[pod.UID]
 	if given == nil {
-		given = made()
+		given = plan.Made(pod, runtime)
 		a.allocated[pod.UID] = given
 	}
 	if over || given.Grants(pod) {
@@ -91,22 +87,22 @@ func (m *Manager) allocate(pod *v1.Pod, over bool, made func() *plan.Allocation)
 	return a.allocated[pod.UID], a.pending[pod.UID], nil
 }
 
-// roomAppeared has the Pods that wait for room decided about soon. It does not wait: it is called from a handler of the
-// watch, and a grant is written to disk first.
-func (m *Manager) roomAppeared() {
+// resourcesFreed has grantClaims decide again. It does not block: a handler of the watch calls it,
+// while a grant is written to disk first.
+func (m *Manager) resourcesFreed() {
 	select {
-	case m.room <- struct{}{}:
+	case m.freed <- struct{}{}:
 	default:
 	}
 }
 
-// giveRoom decides about the Pods that wait for room whenever some may have appeared, until ctx ends.
-func (m *Manager) giveRoom(ctx context.Context) {
+// grantClaims decides about the resizes that wait whenever resources were freed, until ctx ends.
+func (m *Manager) grantClaims(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.room:
+		case <-m.freed:
 		}
 		m.admissions.mu.Lock()
 		err := m.decideClaims("")
@@ -117,8 +113,8 @@ func (m *Manager) giveRoom(ctx context.Context) {
 	}
 }
 
-// decideClaims grants what there is room for, and wakes the workers of those for
-// whom something has changed, besides the caller's. The caller holds the lock.
+// decideClaims grants the resizes that fit, and wakes the workers of the Pods for which something
+// has changed, except the caller's own. The caller holds the lock.
 func (m *Manager) decideClaims(caller types.UID) (err error) {
 	a := &m.admissions
 	if len(a.claims) == 0 {
@@ -128,46 +124,36 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 	for uid, c := range a.claims {
 		claims = append(claims, plan.Claim{Pod: c.Pod, Now: a.allocated[uid].Apply(c.Pod), Since: c.Since})
 	}
+	var wake []types.UID
 	refused := plan.Allocate(claims, m.allocatable(m.cfg.NodeObject()), m.others(""))
 	for uid, c := range maps.Clone(a.claims) {
 		if why := refused[uid]; why != nil {
 			if old := a.pending[uid]; old == nil || *old != *why {
 				a.pending[uid] = why
-				m.wake(uid, caller)
+				wake = append(wake, uid)
 			}
 			continue
 		}
 		granted := plan.AllocationOf(c.Pod, c.Pod.Generation)
 		if saveErr := a.files.save(uid, granted); saveErr != nil {
-			err = saveErr // it has what it had; nothing was begun
+			err = saveErr // the Pod has what it had
 			continue
 		}
 		a.allocated[uid] = granted
 		delete(a.claims, uid)
 		delete(a.pending, uid)
-		m.wake(uid, caller)
+		wake = append(wake, uid)
+	}
+	for _, uid := range wake {
+		if uid != caller {
+			m.notify(uid, update{})
+		}
 	}
 	return err
 }
 
-func (m *Manager) wake(uid, caller types.UID) {
-	if uid == caller {
-		return
-	}
-	m.mu.Lock()
-	w := m.workers[uid]
-	m.mu.Unlock()
-	if w != nil {
-		w.poke()
-	}
-}
-
-func (m *Manager) offerOf(node *v1.Node) plan.Offer {
-	return plan.Offer{Node: node, Allocatable: m.allocatable(node)}
-}
-
-// allocatable is what the node has. What we measure ourselves, all that a resize is about, may
-// not have been written yet, and is known before the Node is seen.
+// allocatable is what the node offers to Pods. Render has what this agent measures itself, before
+// the Node is seen or updated.
 func (m *Manager) allocatable(node *v1.Node) v1.ResourceList {
 	all := v1.ResourceList{}
 	if node != nil {
@@ -175,10 +161,4 @@ func (m *Manager) allocatable(node *v1.Node) v1.ResourceList {
 	}
 	maps.Copy(all, m.cfg.Render.Allocatable)
 	return all
-}
-
-func (m *Manager) readNode(ctx context.Context) (*v1.Node, error) {
-	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
-	defer cancel()
-	return m.cfg.Client.CoreV1().Nodes().Get(ctx, m.cfg.NodeName, metav1.GetOptions{})
 }

@@ -11,11 +11,12 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"flyball.dev/internal/atomicfile"
 	"flyball.dev/kubelet/pod/plan"
 )
 
-// allocationFiles are the files of a directory, one for each Pod that was resized;
-// with no directory nothing is kept.
+// allocationFiles are the files of a directory, one for each Pod that was resized; with no
+// directory nothing is kept.
 type allocationFiles struct{ dir string }
 
 const allocationSuffix = ".json"
@@ -24,24 +25,18 @@ func (f allocationFiles) path(uid types.UID) string {
 	return filepath.Join(f.dir, string(uid)+allocationSuffix)
 }
 
-// save writes a file anew, so that a crash leaves the old one or the new one. After
-// the machine itself has crashed no container runs, and the spec is as good.
 func (f allocationFiles) save(uid types.UID, a *plan.Allocation) error {
 	if f.dir == "" {
 		return nil
 	}
 	raw, err := json.Marshal(a)
+	if err == nil {
+		err = os.MkdirAll(f.dir, 0o700)
+	}
+	if err == nil {
+		err = atomicfile.Write(f.path(uid), raw, 0o600)
+	}
 	if err != nil {
-		return fmt.Errorf("encoding the resources of Pod %s: %w", uid, err)
-	}
-	if err := os.MkdirAll(f.dir, 0o700); err != nil {
-		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
-	}
-	fresh := f.path(uid) + ".new"
-	if err := os.WriteFile(fresh, raw, 0o600); err != nil {
-		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
-	}
-	if err := os.Rename(fresh, f.path(uid)); err != nil {
 		return fmt.Errorf("keeping the resources of Pod %s: %w", uid, err)
 	}
 	return nil
@@ -57,8 +52,8 @@ func (f allocationFiles) remove(uid types.UID) error {
 	return nil
 }
 
-// load reads all files. One that is unreadable counts as missing: the runtime knows
-// what the containers of its Pod were made with.
+// load reads all files. One that is unreadable counts as missing: the runtime knows what the
+// containers of its Pod were made with.
 func (f allocationFiles) load() (map[types.UID]*plan.Allocation, error) {
 	all := map[types.UID]*plan.Allocation{}
 	entries, err := os.ReadDir(f.dir)

@@ -18,19 +18,17 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Config of a Manager. Everything is required but what says what happens without it,
-// and Recorder and Leftovers.
+// Config of a Manager. A field is required unless its comment says otherwise.
 type Config struct {
 	// NodeName of this node; the Manager runs the Pods bound to it.
 	NodeName string
-	// Node is what of the node enters the status, Render what enters CRI configs.
+	// Node enters the status of Pods, Render the CRI configs.
 	Node   plan.Node
 	Render containers.Node
-	// Client with the identity of the node. It must not limit its own rate:
-	// status writes would queue behind each other.
+	// Client with the identity of the node. It must not limit its own rate: status writes would
+	// queue behind each other.
 	Client kubernetes.Interface
-
-	// Pods is where the Pods of this node are learnt of; a watch of them if nil.
+	// Pods of this node; a watch of the API server if nil.
 	Pods Source
 
 	Observer   Observer
@@ -41,35 +39,34 @@ type Config struct {
 	Images     Images
 	Cgroups    Cgroups
 	Probes     Probes
-	// Env is where environments take their values from.
+	// Env is where environment variables take their values from.
 	Env containers.EnvSources
 
-	// NodeObject returns the Node as it was last watched, nil if it was not seen yet.
-	// Pods that do not fit it are refused.
+	// NodeObject returns the Node as it was last watched, nil if it was not seen yet. The Manager
+	// refuses Pods that do not fit it.
 	NodeObject func() *v1.Node
-	// Sysctls says why the node forbids the sysctls of a Pod, with the reason and the message
-	// of the refusal; both are empty if it does not. May be nil: all are allowed.
+	// Sysctls returns the reason and the message of the refusal if the node forbids the sysctls of
+	// a Pod, and empty strings if not. Optional: without it all sysctls are allowed.
 	Sysctls func(*v1.Pod) (reason, message string)
-	// NetworkError says why no sandbox can have a network now; it is asked when one
-	// could not be created. May be nil.
+	// NetworkError returns why no sandbox can have a network at present. The Manager calls it after
+	// a sandbox could not be created. Optional.
 	NetworkError func(ctx context.Context) error
-	// Report is told of a runtime that hangs. May be nil.
+	// Report receives the error when the runtime hangs. Optional.
 	Report func(error)
-	// Recorder publishes Events.
+	// Recorder publishes Events. Optional.
 	Recorder record.EventRecorder
-	// Leftovers lists Pods of which something besides sandboxes may be left on
-	// this node, such as directories and cgroups. It is asked once at the start.
+	// Leftovers lists Pods that may have left something on this node besides sandboxes, such as
+	// directories and cgroups. The Manager calls it once, at the start. Optional.
 	Leftovers func() ([]types.UID, error)
-	// AllocationDir is where the resources of resized Pods are kept; they are
-	// forgotten with the process if it is empty.
+	// AllocationDir keeps the resources of resized Pods. Without it they are lost with the process.
 	AllocationDir string
-	// LogLinks is the directory for the links that log shippers follow,
-	// /var/log/containers; none are made if it is empty.
+	// LogLinks is the directory for the links that log shippers follow, /var/log/containers.
+	// Without it the Manager makes none.
 	LogLinks string
-	// HookTransport makes the requests of HTTP hooks; one to the network if nil.
+	// HookTransport makes the requests of HTTP hooks; http.Transport if nil.
 	HookTransport http.RoundTripper
-	// Parallel is how many sandboxes and containers are being created at once; 0
-	// means twice the number of CPUs.
+	// Parallel is how many sandboxes and containers may be in creation at once; 0 means twice the
+	// number of CPUs.
 	Parallel int
 }
 
@@ -77,8 +74,8 @@ type Config struct {
 type Observer interface {
 	// Observe returns what the runtime knows about a Pod.
 	Observe(ctx context.Context, uid types.UID) (cri.Pod, error)
-	// Watch calls changed, which does not block, for each Pod that changes in the
-	// runtime, and once for each that is there, until ctx ends.
+	// Watch calls changed for each Pod that changes in the runtime, and once for each Pod that the
+	// runtime has at the start, until ctx ends. changed does not block.
 	Watch(ctx context.Context, changed func(types.UID))
 }
 
@@ -100,15 +97,14 @@ type Containers interface {
 
 // Resizer changes running containers. *cri.Client is one.
 type Resizer interface {
-	// Resize changes the resources of a running container. What Observe tells next is
-	// what the container has then.
+	// Resize changes the resources of a running container. The next Observe returns the new ones.
 	Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error
 	// MemoryUsage in bytes.
 	MemoryUsage(ctx context.Context, id string) (uint64, error)
 }
 
-// Volumes makes and removes the files of a Pod. *volumes.Manager is one. All
-// methods are idempotent and work without memory of an earlier process.
+// Volumes makes and removes the files of a Pod. *volumes.Manager is one. All methods are idempotent
+// and work without memory of an earlier process.
 type Volumes interface {
 	Mount(ctx context.Context, pod *v1.Pod) (map[string]volumes.Mounted, error)
 	Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]volumes.Mounted, spec volumes.FilesSpec) (volumes.Files, error)

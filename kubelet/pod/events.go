@@ -4,28 +4,18 @@ import (
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/kubernetes/pkg/kubelet/events"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
-// Reasons of Events, upstream's.
+// Reasons of Events that package events of upstream does not have.
 const (
-	reasonCreated             = "Created"
-	reasonStarted             = "Started"
-	reasonKilling             = "Killing"
-	reasonFailed              = "Failed"
-	reasonBackOff             = "BackOff"
-	reasonFailedMount         = "FailedMount"
-	reasonFailedKillPod       = "FailedKillPod"
-	reasonFailedCreateSandbox = "FailedCreatePodSandBox"
-	reasonNetworkNotReady     = "NetworkNotReady"
-	reasonSandboxChanged      = "SandboxChanged"
-	reasonFailedPostStart     = "FailedPostStartHook"
-	reasonFailedPreStop       = "FailedPreStopHook"
-	reasonHTTPFallback        = "LifecycleHTTPFallback"
+	reasonFailedStatus = "FailedStatusUpdate" // the API server refuses a status
+	reasonHTTPFallback = "LifecycleHTTPFallback"
 )
-
-// reasonFailedStatus is the reason of Events about a status that the API server refuses; upstream
-// has none.
-const reasonFailedStatus = "FailedStatusUpdate"
 
 // ContainerRef refers to a container of a Pod, as Events about containers do.
 func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
@@ -33,26 +23,26 @@ func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name,
 		UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 	}
-	field := ""
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			field = "containers"
-		}
+	fields := map[podutil.ContainerType]string{
+		podutil.InitContainers: "initContainers", podutil.Containers: "containers", podutil.EphemeralContainers: "ephemeralContainers",
 	}
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			field = "initContainers"
+	for c, kind := range podutil.ContainerIter(&pod.Spec, podutil.AllContainers) {
+		if c.Name == name {
+			ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fields[kind], name)
 		}
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		if pod.Spec.EphemeralContainers[i].Name == name {
-			field = "ephemeralContainers"
-		}
-	}
-	if field != "" {
-		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", field, name)
 	}
 	return ref
+}
+
+// recordTermination records the Event about the node's decision to end the Pod.
+func (w *worker) recordTermination(t *plan.Termination) {
+	kind := v1.EventTypeWarning
+	if t.Reason == plan.ReasonDeadlineExceeded {
+		kind = v1.EventTypeNormal // the user asked for it
+	}
+	if w.state.Last != nil {
+		w.m.cfg.Recorder.AnnotatedEventf(ContainerRef(w.state.Last, ""), t.Annotations, kind, t.Reason, "%s", t.Message)
+	}
 }
 
 // event records an Event about a container of the Pod, or about the Pod itself if name is empty.
@@ -61,7 +51,51 @@ func (w *worker) event(name, kind, reason, message string) {
 }
 
 func (m *Manager) event(pod *v1.Pod, name, kind, reason, message string) {
-	if pod != nil { // of an orphan nobody can be told
+	if pod != nil { // an orphan has no object to record at
 		m.cfg.Recorder.Event(ContainerRef(pod, name), kind, reason, message)
+	}
+}
+
+// resizeEvent is an Event about a resize.
+type resizeEvent struct{ kind, reason, message string }
+
+// resizeEvents returns the Events for the step from one status to another. They follow from the
+// conditions, which the API server keeps, so an agent that restarts in between records each once.
+func resizeEvents(allocated, desired *v1.Pod, pending *plan.Pending, before, after *v1.PodStatus) []resizeEvent {
+	var list []resizeEvent
+	add := func(kind, reason, message string) { list = append(list, resizeEvent{kind, reason, message}) }
+	log := klog.Background()
+
+	_, was := podutil.GetPodCondition(before, v1.PodResizePending)
+	_, is := podutil.GetPodCondition(after, v1.PodResizePending)
+	if is != nil && pending != nil && (was == nil || was.Reason != is.Reason || was.ObservedGeneration != is.ObservedGeneration) {
+		reason := events.ResizeDeferred
+		if is.Reason == v1.PodReasonInfeasible {
+			reason = events.ResizeInfeasible
+		}
+		add(v1.EventTypeWarning, reason, events.PodResizePendingMsg(log, desired, pending.Reason, pending.Message, pending.Generation))
+	}
+
+	_, was = podutil.GetPodCondition(before, v1.PodResizeInProgress)
+	_, is = podutil.GetPodCondition(after, v1.PodResizeInProgress)
+	if is != nil && (was == nil || was.ObservedGeneration != is.ObservedGeneration) {
+		add(v1.EventTypeNormal, events.ResizeStarted, events.PodResizeStartedMsg(log, allocated, is.ObservedGeneration))
+	}
+	if is != nil && is.Reason != "" && (was == nil || was.Reason != is.Reason || was.Message != is.Message) {
+		add(v1.EventTypeWarning, events.ResizeError, events.PodResizeErrorMsg(log, allocated, is.ObservedGeneration, is.Message))
+	}
+	if is == nil && was != nil && !podutil.IsPodPhaseTerminal(after.Phase) {
+		add(v1.EventTypeNormal, events.ResizeCompleted, events.PodResizeCompletedMsg(log, allocated, was.ObservedGeneration))
+	}
+	return list
+}
+
+// recordResize records the Events about a resize.
+func (w *worker) recordResize(before, after *v1.PodStatus) {
+	if w.state.Pending == nil && !w.state.Allocation.Resized() {
+		return
+	}
+	for _, e := range resizeEvents(w.state.Pod, w.desired, w.state.Pending, before, after) {
+		w.event("", e.kind, e.reason, e.message)
 	}
 }

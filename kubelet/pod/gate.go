@@ -2,17 +2,17 @@ package pod
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 )
 
-// gateStay is how long a call counts. One that takes longer waits for something
-// (a CNI plugin, a disk), and must not keep other Pods from starting.
+// gateStay is how long a call counts. A call that takes longer waits for something else, such as a
+// CNI plugin or a disk, and must not keep other Pods from starting.
 const gateStay = 5 * time.Second
 
-// gate bounds how many expensive calls of the runtime are under way. Starting a
-// container goes before creating a sandbox, so that in a burst the first Pods get
-// done instead of all Pods getting half-way.
+// gate bounds the number of expensive calls of the runtime. Starting a container goes before
+// creating a sandbox, so that in a burst the first Pods run early instead of all Pods at the end.
 type gate struct {
 	mu      sync.Mutex
 	free    int
@@ -33,20 +33,19 @@ func (g *gate) enter(ctx context.Context, urgent bool) (leave func(), err error)
 	if urgent {
 		lane = 0
 	}
-	turn := make(chan struct{})
-	g.waiting[lane] = append(g.waiting[lane], turn)
+	ready := make(chan struct{})
+	g.waiting[lane] = append(g.waiting[lane], ready)
 	g.mu.Unlock()
 	select {
-	case <-turn:
+	case <-ready:
 		return g.stay(), nil
 	case <-ctx.Done():
-		g.giveUp(lane, turn)
+		g.giveUp(lane, ready)
 		return nil, ctx.Err()
 	}
 }
 
-// stay returns the function that gives the place back, which happens by itself
-// after a while.
+// stay returns the function that gives the place back, as gateStay does by itself.
 func (g *gate) stay() (leave func()) {
 	once := sync.OnceFunc(g.leave)
 	timer := time.AfterFunc(gateStay, once)
@@ -56,17 +55,16 @@ func (g *gate) stay() (leave func()) {
 	}
 }
 
-func (g *gate) giveUp(lane int, turn chan struct{}) {
+func (g *gate) giveUp(lane int, ready chan struct{}) {
 	g.mu.Lock()
-	for i, t := range g.waiting[lane] {
-		if t == turn {
-			g.waiting[lane] = append(g.waiting[lane][:i], g.waiting[lane][i+1:]...)
-			g.mu.Unlock()
-			return
-		}
+	i := slices.Index(g.waiting[lane], ready)
+	if i >= 0 {
+		g.waiting[lane] = slices.Delete(g.waiting[lane], i, i+1)
 	}
 	g.mu.Unlock()
-	g.leave() // its turn came at the same moment
+	if i < 0 { // the place was given at the same moment
+		g.leave()
+	}
 }
 
 func (g *gate) leave() {

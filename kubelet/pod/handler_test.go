@@ -8,7 +8,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestHandlerDoesNotWait: the watch goes on while a worker decides, and writes to a slow disk, what Pods may have.
+// TestHandlerDoesNotWait: the watch goes on while a worker decides, and writes to a slow disk, what
+// Pods may have.
 func TestHandlerDoesNotWait(t *testing.T) {
 	m := New(Config{})
 	pod := &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "u"}}
@@ -19,15 +20,15 @@ func TestHandlerDoesNotWait(t *testing.T) {
 	handled := make(chan struct{})
 	go func() {
 		defer close(handled)
-		m.podGone(pod)
-		m.podGone(pod) // and nobody has taken the first one's token
+		m.podDeleted(pod)
+		m.podDeleted(pod) // and nobody has taken the first one's token
 	}()
 	select {
 	case <-handled:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the handler waits for the lock of the admissions")
 	}
-	if len(m.room) != 1 {
-		t.Error("nobody is told that there is room")
+	if len(m.freed) != 1 {
+		t.Error("nobody is notified that resources were freed")
 	}
 }

@@ -17,12 +17,6 @@ import (
 	"flyball.dev/kubelet/cri/remote"
 )
 
-// newHookTransport makes the requests of HTTP hooks. As with probes, certificates
-// are not verified.
-func newHookTransport() *http.Transport {
-	return &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
-}
-
 // runHook runs a lifecycle hook until it ends or ctx does.
 func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.LifecycleHandler) error {
 	switch {
@@ -31,7 +25,11 @@ func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.L
 	case h.Exec != nil:
 		return j.execHook(ctx, id, spec, h.Exec)
 	case h.HTTPGet != nil:
-		return j.httpHook(ctx, spec, h.HTTPGet)
+		if err := j.httpHook(ctx, spec, h.HTTPGet); err != nil {
+			return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w",
+				h.HTTPGet.Path, spec.Name, j.name(), err)
+		}
+		return nil
 	case h.Sleep != nil:
 		select {
 		case <-ctx.Done():
@@ -40,7 +38,7 @@ func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.L
 			return nil
 		}
 	}
-	return fmt.Errorf("running a lifecycle hook of container %q: it says neither exec, httpGet nor sleep", spec.Name)
+	return fmt.Errorf("running a lifecycle hook of container %q: it has neither exec, httpGet nor sleep", spec.Name)
 }
 
 func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.ExecAction) error {
@@ -49,42 +47,34 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 		err = fmt.Errorf("command '%s' exited with %d", strings.Join(h.Command, " "), resp.ExitCode)
 	}
 	if err != nil {
-		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck // the words that users know
+		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck // upstream's message
 			h.Command, spec.Name, j.name(), remote.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
 	}
 	return nil
 }
 
-// httpHook makes the request. The API takes any answer for a success.
+// httpHook makes the request. Any response counts as a success, as the API says.
 func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
-	if err := j.request(ctx, spec, h); err != nil {
-		return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w",
-			h.Path, spec.Name, j.name(), err)
-	}
-	return nil
-}
-
-func (j job) request(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
-	host := ""
+	address := ""
 	if ips := j.podIPs(); len(ips) > 0 {
-		host = ips[0]
+		address = ips[0]
 	} else if h.Host == "" {
 		return errors.New("calling it: the Pod has no address")
 	}
-	req, err := httpprobe.NewRequestForHTTPGetAction(h, spec, host, "lifecycle")
+	req, err := httpprobe.NewRequestForHTTPGetAction(h, spec, address, "lifecycle")
 	if err != nil {
 		return err
 	}
 	client := &http.Client{Transport: j.m.cfg.HookTransport, CheckRedirect: httpprobe.RedirectChecker(false)}
-	if client.Transport == nil {
-		client.Transport = newHookTransport()
+	if client.Transport == nil { // as with probes, certificates are not verified
+		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 	}
 	defer client.CloseIdleConnections()
 	err = get(client, req.WithContext(ctx))
 	if !errors.Is(err, http.ErrSchemeMismatch) {
 		return err
 	}
-	// Hooks said HTTPS and were called by HTTP once; some still say so.
+	// The kubelet once called all hooks by HTTP, so some say HTTPS without speaking it.
 	plain := req.Clone(ctx)
 	plain.URL.Scheme = "http"
 	plain.Header.Del("Authorization")

@@ -16,7 +16,7 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// hookServer notes what it is asked for.
+// hookServer records its requests.
 type hookServer struct {
 	*httptest.Server
 	port int32
@@ -130,7 +130,7 @@ func TestHTTPHookHeaders(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(s.got) != 1 || s.got[0] != "example.com /" {
-		t.Fatalf("asked for %q", s.got)
+		t.Fatalf("requests %q", s.got)
 	}
 	h := s.head[0]
 	if !strings.HasPrefix(h.Get("User-Agent"), "kube-lifecycle/") {

@@ -12,19 +12,22 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+	kubetypes "k8s.io/kubernetes/pkg/kubelet/types"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
-// Manager runs one worker for each Pod of this node, and for each Pod of which
-// something is left on it.
+// Manager runs one worker for each Pod of this node, and for each Pod that is gone from the API
+// server while something of it is left on the node.
 type Manager struct {
 	cfg     Config
 	pods    Source
 	gate    *gate
 	metrics *metrics
-	// admissions are the Pods that were let in by this process.
+	// admissions are the Pods that this process has admitted.
 	admissions admissions
-	// room has a token when Pods that wait for room may get it.
-	room chan struct{}
+	// freed has a token when resources were freed that a resize may wait for.
+	freed chan struct{}
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -46,7 +49,7 @@ func New(cfg Config) *Manager {
 	}
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
-		pods: cfg.Pods, workers: map[types.UID]*worker{}, room: make(chan struct{}, 1),
+		pods: cfg.Pods, workers: map[types.UID]*worker{}, freed: make(chan struct{}, 1),
 		admissions: newAdmissions(cfg.AllocationDir),
 	}
 }
@@ -57,22 +60,22 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer running.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	told, failed := make(chan struct{}), make(chan error, 1)
+	synced, failed := make(chan struct{}), make(chan error, 1)
 	running.Go(func() {
 		failed <- m.pods.Run(ctx, cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { m.podChanged(nil, obj) },
 			UpdateFunc: func(old, obj any) { m.podChanged(old, obj) },
-			DeleteFunc: m.podGone,
-		}, func() { close(told) })
+			DeleteFunc: m.podDeleted,
+		}, func() { close(synced) })
 	})
 	// To a worker without a Pod everything that runs is an orphan.
 	select {
-	case <-told:
+	case <-synced:
 	case err := <-failed:
 		return err
 	}
 
-	// Before any worker decides: what one Pod may have depends on what all have.
+	// Before any worker decides, because the resources of one Pod depend on those of all.
 	allocated, err := m.admissions.files.load()
 	if err != nil {
 		return err
@@ -85,7 +88,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.launch(w)
 	}
 	m.mu.Unlock()
-	running.Go(func() { m.giveRoom(ctx) })
+	running.Go(func() { m.grantClaims(ctx) })
 	running.Go(func() { m.followProbes(ctx) })
 	for _, uid := range resized {
 		m.runtimeChanged(uid)
@@ -96,7 +99,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-// followProbes notifies the workers of the Pods whose probes have changed, until ctx ends.
+// followProbes syncs the Pods whose probes have new results, until ctx ends.
 func (m *Manager) followProbes(ctx context.Context) {
 	for {
 		select {
@@ -108,23 +111,14 @@ func (m *Manager) followProbes(ctx context.Context) {
 	}
 }
 
-func (m *Manager) probesChanged(uid types.UID) {
-	m.mu.Lock()
-	w := m.workers[uid]
-	m.mu.Unlock()
-	if w != nil {
-		w.poke()
-	}
-}
-
-// adoptLeftovers gives a worker to each Pod that only its leftovers tell of.
+// adoptLeftovers starts a worker for each Pod that is known only by what it has left on the node.
 func (m *Manager) adoptLeftovers(ctx context.Context) {
 	if m.cfg.Leftovers == nil {
 		return
 	}
 	uids, err := m.cfg.Leftovers()
 	if err != nil {
-		klog.FromContext(ctx).Error(err, "Cannot look for leftovers of Pods; they stay until the next start")
+		klog.FromContext(ctx).Error(err, "Cannot list the leftovers of Pods, they stay until the next start")
 	}
 	for _, uid := range uids {
 		m.runtimeChanged(uid)
@@ -134,53 +128,79 @@ func (m *Manager) adoptLeftovers(ctx context.Context) {
 func (m *Manager) podChanged(old, obj any) {
 	pod := obj.(*v1.Pod) //nolint:forcetypeassert // an informer of Pods
 	if before, ok := old.(*v1.Pod); ok && before.UID != pod.UID {
-		m.podGone(before)
+		m.podDeleted(before)
 	}
-	m.tell(pod.UID, func(w *worker) { w.setPod(pod) })
+	if kubetypes.IsMirrorPod(pod) {
+		m.enqueue(m.staticOf(pod), update{mirror: pod})
+		return
+	}
+	m.enqueue(pod.UID, update{pod: pod})
 }
 
-func (m *Manager) podGone(obj any) {
+func (m *Manager) podDeleted(obj any) {
 	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = t.Obj
 	}
-	if pod, ok := obj.(*v1.Pod); ok {
-		m.tell(pod.UID, func(w *worker) { w.dropPod(pod) })
-		m.roomAppeared()
+	switch pod, ok := obj.(*v1.Pod); {
+	case !ok:
+	case kubetypes.IsMirrorPod(pod):
+		m.enqueue(m.staticOf(pod), update{mirrorDeleted: pod})
+	default:
+		m.enqueue(pod.UID, update{deleted: pod})
+		m.resourcesFreed()
 	}
 }
 
-// runtimeChanged wakes the worker of a Pod to look at the runtime again.
-func (m *Manager) runtimeChanged(uid types.UID) { m.tell(uid, (*worker).lookAgain) }
+// staticOf returns the UID of the static Pod that a mirror Pod stands for; the UID of the mirror
+// Pod itself if there is no such Pod (any more), so that a worker of its own deletes it.
+func (m *Manager) staticOf(mirror *v1.Pod) types.UID {
+	if static, ok := m.pods.Pod(mirror.Namespace, mirror.Name); ok && plan.IsMirrorOf(mirror, static) {
+		return static.UID
+	}
+	return mirror.UID
+}
 
-// Retry wakes the worker of a Pod that waits for something outside of it, such
-// as a ConfigMap, which may be there now.
-func (m *Manager) Retry(uid types.UID) {
+func (m *Manager) runtimeChanged(uid types.UID) { m.enqueue(uid, update{runtime: true}) }
+
+func (m *Manager) probesChanged(uid types.UID) { m.notify(uid, update{}) }
+
+// Retry has a Pod's failed actions tried again at once, because something outside of the Pod has
+// changed, such as a ConfigMap.
+func (m *Manager) Retry(uid types.UID) { m.notify(uid, update{retry: true}) }
+
+// Terminate ends a Pod of this node because the node decided so. The first decision about a Pod
+// stays, and a Pod that has ended stays as it is. Terminate does not wait for the end of the Pod.
+// It returns false if the node has nothing of the Pod.
+func (m *Manager) Terminate(uid types.UID, t plan.Termination) bool {
+	return m.notify(uid, update{termination: &t})
+}
+
+// enqueue hands an update to the worker of a Pod, and starts a worker if there is none. Before Run
+// knows the Pods, workers only collect updates: to a worker without a Pod, everything that runs is
+// an orphan.
+func (m *Manager) enqueue(uid types.UID, u update) {
 	m.mu.Lock()
-	w := m.workers[uid]
-	m.mu.Unlock()
-	if w != nil {
-		w.retry()
+	defer m.mu.Unlock() // held over both steps: a worker must not retire between them
+	w, known := m.workers[uid]
+	if !known {
+		w = newWorker(m, uid)
+		m.workers[uid] = w
+	}
+	w.inbox.put(u)
+	if !known && m.ctx != nil {
+		m.launch(w)
 	}
 }
 
-// tell leaves mail for the worker of a Pod, and starts one if there is none. Both
-// under one lock: a worker must not retire between being found and being told,
-// nor look at its Pod before it was told of it. Before the Pods are known workers
-// only collect mail: to a worker without a Pod, everything that runs is an orphan.
-func (m *Manager) tell(uid types.UID, leave func(*worker)) {
+// notify hands an update to the worker of a Pod, and says whether there is one.
+func (m *Manager) notify(uid types.UID, u update) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	w := m.workers[uid]
 	if w != nil {
-		leave(w)
-		return
+		w.inbox.put(u)
 	}
-	w = newWorker(m, uid)
-	m.workers[uid] = w
-	leave(w)
-	if m.ctx != nil {
-		m.launch(w)
-	}
+	return w != nil
 }
 
 // launch starts a worker. The caller holds the lock.
@@ -189,13 +209,17 @@ func (m *Manager) launch(w *worker) {
 	m.all.Go(func() { w.run(ctx) })
 }
 
-// retire removes a worker that has nothing left to do, unless mail has come in.
+// retire removes a worker that has nothing left to do, unless an update has come in.
 func (m *Manager) retire(w *worker) bool {
 	m.mu.Lock()
-	defer m.mu.Unlock()
-	if w.hasMail() {
-		return false
+	retired := w.inbox.empty()
+	if retired {
+		delete(m.workers, w.uid)
 	}
-	delete(m.workers, w.uid)
-	return true
+	m.mu.Unlock()
+	if retired {
+		m.metrics.forget(w.uid)
+		m.admissions.forget(w.uid)
+	}
+	return retired
 }

@@ -33,8 +33,8 @@ import (
 type rig struct {
 	t   *testing.T
 	api *fake.Clientset
-	// watching has an item for each watch of Pods that began: unlike a real API, the fake one forgets what happens between
-	// the list and the watch.
+	// watching has an item for each watch of Pods that began: unlike a real API, the fake one
+	// forgets what happens between the list and the watch.
 	watching chan struct{}
 	versions int
 	runtime  *fakeRuntime
@@ -43,10 +43,14 @@ type rig struct {
 	logs     string
 	left     []types.UID
 	reports  chan string
-	// room is what the node has, labels are its.
-	room   v1.ResourceList
-	labels map[string]string
-	stop   func()
+	// allocatable and labels of the node.
+	allocatable v1.ResourceList
+	labels      map[string]string
+	stop        func()
+	// pods is the source of the Pods; a watch if nil.
+	pods Source
+	// manager is the agent that runs.
+	manager *Manager
 }
 
 func newRig(t *testing.T) *rig {
@@ -71,7 +75,8 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// noLeaks wants all goroutines gone within ten seconds: goleak's own patience, 0.4 s, is short for a busy machine.
+// noLeaks wants all goroutines gone within ten seconds: goleak's own timeout, 0.4 s, is short for a
+// busy machine.
 func noLeaks(t *testing.T, except goleak.Option) {
 	t.Helper()
 	err := goleak.Find(except)
@@ -83,7 +88,8 @@ func noLeaks(t *testing.T, except goleak.Option) {
 	}
 }
 
-// version gives each write a resourceVersion of its own, which the fake API does not: by it a worker tells what is newer.
+// version gives each write a resourceVersion of its own, which the fake API does not: by it a
+// worker knows what is newer.
 func (r *rig) version(action clienttesting.Action) (bool, runtime.Object, error) {
 	r.versions++ // the fake API asks one after the other
 	version := strconv.Itoa(r.versions)
@@ -115,7 +121,7 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := New(Config{
 		NodeName: "n1", Node: plan.Node{IPs: []string{"192.0.2.1"}, RuntimeName: "containerd"},
-		NodeObject:   r.machine,
+		NodeObject: r.machine, Pods: r.pods,
 		Report:       func(err error) { r.reports <- err.Error() },
 		NetworkError: func(context.Context) error { return r.runtime.networkError },
 		Render:       containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,
@@ -125,6 +131,7 @@ func (r *rig) start() {
 		Env: containers.EnvSources{Services: noServices}, Recorder: r.events,
 		Leftovers: func() ([]types.UID, error) { return r.left, nil },
 	})
+	r.manager = m
 	done := make(chan error, 1)
 	go func() { defer close(done); done <- m.Run(ctx) }()
 	r.stop = func() {
@@ -143,9 +150,9 @@ func (r *rig) start() {
 
 // machine is the Node as it is watched. The API server has none: no test must need it.
 func (r *rig) machine() *v1.Node {
-	room := v1.ResourceList{v1.ResourcePods: resource.MustParse("110")}
-	maps.Copy(room, r.room)
-	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: r.labels}, Status: v1.NodeStatus{Allocatable: room}}
+	allocatable := v1.ResourceList{v1.ResourcePods: resource.MustParse("110")}
+	maps.Copy(allocatable, r.allocatable)
+	return &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: r.labels}, Status: v1.NodeStatus{Allocatable: allocatable}}
 }
 
 func (r *rig) create(change func(*v1.Pod)) *v1.Pod {
@@ -257,7 +264,8 @@ func TestRestartOfTheAgentRestartsNothing(t *testing.T) {
 	}
 }
 
-// TestCutOffStart: an agent that ended while a container started leaves what containerd calls a failed start.
+// TestCutOffStart: an agent that ended while a container started leaves what containerd calls a
+// failed start.
 func TestCutOffStart(t *testing.T) {
 	r := newRig(t)
 	r.start()

@@ -2,10 +2,9 @@ package pod
 
 import (
 	"cmp"
-	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -84,7 +83,8 @@ func (m *Manager) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.actions, c.seconds, c.syncs, c.total, c.running, c.sli, c.terminated}
 }
 
-func kindOf(a plan.Action) string { return strings.TrimPrefix(fmt.Sprintf("%T", a), "pod.") }
+// kindOf returns the name of the action's type.
+func kindOf(a plan.Action) string { return reflect.TypeOf(a).Name() }
 
 func (m *metrics) acted(a plan.Action) { m.actions.WithLabelValues(kindOf(a)).Inc() }
 
@@ -116,13 +116,14 @@ func (m *metrics) synced(s *plan.State, d time.Duration) {
 	m.syncs.WithLabelValues(kind).Observe(d.Seconds())
 }
 
-// observe measures a start once, and only one that this process has seen from its beginning.
+// observe measures a start once, and only if this process has seen it from its beginning. A static
+// Pod has no time of creation, and its start is not measured.
 func (m *metrics) observe(pod *v1.Pod, status *v1.PodStatus, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.starts[pod.UID]
 	if s == nil {
-		m.starts[pod.UID] = &start{measured: status.Phase != v1.PodPending, seen: now}
+		m.starts[pod.UID] = &start{measured: status.Phase != v1.PodPending || pod.CreationTimestamp.IsZero(), seen: now}
 		return
 	}
 	if s.measured || status.Phase != v1.PodRunning {
@@ -182,7 +183,8 @@ func (m *metrics) ended(before, after *v1.PodStatus) {
 	}
 }
 
-// newestEnd is the end of a container's newest instance that has ended: the next can run before anybody sees it.
+// newestEnd is the end of a container's newest instance that has ended: the next can run before
+// anybody sees it.
 func newestEnd(c v1.ContainerStatus) v1.ContainerStateTerminated {
 	return *cmp.Or(c.State.Terminated, c.LastTerminationState.Terminated, &v1.ContainerStateTerminated{})
 }

@@ -52,14 +52,19 @@ func TestStarts(t *testing.T) {
 		}
 	}
 
-	m.observe(&v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "old"}}, status, at(1))
-	m.observe(&v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "old"}}, status, at(2))
+	old, static := pod.DeepCopy(), &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "static"}}
+	old.UID = "old"
+	m.observe(old, status, at(1))
+	m.observe(old, status, at(2))
+	m.observe(static, &v1.PodStatus{Phase: v1.PodPending}, at(1))
+	m.observe(static, status, at(2))
 	if n, _ := sumOf(t, m.total); n != 1 {
-		t.Errorf("a Pod that ran before the agent began is counted as a start")
+		t.Errorf("a static Pod, or one that ran before the agent began, is counted as a start")
 	}
 }
 
-// TestTimeOfPullsAndInitContainers: no second is taken off twice, and none that was spent otherwise.
+// TestTimeOfPullsAndInitContainers: no second is taken off twice, and none that was spent
+// otherwise.
 func TestTimeOfPullsAndInitContainers(t *testing.T) {
 	type run struct{ from, to int } // seconds since the Pod was created; it runs after 30 s
 	for name, tc := range map[string]struct {
@@ -71,7 +76,7 @@ func TestTimeOfPullsAndInitContainers(t *testing.T) {
 		"InTurns":  {reason: "init containers between pulls", pulls: []run{{1, 3}, {7, 9}}, inits: []run{{3, 7}}, want: 22},
 		"Gap":      {reason: "from 3 to 10 s it was not pulled", pulls: []run{{1, 3}, {10, 12}}, want: 26},
 		"Overlap":  {reason: "the next image is pulled meanwhile", pulls: []run{{1, 6}, {2, 4}}, inits: []run{{3, 8}}, want: 23},
-		"Unsorted": {reason: "pulls are told of at their end", pulls: []run{{5, 6}, {1, 9}}, want: 22},
+		"Unsorted": {reason: "pulls are recorded at their end", pulls: []run{{5, 6}, {1, 9}}, want: 22},
 		"Clock":    {reason: "a clock that was set back ends before the beginning", inits: []run{{8, 5}}, want: 30},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +101,8 @@ func TestTimeOfPullsAndInitContainers(t *testing.T) {
 	}
 }
 
-// TestEnded counts each end once, also of a container that runs again by the time of the next status.
+// TestEnded counts each end once, also of a container that runs again by the time of the next
+// status.
 func TestEnded(t *testing.T) {
 	terminated := func(id string, code int32) v1.ContainerState {
 		return v1.ContainerState{Terminated: &v1.ContainerStateTerminated{ContainerID: id, ExitCode: code, Reason: "Error"}}
@@ -121,5 +127,18 @@ func TestEnded(t *testing.T) {
 		if got := testutil.ToFloat64(m.terminated.WithLabelValues("container", code, "Error")); got != want {
 			t.Errorf("%v containers ended with exit code %s, want %v", got, code, want)
 		}
+	}
+}
+
+// TestActionLabels keeps the values of the label action, which users query for.
+func TestActionLabels(t *testing.T) {
+	m := newMetrics()
+	m.acted(plan.MountVolumes{})
+	m.took("u", plan.MountVolumes{}, nil, time.Now(), time.Second)
+	if got := testutil.ToFloat64(m.actions.WithLabelValues("MountVolumes")); got != 1 {
+		t.Errorf("%v actions are counted as MountVolumes, want 1", got)
+	}
+	if n, _ := sumOf(t, m.seconds.WithLabelValues("MountVolumes", "success").(prometheus.Histogram)); n != 1 {
+		t.Errorf("%d durations, want 1", n)
 	}
 }

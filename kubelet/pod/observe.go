@@ -55,12 +55,12 @@ func probed(results map[string]probes.Result) map[string]plan.Probed {
 	return all
 }
 
-// withCutOffStarts takes containers whose start was cut off for never started ones: when the agent
-// ends, containerd gives up the start that it was asked for and reports an exit with 128. That is
-// no failure of the container, which would fail a Pod with the restart policy Never.
+// withCutOffStarts reports a container whose start was cut off as created. When the agent ends,
+// containerd cancels the start and reports an exit with code 128. The container has not failed, and
+// must not fail a Pod with the restart policy Never.
 //
-// What was reported as ended stays so, since the API server refuses the way back: all of a Pod that
-// has ended, and containers by their ID.
+// A container, or a whole Pod, whose end was reported stays as it is: the API server refuses the
+// way back.
 func withCutOffStarts(p cri.Pod, reported v1.PodStatus) cri.Pod {
 	if podutil.IsPodPhaseTerminal(reported.Phase) {
 		return p

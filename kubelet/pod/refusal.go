@@ -6,19 +6,17 @@ import (
 	"slices"
 	"time"
 
-	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/klog/v2"
 )
 
-// internalErrors is for how long the API server may answer with internal errors, such as that a
-// webhook does not work, until that counts as a refusal.
+// internalErrors is how long the API server may return internal errors, such as the failure of a
+// webhook, before they count as a refusal.
 const internalErrors = time.Minute
 
-// refusal says whether an error is the API server's decision about what was written: validation,
-// authorization, a webhook or a policy did not let it pass, and would not let it pass in a moment
-// either. failing is for how long nothing was taken.
+// refusal says whether an error means that the API server refuses a write, and would refuse the
+// same write in a moment, too: because of validation, authorization, a webhook or a policy. failing
+// is how long writes have failed.
 func refusal(err error, failing time.Duration) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok {
@@ -34,8 +32,8 @@ func refusal(err error, failing time.Duration) bool {
 	}
 }
 
-// isGone says whether the Pod is not there any more, or another one of its name is in its place:
-// to that the API server answers that a UID cannot change.
+// isGone says whether the Pod does not exist any more. If another Pod of its name has taken its
+// place, the API server answers that a UID cannot change.
 func isGone(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !ok {
@@ -44,12 +42,4 @@ func isGone(err error) bool {
 	details := status.Status().Details
 	return apierrors.IsNotFound(err) || details != nil &&
 		slices.ContainsFunc(details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
-}
-
-// statusRefused tells that the API server does not take the Pod's status.
-func (w *worker) statusRefused(log klog.Logger) func(*v1.Pod, error) {
-	return func(pod *v1.Pod, why error) {
-		log.Error(why, "The API server refuses the status of the Pod, it is offered again", "pod", klog.KObj(pod))
-		w.m.event(pod, "", v1.EventTypeWarning, reasonFailedStatus, why.Error())
-	}
 }

@@ -9,7 +9,8 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 )
 
-// TestEndDoesNotWaitForARefusedStatus lets a policy deny every status of a Pod that is deleted, and its deletion once.
+// TestEndDoesNotWaitForARefusedStatus lets a policy deny every status of a Pod that is deleted, and
+// its deletion once.
 func TestEndDoesNotWaitForARefusedStatus(t *testing.T) {
 	r := newRig(t)
 	r.start()

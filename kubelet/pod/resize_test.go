@@ -57,7 +57,7 @@ func (r *rig) shares() int64 {
 	return 0
 }
 
-// says tells whether a condition has a reason.
+// says returns whether a condition has a reason.
 func (r *rig) says(kind v1.PodConditionType, reason string) func() bool {
 	return func() bool {
 		_, c := podutil.GetPodCondition(&r.pod().Status, kind)
@@ -75,7 +75,7 @@ func (r *rig) files() []string {
 
 func TestResizeOfARunningPod(t *testing.T) {
 	r := newRig(t)
-	r.room = amounts(1000, 1000)
+	r.allocatable = amounts(1000, 1000)
 	r.start()
 	r.create(cpu(250))
 	r.eventually("the Pod runs", r.phase(v1.PodRunning))
@@ -104,7 +104,7 @@ func TestResizeOfARunningPod(t *testing.T) {
 
 func TestResizeWaitsForRoom(t *testing.T) {
 	r := newRig(t)
-	r.room = amounts(1000, 1000)
+	r.allocatable = amounts(1000, 1000)
 	r.start()
 	r.create(cpu(250))
 	other := testPod(func(p *v1.Pod) { cpu(500)(p); p.Name, p.UID, p.Spec.NodeName = "other", "u2", "n1" })
@@ -136,7 +136,7 @@ func TestResizeWaitsForRoom(t *testing.T) {
 
 func TestResizeGoesOnAfterARestartOfTheAgent(t *testing.T) {
 	r := newRig(t)
-	r.room = amounts(1000, 1000)
+	r.allocatable = amounts(1000, 1000)
 	r.runtime.noResize = errors.New("busy")
 	r.start()
 	r.create(cpu(250))
@@ -167,7 +167,7 @@ func TestResizeGoesOnAfterARestartOfTheAgent(t *testing.T) {
 
 func TestResizeByRestart(t *testing.T) {
 	r := newRig(t)
-	r.room = amounts(1000, 1000)
+	r.allocatable = amounts(1000, 1000)
 	r.start()
 	r.create(func(p *v1.Pod) {
 		cpu(250)(p)

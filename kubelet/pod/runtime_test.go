@@ -34,6 +34,8 @@ type fakeRuntime struct {
 	// obstinate containers ignore SIGTERM and keep StopContainer waiting.
 	obstinate bool
 	hooks     []string
+	// graces are the timeouts of the calls of StopContainer, in seconds.
+	graces []int64
 	// hung lets the next question time out.
 	hung bool
 	// refusal is why no sandbox can be made, networkError why it has no network.
@@ -71,7 +73,7 @@ func (f *fakeRuntime) Watch(ctx context.Context, changed func(types.UID)) {
 	<-ctx.Done()
 }
 
-// change does something to a Pod and tells the Manager.
+// change does something to a Pod and notifies the Manager.
 func (f *fakeRuntime) change(uid types.UID, do func(*cri.Pod)) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -198,6 +200,7 @@ func (f *fakeRuntime) exit(uid types.UID, code int32) {
 func (f *fakeRuntime) StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error) {
 	f.mu.Lock()
 	obstinate := f.obstinate
+	f.graces = append(f.graces, in.Timeout)
 	f.mu.Unlock()
 	if obstinate && in.Timeout > int64(plan.MinGrace/time.Second) {
 		<-ctx.Done()

@@ -40,7 +40,7 @@ func TestSandboxEvents(t *testing.T) {
 		"Network":     {reason: "upstream's reason for a node that has no network yet", refusal: errors.New("setup network"), networkError: noNetwork, want: "Warning NetworkNotReady network is not ready: " + noNetwork.Error()},
 		"HostNetwork": {reason: "that is not why a Pod on the host's network fails", change: func(p *v1.Pod) { p.Spec.HostNetwork = true }, refusal: errors.New("disk full"), networkError: noNetwork, want: "Warning FailedCreatePodSandBox Failed to create pod sandbox: disk full"},
 		"DNS": {
-			reason: "what of the Pod's DNS is left out is told, and the Pod runs all the same",
+			reason: "an Event says what is missing in the Pod's DNS, and the Pod runs all the same",
 			change: func(p *v1.Pod) {
 				p.Spec.DNSPolicy = v1.DNSNone
 				p.Spec.DNSConfig = &v1.PodDNSConfig{Nameservers: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3", "192.0.2.4"}}

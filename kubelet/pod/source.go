@@ -8,19 +8,22 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
-// Source is where a Manager learns of the Pods of its node.
+// Source has the Pods of a node. A source of static Pods delivers the mirror Pods too, whenever the
+// API server has them; it is the only thing that static Pods need besides this package.
 type Source interface {
-	// Run tells handler of each Pod of the node, and of each change, one after the
-	// other, until ctx ends. It calls told once handler has heard of all Pods that
-	// there were at the start.
-	Run(ctx context.Context, handler cache.ResourceEventHandler, told func()) error
-	// Pods and Pod are what handler was told of last. They are not to be changed.
+	// Run calls handler for each Pod and each change, one after the other, until ctx ends. It calls
+	// synced after handler has seen all Pods that there were at the start.
+	Run(ctx context.Context, handler cache.ResourceEventHandler, synced func()) error
+	// Pods returns a new list of all Pods, mirror Pods among them. The Pods must not be changed.
 	Pods() []*v1.Pod
+	// Pod returns a Pod by its name, of a static Pod and its mirror the static one.
 	Pod(namespace, name string) (*v1.Pod, bool)
 }
 
@@ -28,18 +31,19 @@ type Source interface {
 type watched struct {
 	node     string
 	informer cache.SharedIndexInformer
+	lister   corelisters.PodLister
 }
 
 func newWatched(client kubernetes.Interface, node string) watched {
-	factory := informers.NewSharedInformerFactoryWithOptions(client, 0,
+	pods := informers.NewSharedInformerFactoryWithOptions(client, 0,
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", node).String()
-		}))
-	return watched{node, factory.Core().V1().Pods().Informer()}
+		})).Core().V1().Pods()
+	return watched{node, pods.Informer(), pods.Lister()}
 }
 
 // Run implements Source.
-func (w watched) Run(ctx context.Context, handler cache.ResourceEventHandler, told func()) error {
+func (w watched) Run(ctx context.Context, handler cache.ResourceEventHandler, synced func()) error {
 	registered, err := w.informer.AddEventHandler(handler)
 	if err != nil {
 		return fmt.Errorf("watching the Pods of node %s: %w", w.node, err)
@@ -47,10 +51,9 @@ func (w watched) Run(ctx context.Context, handler cache.ResourceEventHandler, to
 	var waiting sync.WaitGroup
 	defer waiting.Wait()
 	waiting.Go(func() {
-		// Not the informer's own HasSynced: that says that the Pods are known to it,
-		// while handler may not have heard of them yet.
+		// Not the informer's own HasSynced: that is true while handler has not seen all Pods yet.
 		if cache.WaitForCacheSync(ctx.Done(), registered.HasSynced) {
-			told()
+			synced()
 		}
 	})
 	w.informer.RunWithContext(ctx)
@@ -59,19 +62,12 @@ func (w watched) Run(ctx context.Context, handler cache.ResourceEventHandler, to
 
 // Pods implements Source.
 func (w watched) Pods() []*v1.Pod {
-	objects := w.informer.GetStore().List()
-	pods := make([]*v1.Pod, 0, len(objects))
-	for _, o := range objects {
-		pods = append(pods, o.(*v1.Pod)) //nolint:forcetypeassert // an informer of Pods
-	}
+	pods, _ := w.lister.List(labels.Everything()) // from a cache, which cannot fail
 	return pods
 }
 
 // Pod implements Source.
 func (w watched) Pod(namespace, name string) (*v1.Pod, bool) {
-	o, ok, err := w.informer.GetStore().GetByKey(namespace + "/" + name)
-	if err != nil || !ok {
-		return nil, false
-	}
-	return o.(*v1.Pod), true //nolint:forcetypeassert // an informer of Pods
+	pod, err := w.lister.Pods(namespace).Get(name)
+	return pod, err == nil
 }

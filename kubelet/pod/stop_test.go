@@ -11,7 +11,7 @@ import (
 	"flyball.dev/kubelet/pod/plan"
 )
 
-// stops keeps how long a runtime was told to wait before it kills, in seconds.
+// stops keeps the timeout that a runtime got, in seconds.
 type stops struct {
 	runtimeapi.RuntimeServiceClient
 	timeout int64
@@ -22,14 +22,15 @@ func (s *stops) StopContainer(_ context.Context, in *runtimeapi.StopContainerReq
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// TestGraceIsNotCutShort: a runtime counts in whole seconds; what is left of a container's grace is rounded up to them.
+// TestGraceIsNotCutShort: a runtime counts in whole seconds; what is left of a container's grace is
+// rounded up to them.
 func TestGraceIsNotCutShort(t *testing.T) {
 	for name, test := range map[string]struct {
 		reason string
 		left   time.Duration
 		most   int64
 	}{
-		"Part":  {reason: "a part of a second is left, too", left: 10*time.Second + 400*time.Millisecond, most: 11},
+		"Part":  {reason: "a fraction of a second counts", left: 10*time.Second + 400*time.Millisecond, most: 11},
 		"Least": {reason: "as with upstream's kubelet", left: 0, most: 2},
 		"Past":  {reason: "the deadline was passed before the call", left: -time.Minute, most: 2},
 	} {

@@ -1,10 +1,11 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,62 +13,65 @@ import (
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
 const (
-	// settleTime is how long a status waits that says nothing a user acts on, such
-	// as ContainerCreating of a container that will run in a moment.
+	// settleTime is the delay of a status that nobody acts on, such as ContainerCreating of a
+	// container that runs in a moment.
 	settleTime = 500 * time.Millisecond
 
 	writeTimeout    = 10 * time.Second
 	writeRetryFirst = 200 * time.Millisecond
 	writeRetryMax   = 5 * time.Second
-	// refusedRetryMax bounds the pauses after a refusal: a person has to change
-	// something before the same status is taken.
+	// refusedRetryMax bounds the pauses after a refusal: somebody has to change something before
+	// the API server accepts the same status.
 	refusedRetryMax = 5 * time.Minute
 )
 
-// writer writes the status of one Pod to the API server. Only the latest status
-// counts. It never holds its caller up.
+// writer writes the status of one Pod to the API server. Only the latest status counts. Its methods
+// do not block.
 type writer struct {
-	client kubernetes.Interface
-	uid    types.UID
-	done   func() // called when the API server has taken a status, or refused one
-	// refuse is told of each refusal.
-	refuse  func(pod *v1.Pod, why error)
+	client   kubernetes.Interface
+	recorder record.EventRecorder
+	// inbox of the worker gets an update when the API server has accepted or refused a status.
+	inbox   *inbox
 	ctx     context.Context
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
 	mu   sync.Mutex
-	base *v1.Pod // the newest Pod that was seen, by the watch or as an answer
+	base *v1.Pod // the newest Pod, from the watch or from a response
 	want *v1.PodStatus
 	busy bool
-	// sent is the last status that the API server took, sentAt its answer's version.
+	// sent is the last status that the API server accepted, sentAt the resourceVersion of the
+	// response.
 	sent   *v1.PodStatus
 	sentAt string
-	// refused is the last status that the API server did not take.
+	// refused is the last status that the API server refused.
 	refused *v1.PodStatus
-	rush    chan struct{} // capacity 1: what is wanted became urgent
+	rush    chan struct{} // has a token when want is urgent; capacity 1
 }
 
-func newWriter(ctx context.Context, client kubernetes.Interface, uid types.UID, done func(), refuse func(*v1.Pod, error)) *writer {
+func newWriter(ctx context.Context, client kubernetes.Interface, recorder record.EventRecorder, in *inbox) *writer {
 	ctx, cancel := context.WithCancel(ctx)
-	return &writer{client: client, uid: uid, done: done, refuse: refuse, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
+	return &writer{client: client, recorder: recorder, inbox: in, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
 }
 
-// stop ends the writer and waits for it. What is not written yet stays so.
+// stop ends the writer and waits for it. It does not write what is still wanted.
 func (w *writer) stop() {
 	w.cancel()
 	w.running.Wait()
 }
 
-// set asks for a status to be written, at once or as soon as that matters to
-// somebody, and says whether the API server has decided about it: it has the status,
-// or it refuses it. A refused status is offered again in the background.
+// set has a status written, at once if now is set or the status is urgent. It says whether the API
+// server has decided about the status: has it, or refuses it. The writer offers a refused status
+// again in the background.
 func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -110,7 +114,7 @@ func (w *writer) run() {
 			w.mu.Lock()
 			w.busy = false
 			w.mu.Unlock()
-			return // the watch will tell
+			return // the watch will deliver the deletion
 		}
 		if err != nil {
 			if failing.IsZero() {
@@ -123,15 +127,15 @@ func (w *writer) run() {
 			continue
 		}
 		pause, failing = writeRetryFirst, time.Time{}
-		if !w.taken(want, answer) {
-			w.done()
+		if !w.accepted(want, answer) {
+			w.inbox.put(update{})
 			return
 		}
 	}
 }
 
-// taken remembers a status that the API server took, and says whether another is wanted by now.
-func (w *writer) taken(want v1.PodStatus, answer *v1.Pod) bool {
+// accepted records that the API server has a status, and says whether another one is wanted by now.
+func (w *writer) accepted(want v1.PodStatus, answer *v1.Pod) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sent, w.sentAt, w.refused = &want, answer.ResourceVersion, nil
@@ -142,23 +146,24 @@ func (w *writer) taken(want v1.PodStatus, answer *v1.Pod) bool {
 	return w.busy
 }
 
-// wait passes the pause after a failure, and says whether to go on. A refusal is told of, and
-// its pause ends as soon as another status is wanted.
+// wait passes the pause after a failure, and says whether to go on. A refusal is logged and
+// recorded as an Event, and the pause after it ends as soon as another status is wanted.
 func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing time.Duration) bool {
 	rush, longest := (<-chan struct{})(nil), writeRetryMax
 	if w.ctx.Err() == nil && refusal(err, failing) {
 		rush, longest = w.rush, refusedRetryMax
-		w.refuse(base, err)
+		klog.FromContext(w.ctx).Error(err, "The API server refuses the status of the Pod, it is offered again", "pod", klog.KObj(base))
+		w.recorder.Event(ContainerRef(base, ""), v1.EventTypeWarning, reasonFailedStatus, err.Error())
 		w.mu.Lock()
 		w.refused = &want
 		if w.isRefused(*w.want) {
 			select {
-			case <-w.rush: // that was for this one
+			case <-w.rush: // the token was for the refused status
 			default:
 			}
 		}
 		w.mu.Unlock()
-		w.done()
+		w.inbox.put(update{})
 	}
 	select {
 	case <-time.After(min(pause, longest)):
@@ -170,8 +175,7 @@ func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing
 	return true
 }
 
-// isRefused says whether a status is the one that the API server did not take. The caller
-// holds the lock.
+// isRefused says whether the API server has refused a status. The caller holds the lock.
 func (w *writer) isRefused(status v1.PodStatus) bool {
 	return w.refused != nil && apiequality.Semantic.DeepEqual(*w.refused, status)
 }
@@ -184,13 +188,13 @@ func (w *writer) hurry() {
 }
 
 func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
-	// Upstream's PatchPodStatus does the same, but hides which error it was.
+	// Upstream's PatchPodStatus does the same, but does not wrap the error of the API server.
 	before, err := json.Marshal(v1.Pod{Status: base.Status})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the status: %w", err)
 	}
 	// The UID makes the patch fail on another Pod of the same name.
-	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: w.uid}, Status: withForeign(base, status)})
+	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: base.UID}, Status: withForeign(base, status)})
 	if err != nil {
 		return nil, fmt.Errorf("encoding the status: %w", err)
 	}
@@ -208,9 +212,8 @@ func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 	return answer, nil
 }
 
-// written says whether the API server has a status. One that it took counts, even
-// if it left something of it out; writing it again would not help. The caller
-// holds the lock.
+// written says whether the API server has a status. A status that it accepted counts even if it
+// dropped fields; writing the status again would not help. The caller holds the lock.
 func (w *writer) written(status v1.PodStatus) bool {
 	if w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) {
 		return true
@@ -220,23 +223,27 @@ func (w *writer) written(status v1.PodStatus) bool {
 
 // withForeign takes the conditions that others own from the newest Pod.
 func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
-	var conditions []v1.PodCondition
-	for _, c := range base.Status.Conditions {
-		if !owned(c.Type) {
-			conditions = append(conditions, c)
-		}
-	}
+	var own, all []v1.PodCondition
 	for _, c := range status.Conditions {
-		if owned(c.Type) {
-			conditions = append(conditions, c)
+		if owned(c) {
+			own = append(own, c)
 		}
 	}
-	status.Conditions = conditions
+	for _, c := range base.Status.Conditions {
+		ours := slices.ContainsFunc(own, func(o v1.PodCondition) bool { return o.Type == c.Type })
+		if !owned(c) && !ours {
+			all = append(all, c)
+		}
+	}
+	status.Conditions = append(all, own...)
 	return status
 }
 
-func owned(t v1.PodConditionType) bool {
-	switch t {
+// owned says whether a condition is the kubelet's. DisruptionTarget has several owners.
+func owned(c v1.PodCondition) bool {
+	switch c.Type {
+	case v1.DisruptionTarget:
+		return c.Reason == v1.PodReasonTerminationByKubelet
 	case v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers,
 		v1.PodResizePending, v1.PodResizeInProgress, v1.AllContainersRestarting:
 		return true
@@ -244,24 +251,15 @@ func owned(t v1.PodConditionType) bool {
 	return false
 }
 
-// equal says whether the API server has a status, foreign conditions aside. The
-// order of conditions means nothing.
+// equal says whether the API server has a status. The order of conditions and the conditions of
+// others do not matter.
 func equal(base *v1.Pod, status v1.PodStatus) bool {
-	have := base.Status
-	if len(withForeign(base, status).Conditions) != len(have.Conditions) {
-		return false
+	sorted := func(st v1.PodStatus) v1.PodStatus {
+		st.Conditions = slices.SortedFunc(slices.Values(st.Conditions),
+			func(a, b v1.PodCondition) int { return cmp.Compare(a.Type, b.Type) })
+		return st
 	}
-	for _, c := range status.Conditions {
-		if !owned(c.Type) {
-			continue
-		}
-		_, got := podutil.GetPodCondition(&have, c.Type)
-		if got == nil || !apiequality.Semantic.DeepEqual(*got, c) {
-			return false
-		}
-	}
-	have.Conditions, status.Conditions = nil, nil
-	return apiequality.Semantic.DeepEqual(have, status)
+	return apiequality.Semantic.DeepEqual(sorted(base.Status), sorted(withForeign(base, status)))
 }
 
 // urgent says whether a user or a controller acts on the difference.
@@ -269,7 +267,8 @@ func urgent(have, want *v1.PodStatus) bool {
 	if have.Phase != want.Phase && want.Phase != v1.PodPending {
 		return true
 	}
-	if resizeProgressed(have, want) || allRestarting(have) != allRestarting(want) {
+	if resizeProgressed(have, want) || isTrue(have, v1.AllContainersRestarting) != isTrue(want, v1.AllContainersRestarting) ||
+		isTrue(have, v1.DisruptionTarget) != isTrue(want, v1.DisruptionTarget) {
 		return true
 	}
 	if podutil.IsPodReadyConditionTrue(*have) != podutil.IsPodReadyConditionTrue(*want) {
@@ -283,24 +282,19 @@ func urgent(have, want *v1.PodStatus) bool {
 		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
 }
 
-// leaving says whether a deleted Pod has nothing left that runs. Nobody acts on that
-// before the Pod is gone, and its last status comes in a moment: one write instead of two.
+// leaving says whether nothing of a deleted Pod runs any more. Nobody acts on that before the Pod
+// is gone, and its last status comes in a moment: one write instead of two.
 func leaving(pod *v1.Pod, status *v1.PodStatus) bool {
 	if pod.DeletionTimestamp == nil {
 		return false
 	}
-	for _, list := range [][]v1.ContainerStatus{status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses} {
-		for i := range list {
-			if list[i].State.Running != nil {
-				return false
-			}
-		}
-	}
-	return true
+	return !slices.ContainsFunc(
+		slices.Concat(status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses),
+		func(c v1.ContainerStatus) bool { return c.State.Running != nil })
 }
 
-// resizeProgressed says whether there is news about a resize. That one has begun is
-// none: most are done in a moment.
+// resizeProgressed says whether a resize was refused, failed or done. Its beginning does not count:
+// most resizes are done in a moment.
 func resizeProgressed(have, want *v1.PodStatus) bool {
 	for _, t := range []v1.PodConditionType{v1.PodResizePending, v1.PodResizeInProgress} {
 		_, was := podutil.GetPodCondition(have, t)
@@ -312,19 +306,16 @@ func resizeProgressed(have, want *v1.PodStatus) bool {
 	return false
 }
 
-// stuck says whether a container waits for something that does not come by itself.
+// stuck says whether a container waits for more than its creation.
 func stuck(list []v1.ContainerStatus) bool {
-	for i := range list {
-		w := list[i].State.Waiting
-		if w == nil || (w.Reason != "ContainerCreating" && w.Reason != "PodInitializing") {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list, func(c v1.ContainerStatus) bool {
+		w := c.State.Waiting
+		return w == nil || w.Reason != "ContainerCreating" && w.Reason != "PodInitializing"
+	})
 }
 
-func allRestarting(st *v1.PodStatus) bool {
-	_, c := podutil.GetPodCondition(st, v1.AllContainersRestarting)
+func isTrue(st *v1.PodStatus, t v1.PodConditionType) bool {
+	_, c := podutil.GetPodCondition(st, t)
 	return c != nil && c.Status == v1.ConditionTrue
 }
 
@@ -352,7 +343,6 @@ func stateName(s v1.ContainerState) string {
 }
 
 func newer(a, b *v1.Pod) bool {
-	x, errX := strconv.ParseUint(a.ResourceVersion, 10, 64)
-	y, errY := strconv.ParseUint(b.ResourceVersion, 10, 64)
-	return errX != nil || errY != nil || x > y
+	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
+	return err != nil || order > 0
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
+	"k8s.io/client-go/tools/record"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
@@ -33,7 +34,7 @@ func writing(t *testing.T, pod *v1.Pod, react func() error, test func(w *writer,
 			err := react()
 			return err != nil, nil, err
 		})
-		w := newWriter(t.Context(), api, pod.UID, func() {}, func(*v1.Pod, error) {})
+		w := newWriter(t.Context(), api, record.NewFakeRecorder(1000), newInbox())
 		defer w.stop()
 		test(w, api, &patches)
 	})
@@ -153,7 +154,7 @@ func TestWriterRefused(t *testing.T) {
 		"teapot":        {"a webhook may answer with any code", denied(418), true},
 		"broken":        {"a webhook that does not answer for long is as good as a refusal", apierrors.NewInternalError(errors.New("failed calling webhook")), true},
 		"conflict":      {"the next attempt starts from the newest Pod", apierrors.NewConflict(pods, "web", errors.New("changed")), false},
-		"busy":          {"it asks for patience", apierrors.NewTooManyRequests("busy", 1), false},
+		"busy":          {"it is overloaded", apierrors.NewTooManyRequests("busy", 1), false},
 		"unknown to it": {"certificates are renewed", apierrors.NewUnauthorized("who?"), false},
 		"away":          {"it did not answer", errors.New("connection refused"), false},
 	}
@@ -161,20 +162,18 @@ func TestWriterRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			pod := testPod(nil)
 			writing(t, pod, func() error { return tc.err }, func(w *writer, _ *fake.Clientset, patches *atomic.Int32) {
-				var said, woken atomic.Int32
-				w.refuse = func(_ *v1.Pod, why error) {
-					if !errors.Is(why, tc.err) {
-						t.Errorf("told of %v", why)
-					}
-					said.Add(1)
-				}
-				w.done = func() { woken.Add(1) }
 				w.set(pod, statusOf(v1.PodFailed, "a"), true)
 				time.Sleep(time.Hour)
 				synctest.Wait()
 				decided := w.set(pod, statusOf(v1.PodFailed, "a"), true)
-				if decided != tc.refused || (said.Load() > 0) != tc.refused || (woken.Load() > 0) != tc.refused {
-					t.Errorf("%s\ndecided: %v, told of %d times, woken %d times", tc.reason, decided, said.Load(), woken.Load())
+				events := w.recorder.(*record.FakeRecorder).Events
+				if decided != tc.refused || (len(events) > 0) != tc.refused || w.inbox.empty() == tc.refused {
+					t.Errorf("%s\ndecided: %v, %d Events, inbox empty: %v", tc.reason, decided, len(events), w.inbox.empty())
+				}
+				for range len(events) {
+					if e := <-events; e != "Warning FailedStatusUpdate writing the status: "+tc.err.Error() {
+						t.Errorf("Event %q", e)
+					}
 				}
 				if n := patches.Load(); n < 10 || tc.refused && n > 60 {
 					t.Errorf("%d writes in an hour", n)
@@ -184,7 +183,8 @@ func TestWriterRefused(t *testing.T) {
 	}
 }
 
-// TestWriterOffersAnotherStatusAtOnce refuses one status, and takes the next one while it backs off.
+// TestWriterOffersAnotherStatusAtOnce refuses one status, and takes the next one while it backs
+// off.
 func TestWriterOffersAnotherStatusAtOnce(t *testing.T) {
 	pod := testPod(nil)
 	refusing := atomic.Bool{}
@@ -233,6 +233,29 @@ func TestWriterKeepsConditionsOfOthers(t *testing.T) {
 			t.Errorf("conditions: %+v", got.Status.Conditions)
 		}
 	})
+}
+
+// TestWriterSharesDisruptionTarget: several components set the condition, and a Pod has it once.
+func TestWriterSharesDisruptionTarget(t *testing.T) {
+	condition := func(reason string) v1.PodStatus {
+		return v1.PodStatus{Conditions: []v1.PodCondition{{Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: reason}}}
+	}
+	taint, own := condition("DeletionByTaintManager"), condition(v1.PodReasonTerminationByKubelet)
+	for name, tc := range map[string]struct {
+		reason           string
+		have, want, next v1.PodStatus
+	}{
+		"Theirs": {"the condition of another component stays", taint, v1.PodStatus{}, taint},
+		"Ours":   {"the node ends the Pod", v1.PodStatus{}, own, own},
+		"Both":   {"what ends the Pod is what it ends with", taint, own, own},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := withForeign(&v1.Pod{Status: tc.have}, tc.want)
+			if diff := cmp.Diff(tc.next.Conditions, got.Conditions); diff != "" {
+				t.Errorf("%s\nconditions -want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
 }
 
 // TestStatusIsWrittenOnce: a status that is computed again needs no write.

@@ -6,16 +6,14 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Action is one step of a Plan. At most one action is under way per slot; one
-// that is planned while another holds its slot replaces that one.
+// Action is one step of a Plan. At most one action is under way in each Slot. An action that is
+// planned while another one occupies its slot replaces that one.
 type Action interface {
-	// Slot that the action occupies.
-	Slot() string
-	// Why in words.
+	// Why returns the reason in words.
 	Why() string
 }
 
-// Reason says in words why an action is taken.
+// Reason says in plain words why an action is taken.
 type Reason string
 
 // Why returns the reason.
@@ -98,21 +96,20 @@ type StopContainer struct {
 	Reason
 }
 
-// RemoveContainer removes an instance that is not needed any more.
+// RemoveContainer removes an instance that nothing needs any more.
 type RemoveContainer struct {
 	ID, Name string
 	Reason
 }
 
-// GrowCgroup raises the limits of the Pod's cgroup to those of a generation of the
-// Pod, and lowers none.
+// GrowCgroup raises the limits of the Pod's cgroup to those of a generation of the Pod, and lowers
+// none.
 type GrowCgroup struct {
 	Generation int64
 	Reason
 }
 
-// CheckMemory fails if the memory limit of the Pod, or of one of the containers, is
-// to fall below what is used.
+// CheckMemory fails if a new memory limit of the Pod or of a container is below the present use.
 type CheckMemory struct {
 	Generation int64
 	Containers []ContainerMemory
@@ -138,72 +135,47 @@ type ShrinkCgroup struct {
 	Reason
 }
 
-// ReportBackOff tells the user that a container waits before it restarts.
+// ReportBackOff records that a container waits before it restarts.
 type ReportBackOff struct {
 	Name  string
 	Until time.Time
 	Reason
 }
 
-// Cancel gives up what is under way in a slot.
+// Cancel cancels the action in a slot.
 type Cancel struct {
 	InSlot string
 	Reason
 }
 
-// DeletePod removes the Pod from the API server, which only waits for us.
+// DeletePod completes the deletion of the Pod, or of a mirror Pod, at the API server.
 type DeletePod struct{ Reason }
 
-// Slot implements Action.
-func (MountVolumes) Slot() string { return slotNode }
-
-// Slot implements Action.
-func (CleanUp) Slot() string { return slotNode }
-
-// Slot implements Action.
-func (Purge) Slot() string { return slotNode }
-
-// Slot implements Action.
-func (CreateSandbox) Slot() string { return slotSandbox }
-
-// Slot implements Action.
-func (a StopSandbox) Slot() string { return slotStop(a.ID) }
-
-// Slot implements Action.
-func (a RemoveSandbox) Slot() string { return slotStop(a.ID) }
-
-// Slot implements Action.
-func (a PullImage) Slot() string { return slotImage(a.Name) }
-
-// Slot implements Action.
-func (a StartContainer) Slot() string { return slotStart(a.Name) }
-
-// Slot implements Action.
-func (a RunPreStop) Slot() string { return slotStop(a.ID) }
-
-// Slot implements Action.
-func (a StopContainer) Slot() string { return slotStop(a.ID) }
-
-// Slot implements Action.
-func (a RemoveContainer) Slot() string { return slotStop(a.ID) }
-
-// Slot implements Action.
-func (GrowCgroup) Slot() string { return SlotResize }
-
-// Slot implements Action.
-func (CheckMemory) Slot() string { return SlotResize }
-
-// Slot implements Action.
-func (ResizeContainer) Slot() string { return SlotResize }
-
-// Slot implements Action.
-func (ShrinkCgroup) Slot() string { return SlotResize }
-
-// Slot implements Action. It is carried out at once and holds none.
-func (a ReportBackOff) Slot() string { return "" }
-
-// Slot implements Action. It is carried out at once and holds none.
-func (a Cancel) Slot() string { return "" }
-
-// Slot implements Action.
-func (DeletePod) Slot() string { return slotAPI }
+// Slot that an action occupies while it is under way; "" if it is carried out at once.
+func Slot(a Action) string {
+	switch a := a.(type) {
+	case MountVolumes, CleanUp, Purge:
+		return slotNode
+	case CreateSandbox:
+		return slotSandbox
+	case PullImage:
+		return slotImage(a.Name)
+	case StartContainer:
+		return slotStart(a.Name)
+	case RunPreStop:
+		return slotStop(a.ID)
+	case StopContainer:
+		return slotStop(a.ID)
+	case RemoveContainer:
+		return slotStop(a.ID)
+	case StopSandbox:
+		return slotStop(a.ID)
+	case RemoveSandbox:
+		return slotStop(a.ID)
+	case GrowCgroup, CheckMemory, ResizeContainer, ShrinkCgroup:
+		return SlotResize
+	case DeletePod:
+		return slotAPI
+	}
+	return ""
+}

@@ -1,17 +1,20 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
+	"k8s.io/utils/ptr"
 )
 
+// ReasonNodeAffinity is the reason of a Pod whose node selector or affinity the node does not match.
 const ReasonNodeAffinity = "NodeAffinity"
 
 // Offer is what a node has for Pods.
@@ -21,16 +24,17 @@ type Offer struct {
 	Allocatable v1.ResourceList
 }
 
-// Admit says why a Pod cannot run on a node beside the others that run there, nil
-// if it can. The scheduler has decided most of it already: this is for Pods that
-// came past it, by a nodeName set by hand. Reasons and messages are upstream's.
-// Taints are left to the taint eviction controller, which ends such a Pod in time.
-func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Rejection {
+// Admit returns why a Pod cannot run on a node beside the others that run there, nil if it can. The
+// scheduler has checked most of it already, unless somebody set nodeName. Reasons and messages are
+// upstream's. Taints are left to the taint eviction controller, which ends such a Pod in time.
+func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Termination {
 	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
-		return NewRejection("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+		return Refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}
-	if strictGroups(pod) && !hasStrictGroups(offer.Node) {
-		return NewRejection("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")
+	sc, features := pod.Spec.SecurityContext, offer.Node.Status.Features
+	if sc != nil && ptr.Deref(sc.SupplementalGroupsPolicy, "") == v1.SupplementalGroupsPolicyStrict &&
+		(features == nil || !ptr.Deref(features.SupplementalGroupsPolicy, false)) {
+		return Refuse("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")
 	}
 	if r := fit(pod, offer.Allocatable, others); r != nil {
 		return r
@@ -44,25 +48,21 @@ func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Rejection {
 	return nil
 }
 
-const rejectedPrefix = "Pod was rejected: "
-
-func NewRejection(reason, message string) *Rejection {
-	return &Rejection{Reason: reason, Message: rejectedPrefix + message}
+// Refuse returns the decision not to admit a Pod.
+func Refuse(reason, message string) *Termination {
+	return &Termination{Reason: reason, Message: message, Refused: true}
 }
 
-// eventMessage is what the Event says, whose reason says the rest.
-func (r *Rejection) EventMessage() string { return strings.TrimPrefix(r.Message, rejectedPrefix) }
-
-func predicate(name, why string) *Rejection {
-	return NewRejection(name, fmt.Sprintf("Predicate %s failed: %s", name, why))
+func predicate(name, why string) *Termination {
+	return Refuse(name, fmt.Sprintf("Predicate %s failed: %s", name, why))
 }
 
-// fit compares what the Pod asks for with what the others leave.
-func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Rejection {
-	if room := allocatable.Pods().Value(); int64(len(others))+1 > room {
-		return outOf(v1.ResourcePods, 1, int64(len(others)), room)
+// fit compares the Pod's requests with the resources that the others leave.
+func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Termination {
+	if most := allocatable.Pods().Value(); int64(len(others))+1 > most {
+		return outOf(v1.ResourcePods, 1, int64(len(others)), most)
 	}
-	asked := requests(pod)
+	requested := requests(pod)
 	used := v1.ResourceList{}
 	for _, p := range others {
 		for name, q := range requests(p) {
@@ -71,19 +71,19 @@ func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Rejection 
 			used[name] = sum
 		}
 	}
-	// The first that is short is reported, the most usual one first.
+	// The first shortage is reported, of the most common resources first.
 	names := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
+	for _, name := range slices.Sorted(maps.Keys(requested)) {
 		_, offered := allocatable[name]
-		// An extended resource that the node knows nothing of is not the node's to count.
+		// The node does not count an extended resource that it does not have.
 		if !slices.Contains(names, name) && (offered || !v1helper.IsExtendedResourceName(name)) {
 			names = append(names, name)
 		}
 	}
 	for _, name := range names {
-		wants, has, room := amount(name, asked), amount(name, used), amount(name, allocatable)
-		if wants > 0 && wants > room-has {
-			return outOf(name, wants, has, room)
+		wants, taken, capacity := amount(name, requested), amount(name, used), amount(name, allocatable)
+		if wants > 0 && wants > capacity-taken {
+			return outOf(name, wants, taken, capacity)
 		}
 	}
 	return nil
@@ -101,44 +101,24 @@ func amount(name v1.ResourceName, list v1.ResourceList) int64 {
 	return q.Value()
 }
 
-func outOf(name v1.ResourceName, requested, used, capacity int64) *Rejection {
-	return NewRejection("OutOf"+string(name), fmt.Sprintf(
+func outOf(name v1.ResourceName, requested, used, capacity int64) *Termination {
+	return Refuse("OutOf"+string(name), fmt.Sprintf(
 		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity))
 }
 
-func strictGroups(pod *v1.Pod) bool {
-	sc := pod.Spec.SecurityContext
-	return sc != nil && sc.SupplementalGroupsPolicy != nil && *sc.SupplementalGroupsPolicy == v1.SupplementalGroupsPolicyStrict
-}
-
-func hasStrictGroups(node *v1.Node) bool {
-	f := node.Status.Features
-	return f != nil && f.SupplementalGroupsPolicy != nil && *f.SupplementalGroupsPolicy
-}
-
-// portTaken says whether a host port of the Pod is one of another Pod.
+// portTaken says whether the Pod and another Pod have the same host port.
 func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
-	mine := hostPorts(pod)
-	if len(mine) == 0 {
-		return false
-	}
+	var theirs []v1.ContainerPort
 	for _, p := range others {
-		for _, theirs := range hostPorts(p) {
-			if slices.ContainsFunc(mine, func(m v1.ContainerPort) bool { return clash(m, theirs) }) {
-				return true
-			}
-		}
+		theirs = append(theirs, hostPorts(p)...)
 	}
-	return false
+	return slices.ContainsFunc(hostPorts(pod), func(mine v1.ContainerPort) bool {
+		return slices.ContainsFunc(theirs, func(p v1.ContainerPort) bool { return clash(mine, p) })
+	})
 }
 
 func clash(a, b v1.ContainerPort) bool {
-	protocol := func(p v1.ContainerPort) v1.Protocol {
-		if p.Protocol == "" {
-			return v1.ProtocolTCP
-		}
-		return p.Protocol
-	}
+	protocol := func(p v1.ContainerPort) v1.Protocol { return cmp.Or(p.Protocol, v1.ProtocolTCP) }
 	everywhere := func(p v1.ContainerPort) bool { return p.HostIP == "" || p.HostIP == "0.0.0.0" }
 	return a.HostPort == b.HostPort && protocol(a) == protocol(b) && (a.HostIP == b.HostIP || everywhere(a) || everywhere(b))
 }
@@ -146,20 +126,12 @@ func clash(a, b v1.ContainerPort) bool {
 // hostPorts of the containers that stay.
 func hostPorts(pod *v1.Pod) []v1.ContainerPort {
 	var ports []v1.ContainerPort
-	add := func(c *v1.Container) {
+	for c, kind := range podutil.ContainerIter(&pod.Spec, lasting) {
 		for _, p := range c.Ports {
-			if p.HostPort > 0 {
+			if p.HostPort > 0 && (kind == podutil.Containers || isSidecar(c)) {
 				ports = append(ports, p)
 			}
 		}
-	}
-	for i := range pod.Spec.InitContainers {
-		if c := &pod.Spec.InitContainers[i]; isSidecar(c) {
-			add(c)
-		}
-	}
-	for i := range pod.Spec.Containers {
-		add(&pod.Spec.Containers[i])
 	}
 	return ports
 }

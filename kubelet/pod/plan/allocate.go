@@ -12,9 +12,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Claim is the wish of a running Pod for other resources.
+// Claim is a resize that a running Pod asks for.
 type Claim struct {
-	// Pod with what it wants, Now with what it is allocated.
+	// Pod has the resources that it asks for, Now those that it is allocated.
 	Pod, Now *v1.Pod
 	// Since when it waits.
 	Since time.Time
@@ -22,19 +22,18 @@ type Claim struct {
 
 // Pending is why a claim is not granted.
 type Pending struct {
-	// Reason is Infeasible, or what is short, which makes the condition's reason Deferred.
+	// Reason is Infeasible, or names the resource that is short. The condition says Deferred then.
 	Reason, Message string
-	// Generation of the Pod that was decided about.
+	// Generation of the Pod that the decision is about.
 	Generation int64
 }
 
 // resizable are the resources that can change while a Pod runs.
 var resizable = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory}
 
-// Allocate decides which claims the node grants beside what its other Pods have,
-// one after the other in upstream's order, each granted one counted. It returns why
-// the others are not, by UID. Only what a claim raises must fit: to take less, or
-// as much as before, is always possible.
+// Allocate decides which claims the node grants beside the allocations of its other Pods, one after
+// the other in upstream's order. It returns why it does not grant the others, by UID. Only an
+// increase has to fit: a Pod can always take less or as much as before.
 func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map[types.UID]*Pending {
 	claims = slices.SortedFunc(slices.Values(claims), inOrder)
 	used := map[types.UID]v1.ResourceList{}
@@ -45,7 +44,7 @@ func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map
 		used[c.Now.UID] = requests(c.Now)
 	}
 	refused := map[types.UID]*Pending{}
-	for freed := true; freed; { // what one gives back while it takes something else, another may want
+	for freed := true; freed; { // a claim may free one resource while it takes another
 		freed = false
 		var left []Claim
 		for _, c := range claims {
@@ -65,16 +64,16 @@ func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map
 	return refused
 }
 
-// shortage says what keeps a Pod from getting what it wants.
+// shortage says what keeps a Pod from getting the resources that it asks for.
 func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid types.UID, allocatable v1.ResourceList) *Pending {
 	for _, name := range resizable {
-		want, room := amount(name, wants), amount(name, allocatable)
+		want, capacity := amount(name, wants), amount(name, allocatable)
 		if want <= amount(name, used[uid]) {
 			continue
 		}
-		if want > room {
+		if want > capacity {
 			return &Pending{Reason: v1.PodReasonInfeasible, Message: fmt.Sprintf(
-				"Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, want, room)}
+				"Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, want, capacity)}
 		}
 		var taken int64
 		for other, list := range used {
@@ -82,16 +81,16 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 				taken += amount(name, list)
 			}
 		}
-		if want > room-taken {
-			r := outOf(name, want, taken, room)
-			return &Pending{Reason: r.Reason, Message: r.EventMessage()}
+		if want > capacity-taken {
+			r := outOf(name, want, taken, capacity)
+			return &Pending{Reason: r.Reason, Message: r.Message}
 		}
 	}
 	return nil
 }
 
-// inOrder is the order in which claims are decided: what asks for no more first,
-// then by priority, by quality of service, and by how long they wait.
+// inOrder is the order of decisions: claims without an increase first, then by priority, by quality
+// of service, and by waiting time.
 func inOrder(a, b Claim) int {
 	return cmp.Or(
 		first(b.raises(), a.raises()),
@@ -113,7 +112,7 @@ func first(a, b bool) int {
 	}
 }
 
-// raises says whether the claim asks for more of anything.
+// raises says whether the claim asks for more of any resource.
 func (c Claim) raises() bool { return raises(requests(c.Now), requests(c.Pod)) }
 
 func raises(from, to v1.ResourceList) bool {

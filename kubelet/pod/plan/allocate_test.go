@@ -44,7 +44,7 @@ func TestAllocate(t *testing.T) {
 		others []*v1.Pod
 		want   map[types.UID]*Pending
 	}{
-		"Room": {
+		"Fits": {
 			reason: "what fits beside the others is granted; what the Pod has already is not counted twice",
 			claims: []Claim{claim("a", 400, 600)},
 			others: []*v1.Pod{sized("a", 400, 100), sized("b", 400, 100)},
@@ -69,7 +69,7 @@ func TestAllocate(t *testing.T) {
 			others: []*v1.Pod{sized("b", 900, 100)},
 		},
 		"ShrinkingFirst": {
-			reason: "what one gives back another can have, whoever asked first",
+			reason: "what one claim frees another one gets, in whatever order they came",
 			claims: []Claim{claim("a", 100, 600), claim("b", 900, 400)},
 		},
 		"OneMoreOneLess": {
@@ -119,9 +119,9 @@ func TestAllocate(t *testing.T) {
 	}
 }
 
-// TestAllocateNeverExceeds draws nodes full of Pods that want other sizes. Nothing
-// that was in bounds may leave them, what is refused must not fit, and a second
-// look must not grant what the first refused.
+// TestAllocateNeverExceeds draws nodes full of Pods that want other sizes. Nothing that was in
+// bounds may leave them, what is refused must not fit, and a second decision must not grant what
+// the first refused.
 func TestAllocateNeverExceeds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		node := amounts(1000, 1000)

@@ -3,20 +3,20 @@ package plan
 import (
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
 )
 
-// Allocation is what the node has promised to a Pod. It differs from the spec while
-// a resize waits for room. All else (cgroups, containers, what other Pods may have)
-// follows from it.
+// Allocation is what the node has promised to a Pod. It differs from the spec while a resize waits
+// for free resources. Everything else (cgroups, containers, what other Pods may have) follows from
+// it.
 //
-// The truth of it is in two places, neither of them in memory. A container carries
-// what it was made with as an annotation, and for a Pod that was never resized that
-// is all there is: starting a Pod costs no write. A granted resize is written to a
-// file before anything is done about it. The API server's status cannot be the
-// truth: it is written later, and has no limits of what is only promised. Nor can
-// what the runtime reports: it knows no memory requests.
+// The memory of the process is not needed for it. A container carries its resources as an
+// annotation, and a Pod that was never resized needs nothing more: its start costs no write. A
+// granted resize is written to a file before anything is done about it. The status at the API
+// server cannot replace the file, because it is written later and lacks promised limits; nor can
+// the runtime's report, which lacks memory requests.
 type Allocation struct {
 	// Generation of the Pod that was granted; 0 if it was never resized.
 	Generation int64 `json:"generation,omitempty"`
@@ -25,19 +25,17 @@ type Allocation struct {
 	Containers map[string]v1.ResourceRequirements `json:"containers"`
 }
 
-// allocationOf is the allocation that grants the spec.
+// AllocationOf returns the allocation that grants the spec.
 func AllocationOf(pod *v1.Pod, generation int64) *Allocation {
 	a := &Allocation{Generation: generation, Pod: pod.Spec.Resources, Containers: map[string]v1.ResourceRequirements{}}
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			a.Containers[list[i].Name] = list[i].Resources
-		}
+	for c := range podutil.ContainerIter(&pod.Spec, lasting) {
+		a.Containers[c.Name] = c.Resources
 	}
 	return a
 }
 
-// made is the allocation that a Pod without a file has: what its containers were
-// made with, and what the spec says of those that were not made yet.
+// Made returns the allocation of a Pod without a file: the resources that its containers were
+// created with, and those of the spec for containers that were not created yet.
 func Made(pod *v1.Pod, runtime cri.Pod) *Allocation {
 	a := AllocationOf(pod, 0)
 	seen := map[string]bool{}
@@ -51,36 +49,32 @@ func Made(pod *v1.Pod, runtime cri.Pod) *Allocation {
 	return a
 }
 
-// resized says whether the Pod ever was.
+// Resized says whether the Pod was ever resized.
 func (a *Allocation) Resized() bool { return a != nil && a.Generation > 0 }
 
-// apply returns the Pod with what it is allocated, which is the Pod itself if that
-// is what it wants.
+// Apply returns the Pod with its allocated resources; the Pod itself if it asks for no others.
 func (a *Allocation) Apply(pod *v1.Pod) *v1.Pod {
 	if a == nil || a.Grants(pod) {
 		return pod
 	}
 	pod = pod.DeepCopy()
 	pod.Spec.Resources = a.Pod
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			if r, ok := a.Containers[list[i].Name]; ok {
-				list[i].Resources = r
-			}
+	for c := range podutil.ContainerIter(&pod.Spec, lasting) {
+		if r, ok := a.Containers[c.Name]; ok {
+			c.Resources = r
 		}
 	}
 	return pod
 }
 
+// Grants says whether the Pod has the resources that it asks for.
 func (a *Allocation) Grants(pod *v1.Pod) bool {
 	if !apiequality.Semantic.DeepEqual(pod.Spec.Resources, a.Pod) {
 		return false
 	}
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for i := range list {
-			if r, ok := a.Containers[list[i].Name]; ok && !apiequality.Semantic.DeepEqual(list[i].Resources, r) {
-				return false
-			}
+	for c := range podutil.ContainerIter(&pod.Spec, lasting) {
+		if r, ok := a.Containers[c.Name]; ok && !apiequality.Semantic.DeepEqual(c.Resources, r) {
+			return false
 		}
 	}
 	return true

@@ -6,25 +6,26 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
 )
 
-// The back-off of restarts, see the documentation of restartPolicy: 10 s, doubled
-// with each restart up to five minutes, forgotten after ten minutes of running.
+// The back-off of restarts, see the documentation of restartPolicy: 10 s, doubled with each restart
+// up to five minutes, reset after ten minutes of running.
 const (
 	backOffFirst = 10 * time.Second
 	backOffMax   = 300 * time.Second
 	backOffReset = 10 * time.Minute
 
-	// annotationBackOff counts the restarts in a row that led to an instance. The
-	// attempt alone does not tell: it never goes back.
+	// AnnotationBackOff counts the restarts in a row that led to an instance. The attempt does not
+	// say it: it never decreases.
 	AnnotationBackOff = "flyball.dev/back-off"
 )
 
-// containers brings the containers up in order: init containers one after the
-// other, sidecars among them as soon as the one before has started, then the
-// regular containers. With no sandbox yet ("") it makes the images ready.
+// containers starts the containers in order: init containers one after the other, the container
+// after a sidecar as soon as the sidecar has started, then the regular containers. Without a
+// sandbox ("") it makes the images ready.
 func (p *planner) containers(sandboxID string) {
 	for i := range p.Pod.Spec.EphemeralContainers {
 		c := (*v1.Container)(&p.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
@@ -38,15 +39,15 @@ func (p *planner) containers(sandboxID string) {
 	for i := range p.Pod.Spec.Containers {
 		c := &p.Pod.Spec.Containers[i]
 		starting := p.regular(c, sandboxID)
-		// Upstream starts containers one by one, and users rely on it: a postStart
-		// hook holds the following containers back.
+		// Upstream starts containers one by one, and users rely on it: a postStart hook holds the
+		// following containers back.
 		if starting && HasPostStart(c) {
 			return
 		}
 	}
 }
 
-// regular keeps one regular container running, and says whether it is on its way up.
+// regular keeps a regular container running, and says whether it is starting.
 func (p *planner) regular(c *v1.Container, sandboxID string) bool {
 	if inst, ok := p.newestIn(sandboxID, c.Name); ok && inst.Alive() {
 		p.check(c, inst, "Container")
@@ -58,15 +59,15 @@ func (p *planner) regular(c *v1.Container, sandboxID string) bool {
 	if !p.start(c, sandboxID) {
 		return false
 	}
-	// One that cannot start holds nobody back.
+	// A container that cannot start does not hold others back.
 	_, noImage := p.Failures[slotImage(c.Name)]
 	_, failed := p.Failures[slotStart(c.Name)]
 	return p.busy(slotStart(c.Name)) || !noImage && !failed
 }
 
-// initContainers says whether all init containers are through. The furthest one
-// that was ever made in this sandbox tells how far the Pod has come; what lies
-// before it is done, but for sidecars, which are kept running.
+// initContainers says whether all init containers are done. The furthest one that was created in
+// this sandbox shows how far the Pod has come: those before it are done, except sidecars, which
+// keep running.
 func (p *planner) initContainers(sandboxID string) bool {
 	inits := p.Pod.Spec.InitContainers
 	furthest := -1
@@ -114,8 +115,8 @@ func (p *planner) sidecar(c *v1.Container, sandboxID string) bool {
 	return p.started(c, inst)
 }
 
-// initContainer says whether the furthest init container is through, and runs it
-// again if it failed. One that must not run again has ended the Pod, see endOf.
+// initContainer says whether the furthest init container is done, and restarts it if it failed. If
+// it must not restart, the Pod is over, see endOf.
 func (p *planner) initContainer(c *v1.Container, sandboxID string) bool {
 	inst, _ := p.newestIn(sandboxID, c.Name)
 	switch {
@@ -129,8 +130,8 @@ func (p *planner) initContainer(c *v1.Container, sandboxID string) bool {
 	return false
 }
 
-// check ends a running container that must not go on: its definition changed, a
-// probe failed, or the runtime has lost it.
+// check ends a running container whose definition or resources changed, whose probe failed, or that
+// the runtime has lost.
 func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 	if p.busy(slotStart(c.Name)) {
 		return // its postStart hook runs
@@ -173,9 +174,9 @@ func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 	p.stop(inst, want, true)
 }
 
-// start takes a container one step towards running: away with a remnant, wait for
-// the back-off, get the image, create and start. It says whether the container is
-// on its way, and not waiting for a back-off.
+// start plans the next step towards a running container: remove a container that never started,
+// wait for the back-off, pull the image, create and start. It says whether the container is
+// starting and does not wait for a back-off.
 func (p *planner) start(c *v1.Container, sandboxID string) bool {
 	if p.busy(slotStart(c.Name)) {
 		return true
@@ -210,16 +211,16 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 		p.do(PullImage{c.Name, next.Reason})
 		return true
 	}
-	roomy := !p.Allocation.Resized() || p.Grown == p.Allocation.Generation
-	if sandboxID != "" && p.Mounted && roomy {
+	grown := !p.Allocation.Resized() || p.Grown == p.Allocation.Generation
+	if sandboxID != "" && p.Mounted && grown {
 		next.ImageRef = image
 		p.do(next)
 	}
 	return true
 }
 
-// backOff returns how many restarts in a row the successor of an ended container
-// makes, and when it may start.
+// backOff returns how many restarts in a row the successor of an ended container makes, and when it
+// may start.
 func backOff(ended cri.Container) (int, time.Time) {
 	restarts, err := strconv.Atoi(ended.Annotations[AnnotationBackOff])
 	if err != nil || (!ended.StartedAt.IsZero() && ended.FinishedAt.Sub(ended.StartedAt) >= backOffReset) {
@@ -239,9 +240,8 @@ func endedHow(c cri.Container) string {
 	return fmt.Sprintf("attempt %d ended with exit code %d", c.Attempt, c.ExitCode)
 }
 
-// lostAttempt is the attempt that follows the ones the API server knows of, when
-// the runtime knows none. The status may have counted the loss already, see
-// reporter.missing.
+// lostAttempt returns the attempt that follows those in the status, when the runtime has none. The
+// status may have counted the loss already, see reporter.missing.
 func lostAttempt(pod *v1.Pod, name string) uint32 {
 	st := recordedStatus(pod, name)
 	if st == nil {
@@ -253,15 +253,12 @@ func lostAttempt(pod *v1.Pod, name string) uint32 {
 	return uint32(st.RestartCount)
 }
 
-// recordedStatus is what the API server has about a container, of any kind.
+// recordedStatus returns the status that the API server has of a container of any kind.
 func recordedStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
-	for _, list := range [][]v1.ContainerStatus{
-		pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses, pod.Status.EphemeralContainerStatuses,
-	} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
+	st := &pod.Status
+	for _, list := range [][]v1.ContainerStatus{st.ContainerStatuses, st.InitContainerStatuses, st.EphemeralContainerStatuses} {
+		if i, ok := podutil.GetIndexOfContainerStatus(list, name); ok {
+			return &list[i]
 		}
 	}
 	return nil

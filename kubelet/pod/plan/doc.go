@@ -2,15 +2,17 @@
 // says. It is pure: it reads a State, which package pod observes, and a time. It imports neither a
 // client nor the runtime, a clock, a context or a logger, and acts on nothing.
 //
-//	state.go, actions.go     what Plan reads and what it returns
+//	state.go, memory.go      what Plan reads: what was observed, and what a worker remembers
+//	actions.go               what Plan returns
 //	plan.go                  Plan: volumes, sandbox and images become ready side by side
-//	containers.go            containers start in order, are checked, and start again after a back-off
-//	restart.go               all containers begin again in place (KEP-5532)
+//	containers.go            containers start in order, are checked, and restart after a back-off
+//	restart.go               all containers restart in place (KEP-5532)
 //	resize.go                a resize reaches the cgroups while the Pod runs
-//	end.go                   whether the Pod is over, and how everything of it comes down
+//	end.go                   whether the Pod is over, by itself or because the node ends it, and how
 //	failure.go               when a failed action is planned again
+//	identity.go              static Pods and their mirrors
 //	status*.go               Status: the v1.PodStatus
 //
-// Two decisions concern all Pods of the node: admit.go, which of them may run here, and
-// allocate.go, which resizes are granted (allocation.go: what a Pod was granted).
+// Two decisions concern all Pods of the node: admit.go, which Pods may run here, and allocate.go,
+// which resizes the node grants (allocation.go: what it has granted to a Pod).
 package plan

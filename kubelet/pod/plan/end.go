@@ -6,50 +6,123 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
 )
 
-// end is why and how a Pod ends.
+// Termination is the node's decision to end a Pod, whatever the spec of the Pod wants: the node
+// refuses or evicts the Pod, its deadline has passed, a critical Pod preempts it, or the node shuts
+// down. The Pod ends as Failed.
+type Termination struct {
+	// Reason and Message of the Pod's status and of the Event.
+	Reason, Message string
+	// Refused says that the node did not admit the Pod. Its status has no containers then.
+	Refused bool
+	// Disruption is the message of the condition DisruptionTarget, whose reason is
+	// TerminationByKubelet. The Pod does not get the condition if it is empty. The condition is
+	// written before anything ends: by it a restarted agent knows the decision.
+	Disruption string
+	// GracePeriodSeconds shortens the grace period of the Pod; nil leaves it as it is. It is lost
+	// when the agent restarts.
+	GracePeriodSeconds *int64
+	// Annotations of the Event.
+	Annotations map[string]string
+}
+
+// ReasonDeadlineExceeded is the reason of a Pod that ran longer than activeDeadlineSeconds.
+const ReasonDeadlineExceeded = "DeadlineExceeded"
+
+// statusMessage is the message of the Pod's status.
+func (t *Termination) statusMessage() string {
+	if t.Refused {
+		return "Pod was rejected: " + t.Message
+	}
+	return t.Message
+}
+
+// end is why a Pod is over.
 type end struct {
 	reason Reason
-	// failed is the reason and message of the Pod's status, if the node decided.
-	failed Rejection
+	by     *Termination // nil if the node did not decide it
 }
 
 // endOf says whether nothing of the Pod is to run any more.
 func endOf(s *State, now time.Time) (end, bool) {
+	t := s.termination(now)
 	switch {
 	case s.Pod == nil:
-		return end{reason: "the API server does not know the Pod"}, true
+		return end{"the API server does not know the Pod", t}, true
 	case s.Pod.DeletionTimestamp != nil:
-		return end{reason: "the Pod is deleted"}, true
-	case s.Pod.Status.Phase == v1.PodSucceeded || s.Pod.Status.Phase == v1.PodFailed:
-		return end{reason: "the Pod has ended"}, true
-	case s.Rejected != nil:
-		return end{reason: "the node refuses the Pod", failed: *s.Rejected}, true
+		return end{"the Pod is deleted", t}, true
+	case podutil.IsPodPhaseTerminal(s.Pod.Status.Phase):
+		return end{"the Pod has ended", t}, true
+	case t != nil:
+		return end{Reason("the node ends the Pod: " + t.Reason), t}, true
 	}
 	why, done := finished(s)
-	if at, ok := deadlineOf(s); ok && !now.Before(at) && (!done || !endedBefore(s, at)) {
-		return end{
-			reason: "the Pod ran longer than activeDeadlineSeconds",
-			failed: Rejection{"DeadlineExceeded", "Pod was active on the node longer than the specified deadline"},
-		}, true
-	}
 	return end{reason: why}, done
 }
 
-// NoteEnding keeps Ending: since when the Pod has been over, zero while it is not.
-func (s *State) NoteEnding(now time.Time) {
-	switch _, over := endOf(s, now); {
+// termination returns the node's decision to end the Pod, nil if there is none.
+func (s *State) termination(now time.Time) *Termination {
+	switch {
+	case s.Termination != nil:
+		return s.Termination
+	case s.Pod == nil || podutil.IsPodPhaseTerminal(s.Pod.Status.Phase):
+		return nil
+	case recorded(&s.Pod.Status) != nil:
+		return recorded(&s.Pod.Status)
+	case s.Pod.DeletionTimestamp == nil && s.exceedsDeadline(now):
+		return &Termination{
+			Reason: ReasonDeadlineExceeded, Message: "Pod was active on the node longer than the specified deadline",
+		}
+	}
+	return nil
+}
+
+// recorded is the decision of an earlier process, as its status says.
+func recorded(st *v1.PodStatus) *Termination {
+	_, c := podutil.GetPodCondition(st, v1.DisruptionTarget)
+	if c == nil || c.Status != v1.ConditionTrue || c.Reason != v1.PodReasonTerminationByKubelet || st.Reason == "" {
+		return nil
+	}
+	return &Termination{Reason: st.Reason, Message: st.Message, Disruption: c.Message}
+}
+
+func (s *State) exceedsDeadline(now time.Time) bool {
+	at, ok := deadlineOf(s)
+	if !ok || now.Before(at) {
+		return false
+	}
+	_, done := finished(s)
+	return !done || slices.ContainsFunc(s.Runtime.Containers, func(c cri.Container) bool {
+		return c.Alive() || c.FinishedAt.After(at)
+	})
+}
+
+// NoteEnd keeps since when the Pod has been over, and the node's decision that it is. It returns a
+// new decision, for the Event about it.
+func (s *State) NoteEnd(now time.Time) *Termination {
+	e, over := endOf(s, now)
+	switch {
 	case !over:
 		s.Ending = time.Time{}
 	case s.Ending.IsZero():
 		s.Ending = now
 	}
+	if e.by == nil || s.Announced {
+		return nil
+	}
+	old := s.Termination == nil && recorded(&s.Pod.Status) != nil
+	s.Termination, s.Announced = e.by, true
+	if old {
+		return nil
+	}
+	return e.by
 }
 
-// finished says whether no container is left that runs or is to run, sidecars aside.
+// finished says whether no container, sidecars excepted, runs or will run.
 func finished(s *State) (Reason, bool) {
 	sb, usable := s.Sandbox()
 	inits := s.Pod.Spec.InitContainers
@@ -87,7 +160,7 @@ func finished(s *State) (Reason, bool) {
 	return "the sandbox was lost, and the restart policy is Never", lost
 }
 
-// deadlineOf returns when activeDeadlineSeconds are over.
+// deadlineOf returns when activeDeadlineSeconds have passed.
 func deadlineOf(s *State) (time.Time, bool) {
 	start := s.Pod.Status.StartTime
 	if start == nil && s.Status != nil {
@@ -99,17 +172,8 @@ func deadlineOf(s *State) (time.Time, bool) {
 	return start.Add(time.Duration(*s.Pod.Spec.ActiveDeadlineSeconds) * time.Second), true
 }
 
-func endedBefore(s *State, at time.Time) bool {
-	for _, c := range s.Runtime.Containers {
-		if c.Alive() || c.FinishedAt.After(at) {
-			return false
-		}
-	}
-	return true
-}
-
-// end brings everything down: gives up what is under way, ends the containers,
-// stops the sandboxes, cleans up. Of a deleted Pod nothing stays.
+// end ends everything: it cancels actions, ends the containers, stops the sandboxes, and cleans up.
+// Nothing of a deleted Pod stays.
 func (p *planner) end(e end) {
 	waiting := false
 	for _, slot := range slices.Sorted(maps.Keys(p.InFlight)) {
@@ -147,8 +211,8 @@ func (p *planner) end(e end) {
 	}
 }
 
-// endContainers stops what runs. Sidecars end after the regular containers, in
-// reverse order, but not later than the grace allows. It says whether any is left.
+// endContainers ends the running containers. Sidecars end after the regular containers, in reverse
+// order, but no later than the grace period allows. It says whether any container runs.
 func (p *planner) endContainers(e end) bool {
 	since := p.Ending
 	if since.IsZero() {
@@ -170,10 +234,14 @@ func (p *planner) endContainers(e end) bool {
 			continue
 		}
 		i := sidecarIndex(p.Last, c.Name)
-		turn := i < 0 || (!regular && i == lastSidecar)
+		grace := p.grace(c)
+		if e.by != nil && e.by.GracePeriodSeconds != nil {
+			grace = min(grace, time.Duration(*e.by.GracePeriodSeconds)*time.Second)
+		}
+		due := i < 0 || (!regular && i == lastSidecar)
 		p.stop(c, Stopping{
-			Since: since, Grace: p.grace(c), Reason: e.reason, Message: "Stopping container " + c.Name,
-		}, turn)
+			Since: since, Grace: grace, Reason: e.reason, Message: "Stopping container " + c.Name,
+		}, due)
 	}
 	return regular || lastSidecar >= 0
 }
@@ -187,7 +255,7 @@ func sidecarIndex(pod *v1.Pod, name string) int {
 	})
 }
 
-// remove takes the last traces of a Pod away that the API server no longer knows.
+// remove removes everything of a Pod that the API server does not have any more.
 func (p *planner) remove(e end) {
 	if !p.Purged {
 		p.do(Purge{e.reason})
@@ -203,8 +271,8 @@ func (p *planner) remove(e end) {
 	}
 }
 
-// gone says whether nothing of the Pod is left anywhere, so that its worker may end.
+// Gone says whether nothing of the Pod is left anywhere, so that its worker may end.
 func (s *State) Gone() bool {
-	return s.Pod == nil && s.Cleaned && s.Purged && len(s.InFlight) == 0 &&
+	return s.Pod == nil && s.Cleaned && s.Purged && (s.Mirror == nil || s.Deleted) && len(s.InFlight) == 0 &&
 		len(s.Runtime.Sandboxes) == 0 && len(s.Runtime.Containers) == 0
 }

@@ -6,8 +6,19 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// newFailure says what a failed action means: what the container waits with, and when the action
-// is planned again, after pauses that grow with each failure in a row.
+// Reasons that a container waits with, upstream's.
+const (
+	ReasonCreateContainerError       = "CreateContainerError"
+	ReasonCreateContainerConfigError = "CreateContainerConfigError"
+	ReasonRunContainerError          = "RunContainerError"
+	ReasonPostStartHookError         = "PostStartHookError"
+	reasonRestartingAll              = "RestartingAllContainers"
+)
+
+const messageRestartingAll = "All containers of the Pod restart in place"
+
+// NewFailure says what a failed action means: what the container waits with, and when the action is
+// planned again. The pause grows with each failure in a row.
 func NewFailure(a Action, reason, message string, before Failure, now time.Time) Failure {
 	f := Failure{Reason: reason, Message: message, Count: before.Count + 1}
 	first, longest := 250*time.Millisecond, 10*time.Second

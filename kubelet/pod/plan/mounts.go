@@ -6,14 +6,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 )
 
-// RecursivelyReadOnly says whether a mount is made recursively read-only by a
-// runtime that can do so or cannot, for the status of the container.
-func RecursivelyReadOnly(m v1.VolumeMount, supported bool) bool {
-	recursive, err := RecursiveReadOnly(m, supported)
-	return err == nil && recursive
-}
-
-// RecursiveReadOnly is RecursivelyReadOnly, and says what is wrong with a mount that asks for it in vain.
+// RecursiveReadOnly says whether a mount is recursively read-only by a runtime that supports it or
+// not. It returns an error if the mount asks for that and cannot have it.
 func RecursiveReadOnly(m v1.VolumeMount, supported bool) (bool, error) {
 	if m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == v1.RecursiveReadOnlyDisabled {
 		return false, nil

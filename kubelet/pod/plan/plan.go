@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -8,11 +9,11 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// minGrace is what a container gets at least between SIGTERM and SIGKILL, as with upstream's kubelet.
+// MinGrace is the least time between SIGTERM and SIGKILL, as with upstream's kubelet.
 const MinGrace = 2 * time.Second
 
-// Plan returns the next actions for a Pod, and when to look again if nothing
-// happens before; zero means not at all. It is a function of its arguments.
+// Plan returns the next actions for a Pod, and when to plan again if nothing happens before; zero
+// means not at all.
 func Plan(s State, now time.Time) ([]Action, time.Time) {
 	p := &planner{State: s, now: now, taken: map[string]bool{}}
 	if e, over := endOf(&s, now); over {
@@ -20,6 +21,7 @@ func Plan(s State, now time.Time) ([]Action, time.Time) {
 	} else {
 		p.run()
 	}
+	p.deleteMirror()
 	return p.actions, p.next
 }
 
@@ -31,8 +33,8 @@ type planner struct {
 	next    time.Time
 }
 
-// run keeps the Pod running. Volumes, sandbox and images are made ready side by
-// side; a container starts when it has all three.
+// run keeps the Pod running. Volumes, sandbox and images become ready side by side; a container
+// starts when it has all three.
 func (p *planner) run() {
 	switch {
 	case !p.Mounted:
@@ -55,9 +57,8 @@ func (p *planner) run() {
 	}
 }
 
-// renewSandbox creates the first sandbox, or another in place of one that is
-// lost. Before that everything in the old one ends, so that no container ever
-// runs twice, and its network is given back.
+// renewSandbox creates the first sandbox, or replaces a lost one. Everything in the lost sandbox
+// ends before, so that no container runs twice and its network is released.
 func (p *planner) renewSandbox() {
 	waiting := false
 	for _, c := range p.Runtime.Containers {
@@ -90,9 +91,8 @@ func (p *planner) renewSandbox() {
 	p.do(create)
 }
 
-// collect removes what nothing refers to any more: created containers whose
-// start was given up, dead containers older than the last one of their name, and
-// sandboxes that were replaced once they are empty.
+// collect removes what nothing needs any more: containers that were created and never started, dead
+// containers except the last one of each name, and replaced sandboxes without containers.
 func (p *planner) collect() {
 	newest, dead := map[string]bool{}, map[string]bool{}
 	inUse := map[string]bool{}
@@ -103,7 +103,7 @@ func (p *planner) collect() {
 		case c.Alive():
 			inUse[c.SandboxID] = true
 		case first && (c.State == cri.Created || p.busy(slotStart(c.Name))):
-			inUse[c.SandboxID] = true // on its way up, see start
+			inUse[c.SandboxID] = true // it is starting, see start
 		case c.State == cri.Exited && !dead[c.Name]:
 			dead[c.Name] = true
 			inUse[c.SandboxID] = true
@@ -119,10 +119,9 @@ func (p *planner) collect() {
 	}
 }
 
-// stop brings one container down: its preStop hook first, then, once it is its
-// turn, SIGTERM, and SIGKILL when the grace is over. A shorter grace than the one
-// under way replaces that.
-func (p *planner) stop(c cri.Container, want Stopping, turn bool) {
+// stop ends one container: first its preStop hook, then, if it is due, SIGTERM, and SIGKILL at the
+// end of the grace period. A shorter grace period replaces the current one.
+func (p *planner) stop(c cri.Container, want Stopping, due bool) {
 	if begun, ok := p.Stopping[c.ID]; ok {
 		want.Since, want.HookDone, want.Restart = begun.Since, begun.HookDone, want.Restart || begun.Restart
 	}
@@ -135,7 +134,7 @@ func (p *planner) stop(c cri.Container, want Stopping, turn bool) {
 		}
 		return
 	}
-	if !turn && p.now.Before(deadline) {
+	if !due && p.now.Before(deadline) {
 		p.at(deadline)
 		return
 	}
@@ -145,19 +144,13 @@ func (p *planner) stop(c cri.Container, want Stopping, turn bool) {
 	p.replace(StopContainer{ID: c.ID, Name: c.Name, Deadline: deadline, Begun: want, Reason: want.Reason})
 }
 
-// grace of a container, from the Pod or, if that is not known any more, from what
-// the container was created with.
+// grace returns the grace period of a container: the Pod's or, if the Pod is not known any more,
+// the one that the container was created with.
 func (p *planner) grace(c cri.Container) time.Duration {
 	info := cri.ParseInfo(c.Labels, c.Annotations)
-	seconds := info.TerminationGracePeriod
-	if info.DeletionGracePeriod != nil {
-		seconds = info.DeletionGracePeriod
-	}
+	seconds := cmp.Or(info.DeletionGracePeriod, info.TerminationGracePeriod)
 	if p.Last != nil {
-		seconds = p.Last.Spec.TerminationGracePeriodSeconds
-		if p.Last.DeletionGracePeriodSeconds != nil {
-			seconds = p.Last.DeletionGracePeriodSeconds
-		}
+		seconds = cmp.Or(p.Last.DeletionGracePeriodSeconds, p.Last.Spec.TerminationGracePeriodSeconds)
 	}
 	if seconds == nil {
 		return MinGrace
@@ -165,7 +158,7 @@ func (p *planner) grace(c cri.Container) time.Duration {
 	return max(0, time.Duration(*seconds)*time.Second)
 }
 
-// preStopOf returns the preStop hook of a container.
+// PreStopOf returns the preStop hook of a container.
 func PreStopOf(pod *v1.Pod, c cri.Container) *v1.LifecycleHandler {
 	if pod == nil {
 		return cri.ParseInfo(c.Labels, c.Annotations).PreStop
@@ -177,16 +170,16 @@ func PreStopOf(pod *v1.Pod, c cri.Container) *v1.LifecycleHandler {
 	return spec.Lifecycle.PreStop
 }
 
-// do plans an action unless its slot is taken or it has failed a moment ago.
+// do plans an action unless its slot is taken or its pause after a failure is not over.
 func (p *planner) do(a Action) {
-	if !p.busy(a.Slot()) {
+	if !p.busy(Slot(a)) {
 		p.replace(a)
 	}
 }
 
-// replace plans an action that takes the place of the one in its slot.
+// replace plans an action in place of the one in its slot.
 func (p *planner) replace(a Action) {
-	slot := a.Slot()
+	slot := Slot(a)
 	if f, ok := p.Failures[slot]; ok && p.now.Before(f.RetryAt) {
 		p.at(f.RetryAt)
 		return
@@ -197,7 +190,7 @@ func (p *planner) replace(a Action) {
 
 func (p *planner) busy(slot string) bool { return p.InFlight[slot] != nil || p.taken[slot] }
 
-// at asks to look again at a time, unless an earlier one is asked for already.
+// at has the next plan made at a time, or earlier.
 func (p *planner) at(t time.Time) {
 	if p.next.IsZero() || t.Before(p.next) {
 		p.next = t

@@ -9,15 +9,16 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/utils/ptr"
 	"pgregory.net/rapid"
 
 	"flyball.dev/kubelet/cri"
 )
 
-// TestPlanConverges throws at a Pod what can happen to one, in any order, and
-// then lets things settle: what runs must be what the Pod wants, whatever the
-// agent forgot on the way. The invariants are checked by world.
+// TestPlanConverges throws at a Pod what can happen to one, in any order, and then lets things
+// settle: what runs must be what the Pod wants, whatever the agent forgot on the way. The
+// invariants are checked by world.
 func TestPlanConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(drawPod(t), nil)
@@ -92,11 +93,11 @@ func drawRestartAll(t *rapid.T, p *v1.Pod) {
 // trouble is one step in the life of the Pod.
 func (w *world) trouble(t *rapid.T) {
 	switch rapid.SampledFrom([]string{
-		"turn", "turn", "turn", "complete", "complete", "complete", "complete", "fail", "exit", "time",
-		"sandbox", "forget", "liveness", "delete", "vanish", "unknown", "halfway", "metadata", "resize",
+		"sync", "sync", "sync", "complete", "complete", "complete", "complete", "fail", "exit", "time",
+		"sandbox", "forget", "liveness", "delete", "vanish", "unknown", "halfway", "metadata", "resize", "terminate",
 	}).Draw(t, "step") {
-	case "turn":
-		w.turn()
+	case "sync":
+		w.sync()
 	case "complete", "fail":
 		if slots := w.slots(); len(slots) > 0 {
 			w.failing = rapid.IntRange(0, 9).Draw(t, "luck") == 0
@@ -134,6 +135,10 @@ func (w *world) trouble(t *rapid.T) {
 		}
 	case "resize":
 		w.resize(t)
+	case "terminate":
+		if rapid.IntRange(0, 9).Draw(t, "luck") == 0 {
+			w.terminate(t)
+		}
 	case "metadata":
 		w.state.Stale = true
 	case "delete":
@@ -158,6 +163,18 @@ func (w *world) halfway() {
 		}
 	}
 	w.forget()
+}
+
+// terminate has the node end the Pod, as the worker takes such a decision.
+func (w *world) terminate(t *rapid.T) {
+	if w.state.Pod == nil || w.state.Termination != nil || podutil.IsPodPhaseTerminal(w.state.Pod.Status.Phase) {
+		return
+	}
+	w.logf("the node ends the Pod")
+	w.state.Termination = &Termination{Reason: "Evicted", Message: "memory is low", Disruption: "memory is low"}
+	if rapid.Bool().Draw(t, "short") {
+		w.state.Termination.GracePeriodSeconds = ptr.To[int64](1)
+	}
 }
 
 func (w *world) delete() {
@@ -191,10 +208,16 @@ func (w *world) checkSettled() {
 		if len(w.alive("")) > 0 || !w.state.Cleaned {
 			w.broken("the Pod has ended (%s), but something runs", st.Phase)
 		}
-		if w.state.Pod.Spec.RestartPolicy == v1.RestartPolicyAlways && !drawnNever(w.state.Pod) {
+		if w.terminated && (st.Phase != v1.PodFailed || st.Reason != "Evicted") {
+			w.broken("the node ended the Pod, and it is %s because of %q", st.Phase, st.Reason)
+		}
+		if w.state.Pod.Spec.RestartPolicy == v1.RestartPolicyAlways && !drawnNever(w.state.Pod) && !w.terminated {
 			w.broken("a Pod that restarts always has ended")
 		}
 	case v1.PodRunning:
+		if w.terminated {
+			w.broken("the Pod runs, although the node decided to end it")
+		}
 		if w.state.Pod.Spec.RestartPolicy == v1.RestartPolicyAlways && !drawnNever(w.state.Pod) {
 			for i := range w.state.Pod.Spec.Containers {
 				if n := len(w.alive(w.state.Pod.Spec.Containers[i].Name)); n != 1 {

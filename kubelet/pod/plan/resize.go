@@ -9,13 +9,13 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// resize brings the cgroups of a running Pod to what it is allocated, one step
-// after the other: the Pod's cgroup grows, containers are changed, those that get
-// less memory first, and the Pod's cgroup shrinks. So at no moment the containers
-// have more than their Pod, which the kernel would refuse or answer with an OOM kill.
+// resize brings the cgroups of a running Pod to its allocation, step by step: the cgroup of the Pod
+// grows, the containers change, those that get less memory first, and the cgroup of the Pod
+// shrinks. So the containers never have more than their Pod, which the kernel would refuse or
+// answer with an OOM kill.
 //
-// Containers whose resizePolicy wants a restart are stopped by check, and started
-// again with what they are allocated then.
+// A container whose resizePolicy wants a restart is stopped by check, and starts again with its new
+// resources.
 func (p *planner) resize() {
 	if !p.Allocation.Resized() || p.starting() {
 		return
@@ -45,8 +45,8 @@ func (p *planner) resize() {
 	}
 }
 
-// starting says whether a sandbox or a container is being made, perhaps with the
-// resources that were allocated before.
+// starting says whether a sandbox or a container is being created, perhaps with the resources from
+// before the resize.
 func (p *planner) starting() bool {
 	if p.busy(slotSandbox) {
 		return true
@@ -61,7 +61,7 @@ func (p *planner) starting() bool {
 	return false
 }
 
-// unsizedContainer is a running container that does not have what it is allocated.
+// unsizedContainer is a running container whose resources differ from its allocation.
 type unsizedContainer struct {
 	cri.Container
 	has, wanted cri.Resources
@@ -71,8 +71,7 @@ func (c unsizedContainer) shrinks() bool {
 	return c.wanted.Memory != 0 && (c.has.Memory <= 0 || c.wanted.Memory < c.has.Memory)
 }
 
-// unsized returns the running containers that are to be changed in place, those
-// that shrink first.
+// unsized returns the running containers to change in place, those that shrink first.
 func (s *State) unsized() []unsizedContainer {
 	if !s.Allocation.Resized() {
 		return nil
@@ -90,8 +89,8 @@ func (s *State) unsized() []unsizedContainer {
 	return list
 }
 
-// has is what a container has: what it was given last or, after a restart of the
-// agent, what the runtime reports.
+// has returns the resources of a container: those it was given last or, after a restart of the
+// agent, those that the runtime reports.
 func (s *State) has(c cri.Container) cri.Resources {
 	if given, ok := s.Given[c.ID]; ok {
 		return given
@@ -102,9 +101,8 @@ func (s *State) has(c cri.Container) cri.Resources {
 	return cri.Resources{} // it does not report: once more does no harm
 }
 
-// mustRestart says whether a running container can get what it is allocated only by
-// a restart, as its resizePolicy says. What its resources were before is what it was
-// made with: it gets others by a restart alone.
+// mustRestart says whether a running container gets its allocation only by a restart, because of
+// its resizePolicy. Such a container still has the resources that it was created with.
 func (s *State) mustRestart(c cri.Container) bool {
 	spec := SpecOf(s.Pod, c.Name)
 	if !s.Allocation.Resized() || c.State != cri.Running || spec == nil || !restartsOnResize(spec) {
@@ -136,7 +134,7 @@ func restartsOnResize(spec *v1.Container) bool {
 
 func (s *State) awaitsRestart() bool { return slices.ContainsFunc(s.Runtime.Containers, s.mustRestart) }
 
-// resizing says whether something of the Pod is not as allocated yet.
+// resizing says whether some resources of the Pod differ from its allocation.
 func (s *State) resizing() bool {
 	return s.Allocation.Resized() &&
 		(s.Sized != s.Allocation.Generation || s.awaitsRestart() || len(s.unsized()) > 0)

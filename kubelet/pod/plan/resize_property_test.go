@@ -11,8 +11,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// What world knows of resizes. Memory stands for all resources: it is the one that
-// kills when it is changed in the wrong order.
+// What world knows of resizes. Memory stands for all resources: it is the one that kills when it is
+// changed in the wrong order.
 
 func drawSizes(t *rapid.T, p *v1.Pod) {
 	for _, c := range allContainers(p) {
@@ -87,7 +87,6 @@ func (w *world) madeWith(c *cri.Container) {
 }
 
 func (w *world) resizeContainer(a ResizeContainer) {
-	w.state.Given[a.ID] = a.Resources
 	for i := range w.state.Runtime.Containers {
 		if c := &w.state.Runtime.Containers[i]; c.ID == a.ID {
 			has := a.Resources

@@ -13,8 +13,7 @@ import (
 
 const mi = 1 << 20
 
-// resized is a Pod that was granted 200 MiB after it had 100, and of which nothing
-// is done yet.
+// resized is a Pod that was granted 200 MiB after it had 100, and of which nothing is done yet.
 func resized(s *State) {
 	s.Pod.Generation = 2
 	setMemory(&s.Pod.Spec.Containers[0], 200*mi)
@@ -46,7 +45,7 @@ func TestPlanResize(t *testing.T) {
 			},
 		},
 		"GrowFirst": {
-			reason: "the Pod has room before a container uses it",
+			reason: "the limit of the Pod rises before a container uses it",
 			change: resized,
 			want:   []Action{grow},
 		},
@@ -107,7 +106,7 @@ func TestPlanResize(t *testing.T) {
 			want: []Action{shrink},
 		},
 		"NotReported": {
-			reason: "a runtime that does not report resources is told once",
+			reason: "a runtime that does not report resources is called once",
 			change: func(s *State) {
 				resized(s)
 				s.Runtime.Containers[0].Resources = nil
@@ -124,7 +123,7 @@ func TestPlanResize(t *testing.T) {
 			},
 		},
 		"StartWaitsForRoom": {
-			reason: "a container is made with the new size, for which its Pod must have room",
+			reason: "a container is made with the new size, for which the limit of its Pod must be high enough",
 			change: func(s *State) {
 				resized(s)
 				s.Runtime.Containers = nil
@@ -207,7 +206,7 @@ func TestResizeStatus(t *testing.T) {
 		memory string
 	}{
 		"Deferred": {
-			reason: "a resize that is not granted is told, with the generation that was decided about",
+			reason: "a resize that is not granted is reported, with the generation that was decided about",
 			change: func(s *State) { s.Pending = &Pending{Reason: "OutOfcpu", Message: "too much", Generation: 2} },
 			want:   []v1.PodCondition{{Type: v1.PodResizePending, Status: v1.ConditionTrue, Reason: v1.PodReasonDeferred, Message: "too much", ObservedGeneration: 2}},
 			memory: "100Mi",
@@ -237,7 +236,7 @@ func TestResizeStatus(t *testing.T) {
 			memory: "100Mi",
 		},
 		"Completed": {
-			reason: "what is done is told also by an agent that did not see the beginning",
+			reason: "the end is reported also by an agent that did not see the beginning",
 			change: func(s *State) {
 				resized(s)
 				s.Pod.Status.Conditions = []v1.PodCondition{{Type: v1.PodResizeInProgress, Status: v1.ConditionTrue, ObservedGeneration: 2}}

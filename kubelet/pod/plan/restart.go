@@ -12,27 +12,27 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// A rule with the action RestartAllContainers (KEP-5532) makes a Pod begin again in place: all
-// init and regular containers end, then everything starts as in a new Pod, in the same sandbox
-// and on the same volumes. Ephemeral containers are left alone.
+// A rule with the action RestartAllContainers (KEP-5532) makes a Pod begin again in place: all init
+// and regular containers end, then everything starts as in a new Pod, in the same sandbox and on
+// the same volumes. Ephemeral containers keep running.
 //
-// Upstream's kubelet removes the old containers to know them from the new ones. Here each
-// instance carries how often all had restarted before it was made, so the runtime's list alone
-// says what is still to be done, whenever the agent was killed. The last instances stay, for
+// Upstream's kubelet removes the old containers to distinguish them from the new ones. Here each
+// instance carries how often all containers had restarted before it was created, so the runtime's
+// list alone says what is left to do, even after the agent was killed. The last instances stay, for
 // lastState and logs --previous.
 
-// annotationAllRestarts counts how often all containers had restarted when an instance was
-// made; none means never.
+// AnnotationAllRestarts counts how often all containers had restarted when an instance was created;
+// without it never.
 const AnnotationAllRestarts = "flyball.dev/all-restarts"
 
 const reasonAllRestart Reason = "all containers of the Pod restart"
 
-// restartAll ends what was made before all containers restart, and says whether anything of it
-// is left. As in upstream's kubelet there is neither a grace period nor a preStop hook, because
-// the Pod does not go away. Sidecars outlive the regular containers, as in every other end.
+// restartAll ends the instances from before the restart of all containers, and says whether any
+// still runs. As in upstream's kubelet there is neither a grace period nor a preStop hook, because
+// the Pod stays. Sidecars outlive the regular containers, as they always do.
 func (p *planner) restartAll() bool {
 	restarts, waiting := p.allRestarts(), false
-	for c := range podutil.ContainerIter(&p.Pod.Spec, podutil.InitContainers|podutil.Containers) {
+	for c := range podutil.ContainerIter(&p.Pod.Spec, lasting) {
 		slot := slotStart(c.Name)
 		if a, ok := p.InFlight[slot].(StartContainer); ok && a.AllRestarts < restarts {
 			p.actions = append(p.actions, Cancel{slot, reasonAllRestart})
@@ -53,7 +53,7 @@ func (p *planner) restartAll() bool {
 	return waiting || len(left) > 0
 }
 
-// leftOver are the instances from before all containers restart that still run.
+// leftOver are the instances from before the restart of all containers that still run.
 func (s *State) leftOver() []cri.Container {
 	var left []cri.Container
 	for _, c := range s.Runtime.Containers {
@@ -64,12 +64,12 @@ func (s *State) leftOver() []cri.Container {
 	return left
 }
 
-// superseded says whether an instance is from before all containers restart.
+// superseded says whether an instance is from before the restart of all containers.
 func (s *State) superseded(c cri.Container) bool {
 	return s.Pod != nil && s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
 }
 
-// restartingAll says whether all containers are to restart and none has yet.
+// restartingAll says whether all containers have to restart and none has restarted yet.
 func (s *State) restartingAll() bool {
 	restarts := s.allRestarts()
 	return restarts > 0 && !slices.ContainsFunc(s.Runtime.Containers, func(c cri.Container) bool {
@@ -77,7 +77,8 @@ func (s *State) restartingAll() bool {
 	})
 }
 
-// allRestarts is how often all containers have restarted, the present time included.
+// allRestarts counts how often all containers have restarted, including a restart that is under
+// way.
 func (s *State) allRestarts() int {
 	if s.Pod == nil || !podutil.AllContainersCouldRestart(&s.Pod.Spec) {
 		return 0
@@ -96,8 +97,8 @@ func (s *State) allRestarts() int {
 	return restarts
 }
 
-// restartsAll says whether an instance ended in a way that makes all containers restart. The
-// end of a sidecar does not once the others are done: that is how the Pod itself ends.
+// restartsAll says whether the exit of an instance makes all containers restart. The exit of a
+// sidecar does not once the other containers are done: so the Pod itself ends.
 func (s *State) restartsAll(spec *v1.Container, c cri.Container) bool {
 	if c.State != cri.Exited {
 		return false
@@ -109,8 +110,8 @@ func (s *State) restartsAll(spec *v1.Container, c cri.Container) bool {
 	return !isSidecar(spec) || !s.doneBefore(allRestartsOf(c), c.FinishedAt)
 }
 
-// doneBefore says whether the containers that had restarted so often were done for good at a
-// time, sidecars aside.
+// doneBefore says whether the containers of a round of restarts, sidecars excepted, were done for
+// good at a time.
 func (s *State) doneBefore(restarts int, at time.Time) bool {
 	ended := func(spec *v1.Container) (cri.Container, bool) {
 		i := slices.IndexFunc(s.Runtime.Containers, func(c cri.Container) bool {
@@ -137,19 +138,12 @@ func (s *State) doneBefore(restarts int, at time.Time) bool {
 }
 
 // restartable returns the spec of an init or regular container, nil for any other.
-func (s *State) restartable(name string) *v1.Container {
-	for c := range podutil.ContainerIter(&s.Pod.Spec, podutil.InitContainers|podutil.Containers) {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
-}
+func (s *State) restartable(name string) *v1.Container { return specOf(s.Pod, name, lasting) }
 
 func allRestartsOf(c cri.Container) int {
 	restarts, err := strconv.Atoi(c.Annotations[AnnotationAllRestarts])
 	if err != nil {
-		return 0 // made before its Pod's containers ever restarted together
+		return 0 // created before all containers ever restarted
 	}
 	return restarts
 }

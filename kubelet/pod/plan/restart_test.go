@@ -35,7 +35,8 @@ func exitedWith(code int32, after time.Duration, c cri.Container) cri.Container 
 	return c
 }
 
-// withRestartAll is a Pod with an init container, a sidecar, a container main whose end makes all restart, and another.
+// withRestartAll is a Pod with an init container, a sidecar, a container main whose end makes all
+// restart, and another.
 func withRestartAll(s *State) {
 	s.Pod.Spec.RestartPolicy = v1.RestartPolicyNever
 	s.Pod.Spec.InitContainers = []v1.Container{{Name: "init"}, sidecar("side")}

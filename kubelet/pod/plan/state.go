@@ -11,20 +11,21 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// State is all that Plan and Status look at: one Pod at one moment.
+// State is one Pod at one moment, all that Plan and Status depend on.
 type State struct {
 	UID types.UID
-	// Pod is what the API server wants, with the resources that the node has
-	// allocated; nil if the API server does not know the Pod (any more).
+	// Pod as the API server has it, with the resources that the node has allocated; nil if the API
+	// server does not have the Pod (any more).
 	Pod *v1.Pod
-	// Allocation is where those resources are from; nil before the Pod is admitted.
+	// Mirror is the mirror Pod of a static Pod; nil if there is none. Pod has its status.
+	Mirror *v1.Pod
+	// Allocation has those resources; nil before the Pod is admitted.
 	Allocation *Allocation
-	// Pending is why the Pod does not get the resources that it wants.
+	// Pending is why the Pod does not get the resources that it asks for.
 	Pending *Pending
-	// Wanted are the resources of the containers in the runtime's units, by name, if
-	// the Pod was resized.
+	// Wanted are the resources of the containers of a resized Pod in the runtime's units, by name.
 	Wanted map[string]cri.Resources
-	// Last is the last Pod that was seen, also when Pod is nil; nil for an orphan.
+	// Last is the last known Pod, also when Pod is nil; nil for an orphan.
 	Last *v1.Pod
 	// Runtime is what CRI reports.
 	Runtime cri.Pod
@@ -32,7 +33,7 @@ type State struct {
 	Hashes map[string]string
 	// Probes are the results by container.
 	Probes map[string]Probed
-	// Node is what of the node enters the status.
+	// Node enters the status.
 	Node Node
 
 	Memory
@@ -43,13 +44,13 @@ type Probed struct {
 	ContainerID string
 	// Started and Ready say that the startup and the readiness probe succeed.
 	Started, Ready bool
-	// Failed is the probe that asks for a restart, "startup" or "liveness"; "" for none.
+	// Failed is the probe that wants a restart, "startup" or "liveness"; "" for none.
 	Failed string
 	// TerminationGracePeriodSeconds of the failed probe; nil if the Pod's applies.
 	TerminationGracePeriodSeconds *int64
 }
 
-// Node is what of the node enters the status of its Pods.
+// Node is what enters the status of its Pods.
 type Node struct {
 	// IPs of the node, the primary one first.
 	IPs []string
@@ -59,76 +60,7 @@ type Node struct {
 	RecursiveReadOnly sets.Set[string]
 }
 
-// Memory is what a worker remembers from one look to the next. All of it may be
-// lost at any moment: what was under way is planned again, what was done is done
-// again (each action is idempotent), and a count-down starts anew.
-type Memory struct {
-	// InFlight are the actions under way, by slot.
-	InFlight map[string]Action
-	// Failures are the last failures, by slot, until the action succeeds.
-	Failures map[string]Failure
-	// Mounted says that the volumes are ready.
-	Mounted bool
-	// Stale says that the Pod's metadata changed since, which volumes may show.
-	Stale bool
-	// Images that are present for the next start, by container name.
-	Images map[string]string
-	// Ending is since when the Pod is being ended.
-	Ending time.Time
-	// Stopping are containers that are being stopped, by ID.
-	Stopping map[string]Stopping
-	// Stopped are sandboxes that were stopped by StopSandbox, by ID.
-	Stopped map[string]bool
-	// Cleaned says that volumes and cgroup are removed.
-	Cleaned bool
-	// Reported says that the API server has the final status of the Pod, or refuses it.
-	Reported bool
-	// Deleted says that the API server was told that the node is done with the
-	// Pod. Finalizers may keep the Pod for long after that.
-	Deleted bool
-	// Purged says that the logs of a deleted Pod are removed.
-	Purged bool
-	// BackOff are the times that BackOff was reported for, by container name.
-	BackOff map[string]time.Time
-	// Grown and Sized are the generation of the allocation that the Pod's cgroup has
-	// room for, and that it has; Checked the one that its use of memory allows.
-	Grown, Checked, Sized int64
-	// Given are the resources that containers were given while they ran, by ID.
-	Given map[string]cri.Resources
-	// Rejected says why the node refuses the Pod.
-	Rejected *Rejection
-	// Status is the last status that was computed; it holds the times of transitions.
-	Status *v1.PodStatus
-}
-
-// Failure of an action.
-type Failure struct {
-	// Reason and Message as a container waits with.
-	Reason, Message string
-	// Count of failures in a row.
-	Count int
-	// RetryAt is when to try again; zero leaves it to the back-off of restarts.
-	RetryAt time.Time
-}
-
-// Stopping is a container on its way down.
-type Stopping struct {
-	Since time.Time
-	// HookDone says that the preStop hook has ended or there is none.
-	HookDone bool
-	// Restart says that the container is to be started again whatever its
-	// policy, because its definition changed.
-	Restart bool
-	// Grace that it was given, and the Event's message and the reason.
-	Grace   time.Duration
-	Message string
-	Reason  Reason
-}
-
-// Rejection is why a node refuses a Pod.
-type Rejection struct{ Reason, Message string }
-
-// lastStatus is the newest status of the Pod that the API server has or is given.
+// LastStatus returns the newest status that the API server has or will get.
 func (s *State) LastStatus() v1.PodStatus {
 	switch {
 	case s.Status != nil:
@@ -139,7 +71,7 @@ func (s *State) LastStatus() v1.PodStatus {
 	return v1.PodStatus{}
 }
 
-// sandbox returns the newest sandbox and whether containers can run in it.
+// Sandbox returns the newest sandbox, and whether containers can run in it.
 func (s *State) Sandbox() (cri.Sandbox, bool) {
 	if len(s.Runtime.Sandboxes) == 0 {
 		return cri.Sandbox{}, false
@@ -159,8 +91,8 @@ func (s *State) newest(name string) (cri.Container, bool) {
 	return cri.Container{}, false
 }
 
-// newestIn returns the newest instance of a container in one sandbox, unless that is from
-// before all containers restart: those of the sandbox begin anew then.
+// newestIn returns the newest instance of a container in one sandbox, unless it is from before the
+// restart of all containers.
 func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	if sandboxID == "" {
 		return cri.Container{}, false
@@ -173,8 +105,8 @@ func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 	return cri.Container{}, false
 }
 
-// initialized says whether a regular container was ever made in the sandbox,
-// which happens only once all init containers are through.
+// initialized says whether a regular container was ever created in the sandbox, which happens only
+// after all init containers are done.
 func (s *State) initialized(sandboxID string) bool {
 	for i := range s.Pod.Spec.Containers {
 		if _, ok := s.newestIn(sandboxID, s.Pod.Spec.Containers[i].Name); ok {
@@ -184,8 +116,8 @@ func (s *State) initialized(sandboxID string) bool {
 	return false
 }
 
-// restarts says whether policy (the Pod's, the container's, or its rules) wants
-// an ended container to run again.
+// restarts says whether the restart policy of the Pod or the container, or a rule, wants an ended
+// container to run again.
 func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
 	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
 }
@@ -198,9 +130,9 @@ func (s *State) result(c cri.Container) Probed {
 	return Probed{}
 }
 
-// backOff is when an ended container may start again, and how many restarts in a row
-// that makes. One that was stopped only to get other resources does not count. When all
-// containers restart none waits, as in upstream's kubelet, and the count stays.
+// backOff returns how many restarts in a row the successor of an ended container makes, and when it
+// may start. A container that was stopped to get other resources starts at once and counts anew.
+// When all containers restart none waits, as in upstream's kubelet, and the count stays.
 func (s *State) backOff(ended cri.Container) (int, time.Time) {
 	if s.superseded(ended) {
 		restarts, _ := backOff(ended)
@@ -220,37 +152,34 @@ func (s *State) started(spec *v1.Container, c cri.Container) bool {
 	return spec.StartupProbe == nil || s.result(c).Started
 }
 
-// hooking says whether the instance is still in its start, with a postStart hook running.
+// hooking says whether the postStart hook of the instance still runs.
 func (s *State) hooking(c cri.Container) bool {
 	a, ok := s.InFlight[slotStart(c.Name)].(StartContainer)
 	return ok && a.Attempt == c.Attempt
 }
 
-func isSidecar(c *v1.Container) bool {
-	return c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways
-}
+func isSidecar(c *v1.Container) bool { return podutil.IsRestartableInitContainer(c) }
 
+// HasPostStart says whether a container has a postStart hook.
 func HasPostStart(c *v1.Container) bool { return c.Lifecycle != nil && c.Lifecycle.PostStart != nil }
 
-// specOf finds a container of any kind in a Pod.
+// SpecOf returns a container of any kind of a Pod, nil if the Pod has none of that name.
 func SpecOf(pod *v1.Pod, name string) *v1.Container {
 	if pod == nil {
 		return nil
 	}
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			return &pod.Spec.Containers[i]
-		}
-	}
-	for i := range pod.Spec.InitContainers {
-		if pod.Spec.InitContainers[i].Name == name {
-			return &pod.Spec.InitContainers[i]
-		}
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		if pod.Spec.EphemeralContainers[i].Name == name {
-			return (*v1.Container)(&pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+	return specOf(pod, name, podutil.AllContainers)
+}
+
+func specOf(pod *v1.Pod, name string, kinds podutil.ContainerType) *v1.Container {
+	for c := range podutil.ContainerIter(&pod.Spec, kinds) {
+		if c.Name == name {
+			return c
 		}
 	}
 	return nil
 }
+
+// lasting are the kinds of containers whose end concerns the Pod, which the end of an ephemeral
+// container does not.
+const lasting = podutil.InitContainers | podutil.Containers

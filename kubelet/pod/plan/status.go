@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -11,9 +12,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Status returns what is to be reported about a Pod, which must not be nil. Like
-// Plan it is a function of its arguments. What the kubelet does not own, the
-// conditions of others among it, is kept from the Pod.
+// Status returns the status to report about a Pod, which must not be nil. It keeps what the kubelet
+// does not own, such as the conditions of others.
 func Status(s State, now time.Time) v1.PodStatus {
 	now = now.Truncate(time.Second) // as the API stores it
 	old := s.Pod.Status
@@ -43,18 +43,18 @@ func Status(s State, now time.Time) v1.PodStatus {
 	if len(s.Pod.Spec.InitContainers) > 0 {
 		waiting = "PodInitializing"
 	}
-	st.InitContainerStatuses = r.containers(s.Pod.Spec.InitContainers, old.InitContainerStatuses, waiting)
-	st.ContainerStatuses = byName(r.containers(s.Pod.Spec.Containers, old.ContainerStatuses, waiting))
-	st.EphemeralContainerStatuses = byName(r.containers(ephemeral(s.Pod), old.EphemeralContainerStatuses, waiting))
+	st.InitContainerStatuses = r.containers(podutil.InitContainers, old.InitContainerStatuses, waiting)
+	st.ContainerStatuses = byName(r.containers(podutil.Containers, old.ContainerStatuses, waiting))
+	st.EphemeralContainerStatuses = byName(r.containers(podutil.EphemeralContainers, old.EphemeralContainerStatuses, waiting))
 
 	r.phase(st)
 	r.conditions(st)
 	return *st
 }
 
-// neverRan says whether the Pod is, or was before a restart of the agent, refused.
+// neverRan says whether the node refuses the Pod, or did so before the agent restarted.
 func neverRan(s *State) bool {
-	if s.Rejected != nil {
+	if s.Termination != nil && s.Termination.Refused {
 		return true
 	}
 	st := &s.Pod.Status
@@ -62,16 +62,16 @@ func neverRan(s *State) bool {
 		len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) == 0
 }
 
-// refused is the status of a Pod that the node does not run: no word of its
-// containers, because clients would show what they wait for, and not the reason.
+// refused is the status of a Pod that the node does not run. It has no containers: clients would
+// show what these wait for instead of the reason.
 func (r *reporter) refused(st *v1.PodStatus) v1.PodStatus {
 	st.ObservedGeneration = r.Pod.Generation
 	st.QOSClass = qos.GetPodQOS(r.Pod)
 	if st.StartTime = r.old.StartTime; st.StartTime == nil {
 		st.StartTime = &metav1.Time{Time: r.now}
 	}
-	if r.Rejected != nil {
-		st.Phase, st.Reason, st.Message = v1.PodFailed, r.Rejected.Reason, r.Rejected.Message
+	if t := r.Termination; t != nil && t.Refused {
+		st.Phase, st.Reason, st.Message = v1.PodFailed, t.Reason, t.statusMessage()
 	}
 	return *st
 }
@@ -84,8 +84,8 @@ type reporter struct {
 	ended bool
 }
 
-// addresses keeps the last known address also when the sandbox is gone: clients
-// expect the address of a completed Pod.
+// addresses keeps the last known address when the sandbox is gone: clients expect the address of a
+// completed Pod.
 func (r *reporter) addresses(st *v1.PodStatus) {
 	st.HostIP, st.HostIPs = "", nil
 	for _, ip := range r.Node.IPs {
@@ -94,26 +94,25 @@ func (r *reporter) addresses(st *v1.PodStatus) {
 	if len(r.Node.IPs) > 0 {
 		st.HostIP = r.Node.IPs[0]
 	}
-	ips := []string{}
-	for _, ip := range r.old.PodIPs {
-		ips = append(ips, ip.IP)
-	}
-	if r.Pod.Spec.HostNetwork {
-		ips = r.Node.IPs
-	} else if sb, _ := r.Sandbox(); len(sb.IPs) > 0 {
+	st.PodIP, st.PodIPs = "", r.old.PodIPs
+	ips := r.Node.IPs
+	if !r.Pod.Spec.HostNetwork {
+		sb, _ := r.Sandbox()
 		ips = sb.IPs
 	}
-	st.PodIP, st.PodIPs = "", nil
-	for _, ip := range ips {
-		st.PodIPs = append(st.PodIPs, v1.PodIP{IP: ip})
+	if len(ips) > 0 || r.Pod.Spec.HostNetwork {
+		st.PodIPs = nil
+		for _, ip := range ips {
+			st.PodIPs = append(st.PodIPs, v1.PodIP{IP: ip})
+		}
 	}
-	if len(ips) > 0 {
-		st.PodIP = ips[0]
+	if len(st.PodIPs) > 0 {
+		st.PodIP = st.PodIPs[0].IP
 	}
 }
 
-// phase sets phase, reason and message. A terminal phase is reported only once
-// nothing runs any more, and never left.
+// phase sets phase, reason and message. A terminal phase comes only after everything has ended, and
+// stays.
 func (r *reporter) phase(st *v1.PodStatus) {
 	st.Phase, st.Reason, st.Message = r.Pod.Status.Phase, r.old.Reason, r.old.Message
 	if st.Phase == "" {
@@ -127,8 +126,8 @@ func (r *reporter) phase(st *v1.PodStatus) {
 	idle := !r.alive()
 	if r.ended && idle {
 		switch {
-		case r.end.failed.Reason != "":
-			st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.failed.Reason, r.end.failed.Message
+		case r.end.by != nil:
+			st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.by.Reason, r.end.by.statusMessage()
 			return
 		case !podutil.IsPodPhaseTerminal(phase):
 			phase = v1.PodFailed // it was ended before its time
@@ -143,14 +142,15 @@ func (r *reporter) phase(st *v1.PodStatus) {
 	if phase != st.Phase {
 		st.Phase, st.Reason, st.Message = phase, "", ""
 	}
+	if t := r.end.by; t != nil && t.Disruption != "" {
+		st.Reason, st.Message = t.Reason, t.Message // see recorded
+	}
 }
 
-// alive says whether a process of the Pod may run, or is about to.
+// alive says whether a process of the Pod may run, or is being started.
 func (r *reporter) alive() bool {
-	for _, c := range r.Runtime.Containers {
-		if c.Alive() {
-			return true
-		}
+	if slices.ContainsFunc(r.Runtime.Containers, cri.Container.Alive) {
+		return true
 	}
 	for _, a := range r.InFlight {
 		if _, ok := a.(StartContainer); ok {
@@ -218,7 +218,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 	}
 }
 
-// lastEnd is how a container that does not run ended, nil if it never has.
+// lastEnd returns how a container that does not run ended, nil if it never ran.
 func lastEnd(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	switch {
 	case cs.State.Terminated != nil:
@@ -229,15 +229,7 @@ func lastEnd(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
 	return nil
 }
 
-func ephemeral(pod *v1.Pod) []v1.Container {
-	var list []v1.Container
-	for i := range pod.Spec.EphemeralContainers {
-		list = append(list, v1.Container(pod.Spec.EphemeralContainers[i].EphemeralContainerCommon))
-	}
-	return list
-}
-
-// running returns the containers that run and whose start is over, for probing.
+// Running returns the running containers whose start is over, for probing.
 func (s *State) Running() []cri.Container {
 	var list []cri.Container
 	for _, c := range s.Runtime.Containers {

@@ -19,14 +19,19 @@ func (r *reporter) conditions(st *v1.PodStatus) {
 	r.set(st, r.podReady(containers))
 	r.set(st, containers)
 	r.set(st, v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
+	if t := r.end.by; t != nil && t.Disruption != "" {
+		r.set(st, v1.PodCondition{
+			Type: v1.DisruptionTarget, Status: v1.ConditionTrue, Reason: v1.PodReasonTerminationByKubelet, Message: t.Disruption,
+		})
+	}
 	if podutil.AllContainersCouldRestart(&r.Pod.Spec) {
 		r.set(st, r.allRestarting(st.Phase))
 	}
 	r.resizeConditions(st)
 }
 
-// allRestarting is true from the exit that makes all containers restart until the first of them
-// is made again.
+// allRestarting is true from the exit that makes all containers restart until the first of them is
+// created again.
 func (r *reporter) allRestarting(phase v1.PodPhase) v1.PodCondition {
 	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse}
 	switch {
@@ -41,7 +46,7 @@ func (r *reporter) allRestarting(phase v1.PodPhase) v1.PodCondition {
 	return c
 }
 
-// set replaces a condition. The time of its last transition moves only with its status.
+// set replaces a condition. Its lastTransitionTime changes only with its status.
 func (r *reporter) set(st *v1.PodStatus, c v1.PodCondition) {
 	c.ObservedGeneration = r.Pod.Generation
 	c.LastTransitionTime = metav1.Time{Time: r.now}
@@ -127,7 +132,7 @@ func (r *reporter) containersReady(phase v1.PodPhase, all []v1.ContainerStatus) 
 	return c
 }
 
-// podReady adds the readiness gates, which others set on the Pod.
+// podReady adds the readiness gates, whose conditions others set.
 func (r *reporter) podReady(containers v1.PodCondition) v1.PodCondition {
 	c := containers
 	c.Type = v1.PodReady

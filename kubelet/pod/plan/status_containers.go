@@ -7,20 +7,17 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
 
-// containers reports on containers of one kind, in the order of the spec.
-func (r *reporter) containers(specs []v1.Container, old []v1.ContainerStatus, waiting string) []v1.ContainerStatus {
+// containers reports on the containers of one kind, in the order of the spec.
+func (r *reporter) containers(kind podutil.ContainerType, old []v1.ContainerStatus, waiting string) []v1.ContainerStatus {
 	var list []v1.ContainerStatus
-	for i := range specs {
-		spec := &specs[i]
-		var was v1.ContainerStatus
-		if at := slices.IndexFunc(old, func(o v1.ContainerStatus) bool { return o.Name == spec.Name }); at >= 0 {
-			was = old[at]
-		}
+	for spec := range podutil.ContainerIter(&r.Pod.Spec, kind) {
+		was, _ := podutil.GetContainerStatus(old, spec.Name)
 		cs := r.container(spec, was, waiting)
 		r.readiness(spec, &cs)
 		list = append(list, cs)
@@ -32,7 +29,7 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	cs := v1.ContainerStatus{
 		Name: spec.Name, Image: spec.Image, VolumeMounts: r.volumeMounts(spec),
 		RestartCount: was.RestartCount, LastTerminationState: was.LastTerminationState,
-		State: waitingState(waiting, ""),
+		State: v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: waiting}},
 	}
 	inst, ok := r.newest(spec.Name)
 	if !ok {
@@ -53,41 +50,37 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	}
 	switch {
 	case inst.State == cri.Created || r.hooking(inst):
-		if reason, message, ok := r.failure(spec.Name); ok {
-			cs.State = waitingState(reason, message)
-		}
+		r.wait(&cs, r.failure(spec.Name))
 	case inst.Alive():
 		cs.State = v1.ContainerState{Running: &v1.ContainerStateRunning{StartedAt: stamp(inst.StartedAt)}}
 	default:
 		cs.State = v1.ContainerState{Terminated: r.terminated(inst)}
-		if reason, message, ok := r.restarting(spec, inst); ok {
-			cs.LastTerminationState, cs.State = cs.State, waitingState(reason, message)
+		if why := r.restarting(spec, inst); why != nil {
+			cs.LastTerminationState, cs.State = cs.State, v1.ContainerState{Waiting: why}
 		}
 	}
 	return cs
 }
 
-// toBegin says whether an instance is the last one from before all containers restart, and
-// nothing of that time runs any more: its container begins anew.
+// toBegin says whether an instance is the last one from before the restart of all containers, and
+// none of these runs any more: its container begins anew.
 func (r *reporter) toBegin(inst cri.Container) bool {
 	return !r.ended && inst.State == cri.Exited && r.superseded(inst) && len(r.leftOver()) == 0
 }
 
-// begins reports on such a container. The restart is counted already, as by upstream's kubelet.
+// begins reports on such a container. It counts the restart already, as upstream's kubelet does.
 func (r *reporter) begins(spec *v1.Container, inst cri.Container, cs v1.ContainerStatus) v1.ContainerStatus {
 	cs.RestartCount = int32(inst.Attempt) + 1
 	cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(inst)}
 	if r.restartingAll() {
-		cs.State = waitingState(reasonRestartingAll, messageRestartingAll)
+		r.wait(&cs, &v1.ContainerStateWaiting{Reason: reasonRestartingAll, Message: messageRestartingAll})
 	}
-	if reason, message, ok := r.failure(spec.Name); ok {
-		cs.State = waitingState(reason, message)
-	}
+	r.wait(&cs, r.failure(spec.Name))
 	return cs
 }
 
-// restartedWithAll is how an instance ended before all containers restarted, with the reason that
-// upstream gives to each of them. Exit code, times and ID are those of the instance.
+// restartedWithAll reports how an instance ended before the restart of all containers, with
+// upstream's reason for all of them and its own exit code, times and ID.
 func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminated {
 	t := r.terminated(c)
 	t.Reason = reasonRestartingAll
@@ -97,7 +90,7 @@ func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminate
 	return t
 }
 
-// instance fills in what the runtime tells about an instance.
+// instance adds what the runtime reports about an instance.
 func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
 	cs.RestartCount = int32(inst.Attempt)
 	cs.ContainerID = r.containerID(inst)
@@ -129,46 +122,56 @@ func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.Co
 		cs.LastTerminationState = v1.ContainerState{Terminated: lost}
 		cs.RestartCount++
 	}
-	if reason, message, ok := r.failure(spec.Name); ok && !r.ended {
-		cs.State = waitingState(reason, message)
+	if !r.ended {
+		r.wait(&cs, r.failure(spec.Name))
 	}
 	return cs
 }
 
-// restarting says what an ended container that is to run again waits for.
-func (r *reporter) restarting(spec *v1.Container, inst cri.Container) (reason, message string, ok bool) {
+// wait has a container wait for a reason, if there is one.
+func (r *reporter) wait(cs *v1.ContainerStatus, why *v1.ContainerStateWaiting) {
+	if why != nil {
+		cs.State = v1.ContainerState{Waiting: why}
+	}
+}
+
+// restarting returns what an ended container waits for before it restarts, nil for nothing.
+func (r *reporter) restarting(spec *v1.Container, inst cri.Container) *v1.ContainerStateWaiting {
 	if r.ended || !r.again(spec, inst) {
-		return "", "", false
+		return nil
 	}
 	restarts, at := r.backOff(inst)
 	if restarts < 2 || !r.now.Before(at) { // the first restart does not wait
 		return r.failure(spec.Name)
 	}
-	return "CrashLoopBackOff", fmt.Sprintf("back-off %s restarting failed container=%s pod=%s_%s(%s)",
-		backOffDelay(restarts-1), spec.Name, r.Pod.Name, r.Pod.Namespace, r.UID), true
+	return &v1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: fmt.Sprintf(
+		"back-off %s restarting failed container=%s pod=%s_%s(%s)",
+		backOffDelay(restarts-1), spec.Name, r.Pod.Name, r.Pod.Namespace, r.UID)}
 }
 
-// again says whether an ended container is to run again. A sidecar always is, an
-// init container until it has succeeded, an ephemeral container never.
+// again says whether an ended container will restart: a sidecar always, an init container until it
+// succeeds, an ephemeral container never.
 func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
-	if slices.ContainsFunc(r.Pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == spec.Name }) {
-		return false
-	}
-	isInit := slices.ContainsFunc(r.Pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == spec.Name })
-	if isInit && !isSidecar(spec) && inst.ExitCode == 0 {
+	switch {
+	case specOf(r.Pod, spec.Name, podutil.EphemeralContainers) != nil, r.isInit(spec) && inst.ExitCode == 0:
 		return false
 	}
 	return r.restarts(spec, inst)
 }
 
-// failure is why a container cannot start at present.
-func (r *reporter) failure(name string) (reason, message string, ok bool) {
+// isInit says whether a container is an init container that has to succeed.
+func (r *reporter) isInit(spec *v1.Container) bool {
+	return !isSidecar(spec) && specOf(r.Pod, spec.Name, podutil.InitContainers) != nil
+}
+
+// failure returns why a container cannot start at present, nil if nothing has failed.
+func (r *reporter) failure(name string) *v1.ContainerStateWaiting {
 	for _, slot := range []string{slotStart(name), slotImage(name)} {
 		if f, ok := r.Failures[slot]; ok && f.Reason != "" {
-			return f.Reason, f.Message, true
+			return &v1.ContainerStateWaiting{Reason: f.Reason, Message: f.Message}
 		}
 	}
-	return "", "", false
+	return nil
 }
 
 // readiness sets started and ready.
@@ -176,11 +179,9 @@ func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
 	inst, _ := r.newest(spec.Name)
 	started := cs.State.Running != nil && r.started(spec, inst)
 	cs.Started = &started
-	isInit := slices.ContainsFunc(r.Pod.Spec.InitContainers, func(c v1.Container) bool { return c.Name == spec.Name })
-	switch {
-	case isInit && !isSidecar(spec):
+	if r.isInit(spec) {
 		cs.Ready = cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0
-	default:
+	} else {
 		cs.Ready = started && (spec.ReadinessProbe == nil || r.result(inst).Ready)
 	}
 }
@@ -204,10 +205,6 @@ func (r *reporter) terminated(c cri.Container) *v1.ContainerStateTerminated {
 
 func (r *reporter) containerID(c cri.Container) string { return r.Node.RuntimeName + "://" + c.ID }
 
-func waitingState(reason, message string) v1.ContainerState {
-	return v1.ContainerState{Waiting: &v1.ContainerStateWaiting{Reason: reason, Message: message}}
-}
-
 func (r *reporter) volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {
 	var list []v1.VolumeMountStatus
 	sb, _ := r.Sandbox()
@@ -216,7 +213,7 @@ func (r *reporter) volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {
 		st := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyDisabled)
-			if RecursivelyReadOnly(m, supported) {
+			if recursive, err := RecursiveReadOnly(m, supported); err == nil && recursive {
 				st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyEnabled)
 			}
 		}

@@ -11,9 +11,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// resizeConditions sets what there is to say about a resize, and removes what there
-// is not. Their observedGeneration is that of the spec which was decided about, not
-// the newest one.
+// resizeConditions sets the conditions about a resize, and removes those that do not hold. Their
+// observedGeneration is that of the spec that was decided about, not the newest one.
 func (r *reporter) resizeConditions(st *v1.PodStatus) {
 	st.Conditions = slices.DeleteFunc(st.Conditions, func(c v1.PodCondition) bool {
 		return c.Type == v1.PodResizePending || c.Type == v1.PodResizeInProgress
@@ -22,7 +21,11 @@ func (r *reporter) resizeConditions(st *v1.PodStatus) {
 		return
 	}
 	if p := r.Pending; p != nil {
-		c := v1.PodCondition{Type: v1.PodResizePending, Reason: p.conditionReason(), Message: p.Message, ObservedGeneration: p.Generation}
+		c := v1.PodCondition{Type: v1.PodResizePending, Message: p.Message, ObservedGeneration: p.Generation}
+		c.Reason = v1.PodReasonDeferred
+		if p.Reason == v1.PodReasonInfeasible {
+			c.Reason = v1.PodReasonInfeasible
+		}
 		r.add(st, c)
 	}
 	if r.resizing() {
@@ -34,16 +37,8 @@ func (r *reporter) resizeConditions(st *v1.PodStatus) {
 	}
 }
 
-// conditionReason is what the API knows: all that is not infeasible is deferred.
-func (p *Pending) conditionReason() string {
-	if p.Reason == v1.PodReasonInfeasible {
-		return v1.PodReasonInfeasible
-	}
-	return v1.PodReasonDeferred
-}
-
-// add adds a condition about a resize. Its time moves with its reason: its status
-// is always True.
+// add adds a condition about a resize. Its status is always True, so its lastTransitionTime changes
+// with its reason.
 func (r *reporter) add(st *v1.PodStatus, c v1.PodCondition) {
 	c.Status, c.LastTransitionTime = v1.ConditionTrue, metav1.Time{Time: r.now}
 	if _, old := podutil.GetPodCondition(&r.old, c.Type); old != nil && old.Reason == c.Reason {
@@ -52,8 +47,8 @@ func (r *reporter) add(st *v1.PodStatus, c v1.PodCondition) {
 	st.Conditions = append(st.Conditions, c)
 }
 
-// resources are what a container has now. Where that is what it is allocated, it is
-// told in the words of the spec: the runtime's units are coarser.
+// resources returns what a container has now. If that is its allocation, the numbers are those of
+// the spec: the units of the runtime are coarser.
 func (r *reporter) resources(spec *v1.Container, inst cri.Container, was v1.ContainerStatus) *v1.ResourceRequirements {
 	out := spec.Resources.DeepCopy()
 	wanted, ok := r.Wanted[spec.Name]
@@ -73,7 +68,8 @@ func (r *reporter) resources(spec *v1.Container, inst cri.Container, was v1.Cont
 	if out.Limits != nil && has.Memory != wanted.Memory && has.Memory > 0 {
 		out.Limits[v1.ResourceMemory] = *resource.NewQuantity(has.Memory, resource.BinarySI)
 	}
-	// The runtime knows no memory requests: as long as the container is not resized, the last one holds.
+	// The runtime does not report memory requests: until the container is resized, the last one
+	// holds.
 	if was.Resources != nil && out.Requests != nil {
 		if q, ok := was.Resources.Requests[v1.ResourceMemory]; ok {
 			out.Requests[v1.ResourceMemory] = q

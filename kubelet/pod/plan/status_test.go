@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -38,7 +39,7 @@ func briefly(st v1.PodStatus) brief {
 			b.Containers[list[i].Name] = text
 		}
 	}
-	for _, t := range []v1.PodConditionType{v1.PodScheduled, v1.PodReadyToStartContainers, v1.PodInitialized, v1.ContainersReady, v1.PodReady} {
+	for _, t := range []v1.PodConditionType{v1.PodScheduled, v1.PodReadyToStartContainers, v1.PodInitialized, v1.ContainersReady, v1.PodReady, v1.DisruptionTarget} {
 		if _, c := podutil.GetPodCondition(&st, t); c != nil && c.Status == v1.ConditionTrue {
 			b.True = append(b.True, t)
 		}
@@ -150,6 +151,41 @@ func TestStatus(t *testing.T) {
 				s.Runtime.Containers = []cri.Container{exited(0, "Completed")}
 			},
 			want: brief{Phase: v1.PodFailed, Reason: "DeadlineExceeded", Containers: only("Terminated Completed"), True: unready},
+		},
+		"Terminating": {
+			reason: "the decision of the node is recorded before the containers end, see recorded",
+			change: func(s *State) { s.Termination = &Termination{Reason: "Evicted", Disruption: "memory is low"} },
+			want: brief{
+				Phase: v1.PodRunning, Reason: "Evicted", Containers: only("Running, ready"),
+				True: append(slices.Clone(up), v1.DisruptionTarget),
+			},
+		},
+		"Terminated": {
+			reason: "what the node ended has failed, even with exit code 0",
+			change: func(s *State) {
+				never(s)
+				s.Termination = &Termination{Reason: "Evicted"}
+				s.Runtime.Containers = []cri.Container{exited(0, "Completed")}
+			},
+			want: brief{Phase: v1.PodFailed, Reason: "Evicted", Containers: only("Terminated Completed"), True: unready},
+		},
+		"TerminatedEarlier": {
+			reason: "another process of the agent decided, and was killed before the end of the Pod",
+			change: func(s *State) {
+				s.Termination = &Termination{Reason: "Evicted", Disruption: "memory is low"}
+				s.Pod.Status = Status(*s, epoch)
+				s.Memory = NewMemory()
+				s.Runtime.Containers = []cri.Container{exited(137, "Error")}
+			},
+			want: brief{
+				Phase: v1.PodFailed, Reason: "Evicted", Containers: only("Terminated Error"),
+				True: append(slices.Clone(unready), v1.DisruptionTarget),
+			},
+		},
+		"Refused": {
+			reason: "clients would show the containers, and not the reason",
+			change: func(s *State) { s.Termination, s.Runtime = Refuse("OutOfcpu", "too small"), cri.Pod{} },
+			want:   brief{Phase: v1.PodFailed, Reason: "OutOfcpu", Containers: map[string]string{}},
 		},
 		"Lost": {
 			reason: "a container of a deleted Pod that nobody can find has ended somehow",

@@ -14,8 +14,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// world is a simulated node with one Pod: a runtime, an API server and an agent
-// that can lose its memory. It breaks when an invariant does.
+// world is a simulated node with one Pod: a runtime, an API server and an agent that can lose its
+// memory. It breaks when an invariant does.
 type world struct {
 	broken func(format string, args ...any)
 	now    time.Time
@@ -24,12 +24,14 @@ type world struct {
 	// failing says that actions of the runtime fail.
 	failing bool
 	trace   []string
-	// cgroup is the memory limit of the Pod's cgroup, sizes what starting containers
-	// are made with, by name.
+	// cgroup is the memory limit of the Pod's cgroup, sizes what starting containers are made with,
+	// by name.
 	cgroup, cgroupWanted int64
 	sizes                map[string]v1.ResourceRequirements
 	// outdated are instances from before an exit that makes all containers restart, by ID.
 	outdated map[string]bool
+	// terminated says that the API server has a decision of the node to end the Pod.
+	terminated bool
 }
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -44,11 +46,7 @@ func newWorld(pod *v1.Pod, broken func(string, ...any)) *world {
 
 // forget is what kill -9 does to the agent. What was under way stops there.
 func (w *world) forget() {
-	w.state.Memory = Memory{
-		InFlight: map[string]Action{}, Failures: map[string]Failure{}, Images: map[string]string{},
-		Stopping: map[string]Stopping{}, Stopped: map[string]bool{}, BackOff: map[string]time.Time{},
-		Given: map[string]cri.Resources{},
-	}
+	w.state.Memory = NewMemory()
 	w.state.Probes = map[string]Probed{}
 	if w.state.Pod == nil {
 		w.state.Last = nil
@@ -59,8 +57,8 @@ func (w *world) logf(format string, args ...any) {
 	w.trace = append(w.trace, fmt.Sprintf("%s ", w.now.Sub(epoch))+fmt.Sprintf(format, args...))
 }
 
-// turn plans once and begins the actions. It says whether there were any.
-func (w *world) turn() (bool, time.Time) {
+// sync plans once and begins the actions. It says whether there were any.
+func (w *world) sync() (bool, time.Time) {
 	w.observe()
 	actions, next := Plan(w.state, w.now)
 	for _, a := range actions {
@@ -72,7 +70,7 @@ func (w *world) turn() (bool, time.Time) {
 }
 
 func (w *world) observe() {
-	w.state.NoteEnding(w.now)
+	w.state.NoteEnd(w.now)
 	results := map[string]Probed{}
 	for _, c := range w.state.Running() {
 		r := w.state.Probes[c.Name]
@@ -96,6 +94,7 @@ func (w *world) report() {
 	if (st.Phase == v1.PodSucceeded || st.Phase == v1.PodFailed) && was != st.Phase && len(w.alive("")) > 0 {
 		w.broken("phase is %s while containers run", st.Phase)
 	}
+	w.terminated = w.terminated || recorded(&st) != nil
 	w.state.Status = &st
 	w.state.Pod = w.state.Pod.DeepCopy()
 	w.state.Pod.Status = st
@@ -109,15 +108,7 @@ func (w *world) begin(a Action) {
 	w.logf("plan %T %+v", a, a)
 	switch a := a.(type) {
 	case Cancel:
-		delete(w.state.InFlight, a.InSlot) // ends without effect; complete covers the other outcome
-		return
-	case ReportBackOff:
-		w.state.BackOff[a.Name] = a.Until
-		return
-	case RunPreStop:
-		w.state.Stopping[a.ID] = a.Begun
-	case StopContainer:
-		w.state.Stopping[a.ID] = a.Begun
+		w.state.GiveUp(w.state.InFlight[a.InSlot]) // ends without effect; complete covers the other outcome
 	case StartContainer:
 		w.checkStart(a)
 		w.sizes[a.Name] = SpecOf(w.state.Pod, a.Name).Resources
@@ -132,12 +123,15 @@ func (w *world) begin(a Action) {
 			w.broken("volumes are unmounted while containers run")
 		}
 	}
-	w.state.InFlight[a.Slot()] = a
+	w.state.Begin(a)
 }
 
 func (w *world) checkStart(a StartContainer) {
 	if w.state.Pod == nil || w.state.Pod.DeletionTimestamp != nil {
 		w.broken("%s is started after the deletion has begun", a.Name)
+	}
+	if w.terminated {
+		w.broken("%s is started after the node decided to end the Pod", a.Name)
 	}
 	if !w.state.Mounted {
 		w.broken("%s is started without volumes", a.Name)
@@ -159,56 +153,38 @@ func (w *world) checkStart(a StartContainer) {
 // complete ends the action in a slot.
 func (w *world) complete(slot string) {
 	a := w.state.InFlight[slot]
-	delete(w.state.InFlight, slot)
 	if w.failing {
 		w.logf("fail %T", a)
-		w.state.Failures[slot] = NewFailure(a, "Failing", "failing", w.state.Failures[slot], w.now)
+		w.state.Fail(a, NewFailure(a, "Failing", "failing", w.state.Failures[slot], w.now))
 		return
 	}
 	w.logf("done %T", a)
-	delete(w.state.Failures, slot)
+	w.state.Succeed(a)
 	switch a := a.(type) {
-	case MountVolumes:
-		w.state.Mounted, w.state.Stale = true, false
 	case CreateSandbox:
 		w.createSandbox(a)
 	case PullImage:
 		w.state.Images[a.Name] = "sha256:1"
 	case StartContainer:
-		delete(w.state.Images, a.Name)
 		w.start(a, cri.Running)
-	case RunPreStop:
-		s := w.state.Stopping[a.ID]
-		s.HookDone = true
-		w.state.Stopping[a.ID] = s
 	case StopContainer:
 		w.exit(a.ID, 143)
 	case GrowCgroup:
 		w.cgroup = max(w.cgroup, w.cgroupWanted)
-		w.state.Grown = a.Generation
-	case CheckMemory:
-		w.state.Checked = a.Generation
 	case ResizeContainer:
 		w.resizeContainer(a)
 	case ShrinkCgroup:
 		w.cgroup = w.cgroupWanted
-		w.state.Sized = a.Generation
 		w.checkSizes()
 	case RemoveContainer:
 		w.drop(func(c cri.Container) bool { return c.ID == a.ID })
 	case StopSandbox:
 		w.stopSandbox(a.ID)
-		w.state.Stopped[a.ID] = true
 	case RemoveSandbox:
 		w.stopSandbox(a.ID)
 		w.drop(func(c cri.Container) bool { return c.SandboxID == a.ID })
 		w.state.Runtime.Sandboxes = slices.DeleteFunc(w.state.Runtime.Sandboxes, func(s cri.Sandbox) bool { return s.ID == a.ID })
-	case CleanUp:
-		w.state.Cleaned = true
-	case Purge:
-		w.state.Purged = true
 	case DeletePod:
-		w.state.Deleted = true
 		w.state.Pod = nil
 	}
 }
@@ -265,8 +241,8 @@ func (w *world) exit(id string, code int32) {
 	}
 }
 
-// outdate notes what must not go on when the end of a container makes all restart. A Pod that
-// is on its way down does not begin again.
+// outdate notes what must not go on when the end of a container makes all restart. A Pod that is on
+// its way down does not begin again.
 func (w *world) outdate(ended cri.Container) {
 	if w.state.Pod == nil || !w.state.Ending.IsZero() {
 		return
@@ -315,12 +291,12 @@ func (w *world) alive(name string) []cri.Container {
 
 func (w *world) slots() []string { return slices.Sorted(maps.Keys(w.state.InFlight)) }
 
-// settle lets things take their course without any trouble: what is under way
-// ends, init containers succeed, time passes, until nothing happens any more.
+// settle lets things take their course without any trouble: what is under way ends, init containers
+// succeed, time passes, until nothing happens any more.
 func (w *world) settle() bool {
 	w.failing = false
 	for range 2000 {
-		acted, next := w.turn()
+		acted, next := w.sync()
 		for _, slot := range w.slots() {
 			w.complete(slot)
 			acted = true

@@ -1,0 +1,81 @@
+package pod
+
+import (
+	"sync"
+
+	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/pod/plan"
+)
+
+// update is news for a worker. The zero value says nothing but that the worker has to sync.
+type update struct {
+	// pod is the Pod as the source has it now, deleted the last state of a Pod that the source no
+	// longer has.
+	pod, deleted *v1.Pod
+	// mirror is the mirror Pod of a static Pod, mirrorDeleted its last state.
+	mirror, mirrorDeleted *v1.Pod
+	// runtime says that the runtime has changed.
+	runtime bool
+	// termination is the node's decision to end the Pod.
+	termination *plan.Termination
+	// retry says that what failed can succeed now.
+	retry bool
+	// results of actions that have ended.
+	results []result
+}
+
+// merge adds a later update. Of each object only the newest state counts.
+func (u *update) merge(later update) {
+	if later.pod != nil || later.deleted != nil {
+		u.pod, u.deleted = later.pod, later.deleted
+	}
+	if u.termination == nil { // the first decision stays
+		u.termination = later.termination
+	}
+	if later.mirror != nil || later.mirrorDeleted != nil {
+		u.mirror, u.mirrorDeleted = later.mirror, later.mirrorDeleted
+	}
+	u.runtime = u.runtime || later.runtime
+	u.retry = u.retry || later.retry
+	u.results = append(u.results, later.results...)
+}
+
+// inbox collects the updates for one worker from one sync to the next.
+type inbox struct {
+	// wake has a token while the inbox is not empty; capacity 1.
+	wake chan struct{}
+
+	mu      sync.Mutex
+	pending update
+	filled  bool
+}
+
+func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+
+// put adds an update and wakes the worker. It does not block.
+func (i *inbox) put(u update) {
+	i.mu.Lock()
+	i.pending.merge(u)
+	i.filled = true
+	i.mu.Unlock()
+	select {
+	case i.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the inbox.
+func (i *inbox) take() update {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	u := i.pending
+	i.pending, i.filled = update{}, false
+	return u
+}
+
+func (i *inbox) empty() bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return !i.filled
+}
