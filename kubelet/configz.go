@@ -15,10 +15,9 @@ import (
 	"flyball.dev/kubelet/node"
 )
 
-// configuration is what /configz shows: the part of upstream's kubelet
-// configuration that this agent has an answer to. Tools read it from there; it
-// configures nothing, so each value is taken from where it is used. There are no eviction
-// thresholds in it, since no Pod is evicted. reserved is what the Node keeps of its capacity.
+// configuration is what /configz shows to tools: the fields of upstream's kubelet configuration that
+// this agent has. It configures nothing, so each value is read from where it is used. It has no
+// eviction thresholds, since no Pod is evicted. reserved is what Pods may not request.
 func configuration(cfg Config, reserved v1.ResourceList) *kubeletconfig.KubeletConfiguration {
 	verify := kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.ImagePullCredentialsVerificationPolicy)
 	c := &kubeletconfig.KubeletConfiguration{

@@ -36,11 +36,11 @@ func TestSysctls(t *testing.T) {
 			if tc.change != nil {
 				tc.change(pod)
 			}
-			forbids, err := newSysctls(t.Context(), tc.unsafe)
+			allowed, err := newSysctls(t.Context(), tc.unsafe)
 			if err != nil {
 				t.Fatal(err)
 			}
-			reason, message := forbids(pod)
+			reason, message := allowed.forbid(pod)
 			if message != tc.message || (reason == "SysctlForbidden") != (tc.message != "") {
 				t.Errorf("%s: got %q, %q, want %q", tc.reason, reason, message, tc.message)
 			}

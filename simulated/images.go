@@ -17,8 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
-
-	"flyball.dev/kubelet/pod"
 )
 
 const (
@@ -110,24 +108,18 @@ func (s *imageStore) add(name string) string {
 	return image.Id
 }
 
-// imported stands before what pulls images. An image that is never to be
-// pulled was imported by somebody: on a node that runs nothing that has happened.
-type imported struct {
-	pod.Images
-
-	store *imageStore
-}
-
-// Ensure implements pod.Images.
-func (i imported) Ensure(ctx context.Context, p *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec func(eventtype, reason, msg string)) (string, error) {
-	if c.ImagePullPolicy == v1.PullNever {
-		name := c.Image
-		if repository(name) == name {
-			name += ":latest" // as the agent calls it
+// importNeverPulled adds the images that containers of the Pod use and never pull: on a node with a host an
+// administrator has imported them.
+func (s *imageStore) importNeverPulled(p *v1.Pod) {
+	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		if name := c.Image; c.ImagePullPolicy == v1.PullNever {
+			if repository(name) == name {
+				name += ":latest" // as the agent calls it
+			}
+			s.add(name)
 		}
-		i.store.add(name)
-	}
-	return i.Images.Ensure(ctx, p, c, sandbox, rec)
+		return true
+	})
 }
 
 // pullOf is how long a pull takes and why it fails, if it does: as those

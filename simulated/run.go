@@ -30,6 +30,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/pod"
 	"flyball.dev/kubelet/volumes"
 )
@@ -313,6 +314,7 @@ func (s *shared) podChanged(obj any) {
 		s.owners.Delete(before.UID)
 	}
 	s.owners.Store(p.UID, n)
+	n.images.importNeverPulled(p)
 	n.podSrc.set(p)
 	if had && ((p.DeletionTimestamp == nil) != (before.DeletionTimestamp == nil) || !maps.Equal(p.Annotations, before.Annotations)) {
 		n.runtime.podChanged(p)
@@ -359,8 +361,8 @@ func (s *shared) stopEvents() {
 }
 
 // recorder is where a node tells of Events.
-func (s *shared) recorder(i int, node string) record.EventRecorder {
-	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: node})
+func (s *shared) recorder(i int, nodeName string) record.EventRecorder {
+	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: nodeName})
 }
 
 func (s *shared) leaseDuration() time.Duration {
@@ -379,13 +381,8 @@ func (s *shared) capacity() v1.ResourceList {
 	return c
 }
 
-// allocatable is what stands in for missing limits in the downward API. All nodes are alike.
-func (s *shared) allocatable() v1.ResourceList {
-	if len(s.all) == 0 {
-		return nil
-	}
-	return s.all[0].Node.Allocatable()
-}
+// allocatable of each node replaces missing limits in the downward API.
+func (s *shared) allocatable() v1.ResourceList { return node.Allocatable(s.capacity()) }
 
 func (s *shared) nodeIP(i int) netip.Addr {
 	base := nodeRange.Addr().As4()
@@ -394,7 +391,7 @@ func (s *shared) nodeIP(i int) netip.Addr {
 	return netip.AddrFrom4(base)
 }
 
-// nodeAddresses name this machine as the host: the API server finds the server of
+// nodeAddresses name this host: the API server finds the server of
 // all nodes there.
 func (s *shared) nodeAddresses(n *simulatedNode) []v1.NodeAddress {
 	return []v1.NodeAddress{
