@@ -55,7 +55,7 @@ func TestClientCertificate(t *testing.T) {
 	}{
 		"ours":     {f.ca.issue(t, "root"), 200},
 		"another":  {f.ca.issue(t, "somebody"), 403},
-		"of other": {newAuthority(t).issue(t, "root"), 401},
+		"of other": {newCA(t).issue(t, "root"), 401},
 	} {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{
 			RootCAs: f.ca.pool, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tc.cert, nil },
