@@ -221,7 +221,7 @@ func TestHungRuntime(t *testing.T) {
 
 // TestDevicesOfNow: a device that was added since the beginning has a name.
 func TestDevicesOfNow(t *testing.T) {
-	begun := &machineInfo{}
+	begun := &hostInfo{}
 	now := begun.withDevices()
 	devices, err := sysinfo.GetBlockDeviceInfo(sysfs.NewRealSysFs())
 	if err != nil {
