@@ -130,6 +130,15 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	}
 	rotator := logs.Rotator{Dir: cfg.PodLogsDir, Runtime: host.CRI.Runtime, Owner: host.CRI, Policy: logs.DefaultPolicy}
 
+	srv, err := newServer(cfg, host, agent, groups, vols)
+	if err != nil {
+		return nil, err
+	}
+	return []component{services, vols, agent, volumeChanges{changed, agent.Pods}, collector, rotator, srv}, nil
+}
+
+// newServer makes the HTTPS server, with the metrics of all components.
+func newServer(cfg Config, host Host, agent *Agent, groups *cgroups.Manager, vols *volumes.Manager) (*server.Server, error) {
 	usage, err := cadvisor.NewHandler(cadvisor.Config{
 		Runtime: host.CRI.Runtime, Cgroups: groups, Dirs: []string{cfg.RootDir, cfg.PodLogsDir},
 	})
@@ -140,21 +149,17 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	if err != nil {
 		return nil, err
 	}
-	srv, err := server.New(server.Config{
+	return server.New(server.Config{
 		NodeName: cfg.NodeName, Client: host.Client, Pods: agent.Pods, Runtime: host.CRI.Runtime,
 		Stats: stats.New(stats.Config{
 			NodeName: cfg.NodeName, Runtime: host.CRI.Runtime, Images: host.CRI.Images, Owned: host.CRI.Owned,
 			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
 		}),
 		Metrics: metrics, ProbeMetrics: agent.Probes.MetricsHandler(), Cadvisor: usage,
-		Configuration: configuration(cfg, node.Reserved(info.Capacity)),
+		Configuration: configuration(cfg, node.Reserved(host.Node.Host.Capacity)),
 		Healthy:       host.CRI.Healthy,
 		BindAddress:   cfg.BindAddress, Port: cfg.Port, GetCertificate: cfg.GetCertificate, ClientCA: cfg.ClientCA,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return []component{services, vols, agent, volumeChanges{changed, agent.Pods}, collector, rotator, srv}, nil
 }
 
 // volumeChanges passes on from the volumes to the workers which Pods to reconcile: an object that a

@@ -21,8 +21,14 @@ func newAddresses(from netip.Prefix) *addresses {
 	return &addresses{from: from, last: from.Addr().Next(), used: map[netip.Addr]bool{}}
 }
 
-// take goes round, so that the address of a Pod is not soon another's.
-func (a *addresses) take() (netip.Addr, error) {
+// address of one Pod, and the range that it is from.
+type address struct {
+	ip   netip.Addr
+	from *addresses
+}
+
+// take returns the next free address, so that the address of a Pod is not soon another's.
+func (a *addresses) take() (address, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	begun := a.last
@@ -36,14 +42,14 @@ func (a *addresses) take() (netip.Addr, error) {
 		}
 		if !a.used[ip] {
 			a.used[ip], a.last = true, ip
-			return ip, nil
+			return address{ip, a}, nil
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("no address of %s is free", a.from)
+	return address{}, fmt.Errorf("no address of %s is free", a.from)
 }
 
-func (a *addresses) give(ip netip.Addr) {
+func (a *addresses) give(back address) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.used, ip)
+	delete(a.used, back.ip)
 }

@@ -45,7 +45,7 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 	}
 	n.nodeSrc = &nodeSource{name: n.name, nodes: s.nodes.GetStore()}
 	n.runtime.pod, n.images.pod = n.podNow, n.podNow
-	n.runtime.podCIDR, n.runtime.common = n.podCIDR, s.addresses
+	n.runtime.podCIDRs, n.runtime.common = n.podCIDRs, s.addresses
 	n.runtime.logs = s.logs
 	client, err := s.clientOf(n.name)
 	if err != nil {
@@ -99,16 +99,18 @@ func (n *simulatedNode) podNow(namespace, name string) *v1.Pod {
 	return p
 }
 
-func (n *simulatedNode) podCIDR() netip.Prefix {
+func (n *simulatedNode) podCIDRs() []netip.Prefix {
 	object := n.Node.Object()
 	if object == nil {
-		return netip.Prefix{}
+		return nil
 	}
-	from, err := netip.ParsePrefix(object.Spec.PodCIDR)
-	if err != nil {
-		return netip.Prefix{}
+	var ranges []netip.Prefix
+	for _, text := range object.Spec.PodCIDRs {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			ranges = append(ranges, prefix)
+		}
 	}
-	return from
+	return ranges
 }
 
 // clientOf is a client with the identity of a node.

@@ -20,19 +20,19 @@ func TestAddresses(t *testing.T) {
 	a := newAddresses(netip.MustParsePrefix("192.0.2.0/29"))
 	seen := map[netip.Addr]bool{}
 	for range 6 {
-		ip, err := a.take()
-		if err != nil || seen[ip] || !a.from.Contains(ip) {
-			t.Fatalf("took %s after %v: %v", ip, seen, err)
+		took, err := a.take()
+		if err != nil || seen[took.ip] || !a.from.Contains(took.ip) {
+			t.Fatalf("took %s after %v: %v", took.ip, seen, err)
 		}
-		seen[ip] = true
+		seen[took.ip] = true
 	}
-	if ip, err := a.take(); err == nil || !strings.Contains(err.Error(), "192.0.2.0/29") {
-		t.Errorf("a seventh address: %s, %v", ip, err)
+	if took, err := a.take(); err == nil || !strings.Contains(err.Error(), "192.0.2.0/29") {
+		t.Errorf("a seventh address: %s, %v", took.ip, err)
 	}
-	back := netip.MustParseAddr("192.0.2.4")
+	back := address{netip.MustParseAddr("192.0.2.4"), a}
 	a.give(back)
-	if ip, err := a.take(); err != nil || ip != back {
-		t.Errorf("took %s: %v, want the one that is free again", ip, err)
+	if took, err := a.take(); err != nil || took != back {
+		t.Errorf("took %s: %v, want the one that is free again", took.ip, err)
 	}
 }
 
@@ -58,6 +58,34 @@ func TestConfig(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// TestPodAddresses: a Pod gets an address from each range of its node, in order, and releases them.
+func TestPodAddresses(t *testing.T) {
+	r := newRuntime()
+	r.podCIDRs = func() []netip.Prefix {
+		return []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")}
+	}
+	created, err := r.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: created.PodSandboxId})
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := got.Status.Network
+	if network.Ip != "192.0.2.2" || len(network.AdditionalIps) != 1 || network.AdditionalIps[0].Ip != "2001:db8::2" {
+		t.Errorf("got %v, want an address from each range", network)
+	}
+	if _, err := r.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: created.PodSandboxId}); err != nil {
+		t.Fatal(err)
+	}
+	for _, from := range r.own {
+		if len(from.used) > 0 {
+			t.Errorf("the sandbox has stopped and still uses %v", from.used)
+		}
 	}
 }
 

@@ -25,15 +25,15 @@ type runtime struct {
 
 	// pod returns the Pod as it is now, nil if it is not known.
 	pod func(namespace, name string) *v1.Pod
-	// podCIDR is the range of the node, not valid if it has none.
-	podCIDR func() netip.Prefix
-	// common is where addresses come from if the node has no range.
+	// podCIDRs returns the ranges of the node: one or two, none if it has not got them yet.
+	podCIDRs func() []netip.Prefix
+	// common is the range of all nodes without ranges of their own.
 	common *addresses
 	// logs are where logs lie that somebody asked for.
 	logs *logFiles
 
 	mu         sync.Mutex
-	own        *addresses // of podCIDR
+	own        []*addresses // of podCIDRs
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
 	listeners  map[*eventStream]bool

@@ -3,7 +3,6 @@ package simulated
 import (
 	"cmp"
 	"context"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -19,8 +18,7 @@ type sandbox struct {
 	config      *runtimeapi.PodSandboxConfig
 	created     time.Time
 	ready       bool
-	ip          netip.Addr // not valid in the network of the node
-	giveBack    func()
+	addresses   []address // none in the network of the host
 }
 
 func (s *sandbox) podUID() string { return s.config.GetMetadata().GetUid() }
@@ -36,33 +34,42 @@ func (s *sandbox) state() runtimeapi.PodSandboxState {
 func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error) {
 	s := &sandbox{
 		id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true,
-		giveBack: func() {},
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if options := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
-		from := r.addresses()
-		ip, err := from.take()
-		if err != nil {
-			return nil, status.Errorf(codes.ResourceExhausted, "finding an address for the Pod: %v", err)
+		for _, from := range r.ranges() {
+			a, err := from.take()
+			if err != nil {
+				s.release()
+				return nil, status.Errorf(codes.ResourceExhausted, "assigning an address to the Pod: %v", err)
+			}
+			s.addresses = append(s.addresses, a)
 		}
-		s.ip, s.giveBack = ip, func() { from.give(ip) }
 	}
 	r.sandboxes[s.id] = s
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: s.id}, nil
 }
 
-// addresses are those of the node's range, or of all nodes. The caller holds the lock.
-func (r *runtime) addresses() *addresses {
+// release returns the addresses to their ranges.
+func (s *sandbox) release() {
+	for _, a := range s.addresses {
+		a.from.give(a)
+	}
+	s.addresses = nil
+}
+
+// ranges are those of the node, or the one of all nodes. The caller holds the lock.
+func (r *runtime) ranges() []*addresses {
 	if r.own == nil {
-		if from := r.podCIDR(); from.IsValid() {
-			r.own = newAddresses(from)
+		for _, from := range r.podCIDRs() {
+			r.own = append(r.own, newAddresses(from))
 		}
 	}
 	if r.own != nil {
 		return r.own
 	}
-	return r.common
+	return []*addresses{r.common}
 }
 
 // StopPodSandbox implements CRI. What runs in it is killed.
@@ -86,7 +93,7 @@ func (r *runtime) stopSandbox(s *sandbox) {
 	}
 	if s.ready {
 		s.ready = false
-		s.giveBack()
+		s.release()
 		r.changed(s.podUID())
 	}
 }
@@ -125,8 +132,12 @@ func (r *runtime) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxS
 			Options: s.config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
 		}},
 	}
-	if s.ip.IsValid() {
-		st.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: s.ip.String()}
+	for i, a := range s.addresses {
+		if i == 0 {
+			st.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: a.ip.String()}
+		} else {
+			st.Network.AdditionalIps = append(st.Network.AdditionalIps, &runtimeapi.PodIP{Ip: a.ip.String()})
+		}
 	}
 	return &runtimeapi.PodSandboxStatusResponse{Status: st}, nil
 }

@@ -260,7 +260,7 @@ func TestPlanConverges(t *testing.T) {
 		}
 		for _, c := range first.write.Status.Conditions {
 			if c.LastTransitionTime.After(c.LastHeartbeatTime.Time) || c.LastHeartbeatTime != metav1.NewTime(now) {
-				t.Fatalf("condition %s: last heard %s, last changed %s", c.Type, c.LastHeartbeatTime, c.LastTransitionTime)
+				t.Fatalf("condition %s: last heartbeat %s, last transition %s", c.Type, c.LastHeartbeatTime, c.LastTransitionTime)
 			}
 		}
 	})

@@ -7,15 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
@@ -130,7 +130,8 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       90 * time.Second,
-		ErrorLog:          quietLog(ctx),
+		// Quiet: port scanners and load balancers break off handshakes on every healthy node.
+		ErrorLog: slog.NewLogLogger(logr.ToSlogHandler(klog.FromContext(ctx).V(4)), slog.LevelInfo),
 		TLSConfig: &tls.Config{
 			GetCertificate: s.cfg.GetCertificate,
 			ClientCAs:      s.cfg.ClientCA,
@@ -155,19 +156,6 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	}
 	return nil
-}
-
-// quietLog logs net/http's errors at a high level: port scanners and load balancers break off
-// handshakes on every healthy node.
-func quietLog(ctx context.Context) *log.Logger {
-	return log.New(logWriter{klog.FromContext(ctx).V(4)}, "", 0)
-}
-
-type logWriter struct{ to klog.Logger }
-
-func (w logWriter) Write(p []byte) (int, error) {
-	w.to.Info("The HTTPS server failed to serve a connection", "err", strings.TrimSpace(string(p)))
-	return len(p), nil
 }
 
 // Handler serves all paths, with authentication and authorization.
