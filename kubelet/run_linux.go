@@ -141,6 +141,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 func newServer(cfg Config, host Host, agent *Agent, groups *cgroups.Manager, vols *volumes.Manager) (*server.Server, error) {
 	usage, err := cadvisor.NewHandler(cadvisor.Config{
 		Runtime: host.CRI.Runtime, Cgroups: groups, Dirs: []string{cfg.RootDir, cfg.PodLogsDir},
+		Capacity: host.Node.Host.Capacity, System: host.Node.Host.System,
 	})
 	if err != nil {
 		return nil, err

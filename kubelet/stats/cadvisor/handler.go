@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc"
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
@@ -39,6 +40,9 @@ type Groups interface {
 type Config struct {
 	Runtime Runtime
 	Cgroups Groups
+	// Capacity and System describe the host, as its Node does.
+	Capacity v1.ResourceList
+	System   v1.NodeSystemInfo
 	// Dirs are on the file systems that are reported as the node's.
 	Dirs []string
 }
@@ -54,12 +58,8 @@ func NewHandler(cfg Config) (http.Handler, error) {
 }
 
 func newGatherer(cfg Config) (prometheus.Gatherer, error) {
-	host, err := readHostInfo()
-	if err != nil {
-		return nil, err
-	}
 	of := kinds(pressure())
-	s := &source{hostInfo: host, cfg: cfg, kinds: of}
+	s := &source{hostInfo: newHostInfo(cfg), cfg: cfg, kinds: of}
 	registry := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
 		metrics.NewPrometheusMachineCollector(s, of),
