@@ -18,14 +18,14 @@ type Config struct {
 	NodeIPs  []netip.Addr
 	// Client connects to the API server with the identity of the node.
 	Client *rest.Config
-	// RootDir has the files of Pods, such as /var/lib/flyball/kubelet; PodLogsDir their logs, such as
-	// /var/log/pods.
+	// RootDir has the files of Pods, such as /var/lib/flyball/kubelet; PodLogsDir their logs, such
+	// as /var/log/pods.
 	RootDir, PodLogsDir string
 	// CRIEndpoint is the runtime's address, unix:///….sock.
 	CRIEndpoint string
-	// SharedRuntime says that others may use the runtime too. The agent then owns only the sandboxes
-	// and containers whose label names its RootDir; otherwise it owns all, those of older versions
-	// included.
+	// SharedRuntime says that others may use the runtime too. The agent then owns only the
+	// sandboxes and containers whose label names its RootDir; otherwise it owns all, those of older
+	// versions included.
 	SharedRuntime bool
 	// CNIConfig is a file without which Pods have no network, even if a shared runtime reports one.
 	// Optional.
@@ -47,16 +47,17 @@ type Config struct {
 	MaxPods int
 	// NodeLabels are set on the Node. Optional.
 	NodeLabels map[string]string
-	// AllowedUnsafeSysctls are sysctls, or prefixes followed by *, that Pods may set besides the safe
-	// ones. Optional.
+	// AllowedUnsafeSysctls are sysctls, or prefixes followed by *, that Pods may set besides the
+	// safe ones. Optional.
 	AllowedUnsafeSysctls []string
-	// ImagePullCredentialsVerificationPolicy says which present images need the credentials that they
-	// were pulled with, as upstream's field of this name; NeverVerifyPreloadedImages if empty.
+	// ImagePullCredentialsVerificationPolicy says which present images need the credentials that
+	// they were pulled with, as upstream's field of this name; NeverVerifyPreloadedImages if empty.
 	// PreloadedImagesVerificationAllowlist are the exceptions under NeverVerifyAllowlistedImages.
 	ImagePullCredentialsVerificationPolicy string
 	PreloadedImagesVerificationAllowlist   []string
-	// Report is called with each failure of the agent as a whole that it retries: the Node cannot be
-	// registered, the runtime hangs. Failures of a Pod are in the Pod's status and Events. Optional.
+	// Report is called with each failure of the agent as a whole that it retries: the Node cannot
+	// be registered, the runtime hangs. Failures of a Pod are in the Pod's status and Events.
+	// Optional.
 	Report func(error)
 	// Metrics are served under /metrics besides the agent's own. Optional.
 	Metrics []prometheus.Collector

@@ -15,9 +15,9 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// Host is what an agent runs Pods on: this host (run_linux.go), or what package simulated has in its
-// place. Node, Probes, Images and Pods have the fields that differ between hosts; NewAgent sets all
-// others.
+// Host is what an agent runs Pods on: this host (run_linux.go), or what package simulated has in
+// its place. Node, Probes, Images and Pods have the fields that differ between hosts; NewAgent sets
+// all others.
 type Host struct {
 	// Client has the identity of the node and no rate limit. Recorder publishes the node's Events.
 	Client   kubernetes.Interface
@@ -38,8 +38,8 @@ type Agent struct {
 	Pods   *pod.Manager
 }
 
-// NewAgent wires an Agent, which does nothing before Run. Of cfg it uses the name, addresses and port
-// of the node, its labels, the cluster's DNS, Report and Ready.
+// NewAgent wires an Agent, which does nothing before Run. Of cfg it uses the name, addresses and
+// port of the node, its labels, the cluster's DNS, Report and Ready.
 func NewAgent(cfg Config, host Host) *Agent {
 	n := host.Node
 	n.Name, n.IPs, n.Port, n.Labels = cfg.NodeName, cfg.NodeIPs, cfg.Port, cfg.NodeLabels

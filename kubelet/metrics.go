@@ -19,8 +19,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// gatherer registers the metrics of this agent and of others. The registry is the agent's own: that of
-// the process would keep the metrics of an earlier agent for ever.
+// gatherer registers the metrics of this agent and of others. The registry is the agent's own: that
+// of the process would keep the metrics of an earlier agent for ever.
 func gatherer(own, others []prometheus.Collector) (prometheus.Gatherer, error) {
 	registry := prometheus.NewRegistry()
 	for _, c := range slices.Concat(own, others) {

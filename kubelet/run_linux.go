@@ -29,8 +29,8 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// Run runs the node agent of this host until ctx ends. Containers run on then, and the next Run finds
-// them. It waits for the runtime and the API server to come up.
+// Run runs the node agent of this host until ctx ends. Containers run on then, and the next Run
+// finds them. It waits for the runtime and the API server to come up.
 func Run(ctx context.Context, cfg Config) error {
 	for _, dir := range []string{cfg.RootDir, cfg.PodLogsDir, logLinks(cfg)} {
 		if err := os.MkdirAll(dir, 0o755); err != nil { // log shippers read the logs
@@ -67,8 +67,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return runAll(ctx, components...)
 }
 
-// wire makes the components of the agent on this host, each of those before it, in the order in which
-// they start.
+// wire makes the components of the agent on this host, each of those before it, in the order in
+// which they start.
 func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	version, err := host.CRI.Wait(ctx)
 	if err != nil {
@@ -138,7 +138,9 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 }
 
 // newServer makes the HTTPS server, with the metrics of all components.
-func newServer(cfg Config, host Host, agent *Agent, groups *cgroups.Manager, vols *volumes.Manager) (*server.Server, error) {
+func newServer(
+	cfg Config, host Host, agent *Agent, groups *cgroups.Manager, vols *volumes.Manager,
+) (*server.Server, error) {
 	usage, err := cadvisor.NewHandler(cadvisor.Config{
 		Runtime: host.CRI.Runtime, Cgroups: groups, Dirs: []string{cfg.RootDir, cfg.PodLogsDir},
 		Capacity: host.Node.Host.Capacity, System: host.Node.Host.System,
@@ -183,8 +185,8 @@ func (c volumeChanges) Run(ctx context.Context) error {
 	}
 }
 
-// newClient returns a client without a rate limit: the number of changes on the node bounds what the
-// agent writes, and the API server's priority and fairness shares its time.
+// newClient returns a client without a rate limit: the number of changes on the node bounds what
+// the agent writes, and the API server's priority and fairness shares its time.
 func newClient(cfg *rest.Config) (kubernetes.Interface, error) {
 	cfg = rest.CopyConfig(cfg)
 	cfg.QPS = -1

@@ -108,8 +108,8 @@ func (s *imageStore) add(name string) string {
 	return image.Id
 }
 
-// importNeverPulled adds the images that containers of the Pod use and never pull: on a node with a host an
-// administrator has imported them.
+// importNeverPulled adds the images that containers of the Pod use and never pull: on a node with a
+// host an administrator has imported them.
 func (s *imageStore) importNeverPulled(p *v1.Pod) {
 	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
 		if name := c.Image; c.ImagePullPolicy == v1.PullNever {

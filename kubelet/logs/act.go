@@ -37,9 +37,10 @@ func (r Rotator) act(ctx context.Context, container, path string, todo rotation,
 	if !todo.reopen {
 		return nil
 	}
-	if _, err := r.Runtime.ReopenContainerLog(ctx, &runtimeapi.ReopenContainerLogRequest{ContainerId: container}); err != nil {
-		// The container goes on writing into the same file: rename it back. But the runtime may have
-		// begun a new log, and only its answer was lost.
+	in := &runtimeapi.ReopenContainerLogRequest{ContainerId: container}
+	if _, err := r.Runtime.ReopenContainerLog(ctx, in); err != nil {
+		// The container goes on writing into the same file: rename it back. But the runtime may
+		// have begun a new log, and only its answer was lost.
 		if _, missing := os.Lstat(path); todo.rename && errors.Is(missing, fs.ErrNotExist) {
 			err = errors.Join(err, os.Rename(rotated, path))
 		}

@@ -15,8 +15,8 @@ import (
 // DefaultLeaseDuration is how long the Lease is valid after a renewal.
 const DefaultLeaseDuration = 40 * time.Second
 
-// Runtime is what the Node's status reports of CRI's RuntimeService; runtimeapi.RuntimeServiceClient
-// implements it.
+// Runtime is what the Node's status reports of CRI's RuntimeService;
+// runtimeapi.RuntimeServiceClient implements it.
 type Runtime interface {
 	Version(ctx context.Context, in *runtimeapi.VersionRequest, opts ...grpc.CallOption) (*runtimeapi.VersionResponse, error)
 	Status(ctx context.Context, in *runtimeapi.StatusRequest, opts ...grpc.CallOption) (*runtimeapi.StatusResponse, error)

@@ -89,7 +89,8 @@ func (c *Controller) register(ctx context.Context) error {
 			c.cfg.Recorder.Event(Reference(c.cfg.Name), v1.EventTypeNormal, "Starting", "Starting kubelet.")
 			return nil
 		}
-		c.report(ctx, fmt.Errorf("registering the Node, which is retried; the API server must be reachable and know the identity system:node:%s: %w", c.cfg.Name, err))
+		c.report(ctx, fmt.Errorf("registering the Node, which is retried; the API server must be reachable and know "+
+			"the identity system:node:%s: %w", c.cfg.Name, err))
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("registering Node %s: %w", c.cfg.Name, context.Cause(ctx))
@@ -109,7 +110,8 @@ func (c *Controller) reconcile(ctx context.Context, pause time.Duration) time.Du
 	if existing == nil {
 		// An administrator who deletes a Node removes the host from the cluster. It must not come
 		// back by itself.
-		c.report(ctx, fmt.Errorf("updating the status of the Node: Node %s was deleted; restart the node agent to register it again, or stop it", c.cfg.Name))
+		c.report(ctx, fmt.Errorf("updating the status of the Node: Node %s was deleted; restart the node agent to "+
+			"register it again, or stop it", c.cfg.Name))
 		return StatusUpdateFrequency
 	}
 	state := c.observe(ctx)
@@ -143,15 +145,16 @@ func (c *Controller) get(ctx context.Context) (*v1.Node, error) {
 	if c.written == nil || cached.UID != c.written.UID {
 		return cached, nil
 	}
-	if newer, err := resourceversion.CompareResourceVersion(c.written.ResourceVersion, cached.ResourceVersion); err != nil || newer <= 0 {
+	newer, err := resourceversion.CompareResourceVersion(c.written.ResourceVersion, cached.ResourceVersion)
+	if err != nil || newer <= 0 {
 		return cached, nil
 	}
 	return c.written, nil
 }
 
 func (c *Controller) identity() identity {
-	id := identity{name: c.cfg.Name, port: c.cfg.Port, labels: c.cfg.Labels, host: c.cfg.Host, addresses: c.cfg.Host.Addresses}
-	if id.addresses == nil {
+	id := identity{name: c.cfg.Name, port: c.cfg.Port, labels: c.cfg.Labels, host: c.cfg.Host}
+	if id.addresses = id.host.Addresses; id.addresses == nil {
 		id.addresses = addresses(c.cfg.Name, c.cfg.IPs)
 	}
 	return id

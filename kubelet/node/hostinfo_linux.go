@@ -44,7 +44,8 @@ func ReadHostInfo(rootDir string, maxPods int) (HostInfo, error) {
 			v1.ResourcePods:             *resource.NewQuantity(int64(maxPods), resource.DecimalSI),
 		},
 		System: v1.NodeSystemInfo{
-			MachineID: firstLine("/etc/machine-id", "/var/lib/dbus/machine-id"), BootID: firstLine("/proc/sys/kernel/random/boot_id"),
+			MachineID:     firstLine("/etc/machine-id", "/var/lib/dbus/machine-id"),
+			BootID:        firstLine("/proc/sys/kernel/random/boot_id"),
 			KernelVersion: machine.KernelVersion(), OSImage: machine.ContainerOsVersion(),
 			OperatingSystem: runtime.GOOS, Architecture: runtime.GOARCH, KubeletVersion: version.Get().String(),
 		},

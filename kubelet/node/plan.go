@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// StatusReportFrequency is how often an unchanged status is written; in between the Lease is the
-	// heartbeat.
+	// StatusReportFrequency is how often an unchanged status is written; in between the Lease is
+	// the heartbeat.
 	StatusReportFrequency = 5 * time.Minute
 	// StatusUpdateFrequency is how often pressure is measured: no event announces it.
 	StatusUpdateFrequency = 10 * time.Second
@@ -172,10 +172,10 @@ func withoutHeartbeats(n *v1.Node) *v1.Node {
 // transitions are the Events about a change, with upstream's reasons and messages.
 func transitions(before, after *v1.Node) []event {
 	var events []event
-	if before != nil && before.Status.NodeInfo.BootID != "" && before.Status.NodeInfo.BootID != after.Status.NodeInfo.BootID {
-		events = append(events, event{
-			"NodeRebooted", fmt.Sprintf("Node %s has been rebooted, boot id: %s", after.Name, after.Status.NodeInfo.BootID),
-		})
+	boot := after.Status.NodeInfo.BootID
+	if before != nil && before.Status.NodeInfo.BootID != "" && before.Status.NodeInfo.BootID != boot {
+		message := fmt.Sprintf("Node %s has been rebooted, boot id: %s", after.Name, boot)
+		events = append(events, event{"NodeRebooted", message})
 	}
 	for _, c := range after.Status.Conditions {
 		was := condition(before, c.Type).Status

@@ -14,8 +14,8 @@ var verbs = map[string]string{
 	http.MethodPatch: "patch", http.MethodDelete: "delete",
 }
 
-// permissions are the subresources of nodes that allow a path; one of them is enough: the fine-grained
-// ones came later (KEP-2862), and the older, broader nodes/proxy allows the same.
+// permissions are the subresources of nodes that allow a path; one of them is enough: the
+// fine-grained ones came later (KEP-2862), and the older, broader nodes/proxy allows the same.
 //
 // The first match counts; a path without a match needs nodes/proxy. Keep it as
 // https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/ says.

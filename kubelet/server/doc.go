@@ -1,5 +1,5 @@
-// Package server is the kubelet's HTTPS server (port 10250). The API server calls it for kubectl logs,
-// exec, attach, port-forward and top; Prometheus scrapes it.
+// Package server is the kubelet's HTTPS server (port 10250). The API server calls it for kubectl
+// logs, exec, attach, port-forward and top; Prometheus scrapes it.
 //
 //	server.go      the paths and who serves each
 //	auth.go        who may call: TokenReview and SubjectAccessReview
@@ -9,6 +9,6 @@
 //	pods.go        lists of Pods
 //	metrics.go     /metrics and /metrics/resource
 //
-// It reads the Pods as the workers know them, the runtime, logs and statistics. It writes nothing, and
-// starts nothing but the commands of kubectl exec.
+// It reads the Pods as the workers know them, the runtime, logs and statistics. It writes nothing,
+// and starts nothing but the commands of kubectl exec.
 package server

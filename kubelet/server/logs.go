@@ -48,8 +48,8 @@ func (s *Server) serveContainerLogs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// The answer is 200 from here on. It begins now, so that a client that follows a silent container
-	// knows that it is connected.
+	// The answer is 200 from here on. It begins now, so that a client that follows a silent
+	// container knows that it is connected.
 	out := flushwriter.Wrap(w)
 	_, _ = out.Write(nil)
 	if err := s.copyLogs(r.Context(), path, id, options, out); err != nil && r.Context().Err() == nil {
@@ -117,8 +117,8 @@ func (s *Server) logPath(ctx context.Context, id string) (string, error) {
 	return resp.Status.LogPath, nil
 }
 
-// copyLogs writes the requested part of a log. The library finds its beginning, parses it, follows it
-// and notices rotation.
+// copyLogs writes the requested part of a log. The library finds its beginning, parses it, follows
+// it and notices rotation.
 func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOptions, out io.Writer) error {
 	wanted := &logs.LogOptions{
 		TailLines: o.TailLines, LimitBytes: o.LimitBytes, Follow: o.Follow, Timestamp: o.Timestamps,
@@ -141,19 +141,22 @@ func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOpti
 	return logs.ReadLogs(ctx, path, bare(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
 }
 
-// statusOnly is the one method of the runtime that the library calls: while it follows a log, it asks
-// whether the container still runs.
+// statusOnly is the one method of the runtime that the library calls: while it follows a log, it
+// asks whether the container still runs.
 type statusOnly struct {
 	internalapi.RuntimeService
 	runtime Runtime
 }
 
-func (s statusOnly) ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
+// ContainerStatus implements the library's interface.
+func (s statusOnly) ContainerStatus(
+	ctx context.Context, id string, verbose bool,
+) (*runtimeapi.ContainerStatusResponse, error) {
 	return s.runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: verbose})
 }
 
-// serveHostLogs serves the host's log directory. os.Root refuses links that lead out of it, which a Pod
-// may have made through a hostPath volume.
+// serveHostLogs serves the host's log directory. os.Root refuses links that lead out of it, which a
+// Pod may have made through a hostPath volume.
 func (s *Server) serveHostLogs(w http.ResponseWriter, r *http.Request) {
 	root, err := os.OpenRoot(s.cfg.HostLogDir)
 	if err != nil {

@@ -17,15 +17,17 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/metrics/collectors"
 )
 
-// processMetrics are the prefixes of the process's metrics that upstream's kubelet has too. The process
-// has one registry, also for the API server and others that may run in it, and no way to gather only
-// some of its metrics: the others are dropped after gathering. They have a /metrics of their own.
+// processMetrics are the prefixes of the process's metrics that upstream's kubelet has too. The
+// process has one registry, also for the API server and others that may run in it, and no way to
+// gather only some of its metrics: the others are dropped after gathering. They have a /metrics of
+// their own.
 var processMetrics = []string{"go_", "process_", "rest_client_", "kubernetes_build_info", "kubernetes_feature_enabled"}
 
 func gatherProcess() ([]*dto.MetricFamily, error) {
 	all, err := legacyregistry.DefaultGatherer.Gather()
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool {
-		return !slices.ContainsFunc(processMetrics, func(prefix string) bool { return strings.HasPrefix(f.GetName(), prefix) })
+		hasPrefix := func(prefix string) bool { return strings.HasPrefix(f.GetName(), prefix) }
+		return !slices.ContainsFunc(processMetrics, hasPrefix)
 	}), err
 }
 
@@ -93,8 +95,8 @@ func (r *requests) collectors() []prometheus.Collector {
 var (
 	longRunning = []string{"exec", "attach", "portForward", "debug"}
 	knownPaths  = append([]string{
-		"metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics", "stats", "pods", "runningpods", "healthz", "configz",
-		"logs", "containerLogs", "run",
+		"metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics", "stats", "pods", "runningpods", "healthz",
+		"configz", "logs", "containerLogs", "run",
 	}, longRunning...)
 )
 

@@ -22,11 +22,13 @@ func (s *Server) servePods(w http.ResponseWriter, _ *http.Request) {
 	writePods(w, items)
 }
 
-// serveRunningPods lists all Pods that the runtime runs, also those of others. They have only a name and
-// containers: the runtime knows no more.
+// serveRunningPods lists all Pods that the runtime runs, also those of others. They have only a
+// name and containers: the runtime knows no more.
 func (s *Server) serveRunningPods(w http.ResponseWriter, r *http.Request) {
 	list, err := s.cfg.Runtime.ListContainers(r.Context(), &runtimeapi.ListContainersRequest{
-		Filter: &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}},
+		Filter: &runtimeapi.ContainerFilter{
+			State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+		},
 	})
 	if err != nil {
 		http.Error(w, "listing containers: "+err.Error(), http.StatusInternalServerError)
@@ -42,7 +44,9 @@ func (s *Server) serveRunningPods(w http.ResponseWriter, r *http.Request) {
 			}}
 			pods[uid] = p
 		}
-		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Labels[cri.LabelContainerName], Image: c.GetImage().GetImage()})
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{
+			Name: c.Labels[cri.LabelContainerName], Image: c.GetImage().GetImage(),
+		})
 	}
 	var items []v1.Pod
 	for _, p := range pods {

@@ -85,8 +85,8 @@ type Config struct {
 	HostLogDir string
 }
 
-// shutdownTimeout bounds the answers that are being written at the end. Their contexts have ended by
-// then, so a short time is enough; HTTP/2 connections would otherwise take a whole second.
+// shutdownTimeout bounds the answers that are being written at the end. Their contexts have ended
+// by then, so a short time is enough; HTTP/2 connections would otherwise take a whole second.
 const shutdownTimeout = 250 * time.Millisecond
 
 // Server serves the kubelet's API.

@@ -82,7 +82,8 @@ func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request) {
 		_ = streaming.WriteError(err, w)
 		return
 	}
-	resp, err := s.cfg.Runtime.PortForward(r.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: options.Ports})
+	in := &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: options.Ports}
+	resp, err := s.cfg.Runtime.PortForward(r.Context(), in)
 	target, err := parsed(resp.GetUrl(), err)
 	if err != nil {
 		_ = streaming.WriteError(err, w)

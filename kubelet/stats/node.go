@@ -30,7 +30,9 @@ func (p *Provider) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.N
 		return nil, fmt.Errorf("reading /proc/meminfo: %w", err)
 	}
 	now := metav1.Now()
-	n := &statsapi.NodeStats{NodeName: p.cfg.NodeName, CPU: cpu, Memory: nodeMemory(memory, now), StartTime: metav1.NewTime(p.started)}
+	n := &statsapi.NodeStats{
+		NodeName: p.cfg.NodeName, CPU: cpu, Memory: nodeMemory(memory, now), StartTime: metav1.NewTime(p.started),
+	}
 	if stat, err := proc.Stat(); err == nil {
 		n.StartTime = metav1.NewTime(time.Unix(int64(stat.BootTime), 0))
 	}
@@ -54,8 +56,8 @@ type cpuSample struct {
 	rate *uint64
 }
 
-// nodeCPU reads the CPU time of the whole host, and the rate since the last sample that is at least a
-// second old: shorter intervals are mostly rounding.
+// nodeCPU reads the CPU time of the whole host, and the rate since the last sample that is at least
+// a second old: shorter intervals are mostly rounding.
 func (p *Provider) nodeCPU(proc procfs.FS) (*statsapi.CPUStats, error) {
 	stat, err := proc.Stat()
 	if err != nil {

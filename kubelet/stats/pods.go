@@ -67,7 +67,9 @@ func (p *Provider) startTimes(ctx context.Context) (map[string]metav1.Time, erro
 	return startedAt, nil
 }
 
-func (p *Provider) pod(s *runtimeapi.PodSandboxStats, startedAt map[string]metav1.Time, onlyCPUAndMemory bool) statsapi.PodStats {
+func (p *Provider) pod(
+	s *runtimeapi.PodSandboxStats, startedAt map[string]metav1.Time, onlyCPUAndMemory bool,
+) statsapi.PodStats {
 	meta, linux := s.Attributes.Metadata, s.Linux
 	pod := statsapi.PodStats{
 		PodRef:    statsapi.PodReference{Name: meta.Name, Namespace: meta.Namespace, UID: meta.Uid},
@@ -92,7 +94,10 @@ func (p *Provider) pod(s *runtimeapi.PodSandboxStats, startedAt map[string]metav
 	return pod
 }
 
-func (p *Provider) container(pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.ContainerStats, startedAt map[string]metav1.Time, onlyCPUAndMemory bool) statsapi.ContainerStats {
+func (p *Provider) container(
+	pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.ContainerStats, startedAt map[string]metav1.Time,
+	onlyCPUAndMemory bool,
+) statsapi.ContainerStats {
 	name := c.Attributes.Metadata.Name
 	s := statsapi.ContainerStats{
 		Name: name, StartTime: startedAt[c.Attributes.Id], CPU: cpu(c.Cpu), Memory: memory(c.Memory),
@@ -119,7 +124,8 @@ func (p *Provider) container(pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.C
 	return s
 }
 
-// logs measures the logs of a container, in NAMESPACE_POD_UID/CONTAINER as everywhere in Kubernetes.
+// logs measures the logs of a container, in NAMESPACE_POD_UID/CONTAINER as everywhere in
+// Kubernetes.
 func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *statsapi.FsStats {
 	if p.cfg.PodLogsDir == "" {
 		return nil

@@ -13,15 +13,16 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// Runtime is what a Provider needs of CRI's RuntimeService; runtimeapi.RuntimeServiceClient implements
-// it.
+// Runtime is what a Provider needs of CRI's RuntimeService; runtimeapi.RuntimeServiceClient
+// implements it.
 type Runtime interface {
 	ListPodSandboxStats(ctx context.Context, in *runtimeapi.ListPodSandboxStatsRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxStatsResponse, error)
 	ListPodSandbox(ctx context.Context, in *runtimeapi.ListPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error)
 	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
 }
 
-// Images is what a Provider needs of CRI's ImageService; runtimeapi.ImageServiceClient implements it.
+// Images is what a Provider needs of CRI's ImageService; runtimeapi.ImageServiceClient implements
+// it.
 type Images interface {
 	ImageFsInfo(ctx context.Context, in *runtimeapi.ImageFsInfoRequest, opts ...grpc.CallOption) (*runtimeapi.ImageFsInfoResponse, error)
 }
@@ -58,8 +59,8 @@ func New(cfg Config) *Provider {
 	return p
 }
 
-// Summary measures everything; with onlyCPUAndMemory neither file systems nor networks: metrics-server
-// reads CPU and memory every 15 seconds.
+// Summary measures everything; with onlyCPUAndMemory neither file systems nor networks:
+// metrics-server reads CPU and memory every 15 seconds.
 func (p *Provider) Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error) {
 	node, err := p.node(ctx, onlyCPUAndMemory)
 	if err != nil {

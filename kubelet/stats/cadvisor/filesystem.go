@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileSystems measures those of the node. They belong to no container: only the runtime knows how much
-// each container wrote, see /stats/summary.
+// fileSystems measures those of the node. They belong to no container: only the runtime knows how
+// much each container wrote, see /stats/summary.
 type fileSystems struct{ dirs []string }
 
 var fsLabels = []string{"id", "name", "image", "namespace", "pod", "container", "device"}

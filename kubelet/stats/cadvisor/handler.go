@@ -73,8 +73,8 @@ func newGatherer(cfg Config) (prometheus.Gatherer, error) {
 	return without(registry, unmeasured(libcgroups.IsCgroup2UnifiedMode())), nil
 }
 
-// kinds of metrics that are measured; upstream's kubelet has the same. That of file systems is not one
-// of them: with it the library reports counters of disks as 0, see fileSystems.
+// kinds of metrics that are measured; upstream's kubelet has the same. That of file systems is not
+// one of them: with it the library reports counters of disks as 0, see fileSystems.
 func kinds(pressure bool) container.MetricSet {
 	of := container.MetricSet{
 		container.CpuUsageMetrics: {}, container.MemoryUsageMetrics: {}, container.DiskIOMetrics: {},

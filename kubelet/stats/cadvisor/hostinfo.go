@@ -19,7 +19,8 @@ type hostInfo struct {
 }
 
 func newHostInfo(cfg Config) *hostInfo {
-	h := &hostInfo{version: info.VersionInfo{KernelVersion: cfg.System.KernelVersion, ContainerOsVersion: cfg.System.OSImage}}
+	h := &hostInfo{}
+	h.version.KernelVersion, h.version.ContainerOsVersion = cfg.System.KernelVersion, cfg.System.OSImage
 	h.NumCores, h.MemoryCapacity = int(cfg.Capacity.Cpu().Value()), uint64(cfg.Capacity.Memory().Value())
 	if swap := cfg.System.Swap; swap != nil && swap.Capacity != nil {
 		h.SwapCapacity = uint64(*swap.Capacity)
@@ -31,8 +32,8 @@ func newHostInfo(cfg Config) *hostInfo {
 	return h
 }
 
-// withDevices is a copy with the present block devices; scrapes are concurrent. A volume may attach a
-// device long after the agent started, and a device number may get another name.
+// withDevices is a copy with the present block devices; scrapes are concurrent. A volume may attach
+// a device long after the agent started, and a device number may get another name.
 func (h *hostInfo) withDevices() *hostInfo {
 	now := *h
 	now.DiskMap, _ = sysinfo.GetBlockDeviceInfo(sysfs.NewRealSysFs()) // without it devices have no names

@@ -66,7 +66,8 @@ func (s *source) owners(ctx context.Context) (owners, error) {
 		if o.pod == "" {
 			continue
 		}
-		o.id, o.created, o.container = c.Id, time.Unix(0, c.CreatedAt), cmp.Or(c.Labels[cri.LabelContainerName], c.GetMetadata().GetName())
+		o.id, o.created = c.Id, time.Unix(0, c.CreatedAt)
+		o.container = cmp.Or(c.Labels[cri.LabelContainerName], c.GetMetadata().GetName())
 		// The image as the Pod names it, or as the runtime stored it.
 		o.image = cmp.Or(c.GetImage().GetUserSpecifiedImage(), c.GetImage().GetImage(), c.ImageRef)
 		out.instances[c.Id] = o

@@ -24,12 +24,13 @@ import (
 	"flyball.dev/kubelet/cgroups"
 )
 
-// timeout bounds the runtime's answers to a scrape; a collector has no context of its request. It is
-// well below the 10 s that Prometheus waits for all series together: a runtime that hangs costs the
-// series of cgroups, and not those of the host and its file systems.
+// timeout bounds the runtime's answers to a scrape; a collector has no context of its request. It
+// is well below the 10 s that Prometheus waits for all series together: a runtime that hangs costs
+// the series of cgroups, and not those of the host and its file systems.
 const timeout = 2 * time.Second
 
-// source measures the host and its cgroups for the library. It remembers nothing between two scrapes.
+// source measures the host and its cgroups for the library. It remembers nothing between two
+// scrapes.
 type source struct {
 	*hostInfo
 
@@ -104,9 +105,9 @@ func (s *source) measure(g cgroups.Group, o owner, host *hostInfo) (*info.Contai
 	}, nil
 }
 
-// scope returns the process whose network is measured, and the kinds of metrics that the cgroup has:
-// the network of a Pod is that of its sandbox, the node's is our own, and only sandboxes and containers
-// have processes.
+// scope returns the process whose network is measured, and the kinds of metrics that the cgroup
+// has: the network of a Pod is that of its sandbox, the node's is our own, and only sandboxes and
+// containers have processes.
 func (s *source) scope(g cgroups.Group, o owner) (pid int, kinds container.MetricSet) {
 	network := container.MetricSet{container.NetworkUsageMetrics: {}}
 	processes := container.MetricSet{container.ProcessMetrics: {}}
@@ -146,8 +147,8 @@ func firstProcess(dirs map[string]string) int {
 	return pid
 }
 
-// sameNetwork says whether a process is in our own network namespace, the node's: its traffic is not
-// the Pod's alone. It is true if the namespaces cannot be read.
+// sameNetwork says whether a process is in our own network namespace, the node's: its traffic is
+// not the Pod's alone. It is true if the namespaces cannot be read.
 func sameNetwork(pid int) bool {
 	var its, ours unix.Stat_t
 	if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &its) != nil || unix.Stat("/proc/self/ns/net", &ours) != nil {
@@ -167,8 +168,8 @@ func oomKills(dirs map[string]string) uint64 {
 	return n
 }
 
-// idOf is the runtime's ID in the name of a cgroup: containerd uses the ID alone, CRI-O adds a prefix,
-// and crio-conmon-ID is not the container.
+// idOf is the runtime's ID in the name of a cgroup: containerd uses the ID alone, CRI-O adds a
+// prefix, and crio-conmon-ID is not the container.
 func idOf(name string) string {
 	name = strings.TrimSuffix(name, ".scope")
 	if strings.Contains(name, "conmon") {
