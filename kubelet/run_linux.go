@@ -83,6 +83,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 		return nil, err
 	}
 	host.Node.Host, host.Node.RootDir = info, cfg.RootDir
+	host.Node.Source, host.Node.Trigger = node.NewWatch(host.Client, cfg.NodeName), node.NewTrigger()
 	allocatable := node.Allocatable(info.Capacity)
 
 	groups, err := cgroups.New(cgroups.Config{})

@@ -48,11 +48,15 @@ type Config struct {
 	Labels map[string]string
 	// Source watches the Node; one with Client if nil.
 	Source Source
+	// Trigger requests reconciles from components that are made before the Controller. Optional.
+	Trigger Trigger
 	// LeaseDuration is how long the Lease is valid; it is renewed four times as often.
 	// DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
 	// VolumesInUse lists attached volumes that Pods of this node use. Optional.
 	VolumesInUse func() []v1.UniqueVolumeName
+	// Changed is called after the Node has changed. It must not block. Optional.
+	Changed func()
 	// Recorder publishes Events about the Node. Optional.
 	Recorder record.EventRecorder
 	// Report is called each time that the Node cannot be registered or its status cannot be
@@ -60,6 +64,20 @@ type Config struct {
 	Report func(error)
 	// Ready is called once, when the API server has accepted that the Node is Ready. Optional.
 	Ready func()
+}
+
+// Trigger requests that a Controller observes and reconciles now; several requests are one.
+type Trigger chan struct{}
+
+// NewTrigger returns a Trigger for a Config.
+func NewTrigger() Trigger { return make(Trigger, 1) }
+
+// Fire never blocks.
+func (t Trigger) Fire() {
+	select {
+	case t <- struct{}{}:
+	default:
+	}
 }
 
 // HostInfo is what the Node reports of its host. It does not change while the agent runs.

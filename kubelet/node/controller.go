@@ -17,8 +17,7 @@ import (
 
 // Controller registers the Node, renews its Lease and keeps its status up to date.
 type Controller struct {
-	cfg      Config
-	requests chan struct{} // capacity 1: reconcile now
+	cfg Config
 
 	// What the status loop remembers. It saves calls and writes, and is not needed for correctness.
 	runtime     runtimeState
@@ -36,12 +35,15 @@ func New(cfg Config) *Controller {
 		cfg.LeaseDuration = DefaultLeaseDuration
 	}
 	if cfg.Source == nil {
-		cfg.Source = newWatch(cfg.Client, cfg.Name)
+		cfg.Source = NewWatch(cfg.Client, cfg.Name)
 	}
 	if cfg.Recorder == nil {
 		cfg.Recorder = &record.FakeRecorder{}
 	}
-	return &Controller{cfg: cfg, requests: make(chan struct{}, 1), pressureAt: map[v1.NodeConditionType]time.Time{}}
+	if cfg.Trigger == nil {
+		cfg.Trigger = NewTrigger()
+	}
+	return &Controller{cfg: cfg, pressureAt: map[v1.NodeConditionType]time.Time{}}
 }
 
 // Run registers the Node, then renews its Lease and reports its status until ctx ends. It does not
@@ -53,13 +55,13 @@ func (c *Controller) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	loops.Go(func() { c.renewLease(ctx) })
-	loops.Go(func() { c.cfg.Source.Run(ctx, c.Recheck) })
+	loops.Go(func() { c.cfg.Source.Run(ctx, c.nodeChanged) })
 	var pause time.Duration
 	for ctx.Err() == nil {
 		pause = c.reconcile(ctx, pause)
 		select {
 		case <-ctx.Done():
-		case <-c.requests:
+		case <-c.cfg.Trigger:
 			pause, c.listImages = 0, true // a change: the back-off begins again
 		case <-time.After(pause):
 		}
@@ -67,14 +69,16 @@ func (c *Controller) Run(ctx context.Context) error {
 	return nil
 }
 
-// Recheck requests that the status is observed now, and written if it changed: after an image was
-// pulled, for example. It never blocks.
-func (c *Controller) Recheck() {
-	select {
-	case c.requests <- struct{}{}:
-	default:
+func (c *Controller) nodeChanged() {
+	c.Recheck()
+	if c.cfg.Changed != nil {
+		c.cfg.Changed()
 	}
 }
+
+// Recheck requests that the status is observed now, and written if it changed: after an image was
+// pulled, for example. It never blocks.
+func (c *Controller) Recheck() { c.cfg.Trigger.Fire() }
 
 // Object returns the Node as last watched, nil before that. It must not be changed.
 func (c *Controller) Object() *v1.Node { return c.cfg.Source.Node() }

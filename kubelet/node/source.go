@@ -28,7 +28,8 @@ type nodeWatch struct {
 	informer cache.SharedIndexInformer
 }
 
-func newWatch(client kubernetes.Interface, name string) nodeWatch {
+// NewWatch returns a Source that watches the Node of a name through the API server.
+func NewWatch(client kubernetes.Interface, name string) Source {
 	only := func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
 	}
