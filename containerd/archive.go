@@ -17,8 +17,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// content identifies what an archive holds under a name: by its manifest, or, in an archive of `docker save` which has
-// none, by the image's configuration.
+// content identifies an image in an archive by its manifest or, in an archive of `docker save`,
+// which has none, by the image's configuration.
 type content struct{ manifest, config digest.Digest }
 
 func (c content) is(ctx context.Context, i client.Image) bool {
@@ -29,11 +29,12 @@ func (c content) is(ctx context.Context, i client.Image) bool {
 	return err == nil && config.Digest == c.config
 }
 
-// maxIndexSize bounds what is read into memory from an archive that somebody hands us.
+// maxIndexSize limits how much of an archive is read into memory.
 const maxIndexSize = 8 << 20
 
-// readArchive returns what an image archive says that it holds, without reading the layers where the index comes first,
-// as in the archives that test/images/build writes. Nothing, where an image has no name or the format is unknown.
+// readArchive returns the images of an archive by name. It does not read the layers if the index
+// comes first, as in the archives that test/images/build writes. The result is nil if an image has
+// no name or the format is unknown.
 func readArchive(r io.ReadSeeker) (map[string]content, error) {
 	if _, err := r.Seek(0, io.SeekStart); err != nil {
 		return nil, fmt.Errorf("reading the archive: %w", err)

@@ -13,36 +13,42 @@ import (
 	"text/template"
 )
 
-// Config says where containerd lives and what it is to use. Every path is absolute.
+// Config is containerd's configuration. Every path is absolute.
 type Config struct {
 	// BinDir holds containerd, containerd-shim-runc-v2 and runc.
 	BinDir string
 	// RootDir is containerd's persistent root: content, snapshots, metadata.
 	RootDir string
-	// StateDir holds what a reboot may take: the configuration, the sockets of the shims, mounts, network namespaces. It
-	// is Stop's to remove. At most 40 characters, because a shim's socket beneath it must fit into a socket address.
+	// StateDir holds run-time files: the configuration, the sockets of the shims, mounts, network
+	// namespaces. Stop removes it. It has at most 40 characters, because a shim's socket beneath it
+	// must fit into a socket address.
 	StateDir string
 	// Socket is the path on which containerd serves its own API and CRI.
 	Socket string
-	// CNIBinDir holds the CNI plugins, CNIConfDir the network configuration that somebody else writes.
+	// CNIBinDir holds the CNI plugins, CNIConfDir the network configuration, which package network
+	// writes.
 	CNIBinDir, CNIConfDir string
-	// LogFile receives what containerd and its shims print. It is kept below about 20 MiB, one old file included.
+	// LogFile receives the output of containerd and its shims. It takes at most about 20 MiB,
+	// including one old file.
 	LogFile string
-	// SandboxImage is the image of the container that holds a Pod's namespaces. It is never garbage-collected.
+	// SandboxImage is the image of the container that holds a Pod's namespaces. It is never
+	// garbage-collected.
 	SandboxImage string
-	// RegistryHosts is the directory of per-registry settings in containerd's hosts.toml format ("certs.d"); it may be
-	// absent. Read for each pull.
+	// RegistryHosts is the directory of per-registry settings in containerd's hosts.toml format
+	// ("certs.d"); it may be absent. Read for each pull.
 	RegistryHosts string
-	// Proxy are the environment variables, as NAME=VALUE, that say through which proxy images are pulled: HTTP_PROXY,
-	// HTTPS_PROXY, NO_PROXY. Those of this process do not count.
+	// Proxy are the environment variables, as NAME=VALUE, of the proxy for image pulls: HTTP_PROXY,
+	// HTTPS_PROXY, NO_PROXY. Those of this process are not used.
 	Proxy []string
-	// Ready, if set, is called each time CRI answers: at first, and after containerd was started again.
+	// Ready, if set, is called each time CRI answers: after the first start and after each restart.
 	Ready func()
-	// Down, if set, is called with the reason each time containerd ended or could not be started again.
+	// Down, if set, is called with the reason each time containerd has ended or cannot be
+	// restarted.
 	Down func(err error)
 }
 
-// maxStateDir leaves room for "/s/", a SHA-256 in hex and a NUL in the 108 bytes of a unix socket address.
+// maxStateDir leaves space for "/s/", a SHA-256 in hex and a NUL in the 108 bytes of a unix socket
+// address.
 const maxStateDir = 108 - len("/s/") - 64 - 1
 
 func (c Config) validate() error {
@@ -61,7 +67,7 @@ func (c Config) validate() error {
 	return nil
 }
 
-// The names of the programs in BinDir that are looked for among the processes.
+// Names of programs in BinDir, by which their processes are found.
 const (
 	program     = "containerd"
 	shimProgram = "containerd-shim-runc-v2"
@@ -71,14 +77,15 @@ func (c Config) configFile() string { return filepath.Join(c.StateDir, "config.t
 func (c Config) pidFile() string    { return filepath.Join(c.StateDir, "containerd.pid") }
 func (c Config) binary() string     { return filepath.Join(c.BinDir, program) }
 
-// host is what rendering needs to know about the machine.
+// host has the properties of the host that the configuration depends on.
 type host struct {
-	// RestrictOOMScore is set where this process may not lower an oom_score_adj, so containerd may not either.
+	// RestrictOOMScore is set where this process may not lower an oom_score_adj, so containerd may
+	// not either.
 	RestrictOOMScore bool
 }
 
-// detectHost finds out by trying: the capability that it takes counts only in the initial user namespace, which no bit
-// in /proc tells.
+// detectHost tries to lower the oom_score_adj: the capability for that counts only in the initial
+// user namespace, which /proc does not show.
 func detectHost() host {
 	const file = "/proc/self/oom_score_adj"
 	old, err := os.ReadFile(file)

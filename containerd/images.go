@@ -19,10 +19,10 @@ import (
 )
 
 const (
-	// namespace is the one whose images CRI shows.
+	// namespace has the images that CRI shows.
 	namespace   = "k8s.io"
 	snapshotter = "overlayfs"
-	// What CRI takes for a pin, from containerd's internal/cri/labels.
+	// CRI's label of pinned images, from containerd's internal/cri/labels.
 	labelPinned, pinnedValue = "io.cri-containerd.pinned", "pinned"
 	// CRI learns of an imported image by an event, which takes milliseconds.
 	visibleTimeout  = 10 * time.Second
@@ -33,7 +33,7 @@ const (
 type Image struct {
 	// ID is the digest of the image's configuration.
 	ID string
-	// Tags and Digests are the references by which it is known.
+	// Tags and Digests are references to it.
 	Tags, Digests []string
 	// Size is in bytes, compressed.
 	Size uint64
@@ -41,14 +41,16 @@ type Image struct {
 	Pinned bool
 }
 
-// Import loads every image of an archive, in `docker save` or OCI layout format, into the runtime behind socket and
-// returns their names. When it returns, CRI shows them and a container can be started from them at once. An image that
-// is there already, by name and content, is left alone; for that, r must be an io.ReadSeeker, such as an *os.File.
+// Import loads every image of an archive, in `docker save` or OCI layout format, into the runtime
+// behind socket and returns their names. When it returns, CRI shows them and a container can be
+// started from them at once. It skips images that exist with the same name and content, if r is an
+// io.ReadSeeker, such as an *os.File.
 func Import(ctx context.Context, socket string, r io.Reader) ([]string, error) {
 	return load(ctx, socket, r, false)
 }
 
-// Preload is Import of images that no registry has: it pins them, so that nobody who frees a disk removes them.
+// Preload is Import of images that no registry has. It pins them, so that image garbage collection
+// keeps them.
 func Preload(ctx context.Context, socket string, r io.Reader) ([]string, error) {
 	return load(ctx, socket, r, true)
 }
@@ -71,7 +73,7 @@ func load(ctx context.Context, socket string, r io.Reader, pinned bool) ([]strin
 	return names, awaitVisible(ctx, socket, names, pinned)
 }
 
-// pin sets the label that CRI takes for a pin.
+// pin sets CRI's label of pinned images.
 func pin(ctx context.Context, c *client.Client, names []string) error {
 	for _, name := range names {
 		i, err := c.ImageService().Get(ctx, name)
@@ -92,7 +94,7 @@ func pin(ctx context.Context, c *client.Client, names []string) error {
 	return nil
 }
 
-// store brings the images of an archive into containerd, unless they are there.
+// store imports the images of an archive into containerd, unless they exist.
 func store(ctx context.Context, c *client.Client, r io.Reader) ([]string, error) {
 	if s, ok := r.(io.ReadSeeker); ok {
 		names, err := present(ctx, c, s)
@@ -117,7 +119,8 @@ func store(ctx context.Context, c *client.Client, r io.Reader) ([]string, error)
 	return names, nil
 }
 
-// normalize turns the name that an OCI layout gives an image into a full reference, or nothing if it is a bare tag.
+// normalize turns the name that an OCI layout gives an image into a full reference, or nothing if
+// it is a bare tag.
 func normalize(name string) string {
 	named, err := reference.ParseDockerRef(name)
 	if err != nil || named.Name() == "docker.io/library/"+name {
@@ -126,8 +129,8 @@ func normalize(name string) string {
 	return named.String()
 }
 
-// present returns the names in an archive if all of its images are there, with the archive's content and unpacked, and
-// nil otherwise. It leaves the archive at its beginning.
+// present returns the names in an archive if all of its images exist, with the same content and
+// unpacked, and nil otherwise. It rewinds the archive.
 func present(ctx context.Context, c *client.Client, archive io.ReadSeeker) ([]string, error) {
 	wanted, err := readArchive(archive)
 	if _, serr := archive.Seek(0, io.SeekStart); serr != nil {
@@ -150,7 +153,7 @@ func present(ctx context.Context, c *client.Client, archive io.ReadSeeker) ([]st
 		}
 		// A crash in the middle of an import leaves a name without its layers.
 		if ok, err := there.IsUnpacked(ctx, snapshotter); err != nil || !ok {
-			return nil, nil //nolint:nilerr // importing again repairs whatever it is
+			return nil, nil //nolint:nilerr // importing again repairs it
 		}
 		names = append(names, name)
 	}
@@ -158,7 +161,7 @@ func present(ctx context.Context, c *client.Client, archive io.ReadSeeker) ([]st
 	return names, nil
 }
 
-// awaitVisible returns when CRI shows the images, as pinned if they are to be.
+// awaitVisible returns when CRI shows the images, and as pinned if they are.
 func awaitVisible(ctx context.Context, socket string, names []string, pinned bool) error {
 	conn, err := dialCRI(socket)
 	if err != nil {
@@ -224,7 +227,7 @@ func Pull(ctx context.Context, socket, ref string) (string, error) {
 	return resp.ImageRef, nil
 }
 
-// dialRunning fails at once where there is no socket, instead of after gRPC's patience.
+// dialRunning fails at once if there is no socket, instead of after gRPC's timeout.
 func dialRunning(socket string) (*grpc.ClientConn, error) {
 	if _, err := os.Stat(socket); err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", socket, errNotRunning)

@@ -18,14 +18,14 @@ const (
 	logInterval = time.Minute
 )
 
-// boundLog keeps the log below twice maxLogSize. containerd writes to the file itself, so that it survives us; the file
-// is emptied in place, which appending writers follow.
-func boundLog(ctx context.Context, file string) {
+// limitLog keeps the log below twice maxLogSize. containerd writes to the file itself, so that it
+// can outlive Flyball. It appends, so the file can be truncated in place.
+func limitLog(ctx context.Context, file string) {
 	tick := time.NewTicker(logInterval)
 	defer tick.Stop()
 	for {
 		if err := rotate(file, maxLogSize); err != nil {
-			klog.FromContext(ctx).Error(err, "Bounding containerd's log failed", "file", file)
+			klog.FromContext(ctx).Error(err, "Limiting containerd's log failed", "file", file)
 		}
 		select {
 		case <-ctx.Done():
@@ -42,7 +42,7 @@ func rotate(file string, limit int64) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("looking at the log %s: %w", file, err)
+		return fmt.Errorf("rotating the log %s: %w", file, err)
 	}
 	src, err := os.Open(file)
 	if err != nil {
@@ -57,7 +57,7 @@ func rotate(file string, limit int64) error {
 	if cerr := dst.Close(); err == nil {
 		err = cerr
 	}
-	// On a full disk the old lines are worth less than the space.
+	// On a full disk the space is more important than the old lines.
 	if terr := os.Truncate(file, 0); err == nil {
 		err = terr
 	}

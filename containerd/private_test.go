@@ -30,7 +30,8 @@ func (s onlySecret) Secret(_ context.Context, namespace, name string) (*v1.Secre
 	return secret, nil
 }
 
-// TestPrivateImages: what the node agent takes for the name, the ID and the owner of an image is what containerd says.
+// TestPrivateImages: what the node agent takes for the name, the ID and the owner of an image is
+// what containerd says.
 func TestPrivateImages(t *testing.T) {
 	c := newTestConfig(t)
 	ctx, cancel := context.WithCancel(context.Background())

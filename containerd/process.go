@@ -19,13 +19,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a running process, held by a pidfd: unlike a pid, it cannot come to mean another process.
+// process is a running process with its pidfd: unlike a PID, that never refers to another process
+// later.
 type process struct {
 	pid   int
 	pidfd *os.File
 }
 
-// open takes hold of a running process. It returns an error that is os.ErrProcessDone or unix.ESRCH when there is none.
+// open opens a running process. If there is none, the error is unix.ESRCH.
 func open(pid int) (*process, error) {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if err != nil {
@@ -48,8 +49,8 @@ func (p *process) signal(s unix.Signal) error {
 	return nil
 }
 
-// wait returns nil when the process has ended, or the context's error. It needs no polling: a pidfd becomes readable.
-// There is at most one wait at a time.
+// wait returns nil when the process has ended, or the context's error. It needs no polling: a pidfd
+// becomes readable. There is at most one wait at a time.
 func (p *process) wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -70,12 +71,12 @@ func (p *process) wait(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("waiting for process %d: %w", p.pid, err)
 	}
-	// If it was our own child, nobody else takes its exit status away.
+	// Reap it if it is a child of this process.
 	_, _ = unix.Wait4(p.pid, nil, unix.WNOHANG, nil)
 	return nil
 }
 
-// end asks the process to end with SIGTERM, and makes it end when it has not done so within grace.
+// end ends the process with SIGTERM, or with SIGKILL after grace.
 func (p *process) end(ctx context.Context, grace time.Duration) error {
 	if err := p.signal(unix.SIGTERM); err != nil {
 		return err
@@ -91,7 +92,7 @@ func (p *process) end(ctx context.Context, grace time.Duration) error {
 	return p.wait(ctx)
 }
 
-// start runs containerd in a session of its own, its output appended to the log file.
+// start runs containerd in a session of its own and appends its output to the log file.
 func start(c Config) (*process, error) {
 	log, err := os.OpenFile(c.LogFile, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o640)
 	if err != nil {
@@ -110,27 +111,28 @@ func start(c Config) (*process, error) {
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	})
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("starting containerd: %w; the bundled programs are expected in %s, `make build` puts them there", err, c.BinDir)
+		return nil, fmt.Errorf("starting containerd: %w; the bundled programs are expected in %s; `make build` installs them there", err, c.BinDir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("starting containerd: %w", err)
 	}
-	// Not before open has returned: an unreaped child's pid is not given to anybody else.
+	// After open has returned: until a child is reaped, no other process gets its PID.
 	defer func() { _ = child.Release() }()
 	return open(child.Pid)
 }
 
-// environment is that of containerd, and so of the shims: Flyball's own (certificates), without what is meant for Flyball
-// alone, and the proxy that images are pulled through.
+// environment returns the environment of containerd and its shims: Flyball's own (certificates),
+// without variables for Flyball alone, and the proxy for image pulls.
 func environment(own []string, binDir string, proxy []string) []string {
 	set := []string{
-		// The bundled programs win. apparmor_parser is the one program of the host that containerd asks for, where the
-		// host has AppArmor.
+		// The bundled programs come first. containerd runs one program of the host, apparmor_parser
+		// if the host has AppArmor.
 		"PATH=" + binDir + ":/usr/sbin:/usr/bin:/sbin:/bin",
-		// Decompressing in the process, not by a program that the host may have.
+		// Decompress in the process, not with programs of the host.
 		"CONTAINERD_DISABLE_PIGZ=true",
 		"CONTAINERD_DISABLE_IGZIP=true",
-		// Memory for a little CPU: containerd's heap is small, its garbage while Pods start is not.
+		// Less memory for a little CPU: containerd's heap is small, but it produces much garbage
+		// while Pods start.
 		"GOGC=50",
 	}
 	dropped := []string{"NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC", "WATCHDOG_PID", "GOMEMLIMIT", "GODEBUG"}
@@ -145,24 +147,24 @@ func environment(own []string, binDir string, proxy []string) []string {
 	return slices.Concat(kept, set, proxy)
 }
 
-// find returns the containerd that runs with our configuration file, or nil. Program and command line are the proof, not
-// the pid file: a pid file can be stale, or lost with the run-time directory.
+// find returns the containerd that runs with our configuration file, or nil. It compares program
+// and command line and does not use the PID file, which can be stale, or lost with the run-time
+// directory.
 func find(c Config) (*process, error) {
 	pids, err := pidsWith(program, "--config", c.configFile())
 	if err != nil {
 		return nil, err
 	}
 	for _, pid := range pids {
-		p, err := open(pid)
-		if err != nil {
-			continue // it has ended meanwhile
+		if p, err := open(pid); err == nil { // otherwise it has ended meanwhile
+			return p, nil
 		}
-		return p, nil
 	}
 	return nil, nil
 }
 
-// sameDir tells whether a directory is the same to a process as to us. One that neither has any more is.
+// sameDir reports whether a path is the same directory for a process as for us, or missing for
+// both.
 func sameDir(pid int, dir string) bool {
 	ours, err := os.Stat(dir)
 	theirs, theirErr := os.Stat(filepath.Join("/proc", strconv.Itoa(pid), "root", dir))
@@ -172,9 +174,9 @@ func sameDir(pid int, dir string) bool {
 	return os.SameFile(ours, theirs)
 }
 
-// pidsWith returns the processes of our user that run a program and on whose command line name is followed by value, a
-// path that means the same file to them as to us: a Flyball in a container has the same paths, and its processes show
-// here too. A shell or an editor may have our arguments on its command line.
+// pidsWith returns the processes of our user that run a program with the argument name followed by
+// value, a path to the same file as for us. A Flyball in a container has the same paths, and its
+// processes are visible here. A shell or an editor may have the same arguments.
 func pidsWith(program, name, value string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -194,18 +196,19 @@ func pidsWith(program, name, value string) ([]int, error) {
 	return pids, nil
 }
 
-// isOurs tells whether a process belongs to our user. Anybody may write our arguments on a command line.
+// isOurs reports whether a process belongs to our user: another user may run a process with our
+// arguments.
 func isOurs(pid int) bool {
 	var st unix.Stat_t
 	err := unix.Stat(filepath.Join("/proc", strconv.Itoa(pid)), &st)
 	return err == nil && int(st.Uid) == os.Geteuid()
 }
 
-// runs tells whether a process runs a program of that name. The directory does not count: before an upgrade it may have
-// been another one.
+// runs reports whether a process runs a program of that name, in any directory: it may have changed
+// in an upgrade.
 func runs(pid int, program string) bool {
 	exe, err := os.Readlink(filepath.Join("/proc", strconv.Itoa(pid), "exe"))
-	// The kernel marks a file that has been replaced meanwhile.
+	// The kernel marks a file that was replaced.
 	return err == nil && filepath.Base(strings.TrimSuffix(exe, " (deleted)")) == program
 }
 
@@ -213,8 +216,8 @@ func hasArgument(cmdline []byte, name, value string) bool {
 	return bytes.Contains(append([]byte{0}, cmdline...), []byte("\x00"+name+"\x00"+value+"\x00"))
 }
 
-// current reports whether the running process is the containerd that start would start: the same program file (it is not
-// after an upgrade), umask, proxy and configuration.
+// current reports whether the running process is the same as start would start: program file (an
+// upgrade replaces it), umask, proxy and configuration.
 func current(c Config, p *process, wanted []byte) bool {
 	running, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.pid), "exe"))
 	if err != nil {
@@ -237,8 +240,8 @@ func current(c Config, p *process, wanted []byte) bool {
 	return err == nil && bytes.Equal(written, wanted)
 }
 
-// sameUmask compares the umask in two processes' /proc/PID/status: a container's root directory has the mode that the
-// umask of containerd leaves it. Kernels before 4.7 do not tell it.
+// sameUmask compares the umask in /proc/PID/status of two processes: containerd's umask determines
+// the mode of a container's root directory. Kernels before 4.7 do not report it.
 func sameUmask(a, b []byte) bool {
 	return bytes.Equal(statusLine(a, "Umask:"), statusLine(b, "Umask:"))
 }

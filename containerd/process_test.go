@@ -18,7 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 )
 
-// TestPidsWith: of the processes with our arguments, neither that of another user nor that of another program is ours.
+// TestPidsWith: of the processes with our arguments, neither that of another user nor that of
+// another program is ours.
 func TestPidsWith(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root to run a process as somebody else")

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// sameProxy tells whether a process with this /proc/PID/environ pulls images through the same proxy.
+// sameProxy reports whether a process with this /proc/PID/environ has the same proxy.
 func sameProxy(environ []byte, proxy []string) bool {
 	var has []string
 	for v := range strings.SplitSeq(string(environ), "\x00") {
@@ -16,7 +16,7 @@ func sameProxy(environ []byte, proxy []string) bool {
 	return slices.Equal(slices.Sorted(slices.Values(has)), slices.Sorted(slices.Values(proxy)))
 }
 
-// IsProxyVariable tells whether the environment variable of this name says through which proxy to reach whom.
+// IsProxyVariable reports whether the environment variable of this name configures a proxy.
 func IsProxyVariable(name string) bool {
 	return slices.Contains([]string{"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}, strings.ToUpper(name))
 }

@@ -20,20 +20,22 @@ import (
 )
 
 const (
-	// startTimeout is how long containerd may take until CRI answers. It loads all containers first.
+	// startTimeout is how long containerd may take until CRI answers. It loads all containers
+	// first.
 	startTimeout = time.Minute
 	// stopGrace is how long containerd may take to end.
 	stopGrace = 10 * time.Second
-	// dialInterval is the time between two attempts to reach a containerd that is starting.
+	// dialInterval is the time between two connection attempts while containerd starts.
 	dialInterval = 10 * time.Millisecond
-	// A containerd that died after less than steadyAfter is restarted with a growing delay of at most maxBackOff.
+	// If containerd ended within steadyAfter, the delay of the next restart grows, up to
+	// maxBackOff.
 	steadyAfter = 10 * time.Second
 	maxBackOff  = 10 * time.Second
 )
 
-// Run starts containerd, or adopts the one that already runs with our configuration, calls cfg.Ready when CRI answers,
-// and restarts containerd when it dies, of which cfg.Down hears. It returns when ctx ends, and leaves containerd running. It returns an error
-// when containerd cannot be started the first time.
+// Run starts containerd, or adopts the one that runs with our configuration, and restarts it when
+// it ends. It calls cfg.Ready when CRI answers and cfg.Down when containerd has ended. It returns
+// when ctx ends, and leaves containerd running. It returns an error if the first start fails.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -45,10 +47,10 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	log := klog.FromContext(ctx)
 	ctx, cancel := context.WithCancel(ctx)
-	var bounded sync.WaitGroup
-	defer bounded.Wait()
+	var limiting sync.WaitGroup
+	defer limiting.Wait()
 	defer cancel()
-	bounded.Go(func() { boundLog(ctx, cfg.LogFile) })
+	limiting.Go(func() { limitLog(ctx, cfg.LogFile) })
 
 	for first, backOff := true, time.Duration(0); ; backOff = min(backOff+time.Second, maxBackOff) {
 		p, err := ensure(ctx, cfg)
@@ -62,7 +64,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return err
 		case err != nil:
 			log.Error(err, "Restarting containerd failed")
-			cfg.tellDown(err)
+			cfg.reportDown(err)
 		default:
 			if cfg.Ready != nil {
 				cfg.Ready()
@@ -75,7 +77,7 @@ func Run(ctx context.Context, cfg Config) error {
 				return nil
 			}
 			log.Error(err, "containerd ended, restarting it", "pid", p.pid, "log", cfg.LogFile)
-			cfg.tellDown(fmt.Errorf("running containerd: process %d ended; see %s", p.pid, cfg.LogFile))
+			cfg.reportDown(fmt.Errorf("running containerd: process %d ended; see %s", p.pid, cfg.LogFile))
 			if time.Since(up) >= steadyAfter {
 				backOff = 0
 			}
@@ -88,13 +90,13 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 }
 
-func (c Config) tellDown(err error) {
+func (c Config) reportDown(err error) {
 	if c.Down != nil {
 		c.Down(err)
 	}
 }
 
-// ensure returns a containerd that answers: the one that runs, if it is current, or a new one.
+// ensure returns a containerd whose CRI answers: the running one, if it is current, or a new one.
 func ensure(ctx context.Context, c Config) (*process, error) {
 	wanted, err := render(c, detectHost())
 	if err != nil {
@@ -116,7 +118,7 @@ func ensure(ctx context.Context, c Config) (*process, error) {
 		if err := os.WriteFile(c.configFile(), wanted, 0o600); err != nil {
 			return nil, fmt.Errorf("writing containerd's configuration: %w", err)
 		}
-		// A socket left by a containerd that was killed would be dialed in vain.
+		// A killed containerd leaves its socket, to which nobody listens.
 		_ = os.Remove(c.Socket)
 		if p, err = start(c); err != nil {
 			return nil, err
@@ -126,7 +128,7 @@ func ensure(ctx context.Context, c Config) (*process, error) {
 		return nil, fmt.Errorf("writing containerd's pid file: %w", err)
 	}
 	if err := awaitCRI(ctx, c, p); err != nil {
-		if ctx.Err() == nil { // what does not answer is no use to the next attempt
+		if ctx.Err() == nil { // the next attempt starts another one
 			_ = p.end(ctx, stopGrace)
 		}
 		p.close()
@@ -135,15 +137,15 @@ func ensure(ctx context.Context, c Config) (*process, error) {
 	return p, nil
 }
 
-// awaitCRI returns when CRI answers. containerd listens before its CRI plugin has loaded the containers, so that a
-// connection alone proves little.
+// awaitCRI returns when CRI answers. containerd listens before its CRI plugin has loaded the
+// containers, so a connection is not enough.
 func awaitCRI(ctx context.Context, c Config, p *process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("starting containerd: it did not answer on %s within %s; see %s", c.Socket, startTimeout, c.LogFile))
-	died, waited := make(chan struct{}), make(chan struct{})
+	ended, waited := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(waited)
 		if p.wait(ctx) == nil {
-			close(died)
+			close(ended)
 		}
 	}()
 	defer func() { cancel(); <-waited }()
@@ -156,7 +158,7 @@ func awaitCRI(ctx context.Context, c Config, p *process) error {
 	tick := time.NewTicker(dialInterval)
 	defer tick.Stop()
 	for {
-		// Dialing first keeps gRPC from its own back-off, which begins at a second.
+		// Dialing first avoids gRPC's own back-off, which begins at a second.
 		if probe, err := (&net.Dialer{}).DialContext(ctx, "unix", c.Socket); err == nil {
 			_ = probe.Close()
 			if _, err := client.Version(ctx, &runtimeapi.VersionRequest{}); err == nil {
@@ -164,8 +166,8 @@ func awaitCRI(ctx context.Context, c Config, p *process) error {
 			}
 		}
 		select {
-		case <-died:
-			return fmt.Errorf("starting containerd: it ended at once; its last words in %s: %s", c.LogFile, lastLine(c.LogFile))
+		case <-ended:
+			return fmt.Errorf("starting containerd: it ended at once; the last line of %s is: %s", c.LogFile, lastLine(c.LogFile))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
@@ -173,7 +175,7 @@ func awaitCRI(ctx context.Context, c Config, p *process) error {
 	}
 }
 
-// dialCRI prepares a connection to a runtime's socket. It does not wait for it.
+// dialCRI returns a connection to a runtime's socket. It does not wait for it.
 func dialCRI(socket string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("unix://"+socket,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),

@@ -25,14 +25,14 @@ var cgroup = fmt.Sprintf("/flyball-containerd-test-%d", os.Getpid())
 const conflist = `{"cniVersion":"1.0.0","name":"flyball-test","plugins":[{"type":"bridge","bridge":"test0","isGateway":true,"hairpinMode":true,
 "ipam":{"type":"host-local","dataDir":%q,"ranges":[[{"subnet":"192.0.2.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]}}]}`
 
-// newTestConfig returns a configuration in directories of the test's own, and skips the test where the bundled programs
-// or the privileges are missing.
+// newTestConfig returns a configuration in directories of the test's own, and skips the test where
+// the bundled programs or the privileges are missing.
 func newTestConfig(t *testing.T) Config {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("starting containers needs root")
 	}
-	bin, err := filepath.Abs("../../bin")
+	bin, err := filepath.Abs("../bin")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,8 +72,8 @@ func newTestConfig(t *testing.T) Config {
 	return c
 }
 
-// run calls Run in a network namespace of the test's own, which containerd inherits, and returns when containerd is
-// ready. The function that it returns ends Run.
+// run calls Run in a network namespace of the test's own, which containerd inherits, and returns
+// when containerd is ready. The function that it returns ends Run.
 func run(t *testing.T, c Config) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -126,7 +126,8 @@ func importFile(t *testing.T, c Config, name string) []string {
 	return names
 }
 
-// startContainer starts a sandbox with a hello container and returns the container's id and process.
+// startContainer starts a sandbox with a hello container and returns the container's id and
+// process.
 func startContainer(t *testing.T, c Config) (id string, process int) {
 	t.Helper()
 	conn, err := dialCRI(c.Socket)
@@ -188,8 +189,9 @@ func containerProcess(t *testing.T, c Config, id string) int {
 	return process
 }
 
-// One story on one containerd, because starting one takes most of the time: what is imported is there, what runs goes on
-// running whatever happens to Flyball and to containerd, and nothing is left after Stop.
+// One story on one containerd, because starting one takes most of the time: what is imported is
+// there, what runs goes on running whatever happens to Flyball and to containerd, and nothing is
+// left after Stop.
 func TestRuntimeLife(t *testing.T) {
 	c := newTestConfig(t)
 	began := time.Now()

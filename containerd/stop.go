@@ -21,17 +21,18 @@ import (
 )
 
 const (
-	// containerGrace is what the processes of containers that are still there get. The node agent has ended the Pods
-	// with their own grace before.
+	// containerGrace is how long remaining containers may take to end. The node agent has ended the
+	// Pods with their own grace periods before.
 	containerGrace = 2 * time.Second
-	// maxUnmountRounds bounds unmounting where mounts lie on top of each other, or somebody keeps mounting.
+	// maxUnmountRounds limits unmounting where mounts are stacked, or other processes keep
+	// mounting.
 	maxUnmountRounds = 10
 )
 
-// Stop ends containerd, every container and shim that is left, unmounts everything beneath StateDir and RootDir, and
-// removes StateDir. Containers should have been stopped over CRI before; what Stop finds is killed after two seconds.
-// RootDir, with the images and containerd's metadata, stays. Stop is idempotent and needs no running Run, which must have
-// returned: it would start containerd again.
+// Stop ends containerd and all remaining containers and shims, unmounts all mounts beneath StateDir
+// and RootDir, and removes StateDir. Containers should have been stopped over CRI before; the
+// remaining ones are killed after two seconds. RootDir, with images and containerd's metadata,
+// stays. Stop is idempotent. Run must have returned before: it would restart containerd.
 func Stop(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -47,10 +48,10 @@ func Stop(ctx context.Context, cfg Config) error {
 		}
 	}
 	if err := endShims(ctx, cfg); err != nil {
-		return fmt.Errorf("stopping the containers that are left: %w", err)
+		return fmt.Errorf("stopping the remaining containers: %w", err)
 	}
 	if err := unmountBeneath(cfg.StateDir, cfg.RootDir); err != nil {
-		return fmt.Errorf("unmounting what containers used: %w", err)
+		return fmt.Errorf("unmounting the mounts of containers: %w", err)
 	}
 	if err := os.RemoveAll(cfg.StateDir); err != nil {
 		return fmt.Errorf("removing containerd's run-time files: %w", err)
@@ -63,7 +64,7 @@ func Stop(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// endShims ends the containers that are left, and the shims that carry our socket on their command line.
+// endShims ends the remaining containers, and the shims with our socket on their command line.
 func endShims(ctx context.Context, c Config) error {
 	pids, err := pidsWith(shimProgram, "-address", c.Socket)
 	if err != nil || len(pids) == 0 {
@@ -86,13 +87,13 @@ func endShims(ctx context.Context, c Config) error {
 			shims = append(shims, p)
 		}
 	}
-	// runc knows what a process alone does not tell: everything else in a container that shares the host's process
-	// namespace, and its cgroups.
+	// Only runc knows the other processes of a container that shares the host's process namespace,
+	// and its cgroups.
 	terminate(ctx, containers)
 	return errors.Join(deleteContainers(ctx, c), endAll(ctx, shims))
 }
 
-// terminate asks processes to end, and gives all of them together containerGrace.
+// terminate sends SIGTERM to all processes and waits for all, at most containerGrace.
 func terminate(ctx context.Context, all []*process) {
 	ctx, cancel := context.WithTimeout(ctx, containerGrace)
 	defer cancel()
@@ -104,7 +105,7 @@ func terminate(ctx context.Context, all []*process) {
 	}
 }
 
-// deleteContainers has the bundled runc kill and remove every container that it keeps state of.
+// deleteContainers kills and removes all containers that the bundled runc has state of.
 func deleteContainers(ctx context.Context, c Config) error {
 	root := filepath.Join(c.StateDir, "runc", namespace)
 	entries, err := os.ReadDir(root)
@@ -124,7 +125,7 @@ func deleteContainers(ctx context.Context, c Config) error {
 	return errors.Join(errs...)
 }
 
-// endAll kills processes and waits for their end.
+// endAll kills all processes and waits until they have ended.
 func endAll(ctx context.Context, all []*process) error {
 	var errs []error
 	for _, p := range all {
@@ -136,7 +137,7 @@ func endAll(ctx context.Context, all []*process) error {
 	return errors.Join(errs...)
 }
 
-// children returns the processes that a process started, by any of its threads.
+// children returns the child processes of all threads of a process.
 func children(pid int) []int {
 	files, _ := filepath.Glob(filepath.Join("/proc", strconv.Itoa(pid), "task", "*", "children"))
 	var found []int
@@ -151,8 +152,8 @@ func children(pid int) []int {
 	return found
 }
 
-// unmountBeneath lazily unmounts every mount at or beneath dirs. It returns an error if one is left: removing the
-// directories then would remove the content of a volume.
+// unmountBeneath lazily unmounts every mount at or beneath dirs. It returns an error if one
+// remains: removing the directories would then remove the content of a volume.
 func unmountBeneath(dirs ...string) error {
 	for range maxUnmountRounds {
 		mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
@@ -164,7 +165,7 @@ func unmountBeneath(dirs ...string) error {
 		if len(mounts) == 0 {
 			return nil
 		}
-		for _, m := range slices.Backward(mounts) { // later mounts lie on earlier ones
+		for _, m := range slices.Backward(mounts) { // later mounts may cover earlier ones
 			err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 			if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("unmounting %s: %w", m.Mountpoint, err)

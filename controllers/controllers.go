@@ -1,12 +1,14 @@
-// Package controllers runs Flyball's own loops: Deployments and ReplicaSets, of apps/v1 and of apps.flyball.dev/v1alpha1.
+// Package controllers runs Flyball's own loops: Deployments and ReplicaSets, of apps/v1 and of
+// apps.flyball.dev/v1alpha1.
 //
-// Each loop is a package of its own that plans without touching anything and acts on what it planned. This package wires
-// them: one controller-runtime manager, one cache for all (a Pod is in it once, and only with what a loop looks at), one
-// list of loops. It leaves to upstream's controllers what becomes of the Pods of deleted owners (the garbage collector)
-// and to the kube-scheduler and kubelet what becomes of Pods.
+// Each loop is a package of its own, with a Reconcile that observes, plans without side effects,
+// and acts. This package wires them: one controller-runtime manager, one cache for all (a Pod is in
+// it once, and only with the fields that a loop reads), one list of loops. It leaves the Pods of
+// deleted owners to upstream's garbage collector, and everything else about Pods to the
+// kube-scheduler and the kubelet.
 //
-// A group whose kinds the API server does not serve yet is waited for, and the other group's loops run meanwhile: a
-// cluster without our CRDs still has its Deployments.
+// While the API server does not serve the kinds of one group yet, the loops of the other group run:
+// a cluster without our CRDs still has its Deployments.
 package controllers
 
 import (
@@ -29,21 +31,26 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/filters"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
+	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/loop"
 	"flyball.dev/controllers/replicaset"
 )
 
@@ -53,39 +60,39 @@ import (
 
 // Config is what Run needs.
 type Config struct {
-	// Client reaches the API server. Its rate limits are ignored: the API server's priority and fairness is the limit.
+	// Client reaches the API server. Its rate limits are ignored: the API server's priority and
+	// fairness is the limit.
 	Client *rest.Config
-	// Kinds are the API groups whose Deployments and ReplicaSets are reconciled: apps/v1, apps.flyball.dev/v1alpha1, or
-	// both. Empty means both. In a cluster whose kube-controller-manager runs its own loops, only the second may be.
+	// Kinds are the API groups whose Deployments and ReplicaSets are reconciled: apps/v1,
+	// apps.flyball.dev/v1alpha1, or both. Empty means both. In a cluster whose
+	// kube-controller-manager runs its own loops, only the second may be.
 	Kinds []schema.GroupVersion
-	// LeaderElection lets one of several processes work at a time. The Lease is LeaseNamespace/flyball-controllers;
-	// LeaseNamespace defaults to kube-system.
+	// LeaderElection lets one of several processes work at a time. The Lease is
+	// LeaseNamespace/flyball-controllers; LeaseNamespace defaults to kube-system.
 	LeaderElection bool
 	LeaseNamespace string
-	// MetricsAddress serves /metrics over HTTPS with a certificate of its own making, to those whom the API server lets
-	// get the path /metrics. HealthAddress serves /healthz and /readyz over HTTP; ready means that the loops run, or that
-	// another process leads. Empty means not at all.
+	// MetricsAddress serves /metrics over HTTPS with a self-signed certificate, to users whom the
+	// API server allows to get the path /metrics. HealthAddress serves /healthz and /readyz over
+	// HTTP; ready means that the loops run, or that another process leads. Empty means that it is
+	// not served.
 	MetricsAddress, HealthAddress string
 	// Ready, if not nil, is called once, when all loops run on full caches.
 	Ready func()
 }
 
-// Loop is one loop: what it reads, what it is the writer of, and how it starts.
+// Loop is what one loop reads, and what it is the writer of.
 type Loop struct {
 	Name          string
 	Reads, Writes []string
-
-	register func(loop.Manager, kinds.Group) error
 }
 
 // Loops are all loops of Flyball. Each runs once per API group.
 func Loops() []Loop {
 	return []Loop{
 		{
-			Name:     "replicaset",
-			Reads:    []string{"replicasets", "pods"},
-			Writes:   []string{"replicasets/status", "pods (creation, deletion, ownerReferences)", "events"},
-			register: replicaset.Register,
+			Name:   "replicaset",
+			Reads:  []string{"replicasets", "pods"},
+			Writes: []string{"replicasets/status", "pods (creation, deletion, ownerReferences)", "events"},
 		},
 		{
 			Name:  "deployment",
@@ -94,18 +101,18 @@ func Loops() []Loop {
 				"deployments/status", "deployments (annotation deployment.kubernetes.io/revision)",
 				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events",
 			},
-			register: deployment.Register,
 		},
 	}
 }
 
-// workers is how many objects of one kind are looked at a time. A worker mostly waits for the API server.
+// workers is how many objects of one kind are reconciled at a time. A worker mostly waits for the
+// API server.
 const workers = 16
 
 // Run runs all loops until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
 	if !clientfeatures.FeatureGates().Enabled(clientfeatures.AtomicFIFO) {
-		return errors.New("starting the controllers: they need client-go's feature AtomicFIFO to know how old a cache is; do not switch it off")
+		return errors.New("starting the controllers: client-go's feature AtomicFIFO is off; leave it on, it says how old a cache is")
 	}
 	if len(cfg.Kinds) == 0 {
 		cfg.Kinds = []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion}
@@ -115,7 +122,7 @@ func Run(ctx context.Context, cfg Config) error {
 	restConfig.UserAgent = "flyball-controllers"
 	restConfig.WarningHandlerWithContext = rest.NoWarnings{} // they are about what a user wrote, and the user got them
 
-	ctrl.SetLogger(klog.Background()) // controller-runtime has parts that know this logger only
+	ctrl.SetLogger(klog.Background()) // some of controller-runtime uses only this logger
 	mgr, err := ctrl.NewManager(restConfig, options(ctx, cfg))
 	if err != nil {
 		return fmt.Errorf("setting up the controllers: %w", err)
@@ -128,11 +135,11 @@ func Run(ctx context.Context, cfg Config) error {
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: events.Events("")})
 
-	w := &wiring{Manager: loop.Manager{Manager: mgr, Events: broadcaster}}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("loops", w.ready)); err != nil {
+	w := &wiring{mgr: mgr, broadcaster: broadcaster, kinds: cfg.Kinds, ready: cfg.Ready}
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("loops", w.check)); err != nil {
 		return fmt.Errorf("setting up the health checks: %w", err)
 	}
-	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return w.start(ctx, cfg) })); err != nil {
+	if err := mgr.Add(w); err != nil {
 		return fmt.Errorf("setting up the loops: %w", err)
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -147,7 +154,7 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 	_ = v1alpha1.AddToScheme(known)
 	return ctrl.Options{
 		Scheme:      known,
-		Logger:      klog.FromContext(ctx).V(1), // what controller-runtime finds worth saying is not news to a user
+		Logger:      klog.FromContext(ctx).V(1), // what controller-runtime logs is not news to a user
 		BaseContext: func() context.Context { return ctx },
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
@@ -159,7 +166,8 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 			MaxConcurrentReconciles: workers,
 		},
 		Metrics: metricsserver.Options{
-			BindAddress: cmp.Or(cfg.MetricsAddress, "0"), SecureServing: true, FilterProvider: filters.WithAuthenticationAndAuthorization,
+			BindAddress: cmp.Or(cfg.MetricsAddress, "0"), SecureServing: true,
+			FilterProvider: filters.WithAuthenticationAndAuthorization,
 		},
 		HealthProbeBindAddress:        cmp.Or(cfg.HealthAddress, "0"),
 		LeaderElection:                cfg.LeaderElection,
@@ -170,8 +178,8 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 	}
 }
 
-// slim keeps of a Pod what the loops look at: who it is, where it runs, how it is. That is a small part of it, and there
-// are more Pods than anything else.
+// slim keeps the fields of a Pod that the loops read: metadata, node and state. That is a small
+// share of it, and there are more Pods than anything else.
 func slim(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -197,16 +205,19 @@ func slim(object any) (any, error) {
 	}, nil
 }
 
-// wiring starts loops on a manager.
+// wiring starts the loops on a manager, once that leads.
 type wiring struct {
-	loop.Manager
-	running atomic.Bool
+	mgr         ctrl.Manager
+	broadcaster record.EventBroadcaster
+	kinds       []schema.GroupVersion
+	ready       func()
+	running     atomic.Bool
 }
 
-// ready says whether the loops run. A process that waits to lead is ready too: it is what it can be.
-func (w *wiring) ready(*http.Request) error {
+// check says whether the loops run. A process that waits to lead is ready too.
+func (w *wiring) check(*http.Request) error {
 	select {
-	case <-w.Elected():
+	case <-w.mgr.Elected():
 	default:
 		return nil
 	}
@@ -216,13 +227,14 @@ func (w *wiring) ready(*http.Request) error {
 	return nil
 }
 
-// start starts all loops, each group's as soon as its kinds are served.
-func (w *wiring) start(ctx context.Context, cfg Config) error {
-	if err := w.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, loop.Index, loop.Keys); err != nil {
+// Start starts all loops, each group's as soon as its kinds are served. It implements
+// manager.Runnable.
+func (w *wiring) Start(ctx context.Context) error {
+	if err := w.mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing Pods: %w", err)
 	}
 	starting, startCtx := errgroup.WithContext(ctx)
-	for _, version := range cfg.Kinds {
+	for _, version := range w.kinds {
 		starting.Go(func() error { return w.startGroup(startCtx, version) })
 	}
 	if err := starting.Wait(); err != nil {
@@ -231,12 +243,12 @@ func (w *wiring) start(ctx context.Context, cfg Config) error {
 		}
 		return err
 	}
-	if !w.GetCache().WaitForCacheSync(ctx) {
+	if !w.mgr.GetCache().WaitForCacheSync(ctx) {
 		return nil
 	}
 	w.running.Store(true)
-	if cfg.Ready != nil {
-		cfg.Ready()
+	if w.ready != nil {
+		w.ready()
 	}
 	return nil
 }
@@ -249,27 +261,92 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 	if err := w.served(ctx, group); err != nil {
 		return err
 	}
-	if err := w.GetFieldIndexer().IndexField(ctx, group.ReplicaSets.New(), loop.Index, loop.Keys); err != nil {
+	index := w.mgr.GetFieldIndexer()
+	if err := index.IndexField(ctx, group.ReplicaSets.New(), controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing ReplicaSets: %w", err)
 	}
-	for _, l := range Loops() {
-		if err := l.register(w.Manager, group); err != nil {
-			return fmt.Errorf("starting the loop %s for %s: %w", l.Name, version, err)
-		}
+	if err := w.register(ctx, group); err != nil {
+		return fmt.Errorf("starting the loops for %s: %w", version, err)
 	}
 	return nil
+}
+
+// register adds the loops of one API group to the manager. The sources that Events name are
+// upstream's, because tools know them.
+func (w *wiring) register(ctx context.Context, group kinds.Group) error {
+	stores := map[schema.GroupResource]expectations.Store{}
+	for resource, object := range map[schema.GroupResource]client.Object{
+		group.Deployments.Resource: group.Deployments.New(),
+		group.ReplicaSets.Resource: group.ReplicaSets.New(),
+		kinds.Pods().Resource:      &corev1.Pod{},
+	} {
+		informer, err := w.mgr.GetCache().GetInformer(ctx, object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watching %s: %w", resource, err)
+		}
+		stores[resource] = informer.(toolscache.SharedIndexInformer).GetStore()
+	}
+	c, live, known := w.mgr.GetClient(), w.mgr.GetAPIReader(), w.mgr.GetScheme()
+	replicaSets := &replicaset.Reconciler{
+		Kind: group.ReplicaSets, Client: c, Live: live, Expectations: expectations.New(stores),
+		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "replicaset-controller"}),
+	}
+	deployments := &deployment.Reconciler{
+		Deployments: group.Deployments, ReplicaSets: group.ReplicaSets,
+		Client: c, Live: live, Expectations: expectations.New(stores),
+		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "deployment-controller"}),
+	}
+	return errors.Join(
+		replicaSets.Watch(w.loop("replicaset", group)).Complete(graceful{replicaSets}),
+		deployments.Watch(w.loop("deployment", group)).Complete(graceful{deployments}),
+	)
+}
+
+// loop begins the registration of a loop. An object that fails is reconciled again soon, and at
+// least every 15 seconds: no event says that the cause, a quota say, is gone.
+func (w *wiring) loop(name string, group kinds.Group) *builder.Builder {
+	return ctrl.NewControllerManagedBy(w.mgr).
+		Named(name + "." + group.Deployments.Group).
+		WithOptions(controller.Options{
+			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
+		})
 }
 
 // served waits until the API server serves a group's kinds, or ctx ends.
 func (w *wiring) served(ctx context.Context, group kinds.Group) error {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Steps: 12, Cap: 5 * time.Second}
 	return backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
-		for _, kind := range []schema.GroupVersionKind{group.Deployments.GroupVersionKind, group.ReplicaSets.GroupVersionKind} {
-			if _, err := w.GetRESTMapper().RESTMapping(kind.GroupKind(), kind.Version); err != nil {
-				klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does", "kind", kind, "err", err)
+		for _, kind := range []string{"Deployment", "ReplicaSet"} {
+			version := group.Deployments.GroupVersion()
+			if _, err := w.mgr.GetRESTMapper().RESTMapping(version.WithKind(kind).GroupKind(), version.Version); err != nil {
+				klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does",
+					"kind", version.WithKind(kind), "err", err)
 				return false, nil
 			}
 		}
 		return true, nil
 	})
+}
+
+// grace is how long a Reconcile may still take when the process ends.
+const grace = 500 * time.Millisecond
+
+// graceful lets a Reconcile that runs when the process ends finish, if it does so soon: a request
+// that is cancelled may or may not have been served. It starts none then: the next process
+// reconciles what is queued.
+type graceful struct{ loop reconcile.Reconciler }
+
+// Reconcile implements reconcile.Reconciler.
+func (g graceful) Reconcile(process context.Context, request ctrl.Request) (ctrl.Result, error) {
+	if process.Err() != nil {
+		return ctrl.Result{}, nil
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(process))
+	defer cancel()
+	defer context.AfterFunc(process, func() { time.AfterFunc(grace, cancel) })()
+	result, err := g.loop.Reconcile(ctx, request)
+	if ctx.Err() != nil {
+		return ctrl.Result{}, nil // the end of the process is no failure
+	}
+	return result, err
 }

@@ -48,8 +48,8 @@ func freeAddress() string {
 	return listener.Addr().String()
 }
 
-// The loops run as config/default installs them in a cluster that is not Flyball's: for our own kinds only, as its
-// ServiceAccount, with the permissions that this has.
+// The loops run as config/default installs them in a cluster that is not Flyball's: for our own
+// kinds only, as its ServiceAccount, with the permissions that this has.
 func TestMain(m *testing.M) {
 	testenv.Main(m, &env, func(ctx context.Context, _ *rest.Config, ready func()) error {
 		if err := install(ctx); err != nil {
@@ -85,8 +85,8 @@ func install(ctx context.Context) error {
 	return nil
 }
 
-// TestInstalledHasNothingToDoWithApps: the cluster's own Deployments stay the cluster's own, also if somebody should ask
-// the loops for them.
+// TestInstalledHasNothingToDoWithApps: the loops have no permission for the cluster's own
+// Deployments.
 func TestInstalledHasNothingToDoWithApps(t *testing.T) {
 	cfg := rest.CopyConfig(env.Admin)
 	cfg.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + installedIn + ":flyball-controllers"}
@@ -137,16 +137,18 @@ func TestServesTheKindsItIsToldTo(t *testing.T) {
 	}
 	running("theirs", 2)
 	cancel()
-	// What does not end by itself within the grace that it is given is told as an error.
+	// A Reconcile that does not end within its grace period is an error.
 	if err := <-ended; err != nil {
 		t.Fatal("after the end of its context Run returned: ", err)
 	}
 }
 
-// TestEndsInMidWrite: a write that is under way when the loops end is finished, and nobody hears of it.
+// TestEndsInMidWrite: a write that is under way when the loops end is finished, and the loops log
+// nothing.
 func TestEndsInMidWrite(t *testing.T) {
 	namespace := env.Namespace(t)
-	// A write that takes longer than the loops wait is broken off. It may, on a busy machine: then another is watched.
+	// A write that takes longer than the grace period is cancelled. On a busy host that happens:
+	// then try another.
 	testenv.Eventually(t, func() error {
 		took, said := endInMidWrite(t, namespace)
 		if took < 250*time.Millisecond {
@@ -159,8 +161,9 @@ func TestEndsInMidWrite(t *testing.T) {
 	})
 }
 
-// endInMidWrite ends loops while they write the status of a ReplicaSet. It returns how long that write took, and what the
-// loops said; that the status is not written, too, is something they did not say.
+// endInMidWrite ends loops while they write the status of a ReplicaSet. It returns how long that
+// write took, and what the loops said; that the status is not written, too, is something they did
+// not say.
 func endInMidWrite(t *testing.T, namespace string) (took time.Duration, said string) {
 	t.Helper()
 	logger := ktesting.NewLogger(ktesting.NopTL{}, ktesting.NewConfig(ktesting.Verbosity(0), ktesting.BufferLogs(true)))
@@ -233,7 +236,8 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (r roundTripper) RoundTrip(request *http.Request) (*http.Response, error) { return r(request) }
 
-// TestMetricsAreForThoseWhoMay: who is nobody is refused, who may not get /metrics too, an administrator reads.
+// TestMetricsAreForThoseWhoMay: /metrics refuses requests without a user, and users without
+// permission for it.
 func TestMetricsAreForThoseWhoMay(t *testing.T) {
 	clientset, err := kubernetes.NewForConfig(env.Admin)
 	if err != nil {

@@ -10,33 +10,70 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
-	upstream "k8s.io/kubernetes/pkg/controlplane/apiserver"
 
 	"flyball.dev/controlplane/space"
 )
 
-// shutdownGrace is how long requests in flight, watches among them, may take when kube-apiserver stops.
+// shutdownGrace is how long requests in flight, including watches, may take when kube-apiserver
+// stops.
 const shutdownGrace = time.Second
 
-// identityRenewal is how often kube-apiserver renews the Lease that names it, which is valid for an hour. Upstream's ten
-// seconds would be a third of all that an idle node writes to its disk.
-const identityRenewal = 20 * time.Minute
+// startGrace is how long kube-apiserver may take to become ready after it was asked to stop. It is
+// long, because a post-start hook that is interrupted ends the process, and shorter than the half
+// minute after which `flyball down` kills.
+const startGrace = 20 * time.Second
 
-// apiServerFlags are the flags of kube-apiserver that differ from upstream's defaults, in upstream's documented terms.
+// apiServer is the component that serves the API on a listener. The listener is open already, so
+// that a port in use is noticed before anything starts, and early clients wait for the answer
+// instead of polling.
+type apiServer struct {
+	options  *options.ServerRunOptions
+	listener net.Listener
+	guard    *space.Guard
+	// admin is the kubeconfig by which it is asked whether it is ready.
+	admin string
+}
+
+func (apiServer) name() string { return PartAPIServer }
+
+func (a apiServer) run(ctx context.Context, up func()) error {
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	ready := make(chan struct{})
+	go func() {
+		if waitReady(serving, a.admin) == nil {
+			close(ready)
+			up()
+		}
+	}()
+	context.AfterFunc(ctx, func() {
+		defer stop()
+		select {
+		case <-ready:
+		case <-serving.Done():
+		case <-time.After(startGrace):
+		}
+	})
+	a.options.SecureServing.Listener = a.listener
+	return APIServer{Options: a.options, CloseGrace: shutdownGrace / 4, WrapAPI: a.guard.Wrap}.Run(serving)
+}
+
+// apiServerFlags are the flags of kube-apiserver that differ from upstream's defaults, in
+// upstream's documented terms.
 func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 	issuer := "https://kubernetes.default.svc." + cfg.ClusterDomain
 	return append(presenceFlags(cfg), []string{
-		"--advertise-address=" + cfg.NodeIP.String(),
+		"--advertise-address=" + cfg.NodeIPs[0].String(),
 		"--bind-address=" + cfg.BindAddress.String(),
 		"--secure-port=" + cfg.port(),
 		"--tls-cert-file=" + c.servingCert,
 		"--tls-private-key-file=" + c.servingCert,
 		"--etcd-servers=unix://" + cfg.etcdSocket(),
 		"--encryption-provider-config=" + encryption,
-		"--service-cluster-ip-range=" + cfg.ServiceCIDR.String(),
+		"--service-cluster-ip-range=" + commas(cfg.ServiceCIDRs),
 		"--allow-privileged=true",
 		"--profiling=false",
-		// Who may do what. Bootstrap tokens are how machines join; without such a Secret there is none.
+		// Authentication and authorization. Nodes join with bootstrap tokens, which are Secrets.
 		"--client-ca-file=" + c.ca.CertPath,
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
@@ -45,12 +82,13 @@ func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 		"--api-audiences=" + issuer,
 		"--service-account-signing-key-file=" + c.serviceAccountKey,
 		"--service-account-key-file=" + c.serviceAccountKey,
-		// How it reaches kubelets: by address, since nobody promises that node names resolve.
+		// It reaches kubelets by address, since node names need not resolve.
 		"--kubelet-certificate-authority=" + c.ca.CertPath,
 		"--kubelet-client-certificate=" + c.kubeletClient,
 		"--kubelet-client-key=" + c.kubeletClient,
 		"--kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname",
-		// How it reaches aggregated API servers: at their Pods, so that it does not depend on a proxy on this machine.
+		// It reaches aggregated API servers at their Pods, so that it does not depend on a service
+		// proxy on this host.
 		"--enable-aggregator-routing=true",
 		"--proxy-client-cert-file=" + c.frontProxyClient,
 		"--proxy-client-key-file=" + c.frontProxyClient,
@@ -59,14 +97,14 @@ func apiServerFlags(cfg Config, c *credentials, encryption string) []string {
 		"--requestheader-username-headers=X-Remote-User",
 		"--requestheader-group-headers=X-Remote-Group",
 		"--requestheader-extra-headers-prefix=X-Remote-Extra-",
-		// Ends watches at once when stopping instead of waiting a minute for clients to hang up.
+		// Watches end at once when it stops, instead of lasting a minute until their clients leave.
 		"--shutdown-watch-termination-grace-period=" + shutdownGrace.String(),
 	}...)
 }
 
-// presenceFlags say how kube-apiserver lets others know that it is there. One that is alone writes its address into the
-// Endpoints of the Service "kubernetes" once; several must each renew two leases in etcd every ten seconds, the second of
-// which is how they find one another.
+// presenceFlags say how kube-apiserver registers itself. An only server writes its address into the
+// Endpoints of the Service "kubernetes" once. Each of several must renew two leases in etcd every
+// ten seconds, and finds the others by the second one.
 func presenceFlags(cfg Config) []string {
 	if cfg.OtherServers {
 		return nil
@@ -83,14 +121,6 @@ func parseAPIServer(flags []string) (*options.ServerRunOptions, error) {
 	return o, nil
 }
 
-// runAPIServer serves on listener until ctx ends. The listener is open already, so that a taken port is noticed before
-// anything is started, and so that whoever connects early waits for the answer instead of polling.
-func runAPIServer(ctx context.Context, o *options.ServerRunOptions, listener net.Listener, guard *space.Guard) error {
-	o.SecureServing.Listener = listener
-	upstream.IdentityLeaseRenewIntervalPeriod = identityRenewal
-	return APIServer{Options: o, CloseGrace: shutdownGrace / 4, WrapAPI: guard.Wrap}.Run(ctx)
-}
-
 // waitReady is WaitReady for the client of a kubeconfig.
 func waitReady(ctx context.Context, kubeconfig string) error {
 	rc, err := loadKubeconfig(kubeconfig)
@@ -100,12 +130,13 @@ func waitReady(ctx context.Context, kubeconfig string) error {
 	return WaitReady(ctx, rc)
 }
 
-// WaitReady returns when /readyz answers that kube-apiserver is ready, or when ctx ends, with an error then. kube-apiserver
-// has no event for that: the question is a request to this process and is repeated quickly.
+// WaitReady returns when /readyz answers that kube-apiserver is ready, or with an error when ctx
+// ends. kube-apiserver has no event for that. The request goes to this process and is repeated
+// quickly.
 func WaitReady(ctx context.Context, rc *rest.Config) error { return waitOK(ctx, rc, "/readyz") }
 
-// waitOK returns when kube-apiserver answers a GET of path without an error. It asks sooner again than kube-apiserver
-// recommends (Retry-After: 1).
+// waitOK returns when kube-apiserver answers a GET of path with 200 OK. It retries sooner than
+// kube-apiserver recommends (Retry-After: 1).
 func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 	client, err := rest.HTTPClientFor(rc)
 	if err != nil {
@@ -131,7 +162,8 @@ func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 	}
 }
 
-// loadKubeconfig makes a client configuration without client-side limits: kube-apiserver has priority and fairness.
+// loadKubeconfig makes a client configuration without client-side limits: kube-apiserver has
+// priority and fairness.
 func loadKubeconfig(path string) (*rest.Config, error) {
 	rc, err := clientcmd.BuildConfigFromFlags("", path)
 	if err != nil {

@@ -3,7 +3,7 @@ package controlplane
 import (
 	"context"
 	"fmt"
-	"net/netip"
+	"slices"
 
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -11,10 +11,17 @@ import (
 	"flyball.dev/controlplane/approver"
 )
 
-// runApprover runs the approver of kubelets' serving certificates until ctx ends. No kubelet may have a certificate for
-// what kube-apiserver's is for, nor for an address that Pods and Services get.
-func runApprover(ctx context.Context, cfg Config, c *credentials, up func()) error {
-	rc, err := loadKubeconfig(c.approver)
+// csrApprover is the component that approves kubelets' serving certificates. No kubelet may have a
+// certificate for a name or address of kube-apiserver, nor for an address of a Pod or Service.
+type csrApprover struct {
+	cfg        Config
+	kubeconfig string
+}
+
+func (csrApprover) name() string { return PartApprover }
+
+func (a csrApprover) run(ctx context.Context, up func()) error {
+	rc, err := loadKubeconfig(a.kubeconfig)
 	if err != nil {
 		return err
 	}
@@ -22,11 +29,11 @@ func runApprover(ctx context.Context, cfg Config, c *credentials, up func()) err
 	if err != nil {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
 	}
-	api := servingLeaf(cfg)
+	api := servingLeaf(a.cfg)
 	return approver.Run(ctx, approver.Config{
 		Client: client, Ready: up,
 		Protected: approver.Protected{
-			Names: api.DNSNames, Addresses: api.Addresses, Ranges: []netip.Prefix{cfg.ClusterCIDR, cfg.ServiceCIDR},
+			Names: api.DNSNames, Addresses: api.Addresses, Ranges: slices.Concat(a.cfg.ClusterCIDRs, a.cfg.ServiceCIDRs),
 		},
 	})
 }

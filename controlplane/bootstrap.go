@@ -30,20 +30,28 @@ import (
 // fieldManager owns the fields that bootstrap applies.
 const fieldManager = "flyball"
 
-// manifests holds what every cluster has beside the caller's manifests. They are templates of Config.
+// manifests holds the objects that every cluster has beside the caller's manifests. They are
+// templates of Config.
 //
 //go:embed manifests/*.yaml
 var manifests embed.FS
 
-// bootstrap applies all manifests and calls up once they are there and every CustomResourceDefinition among them is served.
-// It then waits for ctx to end. While it fails it tries again, since what is in the way may go away (a webhook that does
-// not answer).
-func bootstrap(ctx context.Context, cfg Config, creds *credentials, up func()) error {
-	objects, err := readManifests(cfg, creds.ca.PEM)
+// bootstrap is the component that applies all manifests. It is up once they exist and every
+// CustomResourceDefinition among them is served. It retries while that fails, since the cause may
+// go away (a webhook that does not answer).
+type bootstrap struct {
+	cfg   Config
+	creds *credentials
+}
+
+func (bootstrap) name() string { return PartBootstrap }
+
+func (b bootstrap) run(ctx context.Context, up func()) error {
+	objects, err := readManifests(b.cfg, b.creds.ca.PEM)
 	if err != nil {
 		return err
 	}
-	rc, err := loadKubeconfig(creds.admin)
+	rc, err := loadKubeconfig(b.creds.admin)
 	if err != nil {
 		return err
 	}
@@ -60,7 +68,7 @@ func bootstrap(ctx context.Context, cfg Config, creds *credentials, up func()) e
 			return nil
 		}
 		if ctx.Err() == nil {
-			cfg.progress(PartBootstrap, StateStarting, err)
+			b.cfg.progress(PartBootstrap, StateStarting, err)
 			klog.FromContext(ctx).Error(err, "Applying manifests failed, trying again")
 		}
 		select {
@@ -71,15 +79,12 @@ func bootstrap(ctx context.Context, cfg Config, creds *credentials, up func()) e
 	}
 }
 
-// Apply applies all manifests in from and returns once objects of every CustomResourceDefinition among them can be watched.
+// Apply applies all manifests in from and returns once objects of every CustomResourceDefinition
+// among them can be watched.
 func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
-	var objects []*unstructured.Unstructured
-	for _, f := range from {
-		got, err := readAll(f, func(data []byte) ([]byte, error) { return data, nil })
-		if err != nil {
-			return err
-		}
-		objects = append(objects, got...)
+	objects, err := readPlain(from)
+	if err != nil {
+		return err
 	}
 	client, err := dynamic.NewForConfig(rest.AddUserAgent(rc, "bootstrap"))
 	if err != nil {
@@ -92,7 +97,8 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 		if o.GetKind() != "CustomResourceDefinition" {
 			continue
 		}
-		// A definition is established a moment before its cache is filled. Who watches meanwhile is sent away for a second.
+		// A definition is established a moment before its cache is filled. Until then, watches are
+		// refused for a second.
 		for _, path := range served(o) {
 			if err := waitOK(ctx, rc, path+"?limit=1&resourceVersion=0"); err != nil {
 				return err
@@ -102,7 +108,7 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 	return nil
 }
 
-// served are the paths at which a CustomResourceDefinition's objects are.
+// served returns the paths at which a CustomResourceDefinition's objects are served.
 func served(crd *unstructured.Unstructured) (paths []string) {
 	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
 	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
@@ -121,7 +127,13 @@ func readManifests(cfg Config, ca []byte) ([]*unstructured.Unstructured, error) 
 	if err != nil {
 		return nil, err
 	}
-	for _, from := range cfg.Manifests {
+	callers, err := readPlain(cfg.Manifests)
+	return append(objects, callers...), err
+}
+
+// readPlain reads manifests that are not templates.
+func readPlain(all []fs.FS) (objects []*unstructured.Unstructured, err error) {
+	for _, from := range all {
 		got, err := readAll(from, func(data []byte) ([]byte, error) { return data, nil })
 		if err != nil {
 			return nil, err
@@ -161,8 +173,9 @@ func render(text string, cfg Config, ca []byte) ([]byte, error) {
 	}
 	var b bytes.Buffer
 	err = t.Execute(&b, map[string]any{
-		"ClusterCIDR": cfg.ClusterCIDR, "ServiceCIDR": cfg.ServiceCIDR, "ClusterDNS": cfg.ClusterDNS, "ClusterDomain": cfg.ClusterDomain,
-		"Server": cfg.URL(), "Authority": base64.StdEncoding.EncodeToString(ca),
+		"ClusterCIDRs": commas(cfg.ClusterCIDRs), "ServiceCIDRs": commas(cfg.ServiceCIDRs), "ClusterDNS": commas(cfg.ClusterDNS),
+		"FirstDNS": cfg.ClusterDNS[0], "ClusterDomain": cfg.ClusterDomain,
+		"Server": cfg.URL(), "CA": base64.StdEncoding.EncodeToString(ca),
 		"UserKubeletClient": userKubeletClient, "UserDNS": userDNS, "UserApprover": userApprover,
 	})
 	return b.Bytes(), err
@@ -187,7 +200,7 @@ func decode(data []byte) ([]*unstructured.Unstructured, error) {
 	}
 }
 
-// applyAll applies definitions and namespaces first, then what may need them.
+// applyAll applies definitions and namespaces first, then the objects that may need them.
 func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
 	var first, then []*unstructured.Unstructured
 	for _, o := range objects {
@@ -211,7 +224,7 @@ func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstruct
 }
 
 func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstructured) error {
-	// The plural is guessed by English grammar instead of asked for: all kinds that a cluster starts with follow it, and
+	// The plural is guessed by English grammar, which all kinds follow that a cluster starts with:
 	// discovery is the most expensive request there is.
 	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
 	var resource dynamic.ResourceInterface = client.Resource(gvr)

@@ -17,13 +17,16 @@ import (
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
 )
 
-// bootstrapParallelism is how many objects are made at once. etcd then writes them to disk together.
+// bootstrapParallelism is how many objects are created at once. etcd then writes them to disk
+// together.
 const bootstrapParallelism = 8
 
-// ensureRoles makes upstream's default roles and bindings, or adds to them what they lack, with upstream's reconciliation:
-// what the administrator removed by annotation stays removed. kube-apiserver is ready when all of them are there.
+// ensureRoles creates upstream's default roles and bindings, or adds missing rules to them, with
+// upstream's reconciliation: a role whose annotation excludes it stays as it is. kube-apiserver is
+// ready when all of them exist.
 //
-// Upstream's hook also carries over roles of releases before 1.9 (aggregation, split bindings); no cluster of ours has any.
+// Upstream's hook also migrates roles of releases before 1.9 (aggregation, split bindings); no
+// cluster of ours has any.
 func ensureRoles(hook genericapiserver.PostStartHookContext) error {
 	client, err := unlimited(hook.LoopbackClientConfig)
 	if err != nil {
@@ -60,12 +63,12 @@ func ensureRoles(hook genericapiserver.PostStartHookContext) error {
 		}
 	}
 	if err := inParallel(hook, steps); err != nil {
-		return fmt.Errorf("making the default RBAC roles: %w", err)
+		return fmt.Errorf("creating the default RBAC roles: %w", err)
 	}
 	return nil
 }
 
-// ensurePriorityClasses makes system-node-critical and system-cluster-critical.
+// ensurePriorityClasses creates system-node-critical and system-cluster-critical.
 func ensurePriorityClasses(hook genericapiserver.PostStartHookContext) error {
 	client, err := unlimited(hook.LoopbackClientConfig)
 	if err != nil {
@@ -82,13 +85,14 @@ func ensurePriorityClasses(hook genericapiserver.PostStartHookContext) error {
 		})
 	}
 	if err := inParallel(hook, steps); err != nil {
-		return fmt.Errorf("making the system's priority classes: %w", err)
+		return fmt.Errorf("creating the system's priority classes: %w", err)
 	}
 	return nil
 }
 
-// inParallel runs the steps, each again for half a minute while it fails: caches of the server are still filling, or another
-// step makes the same namespace. kube-apiserver ends the process when a hook fails.
+// inParallel runs the steps and retries each for half a minute: the server's caches may not be
+// filled, or another step creates the same namespace. kube-apiserver ends the process when a hook
+// fails.
 func inParallel(ctx context.Context, steps []func() error) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(bootstrapParallelism)

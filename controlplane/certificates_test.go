@@ -15,8 +15,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// TestCertificatesRenewed runs a control plane for longer than its certificates live: it presents a new one, and all its
-// clients go on.
+// TestCertificatesRenewed runs a control plane for longer than its certificates live: it presents a
+// new one, and all its clients go on.
 func TestCertificatesRenewed(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts a whole control plane")
@@ -56,7 +56,8 @@ func TestCertificatesRenewed(t *testing.T) {
 	if now := presented(ctx, t, port); time.Now().After(now.NotAfter) {
 		t.Errorf("kube-apiserver presents a certificate that expired at %v", now.NotAfter)
 	}
-	// The scheduler, the controllers and their informers have outlived their first certificates too.
+	// The scheduler, the controllers and their informers have outlived their first certificates
+	// too.
 	testControllers(ctx, t, connect(t, cfg.AdminKubeconfig))
 }
 

@@ -7,10 +7,11 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// The parts that Config.Progress speaks of, in the order in which they start.
+// The components, as Config.Progress gets them, in the order in which they start.
 const (
 	PartEtcd              = "etcd"
 	PartAPIServer         = "kube-apiserver"
@@ -19,10 +20,10 @@ const (
 	PartBootstrap         = "bootstrap"
 	PartApprover          = "csr-approver"
 	PartCertificates      = "certificates"
-	PartDisk              = "disk" // down while the file system of etcd's directory has no space
+	PartDisk              = "disk" // down while etcd's file system has no space
 )
 
-// The states that Config.Progress speaks of.
+// The states of a component, as Config.Progress gets them.
 const (
 	StateStarting = "starting"
 	StateUp       = "up"
@@ -31,40 +32,48 @@ const (
 
 // Config says what Run starts. All fields are required unless their comment says otherwise.
 type Config struct {
-	// DataDir holds what must survive: DataDir/server is ours alone, DataDir/agent receives the node agent's credentials.
+	// DataDir holds what must survive a reboot. Only this package writes DataDir/server.
+	// DataDir/agent receives the node agent's credentials.
 	DataDir string
-	// RunDir holds what need not survive: RunDir/etcd has etcd's socket. Its path must be short (unix(7): 107 bytes).
+	// RunDir holds etcd's socket, RunDir/etcd/client.sock. The path must be short (unix(7): 107
+	// bytes).
 	RunDir string
-	// NodeName is the node whose agent gets credentials, NodeIP the address that the API is advertised at.
+	// NodeName is the node whose agent gets credentials.
 	NodeName string
-	NodeIP   netip.Addr
+	// NodeIPs are the node's addresses, one or two. The API is advertised at the first.
+	NodeIPs []netip.Addr
 	// BindAddress and Port are where kube-apiserver listens.
 	BindAddress netip.Addr
 	Port        int
-	// ClusterCIDR is where Pods get addresses from, a /24 per node; ServiceCIDR where Services get theirs from.
-	ClusterCIDR, ServiceCIDR netip.Prefix
-	// ClusterDNS is the address of the Service kube-system/kube-dns, within ServiceCIDR; ClusterDomain its zone.
-	ClusterDNS    netip.Addr
+	// ClusterCIDRs are the ranges of Pod addresses, one or two; each node gets a /24 (IPv6: /64) of
+	// each. ServiceCIDRs are those of Services, with the same address families in the same order.
+	ClusterCIDRs, ServiceCIDRs []netip.Prefix
+	// ClusterDNS are the addresses of the Service kube-system/kube-dns, one in each of
+	// ServiceCIDRs.
+	ClusterDNS []netip.Addr
+	// ClusterDomain is the DNS domain of Services.
 	ClusterDomain string
-	// OtherServers says that other servers serve this cluster too. A server that is alone need not keep writing to etcd that
-	// it is there.
+	// OtherServers says that other servers serve this cluster too. An only server need not renew
+	// its presence in etcd.
 	OtherServers bool
-	// AdminKubeconfig is where the kubeconfig of the administrator is written, mode 0600. Empty: nowhere else than in DataDir.
+	// AdminKubeconfig is where the administrator's kubeconfig is written, mode 0600. Empty: only in
+	// DataDir.
 	AdminKubeconfig string
-	// Manifests are applied once kube-apiserver is ready: every .yaml file in them except for kustomizations. Optional.
+	// Manifests are applied once kube-apiserver is ready: every .yaml file in them except
+	// kustomizations. Optional.
 	Manifests []fs.FS
-	// LogFile is where the process logs, which gets a little space in reserve to log why writes are refused. Optional.
+	// LogFile is the log file of the process. A little space is reserved for it, to log why writes
+	// are refused. Optional.
 	LogFile string
-	// OutOfSpace is called when etcd could not write and therefore cannot go on in this process, also
-	// while Run stops: the next start finds all that was acknowledged. It must not return. Optional:
+	// OutOfSpace is called when etcd could not write and cannot go on in this process, also while
+	// Run stops. The next start finds all acknowledged writes. It must not return. Optional:
 	// without it, the process panics.
 	OutOfSpace func(error)
-	// Progress is told of every change of a part's state, from several goroutines. Optional.
-	Progress func(part string, state string, err error)
+	// Progress is called on every change of a component's state, from several goroutines. Optional.
+	Progress func(component string, state string, err error)
 
-	id              string        // of the cluster, from cluster.yaml
 	certificateLife time.Duration // zero means pki.LeafLife
-	unguarded       bool          // nothing is refused or reserved for want of space
+	unguarded       bool          // never refuse writes or reserve space
 }
 
 func (c Config) validate() error {
@@ -78,13 +87,21 @@ func (c Config) validate() error {
 	check(filepath.IsAbs(c.RunDir), "the run-time directory %q is not an absolute path", c.RunDir)
 	check(len(c.etcdSocket()) <= 107, "the run-time directory %q is too long for unix sockets; choose a shorter one", c.RunDir)
 	check(c.NodeName != "", "the node has no name")
-	check(c.NodeIP.IsValid() && !c.NodeIP.IsUnspecified() && !c.NodeIP.IsLoopback(), "the node's address %q is not one that Pods could reach", c.NodeIP)
+	check(len(c.NodeIPs) == 1, "the node has %d addresses instead of one", len(c.NodeIPs))
+	for _, ip := range c.NodeIPs {
+		check(ip.IsValid() && !ip.IsUnspecified() && !ip.IsLoopback(), "Pods cannot reach the node's address %q", ip)
+	}
 	check(c.BindAddress.IsValid(), "the address to listen on %q is not an IP address", c.BindAddress)
 	check(c.Port > 0 && c.Port < 1<<16, "the API port %d is not between 1 and 65535", c.Port)
-	check(c.ClusterCIDR.IsValid() && c.ServiceCIDR.IsValid(), "the cluster CIDR %q and the Service CIDR %q must both be CIDRs", c.ClusterCIDR, c.ServiceCIDR)
-	check(!c.ClusterCIDR.Overlaps(c.ServiceCIDR), "the cluster CIDR %s and the Service CIDR %s overlap", c.ClusterCIDR, c.ServiceCIDR)
-	check(c.ClusterCIDR.Bits() <= c.nodeCIDRBits(), "the cluster CIDR %s is too small: each node takes a /%d of it", c.ClusterCIDR, c.nodeCIDRBits())
-	check(c.ServiceCIDR.Contains(c.ClusterDNS), "the DNS address %s is not within the Service CIDR %s", c.ClusterDNS, c.ServiceCIDR)
+	one := len(c.ClusterCIDRs) == 1 && len(c.ServiceCIDRs) == 1 && len(c.ClusterDNS) == 1
+	check(one, "there must be one cluster CIDR, one Service CIDR and one DNS address")
+	if one {
+		pods, services, dns := c.ClusterCIDRs[0], c.ServiceCIDRs[0], c.ClusterDNS[0]
+		check(pods.IsValid() && services.IsValid(), "the cluster CIDR %q and the Service CIDR %q must both be CIDRs", pods, services)
+		check(!pods.Overlaps(services), "the cluster CIDR %s and the Service CIDR %s overlap", pods, services)
+		check(pods.Bits() <= nodeCIDRBits(pods), "the cluster CIDR %s is too small: each node takes a /%d of it", pods, nodeCIDRBits(pods))
+		check(services.Contains(dns), "the DNS address %s is not within the Service CIDR %s", dns, services)
+	}
 	check(c.ClusterDomain != "", "the cluster domain is empty")
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("checking the control plane's configuration: %w", err)
@@ -96,30 +113,37 @@ func (c Config) server(elem ...string) string {
 	return filepath.Join(append([]string{c.DataDir, "server"}, elem...)...)
 }
 
-// etcdDir has all that etcd writes. It can be a mount of its own.
+// etcdDir is the directory that etcd writes to. It can be a mount of its own.
 func (c Config) etcdDir() string { return c.server("etcd") }
 
 func (c Config) database() string { return filepath.Join(c.etcdDir(), "member", "snap", "db") }
 
 func (c Config) etcdSocket() string { return filepath.Join(c.RunDir, "etcd", "client.sock") }
 
-// nodeCIDRBits is the prefix length of the part of ClusterCIDR that one node gets: 256 addresses, or upstream's /64.
-func (c Config) nodeCIDRBits() int {
-	if c.ClusterCIDR.Addr().Is6() {
+// nodeCIDRBits is the prefix length of the range that one node gets of a cluster CIDR: 256
+// addresses, or upstream's /64.
+func nodeCIDRBits(cluster netip.Prefix) int {
+	if cluster.Addr().Is6() {
 		return 64
 	}
 	return 24
 }
 
-// apiServiceIP is the address of the Service default/kubernetes: always the first of the range.
-func (c Config) apiServiceIP() netip.Addr { return c.ServiceCIDR.Masked().Addr().Next() }
-
-// URL is where other machines reach kube-apiserver.
-func (c Config) URL() string {
-	return "https://" + netip.AddrPortFrom(c.NodeIP, uint16(c.Port)).String()
+// apiServiceIPs are the addresses of the Service default/kubernetes: always the first of each
+// range.
+func (c Config) apiServiceIPs() (ips []netip.Addr) {
+	for _, services := range c.ServiceCIDRs {
+		ips = append(ips, services.Masked().Addr().Next())
+	}
+	return ips
 }
 
-// localURL is where the parts on this machine reach kube-apiserver.
+// URL is where other hosts reach kube-apiserver.
+func (c Config) URL() string {
+	return "https://" + netip.AddrPortFrom(c.NodeIPs[0], uint16(c.Port)).String()
+}
+
+// localURL is where the components on this host reach kube-apiserver.
 func (c Config) localURL() string { return "https://" + c.localAddress() }
 
 func (c Config) localAddress() string {
@@ -135,8 +159,20 @@ func (c Config) localAddress() string {
 
 func (c Config) port() string { return strconv.Itoa(c.Port) }
 
-func (c Config) progress(part, state string, err error) {
+func (c Config) progress(component, state string, err error) {
 	if c.Progress != nil {
-		c.Progress(part, state, err)
+		c.Progress(component, state, err)
 	}
+}
+
+// commas joins addresses or ranges as upstream's flags, and our files, have them.
+func commas[T fmt.Stringer](list []T) string {
+	var b strings.Builder
+	for i, item := range list {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(item.String())
+	}
+	return b.String()
 }

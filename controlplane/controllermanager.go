@@ -15,14 +15,10 @@ import (
 )
 
 func controllerManagerFlags(cfg Config, c *credentials) []string {
-	mask := "--node-cidr-mask-size-ipv4="
-	if cfg.ClusterCIDR.Addr().Is6() {
-		mask = "--node-cidr-mask-size-ipv6="
-	}
-	return []string{
+	flags := []string{
 		"--kubeconfig=" + c.controllerManager,
-		// Everything that is on by default, except for the two whose work package controllers does; and what removes the
-		// tokens that machines join with when they have expired.
+		// All that are on by default, except for the two that package controllers replaces, and the
+		// one that removes expired bootstrap tokens.
 		"--controllers=*," + names.TokenCleanerController + ",-" + names.ReplicaSetController + ",-" + names.DeploymentController,
 		"--use-service-account-credentials=true",
 		"--service-account-private-key-file=" + c.serviceAccountKey,
@@ -30,18 +26,25 @@ func controllerManagerFlags(cfg Config, c *credentials) []string {
 		"--cluster-signing-cert-file=" + c.ca.CertPath,
 		"--cluster-signing-key-file=" + c.ca.Path,
 		"--allocate-node-cidrs=true",
-		"--cluster-cidr=" + cfg.ClusterCIDR.String(),
-		"--service-cluster-ip-range=" + cfg.ServiceCIDR.String(),
-		mask + strconv.Itoa(cfg.nodeCIDRBits()),
-		"--leader-elect=false", // there is one; and losing an election ends the process
-		"--secure-port=0",      // its metrics are in kube-apiserver's, since they share this process
+		"--cluster-cidr=" + commas(cfg.ClusterCIDRs),
+		"--service-cluster-ip-range=" + commas(cfg.ServiceCIDRs),
+		"--leader-elect=false", // losing an election would end the process
+		"--secure-port=0",      // kube-apiserver serves its metrics too, since they share this process
 		"--profiling=false",
 		"--kube-api-qps=" + unthrottledQPS, "--kube-api-burst=" + unthrottledQPS,
-		// It makes this directory; by default outside of ours, in /usr/libexec.
+		// It creates this directory, by default outside of DataDir, in /usr/libexec.
 		"--flex-volume-plugin-dir=" + cfg.server("flexvolume"),
-		// Some controllers sit in a watch when they are told to end and only notice when kube-apiserver is gone.
+		// Some controllers block in a watch until kube-apiserver is gone.
 		"--controller-shutdown-timeout=500ms",
 	}
+	for _, cidr := range cfg.ClusterCIDRs {
+		family := "4"
+		if cidr.Addr().Is6() {
+			family = "6"
+		}
+		flags = append(flags, "--node-cidr-mask-size-ipv"+family+"="+strconv.Itoa(nodeCIDRBits(cidr)))
+	}
+	return flags
 }
 
 func parseControllerManager(flags []string) (*options.KubeControllerManagerOptions, error) {
@@ -56,10 +59,17 @@ func parseControllerManager(flags []string) (*options.KubeControllerManagerOptio
 	return o, nil
 }
 
-// runControllerManager runs upstream's controllers until ctx ends. up is called once one of them has made the service account
-// that Pods of the namespace "default" need, after which Pods are admitted; the others have started together with it.
-func runControllerManager(ctx context.Context, o *options.KubeControllerManagerOptions, up func()) error {
-	config, err := o.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+// controllerManager is the component that runs upstream's controllers. It is up once one of them
+// has created the service account that Pods of the namespace "default" need: from then on Pods are
+// admitted, and the other controllers have started.
+type controllerManager struct {
+	options *options.KubeControllerManagerOptions
+}
+
+func (controllerManager) name() string { return PartControllerManager }
+
+func (c controllerManager) run(ctx context.Context, up func()) error {
+	config, err := c.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
 	if err != nil {
 		return fmt.Errorf("configuring kube-controller-manager: %w", err)
 	}
@@ -75,7 +85,8 @@ func runControllerManager(ctx context.Context, o *options.KubeControllerManagerO
 	return nil
 }
 
-// waitServiceAccount returns true when the service account default/default exists, and false when ctx ends.
+// waitServiceAccount returns true when the service account default/default exists, and false when
+// ctx ends.
 func waitServiceAccount(ctx context.Context, client kubernetes.Interface) bool {
 	for ctx.Err() == nil {
 		w, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=default"})
@@ -86,7 +97,7 @@ func waitServiceAccount(ctx context.Context, client kubernetes.Interface) bool {
 			}
 			continue
 		}
-		event := <-w.ResultChan() // a watch without a version begins with what exists
+		event := <-w.ResultChan() // a watch without a resource version begins with the objects that exist
 		w.Stop()
 		if event.Type == watch.Added {
 			return true

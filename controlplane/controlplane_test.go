@@ -148,7 +148,8 @@ func connect(t *testing.T, kubeconfig string) kubernetes.Interface {
 	return client
 }
 
-// TestLife goes through the life of one control plane: it starts, serves, is killed, starts again, refuses company, stops.
+// TestLife goes through the life of one control plane: it starts, serves, is killed, starts again,
+// refuses company, stops.
 func TestLife(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts whole control planes")
@@ -179,7 +180,7 @@ func TestLife(t *testing.T) {
 	})
 	t.Run("Bootstrap", func(t *testing.T) {
 		dns, err := admin.CoreV1().Services(metav1.NamespaceSystem).Get(ctx, "kube-dns", metav1.GetOptions{})
-		if err != nil || dns.Spec.ClusterIP != cfg.ClusterDNS.String() {
+		if err != nil || dns.Spec.ClusterIP != cfg.ClusterDNS[0].String() {
 			t.Errorf("kube-dns: %v, %v", dns, err)
 		}
 		if _, err := admin.SchedulingV1().PriorityClasses().Get(ctx, "system-node-critical", metav1.GetOptions{}); err != nil {
@@ -259,7 +260,8 @@ func TestLife(t *testing.T) {
 	t.Logf("output of the last process:\n%s", p.output())
 }
 
-// TestDamagedDatabase starts on databases that cannot be used. Each must end with one error, not with a hang or a crash.
+// TestDamagedDatabase starts on databases that cannot be used. Each must end with one error, not
+// with a hang or a crash.
 func TestDamagedDatabase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts whole control planes")
@@ -277,11 +279,11 @@ func TestDamagedDatabase(t *testing.T) {
 		"Garbage": {reason: "the disk is damaged", want: []string{"opening the database", "backup"}, damage: func(_ *testing.T, cfg Config) error {
 			return os.WriteFile(filepath.Join(cfg.server("etcd"), "member", "snap", "db"), bytes.Repeat([]byte("garbage "), 8192), 0o600)
 		}},
-		"OtherCluster": {reason: "directories were mixed up", want: []string{"checking the database", "is that of cluster"}, damage: func(_ *testing.T, cfg Config) error {
+		"OtherCluster": {reason: "directories were mixed up", want: []string{"checking the database", "belongs to cluster"}, damage: func(_ *testing.T, cfg Config) error {
 			if err := errors.Join(os.RemoveAll(cfg.server()), os.RemoveAll(filepath.Join(cfg.DataDir, "agent"))); err != nil {
 				return err
 			}
-			if err := (&runner{cfg: cfg}).prepare(); err != nil {
+			if _, err := prepare(cfg); err != nil {
 				return err
 			}
 			return os.CopyFS(cfg.server("etcd"), os.DirFS(testConfig(dir).server("etcd")))
@@ -352,8 +354,8 @@ func testIdentities(t *testing.T, cfg Config) {
 	}
 }
 
-// testControllers checks that the node allocator and the scheduler work, and that a namespace goes away, which takes the
-// garbage collector, discovery and the namespace controller.
+// testControllers checks that the node allocator and the scheduler work, and that a namespace goes
+// away, which takes the garbage collector, discovery and the namespace controller.
 func testControllers(ctx context.Context, t *testing.T, client kubernetes.Interface) {
 	t.Helper()
 	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node1"}}

@@ -1,17 +1,15 @@
 package controlplane
 
 import (
-	"context"
 	"net/netip"
 	"path/filepath"
-	"time"
-
-	"k8s.io/klog/v2"
+	"slices"
 
 	"flyball.dev/controlplane/pki"
 )
 
-// The users that kube-apiserver knows by certificate, beside upstream's own names. manifests/ binds them to their roles.
+// The users of our own that kube-apiserver authenticates by certificate. manifests/ binds them to
+// their roles.
 const (
 	userKubeletClient = "kube-apiserver-kubelet-client"
 	userFrontProxy    = "front-proxy-client"
@@ -20,13 +18,10 @@ const (
 	userApprover      = "system:flyball:csr-approver"
 )
 
-// renewEvery is how often certificates are compared with the clock, at most.
-const renewEvery = time.Hour
-
-// credentials are the files that the parts of the server are started with.
+// credentials are the files that the components of the server start with.
 type credentials struct {
-	ca, frontProxyCA *pki.Authority
-	// servingCert, kubeletClient and frontProxyClient hold key and certificate both.
+	ca, frontProxyCA *pki.CA
+	// servingCert, kubeletClient and frontProxyClient each hold a key and its certificate.
 	servingCert, kubeletClient, frontProxyClient string
 	// serviceAccountKey signs the tokens of service accounts.
 	serviceAccountKey string
@@ -34,39 +29,23 @@ type credentials struct {
 	admin, scheduler, controllerManager, approver string
 }
 
-// keepCredentials renews what ensureCredentials has made, until ctx ends: a server may run for longer than a certificate
-// lives. Everybody on this host reads the files again: kube-apiserver within a minute, client-go within five.
-func (r *runner) keepCredentials(ctx context.Context, up func()) error {
-	up()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(min(renewEvery, r.store.Life/100)):
-		}
-		if _, err := ensureCredentials(r.cfg, r.store); err != nil {
-			klog.FromContext(ctx).Error(err, "Renewing certificates failed, trying again")
-			r.cfg.progress(PartCertificates, StateUp, err)
-		}
-	}
-}
-
-// ensureCredentials makes or renews everything that authenticates anybody in this cluster. It writes, beside the files that
-// it returns, DataDir/server/kubeconfig/controllers.kubeconfig for our controllers, and for the node agent of this machine
-// DataDir/agent/{kubelet,proxy,dns}.kubeconfig, client-ca.crt and serving.pem (key and certificate of the kubelet's server).
+// ensureCredentials creates or renews all certificates, keys and kubeconfigs of this server. Beside
+// the files that it returns it writes DataDir/server/kubeconfig/controllers.kubeconfig for our
+// controllers, and for the node agent of this host DataDir/agent/{kubelet,proxy,dns}.kubeconfig,
+// client-ca.crt and serving.pem (key and certificate of the kubelet's server).
 func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) {
 	c := &credentials{}
-	if c.ca, err = store.Authority("ca", "flyball-ca"); err != nil {
+	if c.ca, err = store.CA("ca", "flyball-ca"); err != nil {
 		return nil, err
 	}
-	if c.frontProxyCA, err = store.Authority("front-proxy-ca", "flyball-front-proxy-ca"); err != nil {
+	if c.frontProxyCA, err = store.CA("front-proxy-ca", "flyball-front-proxy-ca"); err != nil {
 		return nil, err
 	}
 	if c.serviceAccountKey, err = store.SigningKey("service-account"); err != nil {
 		return nil, err
 	}
 	for _, l := range []struct {
-		ca   *pki.Authority
+		ca   *pki.CA
 		leaf pki.Leaf
 		path *string
 	}{
@@ -104,7 +83,7 @@ func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) 
 var adminLeaf = pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"system:masters"}}
 
 // writeAdminKubeconfig writes the one kubeconfig that people copy to other hosts.
-func writeAdminKubeconfig(cfg Config, store pki.Store, ca *pki.Authority) error {
+func writeAdminKubeconfig(cfg Config, store pki.Store, ca *pki.CA) error {
 	if cfg.AdminKubeconfig == "" {
 		return nil
 	}
@@ -115,14 +94,14 @@ func writeAdminKubeconfig(cfg Config, store pki.Store, ca *pki.Authority) error 
 	return pki.WriteKubeconfig(cfg.AdminKubeconfig, cfg.localURL(), ca, pair)
 }
 
-// ensureAgentCredentials writes what the node agent of this machine needs. A machine that joins gets the same
-// from package join, which asks for it.
-func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.Authority) error {
+// ensureAgentCredentials writes the files that the node agent of this host needs. On a host that
+// joins, package join requests and writes the same.
+func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.CA) error {
 	dir := filepath.Join(cfg.DataDir, "agent")
 	store.Dir = dir
 	if _, err := store.Issue(ca, pki.Leaf{
 		Name: "serving", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"},
-		DNSNames: []string{cfg.NodeName}, Addresses: []netip.Addr{cfg.NodeIP, netip.MustParseAddr("127.0.0.1")},
+		DNSNames: []string{cfg.NodeName}, Addresses: append(slices.Clip(cfg.NodeIPs), netip.MustParseAddr("127.0.0.1")),
 	}); err != nil {
 		return err
 	}
@@ -133,7 +112,7 @@ func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.Authority) erro
 	}); err != nil {
 		return err
 	}
-	return pki.WriteCertificate(filepath.Join(dir, "client-ca.crt"), ca)
+	return pki.WriteFile(filepath.Join(dir, "client-ca.crt"), ca.PEM, 0o644)
 }
 
 // client is an identity and the kubeconfig that carries it.
@@ -142,7 +121,7 @@ type client struct {
 	path string
 }
 
-func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.Authority, clients []client) error {
+func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.CA, clients []client) error {
 	for _, c := range clients {
 		pair, err := store.Issue(ca, c.leaf)
 		if err != nil {
@@ -155,7 +134,8 @@ func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.Authority, clients []
 	return nil
 }
 
-// servingLeaf is kube-apiserver's certificate: every name and address that it is reached by.
+// servingLeaf describes kube-apiserver's certificate, with every name and address that it is
+// reached by.
 func servingLeaf(cfg Config) pki.Leaf {
 	l := pki.Leaf{
 		Name: "kube-apiserver", CommonName: "kube-apiserver",
@@ -164,13 +144,10 @@ func servingLeaf(cfg Config) pki.Leaf {
 	if cfg.NodeName != "localhost" {
 		l.DNSNames = append(l.DNSNames, cfg.NodeName)
 	}
-	for _, a := range []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback(), cfg.NodeIP, cfg.apiServiceIP(), cfg.BindAddress} {
-		known := false
-		for _, have := range l.Addresses {
-			known = known || have == a.Unmap()
-		}
-		if !known && !a.IsUnspecified() {
-			l.Addresses = append(l.Addresses, a.Unmap())
+	loopback := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()}
+	for _, a := range slices.Concat(loopback, cfg.NodeIPs, cfg.apiServiceIPs(), []netip.Addr{cfg.BindAddress}) {
+		if a = a.Unmap(); !a.IsUnspecified() && !slices.Contains(l.Addresses, a) {
+			l.Addresses = append(l.Addresses, a)
 		}
 	}
 	return l

@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/base64"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/google/uuid"
 	"k8s.io/apimachinery/pkg/util/version"
@@ -16,21 +16,25 @@ import (
 
 	"flyball.dev/controlplane/pki"
 	bundled "flyball.dev/controlplane/version"
+	"flyball.dev/internal/filelock"
 )
 
-// cluster is DataDir/server/cluster.yaml: what the cluster in this data directory was created with and cannot change, since
-// Services, Pods and certificates carry it. It is written last when a cluster is created: if it exists, everything else did.
+// cluster is DataDir/server/cluster.yaml: the settings that cannot change after a cluster is
+// created, since Services, Pods and certificates carry them. It is written last: if it exists, all
+// other files have existed.
 type cluster struct {
-	ID            string `json:"id"`
+	ID string `json:"id"`
+	// Ranges and addresses, with commas between two.
 	ClusterCIDR   string `json:"clusterCIDR"`
 	ServiceCIDR   string `json:"serviceCIDR"`
 	ClusterDNS    string `json:"clusterDNS"`
 	ClusterDomain string `json:"clusterDomain"`
-	// Kubernetes is the newest version that this data directory was used with.
+	// Kubernetes is the newest version that has used this data directory.
 	Kubernetes string `json:"kubernetes"`
 }
 
-// lockDataDir makes sure that no other process uses the data directory, until the returned file is closed.
+// lockDataDir makes sure that no other process uses the data directory, until the returned file is
+// closed.
 func lockDataDir(cfg Config) (*os.File, error) {
 	path := cfg.server("lock")
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -40,28 +44,31 @@ func lockDataDir(cfg Config) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the data directory's lock: %w", err)
 	}
-	if err := lockFile(f); err != nil {
+	held, err := filelock.Try(f)
+	if err == nil && !held {
 		holder, _ := os.ReadFile(path)
-		f.Close()
-		return nil, fmt.Errorf("locking the data directory %s: process %s uses it; stop that one first, or choose another directory: %w",
-			cfg.DataDir, strings.TrimSpace(string(holder)), err)
+		err = fmt.Errorf("process %s uses it; stop that process first, or choose another directory", bytes.TrimSpace(holder))
 	}
-	pid := fmt.Appendf(nil, "%d\n", os.Getpid())
-	if err := errors.Join(f.Truncate(0), second(f.WriteAt(pid, 0))); err != nil {
+	if err == nil {
+		err = f.Truncate(0)
+	}
+	if err == nil {
+		_, err = fmt.Fprintln(f, os.Getpid())
+	}
+	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("writing the data directory's lock %s: %w", path, err)
+		return nil, fmt.Errorf("locking the data directory %s: %w", cfg.DataDir, err)
 	}
 	return f, nil
 }
 
-func second[T any](_ T, err error) error { return err }
-
-// readCluster reads cluster.yaml and checks that cfg fits it; existing is false if there is no cluster yet.
+// readCluster reads cluster.yaml and checks that cfg fits it; existing is false if there is no
+// cluster yet.
 func readCluster(cfg Config) (have cluster, existing bool, err error) {
 	path := cfg.server("cluster.yaml")
 	want := cluster{
-		ID: uuid.NewString(), ClusterCIDR: cfg.ClusterCIDR.String(), ServiceCIDR: cfg.ServiceCIDR.String(),
-		ClusterDNS: cfg.ClusterDNS.String(), ClusterDomain: cfg.ClusterDomain, Kubernetes: bundled.Kubernetes,
+		ID: uuid.NewString(), ClusterCIDR: commas(cfg.ClusterCIDRs), ServiceCIDR: commas(cfg.ServiceCIDRs),
+		ClusterDNS: commas(cfg.ClusterDNS), ClusterDomain: cfg.ClusterDomain, Kubernetes: bundled.Kubernetes,
 	}
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -83,7 +90,7 @@ func readCluster(cfg Config) (have cluster, existing bool, err error) {
 		{"cluster domain", have.ClusterDomain, want.ClusterDomain},
 	} {
 		if f.have != f.want {
-			return have, true, fmt.Errorf("checking the data directory %s: its cluster was created with the %s %s, not %s; configure that one, or choose another data directory", cfg.DataDir, f.name, f.have, f.want)
+			return have, true, fmt.Errorf("checking the data directory %s: its cluster was created with the %s %s, not %s; configure the former, or choose another data directory", cfg.DataDir, f.name, f.have, f.want)
 		}
 	}
 	if newer(have.Kubernetes, bundled.Kubernetes) {
@@ -93,7 +100,8 @@ func readCluster(cfg Config) (have cluster, existing bool, err error) {
 	return have, true, nil
 }
 
-// newer says whether a's minor version is newer than b's: stored objects may use what b does not know.
+// newer reports whether a's minor version is newer than b's: stored objects may have fields that b
+// does not know.
 func newer(a, b string) bool {
 	va, errA := version.ParseSemantic(a)
 	vb, errB := version.ParseSemantic(b)
@@ -108,8 +116,9 @@ func (c cluster) write(cfg Config) error {
 	return pki.WriteFile(cfg.server("cluster.yaml"), data, 0o600)
 }
 
-// ensureEncryption writes the configuration by which kube-apiserver encrypts Secrets in etcd, with a new key, unless there is
-// one. Reading falls back to plain text so that a backup from before encryption can be restored.
+// ensureEncryption writes the configuration by which kube-apiserver encrypts Secrets in etcd, with
+// a new key, unless the file exists. Reading falls back to plain text, so that an unencrypted
+// backup can be restored.
 func ensureEncryption(cfg Config, existing bool) (path string, err error) {
 	path = cfg.server("encryption.yaml")
 	_, err = os.Stat(path)
@@ -119,11 +128,11 @@ func ensureEncryption(cfg Config, existing bool) (path string, err error) {
 	case !errors.Is(err, fs.ErrNotExist):
 		return "", fmt.Errorf("reading %s: %w", path, err)
 	case existing:
-		return "", fmt.Errorf("reading %s: it is gone, and the Secrets of this cluster cannot be read without the key in it; restore the file from a backup", path)
+		return "", fmt.Errorf("reading %s: it is missing, and the Secrets of this cluster cannot be read without the key in it; restore the file from a backup", path)
 	}
 	key := make([]byte, 32) // secretbox: XSalsa20 and Poly1305
 	if _, err := rand.Read(key); err != nil {
-		return "", fmt.Errorf("making the encryption key: %w", err)
+		return "", fmt.Errorf("generating the encryption key: %w", err)
 	}
 	return path, pki.WriteFile(path, fmt.Appendf(nil, `apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration

@@ -18,15 +18,15 @@ func TestDataDirOfAnotherCluster(t *testing.T) {
 		want   string // in the error; "" for none
 	}{
 		"Same":           {reason: "a restart", change: func(*testing.T, *Config) {}},
-		"OtherAddress":   {reason: "a machine may get another address", change: func(_ *testing.T, c *Config) { c.NodeIP = netip.MustParseAddr("192.0.2.9") }},
+		"OtherAddress":   {reason: "a machine may get another address", change: func(_ *testing.T, c *Config) { c.NodeIPs[0] = netip.MustParseAddr("192.0.2.9") }},
 		"OtherNode":      {reason: "and another name", change: func(_ *testing.T, c *Config) { c.NodeName = "other" }},
-		"ServiceCIDR":    {reason: "Services have addresses of it", change: func(_ *testing.T, c *Config) { c.ServiceCIDR = netip.MustParsePrefix("10.43.0.0/17") }, want: "Service CIDR 10.43.0.0/16"},
-		"ClusterCIDR":    {reason: "nodes have parts of it", change: func(_ *testing.T, c *Config) { c.ClusterCIDR = netip.MustParsePrefix("10.44.0.0/16") }, want: "cluster CIDR 10.42.0.0/16"},
+		"ServiceCIDR":    {reason: "Services have addresses of it", change: func(_ *testing.T, c *Config) { c.ServiceCIDRs[0] = netip.MustParsePrefix("10.43.0.0/17") }, want: "Service CIDR 10.43.0.0/16"},
+		"ClusterCIDR":    {reason: "nodes have parts of it", change: func(_ *testing.T, c *Config) { c.ClusterCIDRs[0] = netip.MustParsePrefix("10.44.0.0/16") }, want: "cluster CIDR 10.42.0.0/16"},
 		"Domain":         {reason: "tokens are issued under it", change: func(_ *testing.T, c *Config) { c.ClusterDomain = "other" }, want: "cluster domain cluster.local"},
 		"NewerVersion":   {reason: "stored objects may not be understood", change: edit("v1.37.2", "v1.38.0"), want: "newer"},
 		"Damaged":        {reason: "somebody must look", change: edit("id:", "idd:"), want: "cluster.yaml"},
 		"KeyLost":        {reason: "a new key could not read the Secrets", change: drop("encryption.yaml"), want: "encryption.yaml"},
-		"AuthorityLost":  {reason: "a new authority would cut off all nodes", change: drop("pki/ca.pem"), want: "ca.pem"},
+		"CALost":         {reason: "a new CA would cut off all nodes", change: drop("pki/ca.pem"), want: "ca.pem"},
 		"TokenKeyLost":   {reason: "all tokens would be invalid", change: drop("pki/service-account.key"), want: "service-account.key"},
 		"OtherAgent":     {reason: "the agent's directory is of another cluster", change: otherAgent, want: "kubelet.pem"},
 		"LeafLost":       {reason: "it is just made again", change: drop("pki/admin.pem")},
@@ -35,11 +35,11 @@ func TestDataDirOfAnotherCluster(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t.TempDir())
 			cfg.Port = 6443
-			if err := (&runner{cfg: cfg}).prepare(); err != nil {
+			if _, err := prepare(cfg); err != nil {
 				t.Fatal(err)
 			}
 			tc.change(t, &cfg)
-			err := (&runner{cfg: cfg}).prepare()
+			_, err := prepare(cfg)
 			switch {
 			case tc.want == "" && err != nil:
 				t.Errorf("%s: %v", tc.reason, err)
@@ -76,7 +76,7 @@ func drop(name string) func(*testing.T, *Config) {
 func otherAgent(t *testing.T, c *Config) {
 	t.Helper()
 	s := pki.Store{Dir: t.TempDir()}
-	ca, err := s.Authority("ca", "other")
+	ca, err := s.CA("ca", "other")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -112,7 +112,7 @@ func TestValidate(t *testing.T) {
 	if err := cfg.validate(); err != nil {
 		t.Fatal(err)
 	}
-	cfg.NodeName, cfg.ClusterDNS, cfg.ServiceCIDR = "", netip.MustParseAddr("10.99.0.10"), cfg.ClusterCIDR
+	cfg.NodeName, cfg.ClusterDNS[0], cfg.ServiceCIDRs[0] = "", netip.MustParseAddr("10.99.0.10"), cfg.ClusterCIDRs[0]
 	cfg.RunDir = "/" + strings.Repeat("x", 100)
 	err := cfg.validate()
 	for _, want := range []string{"no name", "10.99.0.10", "overlap", "too long"} {

@@ -1,19 +1,38 @@
 package controlplane
 
 import (
+	"context"
+
 	"k8s.io/klog/v2"
 
 	"flyball.dev/controlplane/space"
 )
 
-// What is allocated ahead of need, in bytes. The database needs what may be written before writes are refused, and a place for
-// what etcd does by itself: it compacts what it has every five minutes.
+// Bytes that are allocated in advance. The database needs space for what is written before writes
+// are refused, and for etcd's own writes: it compacts every five minutes.
 const (
 	databaseReserve = 32 << 20
 	logReserve      = 64 << 10
 )
 
-// newGuard makes what refuses writes when the file system of etcd's directory has no space.
+// diskGuard is the component that lets kube-apiserver refuse writes while etcd's file system has no
+// space.
+type diskGuard struct {
+	guard *space.Guard
+	off   bool
+}
+
+func (diskGuard) name() string { return PartDisk }
+
+func (d diskGuard) run(ctx context.Context, up func()) error {
+	up()
+	if !d.off {
+		d.guard.Run(ctx)
+	}
+	<-ctx.Done()
+	return nil
+}
+
 func newGuard(cfg Config) *space.Guard {
 	reserves := map[string]int64{cfg.database(): databaseReserve}
 	if cfg.LogFile != "" {
@@ -22,7 +41,7 @@ func newGuard(cfg Config) *space.Guard {
 	return &space.Guard{Dir: cfg.etcdDir(), Reserves: reserves, Changed: func(err error) { reportSpace(cfg, err) }}
 }
 
-// reportSpace says that there is no space, or with a nil error that there is again.
+// reportSpace reports that there is no space, or with a nil error that there is space again.
 func reportSpace(cfg Config, short error) {
 	if short != nil {
 		klog.Error(short)

@@ -91,8 +91,8 @@ func acknowledged(t *testing.T, admin kubernetes.Interface, names []string) {
 	}
 }
 
-// TestDiskFills fills the disk under a running control plane: it goes on reading, refuses writes with the reason, writes again
-// when there is space, and keeps what it acknowledged.
+// TestDiskFills fills the disk under a running control plane: it goes on reading, refuses writes
+// with the reason, writes again when there is space, and keeps what it acknowledged.
 func TestDiskFills(t *testing.T) {
 	dir, fill := smallDisk(t)
 	port := freePort(t)
@@ -153,8 +153,8 @@ func TestDiskFills(t *testing.T) {
 	acknowledged(t, admin, names)
 }
 
-// TestDiskFullStop stops on a full disk while clients repeat what is refused: none of that reaches etcd,
-// whose error would restart the process.
+// TestDiskFullStop stops on a full disk while clients repeat what is refused: none of that reaches
+// etcd, whose error would restart the process.
 func TestDiskFullStop(t *testing.T) {
 	dir, fill := smallDisk(t)
 	p := startProcess(t, dir, freePort(t))
@@ -187,8 +187,8 @@ func TestDiskFullStop(t *testing.T) {
 	}
 }
 
-// TestDiskShort starts where there is too little space for etcd, in a mount of its own: status and log
-// say why nothing starts, and the process can be stopped.
+// TestDiskShort starts where there is too little space for etcd, in a mount of its own: status and
+// log say why nothing starts, and the process can be stopped.
 func TestDiskShort(t *testing.T) {
 	dir := t.TempDir()
 	etcd := testConfig(dir).etcdDir()
@@ -212,8 +212,8 @@ func TestDiskShort(t *testing.T) {
 	}
 }
 
-// TestDiskFillsAtOnce has etcd itself find the disk full: the process starts again, waits for space, and has what it
-// acknowledged.
+// TestDiskFillsAtOnce has etcd itself find the disk full: the process starts again, waits for
+// space, and has what it acknowledged.
 func TestDiskFillsAtOnce(t *testing.T) {
 	dir, fill := smallDisk(t)
 	port := freePort(t)

@@ -30,7 +30,7 @@ func TestPresence(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t.TempDir())
 			cfg.OtherServers = tc.others
-			flags := apiServerFlags(cfg, &credentials{ca: &pki.Authority{}, frontProxyCA: &pki.Authority{}}, "")
+			flags := apiServerFlags(cfg, &credentials{ca: &pki.CA{}, frontProxyCA: &pki.CA{}}, "")
 			endpoints := slices.Contains(flags, "--endpoint-reconciler-type=master-count")
 			peers := slices.Contains(flags, "--feature-gates=UnknownVersionInteroperabilityProxy=false")
 			if endpoints == tc.want || peers == tc.want {
@@ -40,7 +40,8 @@ func TestPresence(t *testing.T) {
 	}
 }
 
-// TestDurableBeforeDatabase kills a control plane whose last writes are in etcd's log only, and finds them after the next start.
+// TestDurableBeforeDatabase kills a control plane whose last writes are in etcd's log only, and
+// finds them after the next start.
 func TestDurableBeforeDatabase(t *testing.T) {
 	if testing.Short() {
 		t.Skip("starts whole control planes")
@@ -96,7 +97,8 @@ func listEtcd(t *testing.T, cfg Config, prefix string) (keys []string) {
 	return keys
 }
 
-// inDatabase counts the revisions of keys with a prefix in the database of a control plane that is not running.
+// inDatabase counts the revisions of keys with a prefix in the database of a control plane that is
+// not running.
 func inDatabase(t *testing.T, cfg Config, prefix string) (n int) {
 	t.Helper()
 	db, err := bbolt.Open(filepath.Join(cfg.server("etcd"), "member", "snap", "db"), 0o600, &bbolt.Options{ReadOnly: true})

@@ -16,10 +16,11 @@ import (
 	"flyball.dev/controlplane/space"
 )
 
-// LogTo sends what upstream's components log through klog, which is the process's one global logger, to w instead of
-// standard error, at the given verbosity. They log hundreds of lines at verbosity 0, among them errors that are none while
-// a cluster starts; nobody needs them on a terminal, and whoever looks for a fault needs all of them. Only the message of
-// a fatal error, after which klog ends the process, goes to standard error too. Call it once, before Run.
+// LogTo sends the log of upstream's components to w instead of standard error, at the given
+// verbosity. They log through klog, the process's one global logger, hundreds of lines at verbosity
+// 0, including errors that are normal while a cluster starts. A terminal needs none of them, and
+// debugging needs all. Only the message of a fatal error, after which klog ends the process, goes
+// to standard error too. Call it once, before Run.
 func LogTo(w io.Writer, verbosity int) error {
 	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
 	klog.InitFlags(flags)
@@ -36,13 +37,14 @@ func LogTo(w io.Writer, verbosity int) error {
 	return nil
 }
 
-// etcdClientLogger is kube-apiserver's, which writes to standard error and cannot be configured otherwise.
+// etcdClientLogger is kube-apiserver's, which writes to standard error and cannot be configured
+// otherwise.
 //
 //go:linkname etcdClientLogger k8s.io/apiserver/pkg/storage/storagebackend/factory.etcd3ClientLogger
 var etcdClientLogger *zap.Logger
 
-// klogCore is a zap core that writes etcd's log to klog, so that there is one log and one verbosity. etcd's "info" is as
-// talkative as others' verbosity 2.
+// klogCore is a zap core that writes etcd's log to klog, so that there is one log and one
+// verbosity. etcd's "info" corresponds to verbosity 2.
 type klogCore struct{ fields []zapcore.Field }
 
 func (c klogCore) Enabled(l zapcore.Level) bool {
@@ -88,14 +90,14 @@ func (c klogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 
 func (c klogCore) Sync() error { return nil }
 
-// fatalHook replaces the end of the process by which etcd's log follows an error that etcd cannot go on after. What it held
-// locked stays locked then, so nothing in this process can go on with its data.
+// fatalHook runs after etcd has logged a fatal error, where zap would end the process. etcd's locks
+// stay locked then, so this process cannot use its data again.
 type fatalHook struct {
-	// outOfSpace is called if no space is left; it does not return. Optional.
+	// outOfSpace is called if no space is left. It does not return. Optional.
 	outOfSpace func(error)
 }
 
-// OnWrite panics otherwise, which startEtcd turns into an error.
+// OnWrite calls outOfSpace, or panics, which startEtcd turns into an error.
 func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 	for _, f := range fields {
 		if err, ok := f.Interface.(error); ok && space.IsNoSpace(err) && h.outOfSpace != nil {

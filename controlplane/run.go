@@ -3,10 +3,8 @@ package controlplane
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
@@ -15,27 +13,22 @@ import (
 	"k8s.io/client-go/rest"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/klog/v2"
-	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
-	controllermanageroptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
-	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+	upstream "k8s.io/kubernetes/pkg/controlplane/apiserver"
 
 	"flyball.dev/controlplane/pki"
 	"flyball.dev/controlplane/space"
-	_ "flyball.dev/controlplane/version" // the parts report the version that they are
+	_ "flyball.dev/controlplane/version" // the components report the version that they are
 )
 
-// startPatience is how long kube-apiserver may take to get ready after it was told to stop. It is long, because a hook
-// that is interrupted ends the process at once, and short of the half minute after which `flyball down` kills.
-const startPatience = 20 * time.Second
-
-// Run starts the control plane and returns when ctx ends, after all parts have been stopped in reverse order, or when a part
-// fails. It leaves no socket and no lock behind. The error of a port in use wraps syscall.EADDRINUSE.
-func Run(ctx context.Context, cfg Config) (err error) {
+// Run starts the control plane and returns when ctx ends or a component fails, after all components
+// have stopped in reverse order. It leaves no socket and no lock behind. If the port is in use, the
+// error wraps syscall.EADDRINUSE.
+func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
 	if err := space.Await(ctx, cfg.etcdDir(), func(short error) { reportSpace(cfg, short) }); err != nil {
-		return cause(ctx, err)
+		return failure(ctx)
 	}
 	lock, err := lockDataDir(cfg)
 	if err != nil {
@@ -47,201 +40,97 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("opening the API port: %w", err)
 	}
 	defer listener.Close()
-	r := &runner{cfg: cfg, guard: newGuard(cfg)}
-	if err := r.prepare(); err != nil {
-		return err
-	}
-	// Upstream's components log what is for their developers, through the logger in their context; see LogTo.
-	return r.run(klog.NewContext(ctx, klog.Background()), listener)
-}
-
-// runner holds what the parts of one Run share.
-type runner struct {
-	cfg   Config
-	store pki.Store
-	creds *credentials
-	guard *space.Guard
-
-	apiServer         *apiserveroptions.ServerRunOptions
-	scheduler         *scheduleroptions.Options
-	controllerManager *controllermanageroptions.KubeControllerManagerOptions
-}
-
-// prepare makes or checks the files that the parts are started with, and the parts' options. It starts nothing.
-func (r *runner) prepare() error {
-	cluster, existing, err := readCluster(r.cfg)
+	c, err := prepare(cfg)
 	if err != nil {
 		return err
 	}
-	r.cfg.id = cluster.ID
-	r.store = pki.Store{Dir: r.cfg.server("pki"), Existing: existing, Life: cmp.Or(r.cfg.certificateLife, pki.LeafLife)}
-	if r.creds, err = ensureCredentials(r.cfg, r.store); err != nil {
-		return err
-	}
-	r.store.Existing = true
-	encryption, err := ensureEncryption(r.cfg, existing)
+	c.apiServer.listener = listener
+	// Upstream's components log for their developers, through the logger in their context; see
+	// LogTo.
+	return c.run(klog.NewContext(ctx, klog.Background()), cfg)
+}
+
+// components are those of one server, configured and not started.
+type components struct {
+	etcd              etcdServer
+	apiServer         apiServer
+	controllerManager controllerManager
+	scheduler         scheduler
+	certificates      certificates
+	bootstrap         bootstrap
+	approver          csrApprover
+	disk              diskGuard
+}
+
+// run runs the components until ctx ends or one of them fails.
+func (c *components) run(ctx context.Context, cfg Config) error {
+	g := newGroup(ctx, cfg.progress)
+	etcd := g.start(c.etcd)
+	api := g.start(c.apiServer, etcd)
+	g.start(c.controllerManager, api)
+	g.start(c.scheduler, api)
+	g.start(c.certificates, api)
+	bootstrapped := g.start(c.bootstrap, api)
+	g.start(c.approver, bootstrapped) // its role is one of the manifests
+	g.start(c.disk, bootstrapped)     // refusing a write of kube-apiserver's start would end the process
+	return g.wait()
+}
+
+// prepare creates or checks the files that the components start with, and their options. It starts
+// nothing.
+func prepare(cfg Config) (*components, error) {
+	cluster, existing, err := readCluster(cfg)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := cluster.write(r.cfg); err != nil {
-		return err
+	store := pki.Store{Dir: cfg.server("pki"), Existing: existing, Life: cmp.Or(cfg.certificateLife, pki.LeafLife)}
+	creds, err := ensureCredentials(cfg, store)
+	if err != nil {
+		return nil, err
 	}
-	if r.apiServer, err = parseAPIServer(apiServerFlags(r.cfg, r.creds, encryption)); err != nil {
-		return err
+	store.Existing = true
+	encryption, err := ensureEncryption(cfg, existing)
+	if err != nil {
+		return nil, err
 	}
-	if r.scheduler, err = parseScheduler(schedulerFlags(r.creds)); err != nil {
-		return err
+	if err := cluster.write(cfg); err != nil {
+		return nil, err
 	}
-	if r.controllerManager, err = parseControllerManager(controllerManagerFlags(r.cfg, r.creds)); err != nil {
-		return err
+	guard := newGuard(cfg)
+	c := &components{
+		etcd:         etcdServer{cfg: cfg, clusterID: cluster.ID},
+		apiServer:    apiServer{admin: creds.admin, guard: guard},
+		certificates: certificates{cfg: cfg, store: store},
+		bootstrap:    bootstrap{cfg: cfg, creds: creds},
+		approver:     csrApprover{cfg: cfg, kubeconfig: creds.approver},
+		disk:         diskGuard{guard: guard, off: cfg.unguarded},
 	}
-	// All components share one registry of feature gates. It is set before any of them reads it.
+	if c.apiServer.options, err = parseAPIServer(apiServerFlags(cfg, creds, encryption)); err != nil {
+		return nil, err
+	}
+	if c.scheduler.options, err = parseScheduler(schedulerFlags(creds)); err != nil {
+		return nil, err
+	}
+	if c.controllerManager.options, err = parseControllerManager(controllerManagerFlags(cfg, creds)); err != nil {
+		return nil, err
+	}
+	return c, setUpstreamGlobals()
+}
+
+// identityRenewal is how often kube-apiserver renews the Lease that names it, which is valid for an
+// hour. Upstream's ten seconds would cause a third of what an idle node writes to its disk.
+const identityRenewal = 20 * time.Minute
+
+// setUpstreamGlobals sets the variables that all servers in this process share, before any
+// component reads them.
+var setUpstreamGlobals = sync.OnceValue(func() error {
+	upstream.IdentityLeaseRenewIntervalPeriod = identityRenewal
+	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // as upstream's commands do: they know which APIs are deprecated
 	if err := compatibility.DefaultComponentGlobalsRegistry.Set(); err != nil {
 		return fmt.Errorf("setting feature gates: %w", err)
 	}
-	rest.SetDefaultWarningHandler(rest.NoWarnings{}) // as upstream's commands do: they know which APIs are deprecated
 	return nil
-}
-
-func (r *runner) run(ctx context.Context, listener net.Listener) error {
-	var parts stack
-	defer parts.stopAll()
-	r.cfg.progress(PartEtcd, StateStarting, nil)
-	etcd, err := startEtcd(ctx, r.cfg)
-	if err != nil {
-		r.cfg.progress(PartEtcd, StateDown, err)
-		return err
-	}
-	parts.push(func() { etcd.Close(); r.cfg.progress(PartEtcd, StateDown, nil) })
-
-	ctx, fail := context.WithCancelCause(ctx)
-	defer fail(nil)
-	if err := etcdReady(ctx, etcd); err != nil {
-		return cause(ctx, err)
-	}
-	if err := claimDatabase(ctx, etcd, r.cfg); err != nil {
-		return cause(ctx, err)
-	}
-	r.cfg.progress(PartEtcd, StateUp, nil)
-	ready := make(chan struct{})
-	apiServer := r.start(ctx, PartAPIServer, fail, func(ctx context.Context, _ func()) error {
-		go func() {
-			if waitReady(ctx, r.creds.admin) == nil {
-				close(ready)
-			}
-		}()
-		return runAPIServer(ctx, r.apiServer, listener, r.guard)
-	})
-	parts.push(func() {
-		// A hook that is interrupted while it sets up the server ends the process. Let it finish.
-		select {
-		case <-ready:
-		case <-apiServer.done:
-		case <-time.After(startPatience):
-		}
-		apiServer.stop()
-	})
-	select {
-	case <-ready:
-	case <-ctx.Done():
-		return cause(ctx, nil)
-	}
-	r.cfg.progress(PartAPIServer, StateUp, nil)
-	parts.push(r.start(ctx, PartControllerManager, fail, func(ctx context.Context, up func()) error {
-		return runControllerManager(ctx, r.controllerManager, up)
-	}).stop)
-	parts.push(r.start(ctx, PartScheduler, fail, func(ctx context.Context, up func()) error {
-		return runScheduler(ctx, r.scheduler, up)
-	}).stop)
-	parts.push(r.start(ctx, PartCertificates, fail, r.keepCredentials).stop)
-	bootstrapped := make(chan struct{})
-	parts.push(r.start(ctx, PartBootstrap, fail, func(ctx context.Context, up func()) error {
-		return bootstrap(ctx, r.cfg, r.creds, sync.OnceFunc(func() { close(bootstrapped); up() }))
-	}).stop)
-	parts.push(r.start(ctx, PartApprover, fail, func(ctx context.Context, up func()) error {
-		select { // its role is among the manifests
-		case <-bootstrapped:
-		case <-ctx.Done():
-			return nil
-		}
-		return runApprover(ctx, r.cfg, r.creds, up)
-	}).stop)
-	parts.push(r.start(ctx, PartDisk, fail, func(ctx context.Context, up func()) error {
-		up()
-		select { // a write of the start that is refused would end the process
-		case <-bootstrapped:
-		case <-ctx.Done():
-		}
-		if !r.cfg.unguarded {
-			r.guard.Run(ctx)
-		}
-		<-ctx.Done()
-		return nil
-	}).stop)
-	select {
-	case <-ctx.Done():
-	case err := <-etcd.Err():
-		return fmt.Errorf("running etcd: %w", err)
-	case <-etcd.Server.StopNotify():
-		return errors.New("running etcd: it stopped by itself; see the log")
-	}
-	return cause(ctx, nil)
-}
-
-// part is something that runs; done is closed when it has ended.
-type part struct {
-	cancel context.CancelFunc
-	done   chan struct{}
-}
-
-// stop ends the part and waits until it has ended.
-func (p part) stop() { p.cancel(); <-p.done }
-
-// start runs a part until it is stopped. The part's context does not end with ctx, so that parts can be stopped one after
-// the other. If the part ends by itself, fail is told why.
-func (r *runner) start(ctx context.Context, name string, fail func(error), run func(ctx context.Context, up func()) error) part {
-	r.cfg.progress(name, StateStarting, nil)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	p := part{cancel: cancel, done: make(chan struct{})}
-	go func() {
-		defer close(p.done)
-		err := run(ctx, func() { r.cfg.progress(name, StateUp, nil) })
-		switch {
-		case ctx.Err() != nil:
-			err = nil // it was stopped; what it says of that is of no interest
-		case err == nil:
-			err = fmt.Errorf("running %s: it ended by itself; see the log", name)
-		}
-		if err != nil {
-			fail(err)
-		}
-		r.cfg.progress(name, StateDown, err)
-	}()
-	return p
-}
-
-// cause is why ctx ended: nil if its parent did, else the error of the part that failed; err if it has not ended.
-func cause(ctx context.Context, err error) error {
-	switch c := context.Cause(ctx); {
-	case c == nil:
-		return err
-	case errors.Is(c, context.Canceled), errors.Is(c, context.DeadlineExceeded):
-		return nil
-	default:
-		return c
-	}
-}
-
-// stack stops what was started in reverse order.
-type stack struct{ stops []func() }
-
-func (s *stack) push(stop func()) { s.stops = append(s.stops, stop) }
-
-func (s *stack) stopAll() {
-	for _, stop := range slices.Backward(s.stops) {
-		stop()
-	}
-}
+})
 
 // parse sets flags in all of a component's flag sets.
 func parse(sets cliflag.NamedFlagSets, args []string) error {

@@ -20,8 +20,9 @@ import (
 	"k8s.io/client-go/transport"
 )
 
-// childEnv makes the test's program run a control plane instead of the tests: its value is a directory. Upstream's
-// components can run only once in a process, and how it starts, stops and restarts is what there is to test.
+// childEnv makes the test's program run a control plane instead of the tests: its value is a
+// directory. Upstream's components can run only once in a process, and how it starts, stops and
+// restarts is what there is to test.
 const childEnv = "FLYBALL_TEST_CONTROLPLANE"
 
 func TestMain(m *testing.M) {
@@ -47,10 +48,10 @@ func testConfig(dir string) Config {
 	port, _ := strconv.Atoi(os.Getenv(childEnv + "_PORT"))
 	return Config{
 		DataDir: filepath.Join(dir, "data"), RunDir: filepath.Join(dir, "run"),
-		NodeName: "node1", NodeIP: netip.MustParseAddr("192.0.2.1"),
+		NodeName: "node1", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
 		BindAddress: netip.MustParseAddr("127.0.0.1"), Port: port,
-		ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
-		ClusterDNS: netip.MustParseAddr("10.43.0.10"), ClusterDomain: "cluster.local",
+		ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")}, ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
+		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10")}, ClusterDomain: "cluster.local",
 		AdminKubeconfig: filepath.Join(dir, "admin.kubeconfig"),
 		Manifests: []fs.FS{fstest.MapFS{
 			"a/ball.yaml":          {Data: []byte("apiVersion: test.flyball.dev/v1\nkind: Ball\nmetadata: {name: b}\n")},
@@ -100,7 +101,8 @@ func child(dir string) int {
 	return 0
 }
 
-// profiles writes dir/{goroutines,cpu,heap}.pprof at SIGUSR1 and calls Settle at SIGUSR2, for whoever looks into the costs of the whole control plane.
+// profiles writes dir/{goroutines,cpu,heap}.pprof at SIGUSR1 and calls Settle at SIGUSR2, for
+// whoever looks into the costs of the whole control plane.
 func profiles(ctx context.Context, dir string) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)

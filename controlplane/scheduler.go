@@ -9,15 +9,16 @@ import (
 	"k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 )
 
-// unthrottledQPS replaces upstream's client-side limits (20 to 50 requests per second), which date from before priority and
-// fairness: with them, creating and binding 1000 Pods takes 50 s instead of 3 s.
+// unthrottledQPS replaces upstream's client-side limits (20 to 50 requests per second), which are
+// older than priority and fairness. With them, creating and binding 1000 Pods takes 50 s instead of
+// 3 s.
 const unthrottledQPS = "1000"
 
 func schedulerFlags(c *credentials) []string {
 	return []string{
 		"--kubeconfig=" + c.scheduler,
-		"--leader-elect=false", // there is one; and losing an election ends the process
-		"--secure-port=0",      // its metrics are in kube-apiserver's, since they share this process
+		"--leader-elect=false", // losing an election would end the process
+		"--secure-port=0",      // kube-apiserver serves its metrics too, since they share this process
 		"--profiling=false",
 		"--kube-api-qps=" + unthrottledQPS, "--kube-api-burst=" + unthrottledQPS,
 	}
@@ -31,24 +32,28 @@ func parseScheduler(flags []string) (*options.Options, error) {
 	return o, nil
 }
 
-// runScheduler schedules until ctx ends. up is called when its caches are filled.
-func runScheduler(ctx context.Context, o *options.Options, up func()) error {
+// scheduler is the component that runs kube-scheduler. It is up when its caches are filled.
+type scheduler struct{ options *options.Options }
+
+func (scheduler) name() string { return PartScheduler }
+
+func (s scheduler) run(ctx context.Context, up func()) error {
 	name, err := cache.NewInformerName(PartScheduler)
 	if err != nil {
 		return fmt.Errorf("configuring kube-scheduler: %w", err)
 	}
 	defer name.Release()
-	o.InformerName = name
-	config, scheduler, err := app.Setup(ctx, o)
+	s.options.InformerName = name
+	config, upstream, err := app.Setup(ctx, s.options)
 	if err != nil {
 		return fmt.Errorf("configuring kube-scheduler: %w", err)
 	}
 	go func() {
-		if scheduler.WaitForHandlersSync(ctx) == nil {
+		if upstream.WaitForHandlersSync(ctx) == nil {
 			up()
 		}
 	}()
-	if err := app.Run(ctx, config, scheduler); err != nil { // without leader election it always returns an error
+	if err := app.Run(ctx, config, upstream); err != nil { // without leader election it always returns an error
 		return fmt.Errorf("running kube-scheduler: %w", err)
 	}
 	return nil

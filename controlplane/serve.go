@@ -19,15 +19,16 @@ import (
 	schedulingrest "k8s.io/kubernetes/pkg/registry/scheduling/rest"
 )
 
-// APIServer is upstream's kube-apiserver with options of whoever runs it.
+// APIServer is upstream's kube-apiserver, with the caller's options.
 type APIServer struct {
 	// Options are upstream's, with feature gates set and not yet completed.
 	Options *options.ServerRunOptions
-	// CloseGrace is how long clients may take to close their connections, once all requests except for watches have ended.
+	// CloseGrace is how long clients may take to close their connections, once all requests except
+	// watches have ended.
 	CloseGrace time.Duration
-	// Wrap, if not nil, is put around all that the server does with a request. loopback is the server's own client.
+	// Wrap, if not nil, wraps the whole handler of the server. loopback is the server's own client.
 	Wrap func(loopback *rest.Config, handler http.Handler) http.Handler
-	// WrapAPI, if not nil, is put around what the server does with a request once it is authorized.
+	// WrapAPI, if not nil, wraps the handler of requests that are authorized.
 	WrapAPI func(handler http.Handler) http.Handler
 }
 
@@ -101,11 +102,12 @@ func (s APIServer) build(config *app.Config) (runnable, error) {
 	return prepared, nil
 }
 
-// replaceHooks switches two hooks off that begin with a pause of one second and then make their objects one after the
-// other, and returns those, under the same names, that do neither. They go to the outermost server of the chain.
+// replaceHooks switches off two hooks that begin with a pause of one second and then create their
+// objects one after the other. It returns hooks of the same names without the pause, which create
+// in parallel. They go to the outermost server of the chain.
 func replaceHooks(config *app.Config) map[string]genericapiserver.PostStartHookFunc {
 	inner, outer := config.KubeAPIs.ControlPlane.Generic, &config.Aggregator.GenericConfig.Config
-	outer.DisabledPostStartHooks = outer.DisabledPostStartHooks.Clone() // it is the inner server's until here
+	outer.DisabledPostStartHooks = outer.DisabledPostStartHooks.Clone() // the inner server has the same map
 	hooks := map[string]genericapiserver.PostStartHookFunc{}
 	for _, hook := range []struct {
 		name  string
@@ -116,7 +118,7 @@ func replaceHooks(config *app.Config) map[string]genericapiserver.PostStartHookF
 		{schedulingrest.PostStartHookName, schedulingv1.SchemeGroupVersion, ensurePriorityClasses},
 	} {
 		if inner.DisabledPostStartHooks.Has(hook.name) || !config.KubeAPIs.ControlPlane.APIResourceConfigSource.AnyResourceForGroupEnabled(hook.group.Group) {
-			continue // somebody has switched the hook or the whole group off
+			continue // the hook or the whole group is switched off
 		}
 		inner.DisabledPostStartHooks.Insert(hook.name)
 		hooks[hook.name] = hook.run
@@ -124,21 +126,22 @@ func replaceHooks(config *app.Config) map[string]genericapiserver.PostStartHookF
 	return hooks
 }
 
-// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. up is called when Pods of the
-// namespace "default" are admitted.
+// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. up is called
+// when Pods of the namespace "default" are admitted.
 func ControllerManager(ctx context.Context, flags []string, up func()) error {
 	o, err := parseControllerManager(flags)
 	if err != nil {
 		return err
 	}
-	return runControllerManager(ctx, o, up)
+	return controllerManager{o}.run(ctx, up)
 }
 
-// Scheduler runs kube-scheduler with upstream's flags until ctx ends. up is called when its caches are filled.
+// Scheduler runs kube-scheduler with upstream's flags until ctx ends. up is called when its caches
+// are filled.
 func Scheduler(ctx context.Context, flags []string, up func()) error {
 	o, err := parseScheduler(flags)
 	if err != nil {
 		return err
 	}
-	return runScheduler(ctx, o, up)
+	return scheduler{o}.run(ctx, up)
 }

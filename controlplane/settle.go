@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Settle gives memory back that only starting needed, about a quarter of what is resident: the heap's free pages, and the
-// pages of the program itself, of which the initialisation of a hundred API groups touches nearly all and running touches
-// half. Those are dropped from this process only and not from the page cache: what is needed again costs a minor fault.
-// Call it once, when everything is up.
+// Settle releases memory that only starting needed, about a quarter of the resident set: the heap's
+// free pages, and pages of the program itself. The initialization of a hundred API groups touches
+// nearly all of those, and running touches half. They are dropped from this process and not from
+// the page cache, so that using one again costs a minor fault. Call it once, when everything is up.
 func Settle() error {
 	debug.FreeOSMemory()
 	exe, err := os.Readlink("/proc/self/exe")
@@ -38,8 +38,9 @@ func Settle() error {
 			program = strings.HasSuffix(line, " "+exe) && !strings.Contains(mode, "w")
 			continue
 		}
-		// Only what nobody has written to, not even a loader that relocates: a page that is dropped comes back as it is
-		// on disk. proc_pid_smaps(5): Anonymous counts the pages that no longer belong to the file.
+		// Only pages that were never written, not even by a relocating loader: a dropped page is
+		// read from disk again. proc_pid_smaps(5): Anonymous counts the pages that no longer belong
+		// to the file.
 		if !program || !strings.HasPrefix(line, "Anonymous:") || !strings.HasSuffix(line, " 0 kB") {
 			continue
 		}

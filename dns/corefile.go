@@ -13,14 +13,14 @@ import (
 
 const (
 	resolvConf = "/etc/resolv.conf"
-	// systemdResolvConf names the servers behind systemd's local one.
+	// systemdResolvConf has the servers that systemd's local one forwards to.
 	systemdResolvConf = "/run/systemd/resolve/resolv.conf"
 	// maxUpstreams is the number of servers that CoreDNS takes.
 	maxUpstreams = 15
 )
 
-// corefile returns CoreDNS's configuration. What is in the cluster is in memory and is not cached, so that a new Service
-// resolves at once, also for who asked too early.
+// corefile returns CoreDNS's configuration. Names of the cluster are in memory and are not cached,
+// so that a new Service resolves at once, even after a query that came too early.
 func corefile(cfg Config, servers []netip.Addr) []byte {
 	var b bytes.Buffer
 	domain := strings.TrimSuffix(cfg.ClusterDomain, ".")
@@ -37,22 +37,23 @@ func corefile(cfg Config, servers []netip.Addr) []byte {
 		fallthrough in-addr.arpa ip6.arpa
 		ttl 30
 	}
-`, cfg.Port, cfg.Address, domain, domain, domain)
+`, cfg.Port, join(cfg.Addresses), domain, domain, domain)
 	if len(servers) > 0 {
-		b.WriteString("\tforward .")
-		for _, s := range servers {
-			b.WriteString(" " + s.String())
-		}
-		b.WriteString(" {\n\t\tmax_concurrent 1000\n\t}\n")
+		fmt.Fprintf(&b, "\tforward . %s {\n\t\tmax_concurrent 1000\n\t}\n", join(servers))
 	}
 	b.WriteString("}\n")
 	return b.Bytes()
 }
 
-// upstreams returns the servers in the resolv.conf file, without our own address: a question that came back to us would
-// go round for ever. A server on the loopback, systemd's, may itself ask us, so the servers in the file behind, systemd's
-// list of the real ones, are taken instead where there are any. A missing file means no servers.
-func upstreams(file, behind string, own netip.Addr) ([]netip.Addr, error) {
+// join separates addresses by spaces, as CoreDNS's configuration does.
+func join(addresses []netip.Addr) string {
+	return strings.Trim(fmt.Sprint(addresses), "[]")
+}
+
+// upstreams returns the servers in the resolv.conf file, without our own addresses: a query must
+// not come back to us. A server on the loopback, systemd's, may itself forward to us, so it is
+// replaced by the servers in the file systemd, if there are any. A missing file means no servers.
+func upstreams(file, systemd string, own []netip.Addr) ([]netip.Addr, error) {
 	if file == "" {
 		file = resolvConf
 	}
@@ -61,15 +62,15 @@ func upstreams(file, behind string, own netip.Addr) ([]netip.Addr, error) {
 		return nil, err
 	}
 	stub := func(a netip.Addr) bool { return a.Unmap().IsLoopback() }
-	if slices.ContainsFunc(servers, stub) || slices.Contains(servers, own) {
-		found, err := nameservers(behind)
+	if slices.ContainsFunc(servers, func(a netip.Addr) bool { return stub(a) || slices.Contains(own, a) }) {
+		found, err := nameservers(systemd)
 		if found = slices.DeleteFunc(found, stub); err == nil && len(found) > 0 {
 			servers = append(slices.DeleteFunc(servers, stub), found...)
 		}
 	}
 	var kept []netip.Addr
 	for _, s := range servers {
-		if s != own && !slices.Contains(kept, s) && len(kept) < maxUpstreams {
+		if !slices.Contains(own, s) && !slices.Contains(kept, s) && len(kept) < maxUpstreams {
 			kept = append(kept, s)
 		}
 	}

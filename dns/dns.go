@@ -1,16 +1,16 @@
-// Package dns is the cluster's DNS server: CoreDNS as a library, in the process of the node agent, so that no image is
-// needed before names resolve. It answers for the cluster domain from the API server's Services and EndpointSlices, and
-// forwards all other questions to the host's servers.
+// Package dns is the cluster's DNS server: CoreDNS as a library, in the process of the node agent,
+// so that no image is needed before names resolve. It answers for the cluster domain from the API
+// server's Services and EndpointSlices, and forwards all other queries to the host's servers.
 //
-// The room leaves to others: the address that it listens on is put on the host by package network, and each Pod is told
-// of it by the node agent.
+// Package network adds the addresses that it listens on to the host, and the node agent writes them
+// into each Pod's resolv.conf.
 //
-// CoreDNS keeps its list of plugins in package variables; init fills them once. Everything else belongs to one Run, and
-// two of them fit into one process on different addresses.
+// CoreDNS keeps its list of plugins in package variables, which init fills once. All other state
+// belongs to one Run, and a process can have several on different addresses.
 //
 //	dns.go      Config and Run
-//	corefile.go CoreDNS's configuration, and the host's servers; pure
-//	plugins.go  what stands in front of and behind CoreDNS's own plugins
+//	corefile.go CoreDNS's configuration, and the host's servers
+//	plugins.go  plugins of our own
 package dns
 
 import (
@@ -25,37 +25,38 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Config is what the DNS server has to know.
+// Config is what Run needs.
 type Config struct {
 	// Client reads Services, EndpointSlices and Namespaces.
 	Client *rest.Config
-	// Address and Port, 53 if zero, are what it listens on, UDP and TCP.
-	Address netip.Addr
-	Port    int
+	// Addresses, one or two, and Port, 53 if zero, are where it listens, UDP and TCP.
+	Addresses []netip.Addr
+	Port      int
 	// ClusterDomain is the domain that it answers for, such as cluster.local.
 	ClusterDomain string
-	// Upstream is the file that names the servers of the host, /etc/resolv.conf if empty. It is read at start.
+	// Upstream is the file with the host's servers, /etc/resolv.conf if empty. It is read at start.
 	Upstream string
-	// Ready, if set, is called once when names of the cluster resolve.
+	// Ready, if set, is called once, when names of the cluster resolve.
 	Ready func()
 }
 
 const (
 	defaultPort = 53
-	// syncInterval is the time between two looks whether CoreDNS has read the cluster; it offers no event.
+	// syncInterval is how often Run checks whether CoreDNS has read the cluster, for which it has
+	// no event.
 	syncInterval = 10 * time.Millisecond
 )
 
-// Run serves DNS until ctx ends. It answers SERVFAIL for names of the cluster until it has read them once; resolvers ask
-// again.
+// Run serves DNS until ctx ends. It answers SERVFAIL for names of the cluster until it has read
+// them once; resolvers retry.
 func Run(ctx context.Context, cfg Config) error {
 	if cfg.Port == 0 {
 		cfg.Port = defaultPort
 	}
-	if !cfg.Address.IsValid() || cfg.ClusterDomain == "" {
-		return errors.New("starting the DNS server: it needs an address and a cluster domain")
+	if len(cfg.Addresses) == 0 || cfg.ClusterDomain == "" {
+		return errors.New("starting the DNS server: it needs addresses and a cluster domain")
 	}
-	servers, err := upstreams(cfg.Upstream, systemdResolvConf, cfg.Address)
+	servers, err := upstreams(cfg.Upstream, systemdResolvConf, cfg.Addresses)
 	if err != nil {
 		return err
 	}
@@ -64,7 +65,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	instance, err := caddy.Start(caddy.CaddyfileInput{Filepath: "flyball", Contents: corefile(cfg, servers), ServerTypeName: "dns"})
 	if err != nil {
-		return fmt.Errorf("starting the DNS server on %s port %d: %w", cfg.Address, cfg.Port, err)
+		return fmt.Errorf("starting the DNS server on %s port %d: %w", join(cfg.Addresses), cfg.Port, err)
 	}
 	err = serve(ctx, cfg, instance)
 	errs := append([]error{err}, instance.ShutdownCallbacks()...)

@@ -150,7 +150,7 @@ func start(t *testing.T, cfg Config) (address string) {
 			t.Fatal("the DNS server did not become ready")
 		}
 	}
-	address = net.JoinHostPort(cfg.Address.String(), fmt.Sprint(cfg.Port))
+	address = net.JoinHostPort(cfg.Addresses[0].String(), fmt.Sprint(cfg.Port))
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -171,7 +171,7 @@ func TestAnswers(t *testing.T) {
 	if err := os.WriteFile(conf, []byte("search example.org\nnameserver "+own+"\nnameserver 127.0.53.7\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	address := start(t, Config{Client: fakeAPI(t), Address: netip.MustParseAddr(own), ClusterDomain: "cluster.local", Upstream: conf})
+	address := start(t, Config{Client: fakeAPI(t), Addresses: []netip.Addr{netip.MustParseAddr(own)}, ClusterDomain: "cluster.local", Upstream: conf})
 	for name, tc := range map[string]struct {
 		reason string
 		ask    string
@@ -219,7 +219,7 @@ func TestAddressInUse(t *testing.T) {
 	}
 	defer func() { _ = l.Close() }()
 	port := l.Addr().(*net.TCPAddr).Port
-	err = Run(context.Background(), Config{Client: &rest.Config{Host: "http://127.0.0.1:1"}, Address: netip.MustParseAddr("127.0.0.1"), Port: port, ClusterDomain: "cluster.local"})
+	err = Run(context.Background(), Config{Client: &rest.Config{Host: "http://127.0.0.1:1"}, Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Port: port, ClusterDomain: "cluster.local"})
 	if err == nil || !strings.Contains(err.Error(), fmt.Sprint(port)) {
 		t.Errorf("got %v, want an error that names port %d", err, port)
 	}
@@ -254,7 +254,7 @@ func TestUpstreams(t *testing.T) {
 			if err := os.WriteFile(behind, []byte(tc.behind), 0o644); err != nil {
 				t.Fatal(err)
 			}
-			got, err := upstreams(file, behind, own)
+			got, err := upstreams(file, behind, []netip.Addr{own})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -8,8 +8,8 @@ import (
 	"github.com/coredns/coredns/core/dnsserver"
 	"github.com/coredns/coredns/plugin"
 	_ "github.com/coredns/coredns/plugin/bind"    // listens on one address
-	_ "github.com/coredns/coredns/plugin/cache"   // for answers of the host's servers
-	_ "github.com/coredns/coredns/plugin/forward" // asks them
+	_ "github.com/coredns/coredns/plugin/cache"   // of answers of the host's servers
+	_ "github.com/coredns/coredns/plugin/forward" // to the host's servers
 	"github.com/coredns/coredns/plugin/kubernetes"
 	_ "github.com/coredns/coredns/plugin/loadbalance" // varies the order of a headless Service's addresses
 	"github.com/go-logr/logr"
@@ -22,15 +22,15 @@ import (
 func init() { //nolint:gochecknoinits // CoreDNS has no other place for plugins
 	plugin.Register("report", setupReport)
 	plugin.Register("cluster", setupCluster)
-	// In the order in which a question passes them.
+	// In the order in which a query passes them.
 	if err := dnsserver.SetDirectives([]string{"bind", "report", "loadbalance", "cache", "cluster", "forward"}); err != nil {
 		panic(err)
 	}
 	caddy.Quiet, dnsserver.Quiet = true, true
 }
 
-// report logs what went wrong with a question, in the place of CoreDNS's plugin errors, which prints to the process's
-// standard error and cannot be made quiet.
+// report logs errors of queries. It replaces CoreDNS's plugin errors, which always prints to
+// standard error.
 type report struct {
 	next plugin.Handler
 	log  atomic.Pointer[logr.Logger]
@@ -55,13 +55,14 @@ func (r *report) ServeDNS(ctx context.Context, w dns.ResponseWriter, m *dns.Msg)
 	code, err := plugin.NextOrFailure(r.Name(), r.next, ctx, w, m)
 	if log := r.log.Load(); err != nil && log != nil && len(m.Question) > 0 {
 		q := m.Question[0]
-		log.V(1).Info("Answering a DNS question failed", "name", q.Name, "type", dns.TypeToString[q.Qtype], "code", dns.RcodeToString[code], "err", err)
+		log.V(1).Info("Answering a DNS query failed", "name", q.Name, "type", dns.TypeToString[q.Qtype], "code", dns.RcodeToString[code], "err", err)
 	}
 	return code, err
 }
 
-// cluster is CoreDNS's plugin kubernetes with the client given to it, where the plugin's own setup takes it from files or
-// the environment, replaces the process's klog logger, and holds the server back until it has read the cluster.
+// cluster is CoreDNS's plugin kubernetes with our client. The plugin's own setup reads the client's
+// configuration from files or the environment, replaces the process's klog logger, and delays the
+// server until it has read the cluster.
 type cluster struct {
 	*kubernetes.Kubernetes
 	connected atomic.Bool
@@ -84,7 +85,7 @@ func setupCluster(c *caddy.Controller) error {
 	return nil
 }
 
-// connect begins to read the cluster. The function that it returns ends that.
+// connect starts to read the cluster until stop is called.
 func (c *cluster) connect(ctx context.Context, client *rest.Config) (stop func() error, err error) {
 	client = rest.CopyConfig(client)
 	if client.ContentType == "" {
@@ -110,7 +111,7 @@ func (c *cluster) ServeDNS(ctx context.Context, w dns.ResponseWriter, m *dns.Msg
 	return c.Kubernetes.ServeDNS(ctx, w, m)
 }
 
-// given is a kubeconfig that is none.
+// given is a clientcmd.ClientConfig of a client configuration.
 type given struct{ config *rest.Config }
 
 func (g given) RawConfig() (clientcmdapi.Config, error) { return clientcmdapi.Config{}, nil }

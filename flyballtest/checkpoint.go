@@ -23,15 +23,15 @@ import (
 )
 
 const (
-	// restoreTimeout is how long a checkpoint or a restore may take on a machine with much else to do.
+	// restoreTimeout is how long a checkpoint or a restore may take on a busy host.
 	restoreTimeout = time.Minute
-	// endPatience is how long a definition may take to remove its objects before a restore goes on without waiting.
-	endPatience = 2 * time.Second
+	// deletionTimeout is how long a restore waits for a definition to remove its objects.
+	deletionTimeout = 2 * time.Second
 	// readAtOnce is how many kinds are read at a time.
 	readAtOnce = 16
 )
 
-// Paths of the control of the API server (controlplane/programs).
+// Paths of the API server (controlplane/programs).
 const (
 	checkpointPath = "/flyball/checkpoint"
 	restorePath    = "/flyball/restore"
@@ -39,45 +39,47 @@ const (
 
 var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
-// Checkpoint is the state of a cluster at one moment: all objects in it. It holds nothing, and needs not be let go.
+// Checkpoint is the state of all objects in a cluster at one moment. It holds no resources and need
+// not be closed.
 type Checkpoint struct {
 	cluster  *Cluster
 	revision int64
 }
 
-// Checkpoint remembers the state of the cluster as it is now. It takes some milliseconds and disturbs nobody. Controllers
-// that are about to do something will do it after a restore as well: wait until the cluster is in the state that tests are
-// to begin with.
+// Checkpoint records the present state of the cluster. It takes some milliseconds and interrupts
+// nothing. Controllers that have not finished their work continue it after each restore, so wait
+// first until the cluster has the state for the tests.
 func (c *Cluster) Checkpoint() (*Checkpoint, error) {
-	ctx, cancel := patience()
+	ctx, cancel := restoreContext()
 	defer cancel()
-	revision, err := c.control(ctx, checkpointPath)
+	revision, err := c.post(ctx, checkpointPath)
 	if err != nil {
 		return nil, fmt.Errorf("taking a checkpoint: %w", err)
 	}
 	if c.options.controllers {
-		if err := c.standBy(); err != nil {
+		if err := c.startStandby(); err != nil {
 			return nil, fmt.Errorf("taking a checkpoint: %w", err)
 		}
 	}
 	return &Checkpoint{cluster: c, revision: revision}, nil
 }
 
-// Restore takes the whole cluster back to a checkpoint of it, also to one from before a checkpoint that was restored
-// meanwhile. When it returns, reads and new watches see that state, and the controllers have started again, without memory
-// of what was in between. Time does not go back: resource versions grow, and watches that are open are told of what is
-// deleted, back, or changed by ordinary events.
+// Restore restores a checkpoint of the whole cluster, including one that is older than another
+// restored one. When it returns, reads and new watches see that state, and the controllers have
+// restarted without memory of later states. Resource versions still grow, and open watches get
+// ordinary events for objects that are deleted, restored or changed.
 //
-// Requests of others that write wait meanwhile. Controllers of the test's own, in a manager say, should be stopped before
-// and started after it, for they go on with what they were doing. Webhooks that convert need not serve meanwhile.
+// Write requests of other clients wait meanwhile. Stop controllers of the test itself, for example
+// in a manager, before and start them afterwards, since they act on what they remember. Conversion
+// webhooks need not serve meanwhile.
 //
-// What nodes say of themselves stays: their Leases. A Pod that was deleted since the checkpoint starts again on its
-// simulated node, with new containers. Events that had expired are back.
+// The Leases of nodes stay as they are. A Pod that was deleted since the checkpoint starts again on
+// its simulated node, with new containers. Expired Events exist again.
 func (c *Cluster) Restore(checkpoint *Checkpoint) error {
 	if checkpoint == nil || checkpoint.cluster != c {
 		return errors.New("restoring a checkpoint: it is not one of this cluster")
 	}
-	ctx, cancel := patience()
+	ctx, cancel := restoreContext()
 	defer cancel()
 	if err := c.restore(ctx, checkpoint.revision); err != nil {
 		return fmt.Errorf("restoring a checkpoint: %w", err)
@@ -85,28 +87,28 @@ func (c *Cluster) Restore(checkpoint *Checkpoint) error {
 	return nil
 }
 
-func patience() (context.Context, context.CancelFunc) {
+func restoreContext() (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(context.Background(), restoreTimeout, fmt.Errorf("it took longer than %s", restoreTimeout))
 }
 
 func (c *Cluster) restore(ctx context.Context, revision int64) error {
 	config := c.Config()
-	config.WarningHandler = rest.NoWarnings{} // nobody chose the kinds that are read
+	config.WarningHandler = rest.NoWarnings{} // it reads kinds that the test did not choose
 	client, err := dynamic.NewForConfig(config)
 	if err != nil {
 		return fmt.Errorf("connecting to the cluster: %w", err)
 	}
-	before, err := c.definitionsAtRest(ctx, client)
+	before, err := c.settledDefinitions(ctx, client)
 	if err != nil {
 		return err
 	}
 	if err := c.stopControllers(); err != nil {
 		return err
 	}
-	_, err = c.control(ctx, restorePath+fmt.Sprintf("?revision=%d", revision))
+	_, err = c.post(ctx, restorePath+fmt.Sprintf("?revision=%d", revision))
 	g, ctx := errgroup.WithContext(ctx)
 	if c.options.controllers {
-		g.Go(func() error { return c.startControllers(ctx) }) // also after an error: others may want to look
+		g.Go(func() error { return c.startControllers(ctx) }) // also after an error, for debugging
 	}
 	if err == nil {
 		g.Go(func() error { return c.visible(ctx, client, before) })
@@ -114,11 +116,11 @@ func (c *Cluster) restore(ctx context.Context, revision int64) error {
 	if err = errors.Join(err, g.Wait()); err != nil || !c.options.controllers {
 		return err
 	}
-	return c.standBy() // for the next restore
+	return c.startStandby() // for the next restore
 }
 
-// stopControllers ends the controllers in the middle of what they do: whatever they know, and are about to do, is of a state
-// that will not be any more.
+// stopControllers kills the controllers: all that they know belongs to a state that will not exist
+// any more.
 func (c *Cluster) stopControllers() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -129,15 +131,15 @@ func (c *Cluster) stopControllers() error {
 	case c.controllers == nil:
 		return nil
 	case !c.controllers.running():
-		return c.controllers.failure() // before anybody wanted it
+		return c.controllers.failure() // it should still run
 	}
 	return c.controllers.kill()
 }
 
-// definitionsAtRest lists the definitions when none removes its objects. The API server does that by itself, past all that
-// could hold it back.
-func (c *Cluster) definitionsAtRest(ctx context.Context, client dynamic.Interface) ([]unstructured.Unstructured, error) {
-	for deadline := time.Now().Add(endPatience); ; {
+// settledDefinitions lists the definitions when none is being deleted: the API server removes the
+// objects of such a one in its own process, which nothing can block.
+func (c *Cluster) settledDefinitions(ctx context.Context, client dynamic.Interface) ([]unstructured.Unstructured, error) {
+	for deadline := time.Now().Add(deletionTimeout); ; {
 		list, err := client.Resource(definitions).List(ctx, metav1.ListOptions{})
 		if err != nil {
 			return nil, fmt.Errorf("listing definitions: %w", err)
@@ -152,13 +154,13 @@ func (c *Cluster) definitionsAtRest(ctx context.Context, client dynamic.Interfac
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(servedLook):
+		case <-time.After(servedPoll):
 		}
 	}
 }
 
-// visible returns when everybody sees the state in etcd: kinds are served that are defined, others are not, and caches have
-// what is new.
+// visible returns when all clients see the state in etcd: exactly the defined kinds are served, and
+// caches are current.
 func (c *Cluster) visible(ctx context.Context, client dynamic.Interface, before []unstructured.Unstructured) error {
 	list, err := client.Resource(definitions).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -190,7 +192,8 @@ func (c *Cluster) visible(ctx context.Context, client dynamic.Interface, before 
 	return g.Wait()
 }
 
-// established says whether a definition is to be served: one may be refused for its names, and one that ends is soon gone.
+// established reports whether a definition will be served: its names are accepted, and it is not
+// being deleted.
 func established(definition *unstructured.Unstructured) bool {
 	if definition.GetDeletionTimestamp() != nil {
 		return false
@@ -204,17 +207,18 @@ func established(definition *unstructured.Unstructured) bool {
 	return false
 }
 
-// probed is a kind whose list asks others for their health, and that has nothing in etcd.
+// probed is a resource whose list probes other processes, and that has no objects in etcd.
 const probed = "componentstatuses"
 
-// settled returns all resources that can be listed, when all that are wanted are among them and none that is unwanted.
+// settled returns all resources that can be listed, once they include all wanted and no unwanted
+// ones.
 func settled(ctx context.Context, d discovery.DiscoveryInterface, wanted, unwanted sets.Set[schema.GroupVersionResource]) (sets.Set[schema.GroupVersionResource], error) {
 	for {
 		served := sets.New[schema.GroupVersionResource]()
 		lists, err := d.ServerPreferredResources()
 		if lists == nil {
-			return nil, fmt.Errorf("asking which kinds are served: %w", err)
-		} // an error beside lists is of a group that is coming or going
+			return nil, fmt.Errorf("discovering the kinds that are served: %w", err)
+		} // an error together with lists is about a group that is changing
 		versions := sets.New[string]()
 		for _, list := range lists {
 			version, err := schema.ParseGroupVersion(list.GroupVersion)
@@ -229,7 +233,7 @@ func settled(ctx context.Context, d discovery.DiscoveryInterface, wanted, unwant
 			}
 		}
 		missing := wanted.Difference(served)
-		for resource := range missing { // versions that nobody prefers
+		for resource := range missing { // versions that are not preferred
 			if list, err := d.ServerResourcesForGroupVersion(resource.GroupVersion().String()); err == nil && contains(list, resource.Resource) {
 				missing.Delete(resource)
 			}
@@ -239,13 +243,13 @@ func settled(ctx context.Context, d discovery.DiscoveryInterface, wanted, unwant
 		}
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting until the API server serves %v and no more %v: %w", missing.UnsortedList(), served.Intersection(unwanted).UnsortedList(), context.Cause(ctx))
-		case <-time.After(servedLook):
+			return nil, fmt.Errorf("waiting until the API server serves %v, and %v no longer: %w", missing.UnsortedList(), served.Intersection(unwanted).UnsortedList(), context.Cause(ctx))
+		case <-time.After(servedPoll):
 		}
 	}
 }
 
-// readable returns when a resource is read as it is in etcd. The API server sees to that: a list waits for its cache.
+// readable returns when reads of a resource are current: a list waits for the API server's cache.
 func readable(ctx context.Context, resource dynamic.ResourceInterface, custom bool) error {
 	for {
 		_, err := resource.List(ctx, metav1.ListOptions{Limit: 1})
@@ -253,22 +257,22 @@ func readable(ctx context.Context, resource dynamic.ResourceInterface, custom bo
 		case err == nil || apierrors.IsMethodNotSupported(err):
 			return nil
 		case apierrors.IsNotFound(err) && !custom:
-			return nil // it went meanwhile
+			return nil // it was removed meanwhile
 		case custom && apierrors.IsStoreReadError(err):
-			return nil // the test's webhook does not convert it
+			return nil // no webhook of the test converts it
 		case !apierrors.IsNotFound(err) && !apierrors.IsServiceUnavailable(err) && !apierrors.IsTooManyRequests(err):
-			return fmt.Errorf("reading what was restored: %w", err)
+			return fmt.Errorf("reading the restored state: %w", err)
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("reading what was restored: %w", context.Cause(ctx))
-		case <-time.After(servedLook):
+			return fmt.Errorf("reading the restored state: %w", context.Cause(ctx))
+		case <-time.After(servedPoll):
 		}
 	}
 }
 
-// control asks the API server's control, and returns the revision that it answers.
-func (c *Cluster) control(ctx context.Context, path string) (int64, error) {
+// post sends a checkpoint request to the API server, and returns the revision in the response.
+func (c *Cluster) post(ctx context.Context, path string) (int64, error) {
 	config := c.anonymous()
 	config.BearerToken = c.token
 	client, err := rest.HTTPClientFor(config)
@@ -278,16 +282,16 @@ func (c *Cluster) control(ctx context.Context, path string) (int64, error) {
 	defer client.CloseIdleConnections()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, config.Host+path, nil)
 	if err != nil {
-		return 0, fmt.Errorf("asking the API server: %w", err)
+		return 0, fmt.Errorf("posting to the API server: %w", err)
 	}
 	answer, err := client.Do(req)
 	if err != nil {
-		return 0, fmt.Errorf("asking the API server: %w", errors.Join(context.Cause(ctx), err))
+		return 0, fmt.Errorf("posting to the API server: %w", errors.Join(context.Cause(ctx), err))
 	}
 	defer answer.Body.Close()
 	body, err := io.ReadAll(answer.Body)
 	if err != nil {
-		return 0, fmt.Errorf("asking the API server: %w", err)
+		return 0, fmt.Errorf("posting to the API server: %w", err)
 	}
 	if answer.StatusCode != http.StatusOK {
 		return 0, fmt.Errorf("the API server answers %s: %s", answer.Status, bytes.TrimSpace(body))
@@ -296,7 +300,7 @@ func (c *Cluster) control(ctx context.Context, path string) (int64, error) {
 		Revision int64 `json:"revision"`
 	}
 	if err := json.Unmarshal(body, &got); err != nil || got.Revision == 0 {
-		return 0, fmt.Errorf("the API server answers %q, which is no checkpoint; is it of another version? %w", body, err)
+		return 0, fmt.Errorf("the API server answers %q, which is not a checkpoint; is it of another version? %w", body, err)
 	}
 	return got.Revision, nil
 }

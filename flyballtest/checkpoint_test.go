@@ -191,8 +191,9 @@ func (s story) works(round int) {
 	s.must(err)
 }
 
-// state is what there is: the UID of each object, by kind and name, and the replicas of each Deployment. Events and Leases
-// have a life of their own, and the API server registers kinds that are defined by itself.
+// state is what there is: the UID of each object, by kind and name, and the replicas of each
+// Deployment. Events and Leases have a life of their own, and the API server registers kinds that
+// are defined by itself.
 func (s story) state() map[string]string {
 	s.Helper()
 	d := discovery.NewDiscoveryClient(s.client.CoreV1().RESTClient())

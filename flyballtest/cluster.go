@@ -16,17 +16,17 @@ import (
 	"k8s.io/client-go/tools/clientcmd/api"
 )
 
-// admin is the user that may do everything, and its context in the kubeconfig file.
+// admin is the name of the administrator, and of its context in the kubeconfig file.
 const admin = "admin"
 
-// Cluster is a Kubernetes cluster that runs. Its methods may be called by several goroutines at once, except for Restore:
-// what runs beside that sees some objects as they were and some as they will be.
+// Cluster is a running Kubernetes cluster. Several goroutines may call its methods at once, except
+// for Restore: reads during a restore see a mixture of both states.
 type Cluster struct {
 	options  *options
 	program  string
-	dir      string // everything of the cluster lies there
-	ca       *authority
-	token    string // of whom the package's own processes are
+	dir      string // has all files of the cluster
+	ca       *ca
+	token    string // of the package's own processes, in the group system:masters
 	webhooks Webhooks
 	ports    []*port
 
@@ -35,15 +35,15 @@ type Cluster struct {
 	admin        *rest.Config
 
 	mu          sync.Mutex
-	controllers *process // nil without
-	standby     *process // waits to be the next controllers; nil before the first checkpoint
-	nodes       *process // nil without
+	controllers *process // nil if there are none
+	standby     *process // the next controllers, waiting; nil before the first checkpoint
+	nodes       *process // nil if there are none
 	kubeconfig  *api.Config
 	closed      bool
 }
 
-// Start starts a cluster that stops when the test and its subtests have ended. If it cannot be started, the test fails at
-// once. If the test fails, the end of the cluster's logs goes to the test's.
+// Start starts a cluster that stops when the test and its subtests have ended. If the start fails,
+// the test fails at once. If the test fails, the test's log gets the end of the cluster's logs.
 func Start(t testing.TB, opts ...Option) *Cluster {
 	t.Helper()
 	c, err := New(opts...)
@@ -63,10 +63,10 @@ func Start(t testing.TB, opts ...Option) *Cluster {
 	return c
 }
 
-// New starts a cluster that runs until Close. It is for TestMain, and wherever else there is no test; see Start. It returns
-// when the API server answers, what was asked for is installed, controllers work, the kinds of apps.flyball.dev are served,
-// and nodes are Ready. The error says what was wrong, with the end of the log of whatever ended; nothing is left of the
-// cluster then.
+// New starts a cluster that runs until Close. It is for TestMain and other places without a test;
+// see Start. It returns when the API server is ready, all manifests are applied, controllers are
+// running, the kinds of apps.flyball.dev are served, and nodes are Ready. An error has the end of
+// the log of a process that ended, and nothing of the cluster remains then.
 func New(opts ...Option) (*Cluster, error) {
 	o, err := collect(opts)
 	if err != nil {
@@ -89,7 +89,7 @@ func New(opts ...Option) (*Cluster, error) {
 	return c, nil
 }
 
-// Close stops the cluster and removes all of it. Calling it again does nothing.
+// Close stops the cluster and removes its files. Calling it again does nothing.
 func (c *Cluster) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -115,17 +115,19 @@ func (c *Cluster) Close() error {
 	return nil
 }
 
-// Config reaches the cluster as a user who may do everything, in the group system:masters. Each call returns a copy.
-// Client-side rate limits are wide.
+// Config returns the client configuration of an administrator, in the group system:masters. Each
+// call returns a copy. Client-side rate limits are high.
 func (c *Cluster) Config() *rest.Config { return rest.CopyConfig(c.admin) }
 
-// Kubeconfig is the path of a kubeconfig file, which lies there until the cluster stops. Its current context is "admin", the
-// user of Config; each call of User adds a context with the name of that user.
+// Kubeconfig returns the path of a kubeconfig file, which exists until the cluster stops. Its
+// current context is "admin", the user of Config. Each call of User adds a context with the name of
+// that user.
 func (c *Cluster) Kubeconfig() string { return filepath.Join(c.dir, "kubeconfig") }
 
-// User reaches the cluster as a user with this name and these groups, by a client certificate. Nothing has to be known of
-// the user before, and nothing is allowed to it but what RBAC says, and what every authenticated user may. It panics if the
-// name is empty or if the kubeconfig file cannot be written.
+// User returns the client configuration of a user with this name and these groups, by a client
+// certificate. The user need not exist before. It has the permissions that RBAC gives to it and to
+// every authenticated user. User panics if the name is empty or if the kubeconfig file cannot be
+// written.
 func (c *Cluster) User(name string, groups ...string) *rest.Config {
 	if name == "" {
 		panic("flyballtest: a user needs a name")
@@ -170,7 +172,7 @@ func (c *Cluster) addContext(name string, config *rest.Config) error {
 	return nil
 }
 
-// WriteLogs writes the end of the log of each process of the cluster to w, for people.
+// WriteLogs writes the end of the log of each process of the cluster to w.
 func (c *Cluster) WriteLogs(w io.Writer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -181,5 +183,5 @@ func (c *Cluster) WriteLogs(w io.Writer) {
 	}
 }
 
-// logLines is how much of each log a failed test shows.
+// logLines is how many lines of each log a failed test shows.
 const logLines = 100

@@ -118,8 +118,8 @@ func ExampleCluster_Restore() {
 	}
 }
 
-// A user is allowed what RBAC says, and is a context of the kubeconfig file as well, so that a person may look around with
-// kubectl --kubeconfig FILE --context jane.
+// A user is allowed what RBAC says, and is a context of the kubeconfig file as well, so that a
+// person may look around with kubectl --kubeconfig FILE --context jane.
 func ExampleCluster_User() {
 	cluster, err := flyballtest.New(flyballtest.WithoutControllers(), flyballtest.WithManifests("testdata/roles.yaml"))
 	if err != nil {
@@ -143,12 +143,12 @@ func ExampleCluster_User() {
 	}
 	fmt.Println("contexts:", slices.Sorted(maps.Keys(file.Contexts)))
 	// Output:
-	// Pods: <nil>
-	// Secrets: secrets is forbidden: User "jane" cannot list resource "secrets" in API group "" in the namespace "default"
-	// contexts: [admin jane]
+	// Pods: <nil> Secrets: secrets is forbidden: User "jane" cannot list resource "secrets" in API
+	// group "" in the namespace "default" contexts: [admin jane]
 }
 
-// Webhooks are served by the test, at the address that the API server was told. A manager takes the same server.
+// Webhooks are served by the test, at the address that the API server was told. A manager takes the
+// same server.
 func ExampleCluster_Webhooks() {
 	cluster, err := flyballtest.New(flyballtest.WithoutControllers(),
 		flyballtest.WithCRDs("testdata/crd"), flyballtest.WithWebhooks("testdata/webhooks"))
@@ -177,7 +177,8 @@ func ExampleCluster_Webhooks() {
 	widget.SetKind("Widget")
 	widget.SetName("lever")
 	client := dynamic.NewForConfigOrDie(cluster.Config()).Resource(widgets).Namespace("default")
-	// The API server learns of webhooks by a watch, as everybody does: a moment after they are written.
+	// The API server learns of webhooks by a watch, as everybody does: a moment after they are
+	// written.
 	refused := func(ctx context.Context) (bool, error) {
 		_, err = client.Create(ctx, widget, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err != nil, nil

@@ -145,7 +145,8 @@ func testCluster(t *testing.T) {
 	}
 }
 
-// ours makes a Deployment of Flyball's own kind, which must be served by now and have its loop behind it.
+// ours makes a Deployment of Flyball's own kind, which must be served by now and have its loop
+// behind it.
 func ours(t *testing.T, client dynamic.Interface) {
 	t.Helper()
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(deployment("ours", 1))

@@ -33,8 +33,8 @@ const (
 	fieldManager = "flyballtest"
 	// applyAtOnce is how many objects are applied at a time.
 	applyAtOnce = 8
-	// servedLook is how often it is asked whether a kind is served.
-	servedLook = 10 * time.Millisecond
+	// servedPoll is how often discovery is polled for a kind.
+	servedPoll = 10 * time.Millisecond
 )
 
 const (
@@ -43,21 +43,21 @@ const (
 	kindValidating = "ValidatingWebhookConfiguration"
 )
 
-// stages says what is applied when; what is not in it is applied in between.
+// stages has the order in which kinds are applied. All others come in between, in stage 1.
 var stages = map[string]int{
 	kindDefinition: 0, "Namespace": 0,
 	kindMutating: 2, kindValidating: 2,
 	"ValidatingAdmissionPolicy": 2, "ValidatingAdmissionPolicyBinding": 2, "MutatingAdmissionPolicy": 2, "MutatingAdmissionPolicyBinding": 2,
 }
 
-// object is one that is to be applied, and where it is from.
+// object is an object to apply. from is its file and document.
 type object struct {
 	*unstructured.Unstructured
 
 	from string
 }
 
-// read reads everything that is to be installed.
+// read reads all objects to install.
 func read(o *options) (all []object, err error) {
 	webhook := func(kind string) bool { return kind == kindMutating || kind == kindValidating }
 	for _, group := range []struct {
@@ -82,7 +82,7 @@ func read(o *options) (all []object, err error) {
 			found = found || object.GetKind() == kindDefinition && object.GetName() == name
 		}
 		if !found {
-			return nil, fmt.Errorf("reading manifests: the definition %s that is to be converted is in none of them", name)
+			return nil, fmt.Errorf("reading manifests: none of them has the definition %s of WithConversion", name)
 		}
 	}
 	return all, nil
@@ -111,7 +111,7 @@ func (s source) read(wanted func(kind string) bool) (all []object, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("reading manifests: %w", err)
 	case files == 0:
-		return nil, fmt.Errorf("reading manifests: there is no file that ends in .yaml, .yml or .json in %s", s.name("."))
+		return nil, fmt.Errorf("reading manifests: there is no .yaml, .yml or .json file in %s", s.name("."))
 	}
 	return all, nil
 }
@@ -140,7 +140,7 @@ func decode(file string, data []byte, wanted func(kind string) bool) (objects []
 		if err := sigsyaml.UnmarshalStrict(document, &o); err != nil {
 			return nil, fmt.Errorf("%s: %w", from, err)
 		}
-		if len(o) == 0 { // between two separators, or comments alone
+		if len(o) == 0 { // between two separators, or only comments
 			continue
 		}
 		u := &unstructured.Unstructured{Object: o}
@@ -189,7 +189,7 @@ func install(ctx context.Context, config *rest.Config, objects []object) error {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(applyAtOnce)
 		if stage == 1 {
-			g.SetLimit(1) // one may need another that stands before it
+			g.SetLimit(1) // an object may need the one before it
 		}
 		for _, o := range objects {
 			g.Go(func() error { return i.apply(ctx, o) })
@@ -233,7 +233,7 @@ func (i installer) apply(ctx context.Context, o object) error {
 	return nil
 }
 
-// mapping finds the resource of a kind, which may be served in a moment only.
+// mapping returns the resource of a kind. It waits a moment until the kind is served.
 func (i installer) mapping(ctx context.Context, kind schema.GroupVersionKind) (*meta.RESTMapping, error) {
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		mapping, err := i.mapper.RESTMapping(kind.GroupKind(), kind.Version)
@@ -247,12 +247,12 @@ func (i installer) mapping(ctx context.Context, kind schema.GroupVersionKind) (*
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(10 * servedLook):
+		case <-time.After(10 * servedPoll):
 		}
 	}
 }
 
-// served returns when the API server serves what a definition defines.
+// served returns when the API server serves the resources of a definition.
 func (i installer) served(ctx context.Context, definition *unstructured.Unstructured) error {
 	for _, want := range defined(definition) {
 		for {
@@ -263,7 +263,7 @@ func (i installer) served(ctx context.Context, definition *unstructured.Unstruct
 			select {
 			case <-ctx.Done():
 				return fmt.Errorf("waiting until %s is served: %w", want, context.Cause(ctx))
-			case <-time.After(servedLook):
+			case <-time.After(servedPoll):
 			}
 		}
 	}
@@ -279,7 +279,7 @@ func contains(list *metav1.APIResourceList, resource string) bool {
 	return false
 }
 
-// defined are the resources of a definition that are served.
+// defined returns the resources of a definition that are served.
 func defined(definition *unstructured.Unstructured) (all []schema.GroupVersionResource) {
 	group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
 	plural, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")

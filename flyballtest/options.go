@@ -12,13 +12,13 @@ import (
 )
 
 const (
-	// maxNodes is how many simulated nodes have been seen to work on a machine with two cores and 8 GB.
+	// maxNodes is how many simulated nodes work on a host with two cores and 8 GB.
 	maxNodes = 1000
-	// defaultStartTimeout is generous: many tests start at once on machines with few cores.
+	// defaultStartTimeout is long: many tests start at once on hosts with few cores.
 	defaultStartTimeout = 2 * time.Minute
 )
 
-// Option says what a cluster is to be.
+// Option configures a cluster.
 type Option func(*options)
 
 type options struct {
@@ -35,7 +35,7 @@ type options struct {
 	startTimeout time.Duration
 }
 
-// source is a place that manifests are read from: a path, or a file system.
+// source is a path or a file system with manifests.
 type source struct {
 	path string
 	fsys fs.FS
@@ -55,7 +55,7 @@ func (s source) open() (fs.FS, string, error) {
 	return os.DirFS(filepath.Dir(s.path)), filepath.Base(s.path), nil
 }
 
-// name is how errors call a file of the source.
+// name is the name of a file of the source in errors.
 func (s source) name(file string) string {
 	switch {
 	case s.fsys != nil:
@@ -76,21 +76,23 @@ func paths(list []string) []source {
 	return sources
 }
 
-// WithNodes adds n simulated nodes, from 1 to 1000, named simulated-0, simulated-1 and so on. Of more than a hundred, the first
-// hundred are waited for. Without it there is none, and Pods stay Pending.
+// WithNodes adds n simulated nodes, from 1 to 1000, named simulated-0, simulated-1 and so on. Start
+// waits for at most a hundred of them. Without nodes, Pods stay Pending.
 func WithNodes(n int) Option { return func(o *options) { o.nodes = n } }
 
-// WithoutControllers leaves controllers and scheduler out: nobody but the test acts on objects.
+// WithoutControllers omits controllers and scheduler: only the test acts on objects.
 func WithoutControllers() Option { return func(o *options) { o.controllers = false } }
 
-// WithCRDs installs the CustomResourceDefinitions in files, or in all files below directories, that end in .yaml, .yml or
-// .json. Start returns when the API server serves them. Other objects in these files, and kustomizations, are left out.
+// WithCRDs installs the CustomResourceDefinitions in files, or in all files below directories, that
+// end in .yaml, .yml or .json. Start returns when the API server serves them. It ignores other
+// objects in these files, and kustomizations.
 func WithCRDs(files ...string) Option {
 	return func(o *options) { o.crds = append(o.crds, paths(files)...) }
 }
 
-// WithManifests applies all objects in files, or in all files below directories, that end in .yaml, .yml or .json, except
-// for kustomizations: definitions and namespaces first, admission webhooks and policies last, the others in their order.
+// WithManifests applies all objects in files, or in all files below directories, that end in .yaml,
+// .yml or .json, except for kustomizations: definitions and namespaces first, admission webhooks
+// and policies last, the others in their order.
 func WithManifests(files ...string) Option {
 	return func(o *options) { o.manifests = append(o.manifests, paths(files)...) }
 }
@@ -100,19 +102,20 @@ func WithManifestsFS(fsys fs.FS) Option {
 	return func(o *options) { o.manifests = append(o.manifests, source{fsys: fsys}) }
 }
 
-// WithWebhooks installs the webhook configurations in files or directories, as WithManifests does, and makes the API server
-// look for the webhooks at an address of this machine: the one that Webhooks returns. Each webhook that names a Service is
-// called at that Service's path there. Other objects in these files are left out.
+// WithWebhooks installs the webhook configurations in files or directories, as WithManifests does.
+// The API server calls each webhook that has a Service at the address that Webhooks returns, with
+// the path of the Service. Other objects in these files are ignored.
 //
-// The test serves there, with the certificate that Webhooks returns. Until it does, requests that a webhook is called for
-// fail, unless its failurePolicy is Ignore.
+// The test serves there, with the certificate that Webhooks returns. Until it does, requests that
+// need a webhook fail, unless its failurePolicy is Ignore.
 func WithWebhooks(files ...string) Option {
 	return func(o *options) { o.webhooks = append(o.webhooks, paths(files)...) }
 }
 
-// WithConversion makes the API server convert the objects of the named definitions, such as widgets.example.com, by the
-// webhook at the path /convert of the address that Webhooks returns. Definitions that ask for a conversion webhook by
-// themselves are treated so without it, if there is any WithWebhooks or WithConversion.
+// WithConversion lets the API server convert the objects of the named definitions, such as
+// widgets.example.com, with the webhook at the path /convert of the address that Webhooks returns.
+// Definitions with a conversion webhook need not be named, if there is any WithWebhooks or
+// WithConversion.
 func WithConversion(definitions ...string) Option {
 	return func(o *options) {
 		if o.conversions == nil {
@@ -124,23 +127,25 @@ func WithConversion(definitions ...string) Option {
 	}
 }
 
-// WithAPIServerFlags starts kube-apiserver with these flags behind those of the package, for example
-// --feature-gates=MutatingAdmissionPolicy=true. Its own flags for certificates, ports and etcd are not to be set.
+// WithAPIServerFlags adds flags to those of kube-apiserver, for example
+// --feature-gates=MutatingAdmissionPolicy=true. Flags for certificates, ports and etcd are not
+// allowed.
 func WithAPIServerFlags(flags ...string) Option {
 	return func(o *options) { o.flags = append(o.flags, flags...) }
 }
 
-// WithProgram names the program flyball, instead of looking for it.
+// WithProgram sets the path of the program flyball.
 func WithProgram(path string) Option { return func(o *options) { o.program = path } }
 
-// WithLogDir writes the logs into files of this directory, which is made if needed, whether the test fails or not. Each
-// cluster needs one of its own.
+// WithLogDir writes the logs into files in this directory, which is created if needed, even if the
+// test succeeds. Each cluster needs a directory of its own.
 func WithLogDir(dir string) Option { return func(o *options) { o.logDir = dir } }
 
 // WithVerbosity sets the level of detail of the logs, from 0, the default, to 10.
 func WithVerbosity(level int) Option { return func(o *options) { o.verbosity = level } }
 
-// WithStartTimeout sets how long a start may take, without building the program; 2 minutes by default.
+// WithStartTimeout sets how long a start may take, without building the program; 2 minutes by
+// default.
 func WithStartTimeout(d time.Duration) Option { return func(o *options) { o.startTimeout = d } }
 
 func collect(opts []Option) (*options, error) {
@@ -159,11 +164,11 @@ func collect(opts []Option) (*options, error) {
 		errs = append(errs, fmt.Errorf("the verbosity %d is out of range: from 0 to 10", o.verbosity))
 	}
 	if o.startTimeout <= 0 {
-		errs = append(errs, fmt.Errorf("the start timeout %s is no duration to wait for", o.startTimeout))
+		errs = append(errs, fmt.Errorf("the start timeout %s is not positive", o.startTimeout))
 	}
 	for _, flag := range o.flags {
 		if name, ours := owned(flag); ours {
-			errs = append(errs, fmt.Errorf("the flag %s is the package's own", name))
+			errs = append(errs, fmt.Errorf("the package sets the flag %s itself", name))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -172,7 +177,7 @@ func collect(opts []Option) (*options, error) {
 	return o, nil
 }
 
-// ownFlags are those that the package could not work with if somebody else set them.
+// ownFlags are flags that callers must not set.
 var ownFlags = []string{
 	"etcd-servers", "etcd-prefix", "secure-port", "bind-address", "cert-dir", "tls-cert-file", "tls-private-key-file", "client-ca-file",
 	"token-auth-file",

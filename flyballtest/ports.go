@@ -8,16 +8,17 @@ import (
 )
 
 const (
-	// Ports are looked for below those that systems give to outgoing connections, which would take them meanwhile, and below
-	// those of NodePorts.
+	// The range is below that of outgoing connections, which could use a port meanwhile, and below
+	// that of NodePorts.
 	firstPort, lastPort = 20000, 29999
-	// portTries is how many ports are looked at. Even if half of them are taken, one is found.
+	// portTries is how many ports are tried. Even if half of the range is in use, one of them is
+	// free.
 	portTries = 100
 )
 
-// port is one of this machine that nobody listens at. The package's clusters, whichever process and user they belong to,
-// keep off each other's by holding the UDP port of the same number, which the system lets go when the process dies.
-// Whoever else takes it meanwhile is noticed when it is used.
+// port is a free TCP port of this host. Each cluster, of any process and user, reserves its port by
+// listening on the UDP port of the same number, which the system releases when the process dies. If
+// another program uses the port meanwhile, the start of the server fails and is retried.
 type port struct {
 	number int
 	holder net.PacketConn
@@ -25,13 +26,13 @@ type port struct {
 
 func (p *port) address() string { return net.JoinHostPort(host, strconv.Itoa(p.number)) }
 
-// release lets others have the port.
+// release releases the port.
 func (p *port) release() { _ = p.holder.Close() }
 
 func newPort() (*port, error) {
 	var last error
 	for range portTries {
-		p := &port{number: firstPort + rand.IntN(lastPort-firstPort+1)} //nolint:gosec // nobody is to be kept from guessing it
+		p := &port{number: firstPort + rand.IntN(lastPort-firstPort+1)} //nolint:gosec // it need not be secret
 		if p.holder, last = net.ListenPacket("udp", p.address()); last != nil {
 			continue
 		}
@@ -43,5 +44,5 @@ func newPort() (*port, error) {
 		last = err
 		p.release()
 	}
-	return nil, fmt.Errorf("finding a free port between %d and %d: none of %d was: %w", firstPort, lastPort, portTries, last)
+	return nil, fmt.Errorf("finding a free port between %d and %d: none of %d is: %w", firstPort, lastPort, portTries, last)
 }

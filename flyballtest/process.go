@@ -14,11 +14,11 @@ import (
 	"time"
 )
 
-// killPatience is how long the system may take to end a process that was killed.
-const killPatience = 10 * time.Second
+// killTimeout is how long the system may take to end a killed process.
+const killTimeout = 10 * time.Second
 
-// process is a program of the cluster. It ends with this process: it reads its standard input, of which this process holds
-// the other end.
+// process is a process of the cluster. It ends when its standard input is closed, and therefore
+// with this process.
 type process struct {
 	name  string
 	log   string // path of the file
@@ -26,14 +26,14 @@ type process struct {
 	stdin io.WriteCloser
 	ready chan struct{} // closed when it has written "ready" to its standard output
 	ended chan struct{}
-	err   error // why, once ended is closed
+	err   error // valid once ended is closed
 }
 
-// command says how to start a process.
+// command describes how to start a process.
 type command struct {
-	name    string   // for people, and of the log file
+	name    string   // in messages, and of the log file
 	program string   // path
-	args    []string // the first is what it is called by
+	args    []string // including the name of the program
 	env     []string
 	logDir  string
 }
@@ -68,7 +68,8 @@ func (c command) start() (*process, error) {
 	return p, nil
 }
 
-// read waits for the word of a process that is ready, until it ends.
+// read reads the output of a process until it ends, and closes ready when it prints that it is
+// ready.
 func (p *process) read(stdout io.Reader) {
 	var once sync.Once
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
@@ -79,7 +80,7 @@ func (p *process) read(stdout io.Reader) {
 	_, _ = io.Copy(io.Discard, stdout) // after a line that is too long for a scanner
 }
 
-// begin lets a process begin that was started to wait for it.
+// begin lets a process begin that was started waiting.
 func (p *process) begin() error {
 	if _, err := io.WriteString(p.stdin, "begin\n"); err != nil {
 		return fmt.Errorf("starting %s: %w", p.name, err)
@@ -87,7 +88,7 @@ func (p *process) begin() error {
 	return nil
 }
 
-// running says whether the process has not ended.
+// running reports whether the process has not ended.
 func (p *process) running() bool {
 	select {
 	case <-p.ended:
@@ -97,18 +98,18 @@ func (p *process) running() bool {
 	}
 }
 
-// kill ends the process at once and waits until it is gone.
+// kill kills the process and waits until it has ended.
 func (p *process) kill() error {
 	_ = p.cmd.Process.Kill() // it may have ended before. Its standard input must stay open until then.
 	select {
 	case <-p.ended:
 		return nil
-	case <-time.After(killPatience):
-		return fmt.Errorf("killing %s (process %d): it is still there after %s", p.name, p.cmd.Process.Pid, killPatience)
+	case <-time.After(killTimeout):
+		return fmt.Errorf("killing %s (process %d): it has not ended within %s", p.name, p.cmd.Process.Pid, killTimeout)
 	}
 }
 
-// failure says why a process that should run has ended, with the end of its log.
+// failure returns why a process has ended that should run, with the end of its log.
 func (p *process) failure() error {
 	return fmt.Errorf("%s has ended: %w; the end of its log:\n%s", p.name, p.err, p.tail(20))
 }
@@ -123,8 +124,8 @@ func (p *process) tail(lines int) string {
 	return "  " + strings.Join(all[max(0, len(all)-lines):], "\n  ")
 }
 
-// said says whether the log has a text.
-func (p *process) said(text string) bool {
+// logged reports whether the log contains a text.
+func (p *process) logged(text string) bool {
 	data, err := os.ReadFile(p.log)
 	return err == nil && bytes.Contains(data, []byte(text))
 }

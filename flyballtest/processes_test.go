@@ -38,8 +38,9 @@ func goEnv(t *testing.T, name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Processes that start clusters at the same time, as those of one `go test ./...` do, share neither ports nor directories,
-// and leave nothing behind. None of them has the program: one builds it, and the others wait.
+// Processes that start clusters at the same time, as those of one `go test ./...` do, share neither
+// ports nor directories, and leave nothing behind. None of them has the program: one builds it, and
+// the others wait.
 func TestProcesses(t *testing.T) {
 	if as := os.Getenv(role); as != "" {
 		oneOfSeveral(t, as)

@@ -14,17 +14,17 @@ import (
 	"sync"
 )
 
-// programPackage is what is built, and what a program is known by.
+// programPackage is the package of the program, by which it is built and recognized.
 const programPackage = "flyball.dev/cmd/flyball"
 
-// Environment variables that name a folder with the program, or with kube-apiserver as another name of it.
+// Environment variables with the directory of the program, under its own name or as kube-apiserver.
 var assetVariables = []string{"FLYBALL_ASSETS", "KUBEBUILDER_ASSETS"}
 
-// findProgram returns the path of the program flyball, which it builds if it has to.
+// findProgram returns the path of the program flyball. It builds the program if necessary.
 func findProgram(ctx context.Context, named string) (string, error) {
 	if named != "" {
 		if !isFlyball(named) {
-			return "", fmt.Errorf("finding the program flyball: %s is not it", named)
+			return "", fmt.Errorf("finding the program flyball: %s is another program", named)
 		}
 		return filepath.Abs(named)
 	}
@@ -39,8 +39,8 @@ func findProgram(ctx context.Context, named string) (string, error) {
 			}
 		}
 		if variable == assetVariables[0] {
-			return "", fmt.Errorf("finding the program flyball: it is not in the folder %s that %s names", dir, variable)
-		} // the other one may well be upstream's
+			return "", fmt.Errorf("finding the program flyball: it is not in the directory %s of %s", dir, variable)
+		} // the other directory may have upstream's kube-apiserver
 	}
 	if path, err := exec.LookPath("flyball"); err == nil && isFlyball(path) {
 		return filepath.Abs(path)
@@ -55,17 +55,17 @@ func extension() string {
 	return ""
 }
 
-// isFlyball says whether a program was built from programPackage.
+// isFlyball reports whether a program was built from programPackage.
 func isFlyball(path string) bool {
 	info, err := buildinfo.ReadFile(path)
 	return err == nil && info.Path == programPackage
 }
 
-// building lets one test of this process build at a time.
+// building allows one build at a time in this process.
 var building sync.Mutex
 
-// build builds the program within the module of the test, which is in the current directory. Go finds out by itself
-// whether anything has to be done, and does it in a moment if not.
+// build builds the program within the module of the test, which is in the current directory. Go
+// decides what to build, and takes a moment if nothing has changed.
 func build(ctx context.Context) (string, error) {
 	building.Lock()
 	defer building.Unlock()
@@ -85,18 +85,18 @@ func build(ctx context.Context) (string, error) {
 	cmd.Stderr = &stderr
 	switch err := cmd.Run(); {
 	case errors.Is(err, exec.ErrNotFound):
-		return "", errors.New("finding the program flyball: it is neither in PATH nor in the folder that FLYBALL_ASSETS names, and there is no go to build it with")
+		return "", errors.New("finding the program flyball: it is neither in PATH nor in the directory FLYBALL_ASSETS, and there is no go command to build it")
 	case err != nil:
-		return "", fmt.Errorf("building %s: %w\n%s\nif the module misses it, run: go get -tool %s", programPackage, err, strings.TrimSpace(stderr.String()), programPackage)
+		return "", fmt.Errorf("building %s: %w\n%s\nif the module does not require it, run: go get -tool %s", programPackage, err, strings.TrimSpace(stderr.String()), programPackage)
 	}
 	return path, nil
 }
 
-// buildDir is where the program of this module lies: modules may need different versions of it.
+// buildDir is the directory of this module's program: modules may need different versions of it.
 func buildDir(ctx context.Context) (string, error) {
 	cache, err := os.UserCacheDir()
 	if err != nil {
-		return "", fmt.Errorf("finding the user's cache directory: %w; set XDG_CACHE_HOME, or FLYBALL_ASSETS to the folder of a program", err)
+		return "", fmt.Errorf("finding the user's cache directory: %w; set XDG_CACHE_HOME, or FLYBALL_ASSETS to the directory of the program", err)
 	}
 	module := "default"
 	if out, err := exec.CommandContext(ctx, "go", "env", "GOMOD").Output(); err == nil {
@@ -104,7 +104,7 @@ func buildDir(ctx context.Context) (string, error) {
 	}
 	dir := filepath.Join(cache, "flyball", "flyballtest", module)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("making the folder of the program: %w; set XDG_CACHE_HOME to a directory that you may write to", err)
+		return "", fmt.Errorf("creating the directory of the program: %w; set XDG_CACHE_HOME to a directory that you may write to", err)
 	}
 	return dir, nil
 }

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// What cannot be found or built is an error that says what to do. That it is built is seen by TestProcesses.
+// What cannot be found or built is an error that says what to do. That it is built is seen by
+// TestProcesses.
 func TestFindProgram(t *testing.T) {
 	empty := t.TempDir()
 	module := t.TempDir()
@@ -19,9 +20,9 @@ func TestFindProgram(t *testing.T) {
 		env           map[string]string
 		want          string
 	}{
-		"named":      {reason: "another program is not started", named: os.Args[0], want: os.Args[0] + " is not it"},
-		"assets":     {reason: "the variable is ours, so it is a mistake", env: map[string]string{"FLYBALL_ASSETS": empty}, want: empty + " that FLYBALL_ASSETS names"},
-		"no go":      {reason: "upstream's assets are no mistake", env: map[string]string{"KUBEBUILDER_ASSETS": empty, "PATH": empty}, want: "there is no go to build it with"},
+		"named":      {reason: "another program is not started", named: os.Args[0], want: os.Args[0] + " is another program"},
+		"assets":     {reason: "the variable is ours, so it is a mistake", env: map[string]string{"FLYBALL_ASSETS": empty}, want: empty + " of FLYBALL_ASSETS"},
+		"no go":      {reason: "upstream's assets are no mistake", env: map[string]string{"KUBEBUILDER_ASSETS": empty, "PATH": empty}, want: "there is no go command to build it"},
 		"not a tool": {reason: "go can build what the module requires only", want: "go get -tool flyball.dev/cmd/flyball"},
 	} {
 		t.Run(name, func(t *testing.T) {

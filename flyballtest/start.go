@@ -23,16 +23,17 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/client-go/util/keyutil"
 )
 
 const (
-	// attempts is how often another port is tried when somebody else has taken one.
+	// attempts is how many ports are tried if other processes use them.
 	attempts = 5
-	// look is how often it is asked whether something listens.
-	look = 5 * time.Millisecond
+	// pollInterval is how often a process is checked while it starts.
+	pollInterval = 5 * time.Millisecond
 
 	host = "127.0.0.1"
-	// QPS and burst of the configurations that are handed out: controller-runtime's defaults are for production.
+	// QPS and burst of the client configurations: controller-runtime's defaults are for production.
 	qps, burst = 1000, 2000
 )
 
@@ -41,8 +42,8 @@ const (
 	modeVariable   = "FLYBALL_ENVTEST"
 	tokenVariable  = "FLYBALL_ENVTEST_TOKEN" //nolint:gosec // the name of a variable
 	parentVariable = "FLYBALL_ENVTEST_PARENT"
-	// directoryVariable names the directory that is to be removed if this process dies. All do it: whoever ends last may have
-	// made something in it again.
+	// directoryVariable names the directory to remove if this process dies. Every process removes
+	// it, since each may create files until it ends.
 	directoryVariable = "FLYBALL_ENVTEST_DIRECTORY"
 )
 
@@ -60,7 +61,7 @@ func (c *Cluster) start(ctx context.Context, objects []object) error {
 	if err := c.startServer(ctx); err != nil {
 		return err
 	}
-	if err := c.writePartKubeconfig(); err != nil {
+	if err := c.writeKubeconfig(); err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -70,7 +71,7 @@ func (c *Cluster) start(ctx context.Context, objects []object) error {
 			if err := c.startControllers(ctx); err != nil {
 				return err
 			}
-			return c.complete(ctx)
+			return c.waitOurKinds(ctx)
 		})
 	}
 	if c.options.nodes > 0 {
@@ -79,40 +80,40 @@ func (c *Cluster) start(ctx context.Context, objects []object) error {
 	return g.Wait()
 }
 
-// prepare makes the directory, and what is in it before anything runs.
+// prepare creates the directory, and the certificates and keys in it.
 func (c *Cluster) prepare() (err error) {
 	if c.dir, err = os.MkdirTemp("", fmt.Sprintf("flyballtest-%d-", os.Getpid())); err != nil {
-		return fmt.Errorf("making a directory: %w", err)
+		return fmt.Errorf("creating a directory: %w", err)
 	}
 	logs := c.options.logDir
 	if logs == "" {
 		logs = c.path("log")
 	}
 	if c.options.logDir, err = filepath.Abs(logs); err != nil {
-		return fmt.Errorf("making the directory of logs: %w", err)
+		return fmt.Errorf("creating the directory of logs: %w", err)
 	}
 	for _, dir := range []string{c.options.logDir, c.path("tmp"), c.path("pki"), c.path("webhooks")} {
 		if err := os.MkdirAll(dir, 0o750); err != nil {
-			return fmt.Errorf("making a directory: %w", err)
+			return fmt.Errorf("creating a directory: %w", err)
 		}
 	}
-	if c.ca, err = newAuthority(); err != nil {
+	if c.ca, err = newCA(); err != nil {
 		return err
 	}
 	serving, err := c.ca.server()
 	if err != nil {
 		return err
 	}
-	private, public, err := signingKey()
+	signingKey, err := keyutil.MakeEllipticPrivateKeyPEM()
 	if err != nil {
-		return err
+		return fmt.Errorf("generating the key of service accounts: %w", err)
 	}
 	var random [24]byte
 	_, _ = rand.Read(random[:]) // never fails
 	c.token = hex.EncodeToString(random[:])
 	for name, data := range map[string][]byte{
 		"pki/ca.crt": c.ca.pem, "pki/server.crt": serving.cert, "pki/server.key": serving.key,
-		"pki/sa.key": private, "pki/sa.pub": public,
+		"pki/sa.key":       signingKey,
 		"pki/tokens.csv":   []byte(c.token + ",flyballtest,flyballtest,\"system:masters\"\n"),
 		"webhooks/tls.crt": serving.cert, "webhooks/tls.key": serving.key,
 	} {
@@ -125,12 +126,12 @@ func (c *Cluster) prepare() (err error) {
 
 func (c *Cluster) path(name string) string { return filepath.Join(c.dir, filepath.FromSlash(name)) }
 
-// run starts the program under another name, or with a subcommand.
+// run starts the program with args, the first of which is its name.
 func (c *Cluster) run(name string, args []string, env ...string) (*process, error) {
 	return command{name: name, program: c.program, args: args, env: append(c.environment(), env...), logDir: c.options.logDir}.start()
 }
 
-// environment is that of this process without what would tell the program to be something else.
+// environment is that of this process without variables that configure the program.
 func (c *Cluster) environment() []string {
 	env := make([]string, 0, len(os.Environ()))
 	for _, variable := range os.Environ() {
@@ -144,10 +145,10 @@ func (c *Cluster) environment() []string {
 	return append(env, parentVariable+"=stdin", directoryVariable+"="+c.dir, "TMPDIR="+c.path("tmp"))
 }
 
-// maxSocketPath is how long the path of a socket may be, where it may be shortest.
+// maxSocketPath is the shortest limit of any system for the path of a socket.
 const maxSocketPath = 103
 
-// etcdURL is where etcd listens: at a socket, which nobody else has, or else at a port.
+// etcdURL is where etcd listens: on a socket, or on a port if the path is too long.
 func (c *Cluster) etcdURL() (string, error) {
 	if socket := c.path("etcd.sock"); runtime.GOOS != "windows" && len(socket) <= maxSocketPath {
 		return "unix://" + socket, nil
@@ -186,7 +187,7 @@ func (c *Cluster) startEtcd(ctx context.Context) error {
 	})
 }
 
-// wait returns when done does true, or with an error when the process has ended.
+// wait returns when done returns true, or an error when the process has ended.
 func (c *Cluster) wait(ctx context.Context, p *process, done func() bool) error {
 	for !done() {
 		select {
@@ -194,7 +195,7 @@ func (c *Cluster) wait(ctx context.Context, p *process, done func() bool) error 
 			return p.failure()
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for %s: %w; the end of its log:\n%s", p.name, context.Cause(ctx), p.tail(20))
-		case <-time.After(look):
+		case <-time.After(pollInterval):
 		}
 	}
 	return nil
@@ -220,39 +221,39 @@ func (c *Cluster) startServer(ctx context.Context) error {
 		switch err := c.ready(ctx); {
 		case err == nil:
 			return c.addContext(admin, c.admin)
-		case !c.server.said("address already in use") && !c.server.said("Only one usage of each socket address"):
+		case !c.server.logged("address already in use") && !c.server.logged("Only one usage of each socket address"):
 			return err
 		}
 		_ = os.Remove(c.server.log)
 	}
-	return fmt.Errorf("starting kube-apiserver: %d ports in a row were taken by somebody else", attempts)
+	return fmt.Errorf("starting kube-apiserver: other processes use the %d ports that were tried", attempts)
 }
 
 func (c *Cluster) serverFlags(p *port) []string {
 	flags := []string{
 		"--bind-address=" + host, "--advertise-address=" + host, "--secure-port=" + strconv.Itoa(p.number),
-		"--endpoint-reconciler-type=none", // it refuses the address of this machine
+		"--endpoint-reconciler-type=none", // it does not accept a loopback address
 		"--cert-dir=" + c.path("pki"), "--tls-cert-file=" + c.path("pki/server.crt"), "--tls-private-key-file=" + c.path("pki/server.key"),
 		"--client-ca-file=" + c.path("pki/ca.crt"), "--token-auth-file=" + c.path("pki/tokens.csv"),
 		"--authorization-mode=RBAC", "--allow-privileged=true",
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-account-key-file=" + c.path("pki/sa.pub"), "--service-account-signing-key-file=" + c.path("pki/sa.key"),
+		"--service-account-key-file=" + c.path("pki/sa.key"), "--service-account-signing-key-file=" + c.path("pki/sa.key"),
 		"--service-cluster-ip-range=10.96.0.0/16",
 		"--etcd-compaction-interval=0", // checkpoints are revisions
 		"--v=" + strconv.Itoa(c.options.verbosity),
 	}
 	if !c.options.controllers {
-		flags = append(flags, "--disable-admission-plugins=ServiceAccount") // nobody makes service accounts
+		flags = append(flags, "--disable-admission-plugins=ServiceAccount") // no controller creates service accounts
 	}
 	return flags
 }
 
-// anonymous reaches the API server as nobody.
+// anonymous returns a client configuration without credentials.
 func (c *Cluster) anonymous() *rest.Config {
 	return &rest.Config{Host: c.admin.Host, TLSClientConfig: rest.TLSClientConfig{CAData: c.ca.pem}, QPS: qps, Burst: burst}
 }
 
-// ready returns when the API server says that it is.
+// ready returns when the API server is ready.
 func (c *Cluster) ready(ctx context.Context) error {
 	client, err := rest.HTTPClientFor(c.admin)
 	if err != nil {
@@ -261,7 +262,7 @@ func (c *Cluster) ready(ctx context.Context) error {
 	defer client.CloseIdleConnections()
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
-	go func() { // a request waits for a server that starts, and should not for one that has ended
+	go func() { // a request waits for a server that is starting, but must not wait for one that has ended
 		select {
 		case <-c.server.ended:
 			cancel()
@@ -282,16 +283,16 @@ func (c *Cluster) ready(ctx context.Context) error {
 	})
 }
 
-// part starts a part of the cluster that works on the API server. It does nothing before it is told to begin.
-func (c *Cluster) part(name string, flags ...string) (*process, error) {
+// startWaiting starts a process with controllers or nodes. It waits until begin is called.
+func (c *Cluster) startWaiting(name string, flags ...string) (*process, error) {
 	args := append([]string{
 		"flyball", "envtest", "part", "--await", "--kubeconfig=" + c.path("pki/kubeconfig"), "--verbosity=" + strconv.Itoa(c.options.verbosity),
 	}, flags...)
 	return c.run(name, append(append(args, "--"), c.serverArgs...))
 }
 
-// begun lets a part begin, and returns when it works.
-func begun(ctx context.Context, p *process) error {
+// begin lets a process begin that was started waiting, and returns when it is ready.
+func begin(ctx context.Context, p *process) error {
 	if err := p.begin(); err != nil && p.running() {
 		return err
 	}
@@ -305,24 +306,24 @@ func begun(ctx context.Context, p *process) error {
 	}
 }
 
-// startControllers starts controllers and scheduler, and returns when they work.
+// startControllers starts controllers and scheduler, and returns when they are ready.
 func (c *Cluster) startControllers(ctx context.Context) error {
-	if err := c.standBy(); err != nil {
+	if err := c.startStandby(); err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.controllers, c.standby = c.standby, nil
 	p := c.controllers
 	c.mu.Unlock()
-	return begun(ctx, p)
+	return begin(ctx, p)
 }
 
-// ourKinds are installed by the controllers when everything else works.
+// ourKinds are installed by the controllers, after everything else.
 var ourKinds = schema.GroupVersion{Group: "apps.flyball.dev", Version: "v1alpha1"}
 
-// complete returns when the kinds are served that the controllers install. A test may want them, and what comes after a
-// checkpoint comes again after each restore.
-func (c *Cluster) complete(ctx context.Context) error {
+// waitOurKinds returns when the kinds are served that the controllers install. A test may use them,
+// and if a checkpoint were older, each restore would remove them.
+func (c *Cluster) waitOurKinds(ctx context.Context) error {
 	d, err := discovery.NewDiscoveryClientForConfig(c.admin)
 	if err != nil {
 		return fmt.Errorf("connecting to the cluster: %w", err)
@@ -333,9 +334,9 @@ func (c *Cluster) complete(ctx context.Context) error {
 	})
 }
 
-// standBy has a process wait to be the next controllers. A start takes a tenth of a second of a processor that a restore
-// would have to wait for.
-func (c *Cluster) standBy() error {
+// startStandby starts the process of the next controllers, which waits. Its start takes a tenth of
+// a second of CPU time, which a restore need not wait for then.
+func (c *Cluster) startStandby() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -345,23 +346,23 @@ func (c *Cluster) standBy() error {
 		return nil
 	}
 	var err error
-	c.standby, err = c.part("controllers", "--controllers")
+	c.standby, err = c.startWaiting("controllers", "--controllers")
 	return err
 }
 
 func (c *Cluster) startNodes(ctx context.Context) error {
-	p, err := c.part("nodes", "--nodes="+strconv.Itoa(c.options.nodes))
+	p, err := c.startWaiting("nodes", "--nodes="+strconv.Itoa(c.options.nodes))
 	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	c.nodes = p
 	c.mu.Unlock()
-	return begun(ctx, p)
+	return begin(ctx, p)
 }
 
-// writePartKubeconfig writes how the parts reach the API server.
-func (c *Cluster) writePartKubeconfig() error {
+// writeKubeconfig writes the kubeconfig of controllers and nodes.
+func (c *Cluster) writeKubeconfig() error {
 	const name = "flyballtest"
 	config := api.NewConfig()
 	config.Clusters[name] = &api.Cluster{Server: c.admin.Host, CertificateAuthorityData: c.ca.pem}

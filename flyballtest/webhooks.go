@@ -12,22 +12,23 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// Webhooks says where webhooks of this test are looked for. With controller-runtime:
+// Webhooks says where the API server calls the webhooks of this test. With controller-runtime:
 //
 //	hooks := cluster.Webhooks()
 //	webhook.NewServer(webhook.Options{Host: hooks.Host, Port: hooks.Port, CertDir: hooks.CertDir})
 type Webhooks struct {
-	// Host and Port to listen at. Port is 0 if the cluster was started without WithWebhooks and WithConversion.
+	// Host and Port to listen at. Port is 0 if the cluster was started without WithWebhooks and
+	// WithConversion.
 	Host string
 	Port int
 	// CertDir holds the certificate to serve with, tls.crt, and its key, tls.key.
 	CertDir string
 }
 
-// Webhooks returns where webhooks of this test are looked for.
+// Webhooks returns where the API server calls the webhooks of this test.
 func (c *Cluster) Webhooks() Webhooks { return c.webhooks }
 
-// prepareWebhooks makes all webhooks among the objects be looked for on this machine.
+// prepareWebhooks redirects all webhooks among the objects to this host.
 func (c *Cluster) prepareWebhooks(objects []object) error {
 	if len(c.options.webhooks) == 0 && len(c.options.conversions) == 0 {
 		return nil
@@ -52,7 +53,7 @@ func (c *Cluster) prepareWebhooks(objects []object) error {
 	return nil
 }
 
-// clientConfig is how the API server reaches a webhook at path.
+// clientConfig is the client configuration of a webhook at path.
 func (c *Cluster) clientConfig(path string) map[string]any {
 	return map[string]any{
 		"url":      "https://" + net.JoinHostPort(host, strconv.Itoa(c.webhooks.Port)) + "/" + strings.TrimPrefix(path, "/"),
@@ -69,7 +70,7 @@ func (c *Cluster) redirect(configuration *unstructured.Unstructured) error {
 	for _, w := range webhooks {
 		webhook, ok := w.(map[string]any)
 		if !ok {
-			continue // the API server will say so
+			continue // the API server will reject it
 		}
 		if service, found, _ := unstructured.NestedMap(webhook, "clientConfig", "service"); found {
 			path, _ := service["path"].(string)
@@ -79,7 +80,8 @@ func (c *Cluster) redirect(configuration *unstructured.Unstructured) error {
 	return unstructured.SetNestedSlice(configuration.Object, webhooks, "webhooks")
 }
 
-// convert makes a definition be converted by a webhook of the test, if it is by any.
+// convert redirects the conversion webhook of a definition to this host, if it has one or the test
+// asks for one.
 func (c *Cluster) convert(definition *unstructured.Unstructured) error {
 	strategy, _, _ := unstructured.NestedString(definition.Object, "spec", "conversion", "strategy")
 	if strategy != "Webhook" && !c.options.conversions[definition.GetName()] {
@@ -103,8 +105,8 @@ func (c *Cluster) convert(definition *unstructured.Unstructured) error {
 	}, "spec", "conversion")
 }
 
-// unconverted are the resources that a webhook of the test converts, if it does not serve: a manager is stopped while a
-// cluster is taken back. The API server would try for seconds.
+// unconverted returns the resources with a conversion webhook of the test if that does not serve,
+// since its manager is stopped during a restore. The API server would retry for seconds.
 func (c *Cluster) unconverted(definitions []unstructured.Unstructured) sets.Set[schema.GroupVersionResource] {
 	found := sets.New[schema.GroupVersionResource]()
 	if c.webhooks.Port == 0 {

@@ -20,7 +20,8 @@ import (
 	"flyball.dev/flyballtest"
 )
 
-// serve serves the webhooks of these tests: one that refuses what is called bad, and one that converts.
+// serve serves the webhooks of these tests: one that refuses what is called bad, and one that
+// converts.
 func serve(t *testing.T, hooks flyballtest.Webhooks) *http.Server {
 	t.Helper()
 	mux := http.NewServeMux()

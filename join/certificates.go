@@ -7,7 +7,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"path/filepath"
 	"sync/atomic"
@@ -20,37 +19,41 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// Certificates keeps the certificates of a joined machine valid.
+// Certificates renews the certificates of a joined host.
 type Certificates struct {
 	// Dir is the agent's directory.
 	Dir      string
 	NodeName string
-	// NodeIP is the address that the Node reports, and the kubelet is reached at.
-	NodeIP netip.Addr
-	// ClientFailures and ServingFailures count renewals of either certificate that failed. May be nil.
+	// NodeIPs are the addresses that the Node reports and the kubelet serves at, one or two.
+	NodeIPs []netip.Addr
+	// ClientFailures and ServingFailures count renewals of either certificate that failed. May be
+	// nil.
 	ClientFailures, ServingFailures certificate.Counter
 
-	serving      atomic.Pointer[certificate.Manager]
-	issuedWithin time.Duration // issuedWithin if zero
+	serving     atomic.Pointer[certificate.Manager]
+	reportAfter time.Duration // the constant of this name if zero
 }
 
 const (
-	// lookEvery is how often Run looks whether the serving certificate has come. The manager has no event for it.
-	lookEvery = 100 * time.Millisecond
-	// issuedWithin is after how long without a serving certificate somebody has to be told: an administrator may have to
-	// approve it.
-	issuedWithin = 30 * time.Second
-	// prepareAgain is when the serving certificate is seen to again after its files could not be.
-	prepareAgain = 10 * time.Second
+	// pollEvery is how often Run checks whether the serving certificate has been issued. The
+	// manager has no event for it.
+	pollEvery = 100 * time.Millisecond
+	// reportAfter is after how long a missing serving certificate is reported: an administrator may
+	// have to approve it.
+	reportAfter = 30 * time.Second
+	// retryFilesEvery is how often Run retries when the files of the serving certificate are not
+	// usable.
+	retryFilesEvery = 10 * time.Second
 )
 
-// errNotIssued is what is shown for a node whose serving certificate lets itself be waited for.
+// errNotIssued is reported while the serving certificate is missing.
 var errNotIssued = errors.New("the serving certificate of this node has not been issued yet; `flyball kubectl describe csr` on the server says why")
 
-// Run renews both certificates until ctx ends. up is called once both are there, and report with what is in the way until
-// then. The serving one is not there before the Node is: the server compares its addresses with what is asked for.
+// Run renews both certificates until ctx ends. It calls up once both exist, and until then report
+// with errors. The serving certificate comes after the Node: the approver compares the request with
+// the Node's addresses.
 func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) error {
-	// Upstream's managers end with this call, also if it fails and is made again.
+	// Upstream's managers end with this call, also if it returns an error.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	rc, err := clientcmd.BuildConfigFromFlags("", filepath.Join(c.Dir, kubeconfigs[0]))
@@ -71,15 +74,16 @@ func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) e
 	if err != nil {
 		return err
 	}
-	// The client certificate is what the node lives by. Whatever is wrong with the other one, this one is renewed.
+	// The node cannot work without its client certificate, so that one is renewed even if the other
+	// cannot be.
 	renewal.Start()
 	serving, err := c.serve(ctx, client, report)
 	if err != nil {
-		return nil // told to stop
+		return nil // ctx has ended
 	}
-	ticker := time.NewTicker(lookEvery)
+	ticker := time.NewTicker(pollEvery)
 	defer ticker.Stop()
-	late := time.After(cmp.Or(c.issuedWithin, issuedWithin))
+	late := time.After(cmp.Or(c.reportAfter, reportAfter))
 	for serving.Current() == nil {
 		select {
 		case <-ctx.Done():
@@ -94,7 +98,7 @@ func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) e
 	return nil
 }
 
-// serve starts what obtains the serving certificate. It returns an error only when ctx ends.
+// serve starts the manager of the serving certificate. It returns an error only when ctx ends.
 func (c *Certificates) serve(ctx context.Context, client kubernetes.Interface, report func(error)) (certificate.Manager, error) {
 	for {
 		c.setAsideBroken(klog.FromContext(ctx))
@@ -114,12 +118,12 @@ func (c *Certificates) serve(ctx context.Context, client kubernetes.Interface, r
 		select {
 		case <-ctx.Done():
 			return nil, ctx.Err()
-		case <-time.After(prepareAgain):
+		case <-time.After(retryFilesEvery):
 		}
 	}
 }
 
-// manager is one of upstream's, which ends with ctx.
+// manager returns an upstream certificate manager, which ends with ctx.
 func (c *Certificates) manager(ctx context.Context, client kubernetes.Interface, pair string, config certificate.Config) (certificate.Manager, error) {
 	store, err := newStore(klog.FromContext(ctx), pair, c.Dir)
 	if err != nil {
@@ -134,14 +138,17 @@ func (c *Certificates) manager(ctx context.Context, client kubernetes.Interface,
 	return m, nil
 }
 
-// servingTemplate asks for the names that the Node reports, and no others: the server approves no others.
+// servingTemplate requests the names and addresses that the Node reports: the approver approves no
+// others.
 func (c *Certificates) servingTemplate() *x509.CertificateRequest {
-	return &x509.CertificateRequest{
-		Subject: subject(c.NodeName), DNSNames: []string{c.NodeName}, IPAddresses: []net.IP{c.NodeIP.AsSlice()},
+	r := &x509.CertificateRequest{Subject: subject(c.NodeName), DNSNames: []string{c.NodeName}}
+	for _, ip := range c.NodeIPs {
+		r.IPAddresses = append(r.IPAddresses, ip.AsSlice())
 	}
+	return r
 }
 
-// GetCertificate is what the kubelet's server shows, for tls.Config.
+// GetCertificate returns the kubelet's serving certificate, for tls.Config.
 func (c *Certificates) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	m := c.serving.Load()
 	if m == nil {
@@ -153,8 +160,8 @@ func (c *Certificates) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, e
 	return nil, errNotIssued
 }
 
-// Expired tells whether the client certificate of a joined machine can no longer renew itself, and since when;
-// zero if there is none that can be read.
+// Expired reports whether the client certificate of a joined host can no longer renew itself, and
+// since when. The time is zero if the certificate cannot be read.
 func Expired(dir string, now time.Time) (time.Time, bool) {
 	pair := current(dir, clientPair)
 	cert, err := tls.LoadX509KeyPair(pair, pair)

@@ -7,49 +7,84 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
-	"github.com/containerd/containerd/v2/pkg/atomicfile"
 	certutil "k8s.io/client-go/util/cert"
 	"sigs.k8s.io/yaml"
+
+	"flyball.dev/internal/atomicfile"
 )
 
-// Cluster is what a machine knows of the cluster that it has joined. It is kept in the agent's directory and does not
-// change, except for Server and NodeIP when the server or this machine has moved.
+// Cluster is cluster.yaml: the settings of the cluster that this host has joined. They do not
+// change, except for Server and NodeIPs when the server or this host has moved.
 type Cluster struct {
 	// Server is the URL of the API server.
 	Server string `json:"server"`
-	// NodeName is the name that this machine has joined by.
+	// NodeName is the name that this host has joined with.
 	NodeName string `json:"nodeName"`
-	// NodeIP is the address that was chosen for this machine when it joined. It is kept, because another start might find
-	// another one: a route or a name server is enough for that. Empty on a machine that joined before it was kept.
-	NodeIP string `json:"nodeIP,omitempty"`
-	// The ranges, the DNS address and the domain that the cluster was made with.
-	ClusterCIDR   string `json:"clusterCIDR"`
-	ServiceCIDR   string `json:"serviceCIDR"`
-	ClusterDNS    string `json:"clusterDNS"`
+	// NodeIPs are the addresses that this host had when it joined. They are stored, because a later
+	// start might choose others, for example after a change of routes. Empty if an old version of
+	// Flyball joined.
+	NodeIPs List `json:"nodeIP,omitempty"`
+	// The settings that the cluster was created with.
+	ClusterCIDRs  List   `json:"clusterCIDR"`
+	ServiceCIDRs  List   `json:"serviceCIDR"`
+	ClusterDNS    List   `json:"clusterDNS"`
 	ClusterDomain string `json:"clusterDomain"`
 }
 
-// The files of the agent's directory. The kubeconfigs' names are those that the control plane uses on its own machine.
+// List is one or two addresses or ranges, in order. In cluster.yaml it is one string, with a comma
+// between the two.
+type List []string
+
+func (l List) String() string { return strings.Join(l, ",") }
+
+// MarshalText implements encoding.TextMarshaler.
+func (l List) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (l *List) UnmarshalText(text []byte) error {
+	*l = parseList(string(text))
+	return nil
+}
+
+func parseList(text string) List {
+	if text == "" {
+		return nil
+	}
+	return strings.Split(text, ",")
+}
+
+func listOf(addresses []netip.Addr) (l List) {
+	for _, a := range addresses {
+		l = append(l, a.String())
+	}
+	return l
+}
+
+// The files of the agent's directory. The control plane uses the same names of kubeconfigs on its
+// own host.
 const (
-	clusterFile   = "cluster.yaml"
-	authorityFile = "client-ca.crt"
-	clientPair    = "kubelet-client"
-	servingPair   = "kubelet-server"
+	clusterFile = "cluster.yaml"
+	caFile      = "client-ca.crt"
+	clientPair  = "kubelet-client"
+	servingPair = "kubelet-server"
 )
 
-// kubeconfigs are those that the parts of the node start with. On a joined machine all of them carry the node's own
-// identity: it is the only one that upstream approves and renews, and what the proxy, the network and the DNS server need
-// beyond a node's rights is read by every node agent in the field (Services, EndpointSlices, Nodes, Namespaces), by a
-// ClusterRole that is bound to system:nodes. Pods are still limited to those of the node, by the Node authorizer.
+// kubeconfigs are those of the node's components. On a joined host all of them carry the node's own
+// identity, the only one that upstream approves and renews. A ClusterRole for the group
+// system:nodes lets it read what the proxy, the network and the DNS server need beyond a node's
+// permissions (Services, EndpointSlices, Nodes, Namespaces). The Node authorizer still limits it to
+// Pods of the node.
 var kubeconfigs = []string{"kubelet.kubeconfig", "proxy.kubeconfig", "dns.kubeconfig"}
 
-// Read returns the cluster that the machine with this agent's directory has joined; nil if it has joined none.
+// Read returns the cluster that the host with this agent's directory has joined, or nil if it has
+// joined none.
 func Read(dir string) (*Cluster, error) {
 	path := filepath.Join(dir, clusterFile)
 	data, err := os.ReadFile(path)
-	// What is wrong with the data directory, or with who asks, the checks of the host say better.
+	// The checks of the host report faults of the data directory and of permissions better.
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.ENOTDIR) {
 		return nil, nil
 	}
@@ -61,23 +96,26 @@ func Read(dir string) (*Cluster, error) {
 		err = c.validate()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("reading which cluster this machine has joined from %s: %w; `flyball down --purge` lets it join anew", path, err)
+		return nil, fmt.Errorf("reading which cluster this host has joined from %s: %w; after `flyball down --purge` it can join again", path, err)
 	}
 	return c, nil
 }
 
 func (c *Cluster) validate() error {
 	var errs []error
-	for name, cidr := range map[string]string{"clusterCIDR": c.ClusterCIDR, "serviceCIDR": c.ServiceCIDR} {
-		if _, err := netip.ParsePrefix(cidr); err != nil {
-			errs = append(errs, fmt.Errorf("%s %q is not an address range", name, cidr))
+	for name, list := range map[string]List{"clusterCIDR": c.ClusterCIDRs, "serviceCIDR": c.ServiceCIDRs} {
+		for _, cidr := range strings.Split(list.String(), ",") { // one empty string if there is none
+			if _, err := netip.ParsePrefix(cidr); err != nil {
+				errs = append(errs, fmt.Errorf("%s %q is not an address range", name, cidr))
+			}
 		}
 	}
-	if _, err := netip.ParseAddr(c.ClusterDNS); err != nil {
-		errs = append(errs, fmt.Errorf("clusterDNS %q is not an address", c.ClusterDNS))
-	}
-	if _, err := netip.ParseAddr(c.NodeIP); err != nil && c.NodeIP != "" {
-		errs = append(errs, fmt.Errorf("nodeIP %q is not an address", c.NodeIP))
+	for name, list := range map[string]List{"clusterDNS": strings.Split(c.ClusterDNS.String(), ","), "nodeIP": c.NodeIPs} {
+		for _, address := range list {
+			if _, err := netip.ParseAddr(address); err != nil {
+				errs = append(errs, fmt.Errorf("%s %q is not an address", name, address))
+			}
+		}
 	}
 	for name, value := range map[string]string{"server": c.Server, "nodeName": c.NodeName, "clusterDomain": c.ClusterDomain} {
 		if value == "" {
@@ -87,36 +125,21 @@ func (c *Cluster) validate() error {
 	return errors.Join(errs...)
 }
 
-// write is the last step of joining: with this file the machine has joined.
+// write is the last step of joining: with this file the host has joined.
 func (c *Cluster) write(dir string) error {
 	data, err := yaml.Marshal(c)
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", clusterFile, err)
 	}
-	return writeFile(filepath.Join(dir, clusterFile), data, 0o600)
+	return atomicfile.Write(filepath.Join(dir, clusterFile), data, 0o600)
 }
 
-// PinOf is the pin of the authority in an agent's directory.
+// PinOf returns the pin of the CA in an agent's directory.
 func PinOf(dir string) (string, error) {
-	path := filepath.Join(dir, authorityFile)
+	path := filepath.Join(dir, caFile)
 	certs, err := certutil.CertsFromFile(path)
 	if err != nil {
-		return "", fmt.Errorf("reading the cluster's authority: %w; `flyball down --purge` lets this machine join anew", err)
+		return "", fmt.Errorf("reading the cluster's CA: %w; after `flyball down --purge` this host can join again", err)
 	}
 	return Pin(certs[0]), nil
-}
-
-// writeFile replaces a file so that a crash leaves the old or the new one.
-func writeFile(path string, data []byte, mode fs.FileMode) error {
-	f, err := atomicfile.New(path, mode)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	if _, err := f.Write(data); err != nil {
-		return fmt.Errorf("writing %s: %w", path, errors.Join(err, f.Cancel()))
-	}
-	if err := f.Close(); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -55,8 +56,8 @@ type server struct {
 	mu       sync.Mutex
 	// requests by name; two are made at once.
 	requests map[string]*certificatesv1.CertificateSigningRequest
-	// issued counts certificates, and old makes them so that they are to be renewed at once. Requests of the signer
-	// unsigned are left alone.
+	// issued counts certificates, and old makes them so that they are to be renewed at once.
+	// Requests of the signer unsigned are left alone.
 	issued   int64
 	old      bool
 	unsigned string
@@ -66,7 +67,7 @@ type server struct {
 func newServer(t *testing.T, name string, changes ...func(*x509.Certificate)) *server {
 	t.Helper()
 	s := &server{t: t, requests: map[string]*certificatesv1.CertificateSigningRequest{}}
-	s.key, s.ca = authority(t)
+	s.key, s.ca = newCA(t)
 	listening := httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -91,7 +92,7 @@ func newServer(t *testing.T, name string, changes ...func(*x509.Certificate)) *s
 	return s
 }
 
-func authority(t *testing.T) (*ecdsa.PrivateKey, *x509.Certificate) {
+func newCA(t *testing.T) (*ecdsa.PrivateKey, *x509.Certificate) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -134,7 +135,7 @@ func (s *server) serve(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 	case path == "/readyz":
 		if r.Header.Get("Authorization") != "" || len(r.TLS.PeerCertificates) > 0 {
-			s.t.Error("a server that does not know the token does not say whether it is ready to who shows it")
+			s.t.Error("a server that does not know a token refuses a /readyz that carries it")
 		}
 		_, _ = w.Write([]byte("ok"))
 	case path == "/api/v1/namespaces/kube-public/configmaps/cluster-info":
@@ -241,7 +242,7 @@ func (s *server) config(t *testing.T) Config {
 	t.Helper()
 	return Config{
 		Dir: filepath.Join(t.TempDir(), "data", "agent"), Server: s.url, Token: Token{ID: "abcdef", Secret: secret, Pin: Pin(s.ca)},
-		NodeName: "n2", NodeIP: netip.MustParseAddr("192.0.2.2"), patience: time.Millisecond,
+		NodeName: "n2", NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.2")}, startTimeout: time.Millisecond,
 	}
 }
 
@@ -266,13 +267,13 @@ func TestJoin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := Cluster{s.url, "n2", "192.0.2.2", "10.1.0.0/16", "10.2.0.0/16", "10.2.0.10", "example.internal"}
+			want := &Cluster{s.url, "n2", List{"192.0.2.2"}, List{"10.1.0.0/16"}, List{"10.2.0.0/16"}, List{"10.2.0.10"}, "example.internal"}
 			read, err := Read(cfg.Dir)
-			if err != nil || *joined != want || *read != want {
+			if err != nil || !reflect.DeepEqual(joined, want) || !reflect.DeepEqual(read, want) {
 				t.Errorf("joined %+v, read %+v (%v), want %+v", joined, read, err, want)
 			}
 			if pin, err := PinOf(cfg.Dir); err != nil || pin != Pin(s.ca) {
-				t.Errorf("the authority kept is not the server's: %s, %v", pin, err)
+				t.Errorf("the stored CA is not the server's: %s, %v", pin, err)
 			}
 			checkIdentity(t, cfg.Dir)
 			for path, want := range map[string]os.FileMode{filepath.Dir(cfg.Dir): 0o711, cfg.Dir: 0o700} {
@@ -284,7 +285,7 @@ func TestJoin(t *testing.T) {
 	}
 }
 
-// checkIdentity: every part's kubeconfig is complete and carries the node's certificate.
+// checkIdentity: every kubeconfig is complete and carries the node's certificate.
 func checkIdentity(t *testing.T, dir string) {
 	t.Helper()
 	for _, file := range kubeconfigs {
@@ -311,7 +312,8 @@ func checkIdentity(t *testing.T, dir string) {
 	}
 }
 
-// joinedLongAgo is a machine whose client certificate is to be renewed at once.
+// joinedLongAgo returns the configuration of a host whose client certificate must be renewed at
+// once.
 func joinedLongAgo(t *testing.T, s *server) Config {
 	t.Helper()
 	s.old = true
@@ -320,7 +322,8 @@ func joinedLongAgo(t *testing.T, s *server) Config {
 		t.Fatal(err)
 	}
 	s.old = false
-	// Upstream's store names files by the second: the next one would be the same, and seen before it is in use.
+	// Upstream's store names files by the second: the next one would be the same, and seen before
+	// it is in use.
 	link := current(cfg.Dir, clientPair)
 	file, err := os.Readlink(link)
 	if err != nil {
@@ -332,14 +335,14 @@ func joinedLongAgo(t *testing.T, s *server) Config {
 	return cfg
 }
 
-// TestCertificates: a machine that has joined gets a serving certificate for what its Node reports, and renews the
-// certificate that it joined with when that grows old.
+// TestCertificates: a joined node gets a serving certificate for the addresses that its Node
+// reports, and renews its client certificate.
 func TestCertificates(t *testing.T) {
 	s := newServer(t, "127.0.0.1")
 	cfg := joinedLongAgo(t, s)
-	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP}
+	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs}
 	if _, err := c.GetCertificate(nil); err == nil {
-		t.Error("there is a serving certificate before anybody asked for one")
+		t.Error("there is a serving certificate before one was requested")
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	up, ended := make(chan struct{}), make(chan error, 1)
@@ -376,7 +379,8 @@ func awaitRenewal(t *testing.T, dir string) {
 	}
 }
 
-// TestBrokenServing: whatever has become of the serving certificate, the node gets another one, and keeps its identity.
+// TestBrokenServing: the node replaces a serving certificate that it cannot use, and keeps its
+// client certificate.
 func TestBrokenServing(t *testing.T) {
 	write := func(data string) func(*testing.T, string) {
 		return func(t *testing.T, path string) {
@@ -388,11 +392,11 @@ func TestBrokenServing(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reason string
 		damage func(t *testing.T, path string)
-		// whole is set where what is there can still be used.
+		// whole is set if the certificate can still be used.
 		whole bool
 	}{
 		"Garbage": {reason: "a disk that was full", damage: write("x")},
-		"Empty":   {reason: "a machine that lost its power", damage: write("")},
+		"Empty":   {reason: "a host that lost its power", damage: write("")},
 		"Directory": {reason: "nothing that a certificate can be written to", damage: func(t *testing.T, path string) {
 			if err := os.MkdirAll(filepath.Join(path, "x"), 0o700); err != nil {
 				t.Fatal(err)
@@ -409,7 +413,7 @@ func TestBrokenServing(t *testing.T) {
 			_, key := pairOf(t, other)
 			write(cert+key)(t, path)
 		}},
-		"OtherAuthority": {reason: "of a cluster that this machine was in before: the API server would refuse it", damage: func(t *testing.T, path string) {
+		"OtherCA": {reason: "it was issued by another cluster that this host was in: the API server would refuse it", damage: func(t *testing.T, path string) {
 			cert, key := pairOf(t, newServer(t, "127.0.0.1"))
 			write(cert+key)(t, path)
 		}},
@@ -424,7 +428,7 @@ func TestBrokenServing(t *testing.T) {
 			cfg := joinedLongAgo(t, s)
 			path := current(cfg.Dir, servingPair)
 			tc.damage(t, path)
-			c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP}
+			c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs}
 			up, ended := make(chan struct{}), make(chan error, 1)
 			ctx, cancel := context.WithCancel(t.Context())
 			go func() {
@@ -450,7 +454,7 @@ func TestBrokenServing(t *testing.T) {
 	}
 }
 
-// pairOf is a certificate that this server issues, and its key.
+// pairOf returns a certificate that this server issues, and its key.
 func pairOf(t *testing.T, s *server) (cert, key string) {
 	t.Helper()
 	private, _, err := newRequest("n2")
@@ -468,19 +472,20 @@ func pairOf(t *testing.T, s *server) (cert, key string) {
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(keyPEM)
 }
 
-// TestServingWaits: while nobody approves the serving certificate, the client certificate is renewed.
+// TestServingWaits: the client certificate is renewed while the serving certificate is not
+// approved.
 func TestServingWaits(t *testing.T) {
 	s := newServer(t, "127.0.0.1")
 	s.unsigned = certificatesv1.KubeletServingSignerName
 	cfg := joinedLongAgo(t, s)
-	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP, issuedWithin: time.Millisecond}
-	told, ended := make(chan error, 1), make(chan error, 1)
+	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs, reportAfter: time.Millisecond}
+	reported, ended := make(chan error, 1), make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		ended <- c.Run(ctx, func() { t.Error("it is up without a certificate") }, func(err error) { told <- err })
+		ended <- c.Run(ctx, func() { t.Error("it is up without a certificate") }, func(err error) { reported <- err })
 	}()
-	if err := <-told; !strings.Contains(err.Error(), "describe csr") {
-		t.Errorf("what is told is %v, want where to look", err)
+	if err := <-reported; !strings.Contains(err.Error(), "describe csr") {
+		t.Errorf("the report is %v, want one that says where to look", err)
 	}
 	awaitRenewal(t, cfg.Dir)
 	cancel()
@@ -489,7 +494,7 @@ func TestServingWaits(t *testing.T) {
 	}
 }
 
-// TestCopied: a certificate that a backup has made a file of is still renewed.
+// TestCopied: a certificate that a backup has turned from a link into a file is still renewed.
 func TestCopied(t *testing.T) {
 	s := newServer(t, "127.0.0.1")
 	cfg := joinedLongAgo(t, s)
@@ -503,7 +508,7 @@ func TestCopied(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	up, ended := make(chan struct{}), make(chan error, 1)
-	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIP: cfg.NodeIP}
+	c := &Certificates{Dir: cfg.Dir, NodeName: cfg.NodeName, NodeIPs: cfg.NodeIPs}
 	go func() { ended <- c.Run(ctx, func() { close(up) }, func(err error) { t.Error(err) }) }()
 	<-up
 	awaitRenewal(t, cfg.Dir)
@@ -513,8 +518,8 @@ func TestCopied(t *testing.T) {
 	}
 }
 
-// TestStarting: a server that has just started is waited for, whatever it does not know yet; one that has started is
-// believed.
+// TestStarting: Join waits for a server that is starting, and trusts the answers of one that is
+// ready.
 func TestStarting(t *testing.T) {
 	refusing := func(code int32, reason metav1.StatusReason, paths ...string) func(*http.Request) *metav1.Status {
 		return func(r *http.Request) *metav1.Status {
@@ -534,7 +539,7 @@ func TestStarting(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reason   string
 		starting func(*http.Request) *metav1.Status
-		lasts    []string // what is said if it lasts
+		lasts    []string // in the error if it lasts
 	}{
 		"NoInfo":    {"the control plane has not said yet what it serves", refusing(404, metav1.StatusReasonNotFound, info), []string{"which cluster it serves", "flyball status", "--server"}},
 		"NoRoles":   {"the role that lets anybody ask is not there yet", refusing(403, metav1.StatusReasonForbidden, info), []string{"which cluster it serves", "flyball status"}},
@@ -560,7 +565,7 @@ func TestStarting(t *testing.T) {
 				return status
 			}
 			cfg := s.config(t)
-			cfg.patience, cfg.retry = 30*time.Second, time.Millisecond
+			cfg.startTimeout, cfg.retryEvery = 30*time.Second, time.Millisecond
 			if _, err := Join(t.Context(), cfg); err != nil {
 				t.Errorf("%s: it was not waited for: %v", tc.reason, err)
 			}
@@ -568,14 +573,14 @@ func TestStarting(t *testing.T) {
 			s = newServer(t, "127.0.0.1")
 			s.starting = tc.starting
 			cfg = s.config(t)
-			cfg.patience, cfg.retry = 20*time.Millisecond, time.Millisecond
+			cfg.startTimeout, cfg.retryEvery = 20*time.Millisecond, time.Millisecond
 			_, err := Join(t.Context(), cfg)
 			fails(t, tc.reason, err, tc.lasts)
 		})
 	}
 }
 
-// TestDecided: what does not change by waiting is told at once.
+// TestDecided: an error that waiting does not change is returned at once.
 func TestDecided(t *testing.T) {
 	for name, change := range map[string]func(*server, *Config){
 		"WrongSecret": func(_ *server, c *Config) { c.Token.Secret = "fedcba9876543210" },
@@ -585,7 +590,7 @@ func TestDecided(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newServer(t, "127.0.0.1")
 			cfg := s.config(t)
-			cfg.patience, cfg.retry = time.Hour, time.Millisecond
+			cfg.startTimeout, cfg.retryEvery = time.Hour, time.Millisecond
 			change(s, &cfg)
 			_, err := Join(t.Context(), cfg)
 			if asked := s.asked.Load(); err == nil || asked > 5 {
@@ -628,7 +633,7 @@ func TestJoinErrors(t *testing.T) {
 		change func(*server, *Config)
 		says   []string
 	}{
-		"WrongAuthority": {
+		"WrongCA": {
 			reason: "a server of another cluster, or an impostor, gets nothing",
 			change: func(_ *server, c *Config) { c.Token.Pin = strings.Repeat("0", 64) },
 			says:   []string{strings.Repeat("0", 64), "another cluster", "flyball token create", "--token", "--server"},
@@ -646,7 +651,7 @@ func TestJoinErrors(t *testing.T) {
 		"NoSuchName": {
 			reason: "a typing error",
 			change: func(_ *server, c *Config) { c.Server = "https://server..example:6443" },
-			says:   []string{"server..example", "--server takes a name that this machine can look up"},
+			says:   []string{"server..example", "--server takes a name that this host can resolve"},
 		},
 		"Plain": {
 			reason: "the port of something else",
@@ -654,9 +659,9 @@ func TestJoinErrors(t *testing.T) {
 			says:   []string{"does not speak TLS", plain.Listener.Addr().String(), "6443"},
 		},
 		"NoAnswer": {
-			reason: "a firewall, or a machine that hangs",
+			reason: "a firewall, or a host that hangs",
 			change: func(_ *server, c *Config) {
-				c.Server, c.answer = "https://"+silent.Addr().String(), 50*time.Millisecond
+				c.Server, c.requestTimeout = "https://"+silent.Addr().String(), 50*time.Millisecond
 			},
 			says: []string{"no answer within 50ms", silent.Addr().String(), "firewall", "--server"},
 		},
@@ -665,33 +670,33 @@ func TestJoinErrors(t *testing.T) {
 			name:   "server.example", says: []string{"trusting the server", "127.0.0.1", "--server", "names and addresses"},
 		},
 		"ClockBehind": {
-			reason: "a machine whose clock has lost its battery",
+			reason: "a host whose clock has lost its battery",
 			leaf: func(c *x509.Certificate) {
 				c.NotBefore, c.NotAfter = time.Now().Add(24*time.Hour), time.Now().Add(48*time.Hour)
 			},
-			says: []string{"trusting the server", "not valid yet", "begins on", "clock of this machine says", "set the clock"},
+			says: []string{"trusting the server", "not valid yet", "begins on", "clock of this host says", "set the clock"},
 		},
 		"ClockAhead": {
 			reason: "a clock that is ahead by years, or a server that was never restarted in them",
 			leaf: func(c *x509.Certificate) {
 				c.NotBefore, c.NotAfter = time.Now().Add(-48*time.Hour), time.Now().Add(-24*time.Hour)
 			},
-			says: []string{"trusting the server", "expired on", "clock of this machine says", "set the clock"},
+			says: []string{"trusting the server", "expired on", "clock of this host says", "set the clock"},
 		},
 		"Impostor": {
-			reason: "it repeats what the server says of its cluster, and has not its key",
+			reason: "it repeats the cluster info of the server, and does not have its key",
 			change: func(s *server, c *Config) {
-				_, s.ca = authority(s.t)
+				_, s.ca = newCA(s.t)
 				c.Token.Pin = Pin(s.ca)
 			},
-			says: []string{"trusting the server", "not signed by the authority", "--token"},
+			says: []string{"trusting the server", "not signed by the CA", "--token"},
 		},
 		"NotFlyball": {
 			reason: "some other HTTPS server",
 			change: func(s *server, _ *Config) { s.foreign = true }, says: []string{"is --server the URL of a Flyball server"},
 		},
 		"NameTaken": {
-			reason: "two live machines cannot be one node",
+			reason: "two live hosts cannot be one node",
 			change: func(s *server, _ *Config) { s.node = readyNode("192.0.2.9", v1.ConditionTrue) },
 			says:   []string{"192.0.2.9", "--node-name", "delete node n2"},
 		},
@@ -718,9 +723,9 @@ func TestJoinErrors(t *testing.T) {
 	}
 }
 
-// TestForgottenPort: the port that was tried is not the one that anybody wrote.
+// TestForgottenPort: the error names the port that was tried.
 func TestForgottenPort(t *testing.T) {
-	err := unreachable("https://192.0.2.1", syscall.ECONNREFUSED, answerWithin, time.Now())
+	err := unreachable("https://192.0.2.1", syscall.ECONNREFUSED, requestTimeout, time.Now())
 	fails(t, "the port was forgotten", err, []string{"refused", "192.0.2.1:443 (--server names no port)", "6443"})
 }
 
@@ -741,7 +746,15 @@ func TestRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c, err := Read(dir); err != nil || c.NodeName != "one" {
-		t.Errorf("a machine that joined before its address was kept is %+v, %v", c, err)
+		t.Errorf("a host that joined before its address was stored is %+v, %v", c, err)
+	}
+	const dual = "server: https://a:1\nnodeName: one\nnodeIP: 192.0.2.2,2001:db8::2\nclusterCIDR: 10.1.0.0/16,fd01::/48\n" +
+		"serviceCIDR: 10.2.0.0/16,fd02::/112\nclusterDNS: 10.2.0.10,fd02::a\nclusterDomain: c\n"
+	if err := os.WriteFile(filepath.Join(dir, clusterFile), []byte(dual), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if c, err := Read(dir); err != nil || !slices.Equal(c.NodeIPs, List{"192.0.2.2", "2001:db8::2"}) || len(c.ClusterDNS) != 2 {
+		t.Errorf("a host with two addresses is %+v, %v", c, err)
 	}
 	for _, broken := range []string{"x", "server: https://a:1\n", "serverr: x\n", whole + "nodeIP: x\n"} {
 		if err := os.WriteFile(filepath.Join(dir, clusterFile), []byte(broken), 0o600); err != nil {

@@ -15,11 +15,11 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// aside ends the name of a file that could not be used.
+// aside is the suffix of a file that could not be used.
 const aside = ".broken"
 
-// current is the link to the certificate of a pair that is in use, next the one that upstream's store makes before it
-// takes the other's place. When only that is there, the store goes on from there.
+// current is the link to the certificate in use. next is the link that upstream's store creates
+// before it renames it to current. If only next exists, the store completes that.
 func current(dir, pair string) string { return filepath.Join(dir, pair+"-current.pem") }
 func next(dir, pair string) string    { return filepath.Join(dir, pair+"-updated.pem") }
 
@@ -36,12 +36,12 @@ func newStore(log klog.Logger, pair, dir string) (certificate.FileStore, error) 
 	return store, nil
 }
 
-// relink makes a link of the current certificate again where it has become a file, as it does in most copies and backups:
-// the store reads such a file, but never replaces it.
+// relink turns the current certificate into a link again if it is a file, as in most copies and
+// backups: the store reads such a file, but never replaces it.
 func relink(pair, dir string) error {
 	path := current(dir, pair)
 	if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
-		return nil //nolint:nilerr // the store says what is wrong
+		return nil //nolint:nilerr // the store reports it
 	}
 	copied := filepath.Join(dir, pair+"-copied.pem")
 	if err := os.RemoveAll(next(dir, pair)); err != nil {
@@ -50,11 +50,11 @@ func relink(pair, dir string) error {
 	if err := os.Symlink(copied, next(dir, pair)); err != nil {
 		return err
 	}
-	return os.Rename(path, copied) // the store takes the last step
+	return os.Rename(path, copied) // the store renames the link
 }
 
-// setAsideBroken puts the serving certificate aside if it cannot be used, so that another one is asked for: nothing is lost
-// with it.
+// setAsideBroken renames the serving certificate if it cannot be used, so that another one is
+// requested.
 func (c *Certificates) setAsideBroken(log klog.Logger) {
 	why := c.unusable()
 	if why == nil {
@@ -65,15 +65,15 @@ func (c *Certificates) setAsideBroken(log klog.Logger) {
 			continue
 		}
 		if err := errors.Join(os.RemoveAll(path+aside), os.Rename(path, path+aside)); err != nil {
-			log.Error(err, "The kubelet's serving certificate cannot be put aside, though it cannot be used", "file", path, "reason", why)
+			log.Error(err, "The kubelet's serving certificate cannot be used, and renaming it failed", "file", path, "reason", why)
 			continue
 		}
-		log.Error(why, "The kubelet's serving certificate cannot be used: it was put aside, and another one is requested", "file", path, "aside", path+aside)
+		log.Error(why, "The kubelet's serving certificate cannot be used: it was renamed, and another one is requested", "file", path, "aside", path+aside)
 	}
 }
 
-// unusable says why the serving certificate that is there cannot be used. One that is for other names or has expired is
-// replaced by upstream's manager.
+// unusable returns why the serving certificate cannot be used, nil if it can or there is none.
+// Upstream's manager replaces one that has other names or has expired.
 func (c *Certificates) unusable() error {
 	store, err := newStore(klog.Background(), servingPair, c.Dir)
 	if err != nil {
@@ -89,15 +89,15 @@ func (c *Certificates) unusable() error {
 	return c.foreign(cert)
 }
 
-// foreign tells whether another cluster's authority has signed the certificate: the API server would refuse it, and the
-// manager would keep it for a year.
+// foreign returns an error if another cluster's CA has signed the certificate: the API server would
+// refuse it, and the manager would keep it for a year.
 func (c *Certificates) foreign(cert *tls.Certificate) error {
-	authorities, err := certutil.CertsFromFile(filepath.Join(c.Dir, authorityFile))
+	cas, err := certutil.CertsFromFile(filepath.Join(c.Dir, caFile))
 	if err != nil {
-		return nil //nolint:nilerr // whoever checks clients with it says so
+		return nil //nolint:nilerr // the kubelet, which reads it too, reports it
 	}
-	if slices.ContainsFunc(authorities, func(ca *x509.Certificate) bool { return cert.Leaf.CheckSignatureFrom(ca) == nil }) {
+	if slices.ContainsFunc(cas, func(ca *x509.Certificate) bool { return cert.Leaf.CheckSignatureFrom(ca) == nil }) {
 		return nil
 	}
-	return fmt.Errorf("it is not signed by the authority of the cluster, which is in %s", authorityFile)
+	return fmt.Errorf("the CA of the cluster, in %s, has not signed it", caFile)
 }

@@ -13,28 +13,28 @@ import (
 	bootstraputil "k8s.io/cluster-bootstrap/token/util"
 )
 
-// Token is what a machine joins with: an upstream bootstrap token, and which authority the server must have.
+// Token is an upstream bootstrap token, and the pin of the CA that the server must have.
 type Token struct {
 	// ID and Secret are the two halves of a bootstrap token. The ID is no secret.
 	ID, Secret string
-	// Pin is what Pin says of the cluster's authority.
+	// Pin is the result of Pin for the cluster's CA.
 	Pin string
 }
 
 // tokenForm is how errors describe a token.
 const tokenForm = "it has the form ID.SECRET.HASH, of 6, 16 and 64 letters and digits, as `flyball token create` prints it on the server"
 
-// ParseToken reads what --token was given. Errors do not repeat it: it is a secret.
+// ParseToken parses the value of --token. Errors do not repeat it: it is a secret.
 func ParseToken(s string) (Token, error) {
 	id, rest, _ := strings.Cut(s, ".")
 	secret, pin, pinned := strings.Cut(rest, ".")
 	switch {
 	case !pinned && bootstraputil.IsValidBootstrapToken(s):
-		return Token{}, errors.New("reading --token: it lacks the hash of the cluster's authority, without which the server cannot be trusted; " + tokenForm)
+		return Token{}, errors.New("reading --token: it lacks the hash of the cluster's CA, without which the server cannot be trusted; " + tokenForm)
 	case strings.ContainsFunc(s, unicode.IsSpace):
-		return Token{}, errors.New("reading --token: it is malformed, there is white space in it; " + tokenForm)
+		return Token{}, errors.New("reading --token: it is malformed, it contains white space; " + tokenForm)
 	case !bootstraputil.IsValidBootstrapToken(id + "." + secret):
-		return Token{}, fmt.Errorf("reading --token: it is malformed, of %s; %s", lengths(s), tokenForm)
+		return Token{}, fmt.Errorf("reading --token: it is malformed, it has %s; %s", lengths(s), tokenForm)
 	}
 	if hash, err := hex.DecodeString(pin); err != nil || len(hash) != sha256.Size {
 		return Token{}, fmt.Errorf("reading --token: its hash has %d characters and must have %d hexadecimal ones; %s", len(pin), 2*sha256.Size, tokenForm)
@@ -42,7 +42,7 @@ func ParseToken(s string) (Token, error) {
 	return Token{ID: id, Secret: secret, Pin: strings.ToLower(pin)}, nil
 }
 
-// lengths describes a token that may be none.
+// lengths describes the form of a malformed token.
 func lengths(s string) string {
 	var each []string
 	for part := range strings.SplitSeq(s, ".") {
@@ -55,14 +55,14 @@ func lengths(s string) string {
 	return strings.Join(each, ".") + " characters"
 }
 
-// Bearer is the part that the API server knows.
+// Bearer is the bootstrap token, which the API server knows.
 func (t Token) Bearer() string { return bootstraputil.TokenFromIDAndSecret(t.ID, t.Secret) }
 
 // String is the whole token. It is a secret.
 func (t Token) String() string { return t.Bearer() + "." + t.Pin }
 
-// Pin is the SHA-256 of an authority's public key in hexadecimal: what kubeadm calls the discovery token CA certificate
-// hash. RFC 7469 says why the key and not the certificate.
+// Pin is the SHA-256 of a CA's public key in hexadecimal: what kubeadm calls the discovery token CA
+// certificate hash. RFC 7469 says why the key and not the certificate.
 func Pin(ca *x509.Certificate) string {
 	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])

@@ -16,7 +16,7 @@ func TestParseToken(t *testing.T) {
 		"NoHash":     {reason: "a bare bootstrap token trusts any server", token: "abcdef.0123456789abcdef", fails: "lacks the hash"},
 		"ShortHash":  {reason: "cut off while copying", token: "abcdef.0123456789abcdef." + hash[1:], fails: "63 characters"},
 		"NotHex":     {reason: "a typing error", token: "abcdef.0123456789abcdef." + hash[1:] + "g", fails: "hexadecimal"},
-		"BadSecret":  {reason: "too short", token: "abcdef.0123." + hash, fails: "malformed, of 6.4.64 characters"},
+		"BadSecret":  {reason: "too short", token: "abcdef.0123." + hash, fails: "malformed, it has 6.4.64 characters"},
 		"BadID":      {reason: "capitals are not in IDs", token: "ABCDEF.0123456789abcdef." + hash, fails: "malformed"},
 		"Empty":      {reason: "a variable that was not set", token: "", fails: "malformed"},
 		"Whitespace": {reason: "a line break came along", token: " abcdef.0123456789abcdef." + hash, fails: "white space"},

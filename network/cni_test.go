@@ -1,6 +1,7 @@
 package network
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,7 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// foreignRuntime is the configuration for a runtime that is not ours, whose directories hold files of others.
+// foreignRuntime is the configuration for a runtime that is not ours, whose directories hold files
+// of others.
 func foreignRuntime(t *testing.T, conf, bin map[string]string) (Config, Wanted) {
 	t.Helper()
 	root := t.TempDir()
@@ -20,7 +22,7 @@ func foreignRuntime(t *testing.T, conf, bin map[string]string) (Config, Wanted) 
 	put(t, cfg.PluginDir, map[string]string{"bridge": "ours", "host-local": "ours", "loopback": "ours"})
 	put(t, cfg.CNIConfDir, conf)
 	put(t, cfg.CNIBinDir, bin)
-	return cfg, Wanted{PodCIDR: p("10.42.3.0/24"), Gateway: p("10.42.3.1/24"), MTU: 1500}
+	return cfg, Wanted{PodCIDRs: []netip.Prefix{p("10.42.3.0/24")}, Gateways: []netip.Prefix{p("10.42.3.1/24")}, MTU: 1500}
 }
 
 func put(t *testing.T, dir string, files map[string]string) {

@@ -9,70 +9,71 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	mdnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/nft"
 )
 
 func TestDrops(t *testing.T) {
-	accept, drop := nftables.ChainPolicyAccept, nftables.ChainPolicyDrop
-	verdict := func(kind expr.VerdictKind, to ...string) expr.Any {
-		return &expr.Verdict{Kind: kind, Chain: strings.Join(to, "")}
+	verdict := func(kind nft.Kind, to ...string) nft.Statement {
+		return nft.Verdict{Kind: kind, Chain: strings.Join(to, "")}
 	}
-	rules := func(all ...[]expr.Any) []*nftables.Rule {
-		var out []*nftables.Rule
-		for _, exprs := range all {
-			out = append(out, &nftables.Rule{Exprs: exprs})
+	type rule = []nft.Statement
+	rules := func(all ...rule) []nft.Rule {
+		var out []nft.Rule
+		for _, statements := range all {
+			out = append(out, nft.R(statements...))
 		}
 		return out
 	}
-	from := func(network string, then expr.Any) []expr.Any {
-		return append(matchNetwork(saddrOffset, p(network), expr.CmpOpEq), &expr.Counter{}, then)
+	from := func(network string, then nft.Statement) rule {
+		return rule{nft.SourceIn(p(network)), nft.Counter{}, then}
 	}
-	reject, yes, no := &expr.Target{Name: "REJECT"}, verdict(expr.VerdictAccept), verdict(expr.VerdictDrop)
-	established := []expr.Any{&expr.Ct{Key: expr.CtKeySTATE, Register: 1}, &expr.Cmp{Register: 1, Data: []byte{2, 0, 0, 0}}, yes}
+	reject, yes, no := nft.Other{Name: "target REJECT"}, verdict(nft.Accept), verdict(nft.Drop)
+	established := rule{nft.Match{Operand: nft.Of(nft.CTState), Value: nft.Number(nft.StateEstablished)}, yes}
 	for name, tc := range map[string]struct {
 		reason string
-		policy *nftables.ChainPolicy
-		rules  []*nftables.Rule
+		drop   bool // by policy
+		rules  []nft.Rule
 		any    bool // packets that no rule has conditions for are dropped
 		pods   bool // those of Pods are
 	}{
-		"empty":         {reason: "it is open", policy: &accept},
-		"policy":        {reason: "Docker and ufw", policy: &drop, any: true, pods: true},
+		"empty":         {reason: "it is open"},
+		"policy":        {reason: "Docker and ufw", drop: true, any: true, pods: true},
 		"no policy":     {reason: "the kernel's default is to accept"},
-		"nft reject":    {reason: "firewalld", policy: &accept, rules: rules(established, []expr.Any{&expr.Reject{}}), any: true, pods: true},
-		"nft drop":      {reason: "as good as a policy", policy: &accept, rules: rules([]expr.Any{&expr.Counter{}, &expr.Log{}, no}), any: true, pods: true},
-		"xt reject":     {reason: "iptables-services of RHEL", policy: &accept, rules: rules(established, []expr.Any{&expr.Counter{}, reject}), any: true, pods: true},
-		"xt comment":    {reason: "a comment is no condition", policy: &accept, rules: rules([]expr.Any{&expr.Match{Name: "comment"}, &expr.Counter{}, reject}), any: true, pods: true},
-		"xt match":      {reason: "some packets are rejected", policy: &accept, rules: rules([]expr.Any{&expr.Match{Name: "tcp"}, &expr.Counter{}, reject})},
-		"xt log":        {reason: "it writes and lets pass", policy: &accept, rules: rules([]expr.Any{&expr.Counter{}, &expr.Target{Name: "LOG"}})},
-		"some":          {reason: "packets with another state pass", policy: &accept, rules: rules(append(established[:2:2], no))},
-		"behind reject": {reason: "a rule was appended where none is reached", policy: &accept, rules: rules([]expr.Any{reject}, from("10.42.0.0/16", yes)), any: true, pods: true},
-		"accepted":      {reason: "the remedy of hostcheck", policy: &drop, rules: rules(from("10.42.0.0/16", yes)), any: true},
-		"wider":         {reason: "the Pods' range is part of it", policy: &drop, rules: rules(from("10.0.0.0/9", yes)), any: true},
-		"narrower":      {reason: "other Pods are dropped", policy: &drop, rules: rules(from("10.42.0.0/24", yes)), any: true, pods: true},
-		"other":         {reason: "no Pod is there", policy: &drop, rules: rules(from("192.0.2.0/24", yes)), any: true, pods: true},
-		"destination":   {reason: "it is about packets to Pods", policy: &drop, rules: rules(append(matchNetwork(daddrOffset, cluster, expr.CmpOpEq), yes)), any: true, pods: true},
-		"all but":       {reason: "Pods are what is left out", policy: &drop, rules: rules(append(matchNetwork(saddrOffset, cluster, expr.CmpOpNeq), yes)), any: true, pods: true},
-		"one port":      {reason: "the others are dropped", policy: &drop, rules: rules(append([]expr.Any{&expr.Match{Name: "tcp"}}, from("10.42.0.0/16", yes)...)), any: true, pods: true},
-		"jump":          {reason: "ufw has its users' rules in a chain", policy: &drop, rules: rules([]expr.Any{verdict(expr.VerdictJump, "not-local")}, []expr.Any{verdict(expr.VerdictJump, "user")}), any: true},
-		"goto":          {reason: "firewalld has zones", policy: &accept, rules: rules([]expr.Any{verdict(expr.VerdictJump, "zones")}, []expr.Any{&expr.Reject{}}), any: true},
-		"loop":          {reason: "it ends", policy: &drop, rules: rules([]expr.Any{verdict(expr.VerdictJump, "loop")}), any: true, pods: true},
+		"nft reject":    {reason: "firewalld", rules: rules(established, rule{nft.Reject{}}), any: true, pods: true},
+		"nft drop":      {reason: "as good as a policy", rules: rules(rule{nft.Counter{}, nft.Other{Name: "log"}, no}), any: true, pods: true},
+		"xt reject":     {reason: "iptables-services of RHEL", rules: rules(established, rule{nft.Counter{}, reject}), any: true, pods: true},
+		"xt comment":    {reason: "a comment is no condition", rules: rules(rule{nft.Other{Name: "match comment"}, nft.Counter{}, reject}), any: true, pods: true},
+		"xt match":      {reason: "some packets are rejected", rules: rules(rule{nft.Other{Name: "match tcp"}, nft.Counter{}, reject})},
+		"xt log":        {reason: "it writes and lets pass", rules: rules(rule{nft.Counter{}, nft.Other{Name: "target LOG"}})},
+		"some":          {reason: "packets with another state pass", rules: rules(rule{established[0], no})},
+		"behind reject": {reason: "a rule was appended where none is reached", rules: rules(rule{reject}, from("10.42.0.0/16", yes)), any: true, pods: true},
+		"accepted":      {reason: "the remedy of hostcheck", drop: true, rules: rules(from("10.42.0.0/16", yes)), any: true},
+		"wider":         {reason: "the Pods' range is part of it", drop: true, rules: rules(from("10.0.0.0/9", yes)), any: true},
+		"narrower":      {reason: "other Pods are dropped", drop: true, rules: rules(from("10.42.0.0/24", yes)), any: true, pods: true},
+		"other":         {reason: "no Pod is there", drop: true, rules: rules(from("192.0.2.0/24", yes)), any: true, pods: true},
+		"destination":   {reason: "it is about packets to Pods", drop: true, rules: rules(rule{nft.DestinationIn(cluster), yes}), any: true, pods: true},
+		"all but":       {reason: "Pods are what is left out", drop: true, rules: rules(rule{nft.Not(nft.SourceIn(cluster)), yes}), any: true, pods: true},
+		"one port":      {reason: "the others are dropped", drop: true, rules: rules(append(rule{nft.Other{Name: "match tcp"}}, from("10.42.0.0/16", yes)...)), any: true, pods: true},
+		"jump":          {reason: "ufw has its users' rules in a chain", drop: true, rules: rules(rule{verdict(nft.Jump, "not-local")}, rule{verdict(nft.Jump, "user")}), any: true},
+		"goto":          {reason: "firewalld has zones", rules: rules(rule{verdict(nft.Jump, "zones")}, rule{nft.Reject{}}), any: true},
+		"loop":          {reason: "it ends", drop: true, rules: rules(rule{verdict(nft.Jump, "loop")}), any: true, pods: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			jump := func(chain string) []*nftables.Rule {
-				return map[string][]*nftables.Rule{
-					"not-local": rules(established, []expr.Any{no}),
+			c := nft.FilterChain{
+				Chain: nft.Chain{Base: nft.Base{DropByDefault: tc.drop}, Rules: tc.rules},
+				Jumps: map[string][]nft.Rule{
+					"not-local": rules(established, rule{no}),
 					"user":      rules(from("10.42.0.0/16", yes)),
-					"zones":     rules(from("192.0.2.0/24", verdict(expr.VerdictGoto, "trusted")), from("10.42.0.0/16", verdict(expr.VerdictGoto, "trusted"))),
-					"trusted":   rules([]expr.Any{verdict(expr.VerdictJump, "empty")}, []expr.Any{yes}),
-					"loop":      rules([]expr.Any{verdict(expr.VerdictJump, "loop")}),
-				}[chain]
+					"zones":     rules(from("192.0.2.0/24", verdict(nft.Goto, "trusted")), from("10.42.0.0/16", verdict(nft.Goto, "trusted"))),
+					"trusted":   rules(rule{verdict(nft.Jump, "empty")}, rule{yes}),
+					"loop":      rules(rule{verdict(nft.Jump, "loop")}),
+				},
 			}
-			got := []bool{drops(tc.policy, tc.rules, netip.Prefix{}, jump), drops(tc.policy, tc.rules, cluster, jump)}
+			got := []bool{drops(c, netip.Prefix{}), dropsAny(c, clusters)}
 			if d := cmp.Diff([]bool{tc.any, tc.pods}, got); d != "" {
 				t.Errorf("%s: packets, those of Pods are dropped (-want +got):\n%s", tc.reason, d)
 			}
@@ -137,12 +138,12 @@ func TestOwnedFirewall(t *testing.T) {
 			t.Fatal(err)
 		}
 		ownedFirewall(t)
-		firewall(t, nftables.TableFamilyINet, nftables.ChainPolicyDrop)
-		done, err := (&loop{cfg: cfg, nodes: testNodes}).sync(klog.Background())
+		firewall(t, nft.Inet, true)
+		done, err := (&controller{cfg: cfg, nodes: store(t, testNodes()...)}).sync(klog.Background())
 		if !done || !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "NftablesTableOwner=no") {
 			t.Errorf("syncing: %t, %v; want that it is done, and an error with the remedy", done, err)
 		}
-		if n := rulesOf(t, nftables.TableFamilyINet); n != 3 {
+		if n := rulesOf(t, nft.Inet); n != 3 {
 			t.Errorf("the other chain has %d rules, want its own and our two", n)
 		}
 		if _, ok := contents(t, cfg.CNIConfDir)[conflistName]; !ok {
@@ -151,7 +152,7 @@ func TestOwnedFirewall(t *testing.T) {
 		routed := false
 		host, err := observe()
 		for _, r := range host.Routes {
-			routed = routed || r.To == testNodes()[1].PodCIDR
+			routed = routed || r.To == testNodes()[1].PodCIDRs[0]
 		}
 		if err != nil || !routed {
 			t.Errorf("there is no route to the Pods of the other node: %v, %v", host.Routes, err)
@@ -167,46 +168,47 @@ func TestOwnedFirewall(t *testing.T) {
 		if err := cleanup(cfg, t.TempDir()); err != nil {
 			t.Fatal(err)
 		}
-		if n := rulesOf(t, nftables.TableFamilyINet); n != 1 {
+		if n := rulesOf(t, nft.Inet); n != 1 {
 			t.Errorf("%d rules are left in the other chain, want its own", n)
 		}
 	})
 }
 
-// TestGoneFirewall: what goes while a chain is changed is no error, and leaves nothing of ours behind.
+// TestGoneFirewall: what goes while a chain is changed is no error, and leaves nothing of ours
+// behind.
 func TestGoneFirewall(t *testing.T) {
 	newNamespace(t).do(func() {
-		firewall(t, nftables.TableFamilyIPv4, nftables.ChainPolicyDrop)
-		if err := syncForward(klog.Background(), cluster); err != nil {
+		firewall(t, nft.IPv4, true)
+		if err := syncForward(klog.Background(), clusters); err != nil {
 			t.Fatal(err)
 		}
-		chains, err := observeForward(cluster)
+		chains, err := observeForward(clusters)
 		if err != nil || len(chains) != 1 || len(chains[0].Ours) != 2 {
 			t.Fatalf("observing: %+v, %v; want one chain with two rules of ours", chains, err)
 		}
 		first := chains[0]
 		first.Ours = first.Ours[:1]
 		for _, c := range []forwardChain{first, chains[0]} { // the second time a rule has gone
-			if err := actForward(c, planForward(netip.Prefix{}, c)); err != nil {
+			if err := actForward(c, planForward(nil, c)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if n := rulesOf(t, nftables.TableFamilyIPv4); n != 1 {
+		if n := rulesOf(t, nft.IPv4); n != 1 {
 			t.Errorf("the chain has %d rules, want its own", n)
 		}
-		dropFirewall(t, nftables.TableFamilyIPv4)
-		if n := rulesOf(t, nftables.TableFamilyIPv4); n != 0 {
+		dropFirewall(t, nft.IPv4)
+		if n := rulesOf(t, nft.IPv4); n != 0 {
 			t.Errorf("a chain that has gone has %d rules", n)
 		}
 		c := forwardChain{FirewallChain: first.FirewallChain, Drops: true}
-		if err := actForward(c, planForward(cluster, c)); err != nil {
+		if err := actForward(c, planForward(clusters, c)); err != nil {
 			t.Errorf("changing a chain that has gone: %v", err)
 		}
 	})
 }
 
-// ownedFirewall makes a table of a socket that lives as long as the test, with a chain that drops what
-// is forwarded. The library cannot make one.
+// ownedFirewall makes a table of a socket that lives as long as the test, with a chain that drops
+// what is forwarded. The library cannot make one.
 func ownedFirewall(t *testing.T) {
 	t.Helper()
 	conn, err := mdnetlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -235,12 +237,12 @@ func ownedFirewall(t *testing.T) {
 		message(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil),
 		add(unix.NFT_MSG_NEWTABLE, attributes(
 			mdnetlink.Attribute{Type: unix.NFTA_TABLE_NAME, Data: text("firewalld")},
-			mdnetlink.Attribute{Type: unix.NFTA_TABLE_FLAGS, Data: be.AppendUint32(nil, tableOwner)})),
+			mdnetlink.Attribute{Type: unix.NFTA_TABLE_FLAGS, Data: be.AppendUint32(nil, 1<<1)})),
 		add(unix.NFT_MSG_NEWCHAIN, attributes(
 			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_TABLE, Data: text("firewalld")},
 			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_NAME, Data: text("filter_FORWARD")},
 			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_TYPE, Data: text("filter")},
-			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_POLICY, Data: be.AppendUint32(nil, uint32(nftables.ChainPolicyDrop))},
+			mdnetlink.Attribute{Type: unix.NFTA_CHAIN_POLICY, Data: be.AppendUint32(nil, 0)},
 			mdnetlink.Attribute{Type: unix.NLA_F_NESTED | unix.NFTA_CHAIN_HOOK, Data: attributes(
 				mdnetlink.Attribute{Type: unix.NFTA_HOOK_HOOKNUM, Data: be.AppendUint32(nil, unix.NF_INET_FORWARD)},
 				mdnetlink.Attribute{Type: unix.NFTA_HOOK_PRIORITY, Data: be.AppendUint32(nil, 10)})})),

@@ -9,42 +9,41 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/nft"
 )
 
 func TestPlanForward(t *testing.T) {
 	chain := forwardChain{FirewallChain: FirewallChain{Table: "filter", Name: "FORWARD"}, Drops: true}
-	wanted := forwardRules(cluster)
-	with := func(drops bool, rules ...forwardRule) forwardChain {
+	wanted := forwardRules(chain.FirewallChain, clusters)
+	with := func(drops bool, rules ...nft.Rule) forwardChain {
 		c := chain
 		c.Drops, c.Ours = drops, rules
 		return c
 	}
 	from, to := wanted[0], wanted[1]
 	from.Handle, to.Handle = 7, 8
-	old := forwardRule{Comment: forwardMark + "from Pods in 10.99.0.0/16", Handle: 9}
+	old := nft.Rule{Comment: forwardMark + "from Pods in 10.99.0.0/16", Handle: 9}
 	for name, tc := range map[string]struct {
 		reason      string
-		cluster     netip.Prefix
+		clusters    []netip.Prefix
 		chain       forwardChain
 		add, remove []string
 	}{
-		"dropping": {reason: "Docker has just come", cluster: cluster, chain: chain, add: []string{from.Comment, to.Comment}},
-		"there":    {reason: "nothing is written twice", cluster: cluster, chain: with(true, from, to)},
-		"half":     {reason: "somebody removed one", cluster: cluster, chain: with(true, to), add: []string{from.Comment}},
-		"twice":    {reason: "one is enough", cluster: cluster, chain: with(true, from, to, from), remove: []string{from.Comment}},
-		"other":    {reason: "the cluster had another range", cluster: cluster, chain: with(true, old, from, to), remove: []string{old.Comment}},
-		"harmless": {reason: "the firewall was opened", cluster: cluster, chain: with(false, from, to), remove: []string{from.Comment, to.Comment}},
+		"dropping": {reason: "Docker has just come", clusters: clusters, chain: chain, add: []string{from.Comment, to.Comment}},
+		"there":    {reason: "nothing is written twice", clusters: clusters, chain: with(true, from, to)},
+		"half":     {reason: "an administrator removed one", clusters: clusters, chain: with(true, to), add: []string{from.Comment}},
+		"twice":    {reason: "one is enough", clusters: clusters, chain: with(true, from, to, from), remove: []string{from.Comment}},
+		"other":    {reason: "the cluster had another range", clusters: clusters, chain: with(true, old, from, to), remove: []string{old.Comment}},
+		"harmless": {reason: "the firewall was opened", clusters: clusters, chain: with(false, from, to), remove: []string{from.Comment, to.Comment}},
 		"down":     {reason: "what is ours goes, whatever it is", chain: with(true, from, to, old), remove: []string{from.Comment, to.Comment, old.Comment}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var add, remove []string
-			for _, a := range planForward(tc.cluster, tc.chain) {
+			for _, a := range planForward(tc.clusters, tc.chain) {
 				if a.Remove {
 					remove = append(remove, a.Rule.Comment)
 				} else {
@@ -59,46 +58,33 @@ func TestPlanForward(t *testing.T) {
 }
 
 // firewall makes a chain that forwarded packets pass, with a rule of its own, as a firewall would.
-func firewall(t *testing.T, family nftables.TableFamily, policy nftables.ChainPolicy, last ...expr.Any) {
+func firewall(t *testing.T, family nft.Family, drop bool, last ...nft.Statement) {
 	t.Helper()
-	conn, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := conn.AddTable(&nftables.Table{Family: family, Name: "filter"})
-	chain := conn.AddChain(&nftables.Chain{
-		Name: "FORWARD", Table: table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookForward,
-		Priority: nftables.ChainPriorityFilter, Policy: &policy,
-	})
-	conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: append([]expr.Any{&expr.Counter{}}, last...)})
-	if err := conn.Flush(); err != nil {
+	tx := nft.Transaction{Table: nft.TableName{Family: family, Name: "filter"}}
+	tx.Create(nft.Table{Chains: []nft.Chain{{
+		Name: "FORWARD", Base: nft.Base{Type: nft.Filter, Hook: nft.Forward, DropByDefault: drop},
+		Rules: []nft.Rule{nft.R(append([]nft.Statement{nft.Counter{}}, last...)...)},
+	}}})
+	if err := (nft.Kernel{}).Apply(tx); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // rulesOf counts the rules of the firewall's chain.
-func rulesOf(t *testing.T, family nftables.TableFamily) int {
+func rulesOf(t *testing.T, family nft.Family) int {
 	t.Helper()
-	conn, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := &nftables.Table{Family: family, Name: "filter"}
-	rules, err := conn.GetRules(table, &nftables.Chain{Name: "FORWARD", Table: table})
+	rules, err := nft.Kernel{}.Rules(nft.TableName{Family: family, Name: "filter"}, "FORWARD")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return len(rules)
 }
 
-func dropFirewall(t *testing.T, family nftables.TableFamily) {
+func dropFirewall(t *testing.T, family nft.Family) {
 	t.Helper()
-	conn, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn.DelTable(&nftables.Table{Family: family, Name: "filter"})
-	if err := conn.Flush(); err != nil {
+	tx := nft.Transaction{Table: nft.TableName{Family: family, Name: "filter"}}
+	tx.Remove()
+	if err := (nft.Kernel{}).Apply(tx); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -106,14 +92,14 @@ func dropFirewall(t *testing.T, family nftables.TableFamily) {
 // TestForward has a Pod ask the world through a firewall that drops.
 func TestForward(t *testing.T) {
 	for name, tc := range map[string]struct {
-		family nftables.TableFamily
-		policy nftables.ChainPolicy
-		last   []expr.Any
+		family nft.Family
+		drop   bool // by policy
+		last   []nft.Statement
 	}{
-		"as Docker and ufw": {nftables.TableFamilyIPv4, nftables.ChainPolicyDrop, nil},
-		"nftables":          {nftables.TableFamilyINet, nftables.ChainPolicyDrop, nil},
-		"as RHEL":           {nftables.TableFamilyIPv4, nftables.ChainPolicyAccept, []expr.Any{&expr.Target{Name: "REJECT", Info: new(xt.Unknown(make([]byte, 8)))}}},
-		"as firewalld":      {nftables.TableFamilyINet, nftables.ChainPolicyAccept, []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}},
+		"as Docker and ufw": {nft.IPv4, true, nil},
+		"nftables":          {nft.Inet, true, nil},
+		"as RHEL":           {nft.IPv4, false, []nft.Statement{nft.Other{Name: "target REJECT"}}},
+		"as firewalld":      {nft.Inet, false, []nft.Statement{nft.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			node, pod, world, cfg := newNamespace(t), newNamespace(t), newNamespace(t), testConfig(t)
@@ -134,20 +120,13 @@ func TestForward(t *testing.T) {
 			}
 			events := make(chan struct{}, 1)
 			node.do(func() {
-				conn, err := subscribe()
+				watch, err := nft.Kernel{}.Watch()
 				if err != nil {
 					t.Fatal(err)
 				}
 				ctx, cancel := context.WithCancel(t.Context())
 				ended := make(chan error, 1)
-				go func() {
-					ended <- watchFirewall(ctx, conn, func() {
-						select {
-						case events <- struct{}{}:
-						default:
-						}
-					})
-				}()
+				go func() { ended <- watch.Run(ctx, events) }()
 				t.Cleanup(func() {
 					cancel()
 					if err := <-ended; err != nil {
@@ -156,7 +135,7 @@ func TestForward(t *testing.T) {
 				})
 			})
 			for _, reason := range []string{"the firewall comes", "it makes its chain anew"} {
-				node.do(func() { firewall(t, tc.family, tc.policy, tc.last...) })
+				node.do(func() { firewall(t, tc.family, tc.drop, tc.last...) })
 				select {
 				case <-events:
 				case <-time.After(10 * time.Second):
@@ -167,7 +146,7 @@ func TestForward(t *testing.T) {
 				}
 				node.do(func() {
 					for range 2 { // the second time changes nothing
-						if err := syncForward(klog.Background(), cfg.ClusterCIDR); err != nil {
+						if err := syncForward(klog.Background(), cfg.ClusterCIDRs); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -203,7 +182,8 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// connectPod makes a router of this namespace, between a Pod and the world, which knows the way back.
+// connectPod makes a router of this namespace, between a Pod and the world, which knows the way
+// back.
 func connectPod(t *testing.T, pod, world *namespace) {
 	t.Helper()
 	if err := configureKernel(); err != nil {

@@ -15,15 +15,16 @@ const (
 	bridgeCallsFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 )
 
-// configureKernel makes a router of this machine.
+// configureKernel makes a router of this host.
 func configureKernel() error { return setSysctl(ipForward, "1") }
 
-// enableBridgeNetfilter makes packets between two Pods of one node pass nftables. Without, a reply to a Pod that came
-// through a Service goes straight over the bridge, past the translation back.
+// enableBridgeNetfilter makes packets between two Pods of one node pass nftables. Without, a reply
+// to a Pod that came through a Service goes straight over the bridge, past the translation back.
 func enableBridgeNetfilter() error {
 	if _, err := os.Stat(bridgeCallsFilter); os.IsNotExist(err) {
 		if err := loadModule("br_netfilter"); err != nil {
-			return fmt.Errorf("loading the kernel module br_netfilter: %w; Services between Pods of one node need it, load it with `modprobe br_netfilter`", err)
+			return fmt.Errorf("loading the kernel module br_netfilter: %w; Services between Pods of one node need it, "+
+				"load it with `modprobe br_netfilter`", err)
 		}
 	}
 	return setSysctl(bridgeCallsFilter, "1")

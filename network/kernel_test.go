@@ -16,12 +16,14 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
-	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/nft"
 )
 
 // namespace is a network namespace of the test's own: a thread that never leaves it.
@@ -68,11 +70,30 @@ func (ns *namespace) do(f func()) {
 
 func testConfig(t *testing.T) Config {
 	t.Helper()
-	return Config{NodeName: "a", ClusterCIDR: cluster, ServiceCIDR: service, ClusterDNS: dns, CNIConfDir: t.TempDir(), IPAMDir: filepath.Join(t.TempDir(), "networks")}
+	return Config{NodeName: "a", ClusterCIDRs: clusters, ServiceCIDRs: services, ClusterDNS: dnsAddrs, CNIConfDir: t.TempDir(), IPAMDir: filepath.Join(t.TempDir(), "networks")}
 }
 
 func testNodes() []Node {
-	return []Node{{Name: "a", PodCIDR: p("10.42.0.0/24"), InternalIP: netip.MustParseAddr("192.0.2.2")}, {Name: "b", PodCIDR: p("10.42.1.0/24"), InternalIP: netip.MustParseAddr("192.0.2.3")}}
+	return []Node{node("a", "10.42.0.0/24", "192.0.2.2"), node("b", "10.42.1.0/24", "192.0.2.3")}
+}
+
+// store holds Node objects as the cache does.
+func store(t *testing.T, nodes ...Node) cache.Store {
+	t.Helper()
+	s := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	for _, n := range nodes {
+		obj := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: n.Name}}
+		for _, cidr := range n.PodCIDRs {
+			obj.Spec.PodCIDRs = append(obj.Spec.PodCIDRs, cidr.String())
+		}
+		for _, a := range n.InternalIPs {
+			obj.Status.Addresses = append(obj.Status.Addresses, v1.NodeAddress{Type: v1.NodeInternalIP, Address: a.String()})
+		}
+		if err := s.Add(obj); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
 }
 
 // addUplink gives the namespace an interface with the node's address, on a link that leads nowhere.
@@ -111,7 +132,7 @@ func TestSetupRunCleanup(t *testing.T) {
 				t.Errorf("dialing %s: %v, want unreachable", address, err)
 			}
 		}
-		l := loop{cfg: cfg, nodes: testNodes}
+		l := controller{cfg: cfg, nodes: store(t, testNodes()...)}
 		for range 2 {
 			if done, err := l.sync(klog.Background()); !done || err != nil {
 				t.Fatalf("syncing: %v, %v", done, err)
@@ -121,9 +142,9 @@ func TestSetupRunCleanup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := want(cfg.NodeName, cluster, service, testNodes())
+		w := want(cfg.NodeName, clusters, services, testNodes())
 		w.MTU = 1400
-		if rest := append(planBase(cluster, service, dns, h), plan(w, h)...); len(rest) > 0 {
+		if rest := append(planBase(clusters, services, dnsAddrs, h), plan(w, h)...); len(rest) > 0 {
 			t.Errorf("left to do after syncing: %v", rest)
 		}
 		conf, err := os.ReadFile(filepath.Join(cfg.CNIConfDir, conflistName))
@@ -156,22 +177,15 @@ func TestSetupRunCleanup(t *testing.T) {
 	})
 }
 
+// checkTable compares the table in the kernel with what should be there.
 func checkTable(t *testing.T) {
 	t.Helper()
-	conn, err := nftables.New()
+	have, err := nft.Kernel{}.Read(masqueradeTable)
 	if err != nil {
 		t.Fatal(err)
 	}
-	table, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyIPv4)
-	if err != nil {
-		t.Fatal(err)
-	}
-	rules, err := conn.GetRules(table, &nftables.Chain{Name: "postrouting"})
-	if err != nil || len(rules) != 1 {
-		t.Fatalf("%d masquerade rules, want 1 (%v)", len(rules), err)
-	}
-	if n := len(rules[0].Exprs); n != 10 {
-		t.Errorf("the rule has %d expressions, want 10", n)
+	if rest := nft.Diff(have, masquerade(clusters)); len(have.Chains) != 1 || len(have.Chains[0].Rules) != 1 || !rest.Empty() {
+		t.Errorf("the table is %s\nleft to do: %s", have, &rest)
 	}
 }
 
@@ -222,8 +236,9 @@ func addPod(t *testing.T, cfg Config, id string, pod *namespace) netip.Addr {
 	return result.IPs[0].Address.Addr()
 }
 
-// TestPodTraffic has two Pods on one node talk: to each other, to a Service address that is translated as the proxy
-// would, from the host, and to the world outside, where the node's address must be seen.
+// TestPodTraffic has two Pods on one node talk: to each other, to a Service address that is
+// translated as the proxy would, from the host, and to the world outside, where the node's address
+// must be seen.
 func TestPodTraffic(t *testing.T) {
 	node, client, server, world, cfg := newNamespace(t), newNamespace(t), newNamespace(t), newNamespace(t), testConfig(t)
 	var serverIP, clientIP netip.Addr
@@ -233,7 +248,7 @@ func TestPodTraffic(t *testing.T) {
 		if err := Setup(cfg); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := (&loop{cfg: cfg, nodes: testNodes}).sync(klog.Background()); err != nil {
+		if _, err := (&controller{cfg: cfg, nodes: store(t, testNodes()...)}).sync(klog.Background()); err != nil {
 			t.Fatal(err)
 		}
 		clientIP, serverIP = addPod(t, cfg, "client", client), addPod(t, cfg, "server", server)
@@ -317,26 +332,17 @@ func serveSource(t *testing.T, address string) {
 // translate is a proxy for one address.
 func translate(t *testing.T, from string, to netip.Addr) {
 	t.Helper()
-	conn, err := nftables.New()
-	if err != nil {
-		t.Fatal(err)
+	var table nft.Table
+	for _, hook := range []nft.Hook{nft.Prerouting, nft.Output} {
+		table.Chains = append(table.Chains, nft.Chain{
+			Name: string(hook), Base: nft.Base{Type: nft.NAT, Hook: hook, Priority: nft.PriorityDstNAT},
+			Rules: []nft.Rule{nft.R(
+				nft.DestinationIn(hostPrefix(netip.MustParseAddr(from))), nft.DNAT{To: netip.AddrPortFrom(to, 8080)})},
+		})
 	}
-	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyIPv4, Name: "test"})
-	for _, hook := range []struct {
-		name string
-		hook *nftables.ChainHook
-	}{{"prerouting", nftables.ChainHookPrerouting}, {"output", nftables.ChainHookOutput}} {
-		chain := conn.AddChain(&nftables.Chain{Name: hook.name, Table: table, Type: nftables.ChainTypeNAT, Hooknum: hook.hook, Priority: nftables.ChainPriorityNATDest})
-		address := netip.MustParseAddr(from).As4()
-		conn.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: daddrOffset, Len: 4},
-			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: address[:]},
-			&expr.Immediate{Register: 1, Data: to.AsSlice()},
-			&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(8080)},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
-		}})
-	}
-	if err := conn.Flush(); err != nil {
+	tx := nft.Transaction{Table: nft.TableName{Name: "test"}}
+	tx.Create(table)
+	if err := (nft.Kernel{}).Apply(tx); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -345,7 +351,7 @@ func TestSetupRefusesOverlap(t *testing.T) {
 	node, cfg := newNamespace(t), testConfig(t)
 	node.do(func() {
 		addUplink(t)
-		cfg.ClusterCIDR = p("192.0.2.0/24")
+		cfg.ClusterCIDRs = []netip.Prefix{p("192.0.2.0/24")}
 		err := Setup(cfg)
 		if err == nil || !strings.Contains(err.Error(), "192.0.2.2/24 on eth0") {
 			t.Errorf("got %v, want an error that names the address", err)

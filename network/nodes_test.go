@@ -14,29 +14,30 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// TestTrafficBetweenNodes has Pods of two nodes, each in a network namespace of its own with a link between them, talk to
-// each other and to the other machine.
+// TestTrafficBetweenNodes has Pods of two nodes, each in a network namespace of its own with a link
+// between them, talk to each other and to the other host.
 func TestTrafficBetweenNodes(t *testing.T) {
 	nodes := []*namespace{newNamespace(t), newNamespace(t)}
 	pods := []*namespace{newNamespace(t), newNamespace(t)}
 	names, addresses := []string{"a", "b"}, []string{"192.0.2.2/24", "192.0.2.3/24"}
 	connectNodes(t, nodes, addresses)
 
-	var loops []*loop
+	var controllers []*controller
 	var podIPs []netip.Addr
 	for i, node := range nodes {
 		node.do(func() {
 			cfg := testConfig(t)
 			cfg.NodeName = names[i]
-			// Some distributions drop packets that come from where no answer would go: here answers always do.
+			// Some distributions drop packets that come from where no answer would go: here answers
+			// always do.
 			if err := setSysctl("/proc/sys/net/ipv4/conf/all/rp_filter", "1"); err != nil {
 				t.Fatal(err)
 			}
 			if err := Setup(cfg); err != nil {
 				t.Fatal(err)
 			}
-			loops = append(loops, &loop{cfg: cfg, nodes: testNodes})
-			if done, err := loops[i].sync(klog.Background()); !done || err != nil {
+			controllers = append(controllers, &controller{cfg: cfg, nodes: store(t, testNodes()...)})
+			if done, err := controllers[i].sync(klog.Background()); !done || err != nil {
 				t.Fatalf("syncing: %v, %v", done, err)
 			}
 			podIPs = append(podIPs, addPod(t, cfg, "pod", pods[i]))
@@ -61,11 +62,11 @@ func TestTrafficBetweenNodes(t *testing.T) {
 	ask(pods[0], "and through a Service", "10.43.0.99:8080", podIPs[0].String())
 	ask(nodes[0], "a node reaches the other's Pods by its own address", at(podIPs[1]), "192.0.2.2")
 	ask(nodes[0], "and through a Service by its bridge's", "10.43.0.99:8080", "10.42.0.1")
-	ask(pods[0], "another machine does not see Pods, which it may have no route to", "192.0.2.3:8080", "192.0.2.2")
+	ask(pods[0], "another host does not see Pods, which it may have no route to", "192.0.2.3:8080", "192.0.2.2")
 
 	nodes[0].do(func() {
-		loops[0].nodes = func() []Node { return testNodes()[:1] } // the other has left
-		if _, err := loops[0].sync(klog.Background()); err != nil {
+		controllers[0].nodes = store(t, testNodes()[0]) // the other has left
+		if _, err := controllers[0].sync(klog.Background()); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := source(at(podIPs[1])); err == nil || !strings.Contains(err.Error(), "no route to host") && !strings.Contains(err.Error(), "unreachable") {
@@ -74,16 +75,17 @@ func TestTrafficBetweenNodes(t *testing.T) {
 	})
 }
 
-// TestUnreachableNode: a node in a network that this machine is not in costs the way to its Pods, and nothing else.
+// TestUnreachableNode: a node in a network that this host is not in costs the way to its Pods, and
+// nothing else.
 func TestUnreachableNode(t *testing.T) {
-	node, cfg := newNamespace(t), testConfig(t)
-	node.do(func() {
+	host, cfg := newNamespace(t), testConfig(t)
+	host.do(func() {
 		addUplink(t)
 		if err := Setup(cfg); err != nil {
 			t.Fatal(err)
 		}
-		far := Node{Name: "far", PodCIDR: p("10.42.7.0/24"), InternalIP: netip.MustParseAddr("198.51.100.9")}
-		done, err := (&loop{cfg: cfg, nodes: func() []Node { return append(testNodes(), far) }}).sync(klog.Background())
+		far := node("far", "10.42.7.0/24", "198.51.100.9")
+		done, err := (&controller{cfg: cfg, nodes: store(t, append(testNodes(), far)...)}).sync(klog.Background())
 		if !done {
 			t.Error("Pods have no network because of a node that cannot be reached")
 		}
@@ -91,7 +93,7 @@ func TestUnreachableNode(t *testing.T) {
 			t.Errorf("error is %v, want one that names the address and what to do", err)
 		}
 		routes, err := Routes()
-		if err != nil || !slices.Contains(routes, p("10.42.1.0/24")) || slices.Contains(routes, far.PodCIDR) {
+		if err != nil || !slices.Contains(routes, p("10.42.1.0/24")) || slices.Contains(routes, far.PodCIDRs[0]) {
 			t.Errorf("our routes lead to %v (%v), want the near node's among them and not the far one's", routes, err)
 		}
 	})

@@ -10,18 +10,29 @@ import (
 const (
 	// Bridge is the interface that the Pods of a node share. Each Pod has one port of it.
 	Bridge = "flyball0"
-	// lastMetric puts a route behind every route that somebody else may have to the same network.
+	// lastMetric puts a route behind every route that another program may have to the same network.
 	lastMetric = 1 << 30
 )
 
-// Node is what the network reads of a Node object. Both fields may be unset, as on a Node that has just joined.
+// Node is what the network reads of a Node object. Both lists may be empty, as on a Node that has
+// just joined.
 type Node struct {
-	Name       string
-	PodCIDR    netip.Prefix
-	InternalIP netip.Addr
+	Name        string
+	PodCIDRs    []netip.Prefix
+	InternalIPs []netip.Addr
 }
 
-// Route is a route of ours, marked with our protocol, or in Host.Foreign somebody else's.
+// internalIP is the Node's first address of the family of a range; the zero address if it has none.
+func (n Node) internalIP(of netip.Prefix) netip.Addr {
+	for _, a := range n.InternalIPs {
+		if a.Is4() == of.Addr().Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// Route is a route of ours, marked with our protocol, or in Host.Foreign another program's.
 type Route struct {
 	To     netip.Prefix
 	Via    netip.Addr // a gateway, or unset
@@ -48,14 +59,15 @@ func (r Route) String() string {
 	return s
 }
 
-// Host is what was observed of the machine.
+// Host is what was observed of the host.
 type Host struct {
 	// Addresses of all interfaces, ours not included, by interface. LoopbackAddresses those of lo.
 	Addresses         map[string][]netip.Prefix
 	LoopbackAddresses []netip.Prefix
 	// Foreign are the routes of the main table that are not ours, Routes those that are.
 	Foreign, Routes []Route
-	// The bridge, if there is one, its address, hardware address, and the interfaces that are its ports.
+	// The bridge, if there is one, its address, hardware address, and the interfaces that are its
+	// ports.
 	HasBridge     bool
 	BridgeUp      bool
 	BridgeMTU     int
@@ -67,10 +79,10 @@ type Host struct {
 
 // Wanted is what a node's network should be.
 type Wanted struct {
-	PodCIDR netip.Prefix // unset as long as the Node has none
-	Gateway netip.Prefix // the bridge's own address in it
-	MTU     int
-	Routes  []Route
+	PodCIDRs []netip.Prefix // empty as long as the Node has none
+	Gateways []netip.Prefix // the bridge's own address in each
+	MTU      int
+	Routes   []Route
 }
 
 // Operation is the kind of an Action.
@@ -110,81 +122,116 @@ func (a Action) String() string {
 	}
 }
 
-// conflict returns an error that names the address or route of the host that a CIDR of the cluster overlaps. The default
-// route overlaps nothing, nor does a route that leads nowhere.
-func conflict(cluster, service netip.Prefix, h Host) error {
-	for _, c := range []struct {
-		name, option string
-		cidr         netip.Prefix
-	}{{"cluster CIDR", "clusterCIDR", cluster}, {"Service CIDR", "serviceCIDR", service}} {
-		for link, addresses := range h.Addresses {
-			for _, a := range addresses {
-				if a.Overlaps(c.cidr) {
-					return fmt.Errorf("checking the %s %s: it overlaps the host's address %s on %s; set %s to a network that this host does not use", c.name, c.cidr, a, link, c.option)
-				}
+// conflict returns an error that names the address or route of the host that a range of the cluster
+// overlaps. The default route overlaps nothing, nor does a route that leads nowhere.
+func conflict(clusters, services []netip.Prefix, h Host) error {
+	for _, cidr := range clusters {
+		if err := h.overlap(cidr, "cluster CIDR", "clusterCIDR"); err != nil {
+			return err
+		}
+	}
+	for _, cidr := range services {
+		if err := h.overlap(cidr, "Service CIDR", "serviceCIDR"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h Host) overlap(cidr netip.Prefix, name, option string) error {
+	for link, addresses := range h.Addresses {
+		for _, a := range addresses {
+			if a.Overlaps(cidr) {
+				return fmt.Errorf("checking the %s %s: it overlaps the host's address %s on %s; "+
+					"set %s to a network that this host does not use", name, cidr, a, link, option)
 			}
 		}
-		for _, r := range h.Foreign {
-			if !r.Unreachable && r.To.Bits() > 0 && r.To.Overlaps(c.cidr) {
-				return fmt.Errorf("checking the %s %s: it overlaps the host's route %s; set %s to a network that this host does not use", c.name, c.cidr, r, c.option)
-			}
+	}
+	for _, r := range h.Foreign {
+		if !r.Unreachable && r.To.Bits() > 0 && r.To.Overlaps(cidr) {
+			return fmt.Errorf("checking the %s %s: it overlaps the host's route %s; "+
+				"set %s to a network that this host does not use", name, cidr, r, option)
 		}
 	}
 	return nil
 }
 
 // planBase returns the steps to what a node needs before it is one.
-func planBase(cluster, service netip.Prefix, dns netip.Addr, h Host) []Action {
+func planBase(clusters, services []netip.Prefix, dns []netip.Addr, h Host) []Action {
 	var actions []Action
-	for _, cidr := range []netip.Prefix{cluster, service} {
+	for _, cidr := range slices.Concat(clusters, services) {
 		r := Route{To: cidr, Unreachable: true, Metric: lastMetric}
 		if !slices.Contains(h.Routes, r) {
-			actions = append(actions, Action{Do: AddRoute, Route: r, Reason: "packets to a Pod or Service that does not exist must not leave the machine"})
+			actions = append(actions, Action{
+				Do: AddRoute, Route: r,
+				Reason: "packets to a Pod or Service that does not exist must not leave the host",
+			})
 		}
 	}
-	if a := hostPrefix(dns); dns.IsValid() && !slices.Contains(h.LoopbackAddresses, a) {
-		actions = append(actions, Action{Do: AddAddress, Link: "lo", Address: a, Reason: "the cluster's DNS server answers on this address on every node"})
+	for _, d := range dns {
+		if a := hostPrefix(d); !slices.Contains(h.LoopbackAddresses, a) {
+			actions = append(actions, Action{
+				Do: AddAddress, Link: "lo", Address: a,
+				Reason: "the cluster's DNS server answers on this address on every node",
+			})
+		}
 	}
 	return actions
 }
 
 // want returns the network of the node called self.
-func want(self string, cluster, service netip.Prefix, nodes []Node) Wanted {
+func want(self string, clusters, services []netip.Prefix, nodes []Node) Wanted {
 	var w Wanted
 	own := slices.IndexFunc(nodes, func(n Node) bool { return n.Name == self })
-	if own < 0 || !usable(nodes[own].PodCIDR, cluster) {
+	if own < 0 {
 		return w
 	}
-	w.PodCIDR = nodes[own].PodCIDR
-	w.Gateway = netip.PrefixFrom(w.PodCIDR.Addr().Next(), w.PodCIDR.Bits())
-	// A process on the host that connects to a Service needs a route before the proxy may translate the address. A
-	// packet that it does not translate gets no answer on the bridge.
-	w.Routes = append(w.Routes, Route{To: service, Dev: Bridge})
-	w.Routes = append(w.Routes, toOthers(nodes[own], cluster, nodes)...)
+	for _, cidr := range nodes[own].PodCIDRs {
+		if usable(cidr, clusters) {
+			w.PodCIDRs = append(w.PodCIDRs, cidr)
+			w.Gateways = append(w.Gateways, netip.PrefixFrom(cidr.Addr().Next(), cidr.Bits()))
+		}
+	}
+	if len(w.PodCIDRs) == 0 {
+		return w
+	}
+	// A process on the host that connects to a Service needs a route before the proxy may translate
+	// the address. A packet that it does not translate gets no answer on the bridge.
+	for _, cidr := range services {
+		w.Routes = append(w.Routes, Route{To: cidr, Dev: Bridge})
+	}
+	w.Routes = append(w.Routes, toOthers(nodes[own], clusters, nodes)...)
 	slices.SortFunc(w.Routes, compareRoutes)
 	return w
 }
 
-// toOthers returns the routes to the Pods of the other nodes, each through its node's address. Of two nodes that claim the
-// same Pods the first by name gets them; one that claims our own or our address gets none.
-func toOthers(self Node, cluster netip.Prefix, nodes []Node) []Route {
+// toOthers returns the routes to the Pods of the other nodes, each through its node's address. Of
+// two nodes that claim the same Pods the first by name gets them; one that claims our own or our
+// address gets none.
+func toOthers(self Node, clusters []netip.Prefix, nodes []Node) []Route {
 	var routes []Route
 	nodes = slices.SortedFunc(slices.Values(nodes), func(a, b Node) int { return cmp.Compare(a.Name, b.Name) })
 	for _, n := range nodes {
-		taken := func(r Route) bool { return r.To.Overlaps(n.PodCIDR) }
-		switch {
-		case n.Name == self.Name || !usable(n.PodCIDR, cluster) || n.PodCIDR.Overlaps(self.PodCIDR):
-		case !n.InternalIP.IsValid() || n.InternalIP == self.InternalIP || cluster.Contains(n.InternalIP):
-		case slices.ContainsFunc(routes, taken):
-		default:
-			routes = append(routes, Route{To: n.PodCIDR, Via: n.InternalIP})
+		if n.Name == self.Name {
+			continue
+		}
+		for _, cidr := range n.PodCIDRs {
+			via := n.internalIP(cidr)
+			isPod := func(c netip.Prefix) bool { return c.Contains(via) }
+			switch {
+			case !usable(cidr, clusters) || slices.ContainsFunc(self.PodCIDRs, cidr.Overlaps):
+			case !via.IsValid() || slices.Contains(self.InternalIPs, via) || slices.ContainsFunc(clusters, isPod):
+			case slices.ContainsFunc(routes, func(r Route) bool { return r.To.Overlaps(cidr) }):
+			default:
+				routes = append(routes, Route{To: cidr, Via: via})
+			}
 		}
 	}
 	return routes
 }
 
-// byOthers separates the actions that depend on other nodes from those that this node needs for itself. A node that cannot
-// be reached must not keep the Pods of this one from starting.
+// byOthers separates the actions that depend on other nodes from those that this node needs for
+// itself. A node that cannot be reached must not keep the Pods of this one from starting.
 func byOthers(actions []Action) (own, others []Action) {
 	for _, a := range actions {
 		if a.Do == AddRoute && a.Route.Via.IsValid() {
@@ -196,27 +243,43 @@ func byOthers(actions []Action) (own, others []Action) {
 	return own, others
 }
 
-// usable reports whether a podCIDR lies in the cluster's and has room for a gateway and a Pod.
-func usable(pod, cluster netip.Prefix) bool {
-	return pod.IsValid() && pod.Bits() >= cluster.Bits() && pod.Bits() <= 30 && cluster.Contains(pod.Addr())
+// usable reports whether a podCIDR lies in one of the cluster's and has space for a gateway and a
+// Pod.
+func usable(pod netip.Prefix, clusters []netip.Prefix) bool {
+	within := func(c netip.Prefix) bool { return pod.Bits() >= c.Bits() && c.Contains(pod.Addr()) }
+	return pod.IsValid() && pod.Bits() <= pod.Addr().BitLen()-2 && slices.ContainsFunc(clusters, within)
 }
 
 // plan returns the steps to w. It leaves what planBase makes alone.
 func plan(w Wanted, h Host) []Action {
 	var actions []Action
-	if w.PodCIDR.IsValid() {
+	if len(w.PodCIDRs) > 0 {
 		if !h.HasBridge || !h.BridgeUp {
-			actions = append(actions, Action{Do: AddBridge, Link: Bridge, Address: w.Gateway, MTU: w.MTU, Reason: "the Pods of this node share it"})
+			actions = append(actions, Action{
+				Do: AddBridge, Link: Bridge, Address: w.Gateways[0], MTU: w.MTU,
+				Reason: "the Pods of this node share it",
+			})
 		} else if h.BridgeMTU != w.MTU {
-			actions = append(actions, Action{Do: SetMTU, Link: Bridge, MTU: w.MTU, Reason: "the interface that leads out of this machine has this MTU"})
+			actions = append(actions, Action{
+				Do: SetMTU, Link: Bridge, MTU: w.MTU,
+				Reason: "the interface that leads out of this host has this MTU",
+			})
 		}
 		for _, a := range h.BridgeAddress {
-			if a != w.Gateway {
-				actions = append(actions, Action{Do: RemoveAddress, Link: Bridge, Address: a, Reason: "it is not in the node's podCIDR"})
+			if !slices.Contains(w.Gateways, a) {
+				actions = append(actions, Action{
+					Do: RemoveAddress, Link: Bridge, Address: a,
+					Reason: "it is not in the node's podCIDR",
+				})
 			}
 		}
-		if !slices.Contains(h.BridgeAddress, w.Gateway) {
-			actions = append(actions, Action{Do: AddAddress, Link: Bridge, Address: w.Gateway, Reason: "it is the gateway of the node's podCIDR"})
+		for _, a := range w.Gateways {
+			if !slices.Contains(h.BridgeAddress, a) {
+				actions = append(actions, Action{
+					Do: AddAddress, Link: Bridge, Address: a,
+					Reason: "it is the gateway of the node's podCIDR",
+				})
+			}
 		}
 	}
 	for _, r := range h.Routes {
@@ -232,8 +295,8 @@ func plan(w Wanted, h Host) []Action {
 	return actions
 }
 
-// planRemoval returns the steps to a machine without us.
-func planRemoval(dns netip.Addr, h Host) []Action {
+// planRemoval returns the steps to a host without us.
+func planRemoval(dns []netip.Addr, h Host) []Action {
 	const reason = "the node is taken down"
 	var actions []Action
 	for _, p := range h.Ports {
@@ -242,8 +305,10 @@ func planRemoval(dns netip.Addr, h Host) []Action {
 	if h.HasBridge {
 		actions = append(actions, Action{Do: RemoveLink, Link: Bridge, Reason: reason})
 	}
-	if a := hostPrefix(dns); dns.IsValid() && slices.Contains(h.LoopbackAddresses, a) {
-		actions = append(actions, Action{Do: RemoveAddress, Link: "lo", Address: a, Reason: reason})
+	for _, d := range dns {
+		if a := hostPrefix(d); slices.Contains(h.LoopbackAddresses, a) {
+			actions = append(actions, Action{Do: RemoveAddress, Link: "lo", Address: a, Reason: reason})
+		}
 	}
 	for _, r := range h.Routes {
 		if r.Dev != Bridge || !h.HasBridge { // those of the bridge go with it
@@ -256,5 +321,6 @@ func planRemoval(dns netip.Addr, h Host) []Action {
 func hostPrefix(a netip.Addr) netip.Prefix { return netip.PrefixFrom(a, a.BitLen()) }
 
 func compareRoutes(a, b Route) int {
-	return cmp.Or(a.To.Addr().Compare(b.To.Addr()), cmp.Compare(a.To.Bits(), b.To.Bits()), a.Via.Compare(b.Via), cmp.Compare(a.Dev, b.Dev))
+	return cmp.Or(a.To.Addr().Compare(b.To.Addr()), cmp.Compare(a.To.Bits(), b.To.Bits()),
+		a.Via.Compare(b.Via), cmp.Compare(a.Dev, b.Dev))
 }

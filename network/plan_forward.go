@@ -3,6 +3,8 @@ package network
 import (
 	"net/netip"
 	"slices"
+
+	"flyball.dev/nft"
 )
 
 // forwardMark begins the comment of each rule that we put into a chain of another program. What
@@ -16,47 +18,53 @@ type forwardChain struct {
 	// Drops is set if packets that no rule accepts are dropped or rejected.
 	Drops bool
 	// Ours are the rules in it that are marked as ours.
-	Ours []forwardRule
+	Ours []nft.Rule
 }
 
-// forwardRule accepts packets from the network, or to it.
-type forwardRule struct {
-	Comment string
-	Handle  uint64 // the kernel's; 0 for a rule that is yet to be
-	From    bool
-	Network netip.Prefix
-}
-
-// forwardRules are those that a chain needs which drops.
-func forwardRules(cluster netip.Prefix) []forwardRule {
-	return []forwardRule{
-		{Comment: forwardMark + "from Pods in " + cluster.String(), From: true, Network: cluster},
-		{Comment: forwardMark + "to Pods in " + cluster.String(), Network: cluster},
+// forwardRules are those that a chain needs which drops. They consist of such statements as
+// iptables has, too, so that iptables-nft still reads its chain.
+func forwardRules(c FirewallChain, clusters []netip.Prefix) []nft.Rule {
+	var rules []nft.Rule
+	for _, cidr := range clusters {
+		for _, way := range []struct {
+			text  string
+			match nft.Match
+		}{{"from", nft.SourceIn(cidr)}, {"to", nft.DestinationIn(cidr)}} {
+			var statements []nft.Statement
+			if c.Inet {
+				statements = append(statements, nft.OfFamily(nft.IPv4))
+			}
+			rules = append(rules, nft.Rule{
+				Statements: append(statements, way.match, nft.Counter{}, nft.Verdict{Kind: nft.Accept}),
+				Comment:    forwardMark + way.text + " Pods in " + cidr.String(),
+			})
+		}
 	}
+	return rules
 }
 
 // forwardAction inserts a rule at the head of a chain, or removes one.
 type forwardAction struct {
 	Remove bool
-	Rule   forwardRule
+	Rule   nft.Rule
 	Reason string
 }
 
 // planForward returns what lets the Pods' packets pass in a chain. Without a cluster all rules go.
-func planForward(cluster netip.Prefix, c forwardChain) []forwardAction {
+func planForward(clusters []netip.Prefix, c forwardChain) []forwardAction {
 	var actions []forwardAction
-	var missing []forwardRule
+	var missing []nft.Rule
 	reason := "the chain drops what no rule accepts"
 	switch {
-	case !cluster.IsValid():
+	case len(clusters) == 0:
 		reason = "the node is taken down"
 	case !c.Drops:
 		reason = "the chain drops nothing"
 	default:
-		missing = forwardRules(cluster)
+		missing = forwardRules(c.FirewallChain, clusters)
 	}
 	for _, r := range c.Ours {
-		i := slices.IndexFunc(missing, func(m forwardRule) bool { return m.Comment == r.Comment })
+		i := slices.IndexFunc(missing, func(m nft.Rule) bool { return m.Comment == r.Comment })
 		if i < 0 { // not wanted, or there twice
 			actions = append(actions, forwardAction{Remove: true, Rule: r, Reason: reason})
 			continue

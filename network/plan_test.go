@@ -9,17 +9,33 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"flyball.dev/nft"
 )
 
 var (
 	cluster = netip.MustParsePrefix("10.42.0.0/16")
 	service = netip.MustParsePrefix("10.43.0.0/16")
 	dns     = netip.MustParseAddr("10.43.0.10")
-	same    = cmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()}
+
+	clusters, services = []netip.Prefix{cluster}, []netip.Prefix{service}
+	dnsAddrs           = []netip.Addr{dns}
+
+	same = cmp.Options{cmpopts.EquateComparable(netip.Prefix{}, netip.Addr{}), cmpopts.EquateEmpty()}
 )
 
 func p(s string) netip.Prefix { return netip.MustParsePrefix(s) }
+
+// node has one range for Pods and perhaps an address.
+func node(name, cidr string, ips ...string) Node {
+	n := Node{Name: name, PodCIDRs: []netip.Prefix{p(cidr)}}
+	for _, ip := range ips {
+		n.InternalIPs = append(n.InternalIPs, netip.MustParseAddr(ip))
+	}
+	return n
+}
 
 func TestConflict(t *testing.T) {
 	for name, tc := range map[string]struct {
@@ -32,7 +48,7 @@ func TestConflict(t *testing.T) {
 			host:   Host{Foreign: []Route{{To: p("0.0.0.0/0"), Dev: "eth0"}}, Addresses: map[string][]netip.Prefix{"eth0": {p("192.0.2.2/24")}}},
 		},
 		"Nowhere": {
-			reason: "somebody else's unreachable route means the same as ours",
+			reason: "another program's unreachable route means the same as ours",
 			host:   Host{Foreign: []Route{{To: cluster, Unreachable: true}}},
 		},
 		"Address": {
@@ -52,7 +68,7 @@ func TestConflict(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := conflict(cluster, service, tc.host)
+			err := conflict(clusters, services, tc.host)
 			if (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("%s: got error %v, want %q", tc.reason, err, tc.want)
 			}
@@ -61,8 +77,8 @@ func TestConflict(t *testing.T) {
 }
 
 func TestWant(t *testing.T) {
-	self := Node{Name: "a", PodCIDR: p("10.42.0.0/24"), InternalIP: netip.MustParseAddr("192.0.2.2")}
-	other := Node{Name: "b", PodCIDR: p("10.42.1.0/24"), InternalIP: netip.MustParseAddr("192.0.2.3")}
+	self := node("a", "10.42.0.0/24", "192.0.2.2")
+	other := node("b", "10.42.1.0/24", "192.0.2.3")
 	toServices := Route{To: service, Dev: Bridge}
 	for name, tc := range map[string]struct {
 		reason string
@@ -73,53 +89,85 @@ func TestWant(t *testing.T) {
 		"NoCIDR":  {reason: "the node has no podCIDR yet, so it has no Pods and needs no routes", nodes: []Node{{Name: "a"}, other}},
 		"Foreign": {
 			reason: "a podCIDR outside of the cluster CIDR would take the host's packets",
-			nodes:  []Node{{Name: "a", PodCIDR: p("192.168.0.0/24")}},
+			nodes:  []Node{node("a", "192.168.0.0/24")},
 		},
 		"Alone": {
 			reason: "the first address is the gateway's",
 			nodes:  []Node{self},
-			want:   Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},
+			want:   Wanted{PodCIDRs: self.PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24")}, Routes: []Route{toServices}},
 		},
 		"Two": {
 			reason: "the Pods of another node are behind its InternalIP",
 			nodes:  []Node{other, self},
-			want: Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{
-				{To: other.PodCIDR, Via: other.InternalIP}, toServices,
+			want: Wanted{PodCIDRs: self.PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24")}, Routes: []Route{
+				{To: other.PodCIDRs[0], Via: other.InternalIPs[0]}, toServices,
 			}},
 		},
 		"Twins": {
 			reason: "another node that claims our own podCIDR does not get it",
-			nodes:  []Node{self, {Name: "c", PodCIDR: self.PodCIDR, InternalIP: other.InternalIP}, {Name: "d", PodCIDR: other.PodCIDR}},
-			want:   Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},
+			nodes:  []Node{self, node("c", "10.42.0.0/24", "192.0.2.3"), node("d", "10.42.1.0/24")},
+			want:   Wanted{PodCIDRs: self.PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24")}, Routes: []Route{toServices}},
 		},
 		"Rivals": {
 			reason: "of two nodes with one podCIDR the first gets it, whatever the order; else two routes would replace each other for ever",
-			nodes:  []Node{{Name: "c", PodCIDR: other.PodCIDR, InternalIP: netip.MustParseAddr("192.0.2.4")}, self, other},
-			want: Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{
-				{To: other.PodCIDR, Via: other.InternalIP}, toServices,
+			nodes:  []Node{node("c", "10.42.1.0/24", "192.0.2.4"), self, other},
+			want: Wanted{PodCIDRs: self.PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24")}, Routes: []Route{
+				{To: other.PodCIDRs[0], Via: other.InternalIPs[0]}, toServices,
 			}},
 		},
 		"Impostors": {
 			reason: "a node with our address, or with that of a Pod, is not a gateway",
 			nodes: []Node{
 				self,
-				{Name: "b", PodCIDR: other.PodCIDR, InternalIP: self.InternalIP},
-				{Name: "c", PodCIDR: p("10.42.2.0/24"), InternalIP: netip.MustParseAddr("10.42.3.4")},
+				node("b", "10.42.1.0/24", "192.0.2.2"),
+				node("c", "10.42.2.0/24", "10.42.3.4"),
 			},
-			want: Wanted{PodCIDR: self.PodCIDR, Gateway: p("10.42.0.1/24"), Routes: []Route{toServices}},
+			want: Wanted{PodCIDRs: self.PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24")}, Routes: []Route{toServices}},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, want("a", cluster, service, tc.nodes), same); diff != "" {
+			if diff := cmp.Diff(tc.want, want("a", clusters, services, tc.nodes), same); diff != "" {
 				t.Errorf("%s: -want +got\n%s", tc.reason, diff)
 			}
 		})
 	}
 }
 
+// TestWantTwoFamilies has nodes with a range and an address of each family: the Pods of another
+// node are reached through its address of the same one.
+func TestWantTwoFamilies(t *testing.T) {
+	dual := func(name, four, fourIP, six, sixIP string) Node {
+		n := node(name, four, fourIP, sixIP)
+		n.PodCIDRs = append(n.PodCIDRs, p(six))
+		return n
+	}
+	both := []netip.Prefix{cluster, p("fd00:42::/56")}
+	nodes := []Node{
+		dual("a", "10.42.0.0/24", "192.0.2.2", "fd00:42::/64", "2001:db8::2"),
+		dual("b", "10.42.1.0/24", "192.0.2.3", "fd00:42:0:1::/64", "2001:db8::3"),
+	}
+	wanted := Wanted{
+		PodCIDRs: nodes[0].PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24"), p("fd00:42::1/64")},
+		Routes: []Route{
+			{To: p("10.42.1.0/24"), Via: netip.MustParseAddr("192.0.2.3")}, {To: service, Dev: Bridge},
+			{To: p("fd00:42:0:1::/64"), Via: netip.MustParseAddr("2001:db8::3")},
+		},
+	}
+	got := want("a", both, services, nodes)
+	if diff := cmp.Diff(wanted, got, same); diff != "" {
+		t.Errorf("-want +got\n%s", diff)
+	}
+	conf := string(conflist(got, "/networks", ""))
+	for _, part := range []string{`"subnet": "fd00:42::/64"`, `"gateway": "fd00:42::1"`, `"dst": "::/0"`, `"dst": "0.0.0.0/0"`} {
+		if !strings.Contains(conf, part) {
+			t.Errorf("the CNI configuration has no %s:\n%s", part, conf)
+		}
+	}
+}
+
 func TestPlan(t *testing.T) {
 	gateway := p("10.42.0.1/24")
-	wanted := Wanted{PodCIDR: p("10.42.0.0/24"), Gateway: gateway, MTU: 1450, Routes: []Route{{To: service, Dev: Bridge}}}
+	wanted := Wanted{PodCIDRs: []netip.Prefix{p("10.42.0.0/24")}, Gateways: []netip.Prefix{gateway}, MTU: 1450, Routes: []Route{{To: service, Dev: Bridge}}}
 	ready := Host{HasBridge: true, BridgeUp: true, BridgeMTU: 1450, BridgeAddress: []netip.Prefix{gateway}, Routes: wanted.Routes}
 	for name, tc := range map[string]struct {
 		reason string
@@ -153,33 +201,36 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestConverges: from any state, one round of actions leads to a state in which nothing is left to do, and at no step
-// does an unreachable route go away. After removal nothing of ours is left.
+// TestConverges: from any state, one round of actions leads to a state in which nothing is left to
+// do, and at no step does an unreachable route go away. After removal nothing of ours is left.
 func TestConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		node := rapid.Custom(func(t *rapid.T) Node {
+		nodes := rapid.Custom(func(t *rapid.T) Node {
 			i := rapid.IntRange(0, 5).Draw(t, "node")
 			n := Node{Name: fmt.Sprint("n", i)}
 			if rapid.Bool().Draw(t, "registered") {
-				n.PodCIDR = p(fmt.Sprintf("10.42.%d.0/24", rapid.IntRange(0, 5).Draw(t, "cidr")))
-				n.InternalIP = netip.AddrFrom4([4]byte{192, 0, 2, byte(rapid.IntRange(2, 5).Draw(t, "ip"))})
+				n.PodCIDRs = []netip.Prefix{p(fmt.Sprintf("10.42.%d.0/24", rapid.IntRange(0, 5).Draw(t, "cidr")))}
+				n.InternalIPs = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(rapid.IntRange(2, 5).Draw(t, "ip"))})}
 			}
 			return n
 		})
 		draw := func(label string) []Node {
-			nodes := rapid.SliceOfN(node, 0, 6).Draw(t, label)
+			nodes := rapid.SliceOfN(nodes, 0, 6).Draw(t, label)
 			seen := map[netip.Prefix]bool{}
 			return slices.DeleteFunc(nodes, func(n Node) bool { // two nodes never get one podCIDR
-				twice := n.PodCIDR.IsValid() && seen[n.PodCIDR]
-				seen[n.PodCIDR] = true
+				if len(n.PodCIDRs) == 0 {
+					return false
+				}
+				twice := seen[n.PodCIDRs[0]]
+				seen[n.PodCIDRs[0]] = true
 				return twice
 			})
 		}
 		var h Host
 		step := func(nodes []Node) []Action {
-			w := want("n0", cluster, service, nodes)
+			w := want("n0", clusters, services, nodes)
 			w.MTU = 1500
-			return append(planBase(cluster, service, dns, h), plan(w, h)...)
+			return append(planBase(clusters, services, dnsAddrs, h), plan(w, h)...)
 		}
 		for _, nodes := range [][]Node{nil, draw("before"), draw("after")} {
 			for _, a := range step(nodes) {
@@ -192,7 +243,7 @@ func TestConverges(t *testing.T) {
 				t.Fatalf("after one round %v is left to do", rest)
 			}
 		}
-		for _, a := range planRemoval(dns, h) {
+		for _, a := range planRemoval(dnsAddrs, h) {
 			h = simulate(h, a)
 		}
 		if len(h.Routes)+len(h.LoopbackAddresses) > 0 || h.HasBridge {
@@ -231,9 +282,27 @@ func simulate(h Host, a Action) Host {
 	return h
 }
 
-func TestMasqueradeText(t *testing.T) {
-	r := masquerade(cluster)
-	if got, want := r.chains[0].rules[0].text, "ip saddr 10.42.0.0/16 ip daddr != 10.42.0.0/16 ip daddr != 224.0.0.0/4 masquerade fully-random"; got != want {
-		t.Errorf("rule is %q, want %q", got, want)
+// TestMasquerade sends packets through the table.
+func TestMasquerade(t *testing.T) {
+	host := nft.NewFake(netip.MustParseAddr("192.0.2.2"))
+	tx := nft.Diff(nft.Table{}, masquerade(clusters))
+	if err := host.Apply(tx); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		reason, from, to string
+		want             bool
+	}{
+		"World":     {"no host outside of the cluster has a route back to a Pod", "10.42.0.2:1000", "203.0.113.1:80", true},
+		"Pod":       {"a Pod sees which Pod asks", "10.42.0.2:1000", "10.42.1.2:80", false},
+		"Multicast": {"the answers go to a group", "10.42.0.2:1000", "224.0.0.251:5353", false},
+		"Host":      {"what the host sends has its address", "192.0.2.2:1000", "203.0.113.1:80", false},
+	} {
+		got := host.Send(nft.Packet{
+			In: Bridge, Out: "eth0", Source: netip.MustParseAddrPort(tc.from), Destination: netip.MustParseAddrPort(tc.to), Protocol: unix.IPPROTO_UDP,
+		})
+		if got.Verdict != nft.Accept || got.Masqueraded != tc.want {
+			t.Errorf("%s: got %+v, want masqueraded %t: %s", name, got, tc.want, tc.reason)
+		}
 	}
 }

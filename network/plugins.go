@@ -9,14 +9,17 @@ import (
 )
 
 const (
-	// linkPrefix is what the names of our links to plugins begin with, in a directory where others have theirs.
+	// linkPrefix is what the names of our links to plugins begin with, in a directory where others
+	// have theirs.
 	linkPrefix = "flyball-"
-	// loopback is the plugin that a runtime calls by this name for each Pod, unless it brings up lo itself.
+	// loopback is the plugin that a runtime calls by this name for each Pod, unless it brings up lo
+	// itself.
 	loopback = "loopback"
 )
 
-// linkPlugins puts links to our plugins into the runtime's directory, under names of our own. Only where there is no
-// plugin loopback does ours take that name. What is not a link of ours is left alone.
+// linkPlugins puts links to our plugins into the runtime's directory, under names of our own. Only
+// where there is no plugin loopback does ours take that name. What is not a link of ours is left
+// alone.
 func linkPlugins(binDir, pluginDir string) error {
 	if err := os.MkdirAll(binDir, 0o755); err != nil {
 		return fmt.Errorf("linking CNI plugins: %w", err)
@@ -59,8 +62,9 @@ func link(target, file string) error {
 	return nil
 }
 
-// unlinkPlugins removes the links of linkPlugins. The directory may be everybody's and stays. So does loopback while
-// the results that libcni keeps show a sandbox, of others by then: the runtime calls it to remove that one.
+// unlinkPlugins removes the links of linkPlugins. The directory may be everybody's and stays. So
+// does loopback while the results that libcni keeps show a sandbox, of others by then: the runtime
+// calls it to remove that one.
 func unlinkPlugins(binDir, results string) error {
 	plugins := []string{linkPrefix + "bridge", linkPrefix + "host-local"}
 	if used, _ := filepath.Glob(filepath.Join(results, "cni-loopback-*")); len(used) == 0 {

@@ -5,14 +5,15 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flyball.dev/nft"
 )
 
-// Probe tries, in a network namespace of its own that is gone when it returns, each feature of the kernel that the node
-// network and the service proxy need. An entry is nil if the feature works. Trying makes the kernel load its modules.
+// Probe tries, in a network namespace of its own that is gone when it returns, each feature of the
+// kernel that the node network and the service proxy need. An entry is nil if the feature works.
+// Trying makes the kernel load its modules.
 func Probe() map[string]error {
 	found := make(chan map[string]error)
 	go func() {
@@ -42,20 +43,12 @@ func probeLink(link netlink.Link) error {
 
 // probeNAT adds a table with address translation and connection tracking.
 func probeNAT() error {
-	c, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("opening netfilter's socket: %w", err)
-	}
-	table := c.AddTable(&nftables.Table{Name: "probe", Family: nftables.TableFamilyIPv4})
-	chain := c.AddChain(&nftables.Chain{
-		Name: "postrouting", Table: table, Type: nftables.ChainTypeNAT,
-		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource,
-	})
-	c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{
-		&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
-		&expr.Masq{},
-	}})
-	if err := c.Flush(); err != nil {
+	tx := nft.Transaction{Table: nft.TableName{Family: nft.IPv4, Name: "probe"}}
+	tx.Create(nft.Table{Chains: []nft.Chain{{
+		Name: "postrouting", Base: nft.Base{Type: nft.NAT, Hook: nft.Postrouting, Priority: nft.PrioritySrcNAT},
+		Rules: []nft.Rule{nft.R(nft.HasBits(nft.CTState, nft.StateNew), nft.Masquerade{})},
+	}}})
+	if err := (nft.Kernel{}).Apply(tx); err != nil {
 		return fmt.Errorf("adding a table with address translation: %w", err)
 	}
 	return nil

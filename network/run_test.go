@@ -15,7 +15,8 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// nodeAPI answers list and watch for Nodes: one without a podCIDR at first, and every event that is sent.
+// nodeAPI answers list and watch for Nodes: one without a podCIDR at first, and every event that is
+// sent.
 func nodeAPI(t *testing.T, events <-chan *v1.Node) *rest.Config {
 	t.Helper()
 	first := v1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: "a", ResourceVersion: "1"}}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"runtime"
 	"testing"
+
+	"flyball.dev/nft"
 )
 
 // many is n Services with two endpoints each.
@@ -29,12 +31,12 @@ func benchEndpoints(i, n int) []Endpoint {
 	return out
 }
 
-func benchKernel(b *testing.B) *kernel {
+func benchKernel(b *testing.B) *table {
 	b.Helper()
 	if os.Getuid() != 0 {
 		b.Skip("network namespaces need root")
 	}
-	return newKernel(Config{ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR}, int(newSpace(b).ns))
+	return newTable(testConfig(), nft.Kernel{NetNS: int(newSpace(b).ns)})
 }
 
 // BenchmarkFirstSync plans 10,000 Services and writes them to an empty kernel.

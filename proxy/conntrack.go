@@ -1,14 +1,17 @@
 package proxy
 
 import (
-	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
+	"flyball.dev/nft"
 )
+
+// connections is what the proxy needs of the kernel's connection table: an nft.Kernel.
+type connections interface {
+	// DeleteConnections deletes the entries that match: the rules decide their next packet again.
+	DeleteConnections(family nft.Family, match func(nft.Connection) bool) error
+}
 
 // frontend is a destination that the table translates; the zero ip is any address of this host.
 type frontend struct {
@@ -17,89 +20,47 @@ type frontend struct {
 	port     uint16
 }
 
-// staleFlows matches the UDP conntrack entries that lead to endpoints which their frontend does not
-// have, or to none at all though it has some.
-type staleFlows struct {
-	backends map[frontend][]netip.AddrPort
-	local    []netip.Addr
+// destination is the connection's destination, by address and, if that is one of this host, by port
+// alone.
+func destination(c nft.Connection) (exact, anyAddr frontend, local bool) {
+	p := Protocol(c.Protocol)
+	exact = frontend{toIP(c.Destination.Addr()), p, c.Destination.Port()}
+	return exact, frontend{ip{}, p, exact.port}, c.Local
 }
 
-func newStaleFlows(flows []Flow, local []netip.Addr) staleFlows {
-	s := staleFlows{map[frontend][]netip.AddrPort{}, local}
+// staleFlows are the endpoints of UDP frontends that changed.
+type staleFlows map[frontend][]netip.AddrPort
+
+func newStaleFlows(flows []Flow) staleFlows {
+	s := staleFlows{}
 	for _, f := range flows {
-		s.backends[frontend{f.Addr, UDP, f.Port}] = f.Backends
+		s[frontend{f.Addr, UDP, f.Port}] = f.Backends
 	}
 	return s
 }
 
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (s staleFlows) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	if f.Forward.Protocol != unix.IPPROTO_UDP {
+// match finds the UDP connections that lead to endpoints which their frontend does not have, or to
+// none at all though it has some.
+func (s staleFlows) match(c nft.Connection) bool {
+	if Protocol(c.Protocol) != UDP {
 		return false
 	}
-	to, from := addrPort(f.Forward.DstIP, f.Forward.DstPort), addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort)
-	backends, ok := s.backends[frontend{toIP(to.Addr()), UDP, to.Port()}]
+	exact, anyAddr, local := destination(c)
+	backends, ok := s[exact]
 	if !ok {
-		backends, ok = s.backends[frontend{ip{}, UDP, to.Port()}]
-		if !slices.Contains(s.local, to.Addr()) || len(backends) == 0 && from == to {
-			return false // it is another host's port, or one of a process of this host
+		backends, ok = s[anyAddr]
+		if !local || len(backends) == 0 && c.Server == c.Destination {
+			return false // it is a port of another host, or of a process of this one
 		}
 	}
-	return ok && !slices.Contains(backends, from)
+	return ok && !slices.Contains(backends, c.Server)
 }
 
-func addrPort(addr net.IP, port uint16) netip.AddrPort {
-	a, _ := netip.AddrFromSlice(addr)
-	return netip.AddrPortFrom(a.Unmap(), port)
-}
+// frontends are destinations that the table translated.
+type frontends map[frontend]bool
 
-// conntrack deletes entries. handle decides in which network namespace.
-type conntrack struct{ handle *netlink.Handle }
-
-type filter = netlink.CustomConntrackFilter
-
-// clean deletes the stale entries of frontends.
-func (c conntrack) clean(flows []Flow) error {
-	return c.delete(len(flows) > 0, func(local []netip.Addr) filter { return newStaleFlows(flows, local) })
-}
-
-// forget deletes the entries of connections to any of the frontends.
-func (c conntrack) forget(frontends map[frontend]bool) error {
-	return c.delete(len(frontends) > 0, func(local []netip.Addr) filter { return translated{frontends, local} })
-}
-
-// delete deletes what a filter matches, which is made for the host's addresses.
-func (c conntrack) delete(some bool, matching func(local []netip.Addr) filter) error {
-	if !some {
-		return nil
-	}
-	addrs, err := c.handle.AddrList(nil, netlink.FAMILY_V4)
-	if err != nil {
-		return fmt.Errorf("listing the host's addresses: %w", err)
-	}
-	var local []netip.Addr
-	for _, a := range addrs {
-		local = append(local, addrPort(a.IP, 0).Addr())
-	}
-	if _, err := c.handle.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.FAMILY_V4, matching(local)); err != nil {
-		return fmt.Errorf("deleting conntrack entries of Services: %w", err)
-	}
-	return nil
-}
-
-// translated matches connections whose destination was rewritten and was one of ours.
-type translated struct {
-	frontends map[frontend]bool
-	local     []netip.Addr
-}
-
-// MatchConntrackFlow implements netlink.CustomConntrackFilter.
-func (t translated) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
-	to, from := addrPort(f.Forward.DstIP, f.Forward.DstPort), addrPort(f.Reverse.SrcIP, f.Reverse.SrcPort)
-	if to == from {
-		return false
-	}
-	at := frontend{toIP(to.Addr()), Protocol(f.Forward.Protocol), to.Port()}
-	anyAddr := frontend{ip{}, at.protocol, at.port}
-	return t.frontends[at] || t.frontends[anyAddr] && slices.Contains(t.local, to.Addr())
+// match finds the connections that were translated by one of them.
+func (f frontends) match(c nft.Connection) bool {
+	exact, anyAddr, local := destination(c)
+	return c.Server != c.Destination && (f[exact] || f[anyAddr] && local)
 }

@@ -1,16 +1,17 @@
 // Package proxy is Flyball's service proxy: it makes the addresses of Services and the host ports
-// of this node's Pods work, with one nftables table (`flyball-proxy`) that it writes over netlink.
-// It is the only writer of that table, of the UDP conntrack entries it finds stale, and of
-// route_localnet on the links that lead to Pods with host ports. Routes, the bridge and the
-// masquerading of Pods that talk to the outside belong to package network.
+// of this node's Pods work, with one nftables table (`flyball-proxy`). It is the only writer of
+// that table, of the UDP conntrack entries that it finds stale, and of route_localnet on the links
+// that lead to Pods with host ports. Routes, the bridge and the masquerading of Pods that talk to
+// the outside belong to package network.
 //
 // # Shape
 //
-// observe.go turns Services, EndpointSlices and Pods into plain values. plan.go compares what each
-// of them wants with what was last written, and answers with the elements to add and to delete.
-// class.go and ruleset.go say, as values that print in nft's syntax, which rules read those
-// elements. act.go carries a Change out: new classes in one netlink transaction, all elements in
-// the next.
+// An event goes from watch.go, which queues the Service or Pod that it concerns, to the loop in
+// controller.go. The loop reads the caches into plain values (observe.go) and records what each
+// wants (plan_service.go) in a State (plan.go), which compares it with what was last written and
+// returns the elements to add and to delete. plan_class.go and plan_table.go say, as values of
+// package nft, which rules read those elements. act.go makes transactions of the Change: new
+// classes in one, all elements in the next.
 //
 // # The rule set
 //
@@ -38,13 +39,13 @@
 //     does with --nodeport-addresses=0.0.0.0/0.
 //   - Host ports answer on every local address, loopback included, unless hostIP names one.
 //   - Where two Services claim the same address, protocol and port (external IPs, or a stale cache
-//     while an address is handed on), the one whose namespace/name sorts first has it, until it lets
-//     go.
+//     while an address changes hands), the one whose namespace/name sorts first has it, as long as it
+//     claims it.
 //   - Packets to be masqueraded carry mark 0x4000 from the NAT chain to postrouting, where it is
 //     cleared: the bit that kube-proxy has always used.
 //   - Session affinity is kept by client address and frontend: a client that uses both the cluster IP
 //     and the NodePort of a Service may meet two endpoints. It survives a restart of Flyball, and ends
-//     with the endpoint: who went to another stays there when the first is ready again.
+//     with the endpoint: a client that went to another stays there when the first is ready again.
 //   - With externalTrafficPolicy Local, Pods of this node and the node itself may use any endpoint at
 //     an external address, as if they had gone out to a load balancer. Other nodes are outside, also
 //     for their Pods: these come with the address of their node, and upstream's tests want their

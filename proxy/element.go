@@ -3,6 +3,8 @@ package proxy
 import (
 	"bytes"
 	"cmp"
+
+	"flyball.dev/nft"
 )
 
 // Protocol is an IANA protocol number.
@@ -74,4 +76,28 @@ func compareElements(a, b Element) int {
 		bytes.Compare(a.Value.Addr[:], b.Value.Addr[:]),
 		cmp.Compare(a.Value.Port, b.Value.Port),
 	)
+}
+
+// compile is the element as the kernel has it; chains names those of the classes.
+func (e Element) compile(f *family, chains map[uint32]string) nft.Element {
+	var space [32]byte // of the longest key, with IPv6
+	key := space[:0]
+	if e.Map == Hairpin {
+		return nft.Element{Key: nft.Data(f.append(f.append(key, e.Key.Addr), e.Key.Addr))}
+	}
+	key = e.frontend(f, key)
+	if e.Map == Frontends {
+		return nft.Element{Key: nft.Data(key), Verdict: nft.GoTo(chains[e.Class])}
+	}
+	if e.Map == Endpoints {
+		key = nft.AppendUint32(key, e.Index)
+	}
+	var backend [20]byte
+	value := nft.AppendPort(f.append(backend[:0], e.Value.Addr), e.Value.Port)
+	return nft.Element{Key: nft.Data(key), Value: nft.Data(value)}
+}
+
+// frontend appends the beginning of the keys of all maps but Hairpin.
+func (k Key) frontend(f *family, key []byte) []byte {
+	return nft.AppendPort(nft.AppendProtocol(f.append(key, k.Addr), uint8(k.Protocol)), k.Port)
 }

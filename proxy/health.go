@@ -25,7 +25,7 @@ type health struct {
 	servers map[string]*healthServer // by Service
 	serving sync.WaitGroup
 
-	failed  map[string]Service // whose port could not be opened: somebody has it
+	failed  map[string]Service // whose port could not be opened: another process has it
 	backoff wait.Backoff
 	due     <-chan time.Time // when retry is to be called; nil: no port failed
 }
@@ -40,8 +40,8 @@ func newHealth() *health {
 	return &health{servers: map[string]*healthServer{}, failed: map[string]Service{}}
 }
 
-// set starts, moves or stops the server of a Service, and tells it how many ready endpoints are on
-// this node. If the port is taken, the error says so, and retry tries again.
+// set starts, moves or stops the server of a Service, and sets how many ready endpoints are on this
+// node. If another process has the port, the error says so, and retry tries again.
 func (h *health) set(svc Service) error {
 	err := h.open(svc)
 	if err != nil {
@@ -51,8 +51,8 @@ func (h *health) set(svc Service) error {
 	return err
 }
 
-// retry opens the ports that could not be opened. Nothing tells when one is free, so the time until
-// the next try doubles.
+// retry opens the ports that could not be opened. The kernel has no event for a port that is free
+// again, so the time until the next try doubles.
 func (h *health) retry() {
 	h.due = nil
 	for _, svc := range slices.Collect(maps.Values(h.failed)) {
@@ -74,10 +74,12 @@ func (h *health) open(svc Service) error {
 		return nil
 	}
 	if s == nil {
-		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", fmt.Sprintf(":%d", svc.HealthCheckNodePort))
+		at := fmt.Sprintf(":%d", svc.HealthCheckNodePort)
+		listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp4", at)
 		if err != nil {
 			h.failed[svc.Name] = svc
-			return fmt.Errorf("listening on healthCheckNodePort of Service %s (free the port, or choose another): %w", svc.Name, err)
+			return fmt.Errorf("listening on healthCheckNodePort of Service %s (free the port, or choose another): %w",
+				svc.Name, err)
 		}
 		s = &healthServer{port: svc.HealthCheckNodePort}
 		s.server = &http.Server{Handler: s.handler(svc.Name), ReadHeaderTimeout: 5 * time.Second}

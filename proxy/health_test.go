@@ -10,7 +10,8 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestHealthPortIsTriedAgain frees a port that was taken: it is opened without any change of its Service.
+// TestHealthPortIsTriedAgain frees a port that was taken: it is opened without any change of its
+// Service.
 func TestHealthPortIsTriedAgain(t *testing.T) {
 	leaks := goleak.IgnoreCurrent()
 	other, err := net.Listen("tcp4", ":0")

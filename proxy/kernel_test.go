@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 )
 
@@ -125,7 +124,7 @@ func TestNoEndpoints(t *testing.T) {
 		l.refused(l.client, network, nodePort)
 		l.refused(l.client, network, "198.51.100.7:80")
 		l.refused(l.pods[0], network, "10.43.0.80:81")  // no such port
-		l.refused(l.pods[0], network, "10.43.99.99:80") // nobody's address
+		l.refused(l.pods[0], network, "10.43.99.99:80") // no Service's address
 		l.refused(l.node, network, "10.43.99.99:80")
 	}
 }
@@ -169,8 +168,8 @@ func TestTrafficPolicies(t *testing.T) {
 	l.expect(l.pods[2], "tcp", nodePort, 40, podIP(2), "0", "1")
 }
 
-// TestNoLocalEndpoint asks every address of a Service with externalTrafficPolicy Local whose endpoints are all on other
-// nodes: from here any of them answers, from outside none.
+// TestNoLocalEndpoint asks every address of a Service with externalTrafficPolicy Local whose
+// endpoints are all on other nodes: from here any of them answers, from outside none.
 func TestNoLocalEndpoint(t *testing.T) {
 	for name, affinity := range map[string]uint32{"without affinity": 0, "with affinity": 60} {
 		t.Run(name, func(t *testing.T) {
@@ -209,138 +208,6 @@ func TestLoadBalancerSourceRanges(t *testing.T) {
 	l.set(allow("203.0.113.0/24", "192.0.2.2/31"))
 	l.expect(l.client, "tcp", "198.51.100.8:80", 1, gatewayIP, "0")
 	l.expect(l.pods[1], "tcp", webIP, 1, podIP(1), "0")
-}
-
-func TestAffinity(t *testing.T) {
-	l := newLab(t)
-	l.serve(8080)
-	sticky := func(seconds uint32, pods ...int) Service {
-		return web(func(p *ServicePort) { p.Affinity, p.NodePort = seconds, 30080 }, pods...)
-	}
-	l.set(sticky(60, 0, 1, 2))
-	for _, to := range []string{webIP, nodePort} {
-		first, err := l.client.ask("tcp", to)
-		must(t, err)
-		l.expect(l.client, "tcp", to, 30, gatewayIP, first.pod)
-		must(t, l.kernel.rebuild(l.state.All())) // a restart
-		l.expect(l.client, "tcp", to, 10, gatewayIP, first.pod)
-		var others []int
-		for i := range 3 {
-			if fmt.Sprint(i) != first.pod {
-				others = append(others, i)
-			}
-		}
-		l.set(sticky(60, others...)) // its endpoint goes away
-		second, err := l.client.ask("tcp", to)
-		must(t, err)
-		l.expect(l.client, "tcp", to, 30, gatewayIP, second.pod)
-		l.set(sticky(60, 0, 1, 2))
-		l.expect(l.client, "tcp", to, 10, gatewayIP, second.pod)
-	}
-	// An endpoint that comes back gets nobody back, whichever of the two is asked for first.
-	for _, pods := range [][2]int{{0, 1}, {1, 0}} {
-		l.set(sticky(60, pods[0]))
-		for _, network := range both {
-			l.expect(l.pods[2], network, webIP, 2, podIP(2), fmt.Sprint(pods[0]))
-		}
-		l.set(sticky(60, pods[1]))
-		for _, network := range both {
-			l.expect(l.pods[2], network, webIP, 2, podIP(2), fmt.Sprint(pods[1]))
-		}
-		l.set(sticky(60, 0, 1))
-		for _, network := range both {
-			l.expect(l.pods[2], network, webIP, 10, podIP(2), fmt.Sprint(pods[1]))
-		}
-		must(t, l.kernel.rebuild(l.state.All())) // a restart
-		l.expect(l.pods[2], "tcp", webIP, 10, podIP(2), fmt.Sprint(pods[1]))
-	}
-	// After its time a client is as good as unknown.
-	l.set(Service{Name: "default/web"})
-	l.set(sticky(1, 0, 1, 2))
-	first, err := l.pods[0].ask("udp", webIP)
-	must(t, err)
-	deadline := time.Now().Add(20 * time.Second)
-	for {
-		if a, err := l.pods[0].ask("udp", webIP); err == nil && a.pod != first.pod {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the affinity of one second did not end")
-		}
-		pause(1100 * time.Millisecond)
-	}
-}
-
-// TestAffinityExpired: an entry that ends between reading and deleting is told from other errors.
-func TestAffinityExpired(t *testing.T) {
-	l := newLab(t)
-	conn, err := l.kernel.conn()
-	must(t, err)
-	key := make([]byte, 20)
-	must(t, conn.SetDeleteElements(l.kernel.sets[mapCount], []nftables.SetElement{{Key: key}}))
-	if err := conn.Flush(); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("deleting what has gone: got %v, want that it does not exist", err)
-	}
-}
-
-// TestAffinityEntries looks at what the kernel remembers: one entry for a client of a frontend, which begins anew with
-// each connection and goes with its endpoint.
-func TestAffinityEntries(t *testing.T) {
-	l := newLab(t)
-	l.serve(8080)
-	sticky := func(pods ...int) Service {
-		return web(func(p *ServicePort) { p.Affinity, p.NodePort = 60, 30080 }, pods...)
-	}
-	entries := func() []nftables.SetElement {
-		t.Helper()
-		conn, err := l.kernel.conn()
-		must(t, err)
-		known, err := l.kernel.affinity(conn, func(string) bool { return true })
-		must(t, err)
-		return known
-	}
-	l.set(sticky(0, 1, 2))
-	for range 10 { // a frontend after the other, so that none is known by the other's name
-		for _, to := range []string{webIP, nodePort} {
-			_, err := l.client.ask("tcp", to)
-			must(t, err)
-		}
-	}
-	if n := len(entries()); n != 2 {
-		t.Fatalf("one client of two frontends has %d entries", n)
-	}
-	left := func() time.Duration {
-		known := entries()
-		return min(known[0].Timeout, known[1].Timeout)
-	}
-	before := left()
-	for before > 59*time.Second { // until the kernel's clock shows a difference
-		pause(10 * time.Millisecond)
-		before = left()
-	}
-	for _, to := range []string{webIP, nodePort} {
-		_, err := l.client.ask("tcp", to)
-		must(t, err)
-	}
-	if after := left(); after <= before {
-		t.Errorf("%v were left, and %v after another connection", before, after)
-	}
-	for name, change := range map[string]func(){
-		"its endpoint went":  func() { l.set(sticky()) },
-		"affinity was taken": func() { l.set(web(func(p *ServicePort) { p.NodePort = 30080 }, 0, 1, 2)) },
-		"the Service went":   func() { l.set(Service{Name: "default/web"}) },
-		"its endpoint went while Flyball was away": func() {
-			l.state.Set("default/web", l.state.PlanService(sticky(), nil))
-			must(t, l.kernel.rebuild(l.state.All()))
-		},
-	} {
-		l.set(sticky(0, 1, 2))
-		_, err := l.client.ask("tcp", webIP)
-		must(t, err)
-		if change(); len(entries()) > 0 {
-			t.Errorf("after %s there are still %v", name, entries())
-		}
-	}
 }
 
 // pause lets the kernel's clock run, which no test can turn.
@@ -386,7 +253,7 @@ func TestOpenConnectionsSurvive(t *testing.T) {
 		"another endpoint":       func() { l.set(web(nil, 0, 1)) },
 		"its endpoint goes away": func() { l.set(web(nil, 1)) },
 		"the Service goes away":  func() { l.set(Service{Name: "default/web"}) },
-		"a restart":              func() { must(t, l.kernel.rebuild(l.state.All())) },
+		"a restart":              func() { must(t, l.table.rebuild(l.state.All())) },
 	} {
 		change()
 		if a, err := ask(c); err != nil || a.pod != "0" {
@@ -415,7 +282,7 @@ func TestNoGap(t *testing.T) {
 	for i := range 60 {
 		switch i % 3 {
 		case 0:
-			must(t, l.kernel.rebuild(l.state.All()))
+			must(t, l.table.rebuild(l.state.All()))
 		case 1:
 			l.set(web(nil, 0, 2))
 		default:
@@ -424,8 +291,8 @@ func TestNoGap(t *testing.T) {
 	}
 	stop.Store(true)
 	must(t, <-failed)
-	if l.kernel.turn != 20 { // one by newLab, which found no table
-		t.Errorf("the chains of the 21st table are not behind those of the 20th: %d", l.kernel.turn)
+	if l.table.shift != 20 { // one by newLab, which found no table
+		t.Errorf("the chains of the 21st table are not behind those of the 20th: %d", l.table.shift)
 	}
 }
 
@@ -442,12 +309,8 @@ func TestHostPorts(t *testing.T) {
 	set(0, netip.IPv4Unspecified())
 	set(1, gatewayIP)
 	c := l.state.Take()
-	must(t, l.kernel.apply(c))
-	local := newLocalnet(l.node.handle)
-	local.write = func(path string) error {
-		return l.node.in(func() error { return os.WriteFile(path, []byte("1"), 0o644) })
-	}
-	must(t, local.allow(c.Add))
+	must(t, l.table.apply(c))
+	must(t, l.node.in(func() error { return localnet{}.allow(c.Add) }))
 	for _, network := range both {
 		l.expect(l.client, network, "192.0.2.1:9090", 2, clientIP, "0")
 		l.expect(l.pods[2], network, "192.0.2.1:9090", 2, podIP(2), "0")
@@ -471,8 +334,8 @@ func TestCleanup(t *testing.T) {
 		must(t, err)
 		defer c.Close()
 	}
-	must(t, cleanup(l.kernel, l.conntrack))
-	must(t, cleanup(l.kernel, l.conntrack)) // twice is fine
+	must(t, cleanup(l.table, l.conntrack))
+	must(t, cleanup(l.table, l.conntrack)) // twice is fine
 	out := ""
 	must(t, l.node.in(func() error {
 		b, err := exec.Command("nft", "list", "ruleset").Output()
@@ -497,8 +360,8 @@ func TestIntact(t *testing.T) {
 	l.set(web(func(p *ServicePort) { p.Affinity = 10 }, 0, 1))
 	check := func(want bool) {
 		t.Helper()
-		if ok, err := l.kernel.intact(l.state.Count()); err != nil || ok != want {
-			t.Errorf("got %v %v, want %v", ok, err, want)
+		if ok := l.table.intact(l.state.Count()); ok != want {
+			t.Errorf("got %v, want %v", ok, want)
 		}
 	}
 	check(true)
@@ -513,12 +376,12 @@ func TestIntact(t *testing.T) {
 	}
 	must(t, l.node.in(func() error { return exec.Command("nft", "flush", "chain", tableName, servicesChain).Run() }))
 	check(false)
-	must(t, l.kernel.rebuild(l.state.All()))
+	must(t, l.table.rebuild(l.state.All()))
 	check(true)
 	must(t, l.node.in(func() error { return exec.Command("nft", "delete", "table", tableName).Run() }))
 	check(false)
 	l.state.Set("default/web", Desired{})
-	if err := l.kernel.apply(l.state.Take()); !errors.Is(err, os.ErrNotExist) {
+	if err := l.table.apply(l.state.Take()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want that the table is gone", err)
 	}
 }

@@ -2,50 +2,52 @@ package proxy
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
-
-	"github.com/vishvananda/netlink"
 )
 
 // localnet lets the host reach host ports on 127.0.0.1: the kernel routes packets with a loopback
-// source to a Pod's link only if route_localnet is set there. The chain guard-loopback keeps the
-// opposite direction shut.
-type localnet struct {
-	handle *netlink.Handle
-	// done are the links that are set, by index: a bridge that is made anew has another.
-	done  map[int]bool
-	write func(path string) error
-}
+// source to a Pod's link only if route_localnet is set there. The chain guard-loopback drops those
+// of the opposite direction. It holds the links that are set, by index: a bridge that is deleted
+// and created again has another one.
+type localnet map[int]bool
 
-func newLocalnet(handle *netlink.Handle) *localnet {
-	return &localnet{handle, map[int]bool{}, func(path string) error {
-		return os.WriteFile(path, []byte("1"), 0o644)
-	}}
-}
-
-func (l *localnet) allow(added []Element) error {
+// allow sets route_localnet on the links of the Pods that have the added host ports.
+func (l localnet) allow(added []Element) error {
 	for _, e := range added {
 		if e.Map != HostPorts {
 			continue
 		}
-		addr := e.Value.Addr.addr()
-		routes, err := l.handle.RouteGet(addr.AsSlice())
-		if err != nil || len(routes) == 0 {
-			return fmt.Errorf("finding the way to Pod %s: %w", addr, err)
+		link, err := linkTo(e.Value.Addr.addr())
+		if err != nil {
+			return err
 		}
-		index := routes[0].LinkIndex
-		if l.done[index] {
+		if l[link.Index] {
 			continue
 		}
-		link, err := l.handle.LinkByIndex(index)
-		if err != nil {
-			return fmt.Errorf("finding the link to Pod %s: %w", addr, err)
+		if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+link.Name+"/route_localnet", []byte("1"), 0o644); err != nil {
+			return fmt.Errorf("setting route_localnet on %s: %w", link.Name, err)
 		}
-		name := link.Attrs().Name
-		if err := l.write("/proc/sys/net/ipv4/conf/" + name + "/route_localnet"); err != nil {
-			return fmt.Errorf("setting route_localnet on %s: %w", name, err)
-		}
-		l.done[index] = true
+		l[link.Index] = true
 	}
 	return nil
+}
+
+// linkTo finds the link that a Pod of this node is on: the one with an address in the Pod's
+// network.
+func linkTo(pod netip.Addr) (net.Interface, error) {
+	links, err := net.Interfaces()
+	if err != nil {
+		return net.Interface{}, fmt.Errorf("listing network interfaces: %w", err)
+	}
+	for _, l := range links {
+		addrs, _ := l.Addrs()
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.String()); err == nil && !p.IsSingleIP() && p.Contains(pod) {
+				return l, nil
+			}
+		}
+	}
+	return net.Interface{}, fmt.Errorf("finding the link to Pod %s: no interface has an address in its network", pod)
 }

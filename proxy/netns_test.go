@@ -14,6 +14,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"flyball.dev/nft"
 )
 
 // The network of the kernel tests, which nothing leaves: a node with a bridge
@@ -28,14 +30,21 @@ var (
 	serviceCIDR = netip.MustParsePrefix("10.43.0.0/16")
 )
 
+func testConfig() Config {
+	return Config{
+		NodeName: "node", NodeIPs: []netip.Addr{nodeIP},
+		ClusterCIDRs: []netip.Prefix{clusterCIDR}, ServiceCIDRs: []netip.Prefix{serviceCIDR},
+	}
+}
+
 func podIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 42, 0, byte(11 + i)}) }
 
 type lab struct {
 	t            testing.TB
 	node, client *space
 	pods         []*space
-	kernel       *kernel
-	conntrack    conntrack
+	table        *table
+	conntrack    nft.Kernel
 	state        *State
 }
 
@@ -147,17 +156,16 @@ func newLab(tb testing.TB) *lab {
 		pod.route("0.0.0.0/0", netlink.Route{Gw: gatewayIP.AsSlice()})
 		l.pods = append(l.pods, pod)
 	}
-	// Nothing leaves the machine. Connections from the node itself need a way
+	// Nothing leaves the host. Connections from the node itself need a way
 	// to cluster IPs before NAT gets to see them.
 	l.node.route("10.42.0.0/16", netlink.Route{Type: unix.RTN_UNREACHABLE})
 	l.node.route("10.43.0.0/16", netlink.Route{Type: unix.RTN_UNREACHABLE, Priority: 4096})
 	l.node.route("10.43.0.0/16", netlink.Route{LinkIndex: br.Attrs().Index, Src: nodeIP.AsSlice()})
 
-	cfg := Config{NodeName: "node", NodeIPs: []netip.Addr{nodeIP}, ClusterCIDR: clusterCIDR, ServiceCIDR: serviceCIDR}
-	l.kernel = newKernel(cfg, int(l.node.ns))
-	l.conntrack = conntrack{l.node.handle}
+	l.conntrack = nft.Kernel{NetNS: int(l.node.ns)}
+	l.table = newTable(testConfig(), l.conntrack)
 	l.state = NewState()
-	must(tb, l.kernel.rebuild(l.state.All()))
+	must(tb, l.table.rebuild(l.state.All()))
 	return l
 }
 
@@ -171,8 +179,10 @@ func (l *lab) set(svc Service) {
 func (l *lab) flush() {
 	l.t.Helper()
 	c := l.state.Take()
-	must(l.t, l.kernel.apply(c))
-	must(l.t, l.conntrack.clean(c.Stale))
+	must(l.t, l.table.apply(c))
+	if len(c.Stale) > 0 {
+		must(l.t, l.conntrack.DeleteConnections(nft.IPv4, newStaleFlows(c.Stale).match))
+	}
 }
 
 // serve answers on a port of each Pod with the Pod's number and the address the
@@ -228,17 +238,17 @@ func (s *space) serveUDP(port int, name string) {
 	}()
 }
 
-// answer is what a server said: which Pod it is, and whom it sees.
+// answer is what a server answers: which Pod it is, and the client that it sees.
 type answer struct {
 	pod  string
 	from netip.Addr
 }
 
-// patience is for answers that must come, on a machine that is busy.
-const patience = 3 * time.Second
+// answerTimeout is for answers that must come, on a busy host.
+const answerTimeout = 3 * time.Second
 
 func (s *space) dial(network, to string) (net.Conn, error) {
-	return s.dialWithin(patience, network, to)
+	return s.dialWithin(answerTimeout, network, to)
 }
 
 func (s *space) dialWithin(timeout time.Duration, network, to string) (c net.Conn, err error) {
@@ -248,7 +258,7 @@ func (s *space) dialWithin(timeout time.Duration, network, to string) (c net.Con
 	})
 }
 
-func ask(c net.Conn) (answer, error) { return askWithin(patience, c) }
+func ask(c net.Conn) (answer, error) { return askWithin(answerTimeout, c) }
 
 func askWithin(timeout time.Duration, c net.Conn) (answer, error) {
 	_ = c.SetDeadline(time.Now().Add(timeout))
@@ -265,7 +275,7 @@ func askWithin(timeout time.Duration, c net.Conn) (answer, error) {
 
 // ask opens a connection, asks once, and closes it.
 func (s *space) ask(network, to string) (answer, error) {
-	return s.askWithin(patience, network, to)
+	return s.askWithin(answerTimeout, network, to)
 }
 
 func (s *space) askWithin(timeout time.Duration, network, to string) (answer, error) {

@@ -99,7 +99,8 @@ func observeHint[T comparable](list []T, us T) Hint {
 // slicePort finds the number that a Service's port has in a slice; they go by name.
 func slicePort(port corev1.ServicePort, s *discoveryv1.EndpointSlice) (uint16, bool) {
 	for _, p := range s.Ports {
-		if ptr.Deref(p.Name, "") == port.Name && protocol(ptr.Deref(p.Protocol, "")) == protocol(port.Protocol) && p.Port != nil {
+		same := ptr.Deref(p.Name, "") == port.Name && protocol(ptr.Deref(p.Protocol, "")) == protocol(port.Protocol)
+		if same && p.Port != nil {
 			return uint16(*p.Port), true
 		}
 	}
@@ -134,7 +135,10 @@ func ingress(svc *corev1.Service) []netip.Addr {
 // observePod finds the host ports of one of this node's Pods.
 func observePod(name string, pod *corev1.Pod) HostPortPod {
 	out := HostPortPod{Name: name}
-	if pod == nil || pod.Spec.HostNetwork || pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
+	if pod == nil || pod.Spec.HostNetwork {
+		return out
+	}
+	if pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed {
 		return out
 	}
 	out.Addr = firstOf([]string{pod.Status.PodIP})
@@ -160,7 +164,9 @@ func observePod(name string, pod *corev1.Pod) HostPortPod {
 				hostIP, _ = netip.ParseAddr(p.HostIP)
 			}
 			if hostIP.Is4() {
-				out.Ports = append(out.Ports, HostPortMapping{hostIP, protocol(p.Protocol), uint16(p.HostPort), uint16(p.ContainerPort)})
+				out.Ports = append(out.Ports, HostPortMapping{
+					hostIP, protocol(p.Protocol), uint16(p.HostPort), uint16(p.ContainerPort),
+				})
 			}
 		}
 	}

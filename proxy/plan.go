@@ -8,7 +8,7 @@ import (
 	"slices"
 )
 
-// Desired is what one owner, a Service or a Pod, wants to stand in the table.
+// Desired is what one owner, a Service or a Pod, wants in the table.
 type Desired struct {
 	Elements []Element
 	Flows    []Flow
@@ -30,7 +30,7 @@ type Change struct {
 	Delete, Add []Element
 	Unbind      []Element // endpoints that a frontend lost: no client may find back to them
 	Stale       []Flow    // conntrack entries of these frontends are to be checked
-	Owners      []string  // whose wishes these are
+	Owners      []string  // the Services and Pods that changed
 }
 
 // Member is a class and its number in the map of classes.
@@ -39,12 +39,12 @@ type Member struct {
 	Number uint32
 }
 
-// Empty tells that the kernel is as it should be.
+// Empty reports that the kernel is as it should be.
 func (c Change) Empty() bool { return len(c.Classes)+len(c.Delete)+len(c.Add)+len(c.Stale) == 0 }
 
 // State is what was last planned for the kernel. It is not safe for concurrent use. Set records
-// wishes, and Take answers with what has to be done for all that were recorded since the last Take;
-// the cost is that of the owners whose wishes changed, whatever the number of the others.
+// what an owner wants, and Take returns the difference that all Sets since the last Take make. Its
+// cost depends on the owners that changed, not on the number of the others.
 type State struct {
 	owners map[string]Desired
 	held   map[Key]claim
@@ -198,7 +198,7 @@ func (s *State) class(c Class) uint32 {
 	return s.last
 }
 
-// Take is the change from what was last taken to what is wanted now.
+// Take returns the change from what the last Take returned to what is wanted now.
 func (s *State) Take() Change {
 	c := Change{Classes: s.fresh, Stale: s.flows(), Owners: slices.Sorted(maps.Keys(s.names))}
 	for k, b := range s.before {
@@ -235,15 +235,15 @@ func unbound(deleted, added []Element) []Element {
 	return slices.SortedFunc(maps.Keys(gone), compareElements)
 }
 
-// Failed takes back a change that was not carried out, as far as All does not know of it: the
-// conntrack entries of frontends that are gone.
+// Failed records again what a change that was not written contains and All does not: the conntrack
+// entries of frontends that are gone.
 func (s *State) Failed(c Change) {
 	for _, f := range c.Stale {
 		s.stale[frontend{f.Addr, UDP, f.Port}] = f.Backends
 	}
 }
 
-// Count tells how many elements each map has.
+// Count returns how many elements each map has.
 func (s *State) Count() [mapCount]int {
 	var n [mapCount]int
 	for k := range s.held {
@@ -252,7 +252,8 @@ func (s *State) Count() [mapCount]int {
 	return n
 }
 
-// All is the change from no table at all. Classes that nobody uses any more are forgotten.
+// All returns the change from no table at all. It forgets the classes that no element uses any
+// more.
 func (s *State) All() Change {
 	used := map[uint32]bool{}
 	c := Change{Owners: []string{"all"}}
@@ -283,7 +284,7 @@ func (s *State) compact(used map[uint32]bool) []Member {
 	}
 	slices.SortFunc(members, func(a, b Member) int { return cmp.Compare(b.Number, a.Number) })
 	kept := members[:0]
-	for _, m := range members { // a class precedes those that go on to it: look at these first
+	for _, m := range members { // a class precedes those that go on to it, which are checked first
 		if !used[m.Number] {
 			delete(s.classes, m.Class)
 			continue

@@ -171,7 +171,8 @@ func PlanPod(pod HostPortPod) Desired {
 		d.add(Key{Map: HostPorts, Protocol: p.Protocol, Port: p.HostPort, Addr: addr},
 			Value{Addr: toIP(pod.Addr), Port: p.ContainerPort})
 		if p.Protocol == UDP {
-			d.Flows = append(d.Flows, Flow{addr, p.HostPort, []netip.AddrPort{netip.AddrPortFrom(pod.Addr, p.ContainerPort)}})
+			backend := netip.AddrPortFrom(pod.Addr, p.ContainerPort)
+			d.Flows = append(d.Flows, Flow{addr, p.HostPort, []netip.AddrPort{backend}})
 		}
 	}
 	if len(pod.Ports) > 0 {

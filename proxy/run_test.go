@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -63,8 +62,8 @@ func apiSlice(pods ...int) *discoveryv1.EndpointSlice {
 	return s
 }
 
-// newClient is a fake API, and tells when a watch has begun: unlike a real one, it forgets what happens between the list
-// and the watch.
+// newClient is a fake API, and signals when a watch has begun: unlike a real one, it forgets what
+// happens between the list and the watch.
 func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan struct{}) {
 	client, watching = fake.NewClientset(objects...), make(chan struct{}, 10)
 	client.PrependWatchReactor("*", func(action clienttesting.Action) (bool, watch.Interface, error) {
@@ -83,13 +82,10 @@ func TestRun(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	client, watching := newClient(apiService(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node"}})
 	ready, done := make(chan struct{}), make(chan error, 1)
-	cfg := l.kernel.cfg
+	cfg := testConfig()
 	cfg.Ready = func() { close(ready) }
-	p := newProxy(cfg, client, l.kernel, l.node.handle)
-	p.localnet.write = func(path string) error {
-		return l.node.in(func() error { return os.WriteFile(path, []byte("1"), 0o644) })
-	}
-	go func() { done <- p.run(ctx) }()
+	c := newController(cfg, client, l.table, l.conntrack)
+	go func() { done <- l.node.in(func() error { return c.run(ctx) }) }()
 	for _, began := range []<-chan struct{}{ready, watching, watching, watching, watching} { // Services, EndpointSlices, Pods, this Node
 		select {
 		case <-began:
@@ -119,7 +115,7 @@ func TestRun(t *testing.T) {
 	must(t, l.node.in(func() error { return exec.Command("nft", "delete", "table", tableName).Run() }))
 	_, err = slices.Update(ctx, apiSlice(2), metav1.UpdateOptions{})
 	must(t, err)
-	eventually(t, "a change after somebody deleted the table", answers(webIP, "2"))
+	eventually(t, "a change after another program deleted the table", answers(webIP, "2"))
 
 	zones := apiSlice(0, 1)
 	for i, zone := range []string{"east", "west"} {
@@ -158,8 +154,11 @@ func TestRun(t *testing.T) {
 		}
 		return nil
 	})
-	taken, err := net.Listen("tcp4", ":0")
-	must(t, err)
+	var taken net.Listener
+	must(t, l.node.in(func() (err error) {
+		taken, err = net.Listen("tcp4", ":0")
+		return err
+	}))
 	defer taken.Close()
 	lb := apiService()
 	lb.Name, lb.Spec.Type, lb.Spec.ExternalTrafficPolicy = "lb", corev1.ServiceTypeLoadBalancer, corev1.ServiceExternalTrafficPolicyLocal
@@ -176,7 +175,8 @@ func TestRun(t *testing.T) {
 	cancel()
 	must(t, <-done)
 	must(t, answers("192.0.2.1:9090", "1")()) // the table stays
-	// goleak's own patience, 0.4 s, is short for a busy machine: nobody waits for the end of the Events' goroutines.
+	// goleak's own timeout, 0.4 s, is short for a busy host: nothing waits for the end of the
+	// Events' goroutines.
 	eventually(t, "the end of all goroutines", func() error { return goleak.Find(leaks) })
 }
 
@@ -184,7 +184,7 @@ func TestHealth(t *testing.T) {
 	h := newHealth()
 	defer func() { must(t, h.close()) }()
 	svc := Service{Name: "default/web", Ports: []ServicePort{{Endpoints: endpoints(0, 1)}, {Endpoints: endpoints(0)}}}
-	eventually(t, "a free port", func() error { // somebody else may take it between the look and the use
+	eventually(t, "a free port", func() error { // another process may take it meanwhile
 		free, err := net.Listen("tcp4", ":0")
 		must(t, err)
 		svc.HealthCheckNodePort = uint16(free.Addr().(*net.TCPAddr).Port)
@@ -235,7 +235,7 @@ func TestObserve(t *testing.T) {
 		change func(*discoveryv1.EndpointConditions)
 		want   Endpoint
 	}{
-		"Unknown":  {"Conditions that nobody set count as ready.", func(*discoveryv1.EndpointConditions) {}, Endpoint{at, true, true, true, false, none}},
+		"Unknown":  {"Conditions that are not set count as ready.", func(*discoveryv1.EndpointConditions) {}, Endpoint{at, true, true, true, false, none}},
 		"NotReady": {"What is not ready does not serve, unless it says so.", func(c *discoveryv1.EndpointConditions) { c.Ready = new(false) }, Endpoint{at, true, false, false, false, none}},
 		"Terminating": {"An endpoint may serve while it terminates.", func(c *discoveryv1.EndpointConditions) {
 			c.Ready, c.Serving, c.Terminating = new(false), new(true), new(true)
@@ -255,7 +255,7 @@ func TestObserve(t *testing.T) {
 		"another zone": {&discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{{Name: "there"}}}, [2]Hint{NoHint, ForOthers}},
 		"this node":    {&discoveryv1.EndpointHints{ForZones: []discoveryv1.ForZone{zone}, ForNodes: []discoveryv1.ForNode{node}}, [2]Hint{ForUs, ForUs}},
 		"another node": {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{{Name: "other"}}}, [2]Hint{ForOthers, NoHint}},
-		"of nobody":    {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{}}, [2]Hint{}},
+		"empty":        {&discoveryv1.EndpointHints{ForNodes: []discoveryv1.ForNode{}}, [2]Hint{}},
 	} {
 		s := apiSlice(0)
 		s.Endpoints[0].Hints = tc.hints

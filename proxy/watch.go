@@ -14,74 +14,68 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// Services and EndpointSlices with these labels are somebody else's, or nobody's.
+// selector leaves out the Services and EndpointSlices that another proxy serves, or none.
 const selector = "!service.kubernetes.io/headless,!service.kubernetes.io/service-proxy-name"
 
-// ref names a Service, or a Pod of this node, whose wishes may have changed.
+// byService indexes EndpointSlices by the Service they belong to.
+const byService = "service"
+
+// ref names a Service, or a Pod of this node, that may want something else in the table.
 type ref struct {
 	pod  bool
 	name string
 }
 
-// observer keeps caches of what the proxy reads, and notes which Services and Pods changed.
-type observer struct {
+// caches hold the objects that the proxy reads, and queue the Services and Pods that changed.
+type caches struct {
 	factories []informers.SharedInformerFactory
 	services  cache.SharedIndexInformer
 	slices    cache.SharedIndexInformer
 	pods      cache.SharedIndexInformer
 	nodes     cache.SharedIndexInformer // this Node alone
 
-	changed chan struct{} // has an item while dirty has
+	changed chan struct{} // has an item while queue has
 
 	mu    sync.Mutex
-	dirty map[ref]struct{}
+	queue map[ref]struct{}
 	here  place
 }
 
-func newObserver(client kubernetes.Interface, nodeName string) *observer {
-	o := &observer{changed: make(chan struct{}, 1), dirty: map[ref]struct{}{}, here: place{node: nodeName}}
-	factory := func(tweak func(*metav1.ListOptions)) informers.SharedInformerFactory {
-		f := informers.NewSharedInformerFactoryWithOptions(client, 0,
-			informers.WithTweakListOptions(tweak), informers.WithTransform(trim))
-		o.factories = append(o.factories, f)
-		return f
-	}
-	shared := factory(func(l *metav1.ListOptions) { l.LabelSelector = selector })
-	fieldIsNode := func(field string) func(*metav1.ListOptions) {
-		return func(l *metav1.ListOptions) { l.FieldSelector = fields.OneTermEqualSelector(field, nodeName).String() }
-	}
-	o.services = shared.Core().V1().Services().Informer()
-	o.slices = shared.Discovery().V1().EndpointSlices().Informer()
-	o.pods = factory(fieldIsNode("spec.nodeName")).Core().V1().Pods().Informer()
-	o.nodes = factory(fieldIsNode("metadata.name")).Core().V1().Nodes().Informer()
-	return o
+func newCaches(client kubernetes.Interface, nodeName string) *caches {
+	c := &caches{changed: make(chan struct{}, 1), queue: map[ref]struct{}{}, here: place{node: nodeName}}
+	shared := c.factory(client, func(l *metav1.ListOptions) { l.LabelSelector = selector })
+	c.services = shared.Core().V1().Services().Informer()
+	c.slices = shared.Discovery().V1().EndpointSlices().Informer()
+	c.pods = c.factory(client, func(l *metav1.ListOptions) {
+		l.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", nodeName).String()
+	}).Core().V1().Pods().Informer()
+	c.nodes = c.factory(client, func(l *metav1.ListOptions) {
+		l.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, nodeName).String()
+	}).Core().V1().Nodes().Informer()
+	return c
 }
 
-// byService indexes EndpointSlices by the Service they belong to.
-const byService = "service"
+func (c *caches) factory(client kubernetes.Interface, limit func(*metav1.ListOptions)) informers.SharedInformerFactory {
+	f := informers.NewSharedInformerFactoryWithOptions(client, 0,
+		informers.WithTweakListOptions(limit), informers.WithTransform(trim))
+	c.factories = append(c.factories, f)
+	return f
+}
 
-// start fills the caches; everything in them is dirty then.
-func (o *observer) start(ctx context.Context) error {
-	err := o.slices.AddIndexers(cache.Indexers{byService: func(obj any) ([]string, error) {
-		return []string{owner(obj).name}, nil
-	}})
-	if err != nil {
+// start fills the caches, which queues everything in them.
+func (c *caches) start(ctx context.Context) error {
+	if err := c.slices.AddIndexers(cache.Indexers{byService: serviceOf}); err != nil {
 		return fmt.Errorf("indexing EndpointSlices: %w", err)
 	}
 	var synced []cache.InformerSynced
-	for _, i := range []cache.SharedIndexInformer{o.services, o.slices, o.pods, o.nodes} {
-		// Whatever the event: what counts is what the caches say when it is this object's turn.
-		reg, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc:    o.mark,
-			UpdateFunc: func(old, obj any) { o.mark(old); o.mark(obj) },
-			DeleteFunc: o.mark,
-		})
+	for _, i := range []cache.SharedIndexInformer{c.services, c.slices, c.pods, c.nodes} {
+		reg, err := i.AddEventHandler(c)
 		if err != nil {
 			return fmt.Errorf("watching Services: %w", err)
 		}
 		synced = append(synced, reg.HasSynced)
 	}
-	for _, f := range o.factories {
+	for _, f := range c.factories {
 		f.StartWithContext(ctx)
 	}
 	if !cache.WaitForCacheSync(ctx.Done(), synced...) {
@@ -91,47 +85,70 @@ func (o *observer) start(ctx context.Context) error {
 }
 
 // stop waits for the informers, whose context has ended.
-func (o *observer) stop() {
-	for _, f := range o.factories {
+func (c *caches) stop() {
+	for _, f := range c.factories {
 		f.Shutdown()
 	}
 }
 
-func (o *observer) mark(obj any) {
+// OnAdd implements cache.ResourceEventHandler. The plan reads the caches, not the event.
+func (c *caches) OnAdd(obj any, _ bool) { c.enqueue(obj) }
+
+// OnUpdate implements cache.ResourceEventHandler.
+func (c *caches) OnUpdate(old, obj any) { c.enqueue(old); c.enqueue(obj) }
+
+// OnDelete implements cache.ResourceEventHandler.
+func (c *caches) OnDelete(obj any) {
 	if gone, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = gone.Obj
 	}
+	c.enqueue(obj)
+}
+
+func (c *caches) enqueue(obj any) {
 	if node, ok := obj.(*corev1.Node); ok {
-		o.move(node.Labels[corev1.LabelTopologyZone])
+		c.move(node.Labels[corev1.LabelTopologyZone])
 		return
 	}
 	r := owner(obj)
 	if r.name == "" {
 		return
 	}
-	o.mu.Lock()
-	o.dirty[r] = struct{}{}
-	o.mu.Unlock()
+	c.mu.Lock()
+	c.queue[r] = struct{}{}
+	c.mu.Unlock()
 	select {
-	case o.changed <- struct{}{}:
+	case c.changed <- struct{}{}:
 	default:
 	}
 }
 
-// move notes this Node's zone. If that changed, all hints have to be read anew.
-func (o *observer) move(zone string) {
-	o.mu.Lock()
-	moved := o.here.zone != zone
-	o.here.zone = zone
-	o.mu.Unlock()
+// move records this Node's zone. If that changed, all hints have to be read again.
+func (c *caches) move(zone string) {
+	c.mu.Lock()
+	moved := c.here.zone != zone
+	c.here.zone = zone
+	c.mu.Unlock()
 	if moved {
-		for _, svc := range o.services.GetStore().List() {
-			o.mark(svc)
+		for _, svc := range c.services.GetStore().List() {
+			c.enqueue(svc)
 		}
 	}
 }
 
-// owner is whose wishes an object is part of.
+// take empties the queue.
+func (c *caches) take() []ref {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	refs := make([]ref, 0, len(c.queue))
+	for r := range c.queue {
+		refs = append(refs, r)
+	}
+	clear(c.queue)
+	return refs
+}
+
+// owner is the Service or Pod that an object belongs to.
 func owner(obj any) ref {
 	switch obj := obj.(type) {
 	case *corev1.Service:
@@ -146,33 +163,25 @@ func owner(obj any) ref {
 	return ref{}
 }
 
-// take hands over what changed since it was last called.
-func (o *observer) take() []ref {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	refs := make([]ref, 0, len(o.dirty))
-	for r := range o.dirty {
-		refs = append(refs, r)
-	}
-	clear(o.dirty)
-	return refs
-}
+func serviceOf(obj any) ([]string, error) { return []string{owner(obj).name}, nil }
 
-func (o *observer) service(name string) Service {
-	obj, _, _ := o.services.GetStore().GetByKey(name)
+// service reads a Service and its EndpointSlices from the caches.
+func (c *caches) service(name string) Service {
+	obj, _, _ := c.services.GetStore().GetByKey(name)
 	svc, _ := obj.(*corev1.Service)
 	var slices []*discoveryv1.EndpointSlice
-	objs, _ := o.slices.GetIndexer().ByIndex(byService, name)
+	objs, _ := c.slices.GetIndexer().ByIndex(byService, name)
 	for _, obj := range objs {
 		slices = append(slices, obj.(*discoveryv1.EndpointSlice))
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return observeService(name, svc, slices, o.here)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return observeService(name, svc, slices, c.here)
 }
 
-func (o *observer) pod(name string) HostPortPod {
-	obj, _, _ := o.pods.GetStore().GetByKey(name)
+// pod reads one of this node's Pods from the caches.
+func (c *caches) pod(name string) HostPortPod {
+	obj, _, _ := c.pods.GetStore().GetByKey(name)
 	pod, _ := obj.(*corev1.Pod)
 	return observePod(name, pod)
 }

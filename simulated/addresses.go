@@ -6,8 +6,7 @@ import (
 	"sync"
 )
 
-// addresses hands out the addresses of a range, each to one Pod at a time. Nothing
-// answers at them.
+// addresses allocates the addresses of a range. Nothing answers at them.
 type addresses struct {
 	mu   sync.Mutex
 	from netip.Prefix
@@ -17,39 +16,33 @@ type addresses struct {
 
 func newAddresses(from netip.Prefix) *addresses {
 	from = from.Masked()
-	// The first is the network's, the second would be the gateway's.
+	// The first is that of the network, the second that of the gateway.
 	return &addresses{from: from, last: from.Addr().Next(), used: map[netip.Addr]bool{}}
 }
 
-// address of one Pod, and the range that it is from.
-type address struct {
-	ip   netip.Addr
-	from *addresses
-}
-
-// take returns the next free address, so that the address of a Pod is not soon another's.
-func (a *addresses) take() (address, error) {
+// allocate goes through the whole range before it uses a released address again.
+func (a *addresses) allocate() (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	begun := a.last
-	for ip := begun.Next(); ip != begun; ip = ip.Next() {
+	first := a.last
+	for ip := first.Next(); ip != first; ip = ip.Next() {
 		if !a.from.Contains(ip) {
 			ip = a.from.Addr().Next()
-			if ip == begun {
+			if ip == first {
 				break
 			}
 			continue
 		}
 		if !a.used[ip] {
 			a.used[ip], a.last = true, ip
-			return address{ip, a}, nil
+			return ip, nil
 		}
 	}
-	return address{}, fmt.Errorf("no address of %s is free", a.from)
+	return netip.Addr{}, fmt.Errorf("no address of %s is free", a.from)
 }
 
-func (a *addresses) give(back address) {
+func (a *addresses) release(ip netip.Addr) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	delete(a.used, back.ip)
+	delete(a.used, ip)
 }

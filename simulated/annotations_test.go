@@ -249,7 +249,7 @@ func TestOutOfRange(t *testing.T) {
 // event waits until an Event about a Pod says something.
 func (r *rig) event(pod, reason, message string) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(timeout)
 	for {
 		list, err := client.CoreV1().Events(r.namespace).List(r.t.Context(), metav1.ListOptions{})
 		if err != nil {
@@ -357,7 +357,7 @@ func TestLogsAndExec(t *testing.T) {
 	}
 
 	// A log that is followed ends with its container.
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
 	stream, err := client.CoreV1().Pods(r.namespace).GetLogs("dumb", &v1.PodLogOptions{Follow: true}).Stream(ctx)
 	if err != nil {

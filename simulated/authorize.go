@@ -13,17 +13,17 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// roleOfNodes is upstream's role of nodes. Where the Node authorizer is on, it is
-// bound to nobody.
+// roleOfNodes is upstream's role of nodes. The Node authorizer replaces it, so by
+// default nothing binds it.
 const roleOfNodes = "system:node"
 
-// authorizePatience is how long the API server may take to know of the binding.
-const authorizePatience = 30 * time.Second
+// authorizeTimeout is how long the API server may take to observe the binding.
+const authorizeTimeout = 30 * time.Second
 
-// bindingOfNodes is the name of the binding that is made where it is off.
+// bindingOfNodes is the name of the binding that is created without the Node authorizer.
 const bindingOfNodes = "flyball:simulated-nodes"
 
-// authorize lets nodes do what nodes do, if the API server does not yet: a plain
+// authorize gives nodes their permissions if the API server does not: a plain
 // envtest has no Node authorizer.
 func (s *shared) authorize(ctx context.Context) error {
 	if s.cfg.Nodes == 0 {
@@ -47,19 +47,19 @@ func (s *shared) authorize(ctx context.Context) error {
 		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "system:nodes"}},
 	}, metav1.CreateOptions{})
 	if err != nil && !apierrors.IsAlreadyExists(err) {
-		return fmt.Errorf("letting nodes do what nodes do: %w", err)
+		return fmt.Errorf("binding the role of nodes: %w", err)
 	}
-	// The API server learns of it from a watch.
-	err = wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, authorizePatience, true, func(ctx context.Context) (bool, error) {
+	// The API server observes it by a watch.
+	err = wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, authorizeTimeout, true, func(ctx context.Context) (bool, error) {
 		return mayReport(ctx, client, name)
 	})
 	if err != nil {
-		return fmt.Errorf("waiting until %s may do what nodes do, by the ClusterRoleBinding %s: %w", identityOf(name).UserName, bindingOfNodes, err)
+		return fmt.Errorf("waiting until %s has the permissions of nodes, by the ClusterRoleBinding %s: %w", identityOf(name).UserName, bindingOfNodes, err)
 	}
 	return nil
 }
 
-// mayReport asks, as a node, whether it may report its status.
+// mayReport reports whether a node may update its status.
 func mayReport(ctx context.Context, client kubernetes.Interface, name string) (bool, error) {
 	review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
 		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{

@@ -19,10 +19,10 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// Prefix of the annotations that say what a simulated container does. After it
-// stands one of the settings below, and after that, optionally, a dot and the
-// name of a container. Without a name a setting counts for spec.containers; with
-// a name for that container, of whatever kind, and goes before the other.
+// Prefix of the annotations that say what a simulated container does. One of the
+// settings below follows it, and optionally a dot and the name of a container.
+// Without a name a setting applies to spec.containers. With a name it applies to
+// that container of any kind, and overrides the other.
 const Prefix = "simulated.flyball.dev/"
 
 // The settings.
@@ -44,32 +44,32 @@ const (
 	ExecCode           = "exec-code"
 )
 
-// never is the value of ExitAfter and StopAfter for a container that does not.
+// never is a value of ExitAfter and StopAfter.
 const never = "never"
 
 const (
-	// jobTakes is how long a container of a Job runs, or one that is to exit and
-	// does not say when.
+	// jobTakes is how long a container of a Job runs, or one that exits without
+	// ExitAfter.
 	jobTakes = 100 * time.Millisecond
-	// maxPull and maxStart bound what delays a container, maxRun what happens to it
-	// later. maxStart is below what the agent waits for a runtime.
+	// maxPull and maxStart limit the delays before the start of a container, maxRun
+	// those after it. maxStart is less than the agent's timeout of the runtime.
 	maxPull, maxStart, maxRun = time.Hour, 3 * time.Minute, 24 * time.Hour
 )
 
 // behaviour is what a container does.
 type behaviour struct {
 	pullAfter, startAfter time.Duration
-	// pullError and startError are why it cannot be pulled or started; empty: it can.
+	// pullError and startError are errors of the pull and the start, if not empty.
 	pullError, startError string
 
-	// exits says that it ends by itself, exitAfter its start.
+	// exits says that it ends without being stopped, exitAfter after its start.
 	exits      bool
 	exitAfter  time.Duration
 	exitCode   int32
 	exitReason string
 	message    string
 
-	// stopAfter is how long it takes to end after it was told to; obstinate: for ever.
+	// stopAfter is how long it takes to end after SIGTERM. If obstinate, it never does.
 	stopAfter time.Duration
 	obstinate bool
 
@@ -80,8 +80,8 @@ type behaviour struct {
 	execCode int32
 }
 
-// verdict of a probe: ok from the moment after the start of the container, and
-// the contrary before.
+// verdict of a probe: ok once the container has run for after, and the opposite
+// before.
 type verdict struct {
 	ok    bool
 	after time.Duration
@@ -120,32 +120,32 @@ var settings = map[string]setting{
 	ExecCode:  func(b *behaviour, v string) (err error) { b.execCode, err = code(v); return err },
 }
 
-// behaviourOf reads what a container of a Pod does. An error names every
-// annotation of the Pod that is wrong, whichever container it is for.
+// behaviourOf reads the behaviour of a container from the annotations of its Pod. An
+// error names every invalid annotation of the Pod, for all containers.
 func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
-	does, others := byDefault(pod, container), anything()
-	said := map[string]bool{}
+	does, others := byDefault(pod, container), newBehaviour()
+	set := map[string]bool{}
 	errs := readAll(pod, func(a annotation) *behaviour {
 		if a.container != container && (a.container != "" || !isRegular(pod, container)) {
 			return &others
 		}
-		said[a.setting] = true
+		set[a.setting] = true
 		return &does
 	})
-	if (said[ExitCode] || said[ExitReason]) && !said[ExitAfter] && !does.exits {
+	if (set[ExitCode] || set[ExitReason]) && !set[ExitAfter] && !does.exits {
 		does.exits, does.exitAfter = true, jobTakes
 	}
 	return does, errors.Join(errs...)
 }
 
-// CheckAnnotations names every annotation of a Pod that a simulated node would not
-// understand, and what is allowed.
+// CheckAnnotations returns an error that names every annotation of a Pod that is
+// invalid for a simulated node, and what is allowed.
 func CheckAnnotations(pod *v1.Pod) error {
-	does := anything()
+	does := newBehaviour()
 	return utilerrors.NewAggregate(readAll(pod, func(annotation) *behaviour { return &does }))
 }
 
-// readAll reads each annotation of a Pod into the behaviour that is the one for it.
+// readAll reads each annotation of a Pod into the behaviour that to returns for it.
 func readAll(pod *v1.Pod, to func(annotation) *behaviour) (errs []error) {
 	for _, a := range annotationsOf(pod) {
 		if err := a.read(pod, to(a)); err != nil {
@@ -155,13 +155,13 @@ func readAll(pod *v1.Pod, to func(annotation) *behaviour) (errs []error) {
 	return errs
 }
 
-// anything takes the behaviour of a container that is not looked at.
-func anything() behaviour { return behaviour{probes: map[probes.Kind]verdict{}} }
+func newBehaviour() behaviour { return behaviour{probes: map[probes.Kind]verdict{}} }
 
-// annotation is one of ours. container is empty if it is for all regular ones.
+// annotation is one with Prefix. container is empty if it applies to all regular ones.
 type annotation struct{ key, setting, container string }
 
-// annotationsOf are ours of a Pod, those for one container last: they win.
+// annotationsOf returns the annotations of a Pod with Prefix, those for one container last: they
+// win.
 func annotationsOf(pod *v1.Pod) []annotation {
 	var found []annotation
 	for key := range pod.Annotations {
@@ -176,7 +176,7 @@ func annotationsOf(pod *v1.Pod) []annotation {
 	return found
 }
 
-// read takes over what the annotation says.
+// read reads the annotation into b.
 func (a annotation) read(pod *v1.Pod, b *behaviour) error {
 	read := settings[a.setting]
 	if read == nil {
@@ -188,9 +188,9 @@ func (a annotation) read(pod *v1.Pod, b *behaviour) error {
 	return read(b, pod.Annotations[a.key])
 }
 
-// byDefault is what a container does of which nothing is said: a regular one runs
-// until it is stopped, or is done soon if the Pod is a Job's; an init container
-// is done at once.
+// byDefault is the behaviour without annotations: a regular container runs until it
+// is stopped, or completes soon if the Pod belongs to a Job. An init container
+// completes at once.
 func byDefault(pod *v1.Pod, container string) behaviour {
 	b := behaviour{probes: map[probes.Kind]verdict{
 		probes.Startup: {ok: true}, probes.Readiness: {ok: true}, probes.Liveness: {ok: true},
@@ -215,7 +215,7 @@ func isRegular(pod *v1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return c.Name == name })
 }
 
-// isInit says whether it is an init container that has to end.
+// isInit reports whether it is an init container that must complete.
 func isInit(pod *v1.Pod, name string) bool {
 	return slices.ContainsFunc(pod.Spec.InitContainers, func(c v1.Container) bool {
 		return c.Name == name && (c.RestartPolicy == nil || *c.RestartPolicy != v1.ContainerRestartPolicyAlways)
@@ -262,7 +262,7 @@ func reason(value string) (string, error) {
 
 func text(value string) (string, error) {
 	if value == "" {
-		return "", errors.New("it is empty, and must say what is wrong")
+		return "", errors.New("it is empty, and must be an error message")
 	}
 	return value, nil
 }

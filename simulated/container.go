@@ -11,7 +11,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/containers"
@@ -27,27 +26,28 @@ type container struct {
 	state                      runtimeapi.ContainerState
 	created, started, finished time.Time
 	end                        end
-	// timer ends it when its time has come.
+	// timer calls expired.
 	timer *time.Timer
-	// abandoned is closed when nobody wants it to start any more, ended when it has ended.
-	abandoned, ended chan struct{}
-	// stopped is when it was told to end; zero: it was not.
+	// deleted is closed when the Pod is deleted before the start, ended when the container has
+	// ended.
+	deleted, ended chan struct{}
+	// stopped is when StopContainer was called first, or zero.
 	stopped time.Time
 }
 
-// end is how a container ended.
+// end is the result of a container.
 type end struct {
 	code            int32
 	reason, message string
 }
 
-// killed is the end by SIGKILL.
+// killed is the result of SIGKILL.
 var killed = end{code: 137, reason: "Error"}
 
 func (c *container) podUID() string { return c.sandbox.podUID() }
 func (c *container) name() string   { return c.config.GetMetadata().GetName() }
 
-// ownEnd is how it ends by itself.
+// ownEnd is the result if it is not stopped.
 func (c *container) ownEnd() end {
 	e := end{code: c.does.exitCode, reason: c.does.exitReason, message: c.does.message}
 	if e.reason == "" {
@@ -59,19 +59,8 @@ func (c *container) ownEnd() end {
 	return e
 }
 
-// podOf is the Pod of a sandbox as it is now, nil if the API server has another or
-// none of that name.
-func (r *runtime) podOf(s *sandbox) *v1.Pod {
-	m := s.config.GetMetadata()
-	pod := r.pod(m.GetNamespace(), m.GetName())
-	if pod == nil || pod.UID != types.UID(m.GetUid()) {
-		return nil
-	}
-	return pod
-}
-
-// CreateContainer implements CRI. An annotation that is wrong comes out here, as a
-// wrong configuration does.
+// CreateContainer implements CRI. It fails if an annotation is invalid, as it does
+// with an invalid configuration.
 func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContainerRequest, _ ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -79,9 +68,9 @@ func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContai
 	if s == nil || !s.ready {
 		return nil, notFound("sandbox", in.PodSandboxId)
 	}
-	pod := r.podOf(s)
+	pod := r.pods.current(s.config.GetMetadata())
 	if pod == nil {
-		return nil, status.Error(codes.NotFound, "creating a container: its Pod is gone")
+		return nil, status.Error(codes.NotFound, "creating a container: its Pod does not exist")
 	}
 	does, err := behaviourOf(pod, in.Config.GetMetadata().GetName())
 	if err != nil {
@@ -90,12 +79,12 @@ func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContai
 	c := &container{
 		id: newID(), sandbox: s, config: in.Config, does: does,
 		state: runtimeapi.ContainerState_CONTAINER_CREATED, created: time.Now(),
-		abandoned: make(chan struct{}), ended: make(chan struct{}),
+		deleted: make(chan struct{}), ended: make(chan struct{}),
 	}
 	c.timer = time.AfterFunc(time.Hour, func() { r.expired(c) })
 	c.timer.Stop()
 	if pod.DeletionTimestamp != nil {
-		close(c.abandoned)
+		close(c.deleted)
 	}
 	r.containers[c.id] = c
 	return &runtimeapi.CreateContainerResponse{ContainerId: c.id}, nil
@@ -113,7 +102,7 @@ func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContai
 	if after > 0 {
 		select {
 		case <-time.After(after):
-		case <-c.abandoned:
+		case <-c.deleted:
 			return nil, status.Error(codes.Canceled, "the Pod was deleted while the container started")
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
@@ -134,8 +123,8 @@ func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContai
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
-// schedule sets the timer to the next thing that happens to a container that runs.
-// The caller holds the lock.
+// schedule sets the timer to the end of a running container. The caller holds the
+// lock.
 func (r *runtime) schedule(c *container) {
 	var at time.Time
 	if c.does.exits {
@@ -153,13 +142,13 @@ func (r *runtime) schedule(c *container) {
 	c.timer.Reset(max(0, time.Until(at)))
 }
 
-// expired is called when the time of a container has come.
+// expired ends a container.
 func (r *runtime) expired(c *container) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	own := c.ownEnd()
 	if !c.stopped.IsZero() && (!c.does.exits || c.stopped.Before(c.started.Add(c.does.exitAfter))) {
-		own = end{reason: "Completed", message: c.does.message} // it did as it was told
+		own = end{reason: "Completed", message: c.does.message} // it was stopped
 	}
 	r.exit(c, own)
 }
@@ -175,8 +164,8 @@ func (r *runtime) exit(c *container, how end) {
 	r.changed(c.podUID())
 }
 
-// StopContainer implements CRI: it tells the container to end, and kills it when
-// the timeout, in seconds, is over.
+// StopContainer implements CRI: it stops the container, and kills it after the
+// timeout in seconds.
 func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error) {
 	c, err := r.container(in.ContainerId)
 	if err != nil {
@@ -193,11 +182,11 @@ func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContaine
 		r.schedule(c)
 	}
 	r.mu.Unlock()
-	patience := time.NewTimer(time.Duration(in.Timeout) * time.Second)
-	defer patience.Stop()
+	timeout := time.NewTimer(time.Duration(in.Timeout) * time.Second)
+	defer timeout.Stop()
 	select {
 	case <-c.ended:
-	case <-patience.C:
+	case <-timeout.C:
 		r.mu.Lock()
 		r.exit(c, killed)
 		r.mu.Unlock()
@@ -235,8 +224,8 @@ func (r *runtime) container(id string) (*container, error) {
 	return c, nil
 }
 
-// podChanged takes over what the annotations of a Pod say now. What is wrong in
-// them is told when the next container is created.
+// podChanged applies the present annotations of a Pod. Creating the next container
+// reports errors in them.
 func (r *runtime) podChanged(pod *v1.Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -246,9 +235,9 @@ func (r *runtime) podChanged(pod *v1.Pod) {
 		}
 		if pod.DeletionTimestamp != nil && c.state == runtimeapi.ContainerState_CONTAINER_CREATED {
 			select {
-			case <-c.abandoned:
+			case <-c.deleted:
 			default:
-				close(c.abandoned)
+				close(c.deleted)
 			}
 		}
 		does, err := behaviourOf(pod, c.name())
@@ -297,11 +286,11 @@ func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainer
 	return list, nil
 }
 
-// annotationMessagePolicy says whether the log stands in for a termination message.
+// annotationMessagePolicy says whether the log is the fallback for a termination message.
 const annotationMessagePolicy = "io.kubernetes.container.terminationMessagePolicy"
 
-// ContainerStatus implements CRI. If it is verbose, or the agent is going to read
-// it, the log is there to be read afterwards.
+// ContainerStatus implements CRI. It writes the log file if the request is verbose,
+// or if the agent will read the log.
 func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
 	r.mu.Lock()
 	c := r.containers[in.ContainerId]
@@ -318,17 +307,17 @@ func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerSta
 		LogPath:   r.logs.path(c.id),
 		Resources: &runtimeapi.ContainerResources{Linux: c.config.GetLinux().GetResources()},
 	}
-	log, begun := c.does.log, c.started
+	log, started := c.does.log, c.started
 	r.mu.Unlock()
 	if in.Verbose || st.ExitCode != 0 && st.Annotations[annotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError) {
-		if err := r.logs.write(st.Id, log, begun); err != nil {
+		if err := r.logs.write(st.Id, log, started); err != nil {
 			return nil, status.Error(codes.Internal, err.Error())
 		}
 	}
 	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
 }
 
-// ContainerStats implements CRI. A container that runs nothing uses nothing.
+// ContainerStats implements CRI. Without processes all values are zero.
 func (r *runtime) ContainerStats(_ context.Context, in *runtimeapi.ContainerStatsRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := r.container(in.ContainerId)
 	if err != nil {

@@ -10,35 +10,30 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// GetContainerEvents implements CRI. Events name the Pod only, and tell of what
-// stopped or was removed: of what it starts itself the agent knows.
+// GetContainerEvents implements CRI. Events name only the Pod, and are sent when
+// something stopped or was removed: the agent knows what it starts.
 func (r *runtime) GetContainerEvents(ctx context.Context, _ *runtimeapi.GetEventsRequest, _ ...grpc.CallOption) (grpc.ServerStreamingClient[runtimeapi.ContainerEventResponse], error) {
-	s := &eventStream{ctx: ctx, waiting: map[string]bool{}, wake: make(chan struct{}, 1)}
-	s.leave = func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		delete(r.listeners, s)
-	}
+	s := &eventStream{ctx: ctx, runtime: r, waiting: map[string]bool{}, wake: make(chan struct{}, 1)}
 	r.mu.Lock()
 	r.listeners[s] = true
 	r.mu.Unlock()
 	return s, nil
 }
 
-// changed tells the agent to look at a Pod again. The caller holds the lock.
+// changed sends an event about a Pod. The caller holds the lock.
 func (r *runtime) changed(podUID string) {
 	for s := range r.listeners {
 		s.put(podUID)
 	}
 }
 
-// eventStream keeps the Pods of which the agent has not heard yet, each once.
+// eventStream has the Pods of events that were not received yet, each once.
 type eventStream struct {
 	grpc.ClientStream // no more than Recv is used
 
-	ctx   context.Context
-	leave func()
-	wake  chan struct{} // capacity 1
+	ctx     context.Context
+	runtime *runtime
+	wake    chan struct{} // capacity 1
 
 	mu      sync.Mutex
 	waiting map[string]bool
@@ -62,6 +57,12 @@ func (s *eventStream) take() (string, bool) {
 		return uid, true
 	}
 	return "", false
+}
+
+func (s *eventStream) leave() {
+	s.runtime.mu.Lock()
+	defer s.runtime.mu.Unlock()
+	delete(s.runtime.listeners, s)
 }
 
 // Recv implements the stream.

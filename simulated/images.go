@@ -14,34 +14,35 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
 const (
-	// imageSize in bytes and imageUser are those of every image. The user is none
-	// that runAsNonRoot refuses.
+	// imageSize in bytes and imageUser are those of every image. runAsNonRoot allows
+	// the user.
 	imageSize = 50 << 20
 	imageUser = 65532
 )
 
-// imageStore has every image that was pulled, and gets all that exist or do not.
-// It implements CRI's ImageService.
+// imageStore has every image that was pulled. It can pull any name. It implements
+// CRI's ImageService.
 type imageStore struct {
 	runtimeapi.ImageServiceClient // answers Unimplemented
 
-	pod func(namespace, name string) *v1.Pod
+	pods *podSource
 
 	mu     sync.Mutex
 	images map[string]*runtimeapi.Image // by ID
 }
 
-func newImageStore() *imageStore {
-	return &imageStore{ImageServiceClient: runtimeapi.NewImageServiceClient(nobody{}), images: map[string]*runtimeapi.Image{}}
+func newImageStore(pods *podSource) *imageStore {
+	return &imageStore{
+		ImageServiceClient: runtimeapi.NewImageServiceClient(unimplemented{}), pods: pods, images: map[string]*runtimeapi.Image{},
+	}
 }
 
-// idOf is the ID of an image by its name: the same name is always the same image.
+// idOf returns the ID of an image: the same name is always the same image.
 func idOf(name string) string {
 	if strings.HasPrefix(name, "sha256:") {
 		return name
@@ -50,7 +51,7 @@ func idOf(name string) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// nameOf is what a container's image is called by its user.
+// nameOf returns the name of a container's image in the Pod.
 func nameOf(spec *runtimeapi.ImageSpec) string {
 	return cmp.Or(spec.GetUserSpecifiedImage(), spec.GetImage())
 }
@@ -59,7 +60,7 @@ func digestOf(spec *runtimeapi.ImageSpec) string {
 	return repository(nameOf(spec)) + "@" + idOf(spec.GetImage())
 }
 
-// repository is a name without tag and digest.
+// repository returns a name without tag and digest.
 func repository(name string) string {
 	name, _, _ = strings.Cut(name, "@")
 	if colon := strings.LastIndex(name, ":"); colon > strings.LastIndex(name, "/") {
@@ -68,7 +69,7 @@ func repository(name string) string {
 	return name
 }
 
-// ImageStatus implements CRI. A Pod that says how its pulls go has no image yet.
+// ImageStatus implements CRI. A Pod with an annotation about pull errors has no image yet.
 func (s *imageStore) ImageStatus(_ context.Context, in *runtimeapi.ImageStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ImageStatusResponse, error) {
 	for key := range in.GetImage().GetAnnotations() {
 		if strings.HasPrefix(key, Prefix+PullError) {
@@ -80,7 +81,8 @@ func (s *imageStore) ImageStatus(_ context.Context, in *runtimeapi.ImageStatusRe
 	return &runtimeapi.ImageStatusResponse{Image: s.images[idOf(in.GetImage().GetImage())]}, nil
 }
 
-// PullImage implements CRI. How it goes is up to the container that has the image.
+// PullImage implements CRI. The annotations of the containers with the image decide about its
+// result.
 func (s *imageStore) PullImage(ctx context.Context, in *runtimeapi.PullImageRequest, _ ...grpc.CallOption) (*runtimeapi.PullImageResponse, error) {
 	after, failure := s.pullOf(in)
 	if after > 0 {
@@ -96,7 +98,7 @@ func (s *imageStore) PullImage(ctx context.Context, in *runtimeapi.PullImageRequ
 	return &runtimeapi.PullImageResponse{ImageRef: s.add(in.GetImage().GetImage())}, nil
 }
 
-// add makes an image present and returns its ID.
+// add stores an image and returns its ID.
 func (s *imageStore) add(name string) string {
 	image := &runtimeapi.Image{
 		Id: idOf(name), RepoTags: []string{name}, RepoDigests: []string{repository(name) + "@" + idOf(name)},
@@ -108,13 +110,13 @@ func (s *imageStore) add(name string) string {
 	return image.Id
 }
 
-// importNeverPulled adds the images that containers of the Pod use and never pull: on a node with a
-// host an administrator has imported them.
+// importNeverPulled adds the images that containers of the Pod use and never pull: a Pod with the pull
+// policy Never expects that an administrator has imported them.
 func (s *imageStore) importNeverPulled(p *v1.Pod) {
 	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
 		if name := c.Image; c.ImagePullPolicy == v1.PullNever {
 			if repository(name) == name {
-				name += ":latest" // as the agent calls it
+				name += ":latest" // the agent's name
 			}
 			s.add(name)
 		}
@@ -122,13 +124,12 @@ func (s *imageStore) importNeverPulled(p *v1.Pod) {
 	})
 }
 
-// pullOf is how long a pull takes and why it fails, if it does: as those
-// containers of the Pod say that have the image. What is wrong in an annotation is
-// told when the container is created.
+// pullOf returns how long a pull takes and why it fails, by the annotations of those
+// containers of the Pod that have the image. Creating the container reports errors in
+// annotations.
 func (s *imageStore) pullOf(in *runtimeapi.PullImageRequest) (after time.Duration, failure string) {
-	m := in.GetSandboxConfig().GetMetadata()
-	p := s.pod(m.GetNamespace(), m.GetName())
-	if p == nil || p.UID != types.UID(m.GetUid()) {
+	p := s.pods.current(in.GetSandboxConfig().GetMetadata())
+	if p == nil {
 		return 0, ""
 	}
 	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {

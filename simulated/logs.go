@@ -12,28 +12,28 @@ import (
 	"time"
 )
 
-// logFiles are the logs of containers, each a file in CRI's format. It is written
-// when somebody asks for it, so that a node without readers touches no disk.
+// logFiles are the logs of containers, files in CRI's format. A file is written when
+// it is requested, so that without readers nothing is written to disk.
 type logFiles struct {
-	// dir does not exist before the first log does.
+	// dir is created with the first log.
 	dir string
 
 	mu      sync.Mutex
-	written map[string]string // what each log says, by container ID
+	written map[string]string // text by container ID
 }
 
 func (l *logFiles) path(id string) string { return filepath.Join(l.dir, id+".log") }
 
-// write makes the log of a container say what it is to say: everything at begun.
-func (l *logFiles) write(id, text string, begun time.Time) error {
+// write writes the log of a container. All lines have the same time.
+func (l *logFiles) write(id, text string, at time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if said, ok := l.written[id]; ok && said == text {
+	if written, ok := l.written[id]; ok && written == text {
 		return nil
 	}
 	var out bytes.Buffer
 	for line := range strings.Lines(text) {
-		fmt.Fprintf(&out, "%s stdout F %s\n", begun.Format(time.RFC3339Nano), strings.TrimSuffix(line, "\n"))
+		fmt.Fprintf(&out, "%s stdout F %s\n", at.Format(time.RFC3339Nano), strings.TrimSuffix(line, "\n"))
 	}
 	err := os.MkdirAll(l.dir, 0o700)
 	if err == nil {

@@ -24,7 +24,7 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// simulatedNode is one node: the agent over a runtime in memory.
+// simulatedNode is one node: the agent on a runtime in memory.
 type simulatedNode struct {
 	*kubelet.Agent
 
@@ -37,16 +37,14 @@ type simulatedNode struct {
 	ready   chan struct{}
 }
 
-// newNode builds a node, which does nothing before run.
+// newNode creates a node, which does nothing before run.
 func (s *shared) newNode(i int) (*simulatedNode, error) {
 	n := &simulatedNode{
-		name: fmt.Sprintf("%s%d", s.cfg.Prefix, i), ip: s.nodeIP(i),
-		runtime: newRuntime(), images: newImageStore(), podSrc: newPodSource(), ready: make(chan struct{}),
+		name: fmt.Sprintf("%s%d", s.cfg.Prefix, i), ip: s.nodeIP(i), podSrc: newPodSource(), ready: make(chan struct{}),
 	}
 	n.nodeSrc = &nodeSource{name: n.name, nodes: s.nodes.GetStore()}
-	n.runtime.pod, n.images.pod = n.podNow, n.podNow
-	n.runtime.podCIDRs, n.runtime.common = n.podCIDRs, s.addresses
-	n.runtime.logs = s.logs
+	n.images = newImageStore(n.podSrc)
+	n.runtime = newRuntime(n.podSrc, n.nodeSrc, s.addresses, s.logs)
 	client, err := s.clientOf(n.name)
 	if err != nil {
 		return nil, err
@@ -59,9 +57,9 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 	return n, nil
 }
 
-// host is what a simulated node has in place of a host.
+// host is what the agent of a node has instead of a real host.
 func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder record.EventRecorder) kubelet.Host {
-	capacity := s.capacity()
+	capacity := s.cfg.capacity()
 	return kubelet.Host{
 		Client: client, Recorder: recorder, CRI: remote.New(n.runtime, n.images),
 		Node: node.Config{
@@ -74,7 +72,7 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 			},
 			Source: n.nodeSrc, LeaseDuration: s.leaseDuration(),
 		},
-		Probes: probes.Config{Asker: asker{n.podNow}},
+		Probes: probes.Config{Asker: asker{n.podSrc}},
 		Images: images.Config{Secrets: s.volumes},
 		Pods: pod.Config{
 			Node:    plan.Node{RuntimeName: runtimeName, RecursiveReadOnly: sets.New("")},
@@ -82,7 +80,7 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 			Pods:    n.podSrc,
 			Volumes: s.volumes, Cgroups: noCgroups{}, HookTransport: hookTransport{},
 			Env:      containers.EnvSources{Objects: s.volumes, Services: s.servicesOf},
-			Parallel: maxPods, // no Pod needs to wait for another
+			Parallel: maxPods, // starting a Pod costs nothing here
 		},
 	}
 }
@@ -93,33 +91,13 @@ func (n *simulatedNode) run(ctx context.Context) error {
 	return n.Run(ctx)
 }
 
-// podNow is a Pod of this node as the API server has it, nil if there is none.
-func (n *simulatedNode) podNow(namespace, name string) *v1.Pod {
-	p, _ := n.podSrc.Pod(namespace, name)
-	return p
-}
-
-func (n *simulatedNode) podCIDRs() []netip.Prefix {
-	object := n.Node.Object()
-	if object == nil {
-		return nil
-	}
-	var ranges []netip.Prefix
-	for _, text := range object.Spec.PodCIDRs {
-		if prefix, err := netip.ParsePrefix(text); err == nil {
-			ranges = append(ranges, prefix)
-		}
-	}
-	return ranges
-}
-
-// clientOf is a client with the identity of a node.
+// clientOf returns a client with the identity of a node.
 func (s *shared) clientOf(name string) (kubernetes.Interface, error) {
 	cfg := rest.CopyConfig(s.rest)
 	cfg.Impersonate = identityOf(name)
 	client, err := kubernetes.NewForConfig(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("making the API client of node %s: %w", name, err)
+		return nil, fmt.Errorf("creating the API client of node %s: %w", name, err)
 	}
 	return client, nil
 }
@@ -128,7 +106,7 @@ func identityOf(name string) rest.ImpersonationConfig {
 	return rest.ImpersonationConfig{UserName: "system:node:" + name, Groups: []string{"system:nodes"}}
 }
 
-// noCgroups stands for the cgroups that no Pod has.
+// noCgroups implements pod.Cgroups without cgroups.
 type noCgroups struct{}
 
 func (noCgroups) EnsurePod(pod *v1.Pod) (string, error) {
@@ -137,12 +115,12 @@ func (noCgroups) EnsurePod(pod *v1.Pod) (string, error) {
 func (noCgroups) GrowPod(*v1.Pod) error     { return nil }
 func (noCgroups) RemovePod(types.UID) error { return nil }
 
-// PodMemory implements pod.Cgroups. Nothing is used.
+// PodMemory implements pod.Cgroups. Pods use no memory.
 func (noCgroups) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) {
 	return 0, 0, false, nil
 }
 
-// hookTransport answers HTTP hooks: as with any other, an answer is a success.
+// hookTransport answers HTTP hooks with success.
 type hookTransport struct{}
 
 func (hookTransport) RoundTrip(r *http.Request) (*http.Response, error) {

@@ -10,16 +10,13 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// asker answers probes as the annotations of the Pod say at that moment, of
-// whatever kind their handler is.
-type asker struct {
-	// pod returns the Pod as it is now.
-	pod func(namespace, name string) *v1.Pod
-}
+// asker answers probes by the present annotations of the Pod, for all kinds of
+// handlers.
+type asker struct{ pods *podSource }
 
 // Ask implements probes.Asker.
 func (a asker) Ask(_ context.Context, pod *v1.Pod, t probes.Target, kind probes.Kind, _ *v1.Probe) (bool, string, error) {
-	if now := a.pod(pod.Namespace, pod.Name); now != nil && now.UID == pod.UID {
+	if now, ok := a.pods.Pod(pod.Namespace, pod.Name); ok && now.UID == pod.UID {
 		pod = now
 	}
 	does, err := behaviourOf(pod, t.Container)

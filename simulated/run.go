@@ -4,24 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -31,98 +25,36 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"flyball.dev/kubelet/node"
-	"flyball.dev/kubelet/pod"
 	"flyball.dev/kubelet/volumes"
 )
 
 const (
-	// maxPods is how many Pods a node takes, unless Config.Capacity says otherwise.
+	// maxPods is how many Pods a node runs, unless Config.Capacity says otherwise.
 	maxPods = 110
 	// startAtOnce is how many nodes register at the same time: the API server
-	// would turn a thousand away.
+	// would reject a thousand.
 	startAtOnce = 16
-	// recorders is how many queues of Events there are at most. One for each node
-	// would be a hundred megabytes for a thousand nodes; one for all would be full.
-	// Of many nodes it may be full: they start thousands of Pods at once, Events are
-	// most of what they write then, and what a Pod waits for is not to wait for them.
+	// recorders is the largest number of queues of Events. One per node would take
+	// a hundred megabytes for a thousand nodes, and a single one overflows. With
+	// many nodes there are fewRecorders, which may overflow: when thousands of Pods
+	// start at once, most writes are Events, and Pods must not wait for them.
 	recorders, fewRecorders = 8, 2
-	// fewNodes renew their Leases as any node does, each ten seconds. More of them
-	// do it half as often: a thousand would be a hundred writes in each second. The
-	// node lifecycle controller gives a node up after 50 s.
+	// fewNodes renew their Leases every ten seconds, as any node does. More nodes
+	// renew them half as often: a thousand would write a hundred times per second.
+	// The node lifecycle controller gives a node up after 50 s.
 	fewNodes   = 100
 	slowLeases = 80 * time.Second
 )
 
-// Where addresses come from that nothing answers at, and that no network has: the
-// range for benchmarks of RFC 2544.
+// The ranges of addresses, at which nothing answers. No network has them: RFC 2544
+// reserves them for benchmarks.
 var (
 	podRange  = netip.MustParsePrefix("198.18.0.0/16")
 	nodeRange = netip.MustParsePrefix("198.19.0.0/16")
 )
 
-// Config says which nodes there are to be. Client and Nodes are required.
-type Config struct {
-	// Client is how to reach the API server. It must be allowed to impersonate
-	// nodes, and to read Pods, Nodes, Services, ConfigMaps and Secrets: an
-	// administrator's. Its rate limits are not used.
-	Client *rest.Config
-	// Nodes is how many; 0 to 10000.
-	Nodes int
-	// Prefix of their names, "simulated-" by default: the nodes are simulated-0,
-	// simulated-1 and so on.
-	Prefix string
-	// Capacity of each node. What is not in it is 8 CPUs, 32 GiB of memory, 100 GiB
-	// of ephemeral storage and 110 Pods.
-	Capacity v1.ResourceList
-	// Labels that each Node has besides the well-known ones.
-	Labels map[string]string
-	// Architecture that the nodes report, in Go's words; that of this program by default.
-	Architecture string
-	// ClusterDNS and ClusterDomain are what Pods would resolve names with;
-	// cluster.local by default.
-	ClusterDNS    []netip.Addr
-	ClusterDomain string
-	// Report is told of failures that are not of a Pod and that are tried again. May be nil.
-	Report func(error)
-	// Ready is called once, when the API server knows Awaited of the Nodes as Ready. May be nil.
-	Ready func()
-	// Awaited is how many Nodes Ready waits for; 0 means all.
-	Awaited int
-}
-
-func (c Config) complete() (Config, error) {
-	if c.Prefix == "" {
-		c.Prefix = "simulated-"
-	}
-	if c.Architecture == "" {
-		c.Architecture = goruntime.GOARCH
-	}
-	if c.ClusterDomain == "" {
-		c.ClusterDomain = "cluster.local"
-	}
-	if c.Awaited == 0 || c.Awaited > c.Nodes {
-		c.Awaited = c.Nodes
-	}
-	var errs []error
-	if c.Client == nil {
-		errs = append(errs, errors.New("there is no client of the API server"))
-	}
-	if c.Nodes < 0 || c.Nodes > 10000 {
-		errs = append(errs, fmt.Errorf("%d nodes are out of range: from 0 to 10000", c.Nodes))
-	}
-	// The label kubernetes.io/hostname of a Node is its name.
-	last := c.Prefix + strconv.Itoa(max(c.Nodes-1, 0))
-	for _, text := range append(validation.IsDNS1123Subdomain(last), validation.IsValidLabelValue(last)...) {
-		errs = append(errs, fmt.Errorf("the prefix %q does not begin the name of a node, %s: %s", c.Prefix, last, text))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return c, fmt.Errorf("checking the configuration of simulated nodes: %w", err)
-	}
-	return c, nil
-}
-
-// Run runs the nodes until ctx ends. Their Nodes and Pods stay in the API server as
-// they are then. It returns before that only if they cannot run.
+// Run runs the nodes until ctx ends, or returns an error if they cannot run. Their
+// Nodes and Pods stay in the API server.
 func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg, err = cfg.complete(); err != nil {
 		return err
@@ -133,12 +65,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer func() { err = errors.Join(err, s.logs.removeAll()) }()
 	if err = s.run(ctx); ctx.Err() != nil {
-		return nil // what it says of being stopped is of no interest
+		return nil // it was stopped, and an error then means nothing
 	}
 	return err
 }
 
-// shared is what all nodes have in common.
+// shared is used by all nodes.
 type shared struct {
 	cfg    Config
 	rest   *rest.Config
@@ -154,23 +86,23 @@ type shared struct {
 
 	all    []*simulatedNode
 	byName map[string]*simulatedNode
-	// owners are the nodes by the UIDs of their Pods.
+	// owners has the node of each Pod, by the Pod's UID.
 	owners sync.Map
 }
 
 func newShared(cfg Config) (*shared, error) {
 	s := &shared{cfg: cfg, addresses: newAddresses(podRange), byName: map[string]*simulatedNode{}}
 	s.rest = rest.CopyConfig(cfg.Client)
-	s.rest.QPS = -1 // what nodes write is bounded by what happens on them
+	s.rest.QPS = -1 // nodes write only as often as something happens on them
 	s.rest.UserAgent = "flyball-simulated-kubelet"
 	s.rest.ContentType = "application/vnd.kubernetes.protobuf"
 	s.rest.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
 	var err error
 	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
-		return nil, fmt.Errorf("making the API client of simulated nodes: %w", err)
+		return nil, fmt.Errorf("creating the API client of simulated nodes: %w", err)
 	}
 	s.logs = &logFiles{dir: filepath.Join(os.TempDir(), "flyball-simulated-"+newID()[:16]), written: map[string]string{}}
-	// Pods that are bound to no node are no node's business.
+	// Pods that are not bound to a node are not needed.
 	bound := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
 	})
@@ -192,8 +124,8 @@ func newShared(cfg Config) (*shared, error) {
 	return s, nil
 }
 
-// withoutManagedFields drops what the agent never reads, and what is often half of
-// an object.
+// withoutManagedFields removes the managed fields, which the agent never reads and
+// which are often half of an object.
 func withoutManagedFields(obj any) (any, error) {
 	if o, ok := obj.(metav1.Object); ok {
 		o.SetManagedFields(nil)
@@ -201,7 +133,7 @@ func withoutManagedFields(obj any) (any, error) {
 	return obj, nil
 }
 
-// run starts everything in order, and returns when all has ended.
+// run starts everything in order, and returns when all of it has ended.
 func (s *shared) run(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
 	defer s.stopEvents()
@@ -220,7 +152,7 @@ func (s *shared) run(ctx context.Context) error {
 		s.all = append(s.all, n)
 		s.byName[n.name] = n
 	}
-	told, err := s.dispatch()
+	synced, err := s.dispatch()
 	if err != nil {
 		return err
 	}
@@ -228,39 +160,22 @@ func (s *shared) run(ctx context.Context) error {
 		all.Go(func() error { informer.RunWithContext(ctx); return nil })
 	}
 	all.Go(func() error { return s.volumes.Run(ctx) })
-	if synced(ctx, told) {
+	if cache.WaitFor(ctx, "", synced...) {
 		s.start(ctx, all)
 	}
 	return all.Wait()
 }
 
-// synced waits until all is known, and says whether that came before the end. The
-// library's own wait looks ten times a second only, and a test suite waits for us.
-func synced(ctx context.Context, told []cache.InformerSynced) bool {
-	look := time.NewTicker(2 * time.Millisecond)
-	defer look.Stop()
-	for _, done := range told {
-		for !done() {
-			select {
-			case <-ctx.Done():
-				return false
-			case <-look.C:
-			}
-		}
-	}
-	return true
-}
-
-// start starts the nodes, some at a time, and says when as many are ready as are awaited.
+// start starts the nodes, startAtOnce at a time, and calls Ready when Awaited of them are ready.
 func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 	if s.cfg.Awaited == 0 {
 		s.ready() // there are no nodes
 	}
-	turns := make(chan struct{}, startAtOnce)
+	starting := make(chan struct{}, startAtOnce)
 	var started atomic.Int64
 	for _, n := range s.all {
 		select {
-		case turns <- struct{}{}:
+		case starting <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
@@ -273,7 +188,7 @@ func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 				}
 			case <-ctx.Done():
 			}
-			<-turns
+			<-starting
 			return nil
 		})
 	}
@@ -282,63 +197,6 @@ func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 func (s *shared) ready() {
 	if s.cfg.Ready != nil {
 		s.cfg.Ready()
-	}
-}
-
-// dispatch has the watches tell each node of what is its.
-func (s *shared) dispatch() (told []cache.InformerSynced, err error) {
-	pods, podsErr := s.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { s.podChanged(obj) }, UpdateFunc: func(_, obj any) { s.podChanged(obj) },
-		DeleteFunc: s.podGone,
-	})
-	nodes, nodesErr := s.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: s.nodeChanged, UpdateFunc: func(_, obj any) { s.nodeChanged(obj) }, DeleteFunc: s.nodeChanged,
-	})
-	if err := errors.Join(podsErr, nodesErr); err != nil {
-		return nil, fmt.Errorf("watching Pods and Nodes: %w", err)
-	}
-	return []cache.InformerSynced{pods.HasSynced, nodes.HasSynced, s.services.HasSynced}, nil
-}
-
-func (s *shared) podChanged(obj any) {
-	p, ok := obj.(*v1.Pod)
-	if !ok {
-		return
-	}
-	n := s.byName[p.Spec.NodeName]
-	if n == nil {
-		return
-	}
-	before, had := n.podSrc.Pod(p.Namespace, p.Name)
-	if had && before.UID != p.UID {
-		s.owners.Delete(before.UID)
-	}
-	s.owners.Store(p.UID, n)
-	n.images.importNeverPulled(p)
-	n.podSrc.set(p)
-	if had && ((p.DeletionTimestamp == nil) != (before.DeletionTimestamp == nil) || !maps.Equal(p.Annotations, before.Annotations)) {
-		n.runtime.podChanged(p)
-	}
-}
-
-func (s *shared) podGone(obj any) {
-	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
-		obj = t.Obj
-	}
-	p, ok := obj.(*v1.Pod)
-	if !ok {
-		return
-	}
-	s.owners.Delete(p.UID)
-	if n := s.byName[p.Spec.NodeName]; n != nil {
-		n.podSrc.drop(p)
-	}
-}
-
-func (s *shared) nodeChanged(obj any) {
-	name, err := cache.DeletionHandlingMetaNamespaceKeyFunc(obj)
-	if n := s.byName[name]; err == nil && n != nil {
-		n.nodeSrc.look()
 	}
 }
 
@@ -360,7 +218,7 @@ func (s *shared) stopEvents() {
 	}
 }
 
-// recorder is where a node tells of Events.
+// recorder returns the recorder of a node's Events.
 func (s *shared) recorder(i int, nodeName string) record.EventRecorder {
 	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: nodeName})
 }
@@ -372,17 +230,8 @@ func (s *shared) leaseDuration() time.Duration {
 	return slowLeases
 }
 
-func (s *shared) capacity() v1.ResourceList {
-	c := v1.ResourceList{
-		v1.ResourceCPU: resource.MustParse("8"), v1.ResourceMemory: resource.MustParse("32Gi"),
-		v1.ResourceEphemeralStorage: resource.MustParse("100Gi"), v1.ResourcePods: *resource.NewQuantity(maxPods, resource.DecimalSI),
-	}
-	maps.Copy(c, s.cfg.Capacity)
-	return c
-}
-
 // allocatable of each node replaces missing limits in the downward API.
-func (s *shared) allocatable() v1.ResourceList { return node.Allocatable(s.capacity()) }
+func (s *shared) allocatable() v1.ResourceList { return node.Allocatable(s.cfg.capacity()) }
 
 func (s *shared) nodeIP(i int) netip.Addr {
 	base := nodeRange.Addr().As4()
@@ -391,22 +240,11 @@ func (s *shared) nodeIP(i int) netip.Addr {
 	return netip.AddrFrom4(base)
 }
 
-// nodeAddresses name this host: the API server finds the server of
-// all nodes there.
+// nodeAddresses have this host as host name: the API server connects to the server
+// of all nodes there.
 func (s *shared) nodeAddresses(n *simulatedNode) []v1.NodeAddress {
 	return []v1.NodeAddress{
 		{Type: v1.NodeInternalIP, Address: n.ip.String()},
 		{Type: v1.NodeHostName, Address: serverHost},
 	}
 }
-
-// servicesOf lists the Services of a namespace.
-func (s *shared) servicesOf(_ context.Context, namespace string) ([]*v1.Service, error) {
-	var list []*v1.Service
-	err := cache.ListAllByNamespace(s.services.GetIndexer(), namespace, labels.Everything(), func(o any) {
-		list = append(list, o.(*v1.Service)) //nolint:forcetypeassert // an informer of Services
-	})
-	return list, err
-}
-
-var _ pod.Source = (*podSource)(nil)

@@ -4,64 +4,60 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"net/netip"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// runtimeName is what the Node and the IDs of containers say: simulated://….
+// runtimeName is in the Node's status and in the IDs of containers: simulated://….
 const runtimeName = "simulated"
 
-// runtime is a container runtime that runs nothing. It implements CRI's
-// RuntimeService as far as the node agent uses it.
+// runtime is a container runtime without processes. It implements the methods of
+// CRI's RuntimeService that the node agent uses.
 type runtime struct {
 	runtimeapi.RuntimeServiceClient // answers Unimplemented
 
-	// pod returns the Pod as it is now, nil if it is not known.
-	pod func(namespace, name string) *v1.Pod
-	// podCIDRs returns the ranges of the node: one or two, none if it has not got them yet.
-	podCIDRs func() []netip.Prefix
-	// common is the range of all nodes without ranges of their own.
+	pods *podSource
+	node *nodeSource
+	// common has the addresses for nodes without a range.
 	common *addresses
-	// logs are where logs lie that somebody asked for.
-	logs *logFiles
+	logs   *logFiles
 
 	mu         sync.Mutex
-	own        []*addresses // of podCIDRs
+	own        []*addresses // of the node's podCIDRs
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
 	listeners  map[*eventStream]bool
 }
 
-func newRuntime() *runtime {
+func newRuntime(pods *podSource, node *nodeSource, common *addresses, logs *logFiles) *runtime {
 	return &runtime{
-		RuntimeServiceClient: runtimeapi.NewRuntimeServiceClient(nobody{}),
-		sandboxes:            map[string]*sandbox{}, containers: map[string]*container{}, listeners: map[*eventStream]bool{},
+		RuntimeServiceClient: runtimeapi.NewRuntimeServiceClient(unimplemented{}),
+		pods:                 pods, node: node, common: common, logs: logs,
+		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, listeners: map[*eventStream]bool{},
 	}
 }
 
-// nobody is a connection to no runtime.
-type nobody struct{}
+// unimplemented is a connection that answers Unimplemented.
+type unimplemented struct{}
 
-func (nobody) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.CallOption) error {
-	return status.Errorf(codes.Unimplemented, "a simulated runtime does not know %s", method)
+func (unimplemented) Invoke(_ context.Context, method string, _, _ any, _ ...grpc.CallOption) error {
+	return status.Errorf(codes.Unimplemented, "a simulated runtime does not implement %s", method)
 }
 
-func (nobody) NewStream(_ context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
-	return nil, status.Errorf(codes.Unimplemented, "a simulated runtime does not know %s", method)
+func (unimplemented) NewStream(_ context.Context, _ *grpc.StreamDesc, method string, _ ...grpc.CallOption) (grpc.ClientStream, error) {
+	return nil, status.Errorf(codes.Unimplemented, "a simulated runtime does not implement %s", method)
 }
 
 func notFound(kind, id string) error {
 	return status.Errorf(codes.NotFound, "there is no %s %s", kind, id)
 }
 
-// newID is of the length that every runtime has.
+// newID returns an ID of the length that all runtimes use.
 func newID() string {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails
@@ -86,7 +82,7 @@ func (*runtime) Status(context.Context, *runtimeapi.StatusRequest, ...grpc.CallO
 	}, nil
 }
 
-// selected says whether labels are all that a filter asks for.
+// selected reports whether labels match a filter.
 func selected(labels, selector map[string]string) bool {
 	for name, value := range selector {
 		if labels[name] != value {
@@ -103,7 +99,7 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// stop ends what would still happen by itself.
+// stop stops all timers.
 func (r *runtime) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

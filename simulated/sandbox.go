@@ -3,6 +3,7 @@ package simulated
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// sandbox is a PodSandbox. Everything but ready stays as it was made.
+// sandbox is a PodSandbox. Only ready changes.
 type sandbox struct {
 	id, handler string
 	config      *runtimeapi.PodSandboxConfig
@@ -32,37 +33,40 @@ func (s *sandbox) state() runtimeapi.PodSandboxState {
 
 // RunPodSandbox implements CRI.
 func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error) {
-	s := &sandbox{
-		id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true,
-	}
+	s := &sandbox{id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if options := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
-		for _, from := range r.ranges() {
-			a, err := from.take()
+		for _, pool := range r.pools() {
+			ip, err := pool.allocate()
 			if err != nil {
 				s.release()
-				return nil, status.Errorf(codes.ResourceExhausted, "assigning an address to the Pod: %v", err)
+				return nil, status.Errorf(codes.ResourceExhausted, "allocating an address for the Pod: %v", err)
 			}
-			s.addresses = append(s.addresses, a)
+			s.addresses = append(s.addresses, address{ip, pool})
 		}
 	}
 	r.sandboxes[s.id] = s
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: s.id}, nil
 }
 
-// release returns the addresses to their ranges.
+// address of a Pod, and the pool that it is allocated from.
+type address struct {
+	ip   netip.Addr
+	pool *addresses
+}
+
 func (s *sandbox) release() {
 	for _, a := range s.addresses {
-		a.from.give(a)
+		a.pool.release(a.ip)
 	}
 	s.addresses = nil
 }
 
-// ranges are those of the node, or the one of all nodes. The caller holds the lock.
-func (r *runtime) ranges() []*addresses {
+// pools returns those of the node's ranges, or the one of all nodes. The caller holds the lock.
+func (r *runtime) pools() []*addresses {
 	if r.own == nil {
-		for _, from := range r.podCIDRs() {
+		for _, from := range r.node.podCIDRs() {
 			r.own = append(r.own, newAddresses(from))
 		}
 	}
@@ -72,7 +76,7 @@ func (r *runtime) ranges() []*addresses {
 	return []*addresses{r.common}
 }
 
-// StopPodSandbox implements CRI. What runs in it is killed.
+// StopPodSandbox implements CRI. It kills running containers.
 func (r *runtime) StopPodSandbox(_ context.Context, in *runtimeapi.StopPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.StopPodSandboxResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -98,7 +102,7 @@ func (r *runtime) stopSandbox(s *sandbox) {
 	}
 }
 
-// RemovePodSandbox implements CRI. It takes the containers along.
+// RemovePodSandbox implements CRI. It removes the containers too.
 func (r *runtime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemovePodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RemovePodSandboxResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -32,16 +32,16 @@ import (
 	"flyball.dev/kubelet/server"
 )
 
-// serverHost is where the kubelets of all nodes are found: one server answers for
-// all of them, since the API server asks for Pods by namespace and name.
+// serverHost is the address of the kubelets of all nodes: one server serves all of
+// them, since the API server requests Pods by namespace and name.
 const serverHost = "127.0.0.1"
 
-// cannotExecute is a shell's exit code of a command that cannot be executed.
+// cannotExecute is a shell's exit code for a command that cannot be executed.
 const cannotExecute = 126
 
-// serve starts the server of all nodes, and the one that streams end at. There is
-// no authentication: a plain envtest does not say who its API server is, and there
-// is nothing to be had but what annotations say.
+// serve starts the server of all nodes, and the server of their streams. Neither
+// authenticates clients: a plain envtest has no identity for its API server, and the
+// servers return nothing but values of annotations.
 func (s *shared) serve(ctx context.Context, all *errgroup.Group) error {
 	certificate, err := selfSigned()
 	if err != nil {
@@ -87,15 +87,16 @@ func serveUntil(ctx context.Context, l net.Listener, handler http.Handler) error
 	case <-ctx.Done():
 	}
 	_ = srv.Close()
-	<-done //nolint:errcheck // it says that the server was closed
+	<-done //nolint:errcheck // it is http.ErrServerClosed
 	return nil
 }
 
-// selfSigned is a certificate that nobody verifies.
+// selfSigned returns a certificate that no client verifies. client-go's helper would generate RSA
+// keys, which takes longer.
 func selfSigned() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("making a key for simulated nodes: %w", err)
+		return tls.Certificate{}, fmt.Errorf("generating a key for simulated nodes: %w", err)
 	}
 	now := time.Now()
 	template := &x509.Certificate{
@@ -104,12 +105,12 @@ func selfSigned() (tls.Certificate, error) {
 	}
 	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("making a certificate for simulated nodes: %w", err)
+		return tls.Certificate{}, fmt.Errorf("creating a certificate for simulated nodes: %w", err)
 	}
 	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}, nil
 }
 
-// allPods are the Pods of all nodes, with the status that their workers know.
+// allPods are the Pods of all nodes, with the status that their workers have.
 type allPods struct{ shared *shared }
 
 func (a allPods) Pods() []*v1.Pod { return nil } // not served
@@ -126,7 +127,7 @@ func (a allPods) Pod(namespace, name string) (*v1.Pod, bool) {
 	return n.Pods.Pod(namespace, name)
 }
 
-// router asks the runtime of the node that has a container or sandbox.
+// router calls the runtime of the node that has a container or sandbox.
 type router struct {
 	shared *shared
 }
@@ -139,8 +140,8 @@ func (r router) nodes(do func(*runtime) bool) {
 	}
 }
 
-// ContainerStatus implements server.Runtime. Who asks wants to read the log. A
-// container that is gone has ended, for those who follow its log, and has no log.
+// ContainerStatus implements server.Runtime. The caller is about to read the log. A
+// removed container has ended, for clients that follow its log, and has no log.
 func (r router) ContainerStatus(ctx context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
 	resp := &runtimeapi.ContainerStatusResponse{Status: &runtimeapi.ContainerStatus{
 		Id: in.ContainerId, State: runtimeapi.ContainerState_CONTAINER_EXITED,
@@ -215,8 +216,8 @@ func (r router) container(id string) (rt *runtime, c *container) {
 	return rt, c
 }
 
-// ExecSync implements CRI. It is how exec hooks run, which succeed unless the
-// annotations give commands another exit code.
+// ExecSync implements CRI. It runs exec hooks, which succeed unless an annotation has
+// another exit code.
 func (r *runtime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -231,7 +232,7 @@ func (r *runtime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ 
 	return resp, nil
 }
 
-// streams is where exec and attach end. It implements streaming.Runtime.
+// streams serves exec and attach. It implements streaming.Runtime.
 type streams struct {
 	router router
 	server streaming.Server
@@ -243,12 +244,12 @@ func newStreams(s *shared, address string) (*streams, error) {
 	cfg.Addr, cfg.BaseURL = address, &url.URL{Scheme: "http", Host: address}
 	var err error
 	if st.server, err = streaming.NewServer(cfg, st); err != nil {
-		return nil, fmt.Errorf("making the server of streams: %w", err)
+		return nil, fmt.Errorf("creating the server of streams: %w", err)
 	}
 	return st, nil
 }
 
-// Exec prints what the annotation says, or why nothing can be executed.
+// Exec prints the value of the annotation, or why nothing can be executed.
 func (s *streams) Exec(_ context.Context, id string, cmd []string, _ io.Reader, out, errOut io.WriteCloser, tty bool, _ <-chan remotecommand.TerminalSize) error {
 	rt, c := s.router.container(id)
 	if c == nil {
@@ -283,7 +284,7 @@ func exitError(code int32) error {
 	return utilexec.CodeExitError{Err: errors.New("command terminated with exit code " + strconv.Itoa(int(code))), Code: int(code)}
 }
 
-// Attach shows the log, and stays until the container ends.
+// Attach prints the log, and returns when the container ends.
 func (s *streams) Attach(ctx context.Context, id string, _ io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
 	rt, c := s.router.container(id)
 	if c == nil {
@@ -304,7 +305,7 @@ func (s *streams) Attach(ctx context.Context, id string, _ io.Reader, out, _ io.
 	return nil
 }
 
-// PortForward implements streaming.Runtime. It is not reached.
+// PortForward implements streaming.Runtime. It is never called.
 func (*streams) PortForward(context.Context, string, int32, io.ReadWriteCloser) error {
 	return errors.New("nothing listens in a simulated Pod")
 }

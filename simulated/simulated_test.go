@@ -28,8 +28,8 @@ var (
 	client kubernetes.Interface
 )
 
-// patience is for what takes a second on an idle machine.
-const patience = 2 * time.Minute
+// timeout is for what takes a second on an idle machine.
+const timeout = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	ctrllog.SetLogger(klog.Background())
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 			fmt.Fprintln(os.Stderr, err)
 			return 1
 		}
-		cluster := &envtest.Environment{BinaryAssetsDirectory: assets, ControlPlaneStartTimeout: patience}
+		cluster := &envtest.Environment{BinaryAssetsDirectory: assets, ControlPlaneStartTimeout: timeout}
 		// There is no controller that makes the service account which the plugin wants.
 		cluster.ControlPlane.GetAPIServer().Configure().Append("disable-admission-plugins", "ServiceAccount")
 		if admin, err = cluster.Start(); err != nil {
@@ -109,7 +109,7 @@ func start(t *testing.T, nodes int, change ...func(*Config)) *rig {
 			t.Errorf("stopping took %s", took)
 		}
 		left := []goleak.Option{before, goleak.IgnoreAnyFunction("net/http.(*http2ClientConn).readLoop"), goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop")}
-		for goleak.Find(left...) != nil && time.Since(begun) < patience { // an Event may be under way
+		for goleak.Find(left...) != nil && time.Since(begun) < timeout { // an Event may be under way
 			time.Sleep(20 * time.Millisecond)
 		}
 		goleak.VerifyNone(t, left...)
@@ -147,7 +147,7 @@ func (r *rig) pod(name string, change func(*v1.Pod)) *v1.Pod {
 // wait returns the Pod once it is as wanted.
 func (r *rig) wait(name, what string, holds func(*v1.Pod) bool) *v1.Pod {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(timeout)
 	for {
 		p, err := client.CoreV1().Pods(r.namespace).Get(r.t.Context(), name, metav1.GetOptions{})
 		if err != nil {
@@ -165,7 +165,7 @@ func (r *rig) wait(name, what string, holds func(*v1.Pod) bool) *v1.Pod {
 
 func (r *rig) gone(name string) {
 	r.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(timeout)
 	for {
 		_, err := client.CoreV1().Pods(r.namespace).Get(r.t.Context(), name, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {

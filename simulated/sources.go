@@ -2,38 +2,41 @@ package simulated
 
 import (
 	"context"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
+	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// podSource is the Pods of one node, out of a watch of all nodes' Pods. It
+// podSource has the Pods of one node, from the watch of all nodes' Pods. It
 // implements pod.Source.
 type podSource struct {
 	mu   sync.RWMutex
 	pods map[string]*v1.Pod // by namespace/name
 
-	// telling keeps what handler is told in order.
-	telling sync.Mutex
-	handler cache.ResourceEventHandler // nil before and after Run
+	// delivering keeps the handler's events in order.
+	delivering sync.Mutex
+	handler    cache.ResourceEventHandler // nil before and after Run
 }
 
 func newPodSource() *podSource { return &podSource{pods: map[string]*v1.Pod{}} }
 
 // Run implements pod.Source. The watch has delivered all Pods before.
-func (s *podSource) Run(ctx context.Context, handler cache.ResourceEventHandler, told func()) error {
-	s.telling.Lock()
+func (s *podSource) Run(ctx context.Context, handler cache.ResourceEventHandler, synced func()) error {
+	s.delivering.Lock()
 	s.handler = handler
 	for _, p := range s.Pods() {
 		handler.OnAdd(p, true)
 	}
-	s.telling.Unlock()
-	told()
+	s.delivering.Unlock()
+	synced()
 	<-ctx.Done()
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.delivering.Lock()
+	defer s.delivering.Unlock()
 	s.handler = nil
 	return nil
 }
@@ -57,10 +60,19 @@ func (s *podSource) Pod(namespace, name string) (*v1.Pod, bool) {
 	return p, ok
 }
 
-// set takes over a Pod as it is now.
+// current returns a Pod if the API server has it with this UID, otherwise nil.
+func (s *podSource) current(m *runtimeapi.PodSandboxMetadata) *v1.Pod {
+	p, ok := s.Pod(m.GetNamespace(), m.GetName())
+	if !ok || p.UID != types.UID(m.GetUid()) {
+		return nil
+	}
+	return p
+}
+
+// set stores a Pod and delivers an event.
 func (s *podSource) set(p *v1.Pod) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.delivering.Lock()
+	defer s.delivering.Unlock()
 	key := p.Namespace + "/" + p.Name
 	s.mu.Lock()
 	old := s.pods[key]
@@ -76,8 +88,8 @@ func (s *podSource) set(p *v1.Pod) {
 }
 
 func (s *podSource) drop(p *v1.Pod) {
-	s.telling.Lock()
-	defer s.telling.Unlock()
+	s.delivering.Lock()
+	defer s.delivering.Unlock()
 	s.mu.Lock()
 	delete(s.pods, p.Namespace+"/"+p.Name)
 	s.mu.Unlock()
@@ -86,7 +98,7 @@ func (s *podSource) drop(p *v1.Pod) {
 	}
 }
 
-// nodeSource is the object of one node, out of a watch of all of them. It
+// nodeSource has the object of one node, from the watch of all Nodes. It
 // implements node.Source.
 type nodeSource struct {
 	name    string
@@ -97,7 +109,7 @@ type nodeSource struct {
 // Run implements node.Source.
 func (s *nodeSource) Run(ctx context.Context, changed func()) {
 	s.changed.Store(&changed)
-	changed() // it may have come in the meantime
+	changed() // the Node may exist already
 	<-ctx.Done()
 	s.changed.Store(nil)
 }
@@ -111,7 +123,22 @@ func (s *nodeSource) Node() *v1.Node {
 	return obj.(*v1.Node) //nolint:forcetypeassert // an informer of Nodes
 }
 
-func (s *nodeSource) look() {
+// podCIDRs returns the ranges of the node's Pods: one or two, none before they are assigned.
+func (s *nodeSource) podCIDRs() []netip.Prefix {
+	node := s.Node()
+	if node == nil {
+		return nil
+	}
+	var ranges []netip.Prefix
+	for _, text := range node.Spec.PodCIDRs {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			ranges = append(ranges, prefix)
+		}
+	}
+	return ranges
+}
+
+func (s *nodeSource) enqueue() {
 	if changed := s.changed.Load(); changed != nil {
 		(*changed)()
 	}

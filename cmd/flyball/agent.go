@@ -72,7 +72,7 @@ func (f *configFlags) loadAgent(ctx context.Context, set parts.Set) (parts.Set, 
 		return set, errors.New("starting the node agent: running as an ordinary user; run flyball as root, for example with sudo")
 	}
 	needed, token, err := mustJoin(set, time.Now())
-	moved := set.Joined != nil && (c.Server != set.Joined.Server || c.NodeIP != set.Joined.NodeIP)
+	moved := set.Joined != nil && (c.Server != set.Joined.Server || c.NodeIP != set.Joined.NodeIPs.String())
 	if err == nil && (needed || moved) {
 		err = ownAddress(c.NodeAddr) // it is kept
 	}
@@ -81,12 +81,12 @@ func (f *configFlags) loadAgent(ctx context.Context, set parts.Set) (parts.Set, 
 	}
 	if needed {
 		began := time.Now()
-		_, err = join.Join(ctx, join.Config{Dir: set.AgentDir(), Server: c.Server, Token: token, NodeName: c.NodeName, NodeIP: c.NodeAddr})
+		_, err = join.Join(ctx, join.Config{Dir: set.AgentDir(), Server: c.Server, Token: token, NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeAddr}})
 		if err == nil {
 			progress.New(os.Stdout, began).Done("joined "+c.Server, time.Since(began))
 		}
 	} else if moved {
-		err = set.Joined.Move(set.AgentDir(), c.Server, c.NodeAddr)
+		err = set.Joined.Move(set.AgentDir(), c.Server, []netip.Addr{c.NodeAddr})
 	}
 	if err != nil {
 		return set, err
@@ -164,7 +164,7 @@ func complete(c *v1alpha1.FlyballConfiguration, joined *join.Cluster) error {
 	if joined == nil {
 		return nil
 	}
-	c.Server, c.NodeIP = cmp.Or(c.Server, joined.Server), cmp.Or(c.NodeIP, joined.NodeIP)
+	c.Server, c.NodeIP = cmp.Or(c.Server, joined.Server), cmp.Or(c.NodeIP, joined.NodeIPs.String())
 	var err error
 	for _, f := range []struct {
 		name  string
@@ -172,9 +172,9 @@ func complete(c *v1alpha1.FlyballConfiguration, joined *join.Cluster) error {
 		value string
 	}{
 		{"nodeName", &c.NodeName, joined.NodeName},
-		{"clusterCIDR", &c.ClusterCIDR, joined.ClusterCIDR},
-		{"serviceCIDR", &c.ServiceCIDR, joined.ServiceCIDR},
-		{"clusterDNS", &c.ClusterDNS, joined.ClusterDNS},
+		{"clusterCIDR", &c.ClusterCIDR, joined.ClusterCIDRs.String()},
+		{"serviceCIDR", &c.ServiceCIDR, joined.ServiceCIDRs.String()},
+		{"clusterDNS", &c.ClusterDNS, joined.ClusterDNS.String()},
 		{"clusterDomain", &c.ClusterDomain, joined.ClusterDomain},
 	} {
 		if *f.field != "" && *f.field != f.value {

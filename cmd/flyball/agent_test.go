@@ -226,7 +226,7 @@ func TestNodeIP(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if joined, err := join.Read(filepath.Join(dir, "agent")); err != nil || joined.NodeIP != chosen || chosen == "" {
+	if joined, err := join.Read(filepath.Join(dir, "agent")); err != nil || joined.NodeIPs.String() != chosen || chosen == "" {
 		t.Errorf("it chose %q and keeps %+v (%v)", chosen, joined, err)
 	}
 }

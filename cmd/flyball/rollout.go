@@ -76,7 +76,7 @@ func newRolloutVerb(find findRollout, verb, short, done string, do func(*rollout
 func newRolloutStatusCommand(find findRollout) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status KIND/NAME", Short: "Show how far a rollout is, until it is over", Args: oneDeployment,
-		Long: "Show how far a rollout is, until it is over. The exit code is 1 if it failed or was taken back, and 0 if it is\n" +
+		Long: "Show how far a rollout is, until it is over. The exit code is 1 if it failed or was rolled back, and 0 if it is\n" +
 			"complete or waits at its partition.",
 	}
 	watch := cmd.Flags().BoolP("watch", "w", true, "wait until the rollout is over")

@@ -4,20 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/controllers/internal/loop"
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/expectations"
 )
 
-// Reasons of Events beside those that are conditions' too; like the messages upstream's, because people and tools look
-// for them.
+// Reasons of Events beside those that are conditions' too; like the messages upstream's, because
+// people and tools search for them.
 const (
 	ScalingReplicaSetReason = "ScalingReplicaSet"
 	SelectingAllReason      = "SelectingAll"
@@ -32,10 +36,21 @@ type createError struct{ error }
 
 func (e createError) Unwrap() error { return e.error }
 
-// act carries a plan out. It returns the Deployment as last written.
+// act carries a plan out, in order, and stops at the first error. It returns the Deployment as last
+// written.
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
-	err := r.Act(ctx, d, plan.Actions, func(action Action) (err error) {
-		switch a := action.(type) {
+	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Deployments, d) })
+	for _, step := range plan.Actions {
+		klog.FromContext(ctx).V(2).Info("Acting", "action", step.String(), "reason", step.Why())
+		var err error
+		switch a := step.(type) {
+		case action.Adopt:
+			if err = mayAdopt(); err == nil {
+				ref := *metav1.NewControllerRef(d, r.Deployments.GroupVersionKind)
+				err = controllerref.Replace(ctx, r.Client, r.Expectations, r.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet), ref)
+			}
+		case action.Release:
+			err = controllerref.Replace(ctx, r.Client, r.Expectations, r.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
 		case Create:
 			err = r.create(ctx, d, a.ReplicaSet.DeepCopy())
 		case Update:
@@ -46,34 +61,39 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 			d, err = r.setRevision(ctx, d, a.Revision)
 		case RollBack:
 			r.Events.Event(d, corev1.EventTypeWarning, RolledBackReason, a.Message)
-		case Refuse:
+		case action.Refuse:
 			r.Events.Event(d, corev1.EventTypeWarning, SelectingAllReason, a.Why())
 		}
-		return loop.OrStale(err)
-	})
-	return d, err
+		action.Count("deployment", r.Deployments.Group, step, err)
+		if err != nil {
+			return d, expectations.OrStale(err)
+		}
+	}
+	return d, nil
 }
 
 func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *appsv1.ReplicaSet) error {
-	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.Kind.GroupVersionKind)}
-	stored, err := r.Create(ctx, d, set)
+	set.OwnerReferences = []metav1.OwnerReference{*metav1.NewControllerRef(d, r.Deployments.GroupVersionKind)}
+	stored, err := r.ReplicaSets.Create(ctx, r.Client, set)
 	switch {
 	case err == nil:
-		r.sayScaled(d, stored.Name, 0, *stored.Spec.Replicas)
+		r.Expectations.Wrote(d, r.ReplicaSets.Resource, stored)
+		r.recordScaled(d, stored.Name, 0, *stored.Spec.Replicas)
 		return nil
-	case errors.Is(err, loop.ErrNamespaceEnds):
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		return err
 	case apierrors.IsAlreadyExists(err):
-		live, _, err := r.Children.Get(ctx, r.Live, client.ObjectKeyFromObject(set))
+		live, _, err := r.ReplicaSets.Get(ctx, r.Live, client.ObjectKeyFromObject(set))
 		if err != nil {
 			return fmt.Errorf("reading ReplicaSet %s, which exists already: %w", set.Name, err)
 		}
 		if metav1.IsControlledBy(live, d) && util.EqualIgnoreHash(&live.Spec.Template, &set.Spec.Template) {
-			return loop.ErrStale // it is ours: the cache will show it
+			return expectations.ErrStale // it is the Deployment's: the cache will show it
 		}
 		return errCollision
 	}
-	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)} //nolint:staticcheck // upstream's words, for people
+	//nolint:staticcheck // upstream's words, for people
+	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)}
 	if ctx.Err() == nil {
 		r.Events.Event(d, corev1.EventTypeWarning, util.FailedRSCreateReason, err.Error())
 	}
@@ -82,35 +102,38 @@ func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *apps
 
 func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, after *appsv1.ReplicaSet) error {
 	after.ResourceVersion = before.ResourceVersion // which may be that of its adoption, a moment ago
-	if _, err := r.Update(ctx, d, before, after); err != nil {
+	stored, err := r.ReplicaSets.Patch(ctx, r.Client, before, after)
+	if err != nil {
 		return fmt.Errorf("updating ReplicaSet %s: %w", before.Name, err)
 	}
-	r.sayScaled(d, before.Name, *before.Spec.Replicas, *after.Spec.Replicas)
+	r.Expectations.Wrote(d, r.ReplicaSets.Resource, stored)
+	r.recordScaled(d, before.Name, *before.Spec.Replicas, *after.Spec.Replicas)
 	return nil
 }
 
-func (r *Reconciler) delete(ctx context.Context, seen *appsv1.ReplicaSet) error {
-	set := r.Children.New()
-	set.SetNamespace(seen.Namespace)
-	set.SetName(seen.Name)
-	preconditions := client.Preconditions{UID: &seen.UID, ResourceVersion: &seen.ResourceVersion}
-	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, client.PropagationPolicy(metav1.DeletePropagationBackground)))
+func (r *Reconciler) delete(ctx context.Context, observed *appsv1.ReplicaSet) error {
+	set := r.ReplicaSets.New()
+	set.SetNamespace(observed.Namespace)
+	set.SetName(observed.Name)
+	preconditions := client.Preconditions{UID: &observed.UID, ResourceVersion: &observed.ResourceVersion}
+	background := client.PropagationPolicy(metav1.DeletePropagationBackground)
+	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, background))
 }
 
 func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {
 	after := d.DeepCopy()
 	util.SetDeploymentRevision(after, revision)
-	stored, err := r.Kind.Patch(ctx, r.Client, d, after)
+	stored, err := r.Deployments.Patch(ctx, r.Client, d, after)
 	if err != nil {
 		return d, fmt.Errorf("writing the revision of Deployment %s: %w", d.Name, err)
 	}
-	r.Writes.Wrote(d, r.Kind.Resource, stored)
+	r.Expectations.Wrote(d, r.Deployments.Resource, stored)
 	return stored, nil
 }
 
-func (r *Reconciler) sayScaled(d *appsv1.Deployment, set string, from, to int32) {
-	way := lo.Ternary(from > to, "down", "up")
+func (r *Reconciler) recordScaled(d *appsv1.Deployment, set string, from, to int32) {
 	if from != to {
-		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d", way, set, from, to)
+		r.Events.Eventf(d, corev1.EventTypeNormal, ScalingReplicaSetReason, "Scaled %s replica set %s from %d to %d",
+			lo.Ternary(from > to, "down", "up"), set, from, to)
 	}
 }

@@ -9,18 +9,20 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 )
 
-// What is noted on ReplicaSets in annotations, that kubectl rollout reads too. Upstream's functions for it want to log;
-// these do without, so that plans can call them.
+// kubectl rollout reads the annotations of ReplicaSets, too. Upstream's functions for them want a
+// logger; these do not, so that plans can call them.
 
-// historyLength bounds the annotation that lists the revisions which a template had before, in bytes.
+// historyLength bounds the annotation that lists the revisions which a template had before, in
+// bytes.
 const historyLength = 2000
 
-// annotate copies the Deployment's annotations to the ReplicaSet of its template, gives that the highest revision of all,
-// and notes the one that it had. A revision that is no number is somebody else's and left alone. It says whether anything
-// changed.
+// annotate copies the Deployment's annotations to the ReplicaSet of its template, gives that the
+// highest revision of all, notes the one that it had, and says whether anything changed. A revision
+// that is no number is not ours to change.
 func annotate(d *appsv1.Deployment, set *appsv1.ReplicaSet, old []*appsv1.ReplicaSet, exists bool) bool {
 	next := strconv.FormatInt(util.MaxRevision(klog.Logger{}, old)+1, 10)
-	return util.SetNewReplicaSetAnnotations(klog.NewContext(context.Background(), klog.Logger{}), d, set, next, exists, historyLength)
+	ctx := klog.NewContext(context.Background(), klog.Logger{})
+	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, historyLength)
 }
 
 // revision is 0 for a ReplicaSet without one that is a number.
@@ -29,12 +31,13 @@ func revision(set *appsv1.ReplicaSet) int64 {
 	return number
 }
 
-// desiredReplicas is the size of the Deployment for which a ReplicaSet was last scaled, if that is known.
+// desiredReplicas is the size of the Deployment for which a ReplicaSet was last scaled, if that is
+// known.
 func desiredReplicas(set *appsv1.ReplicaSet) (int32, bool) {
 	return util.GetDesiredReplicasAnnotation(klog.Logger{}, set)
 }
 
-// proportion is by how much a ReplicaSet changes when add Pods are to be distributed of which added already are.
+// proportion is the share of a ReplicaSet when add Pods are distributed and added already are.
 func proportion(d *appsv1.Deployment, set *appsv1.ReplicaSet, add, added int32) int32 {
 	return util.GetReplicaSetProportion(klog.Logger{}, set, *d, add, added)
 }

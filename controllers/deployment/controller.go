@@ -3,23 +3,28 @@ package deployment
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/record"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
-	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
+	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/loop"
 )
 
 // +kubebuilder:rbac:groups=apps;apps.flyball.dev,resources=deployments,verbs=get;list;watch;patch
@@ -31,67 +36,97 @@ import (
 
 // Reconciler is the loop for the Deployments of one API group.
 type Reconciler struct {
-	*loop.Loop[*appsv1.Deployment, *appsv1.ReplicaSet]
+	Deployments kinds.Kind[*appsv1.Deployment]
+	ReplicaSets kinds.Kind[*appsv1.ReplicaSet]
+	// Client reads from the cache, Live from the API server.
+	Client client.Client
+	Live   client.Reader
+	Events record.EventRecorder
+	// Expectations are about Deployments and ReplicaSets.
+	Expectations *expectations.Tracker
 }
 
-// Register adds the loop for a group's Deployments to a manager.
-func Register(manager loop.Manager, group kinds.Group) error {
-	base, err := loop.New(manager, group.Deployments, group.ReplicaSets, What)
-	if err != nil {
-		return err
+// Watch declares what enqueues a Deployment: its own changes, and those of its ReplicaSets and
+// their Pods.
+func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
+	return loop.
+		For(r.Deployments.New()).
+		Watches(r.ReplicaSets.New(), handler.EnqueueRequestsFromMapFunc(r.ownersOf)).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds()))
+}
+
+// Reconcile moves the rollout of one Deployment a step on, and reports how far it is.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	// 1. Get the Deployment. The caches must hold what the loop last wrote for it.
+	if !r.Expectations.Satisfied(request.NamespacedName) {
+		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	r := &Reconciler{base}
-	r.Look = r.look
-	concerns := r.Concerns(func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector })
-	return r.Watch(manager).
-		Watches(r.Children.New(), handler.EnqueueRequestsFromMapFunc(concerns)).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.waitingFor), builder.WithPredicates(podEnds())).
-		Complete(r)
-}
-
-// look observes, plans and acts.
-func (r *Reconciler) look(ctx context.Context, d *appsv1.Deployment, options kinds.Options) (*loop.Report[*appsv1.Deployment], error) {
-	state, err := Observe(ctx, r.Children, r.Client, d, options)
+	d, options, err := r.Deployments.Get(ctx, r.Client, request.NamespacedName)
+	if apierrors.IsNotFound(err) {
+		r.Expectations.Forget(request.NamespacedName)
+		return ctrl.Result{}, nil
+	}
 	if err != nil {
-		return nil, err
+		return ctrl.Result{}, fmt.Errorf("reading Deployment %s: %w", request, err)
+	}
+
+	// 2. Observe its ReplicaSets, and plan.
+	state, err := Observe(ctx, r.Client, r.ReplicaSets, d, options)
+	if err != nil {
+		return ctrl.Result{}, err
 	}
 	plan := NewPlan(state)
+
+	// 3. Act.
 	d, failure := r.act(ctx, d, plan)
 	var creation createError
 	switch {
-	case errors.Is(failure, loop.ErrNamespaceEnds):
-		return nil, nil
+	case errors.Is(failure, expectations.ErrStale):
+		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
+	case apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause):
+		return ctrl.Result{}, nil // no ReplicaSet can be created, and none is needed
 	case errors.Is(failure, errCollision):
-		plan.Status, plan.Kept, failure = CollidedStatus(state), options.Status, nil // the status that we write is the event that brings us back
+		// The event of this status enqueues the Deployment again.
+		plan.Status, plan.Kept, failure = CollidedStatus(state), options.Status, nil
 	case errors.As(failure, &creation):
 		plan.Status = FailedStatus(state, creation.Error())
 	case failure != nil:
-		return nil, failure
+		return ctrl.Result{}, failure
 	}
+
+	// 4. Report.
 	after := *d
 	after.Status = plan.Status
-	if r.Kind.GroupVersionKind.Group != appsv1.GroupName {
-		after.Status = waitable(d, plan.Status, state.Now)
+	if r.Deployments.Group != appsv1.GroupName {
+		after.Status = withKstatus(d, plan.Status, state.Now)
 	}
-	return &loop.Report[*appsv1.Deployment]{Before: d, After: &after, Kept: plan.Kept, Next: plan.Next}, failure
+	err = r.Deployments.PatchStatus(ctx, r.Client, r.Expectations, d, &after, options.Status, plan.Kept)
+	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
+}
+
+// ownersOf maps a ReplicaSet to the Deployments to reconcile when it changes.
+func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Request {
+	return controllerref.Owners(ctx, r.Client, r.Deployments, set)
 }
 
 // Observe is what reader knows of a Deployment.
-func Observe(ctx context.Context, replicaSets kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, d *appsv1.Deployment, options kinds.Options) (State, error) {
+func Observe(
+	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet], d *appsv1.Deployment, options kinds.Options,
+) (State, error) {
 	state := State{Deployment: d, Options: options, Now: metav1.Now()}
-	for _, which := range []client.ListOption{loop.ControlledBy(d.UID), loop.Orphans()} {
-		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which, client.UnsafeDisableDeepCopy)
+	for _, which := range []client.ListOption{controllerref.ControlledBy(d.UID), controllerref.Orphans()} {
+		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which)
 		if err != nil {
 			return state, err
 		}
 		state.ReplicaSets = append(state.ReplicaSets, sets...)
 	}
-	if !looksAtPods(d, options) {
+	if !needsPods(d, options) {
 		return state, nil
 	}
 	state.Running, state.Crashing = map[types.UID]int{}, map[types.UID]int{}
 	for _, set := range state.ReplicaSets {
-		pods, err := kinds.Pods().List(ctx, reader, client.InNamespace(d.Namespace), loop.ControlledBy(set.UID), client.UnsafeDisableDeepCopy)
+		pods, err := kinds.Pods().List(ctx, reader, client.InNamespace(d.Namespace), controllerref.ControlledBy(set.UID))
 		if err != nil {
 			return state, err
 		}
@@ -101,8 +136,8 @@ func Observe(ctx context.Context, replicaSets kinds.Kind[*appsv1.ReplicaSet], re
 	return state, nil
 }
 
-// looksAtPods says whether planning needs more than ReplicaSets.
-func looksAtPods(d *appsv1.Deployment, options kinds.Options) bool {
+// needsPods says whether planning needs more than ReplicaSets.
+func needsPods(d *appsv1.Deployment, options kinds.Options) bool {
 	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback.OnCrashLoop != nil
 }
 
@@ -120,35 +155,38 @@ func mostRestarts(pod *corev1.Pod) int32 {
 	return most
 }
 
-// waitingFor is the Deployment that may have waited for a Pod to end, or to crash.
-func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []reconcile.Request {
+// waitingFor maps a Pod to the Deployment that may have waited for it to end, or to crash.
+func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []ctrl.Request {
 	ref := metav1.GetControllerOfNoCopy(pod)
-	if !loop.IsOf(ref, r.Children.GroupVersionKind) {
+	if !controllerref.IsOf(ref, r.ReplicaSets.GroupVersionKind) {
 		return nil
 	}
-	set, _, err := r.Children.Get(ctx, r.Client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
+	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
+	set, _, err := r.ReplicaSets.Get(ctx, r.Client, key)
 	if err != nil || set.UID != ref.UID {
 		return nil
 	}
 	ref = metav1.GetControllerOfNoCopy(set)
-	if !loop.IsOf(ref, r.Kind.GroupVersionKind) {
+	if !controllerref.IsOf(ref, r.Deployments.GroupVersionKind) {
 		return nil
 	}
-	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
-	d, options, err := r.Kind.Get(ctx, r.Client, key)
-	if err != nil || !looksAtPods(d, options) {
+	key.Name = ref.Name
+	d, options, err := r.Deployments.Get(ctx, r.Client, key)
+	if err != nil || !needsPods(d, options) {
 		return nil
 	}
-	return []reconcile.Request{{NamespacedName: key}}
+	return []ctrl.Request{{NamespacedName: key}}
 }
 
-// podEnds lets the two ways through in which a Pod stops running, and that one that crashed did so again or is not ready.
+// podEnds passes a Pod that has stopped running or is deleted, and one whose restarts, or readiness
+// after a restart, changed.
 func podEnds() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },
 		UpdateFunc: func(update event.UpdateEvent) bool {
 			before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)
-			return !podutil.IsPodTerminal(before) && podutil.IsPodTerminal(after) || mostRestarts(before) != mostRestarts(after) ||
+			return !podutil.IsPodTerminal(before) && podutil.IsPodTerminal(after) ||
+				mostRestarts(before) != mostRestarts(after) ||
 				mostRestarts(after) > 0 && podutil.IsPodReady(before) != podutil.IsPodReady(after)
 		},
 	}

@@ -247,7 +247,7 @@ func TestBadTemplateStopsAndTimesOut(t *testing.T) {
 		}))
 		w.expectComplete()
 		w.apply(all(image("bad"), behave(testenv.NeverReady)))
-		w.expect("as far as it goes", func(d *appsv1.Deployment) bool {
+		w.expect("at its partition", func(d *appsv1.Deployment) bool {
 			return d.Status.UpdatedReplicas == 5 && d.Status.AvailableReplicas == 8 && d.Status.Replicas == 13
 		})
 		w.diff("history", []string{"1 image:1 8", "2 image:bad 5"}, w.history())
@@ -345,7 +345,8 @@ func TestCollidingNameGetsAnotherHash(t *testing.T) {
 		if err := w.deleteAll(); err != nil {
 			w.Fatal(err)
 		}
-		// The loop may hear of the end of its ReplicaSet before that of the Deployment, and make another.
+		// The loop may see the end of its ReplicaSet before that of the Deployment, and create
+		// another.
 		testenv.Eventually(w.T, func() error {
 			if err := w.deleteSets(); err != nil {
 				return err

@@ -22,7 +22,8 @@ import (
 
 func long(n int) string { return strings.Repeat("x", n) }
 
-// invalid are specs, as changes of a valid one, and what the API server says of them. A value of null takes a field away.
+// invalid are specs, as changes of a valid one, and what the API server says of them. A value of
+// null takes a field away.
 var invalid = map[string]struct {
 	kind, spec, want string
 	apps             bool // apps/v1 refuses it too
@@ -159,8 +160,8 @@ func TestInvalid(t *testing.T) {
 	}
 }
 
-// TestAcceptsWhatWasReadFromACluster: a manifest of apps/v1 as older programs print it needs its apiVersion changed and no
-// more, and becomes the same Deployment.
+// TestAcceptsWhatWasReadFromACluster: a manifest of apps/v1 as older programs print it needs its
+// apiVersion changed and no more, and becomes the same Deployment.
 func TestAcceptsWhatWasReadFromACluster(t *testing.T) {
 	t.Parallel()
 	namespace := env.Namespace(t)
@@ -215,7 +216,8 @@ func TestEveryRuleIsTested(t *testing.T) {
 	}
 }
 
-// bounded looks for a test of each bound on a field. Within the Pod template they are upstream's, and tested there.
+// bounded checks that each bound on a field has a test. Within the Pod template they are
+// upstream's, and tested there.
 func bounded(t *testing.T, kind, path string, schema apiextensionsv1.JSONSchemaProps) {
 	t.Helper()
 	for _, required := range schema.Required {
@@ -255,7 +257,8 @@ func after(text, prefix string) string {
 	return rest
 }
 
-// TestSelectorIsImmutable: neither kind lets its selector be changed, whoever tries, and says which field that is.
+// TestSelectorIsImmutable: neither kind lets any user change its selector, and the error names the
+// field.
 func TestSelectorIsImmutable(t *testing.T) {
 	w := ours(t)
 	w.apply(replicas(0))

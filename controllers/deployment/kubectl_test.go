@@ -16,7 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// TestKubectlRollout does what kubectl rollout status, history, undo, pause, resume and restart do, with kubectl's code.
+// TestKubectlRollout does what kubectl rollout status, history, undo, pause, resume and restart do,
+// with kubectl's code.
 func TestKubectlRollout(t *testing.T) {
 	t.Parallel()
 	w := &world{T: t, Group: env.Groups["apps"], namespace: env.Namespace(t)}

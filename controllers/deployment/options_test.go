@@ -70,7 +70,7 @@ func TestCrashLoopIsTakenBack(t *testing.T) {
 	w.expectComplete()
 	w.set(`{"rollback":{"onCrashLoop":{"restarts":2,"pods":"25%"}}}`)
 	w.apply(all(image("bad"), behave(testenv.Crashes)))
-	w.expect("taken back", func(d *appsv1.Deployment) bool {
+	w.expect("rolled back", func(d *appsv1.Deployment) bool {
 		return reason(d, v1alpha1.RolledBack) == deployment.CrashLoopReason && d.Status.AvailableReplicas == 4 && d.Status.Replicas == 4
 	})
 	// A ReplicaSet that was scaled a moment ago still reports the Pods that it had.
@@ -104,14 +104,15 @@ func TestMissedDeadlineIsTakenBack(t *testing.T) {
 	w.expectComplete()
 	w.set(`{"rollback":{"onProgressDeadlineExceeded":true}}`)
 	w.apply(all(image("bad"), behave(testenv.NeverReady)))
-	w.expect("taken back", func(d *appsv1.Deployment) bool {
+	w.expect("rolled back", func(d *appsv1.Deployment) bool {
 		return reason(d, v1alpha1.RolledBack) == util.TimedOutReason && d.Status.AvailableReplicas == 3 && d.Status.Replicas == 3
 	})
 	w.expectHistory("the old one has all Pods again", "1 image:1 3", "2 image:bad 0")
 	w.diff("Progressing", util.TimedOutReason, reason(w.d, appsv1.DeploymentProgressing))
 }
 
-// TestScaleSubresource: kubectl scale and autoscalers find size and selector there, and change the size.
+// TestScaleSubresource: kubectl scale and autoscalers find size and selector there, and change the
+// size.
 func TestScaleSubresource(t *testing.T) {
 	w := ours(t)
 	w.apply(func(*appsv1.Deployment) {})
@@ -149,7 +150,7 @@ func TestScaleSubresource(t *testing.T) {
 	w.expect("scaled", func(d *appsv1.Deployment) bool { return d.Status.AvailableReplicas == 5 })
 }
 
-// TestDefaults: what is left out is what apps/v1 makes of it.
+// TestDefaults: a field that is not set has the default of apps/v1.
 func TestDefaults(t *testing.T) {
 	t.Parallel()
 	namespace := env.Namespace(t)

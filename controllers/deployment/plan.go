@@ -14,88 +14,69 @@ import (
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/loop"
 )
 
 // State is what the loop knows when it plans.
 type State struct {
 	Deployment *appsv1.Deployment
-	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace that name none.
+	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace
+	// that name none.
 	ReplicaSets []*appsv1.ReplicaSet
-	// Running counts the Pods that have not finished, terminating ones included, by the UID of their ReplicaSet. It is
-	// needed for Recreate only.
-	Running map[types.UID]int
-	// Crashing counts the Pods that are not ready and have restarted as often as rollback.onCrashLoop says, by the UID of
-	// their ReplicaSet.
-	Crashing map[types.UID]int
+	// Running counts the Pods that have not finished, terminating ones included, and Crashing those
+	// that are not ready and have restarted as often as rollback.onCrashLoop says, by the UID of
+	// their ReplicaSet. Both are nil if not needed.
+	Running, Crashing map[types.UID]int
 	// Options are what the Deployment asks for beyond apps/v1.
 	Options kinds.Options
 	// Now is the time of the observation.
 	Now metav1.Time
 }
 
-type (
-	// Action is one step of a plan.
-	Action = loop.Action
-	// Reason is embedded by all actions.
-	Reason = loop.Reason
-	// Adopt takes a ReplicaSet that nobody controls.
-	Adopt = loop.Adopt
-	// Release gives up control of a ReplicaSet.
-	Release = loop.Release
-	// Refuse does nothing, because whatever could be done would be wrong.
-	Refuse = loop.Refuse
-)
-
 // Create creates the ReplicaSet of the current template.
 type Create struct {
 	ReplicaSet *appsv1.ReplicaSet
-	Reason
+	action.Reason
+}
+
+func (c Create) String() string {
+	return fmt.Sprintf("create ReplicaSet %s with %d Pods", c.ReplicaSet.Name, *c.ReplicaSet.Spec.Replicas)
 }
 
 // Update changes replicas, minReadySeconds or annotations of a ReplicaSet.
 type Update struct {
 	Before, After *appsv1.ReplicaSet
-	Reason
+	action.Reason
+}
+
+func (u Update) String() string {
+	if from, to := *u.Before.Spec.Replicas, *u.After.Spec.Replicas; from != to {
+		return fmt.Sprintf("scale ReplicaSet %s from %d to %d", u.Before.Name, from, to)
+	}
+	return "update ReplicaSet " + u.Before.Name
 }
 
 // Delete deletes an old ReplicaSet without Pods.
 type Delete struct {
 	ReplicaSet *appsv1.ReplicaSet
-	Reason
+	action.Reason
 }
+
+func (d Delete) String() string { return "delete ReplicaSet " + d.ReplicaSet.Name }
 
 // SetRevision writes the Deployment's own annotation deployment.kubernetes.io/revision.
 type SetRevision struct {
 	Revision string
-	Reason
+	action.Reason
 }
 
-// What is an action in words.
-func What(action Action) string {
-	switch a := action.(type) {
-	case Create:
-		return fmt.Sprintf("create ReplicaSet %s with %d Pods", a.ReplicaSet.Name, *a.ReplicaSet.Spec.Replicas)
-	case Update:
-		if from, to := *a.Before.Spec.Replicas, *a.After.Spec.Replicas; from != to {
-			return fmt.Sprintf("scale ReplicaSet %s from %d to %d", a.Before.Name, from, to)
-		}
-		return "update ReplicaSet " + a.Before.Name
-	case Delete:
-		return "delete ReplicaSet " + a.ReplicaSet.Name
-	case SetRevision:
-		return "number the template revision " + a.Revision
-	case RollBack:
-		return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
-			a.From.Revision, a.From.ReplicaSet, a.To.Revision, a.To.ReplicaSet)
-	}
-	return loop.What(action)
-}
+func (s SetRevision) String() string { return "number the template revision " + s.Revision }
 
 // Plan is what is to be done, and what to report once it is.
 type Plan struct {
-	Actions []Action
+	Actions []action.Action
 	Status  appsv1.DeploymentStatus
 	// Kept is the part of the status that apps/v1 lacks.
 	Kept kinds.Status
@@ -103,57 +84,62 @@ type Plan struct {
 	Next time.Duration
 }
 
-// NewPlan decides the next step of a Deployment. What depends on ReplicaSets doing their part is left to the next plan.
+// NewPlan decides the next step of a Deployment. Later steps wait for what the ReplicaSets report.
 func NewPlan(s State) Plan {
 	selector, err := metav1.LabelSelectorAsSelector(s.Deployment.Spec.Selector)
 	if err != nil || selector.Empty() {
 		status := *s.Deployment.Status.DeepCopy()
 		status.ObservedGeneration = s.Deployment.Generation
-		return Plan{Status: status, Kept: s.Options.Status, Actions: []Action{Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}}}
+		refuse := action.Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}
+		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{refuse}}
 	}
 
-	// 1. ReplicaSets change hands.
-	owned, changes := loop.Claim(s.Deployment, selector, s.ReplicaSets)
+	// 1. Orphans that match become the Deployment's; its ReplicaSets that no longer match become
+	// orphans.
+	owned, changes := controllerref.Claim(s.Deployment, selector, s.ReplicaSets)
 
 	// 2. The rollout moves on.
 	r := newRollout(s, owned)
 	progressing := r.step()
 
-	// 3. What that makes the Deployment look like.
+	// 3. The status says how far it is then.
 	plan := Plan{Actions: slices.Concat(changes, r.actions()), Status: r.newStatus(progressing)}
 	if progressing {
 		plan.Actions = append(plan.Actions, r.conclude(&plan.Status)...)
-		plan.Next = r.nextLook(plan.Status)
+		plan.Next = r.nextReconcile(plan.Status)
 	}
 	plan.Kept = r.kept
 	plan.Kept.Selector = selector.String()
 	return plan
 }
 
-// rollout is one Deployment while it is planned: its ReplicaSets as they shall be after the plan.
+// rollout is one Deployment while it is planned, with its ReplicaSets as they are after the plan.
 type rollout struct {
 	State
-	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many fewer available.
+	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many
+	// fewer available.
 	replicas, surge, unavailable int32
 	// status is the Deployment's last status, with conditions that the plan adds.
 	status appsv1.DeploymentStatus
 	// kept is the last status beyond apps/v1, as the plan changes it.
 	kept kinds.Status
-	// current is the member of the current template, nil if there is none; old are all others, oldest first.
+	// current is the member of the current template, nil if there is none; old are all others,
+	// oldest first.
 	current *member
 	old     []*member
-	// failed is the member of the current template while current is the one that its rollout was taken back to.
+	// failed is the member of the current template while current is the one that its rollout was
+	// rolled back to.
 	failed *member
 	// keep is how many Pods the partition keeps on old revisions.
 	keep int32
 	// changed are the members that the plan touches, in the order in which it does.
-	changed  []*member
-	revision *SetRevision
+	changed []*member
 }
 
 // member is a ReplicaSet of the Deployment.
 type member struct {
-	// seen is the ReplicaSet as observed, nil if it is to be created; want is what it shall be.
+	// seen is the ReplicaSet as observed, nil if the plan creates it; want is what the plan makes
+	// of it.
 	seen, want *appsv1.ReplicaSet
 	reasons    []string
 	remove     bool
@@ -162,21 +148,23 @@ type member struct {
 func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	r := &rollout{
 		State: s, status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status,
-		replicas: *s.Deployment.Spec.Replicas, surge: util.MaxSurge(*s.Deployment), unavailable: util.MaxUnavailable(*s.Deployment),
+		replicas: *s.Deployment.Spec.Replicas,
+		surge:    util.MaxSurge(*s.Deployment), unavailable: util.MaxUnavailable(*s.Deployment),
 	}
 	owned = slices.Clone(owned)
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
 		m := &member{seen: set, want: set.DeepCopy()}
-		// Of several ReplicaSets with the current template (a new API version may have changed what equal means) the
-		// oldest is the current one. The hash is no measure: it changes when a release adds a field to the API.
+		// Of several ReplicaSets with the current template (a new API version may have changed what
+		// equal means) the oldest is the current one. The hash is no measure: it changes when a
+		// release adds a field to the API.
 		if r.current == nil && util.EqualIgnoreHash(&set.Spec.Template, &s.Deployment.Spec.Template) {
 			r.current = m
 		} else {
 			r.old = append(r.old, m)
 		}
 	}
-	r.takeBack()
+	r.applyRollback()
 	return r
 }
 
@@ -214,11 +202,12 @@ func (r *rollout) changef(m *member, format string, args ...any) {
 	m.reasons = append(m.reasons, fmt.Sprintf(format, args...))
 }
 
-// actions are the changes, one per ReplicaSet, in the order in which they were planned.
-func (r *rollout) actions() []Action {
-	var actions []Action
+// actions are the changes, one per ReplicaSet, in the order in which they were planned, and at last
+// the revision.
+func (r *rollout) actions() []action.Action {
+	var actions []action.Action
 	for _, m := range r.changed {
-		reason := Reason(strings.Join(m.reasons, "; "))
+		reason := action.Reason(strings.Join(m.reasons, "; "))
 		switch {
 		case m.seen == nil:
 			actions = append(actions, Create{m.want, reason})
@@ -228,8 +217,12 @@ func (r *rollout) actions() []Action {
 			actions = append(actions, Update{m.seen, m.want, reason})
 		}
 	}
-	if r.revision != nil {
-		actions = append(actions, *r.revision)
+	if r.current == nil || r.kept.Rollback != nil || r.Deployment.DeletionTimestamp != nil {
+		return actions // a ReplicaSet that was rolled back to keeps its own place in the history
+	}
+	current := r.current.want.Annotations[util.RevisionAnnotation]
+	if r.Deployment.Annotations[util.RevisionAnnotation] != current {
+		actions = append(actions, SetRevision{current, "the current template has another revision"})
 	}
 	return actions
 }
@@ -248,13 +241,13 @@ func older(a, b *member) bool {
 
 func (m *member) size() int32 { return *m.want.Spec.Replicas }
 
-// available leaves out Pods that the ReplicaSet was told to delete and still reports.
+// available leaves out Pods that the ReplicaSet is to delete and still reports.
 func (m *member) available() int32 { return min(m.want.Status.AvailableReplicas, m.size()) }
 
-// sets are the ReplicaSets as they shall be.
+// sets are the ReplicaSets as the plan makes them.
 func sets(members []*member) []*appsv1.ReplicaSet {
 	return lo.Map(members, func(m *member, _ int) *appsv1.ReplicaSet { return m.want })
 }
 
-// size is how many Pods members shall have.
+// size is how many Pods members want.
 func size(members []*member) int32 { return util.GetReplicaCountForReplicaSets(sets(members)) }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"sort"
 
+	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -38,11 +39,10 @@ func (r *rollout) ensureCurrent(size int32) {
 	r.current = &member{want: set}
 	annotate(r.Deployment, set, sets(r.old), false)
 	r.changef(r.current, "no ReplicaSet has the current template")
-	r.noteRevision()
 	r.noteProgressing(corev1.ConditionTrue, util.NewReplicaSetReason, fmt.Sprintf("Created new replica set %q", set.Name))
 }
 
-// keepHistory keeps what the current ReplicaSet says of the Deployment up to date.
+// keepHistory copies what changed in the Deployment beside the template to the current ReplicaSet.
 func (r *rollout) keepHistory() {
 	if r.current == nil {
 		return
@@ -53,48 +53,38 @@ func (r *rollout) keepHistory() {
 		r.changef(r.current, "minReadySeconds changed")
 	}
 	if r.kept.Rollback != nil {
-		return // it stands in for the current one, and keeps its own place in the history
+		return // the ReplicaSet that was rolled back to keeps its own place in the history
 	}
 	was := set.Annotations[util.RevisionAnnotation]
 	switch changed := annotate(r.Deployment, set, sets(r.old), true); {
 	case changed && set.Annotations[util.RevisionAnnotation] != was:
 		r.changef(r.current, "its template is the current one again")
 		if r.Options.Rollback != (v1alpha1.Rollback{}) {
-			r.noteFound() // what became of the template before it must not count against this one
+			r.noteFound() // the failure of the template before it must not count against this one
 		}
 	case changed:
 		r.changef(r.current, "the Deployment's annotations changed")
 	}
-	r.noteRevision()
 	if util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing) == nil {
 		r.noteFound()
 	}
 }
 
 func (r *rollout) noteFound() {
-	r.noteProgressing(corev1.ConditionTrue, util.FoundNewRSReason, fmt.Sprintf("Found new replica set %q", r.current.want.Name))
+	message := fmt.Sprintf("Found new replica set %q", r.current.want.Name)
+	r.noteProgressing(corev1.ConditionTrue, util.FoundNewRSReason, message)
 }
 
-// noteRevision plans that the Deployment carries the revision of its current ReplicaSet.
-func (r *rollout) noteRevision() {
-	current := r.current.want.Annotations[util.RevisionAnnotation]
-	if r.Deployment.Annotations[util.RevisionAnnotation] != current {
-		r.revision = &SetRevision{current, "the current template has another revision"}
-	}
-}
-
-// cleanUp removes the oldest ReplicaSets beyond revisionHistoryLimit, of those that are without Pods for certain.
+// cleanUp removes the oldest ReplicaSets beyond revisionHistoryLimit that certainly have no Pods.
 func (r *rollout) cleanUp() {
 	limit := ptr.Deref(r.Deployment.Spec.RevisionHistoryLimit, math.MaxInt32)
-	var history []*member
-	for _, m := range r.old {
-		if m.seen.DeletionTimestamp == nil && m.seen.Name != r.kept.AvailableReplicaSet {
-			history = append(history, m)
-		}
-	}
+	history := lo.Filter(r.old, func(m *member, _ int) bool {
+		return m.seen.DeletionTimestamp == nil && m.seen.Name != r.kept.AvailableReplicaSet
+	})
 	sort.SliceStable(history, func(i, j int) bool { return revision(history[i].seen) < revision(history[j].seen) })
 	for _, m := range history[:max(0, len(history)-int(limit))] {
-		if m.size() == 0 && len(m.reasons) == 0 && m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
+		if m.size() == 0 && len(m.reasons) == 0 &&
+			m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
 			m.remove = true
 			r.changef(m, "more than %d old ReplicaSets", limit)
 		}

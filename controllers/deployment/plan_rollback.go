@@ -12,13 +12,14 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/action"
 )
 
-// What only Deployments of apps.flyball.dev ask for: a partition, and automatic rollback.
+// Only Deployments of apps.flyball.dev ask for a partition, and for automatic rollback.
 //
-// A rollback leaves the Deployment's spec alone: that is its user's. The status notes that the current template failed, and
-// from then on, until the template changes, the ReplicaSet of the last available revision stands where the current one
-// would; the strategies need not know.
+// A rollback leaves the Deployment's spec, which is its user's, alone. The status notes that the
+// current template failed. From then on, until the template changes, the ReplicaSet of the last
+// available revision takes the place of the current one; the strategies need not know.
 
 // Reasons of conditions beside upstream's.
 const (
@@ -29,19 +30,25 @@ const (
 // RollBack notes that the current template failed. The next plan acts on the note.
 type RollBack struct {
 	v1alpha1.RollbackStatus
-	Reason
+	action.Reason
 }
 
-// takeBack exchanges the current ReplicaSet for the one that a failed rollout is taken back to, if the last status says
-// that the current template is what failed.
-func (r *rollout) takeBack() {
+func (r RollBack) String() string {
+	return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
+		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
+}
+
+// applyRollback puts the ReplicaSet that a failed rollout is rolled back to in place of the current
+// one, if the last status says that the current template failed.
+func (r *rollout) applyRollback() {
 	note := r.kept.Rollback
 	if note == nil {
 		return
 	}
 	to := find(r.old, note.To.ReplicaSet)
 	if r.currentName() != note.From.ReplicaSet || to == nil {
-		// The template changed, or there is nothing left to go back to: a rollout begins, and with it a new deadline.
+		// The template changed, or its target is gone: a rollout begins, and with it a new
+		// deadline.
 		r.kept.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
@@ -49,13 +56,13 @@ func (r *rollout) takeBack() {
 		}
 		return
 	}
-	r.failed = r.current // nil, if somebody deleted it
+	r.failed = r.current // nil, if a user deleted it
 	old := lo.Without(r.all(), to)
 	sort.SliceStable(old, func(i, j int) bool { return older(old[i], old[j]) })
 	r.current, r.old = to, old
 }
 
-// currentName is the name that the current template's ReplicaSet has, or would get.
+// currentName is the name that the current template's ReplicaSet has, or will get.
 func (r *rollout) currentName() string {
 	if r.current != nil {
 		return r.current.want.Name
@@ -64,7 +71,8 @@ func (r *rollout) currentName() string {
 	return setName(r.Deployment.Name, controller.ComputeHash(template, r.Deployment.Status.CollisionCount))
 }
 
-// partition is how many Pods stay on old revisions. No Pod goes back to one: those that have moved count.
+// partition is how many Pods stay on old revisions. No Pod returns to one: those that have moved
+// count.
 func (r *rollout) partition() int32 {
 	if r.Options.Partition == nil || r.kept.Rollback != nil {
 		return 0
@@ -74,14 +82,16 @@ func (r *rollout) partition() int32 {
 	return max(0, min(int32(wanted), size(r.old), r.replicas-moved))
 }
 
-// held says whether all Pods but those that the partition keeps are of the current template, and all are available.
+// held says whether all Pods but those that the partition keeps are of the current template, and
+// all are available.
 func (r *rollout) held(status *appsv1.DeploymentStatus) bool {
-	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep && status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
+	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep &&
+		status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
 }
 
-// conclude notes which revision is known to be good, and whether the current one has failed. It returns the action that
-// says so, if it has.
-func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
+// conclude notes which revision was available last. If the current one has failed, it notes that
+// and returns the action.
+func (r *rollout) conclude(status *appsv1.DeploymentStatus) []action.Action {
 	if r.kept.Rollback != nil || r.current == nil || r.current.seen == nil {
 		return nil
 	}
@@ -105,22 +115,25 @@ func (r *rollout) conclude(status *appsv1.DeploymentStatus) []Action {
 	if util.HasProgressDeadline(r.Deployment) {
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, reason, note.Message)
 	}
-	return []Action{RollBack{note, Reason(what)}}
+	return []action.Action{RollBack{note, action.Reason(what)}}
 }
 
-// failure is why the current rollout counts as failed: the reason and the same in words; empty if it does not.
+// failure is why the current rollout has failed, as a reason and in words; both are empty if it has
+// not.
 func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string) {
 	on := r.Options.Rollback
 	if on.OnCrashLoop != nil {
 		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
 		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
 		if n := r.Crashing[r.current.seen.UID]; n >= max(1, most) {
-			return CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready", n, on.OnCrashLoop.Restarts)
+			const format = "%d of its Pods restarted %d times or more and are not ready"
+			return CrashLoopReason, fmt.Sprintf(format, n, on.OnCrashLoop.Restarts)
 		}
 	}
 	last := util.GetDeploymentCondition(*status, appsv1.DeploymentProgressing)
 	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == util.TimedOutReason {
-		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", *r.Deployment.Spec.ProgressDeadlineSeconds)
+		seconds := *r.Deployment.Spec.ProgressDeadlineSeconds
+		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", seconds)
 	}
 	return "", ""
 }
@@ -129,7 +142,7 @@ func revisionOf(m *member) v1alpha1.RollbackRevision {
 	return v1alpha1.RollbackRevision{Revision: revision(m.want), ReplicaSet: m.want.Name}
 }
 
-// find returns nil if there is none of that name, or it is on its way out.
+// find returns nil if there is none of that name, or it is being deleted.
 func find(members []*member, name string) *member {
 	found, _ := lo.Find(members, func(m *member) bool { return m.want.Name == name && m.want.DeletionTimestamp == nil })
 	return found

@@ -73,7 +73,7 @@ func TestBeyondApps(t *testing.T) {
 		want     []string
 		progress string
 		good     string // the ReplicaSet that is known to be good afterwards
-		back     string // the one that the rollout is taken back to
+		back     string // the one that the rollout is rolled back to
 	}{
 		"PartitionFirst":  {reason: "a first rollout finds nothing old to keep", mutate: []func(*State){keeping("4")}, want: []string{"create web- revision 1 size 10", "revision 1"}, progress: "True NewReplicaSetCreated"},
 		"PartitionBegins": {reason: "the new one gets what it may", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)}, mutate: []func(*State){keeping("9")}, want: []string{"create web- revision 2 size 1", "scale old 10 to 9", "revision 2"}, progress: "True ReplicaSetUpdated"},
@@ -92,13 +92,13 @@ func TestBeyondApps(t *testing.T) {
 			mutate: []func(*State){at("2"), keeping("1"), was("True", PartitionReachedReason)}, want: []string{"scale new 6 to 9"}, progress: "True ReplicaSetUpdated",
 		},
 		"PartitionRaised": {
-			reason: "no Pod goes back", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 4), replicaSet("new", 2, 6)},
+			reason: "no Pod returns to an old revision", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 4), replicaSet("new", 2, 6)},
 			mutate: []func(*State){at("2"), keeping("8")}, progress: "True PartitionReached",
 		},
 		"PartitionOldest": {reason: "the newest of the old ones is kept", sets: []*appsv1.ReplicaSet{replicaSet("older", 1, 4), replicaSet("old", 2, 4), replicaSet("new", 3, 5)}, mutate: []func(*State){at("3"), keeping("4")}, want: []string{"scale older 4 to 0"}, progress: "True ReplicaSetUpdated"},
 
 		"Good": {
-			reason: "a complete rollout is what later ones are taken back to", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 0), replicaSet("new", 2, 10)},
+			reason: "a complete rollout is the target of later rollbacks", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 0), replicaSet("new", 2, 10)},
 			mutate: []func(*State){at("2"), goodIs("old")}, progress: "True NewReplicaSetAvailable", good: "new",
 		},
 		"GoodIsKept": {
@@ -106,7 +106,7 @@ func TestBeyondApps(t *testing.T) {
 			mutate: []func(*State){at("2"), goodIs("old"), paused, func(s *State) { s.Deployment.Spec.RevisionHistoryLimit = new(int32(0)) }}, progress: "Unknown DeploymentPaused", good: "old",
 		},
 		"Deadline":      {reason: "out of time", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.ReplicaSetUpdatedReason), onDeadline, goodIs("old")}, want: []string{"roll back from new to old: it made no progress for 600 seconds"}, progress: "False ProgressDeadlineExceeded", good: "old", back: "old"},
-		"DeadlineUnset": {reason: "nobody asked for it", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.ReplicaSetUpdatedReason), goodIs("old")}, progress: "False ProgressDeadlineExceeded", good: "old"},
+		"DeadlineUnset": {reason: "the Deployment does not ask for it", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.ReplicaSetUpdatedReason), goodIs("old")}, progress: "False ProgressDeadlineExceeded", good: "old"},
 		"NothingGood":   {reason: "there is nothing to go back to", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.ReplicaSetUpdatedReason), onDeadline}, progress: "False ProgressDeadlineExceeded"},
 		"Crash":         {reason: "enough Pods crash", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.FoundNewRSReason), onCrash("20%"), crashing("new", 2), goodIs("old")}, want: []string{"roll back from new to old: 2 of its Pods restarted 3 times or more and are not ready"}, progress: "False CrashLoop", good: "old", back: "old"},
 		"CrashFew":      {reason: "too few do", sets: stuck, mutate: []func(*State){at("2"), half, was("True", PartitionReachedReason), onCrash("3"), crashing("new", 2), goodIs("old")}, progress: "True ReplicaSetUpdated", good: "old"},

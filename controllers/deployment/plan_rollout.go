@@ -8,17 +8,18 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 )
 
-// roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our doing, never fewer than
-// replicas-unavailable available ones.
+// roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our
+// doing, never fewer than replicas-unavailable available ones.
 func (r *rollout) roll() {
 	r.keep = r.partition()
 	wanted := r.replicas - r.keep
 	r.ensureCurrent(min(wanted, max(0, r.replicas+r.surge-size(r.old))))
 
-	// 1. Grow the current ReplicaSet into the room there is. It shrinks only if the Deployment did.
-	room := max(0, r.replicas+r.surge-size(r.all()))
-	if target := min(wanted, r.current.size()+room); target != r.current.size() {
-		r.scalef(r.current, target, "%d Pods wanted, room for %d more", wanted, room)
+	// 1. Scale the current ReplicaSet up as far as maxSurge allows. It shrinks only if the
+	// Deployment did.
+	allowed := max(0, r.replicas+r.surge-size(r.all()))
+	if target := min(wanted, r.current.size()+allowed); target != r.current.size() {
+		r.scalef(r.current, target, "%d Pods wanted, room for %d more", wanted, allowed)
 		return
 	}
 
@@ -29,8 +30,8 @@ func (r *rollout) roll() {
 // shrinkOld scales old ReplicaSets down.
 func (r *rollout) shrinkOld() {
 	least := r.replicas - r.unavailable
-	// Pods of the current ReplicaSet that are not available yet may never be: they must not cost old Pods, or a bad
-	// template would take the Deployment down bit by bit.
+	// Pods of the current ReplicaSet that are not available yet may never be. They must not replace
+	// old Pods, or a bad template would take the Deployment down step by step.
 	spare := size(r.all()) - least - max(0, r.current.size()-r.current.available())
 	spare = min(spare, size(r.old)-r.keep)
 	shrink := func(m *member, most int32, why string) {
@@ -40,19 +41,20 @@ func (r *rollout) shrinkOld() {
 		}
 	}
 
-	// 1. Unhealthy old Pods first: losing them makes nothing less available, keeping them would block the rollout. The
-	// ReplicaSet loop deletes Pods that are not ready before others.
+	// 1. Unavailable old Pods first: keeping them would block the rollout. The ReplicaSet loop
+	// deletes Pods that are not ready before others.
 	for _, m := range r.old {
 		shrink(m, m.size()-m.available(), "%d of its Pods are not available")
 	}
 
-	// 2. Then available ones: if anything is still spare, it is as many as are available beyond what has to be.
+	// 2. Then available ones: what is still spare is available beyond the minimum.
 	for _, m := range r.old {
 		shrink(m, m.size(), "enough Pods are available without %d of its own")
 	}
 }
 
-// recreate is the strategy Recreate: no Pod of the current template before the last old one is gone.
+// recreate is the strategy Recreate: no Pod of the current template before the last old one is
+// gone.
 func (r *rollout) recreate() {
 	stopping := false
 	for _, m := range r.old {
@@ -72,16 +74,14 @@ func (r *rollout) recreate() {
 
 // scaled says whether replicas of the Deployment changed since its ReplicaSets were last scaled.
 func (r *rollout) scaled() bool {
-	for _, m := range r.all() {
-		if desired, ok := desiredReplicas(m.want); m.size() > 0 && ok && desired != r.replicas {
-			return true
-		}
-	}
-	return false
+	return lo.SomeBy(r.all(), func(m *member) bool {
+		desired, ok := desiredReplicas(m.want)
+		return m.size() > 0 && ok && desired != r.replicas
+	})
 }
 
-// rescale brings a Deployment to its size without rolling anything out: it was scaled, or it is paused. It says whether it
-// could.
+// rescale brings a Deployment that was scaled or is paused to its size without a rollout, and says
+// whether it could.
 func (r *rollout) rescale() bool {
 	active := lo.Filter(r.all(), func(m *member, _ int) bool { return m.size() > 0 })
 
@@ -94,7 +94,7 @@ func (r *rollout) rescale() bool {
 		return true
 	}
 
-	// 2. The rollout is over but for old Pods, of an adopted ReplicaSet perhaps.
+	// 2. Only old Pods, of an adopted ReplicaSet perhaps, remain of a rollout.
 	if r.current != nil && util.IsSaturated(r.Deployment, r.current.want) {
 		for _, m := range r.old {
 			if m.size() > 0 {
@@ -104,7 +104,8 @@ func (r *rollout) rescale() bool {
 		return true
 	}
 
-	// 3. In the midst of a rollout all keep their share, so that scaling neither hastens nor holds up the rollout.
+	// 3. During a rollout all keep their share, so that scaling neither hastens nor delays the
+	// rollout.
 	if len(active) == 0 || r.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return false
 	}
@@ -112,7 +113,8 @@ func (r *rollout) rescale() bool {
 	return true
 }
 
-// share distributes the Pods to add or remove over ReplicaSets in proportion to their sizes, the rest to the largest.
+// share distributes the Pods to add or remove over ReplicaSets in proportion to their sizes; the
+// largest gets the remainder.
 func (r *rollout) share(active []*member) {
 	allowed := int32(0)
 	if r.replicas > 0 {
@@ -138,11 +140,12 @@ func (r *rollout) share(active []*member) {
 	}
 }
 
-// scalef gives a member a size, and notes on it the size of the Deployment that this was decided for. One that was told to
-// shrink grows again only when its ReplicaSet has said what is left: until then Pods that it reports as available may be
-// those that it deletes.
+// scalef gives a member a size, and notes on it the size of the Deployment that this was decided
+// for. One that was scaled down grows again only when its status shows the smaller size: until then
+// it may delete the Pods that it reports as available.
 func (r *rollout) scalef(m *member, size int32, format string, args ...any) {
-	if size > m.size() && m.seen != nil && m.seen.Status.ObservedGeneration < m.seen.Generation && m.seen.Status.Replicas > m.size() {
+	if size > m.size() && m.seen != nil &&
+		m.seen.Status.ObservedGeneration < m.seen.Generation && m.seen.Status.Replicas > m.size() {
 		return
 	}
 	annotated := util.SetReplicasAnnotations(m.want, r.replicas, r.replicas+r.surge)

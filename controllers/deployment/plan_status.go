@@ -12,8 +12,9 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus), which are absent when all is
-// well. Helm's --wait and others take an object of a kind that they do not know for ready unless one of them is True.
+// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus),
+// which are absent when all is well. Helm's --wait and others take an object of a kind that they do
+// not know for ready unless one of them is True.
 const (
 	Reconciling appsv1.DeploymentConditionType = "Reconciling"
 	Stalled     appsv1.DeploymentConditionType = "Stalled"
@@ -21,8 +22,8 @@ const (
 	rollingOutReason = "RollingOut"
 )
 
-// newStatus sums up the ReplicaSets as the plan leaves them. Whether there is progress is judged only while something is
-// rolled out.
+// newStatus sums up the ReplicaSets as the plan leaves them. Progress is judged only during a
+// rollout.
 func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 	all := sets(r.all())
 	status := appsv1.DeploymentStatus{
@@ -43,9 +44,11 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 		status.UpdatedReplicas = updated.want.Status.Replicas
 	}
 	if status.AvailableReplicas >= r.replicas-r.unavailable {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue, util.MinimumReplicasAvailable, "Deployment has minimum availability.")
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue,
+			util.MinimumReplicasAvailable, "Deployment has minimum availability.")
 	} else {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse, util.MinimumReplicasUnavailable, "Deployment does not have minimum availability.")
+		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse,
+			util.MinimumReplicasUnavailable, "Deployment does not have minimum availability.")
 	}
 	if progressing {
 		r.judge(&status)
@@ -54,8 +57,8 @@ func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
 	return status
 }
 
-// judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not judged again when
-// Pods fail later.
+// judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not
+// judged again when Pods fail later.
 func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	if !util.HasProgressDeadline(r.Deployment) {
 		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
@@ -74,13 +77,15 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 	}
 	switch {
 	case util.DeploymentComplete(r.Deployment, status):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
+		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue,
+			util.NewRSAvailableReason, subject+" has successfully progressed.")
 	case r.held(status):
 		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
-			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.", subject, r.replicas-r.keep, r.keep))
+			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.",
+				subject, r.replicas-r.keep, r.keep))
 	case util.DeploymentProgressing(r.Deployment, status), last != nil && last.Reason == PartitionReachedReason:
-		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is the time of the last
-		// progress, from which the deadline counts.
+		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is
+		// the time of the last progress, from which the deadline counts.
 		since := r.Now
 		if last != nil && last.Status == corev1.ConditionTrue {
 			since = last.LastTransitionTime
@@ -92,27 +97,25 @@ func (r *rollout) judge(status *appsv1.DeploymentStatus) {
 		})
 	default:
 		if left, counting := r.timeLeft(last); counting && left <= 0 {
-			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, util.TimedOutReason, subject+" has timed out progressing.")
+			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse,
+				util.TimedOutReason, subject+" has timed out progressing.")
 		}
 	}
 }
 
-// timeLeft is how long it takes until a lack of progress becomes a failure, if that is counted: a rollout begins with a
-// condition of its own, and what is over is not judged again.
+// timeLeft is how long it takes until a lack of progress becomes a failure. It does not count
+// before a rollout has set its condition, and after its end.
 func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration, counting bool) {
-	if last == nil || !util.HasProgressDeadline(r.Deployment) {
-		return 0, false
-	}
-	switch last.Reason {
-	case util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason:
+	if last == nil || !util.HasProgressDeadline(r.Deployment) ||
+		slices.Contains([]string{util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}, last.Reason) {
 		return 0, false
 	}
 	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
 	return deadline.Sub(r.Now.Time), true
 }
 
-// nextLook is when the deadline passes.
-func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
+// nextReconcile is when the deadline passes.
+func (r *rollout) nextReconcile(status appsv1.DeploymentStatus) time.Duration {
 	left, counting := r.timeLeft(util.GetDeploymentCondition(status, appsv1.DeploymentProgressing))
 	if !counting || util.DeploymentComplete(r.Deployment, &status) || r.kept.Rollback != nil {
 		return 0
@@ -120,7 +123,8 @@ func (r *rollout) nextLook(status appsv1.DeploymentStatus) time.Duration {
 	return max(time.Second, left)
 }
 
-// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the newest first, which is the current one.
+// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the
+// newest wins.
 func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
 	for _, m := range slices.Backward(r.all()) {
 		for _, c := range m.want.Status.Conditions {
@@ -147,7 +151,6 @@ func (r *rollout) notePause() {
 	}
 }
 
-// noteProgressing sets the condition Progressing of Deployments that have a deadline.
 func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
 	if util.HasProgressDeadline(r.Deployment) {
 		r.set(&r.status, appsv1.DeploymentProgressing, value, reason, message)
@@ -161,22 +164,25 @@ func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 	return r.status
 }
 
-// CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another template.
+// CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another
+// template.
 func CollidedStatus(s State) appsv1.DeploymentStatus {
 	status := *s.Deployment.Status.DeepCopy()
 	status.CollisionCount = new(ptr.Deref(status.CollisionCount, 0) + 1)
 	return status
 }
 
-func (r *rollout) set(status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string) {
+func (r *rollout) set(
+	status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string,
+) {
 	util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
 		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
 	})
 }
 
-// waitable is a status from which a stranger sees whether the rollout is over. It is for our own kind: that of apps/v1 is
-// known, and has upstream's conditions only.
-func waitable(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
+// withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own
+// kind: that of apps/v1 is known, and has upstream's conditions only.
+func withKstatus(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
 	is := appsv1.DeploymentCondition{
 		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",
 		Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/controllers/internal/action"
 )
 
 func deployment(replicas int32) *appsv1.Deployment {
@@ -30,8 +32,8 @@ func deployment(replicas int32) *appsv1.Deployment {
 	}
 }
 
-// replicaSet is one of deployment's ReplicaSets with all Pods available; its name is its image, its age in hours and its
-// revision tell it apart.
+// replicaSet is one of deployment's ReplicaSets with all Pods available; its name is its image, its
+// age in hours and its revision tell it apart.
 func replicaSet(image string, revision, replicas int32, mutate ...func(*appsv1.ReplicaSet)) *appsv1.ReplicaSet {
 	d := deployment(0)
 	labels := map[string]string{"app": "web", appsv1.DefaultDeploymentUniqueLabelKey: image}
@@ -73,13 +75,13 @@ func recreate(s *State) {
 func paused(s *State) { s.Deployment.Spec.Paused = true }
 
 // words shows actions as a reader would note them down.
-func words(actions []Action) []string {
+func words(actions []action.Action) []string {
 	var out []string
-	for _, action := range actions {
-		switch a := action.(type) {
-		case Adopt:
+	for _, step := range actions {
+		switch a := step.(type) {
+		case action.Adopt:
 			out = append(out, "adopt "+a.Object.GetName())
-		case Release:
+		case action.Release:
 			out = append(out, "release "+a.Object.GetName())
 		case Create:
 			out = append(out, fmt.Sprintf("create %s revision %s size %d", strings.TrimSuffix(a.ReplicaSet.Name, a.ReplicaSet.Labels[appsv1.DefaultDeploymentUniqueLabelKey]),
@@ -92,7 +94,7 @@ func words(actions []Action) []string {
 			out = append(out, "revision "+a.Revision)
 		case RollBack:
 			out = append(out, fmt.Sprintf("roll back from %s to %s: %s", a.From.ReplicaSet, a.To.ReplicaSet, a.Why()))
-		case Refuse:
+		case action.Refuse:
 			out = append(out, "refuse")
 		}
 	}
@@ -131,24 +133,24 @@ func TestPlan(t *testing.T) {
 			reason: "the new one begins with the surge, and unavailable ones may go at once", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)},
 			want: []string{"create web- revision 2 size 3", "scale old 10 to 8", "revision 2"},
 		},
-		"Full":      {reason: "no room and nothing available: wait", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(0))}, mutate: []func(*State){revision("2")}},
-		"GrowFirst": {reason: "room is used before anything shrinks", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 3)}, mutate: []func(*State){revision("2")}, want: []string{"scale new 3 to 5"}},
+		"Full":      {reason: "no surge is left and nothing is available: wait", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(0))}, mutate: []func(*State){revision("2")}},
+		"GrowFirst": {reason: "the surge is used before anything shrinks", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 3)}, mutate: []func(*State){revision("2")}, want: []string{"scale new 3 to 5"}},
 		"GrowsNotYet": {
-			reason: "what a ReplicaSet reports as available may be what it was told to delete, until it has looked", mutate: []func(*State){revision("2")},
+			reason: "Pods that a ReplicaSet reports as available may be those that it deletes, until it has observed its new size", mutate: []func(*State){revision("2")},
 			sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 2, available(5), func(set *appsv1.ReplicaSet) { set.Generation, set.Status.Replicas = 9, 5 })},
 		},
 		"GrowsAgain": {
-			reason: "it has looked, and could not delete any", mutate: []func(*State){revision("2")}, want: []string{"scale new 2 to 5"},
+			reason: "it has observed its new size, and could not delete any", mutate: []func(*State){revision("2")}, want: []string{"scale new 2 to 5"},
 			sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 2, available(5), func(set *appsv1.ReplicaSet) { set.Status.Replicas = 5 })},
 		},
 		"ShrinkNext": {reason: "available new Pods replace old ones", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 8), replicaSet("new", 2, 5, available(4))}, mutate: []func(*State){revision("2")}, want: []string{"scale old 8 to 4"}},
 		"Unhealthy":  {reason: "old Pods that are not available go first, wherever they are", sets: []*appsv1.ReplicaSet{replicaSet("older", 1, 4), replicaSet("old", 2, 4, available(1)), replicaSet("new", 3, 5)}, mutate: []func(*State){revision("3")}, want: []string{"scale old 4 to 1", "scale older 4 to 2"}},
-		"LaggingOld": {reason: "Pods that a ReplicaSet was told to delete are not counted as available", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 5, available(8)), replicaSet("new", 2, 8, available(3))}, mutate: []func(*State){revision("2")}},
+		"LaggingOld": {reason: "Pods that a ReplicaSet is to delete are not counted as available", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 5, available(8)), replicaSet("new", 2, 8, available(3))}, mutate: []func(*State){revision("2")}},
 		"RollBack":   {reason: "a ReplicaSet that has the template already is taken, with a new revision", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 0), replicaSet("old", 2, 10)}, mutate: []func(*State){revision("2")}, want: []string{"scale new 0 to 3 revision=3 revision-history=1", "revision 3"}},
 		"Annotations": {reason: "the Deployment's annotations are copied, but for those of the loop and of kubectl apply", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10)}, mutate: []func(*State){func(s *State) {
 			s.Deployment.Annotations = map[string]string{util.RevisionAnnotation: "1", "note": "x", corev1.LastAppliedConfigAnnotation: "{}"}
 		}}, want: []string{"update new note=x"}},
-		"MinReady": {reason: "minReadySeconds is no part of the template", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10)}, mutate: []func(*State){revision("1"), func(s *State) { s.Deployment.Spec.MinReadySeconds = 5 }}, want: []string{"update new minReadySeconds"}},
+		"MinReady": {reason: "minReadySeconds does not belong to the template", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10)}, mutate: []func(*State){revision("1"), func(s *State) { s.Deployment.Spec.MinReadySeconds = 5 }}, want: []string{"update new minReadySeconds"}},
 
 		"ScaleUp":           {reason: "the only ReplicaSet follows", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 5, sizedFor("5", "8"))}, mutate: []func(*State){revision("1")}, want: []string{"scale new 5 to 10 desired-replicas=10"}},
 		"ScaleInProportion": {reason: "in the midst of a rollout each keeps its share", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 4, sizedFor("5", "8")), replicaSet("new", 2, 4, sizedFor("5", "8"), available(0))}, mutate: []func(*State){revision("2")}, want: []string{"scale new 4 to 7 desired-replicas=10", "scale old 4 to 6 desired-replicas=10"}},
@@ -254,7 +256,7 @@ func TestProgressing(t *testing.T) {
 				t.Errorf("%s (-want +got):\n%s", test.reason, diff)
 			}
 			if plan.Next != test.next {
-				t.Errorf("%s: next look after %v, want %v", test.reason, plan.Next, test.next)
+				t.Errorf("%s: next reconcile after %v, want %v", test.reason, plan.Next, test.next)
 			}
 		})
 	}

@@ -36,7 +36,7 @@ func TestWaitable(t *testing.T) {
 			"As for apps/v1, a Pod that failed later counts too.", func(s *appsv1.DeploymentStatus) { done(s); s.AvailableReplicas = 2 },
 			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)},
 		},
-		"StillRolling": {"The condition is older than this look.", func(s *appsv1.DeploymentStatus) {
+		"StillRolling": {"The condition is older than this reconcile.", func(s *appsv1.DeploymentStatus) {
 			s.Conditions = append(s.Conditions, is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier))
 		}, []appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier)}},
 		"Over": {"What is over is taken away.", func(s *appsv1.DeploymentStatus) {
@@ -57,7 +57,7 @@ func TestWaitable(t *testing.T) {
 			status := appsv1.DeploymentStatus{ObservedGeneration: 2}
 			test.change(&status)
 			var got []appsv1.DeploymentCondition
-			for _, c := range waitable(d, status, now).Conditions {
+			for _, c := range withKstatus(d, status, now).Conditions {
 				if c.Type == Reconciling || c.Type == Stalled {
 					c.Message = ""
 					got = append(got, c)

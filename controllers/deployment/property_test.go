@@ -15,11 +15,13 @@ import (
 	"pgregory.net/rapid"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// cluster is an API server with one Deployment, its ReplicaSets and the numbers of their Pods. ReplicaSets report late,
-// the Deployment loop sees late, Pods become ready, fail and linger, and people change their minds.
+// cluster is an API server with one Deployment, its ReplicaSets and the numbers of their Pods.
+// ReplicaSets report late, the Deployment loop sees late, Pods become ready, fail and linger, and
+// people change their minds.
 type cluster struct {
 	*rapid.T
 	now     int64
@@ -27,7 +29,7 @@ type cluster struct {
 	sets    map[string]*set
 	options kinds.Options
 	seen    State // what the caches show
-	scaled  bool  // somebody changed replicas, surge or a ReplicaSet since the loop last found nothing to do
+	scaled  bool  // a user changed replicas, surge or a ReplicaSet since the loop last found nothing to do
 	created int64
 }
 
@@ -65,7 +67,7 @@ func (c *cluster) configure() {
 	if rapid.Bool().Draw(c.T, "partitioned") {
 		c.options.Partition = new(intstr.Parse(rapid.SampledFrom([]string{"0", "2", "50%", "100%"}).Draw(c.T, "partition")))
 	}
-	if rapid.Bool().Draw(c.T, "takes back") {
+	if rapid.Bool().Draw(c.T, "rolls back") {
 		c.options.Rollback = v1alpha1.Rollback{OnProgressDeadlineExceeded: true, OnCrashLoop: &v1alpha1.CrashLoop{Restarts: 1}}
 	}
 }
@@ -126,9 +128,9 @@ func (s *set) report() {
 	s.touch()
 }
 
-// look is one Reconcile: it plans on what the caches show and carries out what the API server accepts. It says whether it
-// did anything.
-func (c *cluster) look() bool {
+// reconcile is one Reconcile: it plans on what the caches show and carries out what the API server
+// accepts. It says whether it did anything.
+func (c *cluster) reconcile() bool {
 	c.now++
 	c.seen.Now = metav1.Unix(c.now, 0)
 	plan := NewPlan(c.seen)
@@ -145,15 +147,15 @@ func (c *cluster) look() bool {
 		c.d.Status, c.options.Status = plan.Status, plan.Kept
 	}
 	if acted {
-		c.sync() // the loop does not look again before it sees its own writes
+		c.sync() // the loop does not reconcile again before it sees its own writes
 	} else if c.seen.Deployment.Generation == c.d.Generation {
 		c.scaled = false
 	}
 	return acted
 }
 
-func (c *cluster) act(action Action) bool {
-	switch a := action.(type) {
+func (c *cluster) act(step action.Action) bool {
+	switch a := step.(type) {
 	case Create:
 		if taken := c.sets[a.ReplicaSet.Name]; taken != nil {
 			if util.EqualIgnoreHash(&taken.Spec.Template, &a.ReplicaSet.Spec.Template) {
@@ -198,7 +200,7 @@ func (c *cluster) act(action Action) bool {
 			c.Fatalf("rolled back from %s to %s, although %s was the last to be available", a.From.ReplicaSet, a.To.ReplicaSet, good)
 		}
 	default:
-		c.Fatalf("unexpected action %#v", action)
+		c.Fatalf("unexpected action %#v", step)
 	}
 	return true
 }
@@ -211,8 +213,8 @@ func (c *cluster) check(plan Plan) {
 	var before, after, availableBefore, availableAfter, oldRunning int32
 	touched := map[string]*appsv1.ReplicaSet{}
 	grows, growsCurrent := false, false
-	for _, action := range plan.Actions {
-		switch a := action.(type) {
+	for _, step := range plan.Actions {
+		switch a := step.(type) {
 		case Create:
 			after += *a.ReplicaSet.Spec.Replicas
 			grows = grows || *a.ReplicaSet.Spec.Replicas > 0
@@ -294,7 +296,7 @@ func (c *cluster) total() int32 {
 
 func (c *cluster) steps() map[string]func(*rapid.T) {
 	return map[string]func(*rapid.T){
-		"look":      func(*rapid.T) { c.look() },
+		"reconcile": func(*rapid.T) { c.reconcile() },
 		"sync":      func(*rapid.T) { c.sync() },
 		"configure": func(*rapid.T) { c.configure() },
 		"template": func(t *rapid.T) {
@@ -335,10 +337,11 @@ func (c *cluster) steps() map[string]func(*rapid.T) {
 	}
 }
 
-// TestProperty: whatever happens in whatever order, no plan allows more than replicas+maxSurge Pods or fewer than
-// replicas-maxUnavailable available ones, there are never two ReplicaSets of one template, the partition is kept, a template
-// that failed gets no more Pods, and once the world holds still and Pods get ready, all of them are of the current template,
-// or, if that failed, of the last one that was available.
+// TestProperty: whatever happens in whatever order, no plan allows more than replicas+maxSurge Pods
+// or fewer than replicas-maxUnavailable available ones, there are never two ReplicaSets of one
+// template, the partition is kept, a template that failed gets no more Pods, and once the world
+// holds still and Pods get ready, all of them are of the current template, or, if that failed, of
+// the last one that was available.
 func TestProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCluster(t)
@@ -355,7 +358,7 @@ func TestProperty(t *testing.T) {
 			}
 			before := c.d.Status
 			c.sync()
-			if c.look() || !util.DeploymentComplete(c.d, &before) && c.options.Status.Rollback == nil {
+			if c.reconcile() || !util.DeploymentComplete(c.d, &before) && c.options.Status.Rollback == nil {
 				still = 0
 			} else {
 				still++

@@ -1,6 +1,5 @@
-// Package find is which workload object a person means who names one: KIND/NAME, with a group or without.
-//
-// It serves the commands that look at loops and steer them; the loops themselves know what they look at.
+// Package find reads the workload object that a user names as KIND/NAME, with a group or without.
+// It serves the commands that show and steer rollouts.
 package find
 
 import (
@@ -19,7 +18,7 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// Found is a workload object that somebody named.
+// Found is a workload object that a user named.
 type Found struct {
 	kinds.Group
 	// Object is of the group's own type, Kind is Deployment or ReplicaSet.
@@ -27,30 +26,28 @@ type Found struct {
 	Kind   schema.GroupVersionKind
 }
 
-// String is how kubectl names the object, deployment.apps/web say.
+// String is how kubectl names the object, deployment.apps/web for example.
 func (f Found) String() string {
 	return strings.ToLower(f.Kind.Kind) + "." + f.Kind.Group + "/" + f.Object.GetName()
 }
 
-// names are what people call the kinds.
+// names are the names and short names of the kinds.
 var names = map[string]string{
 	"deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment", "fdeploy": "Deployment",
 	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "frs": "ReplicaSet",
 }
 
-// short are the names that only our own kinds have.
-var short = map[string]bool{"fdeploy": true, "frs": true}
-
-// Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it looks in both, and the one that has
-// the object is meant.
+// Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it reads both;
+// only one may have it.
 func Named(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
 	resource, name, ok := strings.Cut(reference, "/")
 	kind, group, _ := strings.Cut(strings.ToLower(resource), ".")
-	if group == "" && short[kind] {
+	if group == "" && strings.HasPrefix(kind, "f") { // only our own kinds have such names
 		group = v1alpha1.GroupVersion.Group
 	}
 	if !ok || name == "" || names[kind] == "" {
-		return Found{}, fmt.Errorf("understanding %q: write deployment/NAME or replicaset/NAME, with a group (deployment.apps.flyball.dev/NAME) if both have one", reference)
+		return Found{}, fmt.Errorf("understanding %q: write deployment/NAME or replicaset/NAME, "+
+			"with a group (deployment.apps.flyball.dev/NAME) if both have one", reference)
 	}
 	var all []Found
 	for _, version := range []schema.GroupVersion{v1alpha1.GroupVersion, appsv1.SchemeGroupVersion} {
@@ -71,14 +68,16 @@ func Named(ctx context.Context, reader client.Reader, namespace, reference strin
 	}
 	switch len(all) {
 	case 0:
-		return Found{}, fmt.Errorf("looking for %s in namespace %s: neither %s nor %s has one", reference, namespace, v1alpha1.GroupVersion.Group, appsv1.GroupName)
+		return Found{}, fmt.Errorf("finding %s in namespace %s: neither %s nor %s has one",
+			reference, namespace, v1alpha1.GroupVersion.Group, appsv1.GroupName)
 	case 1:
 		return all[0], nil
 	}
-	return Found{}, fmt.Errorf("looking for %s in namespace %s: there are two; name one of them: %s or %s", reference, namespace, all[0], all[1])
+	return Found{}, fmt.Errorf("finding %s in namespace %s: there are two; name one of them: %s or %s",
+		reference, namespace, all[0], all[1])
 }
 
-// Empty is a workload object of a kind without anything in it. It is an error if the kind is none of ours to serve.
+// Empty is an empty workload object. The error says that no loop serves the kind.
 func Empty(kind schema.GroupVersionKind) (Found, error) {
 	group, err := kinds.For(kind.GroupVersion())
 	if err != nil {

@@ -1,8 +1,8 @@
 // Package preview says what a loop would do next with an object, and why, without doing it.
 //
-// It lets the loop's own code observe, from the API server instead of a cache, and plan. A manifest that is not applied
-// is first given to the API server as a dry run, which defaults and validates it and merges it with what is there. The
-// package writes nothing; that dry run apart, it only reads.
+// The loop's own code observes, from the API server instead of a cache, and plans. The API server
+// first applies a manifest as a dry run, which defaults and validates it and merges it with the
+// stored object. Beside that the package only reads.
 package preview
 
 import (
@@ -17,7 +17,8 @@ import (
 
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/find"
-	"flyball.dev/controllers/internal/loop"
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/replicaset"
 )
 
@@ -26,13 +27,13 @@ const fieldOwner = client.FieldOwner("flyball-plan")
 
 // Preview is what a loop would do next.
 type Preview struct {
-	// Object is who it is about, deployment.apps/web say.
+	// Object is the object as kubectl names it, deployment.apps/web for example.
 	Object    string `json:"object"`
 	Namespace string `json:"namespace"`
 	Steps     []Step `json:"steps"`
 	// Conditions are what the loop would report afterwards, one per line.
 	Conditions []string `json:"conditions,omitempty"`
-	// Next is when it would look again though nothing happens; 0 means not before something does.
+	// Next is when it would reconcile again without an event; 0 means never.
 	Next time.Duration `json:"next,omitempty"`
 }
 
@@ -42,7 +43,7 @@ type Step struct {
 	Why  string `json:"why"`
 }
 
-// Of is about the object that KIND/NAME names.
+// Of previews the object that KIND/NAME names.
 func Of(ctx context.Context, c client.Client, namespace, reference string) (Preview, error) {
 	found, err := find.Named(ctx, c, namespace, reference)
 	if err != nil {
@@ -51,15 +52,16 @@ func Of(ctx context.Context, c client.Client, namespace, reference string) (Prev
 	return explain(ctx, c, found)
 }
 
-// OfManifest is about an object as it would be once the manifest was applied, by server-side apply.
+// OfManifest previews an object as it would be after server-side apply of a manifest.
 func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Unstructured) (Preview, error) {
 	found, err := find.Empty(manifest.GroupVersionKind())
 	if err != nil {
 		return Preview{}, err
 	}
 	applied := manifest.DeepCopy()
-	if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(applied), fieldOwner, client.ForceOwnership, client.DryRunAll); err != nil {
-		return Preview{}, fmt.Errorf("asking the API server what %s %s would become: %w", manifest.GetKind(), manifest.GetName(), err)
+	configuration := client.ApplyConfigurationFromUnstructured(applied)
+	if err := c.Apply(ctx, configuration, fieldOwner, client.ForceOwnership, client.DryRunAll); err != nil {
+		return Preview{}, fmt.Errorf("applying %s %s as a dry run: %w", manifest.GetKind(), manifest.GetName(), err)
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(applied.Object, found.Object); err != nil {
 		return Preview{}, fmt.Errorf("reading what %s %s would become: %w", manifest.GetKind(), manifest.GetName(), err)
@@ -69,41 +71,41 @@ func OfManifest(ctx context.Context, c client.Client, manifest *unstructured.Uns
 
 func explain(ctx context.Context, c client.Client, found find.Found) (Preview, error) {
 	preview := Preview{Object: found.String(), Namespace: found.Object.GetNamespace()}
-	reader := live{c}
 	if found.Kind.Kind == "ReplicaSet" {
 		set, options := found.ReplicaSets.Read(found.Object)
-		state, err := replicaset.Observe(ctx, found.ReplicaSets, reader, set, options)
+		state, err := replicaset.Observe(ctx, live{c}, found.ReplicaSets, set, options)
 		if err != nil {
 			return preview, err
 		}
 		plan := replicaset.NewPlan(state)
-		for _, action := range plan.Actions {
-			preview.Steps = append(preview.Steps, Step{replicaset.What(action), action.Why()})
-		}
-		preview.Next = replicaset.NextLook(state, plan)
+		preview.Steps, preview.Next = steps(plan.Actions), replicaset.NextReconcile(state, plan)
 		return preview, nil
 	}
 	d, options := found.Deployments.Read(found.Object)
-	state, err := deployment.Observe(ctx, found.ReplicaSets, reader, d, options)
+	state, err := deployment.Observe(ctx, live{c}, found.ReplicaSets, d, options)
 	if err != nil {
 		return preview, err
 	}
 	plan := deployment.NewPlan(state)
-	for _, action := range plan.Actions {
-		preview.Steps = append(preview.Steps, Step{deployment.What(action), action.Why()})
-	}
+	preview.Steps, preview.Next = steps(plan.Actions), plan.Next
 	for _, c := range plan.Status.Conditions {
-		if c.Type == deployment.Reconciling || c.Type == deployment.Stalled {
-			continue // they say to programs what the others say to people
+		if c.Type != deployment.Reconciling && c.Type != deployment.Stalled { // which repeat the others for programs
+			words := fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
+			preview.Conditions = append(preview.Conditions, words)
 		}
-		preview.Conditions = append(preview.Conditions, fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message))
 	}
-	preview.Next = plan.Next
 	return preview, nil
 }
 
-// live makes a reader of the API server understand loop.ControlledBy and loop.Orphans, which are cache indexes: it lists
-// everything and sorts out. That is for a look now and then, not for a loop.
+func steps(actions []action.Action) (steps []Step) {
+	for _, a := range actions {
+		steps = append(steps, Step{a.String(), a.Why()})
+	}
+	return steps
+}
+
+// live makes a client of the API server understand the cache index that the loops list by: it lists
+// all objects and filters.
 type live struct{ client.Reader }
 
 func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {
@@ -112,10 +114,7 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	if options.FieldSelector == nil {
 		return l.Reader.List(ctx, list, opts...)
 	}
-	uid, found := options.FieldSelector.RequiresExactMatch(loop.Index)
-	if !found {
-		return l.Reader.List(ctx, list, opts...)
-	}
+	uid, _ := options.FieldSelector.RequiresExactMatch(controllerref.Index)
 	options.FieldSelector = nil
 	if err := l.Reader.List(ctx, list, &options); err != nil {
 		return err
@@ -126,7 +125,7 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	}
 	kept := all[:0]
 	for _, item := range all {
-		if object, ok := item.(client.Object); ok && loop.Keys(object)[0] == uid {
+		if object, ok := item.(client.Object); ok && controllerref.Keys(object)[0] == uid {
 			kept = append(kept, item)
 		}
 	}

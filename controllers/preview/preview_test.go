@@ -22,7 +22,7 @@ import (
 
 var env testenv.Env
 
-// Nobody serves apps/v1 here, so what a loop would do next stays to be done.
+// No loop serves apps/v1 here, so its next step is never done.
 func TestMain(m *testing.M) {
 	testenv.Main(m, &env, func(ctx context.Context, cfg *rest.Config, ready func()) error {
 		return controllers.Run(ctx, controllers.Config{Client: cfg, Ready: ready, Kinds: []schema.GroupVersion{v1alpha1.GroupVersion}})

@@ -2,22 +2,25 @@ package replicaset
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/controllers/internal/loop"
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/kinds"
 )
 
-// parallel bounds the requests that one ReplicaSet has in flight. The API server's CPU is what creation waits for; more
-// would only queue there, before everybody else's.
+// parallel bounds the requests that one ReplicaSet has in flight. The API server's CPU is what
+// creation waits for; more requests would only delay those of others.
 const parallel = 64
 
 // refused is why a plan does nothing. Trying again helps no more than waiting does.
@@ -25,37 +28,50 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// act carries a plan out.
+// act carries a plan out, in order, and stops at the first error. The reasons and messages of
+// Events are upstream's, because people and tools search for them.
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
-	err := r.Act(ctx, set, plan.Actions, func(action Action) error {
-		switch a := action.(type) {
+	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kind, set) })
+	for _, step := range plan.Actions {
+		klog.FromContext(ctx).V(2).Info("Acting", "action", step.String(), "reason", step.Why())
+		var err error
+		switch a := step.(type) {
+		case action.Adopt:
+			if err = mayAdopt(); err == nil {
+				ref := *metav1.NewControllerRef(set, r.Kind.GroupVersionKind)
+				err = controllerref.Replace(ctx, r.Client, r.Expectations, kinds.Pods(), set, a.Object.(*corev1.Pod), ref)
+			}
+		case action.Release:
+			err = controllerref.Replace(ctx, r.Client, r.Expectations, kinds.Pods(), set, a.Object.(*corev1.Pod))
 		case Create:
-			return slowStart(a.Count, func() error { return r.create(ctx, set) })
+			err = slowStart(a.Count, func() error { return r.create(ctx, set) })
 		case Delete:
-			return inParallel(len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })
-		case Refuse:
-			r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", a.Why())
-			return refused(a.Why())
+			err = inParallel(len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })
+		case action.Refuse:
+			err = refused(a.Why())
+			r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", err)
 		}
-		return nil
-	})
-	if errors.Is(err, loop.ErrNamespaceEnds) {
-		return nil
+		action.Count("replicaset", r.Kind.Group, step, err)
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 func (r *Reconciler) create(ctx context.Context, set *appsv1.ReplicaSet) error {
-	pod, err := controller.GetPodFromTemplate(&set.Spec.Template, set, metav1.NewControllerRef(set, r.Kind.GroupVersionKind))
+	ref := metav1.NewControllerRef(set, r.Kind.GroupVersionKind)
+	pod, err := controller.GetPodFromTemplate(&set.Spec.Template, set, ref)
 	if err != nil {
 		return fmt.Errorf("rendering a Pod from the template: %w", err)
 	}
 	pod.Namespace = set.Namespace
-	stored, err := r.Create(ctx, set, pod)
+	err = r.Client.Create(ctx, pod)
 	switch {
 	case err == nil:
-		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulCreatePodReason, "Created pod: %v", stored.Name)
-	case ctx.Err() == nil && !errors.Is(err, loop.ErrNamespaceEnds):
+		r.Expectations.Wrote(set, kinds.Pods().Resource, pod)
+		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulCreatePodReason, "Created pod: %v", pod.Name)
+	case ctx.Err() == nil && !apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
 		r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", err)
 	}
 	return err
@@ -69,17 +85,17 @@ func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *co
 		}
 		return fmt.Errorf("unable to delete pods: %w", err)
 	}
-	// Not found, or of another UID: gone before us, and just as good.
-	r.Writes.Deleted(client.ObjectKeyFromObject(set), pod.UID)
+	// Not found, or of another UID: another client deleted it.
+	r.Expectations.Deleted(client.ObjectKeyFromObject(set), pod.UID)
 	if err == nil {
 		r.Events.Eventf(set, corev1.EventTypeNormal, controller.SuccessfulDeletePodReason, "Deleted pod: %v", pod.Name)
 	}
 	return nil
 }
 
-// slowStart calls fn count times in batches of 1, 2, 4, …, the calls of a batch in parallel, and stops after a batch in
-// which one failed. What fails for one Pod (a quota, an admission rule) mostly fails for all: then one request, not
-// hundreds, is wasted per attempt.
+// slowStart calls fn count times in batches of 1, 2, 4, …, the calls of a batch in parallel, and
+// stops after a batch in which one failed. What fails for one Pod (a quota, an admission rule)
+// mostly fails for all: then one request, not hundreds, is wasted per attempt.
 func slowStart(count int, fn func() error) error {
 	for batch := 1; count > 0; batch *= 2 {
 		n := min(batch, count)
@@ -91,7 +107,8 @@ func slowStart(count int, fn func() error) error {
 	return nil
 }
 
-// inParallel calls fn for 0 to count-1 and returns one of the errors, if there are any, after the last call.
+// inParallel calls fn for 0 to count-1 and returns one of the errors, if there are any, after the
+// last call.
 func inParallel(count int, fn func(int) error) error {
 	var group errgroup.Group
 	group.SetLimit(parallel)

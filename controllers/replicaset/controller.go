@@ -3,26 +3,30 @@ package replicaset
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"time"
 
-	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/client-go/tools/record"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"flyball.dev/controllers/internal/controllerref"
+	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/loop"
 )
 
 // +kubebuilder:rbac:groups=apps;apps.flyball.dev,resources=replicasets,verbs=get;list;watch
@@ -33,68 +37,96 @@ import (
 
 // Reconciler is the loop for the ReplicaSets of one API group.
 type Reconciler struct {
-	*loop.Loop[*appsv1.ReplicaSet, *corev1.Pod]
+	Kind kinds.Kind[*appsv1.ReplicaSet]
+	// Client reads from the cache, Live from the API server.
+	Client client.Client
+	Live   client.Reader
+	Events record.EventRecorder
+	// Expectations are about ReplicaSets and Pods.
+	Expectations *expectations.Tracker
 }
 
-// Register adds the loop for a group's ReplicaSets to a manager.
-func Register(manager loop.Manager, group kinds.Group) error {
-	base, err := loop.New(manager, group.ReplicaSets, kinds.Pods(), What)
-	if err != nil {
-		return err
-	}
-	r := &Reconciler{base}
-	r.Look = r.look
-	concerns := r.Concerns(func(set *appsv1.ReplicaSet) *metav1.LabelSelector { return set.Spec.Selector })
-	return r.Watch(manager).
-		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(concerns), builder.WithPredicates(podChanges())).
-		Complete(r)
+// Watch declares what enqueues a ReplicaSet: its own changes, and those of its Pods.
+func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
+	return loop.
+		For(r.Kind.New()).
+		Watches(&corev1.Pod{}, handler.EnqueueRequestsFromMapFunc(r.ownersOf), builder.WithPredicates(podChanges()))
 }
 
-// look observes, plans and acts.
-func (r *Reconciler) look(ctx context.Context, set *appsv1.ReplicaSet, options kinds.Options) (*loop.Report[*appsv1.ReplicaSet], error) {
-	state, err := Observe(ctx, r.Kind, r.Client, set, options)
-	if err != nil {
-		return nil, err
+// Reconcile makes one ReplicaSet have the Pods that it wants, and reports which it has.
+func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.Result, error) {
+	// 1. Get the ReplicaSet. The caches must hold what the loop last wrote for it.
+	if !r.Expectations.Satisfied(request.NamespacedName) {
+		return ctrl.Result{RequeueAfter: 10 * time.Second}, nil // a safety net: the event of the missing write comes first
 	}
-	alive := sets.New(lo.FilterMap(state.Pods, func(pod *corev1.Pod, _ int) (types.UID, bool) { return pod.UID, pod.DeletionTimestamp == nil })...)
-	state.Deleting = r.Writes.Deleting(client.ObjectKeyFromObject(set), alive)
+	set, options, err := r.Kind.Get(ctx, r.Client, request.NamespacedName)
+	if apierrors.IsNotFound(err) {
+		r.Expectations.Forget(request.NamespacedName)
+		return ctrl.Result{}, nil
+	}
+	if err != nil {
+		return ctrl.Result{}, fmt.Errorf("reading ReplicaSet %s: %w", request, err)
+	}
+
+	// 2. Observe its Pods, and plan.
+	state, err := Observe(ctx, r.Client, r.Kind, set, options)
+	if err != nil {
+		return ctrl.Result{}, err
+	}
+	state.Deleting = r.Expectations.Deleting(request.NamespacedName, state.Pods)
 	plan := NewPlan(state)
+
+	// 3. Act.
 	failure := r.act(ctx, set, plan)
-	state.Deleting = r.Writes.Deleting(client.ObjectKeyFromObject(set), alive) // those that were deleted just now, too
+	switch {
+	case errors.Is(failure, expectations.ErrStale):
+		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
+	case apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause):
+		failure = nil // no Pod can be created, and none is needed
+	}
+
+	// 4. Report, with the Pods that were deleted just now.
+	state.Deleting = r.Expectations.Deleting(request.NamespacedName, state.Pods)
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
-	report := &loop.Report[*appsv1.ReplicaSet]{
-		Before: set, After: &after, Kept: kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}, Next: NextLook(state, plan),
-	}
+	kept := kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
+	err = r.Kind.PatchStatus(ctx, r.Client, r.Expectations, set, &after, options.Status, kept)
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
 	}
-	return report, failure
+	return ctrl.Result{RequeueAfter: NextReconcile(state, plan)}, errors.Join(failure, err)
+}
+
+// ownersOf maps a Pod to the ReplicaSets to reconcile when it changes.
+func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Request {
+	return controllerref.Owners(ctx, r.Client, r.Kind, pod)
 }
 
 // Observe is what reader knows of a ReplicaSet.
-func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader client.Reader, set *appsv1.ReplicaSet, options kinds.Options) (State, error) {
+func Observe(
+	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet], set *appsv1.ReplicaSet, options kinds.Options,
+) (State, error) {
 	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	pods := func(which client.ListOption) ([]*corev1.Pod, error) {
-		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which, client.UnsafeDisableDeepCopy)
+		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which)
 	}
-	own, err := pods(loop.ControlledBy(set.UID))
+	own, err := pods(controllerref.ControlledBy(set.UID))
 	if err != nil {
 		return state, err
 	}
-	orphans, err := pods(loop.Orphans())
+	orphans, err := pods(controllerref.Orphans())
 	state.Pods = slices.Concat(own, orphans)
-	controllerRef := metav1.GetControllerOfNoCopy(set)
-	if err != nil || controllerRef == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
+	deployment := metav1.GetControllerOfNoCopy(set)
+	if err != nil || deployment == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
 		return state, err
 	}
-	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), loop.ControlledBy(controllerRef.UID), client.UnsafeDisableDeepCopy)
+	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), controllerref.ControlledBy(deployment.UID))
 	if err != nil {
 		return state, err
 	}
 	state.Neighbours = map[string]int{}
 	for _, sibling := range siblings {
-		theirs, err := pods(loop.ControlledBy(sibling.UID))
+		theirs, err := pods(controllerref.ControlledBy(sibling.UID))
 		if err != nil {
 			return state, err
 		}
@@ -107,7 +139,8 @@ func Observe(ctx context.Context, kind kinds.Kind[*appsv1.ReplicaSet], reader cl
 	return state, nil
 }
 
-// podChanges keeps away updates in which nothing changed that a plan or a status looks at; most of a Pod's do not.
+// podChanges drops updates of fields that neither plan nor status reads, which is most of a Pod's
+// updates.
 func podChanges() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(update event.UpdateEvent) bool {
 		before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)

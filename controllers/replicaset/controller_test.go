@@ -235,8 +235,8 @@ func TestQuotaIsReportedAndRecovered(t *testing.T) {
 	})
 }
 
-// limit lets a namespace have n Pods, and returns when the API server knows: it learns of quotas by a watch. A quota of
-// none tells that, without being used up.
+// limit lets a namespace have n Pods, and returns when the API server knows: it learns of quotas by
+// a watch. A quota of none tells that, without being used up.
 func limit(t *testing.T, namespace string, n int) {
 	t.Helper()
 	quota := &corev1.ResourceQuota{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "pods"}, Spec: corev1.ResourceQuotaSpec{Hard: testenv.PodCount(0)}}

@@ -2,6 +2,7 @@ package replicaset
 
 import (
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -17,69 +18,54 @@ import (
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/utils/ptr"
 
-	"flyball.dev/controllers/internal/loop"
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/controllerref"
 )
 
-// burst is how many Pods one plan creates or deletes at most, so that the status of a large ReplicaSet moves meanwhile.
+// burst is how many Pods one plan creates or deletes at most, so that the status of a large
+// ReplicaSet moves meanwhile.
 const burst = 500
 
 // State is what the loop knows when it plans.
 type State struct {
 	ReplicaSet *appsv1.ReplicaSet
-	// Pods are those that name the ReplicaSet as their controller, and all Pods of the namespace that name none.
+	// Pods are those that name the ReplicaSet as their controller, and all Pods of the namespace
+	// that name none.
 	Pods []*corev1.Pod
 	// Deleting are Pods that were deleted although the cache shows them alive.
 	Deleting sets.Set[types.UID]
-	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node. It is needed for scaling
-	// down only.
+	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node, for
+	// scaling down only.
 	Neighbours map[string]int
-	// PodsToDelete are the names of Pods that go before all others.
+	// PodsToDelete are the names of Pods that are deleted before all others.
 	PodsToDelete sets.Set[string]
 	// Now is the time of the observation.
 	Now metav1.Time
 }
 
-type (
-	// Action is one step of a plan.
-	Action = loop.Action
-	// Reason is embedded by all actions.
-	Reason = loop.Reason
-	// Adopt takes a Pod that nobody controls.
-	Adopt = loop.Adopt
-	// Release gives up control of a Pod.
-	Release = loop.Release
-	// Refuse does nothing, because whatever could be done would be wrong.
-	Refuse = loop.Refuse
-)
-
 // Create creates Pods from the template.
 type Create struct {
 	Count int
-	Reason
+	action.Reason
 }
+
+func (c Create) String() string { return fmt.Sprintf("create %d Pods", c.Count) }
 
 // Delete deletes Pods.
 type Delete struct {
 	Pods []*corev1.Pod
-	Reason
+	action.Reason
 }
 
-// What is an action in words.
-func What(action Action) string {
-	switch a := action.(type) {
-	case Create:
-		return fmt.Sprintf("create %d Pods", a.Count)
-	case Delete:
-		names := lo.Map(a.Pods, func(pod *corev1.Pod, _ int) string { return pod.Name })
-		return fmt.Sprintf("delete %d Pods: %s", len(a.Pods), strings.Join(names, ", "))
-	}
-	return loop.What(action)
+func (d Delete) String() string {
+	names := lo.Map(d.Pods, func(pod *corev1.Pod, _ int) string { return pod.Name })
+	return fmt.Sprintf("delete %d Pods: %s", len(d.Pods), strings.Join(names, ", "))
 }
 
 // Plan is what is to be done, and on what Pods that was decided.
 type Plan struct {
-	Actions []Action
-	// Active are the ReplicaSet's Pods that count, Terminating those on their way out.
+	Actions []action.Action
+	// Active are the ReplicaSet's Pods that count, Terminating those that are being deleted.
 	Active, Terminating []*corev1.Pod
 }
 
@@ -87,36 +73,40 @@ type Plan struct {
 func NewPlan(s State) Plan {
 	selector, err := metav1.LabelSelectorAsSelector(s.ReplicaSet.Spec.Selector)
 	if err != nil || selector.Empty() {
-		return Plan{Actions: []Action{Refuse{Reason: "the selector is empty or invalid: no Pod can be the ReplicaSet's"}}}
+		refuse := action.Refuse{Reason: "the selector is empty or invalid: no Pod can be the ReplicaSet's"}
+		return Plan{Actions: []action.Action{refuse}}
 	}
+
+	// 1. Orphans that match become the ReplicaSet's Pods; its Pods that no longer match become
+	// orphans.
 	var plan Plan
-	active := plan.sort(s, selector)
+	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, plan.sort(s, selector))
 
-	// 1. Pods change hands.
-	plan.Active, plan.Actions = loop.Claim(s.ReplicaSet, selector, active)
-
-	// 2. A ReplicaSet on its way out leaves its Pods to the garbage collector.
+	// 2. A ReplicaSet that is being deleted leaves its Pods to the garbage collector.
 	if s.ReplicaSet.DeletionTimestamp != nil {
 		return plan
 	}
 
-	// 3. Too few: create. Too many: delete those that are missed least.
+	// 3. Too few: create. Too many: delete.
 	want, have := int(ptr.Deref(s.ReplicaSet.Spec.Replicas, 1)), len(plan.Active)
-	reason := Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))
+	reason := action.Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))
 	switch {
 	case have < want && !selector.Matches(labels.Set(s.ReplicaSet.Spec.Template.Labels)):
-		plan.add(Refuse{Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once"})
+		plan.add(action.Refuse{
+			Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once",
+		})
 	case have < want:
 		plan.add(Create{min(want-have, burst), reason})
 	case have > want:
-		plan.add(Delete{leastMissed(s, plan.Active)[:min(have-want, burst)], reason})
+		plan.add(Delete{deletionOrder(s, plan.Active)[:min(have-want, burst)], reason})
 	}
 	return plan
 }
 
-func (p *Plan) add(action Action) { p.Actions = append(p.Actions, action) }
+func (p *Plan) add(step action.Action) { p.Actions = append(p.Actions, step) }
 
-// sort puts the ReplicaSet's terminating Pods aside and returns the active ones. Finished Pods are neither.
+// sort notes the ReplicaSet's terminating Pods and returns the active ones. Finished Pods are
+// neither.
 func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 	var active []*corev1.Pod
 	for _, pod := range s.Pods {
@@ -132,11 +122,13 @@ func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
 	return active
 }
 
-// leastMissed orders Pods as upstream does when it scales down: unassigned before assigned, Pending before Running, not
-// ready before ready, lower before higher controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the
-// node, shorter before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete precede all.
-func leastMissed(s State, pods []*corev1.Pod) []*corev1.Pod {
-	ranked := controller.ActivePodsWithRanks{Pods: append([]*corev1.Pod(nil), pods...), Rank: make([]int, len(pods)), Now: s.Now}
+// deletionOrder sorts Pods as upstream does when it scales down: unassigned before assigned,
+// Pending before Running, not ready before ready, lower before higher
+// controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the node, shorter
+// before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete
+// precede all.
+func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
+	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: make([]int, len(pods)), Now: s.Now}
 	for i, pod := range pods {
 		ranked.Rank[i] = s.Neighbours[pod.Spec.NodeName]
 	}
@@ -147,8 +139,8 @@ func leastMissed(s State, pods []*corev1.Pod) []*corev1.Pod {
 	return ranked.Pods
 }
 
-// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed, less those deleted since, and failure
-// if carrying the plan out failed.
+// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed without those
+// deleted since, and why the plan failed, if it did.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
 	template := labels.SelectorFromSet(set.Spec.Template.Labels)
@@ -159,8 +151,10 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 		Replicas:             int32(len(active)),
 		FullyLabeledReplicas: count(func(pod *corev1.Pod) bool { return template.Matches(labels.Set(pod.Labels)) }),
 		ReadyReplicas:        count(podutil.IsPodReady),
-		AvailableReplicas:    count(func(pod *corev1.Pod) bool { return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now) }),
-		TerminatingReplicas:  new(int32(len(plan.Terminating) + len(leaving))),
+		AvailableReplicas: count(func(pod *corev1.Pod) bool {
+			return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now)
+		}),
+		TerminatingReplicas: new(int32(len(plan.Terminating) + len(leaving))),
 	}
 	failing := false
 	for _, condition := range set.Status.Conditions {
@@ -183,15 +177,17 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	return status
 }
 
-// NextLook is how long it takes until a Pod becomes available by the mere passing of time; 0 if none will.
-func NextLook(s State, plan Plan) time.Duration {
+// NextReconcile is the time until the next ready Pod has been ready for minReadySeconds; 0 if there
+// is none.
+func NextReconcile(s State, plan Plan) time.Duration {
 	var next time.Duration
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
 	for _, pod := range plan.Active {
 		if minReady == 0 || !podutil.IsPodReady(pod) {
 			continue
 		}
-		if left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time); left > 0 && (next == 0 || left < next) {
+		left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time)
+		if left > 0 && (next == 0 || left < next) {
 			next = left
 		}
 	}

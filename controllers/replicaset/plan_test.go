@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/controllers/internal/action"
 )
 
 var (
@@ -78,13 +80,13 @@ func restarts(n int32) func(*corev1.Pod) {
 }
 
 // words shows actions as a reader would note them down.
-func words(actions []Action) []string {
+func words(actions []action.Action) []string {
 	var out []string
-	for _, action := range actions {
-		switch a := action.(type) {
-		case Adopt:
+	for _, step := range actions {
+		switch a := step.(type) {
+		case action.Adopt:
 			out = append(out, "adopt "+a.Object.GetName())
-		case Release:
+		case action.Release:
 			out = append(out, "release "+a.Object.GetName())
 		case Create:
 			out = append(out, fmt.Sprintf("create %d", a.Count))
@@ -92,7 +94,7 @@ func words(actions []Action) []string {
 			for _, p := range a.Pods {
 				out = append(out, "delete "+p.Name)
 			}
-		case Refuse:
+		case action.Refuse:
 			out = append(out, "refuse: "+a.Why())
 		}
 	}
@@ -145,7 +147,7 @@ func TestPlan(t *testing.T) {
 			mutate: func(s *State) { s.PodsToDelete = sets.New("b", "d", "stranger") }, want: []string{"delete d", "delete b"},
 		},
 		"DeleteNamedNot": {
-			reason: "no Pod goes for being named alone", replicas: 2, pods: []*corev1.Pod{pod("a"), pod("b")},
+			reason: "no Pod is deleted only because it is named", replicas: 2, pods: []*corev1.Pod{pod("a"), pod("b")},
 			mutate: func(s *State) { s.PodsToDelete = sets.New("b") },
 		},
 		"DeleteUnready":  {reason: "not ready before ready", replicas: 1, pods: []*corev1.Pod{pod("a", cost(-5)), pod("b", unready)}, want: []string{"delete b"}},
@@ -223,8 +225,8 @@ func TestStatus(t *testing.T) {
 			if diff := cmp.Diff(test.want, NewStatus(state, plan, test.err)); diff != "" {
 				t.Errorf("%s (-want +got):\n%s", test.reason, diff)
 			}
-			if next := NextLook(state, plan); next != test.next {
-				t.Errorf("%s: next look after %v, want %v", test.reason, next, test.next)
+			if next := NextReconcile(state, plan); next != test.next {
+				t.Errorf("%s: next reconcile after %v, want %v", test.reason, next, test.next)
 			}
 		})
 	}

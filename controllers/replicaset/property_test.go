@@ -16,16 +16,18 @@ import (
 	"pgregory.net/rapid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/controllers/internal/action"
+	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
-	"flyball.dev/controllers/internal/writes"
 )
 
-// cluster is an API server with one ReplicaSet and its namespace's Pods, seen through a cache that is late. Pods become
-// ready, fail, linger and vanish; people change labels and create Pods of their own.
+// cluster is an API server with one ReplicaSet and its namespace's Pods, seen through a cache that
+// is late. Pods become ready, fail, linger and vanish; people change labels and create Pods of
+// their own.
 type cluster struct {
 	*rapid.T
 	set     *appsv1.ReplicaSet
-	writes  *writes.Tracker
+	tracker *expectations.Tracker
 	version int
 	stored  map[string]*corev1.Pod // what is
 	cached  map[string]*corev1.Pod // what the cache shows
@@ -40,13 +42,13 @@ type change struct {
 	ours    bool
 }
 
-// LastStoreSyncResourceVersion implements writes.Cache.
+// LastStoreSyncResourceVersion implements expectations.Store.
 func (c *cluster) LastStoreSyncResourceVersion() string { return strconv.Itoa(c.seen) }
 
 func newCluster(t *rapid.T) *cluster {
 	set := replicaSet(0)
 	c := &cluster{T: t, set: set, stored: map[string]*corev1.Pod{}, cached: map[string]*corev1.Pod{}, version: 1, seen: 1}
-	c.writes = writes.New(map[schema.GroupResource]writes.Cache{kinds.Pods().Resource: c})
+	c.tracker = expectations.New(map[schema.GroupResource]expectations.Store{kinds.Pods().Resource: c})
 	return c
 }
 
@@ -108,38 +110,34 @@ func (c *cluster) active() []*corev1.Pod {
 	return active
 }
 
-// look is one Reconcile: it plans on the cache and carries out what the API server accepts. It says whether it did
-// anything.
-func (c *cluster) look() bool {
+// reconcile is one Reconcile: it plans on the cache and carries out what the API server accepts. It
+// says whether it did anything.
+func (c *cluster) reconcile() bool {
 	key := client.ObjectKeyFromObject(c.set)
-	if !c.writes.CaughtUp(key) {
+	if !c.tracker.Satisfied(key) {
 		return false
 	}
 	state := State{ReplicaSet: c.set, Now: metav1.Unix(2000, 0)}
-	alive := sets.New[types.UID]()
 	for _, name := range sets.List(sets.KeySet(c.cached)) {
 		p := c.cached[name]
 		if ref := metav1.GetControllerOf(p); ref == nil || ref.UID == c.set.UID {
 			state.Pods = append(state.Pods, p)
-			if p.DeletionTimestamp == nil {
-				alive.Insert(p.UID)
-			}
 		}
 	}
-	state.Deleting = c.writes.Deleting(key, alive)
+	state.Deleting = c.tracker.Deleting(key, state.Pods)
 	plan := NewPlan(state)
 	want, surprised := int(*c.set.Spec.Replicas), c.surprised()
-	for _, action := range plan.Actions {
-		switch a := action.(type) {
-		case Adopt:
-			if !c.handOver(a.Object, *metav1.NewControllerRef(c.set, setKind)) {
+	for _, step := range plan.Actions {
+		switch a := step.(type) {
+		case action.Adopt:
+			if !c.setOwner(a.Object, *metav1.NewControllerRef(c.set, setKind)) {
 				return true
 			}
-		case Release:
+		case action.Release:
 			if !metav1.IsControlledBy(a.Object, c.set) {
 				c.Fatalf("released %s, which was never ours", a.Object.GetName())
 			}
-			if !c.handOver(a.Object) {
+			if !c.setOwner(a.Object) {
 				return true
 			}
 		case Create:
@@ -150,13 +148,13 @@ func (c *cluster) look() bool {
 		case Delete:
 			c.deleteAll(key, a.Pods, want)
 		default:
-			c.Fatalf("unexpected action %#v", action)
+			c.Fatalf("unexpected action %#v", step)
 		}
 	}
 	return len(plan.Actions) > 0
 }
 
-func (c *cluster) handOver(pod metav1.Object, refs ...metav1.OwnerReference) bool {
+func (c *cluster) setOwner(pod metav1.Object, refs ...metav1.OwnerReference) bool {
 	current := c.stored[pod.GetName()]
 	if current == nil || current.ResourceVersion != pod.GetResourceVersion() {
 		return false // conflict: the rest of the plan is dropped
@@ -164,7 +162,7 @@ func (c *cluster) handOver(pod metav1.Object, refs ...metav1.OwnerReference) boo
 	after := current.DeepCopy()
 	after.OwnerReferences = refs
 	c.write(pod.GetName(), after, true)
-	c.writes.Wrote(c.set, kinds.Pods().Resource, after)
+	c.tracker.Wrote(c.set, kinds.Pods().Resource, after)
 	return true
 }
 
@@ -174,7 +172,7 @@ func (c *cluster) createAll(count int) {
 			return // the rest of the slow start is skipped
 		}
 		p := c.create([]metav1.OwnerReference{*metav1.NewControllerRef(c.set, setKind)}, map[string]string{"app": "web"}, true)
-		c.writes.Wrote(c.set, kinds.Pods().Resource, p)
+		c.tracker.Wrote(c.set, kinds.Pods().Resource, p)
 	}
 }
 
@@ -187,14 +185,15 @@ func (c *cluster) deleteAll(key types.NamespacedName, pods []*corev1.Pod, want i
 			}
 		}
 		c.remove(p.Name, true)
-		c.writes.Deleted(key, p.UID)
+		c.tracker.Deleted(key, p.UID)
 	}
 	if left := len(c.active()); !c.surprised() && left < want {
 		c.Fatalf("deleted too many: %d Pods left of %d wanted", left, want)
 	}
 }
 
-// surprised says whether others did something that the cache does not show yet. Only then may numbers come out wrong.
+// surprised says whether others did something that the cache does not show yet. Only then may
+// numbers come out wrong.
 func (c *cluster) surprised() bool {
 	for _, e := range c.events {
 		if !e.ours {
@@ -216,9 +215,9 @@ func (c *cluster) any() *corev1.Pod {
 func (c *cluster) others() map[string]func(*rapid.T) {
 	label := rapid.SampledFrom([]string{"web", "other"})
 	return map[string]func(*rapid.T){
-		"deliver": func(t *rapid.T) { c.deliver(rapid.IntRange(0, len(c.events)).Draw(t, "events")) },
-		"look":    func(*rapid.T) { c.look() },
-		"scale":   func(t *rapid.T) { c.set.Spec.Replicas = new(rapid.Int32Range(0, 6).Draw(t, "replicas")) },
+		"deliver":   func(t *rapid.T) { c.deliver(rapid.IntRange(0, len(c.events)).Draw(t, "events")) },
+		"reconcile": func(*rapid.T) { c.reconcile() },
+		"scale":     func(t *rapid.T) { c.set.Spec.Replicas = new(rapid.Int32Range(0, 6).Draw(t, "replicas")) },
 		"kubelet": func(t *rapid.T) {
 			p := c.any()
 			if p == nil {
@@ -243,18 +242,18 @@ func (c *cluster) others() map[string]func(*rapid.T) {
 			}
 			c.write(p.Name, p, false)
 		},
-		"somebody deletes": func(*rapid.T) {
+		"user deletes": func(*rapid.T) {
 			if p := c.any(); p != nil {
 				c.remove(p.Name, false)
 			}
 		},
-		"somebody labels": func(t *rapid.T) {
+		"user labels": func(t *rapid.T) {
 			if p := c.any(); p != nil {
 				p.Labels = map[string]string{"app": label.Draw(t, "label")}
 				c.write(p.Name, p, false)
 			}
 		},
-		"somebody creates": func(t *rapid.T) {
+		"user creates": func(t *rapid.T) {
 			var refs []metav1.OwnerReference
 			if rapid.Bool().Draw(t, "owned") {
 				stranger := replicaSet(1)
@@ -266,15 +265,16 @@ func (c *cluster) others() map[string]func(*rapid.T) {
 	}
 }
 
-// TestProperty: whatever happens in whatever order, the loop never has more Pods than wanted by its own doing, never
-// deletes what is not its own, and gets to the wanted number once the world holds still.
+// TestProperty: whatever happens in whatever order, the loop never has more Pods than wanted by its
+// own doing, never deletes what is not its own, and gets to the wanted number once the world holds
+// still.
 func TestProperty(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		c := newCluster(t)
 		t.Repeat(c.others())
 		for range 100 {
 			c.deliver(len(c.events))
-			if !c.look() && len(c.events) == 0 {
+			if !c.reconcile() && len(c.events) == 0 {
 				break
 			}
 		}

@@ -16,7 +16,7 @@ type Revision struct {
 	Number      int64                  `json:"revision"`
 	ReplicaSet  string                 `json:"replicaSet"`
 	ChangeCause string                 `json:"changeCause,omitempty"`
-	Note        string                 `json:"note,omitempty"` // available, or that it was taken back
+	Note        string                 `json:"note,omitempty"` // last available, or rolled back
 	Template    corev1.PodTemplateSpec `json:"template"`
 }
 
@@ -36,12 +36,14 @@ func (r *Rollout) History(ctx context.Context) ([]Revision, error) {
 		if err != nil || number == 0 || !metav1.IsControlledBy(set, d) {
 			continue
 		}
-		revision := Revision{Number: number, ReplicaSet: set.Name, ChangeCause: set.Annotations[changeCause], Template: set.Spec.Template}
+		revision := Revision{
+			Number: number, ReplicaSet: set.Name, ChangeCause: set.Annotations[changeCause], Template: set.Spec.Template,
+		}
 		if set.Name == options.Status.AvailableReplicaSet {
 			revision.Note = "last available"
 		}
 		if back := options.Status.Rollback; back != nil && back.From.ReplicaSet == set.Name {
-			revision.Note = "taken back: " + back.Reason
+			revision.Note = "rolled back: " + back.Reason
 		}
 		history = append(history, revision)
 	}

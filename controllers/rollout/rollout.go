@@ -1,8 +1,6 @@
-// Package rollout is what a person does to a Deployment's rollout by hand: undo, pause, resume, restart. status.go and
-// history.go are what they look at.
-//
-// It is kubectl rollout for Deployments of both groups, since kubectl knows those of apps/v1 only. It writes what that
-// writes, the template and spec.paused, and leaves everything that follows to the loop.
+// Package rollout is kubectl rollout for Deployments of both groups: status, history, undo, pause,
+// resume, restart. kubectl itself knows those of apps/v1 only. The package writes what kubectl
+// writes, the template and spec.paused; the rest is the loop's.
 package rollout
 
 import (
@@ -22,11 +20,11 @@ import (
 const (
 	// restartedAt is the annotation of the template that kubectl rollout restart sets.
 	restartedAt = "kubectl.kubernetes.io/restartedAt"
-	// changeCause says why a revision was made, in its maker's words.
+	// changeCause says why a user made a revision.
 	changeCause = "kubernetes.io/change-cause"
 )
 
-// Rollout is a Deployment, as somebody named it.
+// Rollout is the rollout of a Deployment.
 type Rollout struct {
 	client client.WithWatch
 	found  find.Found
@@ -39,7 +37,7 @@ func Find(ctx context.Context, c client.WithWatch, namespace, reference string) 
 		return nil, err
 	}
 	if found.Kind.Kind != "Deployment" {
-		return nil, fmt.Errorf("looking for the rollout of %s: only Deployments have one", found)
+		return nil, fmt.Errorf("finding the rollout of %s: only Deployments have one", found)
 	}
 	return &Rollout{client: c, found: found}, nil
 }
@@ -83,8 +81,8 @@ func (r *Rollout) Restart(ctx context.Context, now time.Time) error {
 	})
 }
 
-// Undo makes the template of an earlier revision the current one, of the one before the current if revision is 0. It
-// returns the revision that it took.
+// Undo makes the template of an earlier revision the current one, of the one before the current if
+// revision is 0. It returns the revision that it took.
 func (r *Rollout) Undo(ctx context.Context, revision int64) (int64, error) {
 	history, err := r.History(ctx)
 	if err != nil {
@@ -124,10 +122,11 @@ func pick(r *Rollout, history []Revision, revision int64) (Revision, error) {
 			return h, nil
 		}
 	}
-	return Revision{}, fmt.Errorf("looking for revision %d of %s: its history has no such revision; `rollout history` shows those it has", revision, r)
+	return Revision{}, fmt.Errorf("finding revision %d of %s: its history has no such revision; "+
+		"`rollout history` shows those it has", revision, r)
 }
 
-// edit changes the Deployment, again from the start if somebody else changed it meanwhile.
+// edit changes the Deployment, and starts again if another change came between.
 func (r *Rollout) edit(ctx context.Context, change func(*appsv1.Deployment) error) error {
 	return retry.OnError(retry.DefaultBackoff, apierrors.IsConflict, func() error {
 		before, err := r.get(ctx)

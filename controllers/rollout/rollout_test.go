@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// by is somebody at a terminal, with a Deployment.
+// by is a user at a terminal, with a Deployment.
 type by struct {
 	*testing.T
 	kinds.Group
@@ -191,7 +191,7 @@ func TestStatusOfWhatAppsLacks(t *testing.T) {
 		b.complete()
 		b.patch(`{"spec":{"template":{"metadata":{"annotations":{"` + testenv.Behaviour + `":"` + testenv.Crashes + `"}}}}}`)
 		if _, err := b.status(); !errors.Is(err, rollout.ErrFailed) || !strings.Contains(err.Error(), "Rolled back from revision 3") {
-			b.Errorf("taken back: %v", err)
+			b.Errorf("rolled back: %v", err)
 		}
 		history, err := b.History(b.Context())
 		b.must(err)
@@ -199,7 +199,7 @@ func TestStatusOfWhatAppsLacks(t *testing.T) {
 		for _, h := range history {
 			notes = append(notes, h.Note)
 		}
-		if diff := cmp.Diff([]string{"", "last available", "taken back: CrashLoop"}, notes); diff != "" {
+		if diff := cmp.Diff([]string{"", "last available", "rolled back: CrashLoop"}, notes); diff != "" {
 			b.Errorf("notes (-want +got):\n%s", diff)
 		}
 	})

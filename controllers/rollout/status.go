@@ -21,16 +21,18 @@ import (
 // ErrFailed says that a rollout ended otherwise than its user wanted.
 var ErrFailed = errors.New("the rollout failed")
 
-// Status tells how far the rollout is, whenever that changes, until it is over or ctx ends. A rollout that failed, or was
-// taken back, is ErrFailed. If the rollout waits at its partition, it is over as far as it goes.
-func (r *Rollout) Status(ctx context.Context, watch bool, tell func(string)) error {
+// Status reports how far the rollout is, whenever that changes, until it is over or ctx ends. A
+// rollout that waits at its partition is over. The error of one that failed, or was rolled back, is
+// ErrFailed.
+func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) error {
 	last := ""
 	for {
-		// The watch begins before the first look, so that nothing falls between.
+		// The watch begins before the first read, so that no change is missed between them.
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(r.found.Kind)
 		events, err := r.client.Watch(ctx, list, &client.ListOptions{
-			Namespace: r.found.Object.GetNamespace(), FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, r.found.Object.GetName()),
+			Namespace:     r.found.Object.GetNamespace(),
+			FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, r.found.Object.GetName()),
 		})
 		if err != nil {
 			return fmt.Errorf("watching %s: %w", r, err)
@@ -43,7 +45,7 @@ func (r *Rollout) Status(ctx context.Context, watch bool, tell func(string)) err
 			}
 			message, done, err := describe(d, options)
 			if err == nil && message != last {
-				tell(message)
+				report(message)
 				last = message
 			}
 			if done || err != nil || !watch {

@@ -1,13 +1,15 @@
-// Package approver approves the certificates that kubelets serve with: certificate signing requests for the signer
-// kubernetes.io/kubelet-serving. Upstream signs them but approves none, because whether a machine may speak for an address
-// is a question to whoever hands out addresses. Here the answer is the Node: a request is approved if the node itself made
-// it, and if it asks for nothing but names and addresses that its Node reports, that no other Node reports and that are
-// nobody else's by their nature.
+// Package approver approves kubelets' serving certificates: CertificateSigningRequests for the
+// signer kubernetes.io/kubelet-serving. Upstream signs them but approves none, because it does not
+// know which node an address belongs to. Here the Node decides: a request is approved if the node
+// itself made it, and if all its names and addresses are reported by its Node, by no other Node,
+// and are none of the API server, a Service or a Pod.
 //
-// Everything else is left to an administrator (kubectl certificate approve), and an Event on the request says why. A
-// request that may become right is looked at again when a Node changes: the kubelet asks before its Node is there. If it
-// goes on waiting, because another Node reports its address, say, an Event says that too.
+// All other requests are left to an administrator (kubectl certificate approve), and an Event on
+// the request says why. A request that may become right is reconciled again when a Node changes,
+// since the kubelet makes it before its Node exists. If it must wait for longer, for example
+// because another Node reports its address, an Event says that too.
 //
-// The loop reads CertificateSigningRequests and Nodes. It is the one writer of their Approved condition for this signer.
-// The client certificates of nodes are approved by upstream's csrapproving controller.
+// The loop reads CertificateSigningRequests and Nodes. It is the one writer of the Approved
+// condition for this signer. Upstream's csrapproving controller approves the client certificates of
+// nodes.
 package approver

@@ -14,15 +14,15 @@ import (
 	"k8s.io/kubernetes/pkg/apis/certificates"
 )
 
-// Protected are names and addresses that a certificate of a kubelet must never carry: with one, a node could pass for the
-// API server or for a Service.
+// Protected are names and addresses that a kubelet's certificate must never carry: with one, a node
+// could impersonate the API server or a Service.
 type Protected struct {
 	Names     []string
 	Addresses []netip.Addr
 	Ranges    []netip.Prefix
 }
 
-// State is what a decision is made from.
+// State is the input of plan.
 type State struct {
 	Request   *certificatesv1.CertificateSigningRequest
 	Nodes     []*v1.Node
@@ -30,16 +30,16 @@ type State struct {
 	Now       time.Time
 }
 
-// Verdict is what is to become of a request.
+// Verdict is the decision about a request.
 type Verdict string
 
 // The verdicts.
 const (
-	// Ignore requests that are somebody else's business or decided already.
+	// Ignore requests for another signer, and those that are decided.
 	Ignore Verdict = "ignore"
 	// Approve it.
 	Approve Verdict = "approve"
-	// Wait because it may become right when the Node changes.
+	// Wait because a change of a Node may make it right.
 	Wait Verdict = "wait"
 	// Leave it to an administrator.
 	Leave Verdict = "leave"
@@ -49,29 +49,30 @@ const (
 type Action struct {
 	Do     Verdict
 	Reason string
-	// Tell whoever looks at the request why it is not approved.
-	Tell bool
-	// Again is when to look again if nothing changes before; zero if there is no such time.
-	Again time.Time
+	// Report the reason in an Event.
+	Report bool
+	// RequeueAfter is when to reconcile again if nothing changes before; zero means never.
+	RequeueAfter time.Duration
 }
 
-// waitQuietly is how long a request waits before anybody is told: a kubelet asks some seconds before its Node is there.
-const waitQuietly = 15 * time.Second
+// reportAfter is how long a request waits before an Event says so: a kubelet makes it some seconds
+// before its Node exists.
+const reportAfter = 15 * time.Second
 
 const (
 	nodeUserPrefix = "system:node:"
 	nodesGroup     = "system:nodes"
 )
 
-// plan decides what becomes of a request, and whether somebody has to be told of it.
+// plan decides about a request, and whether to report that.
 func plan(s State) Action {
 	a := judge(s)
-	loud := s.Request.CreationTimestamp.Add(waitQuietly)
+	quiet := s.Request.CreationTimestamp.Add(reportAfter).Sub(s.Now)
 	switch {
-	case a.Do == Leave, a.Do == Wait && !s.Now.Before(loud):
-		a.Tell = true
+	case a.Do == Leave, a.Do == Wait && quiet <= 0:
+		a.Report = true
 	case a.Do == Wait:
-		a.Again = loud
+		a.RequeueAfter = quiet
 	}
 	return a
 }
@@ -89,7 +90,7 @@ func judge(s State) Action {
 		return leave("the request cannot be read: %v", err)
 	}
 	if err := request.CheckSignature(); err != nil {
-		return leave("whoever made the request does not have its key: %v", err)
+		return leave("its signature is not that of its key: %v", err)
 	}
 	usages := sets.NewString()
 	for _, u := range r.Spec.Usages {
@@ -108,15 +109,15 @@ func judge(s State) Action {
 	return planNames(s, name, request)
 }
 
-// decided tells whether nothing is left to be said about the request.
+// decided reports whether the request has been approved, denied or failed.
 func decided(r *certificatesv1.CertificateSigningRequest) bool {
 	return len(r.Status.Certificate) > 0 || slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
 		return c.Type == certificatesv1.CertificateApproved || c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
 	})
 }
 
-// planNames compares what a request asks for with what the Node called name reports. What can never become right is told
-// before what may.
+// planNames compares the names and addresses that a request asks for with those that the Node
+// called name reports. Faults that cannot be mended come first.
 func planNames(s State, name string, request *x509.CertificateRequest) Action {
 	leave := func(asked, why string) Action {
 		return Action{Do: Leave, Reason: fmt.Sprintf("node %s asks for %s, which %s", name, asked, why)}
@@ -131,7 +132,7 @@ func planNames(s State, name string, request *x509.CertificateRequest) Action {
 			return leave(a, why)
 		}
 	}
-	// The only name of a node is its own: what else a Node reports as a name, it has written itself.
+	// A node has only one name: all others in its Node's status, the kubelet itself has written.
 	for _, dns := range request.DNSNames {
 		if dns != name {
 			return leave("the name "+dns, "is not its own")
@@ -146,15 +147,16 @@ func planNames(s State, name string, request *x509.CertificateRequest) Action {
 		if !slices.Contains(own, a) {
 			return wait("node %s asks for %s, and its Node reports %s", name, a, strings.Join(own, ", "))
 		}
-		if others := whoElse(s.Nodes, name, a); len(others) > 0 {
+		if others := othersReporting(s.Nodes, name, a); len(others) > 0 {
 			return wait("node %s asks for %s, which Node %s reports too", name, a, strings.Join(others, ", "))
 		}
 	}
 	return Action{Do: Approve, Reason: fmt.Sprintf("node %s asks for what its Node reports: %s", name, strings.Join(asked, ", "))}
 }
 
-// whoElse are the Nodes but name that report this too, in order: the same State gives the same reason.
-func whoElse(nodes []*v1.Node, name, asked string) []string {
+// othersReporting returns the other Nodes that report a name or address too, sorted: the same State
+// gives the same reason.
+func othersReporting(nodes []*v1.Node, name, asked string) []string {
 	var others []string
 	for _, n := range nodes {
 		if n.Name != name && slices.Contains(reported(n), asked) {
@@ -165,7 +167,7 @@ func whoElse(nodes []*v1.Node, name, asked string) []string {
 	return others
 }
 
-// reported are the names and addresses of a Node.
+// reported returns the names and addresses of a Node.
 func reported(n *v1.Node) []string {
 	names := []string{n.Name}
 	for _, a := range n.Status.Addresses {
@@ -176,7 +178,7 @@ func reported(n *v1.Node) []string {
 	return names
 }
 
-// forbid says why a name or an address can be no node's; "" if it can.
+// forbid returns why no node may have a name or an address; "" if one may.
 func (p Protected) forbid(asked string) string {
 	if slices.ContainsFunc(p.Names, func(n string) bool { return strings.EqualFold(n, asked) }) || strings.Contains(asked, "*") {
 		return "is a name of the API server, or a wildcard"
@@ -191,7 +193,7 @@ func (p Protected) forbid(asked string) string {
 	a = a.Unmap()
 	switch {
 	case a.IsLoopback() || a.IsUnspecified() || a.IsMulticast():
-		return "is no address of one machine"
+		return "is not an address of one host"
 	case slices.Contains(p.Addresses, a):
 		return "is an address of the API server"
 	case slices.ContainsFunc(p.Ranges, func(r netip.Prefix) bool { return r.Contains(a) }):

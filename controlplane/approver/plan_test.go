@@ -161,8 +161,8 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestTell: nobody is told of a request that waits for what comes in a moment; of one that waits longer, somebody is.
-func TestTell(t *testing.T) {
+// TestReport: a request that waits is reported only after a while.
+func TestReport(t *testing.T) {
 	made := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	shared := []*v1.Node{node("n2", "192.0.2.2"), node("n4", "192.0.2.2")}
 	notANode := func(_ *x509.CertificateRequest, s *certificatesv1.CertificateSigningRequestSpec) {
@@ -175,11 +175,11 @@ func TestTell(t *testing.T) {
 		age    time.Duration
 		want   Action
 	}{
-		"Young":    {"the Node comes in a moment", nil, nil, time.Second, Action{Do: Wait, Again: made.Add(waitQuietly)}},
-		"NoNode":   {"the Node does not come", nil, nil, waitQuietly, Action{Do: Wait, Tell: true}},
-		"Shared":   {"another machine has the address", shared, nil, time.Hour, Action{Do: Wait, Tell: true}},
-		"Never":    {"waiting does not help", nil, notANode, 0, Action{Do: Leave, Tell: true}},
-		"Approved": {"there is nothing to tell", shared[:1], nil, time.Hour, Action{Do: Approve}},
+		"Young":    {"the Node comes in a moment", nil, nil, time.Second, Action{Do: Wait, RequeueAfter: reportAfter - time.Second}},
+		"NoNode":   {"the Node does not come", nil, nil, reportAfter, Action{Do: Wait, Report: true}},
+		"Shared":   {"another node has the address", shared, nil, time.Hour, Action{Do: Wait, Report: true}},
+		"Never":    {"waiting does not help", nil, notANode, 0, Action{Do: Leave, Report: true}},
+		"Approved": {"there is nothing to report", shared[:1], nil, time.Hour, Action{Do: Approve}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := request(t, tc.change)
@@ -199,6 +199,6 @@ func TestBrokenSignature(t *testing.T) {
 	block.Bytes[len(block.Bytes)-1] ^= 1
 	r.Spec.Request = pem.EncodeToMemory(block)
 	if got := plan(State{Request: r, Nodes: []*v1.Node{node("n2", "192.0.2.2")}}); got.Do != Leave {
-		t.Errorf("got %+v: whoever does not have the key must not get a certificate", got)
+		t.Errorf("got %+v: only the holder of the key may get a certificate", got)
 	}
 }

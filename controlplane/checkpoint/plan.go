@@ -6,29 +6,30 @@ import (
 	"strings"
 )
 
-// record is one key of etcd. lease is that which removes it, 0 if none does.
+// record is one key of etcd. lease is the lease that removes it, 0 if none does.
 type record struct {
 	key   string
 	value []byte
 	lease int64
 }
 
-// change makes one key what it was: it puts what it held, or deletes it with what it holds now.
+// change restores one key: it writes the old value, or deletes the key with its present value.
 type change struct {
 	record
 
 	delete bool
 }
 
-// kept are keys below the prefix that stay as they are: they say that somebody lives now, or have a life of their own.
+// kept are keys below the prefix that stay as they are: they report that a process is alive now.
 var kept = []string{
-	"masterleases/",                 // which API servers there are
-	"leases/kube-system/apiserver-", // the same, for people
+	"masterleases/",                 // the API servers
+	"leases/kube-system/apiserver-", // the same, as Leases
 	"leases/kube-node-lease/",       // heartbeats of nodes
 }
 
-// automanaged is in every APIService that the API server makes itself, one for each version that is served. It removes and
-// makes them as definitions go and come, and would take one that comes before its definition for one that is left over.
+// automanaged is in every APIService that the API server creates itself, one for each version that
+// is served. It creates and removes them with the definitions, and would remove one that is
+// restored before its definition.
 var automanaged = []byte("kube-aggregator.kubernetes.io/automanaged")
 
 // apiServices are registered under this key.
@@ -37,7 +38,8 @@ const apiServices = "apiregistration.k8s.io/apiservices/"
 // definitions come first: what they define is served a moment later.
 const definitions = "apiextensions.k8s.io/customresourcedefinitions/"
 
-// plan returns what makes now what it was then, both sorted by key: definitions that come back, and everything else.
+// plan returns the changes that turn now into then, both sorted by key: definitions that come back,
+// and all others.
 func plan(prefix string, then, now []record) (first, rest []change) {
 	add := func(c change) {
 		name := strings.TrimPrefix(c.key, prefix)
@@ -64,7 +66,7 @@ func plan(prefix string, then, now []record) (first, rest []change) {
 	return first, rest
 }
 
-// stays says whether what a key holds, or held, is none of a checkpoint's business.
+// stays reports whether a checkpoint leaves a key as it is.
 func stays(name string, value []byte) bool {
 	for _, k := range kept {
 		if strings.HasPrefix(name, k) {

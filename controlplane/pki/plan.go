@@ -9,18 +9,20 @@ import (
 )
 
 const (
-	// authorityLife is how long an authority is valid. It is not rotated, so it must outlive the machine.
-	authorityLife = 10 * 365 * 24 * time.Hour
-	// LeafLife is how long an issued certificate is valid unless the Store says otherwise. It is renewed past two thirds.
+	// caLife is how long a CA is valid. It is not rotated, so it must outlive the host.
+	caLife = 10 * 365 * 24 * time.Hour
+	// LeafLife is how long an issued certificate is valid unless the Store says otherwise. It is
+	// renewed after two thirds of that.
 	LeafLife = 365 * 24 * time.Hour
 )
 
-// Leaf describes a certificate that an authority issues. The zero value of DNSNames and Addresses makes a client
-// certificate; anything else makes one that can also serve.
+// Leaf describes a certificate that a CA issues. The zero value of DNSNames and Addresses means a
+// client certificate, everything else a serving certificate.
 type Leaf struct {
 	// Name is the file's name without ".pem".
 	Name string
-	// CommonName becomes the user's name, Organization the user's groups (Kubernetes' x509 authentication).
+	// CommonName becomes the user's name, Organization the user's groups (Kubernetes' x509
+	// authentication).
 	CommonName   string
 	Organization []string
 	DNSNames     []string
@@ -29,7 +31,8 @@ type Leaf struct {
 
 func (l Leaf) serves() bool { return len(l.DNSNames)+len(l.Addresses) > 0 }
 
-// planLeaf says why the certificate have (nil if there is none) does not fulfil want at the time now; "" means it does.
+// planLeaf returns why the certificate have (nil if there is none) must be replaced by one for want
+// at the time now; "" if it need not.
 func planLeaf(have *x509.Certificate, want Leaf, now time.Time) (reason string) {
 	switch {
 	case have == nil:
@@ -41,12 +44,12 @@ func planLeaf(have *x509.Certificate, want Leaf, now time.Time) (reason string) 
 	case now.Before(have.NotBefore):
 		return "it is not valid yet; has the clock been set back?"
 	case now.After(renewAt(have)):
-		return "two thirds of its life are over"
+		return "two thirds of its validity are over"
 	}
 	return ""
 }
 
-// renewAt is the end of the first two thirds of a certificate's life.
+// renewAt is the end of the first two thirds of a certificate's validity.
 func renewAt(c *x509.Certificate) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 3 * 2)
 }

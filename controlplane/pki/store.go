@@ -6,13 +6,13 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io/fs"
 	"math/big"
-	"os"
 	"path/filepath"
 	"slices"
 	"time"
@@ -21,7 +21,7 @@ import (
 	"k8s.io/client-go/util/keyutil"
 )
 
-// clockSkew is how far in the past certificates begin, for machines whose clocks are a little behind.
+// clockSkew is how far in the past certificates begin, for hosts whose clocks are a little behind.
 const clockSkew = 5 * time.Minute
 
 // Store is a directory of key pairs.
@@ -32,8 +32,8 @@ type Store struct {
 	Now func() time.Time
 	// Life is how long a leaf certificate is valid; zero means LeafLife.
 	Life time.Duration
-	// Existing says that the cluster was created before: a missing authority or service-account key is then an error and
-	// not a reason to make one, since a new one would invalidate all that the old one signed.
+	// Existing says that the cluster was created before. A missing CA or service-account key is
+	// then an error: a new one would invalidate everything that the old one signed.
 	Existing bool
 }
 
@@ -41,16 +41,16 @@ type Store struct {
 type Pair struct {
 	// Path is the file that holds both.
 	Path string
-	Key  crypto.Signer
+	Key  crypto.PrivateKey
 	Cert *x509.Certificate
 	// PEM is the certificate alone, KeyPEM the key alone.
 	PEM, KeyPEM []byte
 }
 
-// Authority is a pair that issues others.
-type Authority struct {
+// CA is the pair of a certificate authority.
+type CA struct {
 	Pair
-	// CertPath is the file with the certificate alone, to be handed out.
+	// CertPath is the file with the certificate alone, which others may read.
 	CertPath string
 }
 
@@ -61,8 +61,9 @@ func (s Store) now() time.Time {
 	return time.Now()
 }
 
-// Authority reads the authority of the given file name, or makes it. NAME.crt beside it holds its certificate alone.
-func (s Store) Authority(name, commonName string) (*Authority, error) {
+// CA reads the certificate authority with this file name, or creates it. NAME.crt beside it holds
+// its certificate alone.
+func (s Store) CA(name, commonName string) (*CA, error) {
 	path := filepath.Join(s.Dir, name+".pem")
 	pair, err := readPair(path)
 	if errors.Is(err, fs.ErrNotExist) && s.Existing {
@@ -73,7 +74,7 @@ func (s Store) Authority(name, commonName string) (*Authority, error) {
 		pair, err = create(path, func(key crypto.Signer) ([]byte, error) {
 			template := &x509.Certificate{
 				SerialNumber: serial(), Subject: pkix.Name{CommonName: commonName},
-				NotBefore: now.Add(-clockSkew), NotAfter: now.Add(authorityLife),
+				NotBefore: now.Add(-clockSkew), NotAfter: now.Add(caLife),
 				KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 				BasicConstraintsValid: true, IsCA: true,
 			}
@@ -84,17 +85,18 @@ func (s Store) Authority(name, commonName string) (*Authority, error) {
 	case err != nil:
 		return nil, err
 	case !pair.Cert.IsCA:
-		return nil, fmt.Errorf("reading the certificate authority %s: the certificate in it is not an authority; restore the file from a backup", path)
+		return nil, fmt.Errorf("reading the certificate authority %s: the certificate in it is not that of a CA; restore the file from a backup", path)
 	case s.now().After(pair.Cert.NotAfter):
 		return nil, fmt.Errorf("reading the certificate authority %s: it expired on %s; set the clock right, or start with a new data directory", path, pair.Cert.NotAfter.Format(time.DateOnly))
 	}
-	a := &Authority{Pair: *pair, CertPath: filepath.Join(s.Dir, name+".crt")}
+	a := &CA{Pair: *pair, CertPath: filepath.Join(s.Dir, name+".crt")}
 	return a, WriteFile(a.CertPath, a.PEM, 0o644)
 }
 
-// Issue reads the pair that leaf describes, and makes it anew when plan.go says so. A file that cannot be read, or that
-// another cluster's authority issued, is an error that names the file: both mean that directories have been mixed up.
-func (s Store) Issue(ca *Authority, leaf Leaf) (*Pair, error) {
+// Issue reads the pair that leaf describes, and issues it again when plan.go decides so. It returns
+// an error that names the file if that cannot be read or another CA has issued the certificate:
+// both mean that directories have been mixed up.
+func (s Store) Issue(ca *CA, leaf Leaf) (*Pair, error) {
 	path := filepath.Join(s.Dir, leaf.Name+".pem")
 	pair, err := readPair(path)
 	var have *x509.Certificate
@@ -103,7 +105,7 @@ func (s Store) Issue(ca *Authority, leaf Leaf) (*Pair, error) {
 	case err != nil:
 		return nil, err
 	case pair.Cert.CheckSignatureFrom(ca.Cert) != nil:
-		return nil, fmt.Errorf("reading the certificate %s: it was not issued by this cluster's authority %s, so it belongs to another cluster; remove the file if it is not needed there", path, ca.Path)
+		return nil, fmt.Errorf("reading the certificate %s: this cluster's CA %s has not issued it, so it belongs to another cluster; remove the file if that cluster does not need it", path, ca.Path)
 	default:
 		have = pair.Cert
 	}
@@ -115,8 +117,8 @@ func (s Store) Issue(ca *Authority, leaf Leaf) (*Pair, error) {
 	})
 }
 
-// SigningKey reads a private key without a certificate (the one that signs service-account tokens), or makes it, and
-// returns the path of its file.
+// SigningKey reads a private key without a certificate (the one that signs service-account tokens),
+// or creates it, and returns the path of its file.
 func (s Store) SigningKey(name string) (string, error) {
 	path := filepath.Join(s.Dir, name+".key")
 	_, err := keyutil.PrivateKeyFromFile(path)
@@ -130,7 +132,7 @@ func (s Store) SigningKey(name string) (string, error) {
 	}
 	key, err := keyutil.MakeEllipticPrivateKeyPEM()
 	if err != nil {
-		return "", fmt.Errorf("making the key %s: %w", path, err)
+		return "", fmt.Errorf("generating the key %s: %w", path, err)
 	}
 	return path, WriteFile(path, key, 0o600)
 }
@@ -153,68 +155,54 @@ func (l Leaf) template(now time.Time, life time.Duration) *x509.Certificate {
 	return t
 }
 
-// create makes a key, has sign issue its certificate, and writes both to path.
+// create generates a key, lets sign issue its certificate, and writes both to path.
 func create(path string, sign func(crypto.Signer) ([]byte, error)) (*Pair, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
-		return nil, fmt.Errorf("making the key for %s: %w", path, err)
+		return nil, fmt.Errorf("generating the key for %s: %w", path, err)
 	}
 	der, err := sign(key)
+	var c *x509.Certificate
+	if err == nil {
+		c, err = x509.ParseCertificate(der)
+	}
+	var p *Pair
+	if err == nil {
+		p, err = newPair(path, key, c)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("issuing the certificate %s: %w", path, err)
 	}
-	c, err := x509.ParseCertificate(der)
-	if err != nil {
-		return nil, fmt.Errorf("issuing the certificate %s: %w", path, err)
-	}
-	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the key for %s: %w", path, err)
-	}
-	certPEM, err := cert.EncodeCertificates(c)
-	if err != nil {
-		return nil, fmt.Errorf("encoding the certificate %s: %w", path, err)
-	}
-	p := &Pair{Path: path, Key: key, Cert: c, PEM: certPEM, KeyPEM: keyPEM}
-	return p, WriteFile(path, append(slices.Clip(keyPEM), certPEM...), 0o600)
+	return p, WriteFile(path, append(slices.Clip(p.KeyPEM), p.PEM...), 0o600)
 }
 
-// readPair reads a key and a certificate that belong together. The error is fs.ErrNotExist if there is no such file.
+// readPair reads a key and its certificate. The error is fs.ErrNotExist if there is no such file.
 func readPair(path string) (*Pair, error) {
-	data, err := os.ReadFile(path)
+	read, err := tls.LoadX509KeyPair(path, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	broken := func(err error) (*Pair, error) {
+	var p *Pair
+	if err == nil {
+		p, err = newPair(path, read.PrivateKey, read.Leaf)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("reading the key and certificate in %s: %w; restore the file from a backup", path, err)
-	}
-	if err != nil {
-		return broken(err)
-	}
-	k, err := keyutil.ParsePrivateKeyPEM(data)
-	if err != nil {
-		return broken(err)
-	}
-	certs, err := cert.ParseCertsPEM(data)
-	if err != nil {
-		return broken(err)
-	}
-	key, ok := k.(*ecdsa.PrivateKey)
-	if !ok || !key.PublicKey.Equal(certs[0].PublicKey) {
-		return broken(errors.New("the certificate is for another key"))
-	}
-	p := &Pair{Path: path, Key: key, Cert: certs[0]}
-	if p.PEM, err = cert.EncodeCertificates(certs[0]); err != nil {
-		return broken(err)
-	}
-	if p.KeyPEM, err = keyutil.MarshalPrivateKeyToPEM(key); err != nil {
-		return broken(err)
 	}
 	return p, nil
 }
 
+func newPair(path string, key crypto.PrivateKey, c *x509.Certificate) (*Pair, error) {
+	keyPEM, err := keyutil.MarshalPrivateKeyToPEM(key)
+	if err != nil {
+		return nil, err
+	}
+	certPEM, err := cert.EncodeCertificates(c)
+	return &Pair{Path: path, Key: key, Cert: c, PEM: certPEM, KeyPEM: keyPEM}, err
+}
+
 func missing(path string) error {
-	return fmt.Errorf("reading %s: the cluster in this data directory was created with it and it is gone; restore the file from a backup, or start with a new data directory", path)
+	return fmt.Errorf("reading %s: the cluster in this data directory was created with it, and it is missing; restore the file from a backup, or start with a new data directory", path)
 }
 
 // serial is a random serial number of 127 bits; RFC 5280 wants them positive and at most 20 octets.

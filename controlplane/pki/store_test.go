@@ -64,11 +64,11 @@ func TestRenewal(t *testing.T) {
 	}
 }
 
-// authority is made at t0 however the clock is set afterwards.
-func authority(t *testing.T, s Store) *Authority {
+// ca is created at t0, whatever the clock says later.
+func ca(t *testing.T, s Store) *CA {
 	t.Helper()
 	s.Now = func() time.Time { return t0 }
-	ca, err := s.Authority("ca", "test-ca")
+	ca, err := s.CA("ca", "test-ca")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func authority(t *testing.T, s Store) *Authority {
 
 func issue(t *testing.T, s Store, l Leaf) *Pair {
 	t.Helper()
-	p, err := s.Issue(authority(t, s), l)
+	p, err := s.Issue(ca(t, s), l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func issue(t *testing.T, s Store, l Leaf) *Pair {
 
 func TestIssued(t *testing.T) {
 	s := Store{Dir: filepath.Join(t.TempDir(), "pki"), Now: func() time.Time { return t0 }}
-	ca, server := authority(t, s), issue(t, s, testLeaf())
+	ca, server := ca(t, s), issue(t, s, testLeaf())
 	client := issue(t, s, Leaf{Name: "client", CommonName: "admin", Organization: []string{"system:masters"}})
 	roots := x509.NewCertPool()
 	roots.AddCert(ca.Cert)
@@ -133,18 +133,18 @@ func TestBrokenFiles(t *testing.T) {
 		existing bool
 		names    string // the error names this file
 	}{
-		"CorruptAuthority": {reason: "a new authority would cut off every node", break_: write("ca.pem", "garbage"), names: "ca.pem"},
-		"MissingAuthority": {reason: "the same", break_: remove("ca.pem"), existing: true, names: "ca.pem"},
-		"CorruptLeaf":      {reason: "the disk is damaged, somebody must look", break_: write("server.pem", "garbage"), names: "server.pem"},
-		"MismatchingLeaf":  {reason: "two files were pasted together", break_: mixed, names: "server.pem"},
-		"OtherAuthority":   {reason: "the directory is of another cluster", break_: foreign, names: "server.pem"},
-		"CorruptKey":       {reason: "every token hangs on it", break_: write("sa.key", "garbage"), names: "sa.key"},
-		"MissingKey":       {reason: "the same", break_: remove("sa.key"), existing: true, names: "sa.key"},
+		"CorruptCA":       {reason: "a new CA would cut off every node", break_: write("ca.pem", "garbage"), names: "ca.pem"},
+		"MissingCA":       {reason: "the same", break_: remove("ca.pem"), existing: true, names: "ca.pem"},
+		"CorruptLeaf":     {reason: "the disk is damaged, somebody must look", break_: write("server.pem", "garbage"), names: "server.pem"},
+		"MismatchingLeaf": {reason: "two files were pasted together", break_: mixed, names: "server.pem"},
+		"OtherCA":         {reason: "the directory is of another cluster", break_: foreign, names: "server.pem"},
+		"CorruptKey":      {reason: "every token hangs on it", break_: write("sa.key", "garbage"), names: "sa.key"},
+		"MissingKey":      {reason: "the same", break_: remove("sa.key"), existing: true, names: "sa.key"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := Store{Dir: t.TempDir()}
 			all := func() error {
-				ca, err := s.Authority("ca", "test-ca")
+				ca, err := s.CA("ca", "test-ca")
 				if err == nil {
 					_, err = s.Issue(ca, testLeaf())
 				}

@@ -13,13 +13,13 @@ import (
 	corev1conversion "k8s.io/kubernetes/pkg/apis/core/v1"
 )
 
-// podAdmission is the name of the admission plugin that asks a PodCheck.
+// podAdmission is the name of the admission plugin that calls a PodCheck.
 const podAdmission = "flyball.dev/PodAnnotations"
 
-// PodCheck says what is wrong with the annotations of a Pod, for those who read them behind the server.
+// PodCheck validates the annotations of a Pod for the loops that run behind the server.
 type PodCheck func(*corev1.Pod) error
 
-// register lets the server refuse Pods that check finds something wrong with, when they are created and when their
+// register lets the server reject Pods that fail the check, when they are created and when their
 // annotations change.
 func (check PodCheck) register(o *options.ServerRunOptions) {
 	o.Admission.GenericAdmission.Plugins.Register(podAdmission, func(io.Reader) (admission.Interface, error) {

@@ -26,34 +26,36 @@ import (
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
 	"flyball.dev/controlplane"
-	_ "flyball.dev/controlplane/version" // it reports the version that it is
+	_ "flyball.dev/controlplane/version" // it reports its version
 )
 
-// closeGrace is how long clients may take to close their connections. Most do not, and requests have ended before.
+// closeGrace is how long clients may take to close their connections. Most never do, and all
+// requests have ended before.
 const closeGrace = 20 * time.Millisecond
 
-// Server is a kube-apiserver that answers.
+// Server is a kube-apiserver that is ready.
 type Server struct {
-	// Client is the server's own, which may do everything. It is reached at the address that the server listens at.
+	// Client is the server's own administrator.
 	Client *rest.Config
-	// Options are those that the server was started with.
+	// Options are the flags that the server was started with.
 	Options *options.ServerRunOptions
 }
 
-// Behind works behind a kube-apiserver, in the same process, and returns when ctx ends. It calls up once when all of it
-// works; until then nobody is told that the server is healthy. If it fails, the server ends.
+// Behind runs loops behind a kube-apiserver, in the same process, until ctx ends. It calls up once
+// all of them are up; until then the server is not healthy. If it fails, the server ends.
 type Behind func(ctx context.Context, server Server, up func()) error
 
-// KubeAPIServer is the command kube-apiserver: args are what follows its name. It ends at SIGTERM. behind and check are
-// optional. Whoever has the token takes checkpoints of the cluster and restores them (CheckpointPath); nobody does if it is
-// empty.
+// KubeAPIServer is the command kube-apiserver with these arguments. It ends at SIGTERM. behind and
+// check are optional. Clients with the token take checkpoints of the cluster and restore them
+// (CheckpointPath); without a token nobody can.
 func KubeAPIServer(args []string, behind Behind, check PodCheck, token string) error {
 	cmd := newAPIServerCommand(genericapiserver.SetupSignalContext(), behind, check, token)
 	cmd.SetArgs(args)
 	return cli.RunNoErrOutput(cmd)
 }
 
-// newAPIServerCommand has upstream's flags and help: envtest decides by the help which flags it passes.
+// newAPIServerCommand has upstream's flags and help: envtest reads the help to decide which flags
+// it passes.
 func newAPIServerCommand(ctx context.Context, behind Behind, check PodCheck, token string) *cobra.Command {
 	o := options.NewServerRunOptions()
 	if check != nil {
@@ -61,7 +63,7 @@ func newAPIServerCommand(ctx context.Context, behind Behind, check PodCheck, tok
 	}
 	cmd := &cobra.Command{
 		Use:          "kube-apiserver",
-		Long:         "The Kubernetes API server, upstream's, as it is started by test suites.",
+		Long:         "Upstream's Kubernetes API server, for test suites.",
 		SilenceUsage: true,
 		Args:         cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -101,11 +103,11 @@ func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind
 	ctx, fail := context.WithCancelCause(cmd.Context())
 	defer fail(nil)
 	context.AfterFunc(ctx, func() {
-		time.Sleep(stopPatience)
+		time.Sleep(stopGrace)
 		klog.Flush()
 		os.Exit(exitCode(context.Cause(ctx)))
 	})
-	health := newHealth(ctx, hurry())
+	health := newHealth(ctx, delayGC())
 	behindEnded := make(chan struct{})
 	go func() {
 		defer close(behindEnded)
@@ -113,20 +115,20 @@ func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind
 			fail(err)
 		}
 	}()
-	control := &control{token: token, storage: o.Etcd.StorageConfig}
+	checkpoints := &checkpoints{token: token, storage: o.Etcd.StorageConfig}
 	wrap := func(loopback *rest.Config, handler http.Handler) http.Handler {
-		return control.wrap(health.wrap(loopback, handler))
+		return checkpoints.wrap(health.wrap(loopback, handler))
 	}
 	err := controlplane.APIServer{Options: o, CloseGrace: closeGrace, Wrap: wrap}.Run(ctx)
 	fail(err)
-	<-behindEnded // it removes its temporary files
+	<-behindEnded // it has removed its temporary files then
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		return cause
 	}
 	return err
 }
 
-// exitCode is that of a process that was asked to end, or that ended because something failed.
+// exitCode is 0 for a process that was asked to end. Otherwise it prints the error and is 1.
 func exitCode(cause error) int {
 	if errors.Is(cause, context.Canceled) {
 		return 0
@@ -135,13 +137,14 @@ func exitCode(cause error) int {
 	return 1
 }
 
-// startHeap is how much garbage may lie about while the server starts. Nearly all of what a start allocates lives until its
-// end, and to look through it again and again takes a third of the time.
+// startHeap is how large the heap may grow before the first garbage collections. A start allocates
+// objects that live until the process ends, and scanning them again and again takes a third of the
+// time.
 const startHeap = 150 << 20
 
-// hurry lets garbage grow until the returned function is called: Go collects it when the heap has doubled, and counts memory
-// that is allocated and never touched.
-func hurry() (settle func()) {
+// delayGC delays garbage collection until the returned function is called: Go collects when the
+// heap has doubled, and counts memory that is allocated and never touched.
+func delayGC() (settle func()) {
 	ballast := make([]byte, startHeap)
 	return func() { runtime.KeepAlive(ballast) }
 }

@@ -19,39 +19,43 @@ import (
 	"flyball.dev/controlplane"
 )
 
-// podRanges are where nodes get their Pods' addresses from, a /24 each. The first that does not overlap with the Services'
-// range is taken: nothing is ever sent there.
+// podRanges are candidates for the range of Pod addresses, a /24 per node. The first that does not
+// overlap with the Services' range is used: no packet is ever sent there.
 var podRanges = []netip.Prefix{netip.MustParsePrefix("10.128.0.0/9"), netip.MustParsePrefix("172.16.0.0/12")}
 
-// RunControllers is a Behind: it runs kube-scheduler and upstream's controllers, except for those of ReplicaSets and
-// Deployments, as the server's own user. The token controller signs with the server's key.
+// RunControllers is a Behind: it runs kube-scheduler and upstream's controllers, except those of
+// ReplicaSets and Deployments, as the server's own user. The token controller signs with the
+// server's key.
 func RunControllers(ctx context.Context, server Server, up func()) error {
 	dir, err := os.MkdirTemp("", "flyball-envtest-")
 	if err != nil {
-		return fmt.Errorf("making a directory for the controllers: %w", err)
+		return fmt.Errorf("creating a directory for the controllers: %w", err)
 	}
 	defer os.RemoveAll(dir)
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	if err := writeKubeconfig(kubeconfig, server.Client); err != nil {
 		return err
 	}
-	// Upstream's programs read the file when they start, and until then it holds a token that may do everything.
-	working := make(chan struct{})
-	started := after(2, func() { _ = os.RemoveAll(dir); close(working); up() })
+	var starting sync.WaitGroup
+	starting.Add(2)
 
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return controlplane.ControllerManager(ctx, controllerManagerFlags(server.Options, kubeconfig), started)
+		return controlplane.ControllerManager(ctx, controllerManagerFlags(server.Options, kubeconfig), starting.Done)
 	})
-	g.Go(func() error { return controlplane.Scheduler(ctx, clientFlags(kubeconfig), started) })
+	g.Go(func() error { return controlplane.Scheduler(ctx, clientFlags(kubeconfig), starting.Done) })
+	started := make(chan struct{})
+	go func() { starting.Wait(); close(started) }()
 	g.Go(func() error {
-		// It watches every kind that there is, and nobody has made garbage yet: the others need this machine first.
 		select {
-		case <-working:
-			return collectGarbage(ctx, server.Client)
+		case <-started:
 		case <-ctx.Done():
 			return nil
 		}
+		_ = os.RemoveAll(dir) // upstream's programs have read the file, which holds an administrator's token
+		up()
+		// The collector watches every kind. There is no garbage yet, so it starts last.
+		return collectGarbage(ctx, server.Client)
 	})
 	return g.Wait()
 }
@@ -63,14 +67,14 @@ func controllerManagerFlags(o *options.ServerRunOptions, kubeconfig string) []st
 			"*",
 			"-" + names.ReplicaSetController, "-" + names.DeploymentController, // package controllers has ours
 			"-" + names.GarbageCollectorController, // collectGarbage runs it
-			// It publishes certificate authorities, and the server's certificate need not come with its own.
+			// It publishes CAs, and the server's certificate may come without its CA.
 			"-" + names.KubeAPIServerClusterTrustBundlePublisherController,
 		}, ","),
 		"--root-ca-file="+o.SecureServing.ServerCert.CertKey.CertFile, // what clients verify this server with
 		"--allocate-node-cidrs=true",
 		"--cluster-cidr="+podRange(services).String(),
 		"--service-cluster-ip-range="+services,
-		// It makes this directory, and test suites remove the one around it.
+		// It creates this directory, and test suites remove its parent.
 		"--flex-volume-plugin-dir="+filepath.Join(o.SecureServing.ServerCert.CertDirectory, "flexvolume"),
 		"--controller-shutdown-timeout=100ms",
 	)
@@ -87,7 +91,8 @@ func clientFlags(kubeconfig string) []string {
 	}
 }
 
-// podRange is the first of podRanges that overlaps with none of the Services' ranges, a list with commas.
+// podRange is the first of podRanges that overlaps with none of the Services' ranges, a list with
+// commas.
 func podRange(services string) netip.Prefix {
 	for _, candidate := range podRanges {
 		free := true
@@ -102,7 +107,7 @@ func podRange(services string) netip.Prefix {
 	return podRanges[0]
 }
 
-// writeKubeconfig writes what upstream's programs are told about the server, for nobody else to read.
+// writeKubeconfig writes the kubeconfig of upstream's programs.
 func writeKubeconfig(path string, client *rest.Config) error {
 	const name = "flyball"
 	config := api.Config{
@@ -117,16 +122,4 @@ func writeKubeconfig(path string, client *rest.Config) error {
 		return fmt.Errorf("writing the controllers' kubeconfig: %w", err)
 	}
 	return nil
-}
-
-// after returns a function that calls do when it is called for the nth time.
-func after(n int, do func()) func() {
-	var mu sync.Mutex
-	return func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if n--; n == 0 {
-			do()
-		}
-	}
 }

@@ -9,37 +9,38 @@ import (
 	"go.etcd.io/etcd/pkg/v3/osutil"
 	"go.etcd.io/etcd/server/v3/etcdmain"
 
-	_ "flyball.dev/controlplane/version" // it reports the version that it is
+	_ "flyball.dev/controlplane/version" // it reports its version
 )
 
-// The only voter waits for a random part of the election timeout before it elects itself, a second by default. With short
-// ones that is soon, and there is nobody whom heartbeats could disturb.
+// The only voter waits for a random fraction of the election timeout, by default one second, before
+// it elects itself. Short intervals shorten that, and without followers heartbeats cost nothing.
 const (
 	soloHeartbeat = "--heartbeat-interval=10"
 	soloElection  = "--election-timeout=50"
 )
 
-// Etcd is the command etcd: args are what follows its name. It ends the process at SIGTERM, and if it cannot start.
+// Etcd is the command etcd: args are what follows its name. It ends the process at SIGTERM, and if
+// it cannot start.
 func Etcd(args []string) error {
 	osutil.RegisterInterruptHandler(func() {
-		time.AfterFunc(stopPatience, func() { os.Exit(0) }) // it waits seconds for clients that keep a stream open
+		time.AfterFunc(stopGrace, func() { os.Exit(0) }) // etcd itself waits seconds for clients with open streams
 	})
 	etcdmain.Main(slices.Concat([]string{"etcd"}, etcdDefaults(args), args))
 	return nil
 }
 
-// etcdDefaults are flags that stand before those of the caller, so that the caller's count.
+// etcdDefaults returns flags to put before the caller's, so that the caller's win.
 func etcdDefaults(args []string) []string {
 	if len(args) == 0 || !strings.HasPrefix(args[0], "-") {
-		return nil // a subcommand, or nothing that a test suite would run
+		return nil // a subcommand, which test suites do not run
 	}
 	for _, arg := range args {
 		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		switch name {
 		case "initial-cluster", "discovery", "discovery-srv", "config-file", "help", "h", "version":
-			return nil // it may have other members, or does not run
+			return nil // it may have other members, or does not serve
 		case "heartbeat-interval", "election-timeout":
-			return nil // they only make sense together
+			return nil // the two flags depend on each other
 		}
 	}
 	return []string{soloHeartbeat, soloElection}

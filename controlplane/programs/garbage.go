@@ -21,24 +21,25 @@ import (
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
 )
 
-// How often upstream's collector looks which kinds there are: often for a while after a definition has changed, and seldom
-// otherwise.
+// Intervals at which upstream's collector discovers kinds: short for a while after a definition has
+// changed, and long otherwise.
 const (
-	lookSoon   = 100 * time.Millisecond
-	lookUntil  = 3 * time.Second
-	lookSeldom = 30 * time.Second
+	discoverySoon   = 100 * time.Millisecond
+	discoveryUntil  = 3 * time.Second
+	discoveryPeriod = 30 * time.Second
 )
 
-// syncPeriod is the least time between two looks, and the most that the collector waits for new caches before it goes on.
+// syncPeriod is the shortest time between two discoveries, and the longest wait for new caches.
 const syncPeriod = 300 * time.Millisecond
 
-// collectorWorkers is how many objects are asked for and deleted at once. Upstream's default is 20, which is most of the time that
-// thousands of Pods take to go away on a busy machine: each worker waits for two answers per object.
+// collectorWorkers is how many objects are read and deleted at once. With upstream's 20, waiting
+// for two answers per object takes most of the time in which thousands of Pods are deleted.
 const collectorWorkers = 100
 
-// collectGarbage runs upstream's garbage collector until ctx ends. In kube-controller-manager it asks every 30 seconds which
-// kinds there are, and until then collects nothing that an object of a new kind owns; that is longer than most tests wait.
-// Here it asks when a definition has changed.
+// collectGarbage runs upstream's garbage collector until ctx ends. In kube-controller-manager it
+// discovers kinds every 30 seconds, and until then collects no dependents of an object of a new
+// kind. That is longer than most tests wait, so here it discovers kinds when a definition has
+// changed.
 func collectGarbage(ctx context.Context, rc *rest.Config) error {
 	rc = rest.AddUserAgent(rc, "generic-garbage-collector")
 	rc.QPS = -1
@@ -72,48 +73,49 @@ func collectGarbage(ctx context.Context, rc *rest.Config) error {
 	var syncing sync.WaitGroup
 	syncing.Go(func() { collector.Sync(ctx, kinds, syncPeriod) })
 	defer syncing.Wait()
-	collector.Run(ctx, collectorWorkers, lookSeldom)
+	collector.Run(ctx, collectorWorkers, discoveryPeriod)
 	return nil
 }
 
-// kinds answers which kinds there are when that may have changed, or when lookSeldom has passed.
+// kinds is a discovery client that blocks until kinds may have changed, or until discoveryPeriod
+// has passed.
 type kinds struct {
 	discovery.ServerResourcesInterface
 
-	ctx     context.Context
-	changed chan struct{}
-	asked   bool
-	soon    time.Time // until when it is asked often
+	ctx        context.Context
+	changed    chan struct{}
+	discovered bool
+	soon       time.Time // until when discovery is frequent
 }
 
 // ServerPreferredResources implements discovery.ServerResourcesInterface.
 func (k *kinds) ServerPreferredResources() ([]*metav1.APIResourceList, error) {
-	if k.asked {
-		wait := lookSeldom
+	if k.discovered {
+		wait := discoveryPeriod
 		if time.Now().Before(k.soon) {
-			wait = lookSoon
+			wait = discoverySoon
 		}
 		select {
 		case <-k.changed:
-			k.soon = time.Now().Add(lookUntil)
-			time.Sleep(lookSoon) // the server needs a moment to serve it, and definitions come in heaps
+			k.soon = time.Now().Add(discoveryUntil)
+			time.Sleep(discoverySoon) // the server needs a moment to serve it, and several definitions come together
 		case <-time.After(wait):
 		case <-k.ctx.Done():
 			return nil, k.ctx.Err()
 		}
 	}
-	k.asked = true
+	k.discovered = true
 	return k.ServerResourcesInterface.ServerPreferredResources()
 }
 
 func (k *kinds) handler() cache.ResourceEventHandler {
-	look := func() {
+	enqueue := func() {
 		select {
 		case k.changed <- struct{}{}:
 		default:
 		}
 	}
 	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { look() }, UpdateFunc: func(any, any) { look() }, DeleteFunc: func(any) { look() },
+		AddFunc: func(any) { enqueue() }, UpdateFunc: func(any, any) { enqueue() }, DeleteFunc: func(any) { enqueue() },
 	}
 }

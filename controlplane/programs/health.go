@@ -12,14 +12,14 @@ import (
 	"flyball.dev/controlplane"
 )
 
-// healthPatience is how long a health request waits for a server that is starting before it is told that it is not ready.
-const healthPatience = 5 * time.Second
+// healthTimeout is how long a health request waits for a server that is starting before it fails.
+const healthTimeout = 5 * time.Second
 
-// healthPaths are what those who wait for the server ask for.
+// healthPaths are the paths of health requests.
 var healthPaths = map[string]bool{"/healthz": true, "/livez": true, "/readyz": true}
 
-// health lets whoever asks early wait until the server and what is behind it work. envtest asks every 100 ms; so it hears
-// of it at once, and not at its next question.
+// health lets early health requests wait until the server and the loops behind it are up. envtest
+// polls every 100 ms; this way it learns it at once and not at its next request.
 type health struct {
 	stopped  <-chan struct{}
 	loopback chan *rest.Config
@@ -27,13 +27,14 @@ type health struct {
 	settle   func()
 }
 
-// newHealth returns the health of a server that stops when ctx ends. settle is called when it works.
+// newHealth returns the health of a server that stops when ctx ends. settle is called when it is
+// up.
 func newHealth(ctx context.Context, settle func()) *health {
 	return &health{settle: settle, stopped: ctx.Done(), loopback: make(chan *rest.Config, 1), opened: make(chan struct{})}
 }
 
-// open returns when the server and what is behind it work, and everybody is told so, or with what failed. What is behind
-// runs on.
+// open answers health requests once the server and the loops behind it are up. It returns when ctx
+// ends or the loops fail.
 func (h *health) open(ctx context.Context, o *options.ServerRunOptions, behind Behind) error {
 	var loopback *rest.Config
 	select {
@@ -54,12 +55,13 @@ func (h *health) open(ctx context.Context, o *options.ServerRunOptions, behind B
 	}
 	err := behind(ctx, Server{Client: loopback, Options: o}, up)
 	if err != nil && ctx.Err() == nil {
-		return fmt.Errorf("running what is behind kube-apiserver: %w", err)
+		return fmt.Errorf("running the loops behind kube-apiserver: %w", err)
 	}
 	return nil
 }
 
-// wrap holds health requests of others back; the server's own client is what finds out whether it is healthy.
+// wrap delays health requests of all clients but the server's own, by which open learns whether the
+// server is ready.
 func (h *health) wrap(loopback *rest.Config, handler http.Handler) http.Handler {
 	h.loopback <- loopback
 	own := "Bearer " + loopback.BearerToken
@@ -72,20 +74,20 @@ func (h *health) wrap(loopback *rest.Config, handler http.Handler) http.Handler 
 	})
 }
 
-// wait returns true when the server may be asked for its health.
+// wait returns true when the server may answer a health request.
 func (h *health) wait(ctx context.Context) bool {
 	select {
 	case <-h.opened:
 		return true
 	default:
 	}
-	patience := time.NewTimer(healthPatience)
-	defer patience.Stop()
+	timeout := time.NewTimer(healthTimeout)
+	defer timeout.Stop()
 	select {
 	case <-h.opened:
 	case <-h.stopped:
 	case <-ctx.Done():
-	case <-patience.C:
+	case <-timeout.C:
 		return false
 	}
 	return true

@@ -9,17 +9,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stat returns what the file system of a directory has left for this process.
+// Stat returns the free space of the file system of a directory.
 func Stat(dir string) (Free, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
-		return Free{}, fmt.Errorf("asking for the space under %s: %w", dir, err)
+		return Free{}, fmt.Errorf("reading the free space of %s: %w", dir, err)
 	}
 	return freeOf(stat, os.Geteuid() == 0), nil
 }
 
-// freeOf counts free blocks. ext2, ext3 and ext4 keep a share of them for root. Elsewhere free blocks
-// that are not available are for nobody's files: on btrfs, for example, they are those of metadata.
+// freeOf counts free blocks. ext2, ext3 and ext4 reserve some for root. On other file systems, free
+// blocks that are not available are not for files: on btrfs, for example, they hold metadata.
 func freeOf(stat unix.Statfs_t, root bool) Free {
 	blocks := stat.Bavail
 	if root && stat.Type == unix.EXT4_SUPER_MAGIC { // also that of ext2 and ext3, see statfs(2)
@@ -28,8 +28,9 @@ func freeOf(stat unix.Statfs_t, root bool) Free {
 	return Free{Bytes: blocks * uint64(stat.Bsize), Inodes: stat.Ffree, Total: stat.Files}
 }
 
-// Reserve has the file system allocate what a file is and so much more, so that writing there cannot fail for want of space.
-// The file's size stays as it is. Without the file, or where the file system cannot do that, nothing happens.
+// Reserve allocates the file's size and more bytes beyond it, so that writes there cannot fail for
+// lack of space. The size stays as it is. Without the file, or where the file system cannot do
+// that, it does nothing.
 func Reserve(path string, more int64) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -47,7 +48,7 @@ func Reserve(path string, more int64) error {
 	if stat.Blocks*blockBytes >= stat.Size+more {
 		return nil
 	}
-	// Twice of it, so that a file that grows needs this not every time.
+	// Twice as much, so that a growing file does not need this every time.
 	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, stat.Size+2*more)
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("reserving space for %s: %w", path, err)
@@ -55,7 +56,8 @@ func Reserve(path string, more int64) error {
 	return nil
 }
 
-// Probe allocates bytes in a directory and frees them again: Stat does not see a quota, for example.
+// Probe allocates bytes in a directory and frees them again. It fails, for example, on a quota,
+// which Stat does not see.
 func Probe(dir string, bytes int64) error {
 	f, err := os.CreateTemp(dir, ".space-")
 	if err != nil {

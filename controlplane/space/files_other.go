@@ -2,7 +2,7 @@
 
 package space
 
-// Stat finds enough: only tests of operators run a control plane on other systems.
+// Stat returns enough: on other systems only tests of operators run a control plane.
 func Stat(string) (Free, error) { return Free{Bytes: Enough}, nil }
 
 // Reserve does nothing.

@@ -8,7 +8,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// What must be free, in bytes and in inodes. Enough is that of a new file of etcd's log, twice: there is always one ahead.
+// The thresholds of free space, in bytes and in inodes. Enough is twice a file of etcd's log: one
+// is always allocated in advance.
 const (
 	Enough = 128 << 20
 	scarce = 64 << 20
@@ -17,15 +18,15 @@ const (
 	enoughInodes, scarceInodes, goneInodes = 2000, 1000, 100
 )
 
-// leasesFirst is how long nothing but Leases is written when there is space again: a node agent renews
-// its own every ten seconds, and the node controller must not take a node for dead because its renewals
-// were refused.
+// leasesFirst is how long only Leases are admitted when there is space again: a node agent renews
+// its own every ten seconds, and the node controller must not take a node for dead because its
+// renewals were refused.
 const leasesFirst = 12 * time.Second
 
-// Free is what a file system has left for us.
+// Free is the space that a file system has left for this process.
 type Free struct {
 	Bytes uint64
-	// Inodes that are left, of Total; zero of zero where the file system makes them as it needs them.
+	// Inodes are free, of Total. Both are zero where the file system creates them as it needs them.
 	Inodes, Total uint64
 }
 
@@ -33,29 +34,29 @@ func (f Free) below(bytes, inodes uint64) bool {
 	return f.Bytes < bytes || f.Total > 0 && f.Inodes < inodes
 }
 
-// Level says what is written.
+// Level says which writes are admitted.
 type Level int
 
 // The levels, from everything to nothing.
 const (
-	// All is written: there is space.
+	// All writes: there is space.
 	All Level = iota
-	// Essential is what frees space, and what reports what runs.
+	// Essential writes free space or report status.
 	Essential
-	// Leases are written and nothing else yet, since there was no space until a moment ago.
+	// Leases only, since there was no space until a moment ago.
 	Leases
-	// None: nothing is written.
+	// None at all.
 	None
 )
 
-// State is the present level and since when it is.
+// State is the present level, and since when.
 type State struct {
 	Level Level
 	Since time.Time
 }
 
-// Next is the state after the file system was asked. Writing goes on at twice the space at which it stops, so that the first
-// writes do not stop it again.
+// Next returns the state for the free space. Writes are admitted again at twice the space at which
+// they are refused, so that the first of them do not change the level back.
 func (s State) Next(free Free, now time.Time) State {
 	level := All
 	switch {
@@ -72,11 +73,10 @@ func (s State) Next(free Free, now time.Time) State {
 	return State{Level: level, Since: now}
 }
 
-// Write is a request that changes something: who makes it, its verb and its object, in the terms of
-// RBAC.
+// Write is a request with its user, verb and resource, in the terms of RBAC.
 type Write struct{ User, Verb, Group, Resource, Subresource string }
 
-// Admits reports whether the write is carried out.
+// Admits reports whether the write is admitted.
 func (l Level) Admits(w Write) bool {
 	if l == All || !w.stored() {
 		return true
@@ -94,22 +94,21 @@ func (l Level) Admits(w Write) bool {
 }
 
 // finalizers are the controllers of kube-controller-manager that remove finalizers by updating or
-// patching the object: what was deleted stays until they have. The other updates that they make are
-// few.
+// patching an object: a deleted object stays until they have done so. They make few other updates.
 var finalizers = sets.New(
 	"generic-garbage-collector", "job-controller", "persistent-volume-binder", "podgroup-protection-controller",
 	"pv-protection-controller", "pvc-protection-controller", "resource-claim-controller", "service-cidrs-controller",
 	"volumeattributesclass-protection-controller",
 )
 
-// finalizes reports whether the write may be what ends a deletion. Whether an object is being deleted
-// is not in the request, and neither are its finalizers if it is a patch.
+// finalizes reports whether the write may complete a deletion. The request does not say whether the
+// object is being deleted, and a patch does not have its finalizers.
 func (w Write) finalizes() bool {
 	name, ok := strings.CutPrefix(w.User, "system:serviceaccount:kube-system:")
 	return ok && finalizers.Has(name) && w.Subresource == "" && (w.Verb == "update" || w.Verb == "patch")
 }
 
-// stored reports whether anything reaches etcd.
+// stored reports whether the write reaches etcd.
 func (w Write) stored() bool {
 	switch w.Verb {
 	case "create", "update", "patch", "delete", "deletecollection":
@@ -120,14 +119,14 @@ func (w Write) stored() bool {
 	case "exec", "attach", "portforward", "proxy", "token":
 		return false
 	}
-	return !strings.HasSuffix(w.Resource, "reviews") // token reviews, access reviews and their kin are answered and forgotten
+	return !strings.HasSuffix(w.Resource, "reviews") // token and access reviews are not stored
 }
 
-// Error says that there is no space, how much is needed and what to do.
+// Error says how much space is free, how much is needed, and what to do.
 type Error struct {
 	Dir  string
 	Free Free
-	// Err is why less than what is free can be written, if that is so: a quota, for example.
+	// Err is why less than the free space can be written, for example a quota. Optional.
 	Err error
 }
 
@@ -142,7 +141,7 @@ func (e *Error) Error() string {
 	if e.Err != nil {
 		what = e.Err.Error()
 	}
-	return fmt.Sprintf("no space left on the file system of %s: %s; Pods run on, but nothing new is written until there is; free some, and Flyball goes on by itself", e.Dir, what)
+	return fmt.Sprintf("no space left on the file system of %s: %s; Pods continue to run, but new writes are refused; free some space, and Flyball continues by itself", e.Dir, what)
 }
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }

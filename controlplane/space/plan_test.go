@@ -104,7 +104,7 @@ func TestAdmits(t *testing.T) {
 }
 
 func TestError(t *testing.T) {
-	const goesOn = "; Pods run on, but nothing new is written until there is; free some, and Flyball goes on by itself"
+	const goesOn = "; Pods continue to run, but new writes are refused; free some space, and Flyball continues by itself"
 	for name, tc := range map[string]struct {
 		free Free
 		err  error

@@ -1,7 +1,8 @@
-// Package tokens makes, lists and deletes the tokens that machines join with. They are upstream's bootstrap tokens:
-// Secrets of the type bootstrap.kubernetes.io/token in kube-system, which kube-apiserver accepts as the user
-// system:bootstrap:ID in the group system:bootstrappers. manifests/join.yaml says what that group may do; upstream's
-// token cleaner removes those that have expired. Joining with one is left to the node agent.
+// Package tokens creates, lists and deletes the tokens that nodes join with. They are upstream's
+// bootstrap tokens: Secrets of the type bootstrap.kubernetes.io/token in kube-system, which
+// kube-apiserver accepts as the user system:bootstrap:ID in the group system:bootstrappers.
+// manifests/join.yaml has the permissions of that group; upstream's token cleaner removes expired
+// tokens. Package join uses them.
 package tokens
 
 import (
@@ -29,15 +30,15 @@ import (
 type Token struct {
 	ID, Secret  string
 	Description string
-	// Expires is zero for a token that does not.
+	// Expires is zero if the token does not expire.
 	Expires time.Time
 }
 
-// Create makes a token that is valid for ttl; for ever if that is zero.
+// Create creates a token that is valid for ttl, or forever if that is zero.
 func Create(ctx context.Context, client kubernetes.Interface, ttl time.Duration, description string, now time.Time) (Token, error) {
 	whole, err := bootstraputil.GenerateBootstrapToken()
 	if err != nil {
-		return Token{}, fmt.Errorf("making a token: %w", err)
+		return Token{}, fmt.Errorf("generating a token: %w", err)
 	}
 	t := Token{Description: description}
 	t.ID, t.Secret, _ = strings.Cut(whole, ".")
@@ -69,7 +70,7 @@ func (t Token) secret() *v1.Secret {
 	return s
 }
 
-// List returns all tokens that machines can join with, the one that expires first at the top, without their secrets.
+// List returns all valid tokens without their secrets, sorted by expiry.
 func List(ctx context.Context, client kubernetes.Interface, now time.Time) ([]Token, error) {
 	list, err := client.CoreV1().Secrets(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector("type", string(bootstrapapi.SecretTypeBootstrapToken)).String(),
@@ -99,15 +100,15 @@ func List(ctx context.Context, client kubernetes.Interface, now time.Time) ([]To
 	return all, nil
 }
 
-// Delete ends a token, which may be given whole or by its ID.
+// Delete deletes a token, given whole or by its ID.
 func Delete(ctx context.Context, client kubernetes.Interface, token string) error {
 	id, _, _ := strings.Cut(token, ".")
 	if !bootstraputil.IsValidBootstrapTokenID(id) {
-		return fmt.Errorf("deleting a token: %q is not the ID of one, which has six letters and digits; `flyball token list` shows them", id)
+		return fmt.Errorf("deleting a token: %q is not a token ID of six letters and digits; `flyball token list` shows the IDs", id)
 	}
 	err := client.CoreV1().Secrets(metav1.NamespaceSystem).Delete(ctx, bootstraputil.BootstrapTokenSecretName(id), metav1.DeleteOptions{})
 	if apierrors.IsNotFound(err) {
-		return fmt.Errorf("deleting the token %s: there is none; `flyball token list` shows those that there are", id)
+		return fmt.Errorf("deleting the token %s: there is no such token; `flyball token list` shows all tokens", id)
 	}
 	if err != nil {
 		return fmt.Errorf("deleting the token %s: %w", id, err)
@@ -115,23 +116,23 @@ func Delete(ctx context.Context, client kubernetes.Interface, token string) erro
 	return nil
 }
 
-// Server is where other machines reach the cluster, and the authority by which they know it, as the control plane has
-// published both.
+// Server returns the URL at which other hosts reach the cluster, and its CA, as the control plane
+// has published both.
 func Server(ctx context.Context, client kubernetes.Interface) (url string, ca *x509.Certificate, err error) {
 	cm, err := client.CoreV1().ConfigMaps(metav1.NamespacePublic).Get(ctx, bootstrapapi.ConfigMapClusterInfo, metav1.GetOptions{})
 	if err != nil {
-		return "", nil, fmt.Errorf("reading where the server is: %w", err)
+		return "", nil, fmt.Errorf("reading the server's URL: %w", err)
 	}
 	config, err := clientcmd.Load([]byte(cm.Data[bootstrapapi.KubeConfigKey]))
 	if err == nil && config.Clusters[""] == nil {
 		err = errors.New("it names no cluster")
 	}
 	if err != nil {
-		return "", nil, fmt.Errorf("reading where the server is from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
+		return "", nil, fmt.Errorf("reading the server's URL from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
 	}
 	certs, err := certutil.ParseCertsPEM(config.Clusters[""].CertificateAuthorityData)
 	if err != nil {
-		return "", nil, fmt.Errorf("reading the cluster's authority from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
+		return "", nil, fmt.Errorf("reading the cluster's CA from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
 	}
 	return config.Clusters[""].Server, certs[0], nil
 }

@@ -78,7 +78,7 @@ func TestLifeOfTokens(t *testing.T) {
 }
 
 func TestDeleteErrors(t *testing.T) {
-	for given, want := range map[string]string{"abcdef": "there is none", "not-a-token": "is not the ID", "": "is not the ID"} {
+	for given, want := range map[string]string{"abcdef": "no such token", "not-a-token": "is not a token ID", "": "is not a token ID"} {
 		if err := Delete(t.Context(), fake.NewClientset(), given); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "flyball token list") {
 			t.Errorf("deleting %q: %v, want an error that says %q and what to do", given, err, want)
 		}
@@ -87,9 +87,9 @@ func TestDeleteErrors(t *testing.T) {
 
 func TestServer(t *testing.T) {
 	for name, tc := range map[string]struct{ data, want string }{
-		"Missing": {"", "where the server is"},
+		"Missing": {"", "the server's URL"},
 		"Empty":   {"apiVersion: v1\nkind: Config\n", "names no cluster"},
-		"NoCA":    {"apiVersion: v1\nkind: Config\nclusters: [{name: '', cluster: {server: 'https://a:1'}}]\n", "authority"},
+		"NoCA":    {"apiVersion: v1\nkind: Config\nclusters: [{name: '', cluster: {server: 'https://a:1'}}]\n", "CA"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client := fake.NewClientset()

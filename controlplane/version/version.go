@@ -1,8 +1,9 @@
-// Package version makes every bundled Kubernetes part report the version that it is.
+// Package version makes every bundled Kubernetes component report its version.
 //
-// Upstream's build sets these variables through the linker. A program that imports Kubernetes as a library gets
-// placeholders instead ("v0.0.0-master+$Format:%H$"), which Helm charts, kubectl's skew warnings and the conformance suite
-// take at their word. Importing this package sets them however the program was built: `go install`, `go test` or make.
+// Upstream's build sets these variables through the linker. A program that imports Kubernetes as a
+// library gets placeholders instead ("v0.0.0-master+$Format:%H$"), which Helm charts, kubectl's
+// skew warnings and the conformance suite believe. Importing this package sets them however the
+// program was built: `go install`, `go test` or make.
 package version
 
 import (
@@ -13,8 +14,9 @@ import (
 	componentversion "k8s.io/component-base/version"
 )
 
-// Kubernetes is the version that kube-apiserver, kubectl and the node report. The build metadata after the plus sign marks
-// the distribution, as the field's others do; it takes no part in comparisons (semver 2.0, item 10).
+// Kubernetes is the version that kube-apiserver, kubectl and the node report. The build metadata
+// after the plus sign names the distribution, as others do; comparisons ignore it (semver 2.0, item
+// 10).
 const Kubernetes = "v1.37.2+flyball"
 
 //go:linkname gitVersion k8s.io/component-base/version.gitVersion
@@ -43,7 +45,8 @@ func init() {
 			*commit = ""
 		}
 	}
-	// Get() answers from a copy that was taken when its package was initialised, before this function ran.
+	// Get() answers from a copy that was taken when its package was initialised, before this
+	// function ran.
 	if err := componentversion.SetDynamicVersion(Kubernetes); err != nil {
 		panic("setting the reported Kubernetes version: " + err.Error())
 	}

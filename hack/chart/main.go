@@ -1,7 +1,9 @@
-// Command chart writes what the installation into a cluster that is not Flyball's shares with Flyball itself: the roles,
-// without apps/v1, which that cluster's own controllers keep, and the CRDs, as config/helm/flyball packs them.
+// Command chart writes what the installation into a cluster that is not Flyball's shares with
+// Flyball itself: the roles, without apps/v1, which that cluster's own controllers keep, and the
+// CRDs, as config/helm/flyball packs them.
 //
-// Usage: chart CONFIG OUT, where CONFIG is config/ with what controller-gen wrote, and OUT the config/ to write into.
+// Usage: chart CONFIG OUT, where CONFIG is config/ with what controller-gen wrote, and OUT the
+// config/ to write into.
 package main
 
 import (

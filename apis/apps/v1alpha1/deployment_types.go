@@ -29,9 +29,9 @@ type DeploymentSpec struct {
 	// +optional
 	Strategy DeploymentStrategy `json:"strategy,omitempty,omitzero"`
 
-	// rollback says when a rollout has failed and is to be taken back to the last revision of which all Pods were
-	// available. A revision that was taken back is not tried again before the template changes. Without this field
-	// nothing is taken back.
+	// rollback says when a rollout has failed and is rolled back to the last revision of which all Pods were available. A
+	// revision that was rolled back is not tried again before the template changes. Without this field no rollout is rolled
+	// back.
 	// +optional
 	Rollback *Rollback `json:"rollback,omitempty"`
 }
@@ -59,11 +59,11 @@ type RollingUpdateDeployment struct {
 
 // Rollback says when a rollout has failed. Any of its conditions is enough.
 type Rollback struct {
-	// onProgressDeadlineExceeded takes a rollout back that made no progress for progressDeadlineSeconds.
+	// onProgressDeadlineExceeded rolls back a rollout that made no progress for progressDeadlineSeconds.
 	// +optional
 	OnProgressDeadlineExceeded bool `json:"onProgressDeadlineExceeded,omitempty"`
 
-	// onCrashLoop takes a rollout back whose new Pods crash again and again, without waiting for the deadline.
+	// onCrashLoop rolls back a rollout whose new Pods crash again and again, without waiting for the deadline.
 	// +optional
 	OnCrashLoop *CrashLoop `json:"onCrashLoop,omitempty"`
 }
@@ -92,11 +92,11 @@ type DeploymentStatus struct {
 	Selector string `json:"selector,omitempty"`
 
 	// availableReplicaSet is the ReplicaSet of the last revision of which all Pods were available: the one that a failed
-	// rollout is taken back to.
+	// rollout is rolled back to.
 	// +optional
 	AvailableReplicaSet string `json:"availableReplicaSet,omitempty"`
 
-	// rollback says that the current template was tried and taken back. It goes when the template changes.
+	// rollback says that the current template was tried and rolled back. It is removed when the template changes.
 	// +optional
 	Rollback *RollbackStatus `json:"rollback,omitempty"`
 }
@@ -105,7 +105,7 @@ type DeploymentStatus struct {
 // than the current one.
 const RolledBack appsv1.DeploymentConditionType = "RolledBack"
 
-// RollbackStatus is what was taken back, to what and why.
+// RollbackStatus says which revision was rolled back, to which one and why.
 type RollbackStatus struct {
 	// from is the revision that failed, to the revision that took its place.
 	From RollbackRevision `json:"from"`

@@ -3,7 +3,7 @@
 // Both are their apps/v1 namesakes under a group of ours: spec and status embed upstream's types inline, so that a
 // manifest moves over by its apiVersion alone and a new upstream field needs nothing here. What they add: rollback,
 // strategy.rollingUpdate.partition and scaleDown in the spec, and in the status what came of them. The kinds exist so that
-// Flyball's controllers can be installed in a cluster whose apps/v1 kinds somebody else reconciles, and so that they can
+// Flyball's controllers can be installed in a cluster whose apps/v1 kinds other controllers reconcile, and so that they can
 // grow fields that apps/v1 will not have; a field is added, never changed or left out.
 //
 // The package holds types only. Their loops are in controllers/, which is the one writer of every status here. The CRDs

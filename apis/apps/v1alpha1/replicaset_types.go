@@ -17,12 +17,12 @@ import (
 type ReplicaSetSpec struct {
 	appsv1.ReplicaSetSpec `json:",inline"`
 
-	// scaleDown says what goes when replicas is lowered.
+	// scaleDown says which Pods are deleted when replicas is lowered.
 	// +optional
 	ScaleDown *ScaleDown `json:"scaleDown,omitempty"`
 }
 
-// ScaleDown says what goes when a ReplicaSet has more Pods than it wants.
+// ScaleDown says which Pods are deleted when a ReplicaSet has more Pods than it wants.
 type ScaleDown struct {
 	// podsToDelete are the names of Pods that go before all others, whatever their state and their annotation
 	// controller.kubernetes.io/pod-deletion-cost say. Names of Pods that are not the ReplicaSet's mean nothing, and no Pod

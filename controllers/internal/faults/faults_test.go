@@ -1,5 +1,6 @@
-// Package faults tests rollouts to which something happens: the API server restarts, a webhook refuses, a quota is full,
-// others write the same objects. The rollout ends where it should, with nothing lost and nothing doubled.
+// Package faults tests rollouts to which something happens: the API server restarts, a webhook
+// refuses, a quota is full, others write the same objects. The rollout ends where it should, with
+// nothing lost and nothing doubled.
 package faults
 
 import (
@@ -53,8 +54,8 @@ type rollout struct {
 
 	mu     sync.Mutex
 	broken []string // bounds that did not hold
-	// seen are all Pods that a ReplicaSet ever had. returns says that the rollout goes back to one, which makes its
-	// Pods anew.
+	// seen are all Pods that a ReplicaSet ever had. returns says that the rollout returns to one,
+	// which creates its Pods again.
 	seen    map[types.UID]sets.Set[types.UID]
 	returns bool
 }
@@ -127,8 +128,9 @@ func message(d *appsv1.Deployment, of appsv1.DeploymentConditionType) string {
 	return ""
 }
 
-// complete waits until the rollout is over, and checks that everything is there once: these ReplicaSets, by revision, and
-// as many Pods, each of the template of its ReplicaSet, which controls it.
+// complete waits until the rollout is over, and checks that everything is there once: these
+// ReplicaSets, by revision, and as many Pods, each of the template of its ReplicaSet, which
+// controls it.
 func (r *rollout) complete(history ...string) {
 	r.Helper()
 	end := func(d *appsv1.Deployment) bool {
@@ -186,9 +188,9 @@ func (r *rollout) complete(history ...string) {
 	}
 }
 
-// watch looks again and again for as long as the test runs: the ReplicaSets never want more Pods together than maxSurge
-// allows, and never fewer are ready than maxUnavailable allows. What cannot be read, because the API server is away, is not
-// looked at.
+// watch checks for as long as the test runs that the ReplicaSets together never want more Pods than
+// maxSurge allows, and that no fewer are ready than maxUnavailable allows. It skips what it cannot
+// read because the API server is down.
 func (r *rollout) watch() {
 	ctx, cancel := context.WithCancel(r.Context())
 	ended := make(chan struct{})
@@ -233,8 +235,8 @@ func (r *rollout) count(all []*appsv1.ReplicaSet, pods []corev1.Pod) {
 	}
 }
 
-// TestOthersWriteTheSameObjects: whoever writes annotations of the Deployment, its ReplicaSets and its Pods all the time
-// makes many of the loops' own writes conflicts.
+// TestOthersWriteTheSameObjects: another client writes annotations of the Deployment, its
+// ReplicaSets and its Pods all the time, so that many of the loops' own writes conflict.
 func TestOthersWriteTheSameObjects(t *testing.T) {
 	each(t, func(r *rollout) {
 		r.returns = true
@@ -277,8 +279,9 @@ func TestOthersWriteTheSameObjects(t *testing.T) {
 	})
 }
 
-// TestQuotaIsFullInMidRollout: with no room for a surge the rollout goes on as far as maxUnavailable lets it, which here
-// is to its end; with no room at all it says so, and goes on by itself once there is.
+// TestQuotaIsFullInMidRollout: without quota for a surge the rollout goes on as far as
+// maxUnavailable lets it, which here is to its end; without any quota it says so, and goes on by
+// itself once there is.
 func TestQuotaIsFullInMidRollout(t *testing.T) {
 	each(t, func(r *rollout) {
 		quota := r.quota(size)
@@ -315,8 +318,8 @@ func (r *rollout) owned(image string) *appsv1.ReplicaSet {
 	return nil
 }
 
-// quota allows so many Pods, and returns what changes that. It counts them as upstream's controller does, which envtest
-// has not: the API server itself only counts up.
+// quota allows so many Pods, and returns what changes that. It counts them as upstream's controller
+// does, which envtest has not: the API server itself only counts up.
 func (r *rollout) quota(n int) (change func(n int)) {
 	r.Helper()
 	limit := make(chan int, 1)

@@ -20,8 +20,8 @@ import (
 	"flyball.dev/controllers/internal/testenv"
 )
 
-// TestAPIServerRestarts in the middle of a rollout, by a crash and as asked to. It is not parallel to the others, which
-// could not know what failed them.
+// TestAPIServerRestarts in the middle of a rollout, by a crash and as asked to. It is not parallel
+// to the others, which could not know what failed them.
 func TestAPIServerRestarts(t *testing.T) {
 	for name, signal := range map[string]syscall.Signal{"Crashes": syscall.SIGKILL, "IsStopped": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
@@ -30,7 +30,8 @@ func TestAPIServerRestarts(t *testing.T) {
 				rollouts = append(rollouts, begin(t, kinds, env.Namespace(t)))
 			}
 			for _, r := range rollouts {
-				// A Pod whose creation was carried out and answered by nobody is made again; the one too many then goes.
+				// A Pod that was created without a response is created again; the loop then deletes
+				// one.
 				r.returns = true
 				r.image("2")
 			}
@@ -45,7 +46,8 @@ func TestAPIServerRestarts(t *testing.T) {
 	}
 }
 
-// restart ends the API server, which is a child of this process, and starts it again as it was started.
+// restart ends the API server, which is a child of this process, and starts it again as it was
+// started.
 func restart(t *testing.T, signal syscall.Signal) {
 	t.Helper()
 	pid, args := apiServer(t)
@@ -60,7 +62,8 @@ func restart(t *testing.T, signal syscall.Signal) {
 		}
 		return nil
 	})
-	// Asked to stop, it waits a minute for watches, which nobody ends. Who runs it does not wait that long.
+	// On SIGTERM it waits a minute for watches, which nothing ends. A supervisor does not wait that
+	// long.
 	_ = syscall.Kill(pid, syscall.SIGKILL)
 	testenv.Eventually(t, func() error { // its parent waits for it: envtest, or we
 		if err := syscall.Kill(pid, 0); !errors.Is(err, syscall.ESRCH) {

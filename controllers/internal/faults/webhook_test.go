@@ -27,7 +27,7 @@ import (
 
 const refusal = "not on my watch"
 
-// webhook lets so many requests through and refuses the others, until it is told to let all through.
+// webhook lets so many requests through and refuses the others, until the test opens it.
 type webhook struct {
 	left    atomic.Int64
 	refused atomic.Int64
@@ -124,8 +124,8 @@ func (r *rollout) known(w *webhook, operation admissionregistrationv1.OperationT
 // allow ends the refusals.
 func (w *webhook) allow() { w.left.Store(1 << 40) }
 
-// TestWebhookRefusesPods in the middle of a rollout: the status and an Event say so, what runs keeps running, and the
-// rollout goes on by itself once the webhook allows it.
+// TestWebhookRefusesPods in the middle of a rollout: the status and an Event say so, what runs
+// keeps running, and the rollout goes on by itself once the webhook allows it.
 func TestWebhookRefusesPods(t *testing.T) {
 	each(t, func(r *rollout) {
 		w := r.refuse(4, admissionregistrationv1.Create, "pods")

@@ -18,10 +18,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// TestThereAndBack: what goes through a kind comes back whole, under the group's name.
+// TestThereAndBack: an object that is written and read again is the same, and has the group's
+// apiVersion.
 func TestThereAndBack(t *testing.T) {
 	for _, version := range []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion} {
 		group, err := kinds.For(version)
@@ -54,8 +56,8 @@ func TestThereAndBack(t *testing.T) {
 	}
 }
 
-// TestPatchSaysWhatChanged: a patch holds the changed fields and the resourceVersion, so that fields that only the group
-// knows stay as they are.
+// TestPatchSaysWhatChanged: a patch holds the changed fields and the resourceVersion, so that
+// fields that only the group knows stay as they are.
 func TestPatchSaysWhatChanged(t *testing.T) {
 	group, err := kinds.For(v1alpha1.GroupVersion)
 	if err != nil {
@@ -80,8 +82,8 @@ func TestPatchSaysWhatChanged(t *testing.T) {
 	}
 }
 
-// TestOptions: what apps/v1 lacks is read, survives a change of the rest, and is written to the status of those that have
-// a field for it.
+// TestOptions: what apps/v1 lacks is read, survives a change of the rest, and is written to the
+// status of those that have a field for it.
 func TestOptions(t *testing.T) {
 	group, err := kinds.For(v1alpha1.GroupVersion)
 	if err != nil {
@@ -112,7 +114,7 @@ func TestOptions(t *testing.T) {
 	after = d.DeepCopy()
 	after.Status.Replicas = 5
 	is := kinds.Status{Selector: "app=web", AvailableReplicaSet: "web-1", Rollback: &v1alpha1.RollbackStatus{Reason: "CrashLoop"}}
-	if _, err = group.Deployments.PatchStatus(t.Context(), server, d, after, was.Status, is); err != nil {
+	if err = group.Deployments.PatchStatus(t.Context(), server, expectations.New(nil), d, after, was.Status, is); err != nil {
 		t.Fatal(err)
 	}
 	d, now, err := group.Deployments.Get(t.Context(), server, key)

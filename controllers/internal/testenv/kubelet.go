@@ -6,7 +6,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
@@ -14,7 +13,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Behaviour is the key of an annotation on Pods: what the kubelet of the tests does otherwise than usual.
+// Behaviour is the key of an annotation on Pods: what the kubelet of the tests does otherwise than
+// usual.
 const (
 	Behaviour = "test.flyball.dev/behaviour"
 	// NeverReady Pods run and do not become ready.
@@ -47,8 +47,8 @@ func kubelet(ctx context.Context, client kubernetes.Interface) {
 	factory.Shutdown()
 }
 
-// treat ignores errors: what failed because the Pod changed is done again when the change arrives, and all
-// else after resync.
+// treat ignores errors: what failed because the Pod changed is done again when the change arrives,
+// and all else after resync.
 func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
 	pods := client.CoreV1().Pods(pod.Namespace)
 	behaviour := pod.Annotations[Behaviour]
@@ -75,8 +75,4 @@ func treat(ctx context.Context, client kubernetes.Interface, pod *corev1.Pod) {
 			`","lastTransitionTime":"` + metav1.Now().UTC().Format("2006-01-02T15:04:05Z") + `"}]}}`
 		_, _ = pods.Patch(ctx, pod.Name, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{}, "status")
 	}
-}
-
-func groupVersion(group, version string) schema.GroupVersion {
-	return schema.GroupVersion{Group: group, Version: version}
 }

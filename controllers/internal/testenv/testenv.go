@@ -1,8 +1,8 @@
-// Package testenv is a real kube-apiserver with etcd, our loops on it, and a kubelet of three rules: the surroundings in
-// which the loops' controller tests run. Nothing but tests imports it.
+// Package testenv is a real kube-apiserver with etcd, our loops on it, and a kubelet of three
+// rules: the surroundings in which the loops' controller tests run. Nothing but tests imports it.
 //
-// The loops run as system:flyball:controllers with the RBAC of config/rbac and with the admission plugin
-// OwnerReferencesPermissionEnforcement, so that a missing permission fails a test.
+// The loops run as system:flyball:controllers with the RBAC of config/rbac and with the admission
+// plugin OwnerReferencesPermissionEnforcement, so that a missing permission fails a test.
 package testenv
 
 import (
@@ -19,6 +19,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
@@ -33,15 +34,16 @@ import (
 
 // Env is the surroundings of one test binary.
 type Env struct {
-	// Admin is the configuration of a cluster administrator, Client a client of the same without a cache.
+	// Admin is the configuration of a cluster administrator, Client a client of the same without a
+	// cache.
 	Admin  *rest.Config
 	Client client.Client
 	// Groups are the API groups in which every test is run.
 	Groups map[string]kinds.Group
 }
 
-// Main starts the surroundings with the loops that run starts, runs the tests, and ends the process. env is filled before
-// the first test.
+// Main starts the surroundings with the loops that run starts, runs the tests, and ends the
+// process. env is filled before the first test.
 func Main(m *testing.M, env *Env, run func(ctx context.Context, cfg *rest.Config, ready func()) error) {
 	os.Exit(func() int {
 		stop, err := start(env, run)
@@ -64,7 +66,7 @@ func start(env *Env, run func(ctx context.Context, cfg *rest.Config, ready func(
 		BinaryAssetsDirectory:    assets,
 		CRDDirectoryPaths:        []string{filepath.Join(root, "config", "crd", "bases")},
 		ErrorIfCRDPathMissing:    true,
-		ControlPlaneStartTimeout: patience,
+		ControlPlaneStartTimeout: timeout,
 	}
 	cluster.ControlPlane.GetAPIServer().Configure().Append("enable-admission-plugins", "OwnerReferencesPermissionEnforcement")
 	env.Admin, err = cluster.Start()
@@ -100,8 +102,8 @@ func start(env *Env, run func(ctx context.Context, cfg *rest.Config, ready func(
 	case <-ready:
 	case err = <-failed:
 		err = fmt.Errorf("running the loops: %w", err)
-	case <-time.After(patience):
-		err = fmt.Errorf("waiting for the loops: not ready after %s", patience)
+	case <-time.After(timeout):
+		err = fmt.Errorf("waiting for the loops: not ready after %s", timeout)
 	}
 	return stop, err
 }
@@ -120,8 +122,9 @@ func (e *Env) connect(ctx context.Context) error {
 		return fmt.Errorf("making a client: %w", err)
 	}
 	e.Groups = map[string]kinds.Group{}
-	for name, version := range map[string]struct{ Group, Version string }{"apps": {"apps", "v1"}, "flyball": {"apps.flyball.dev", "v1alpha1"}} {
-		if e.Groups[name], err = kinds.For(groupVersion(version.Group, version.Version)); err != nil {
+	versions := map[string]schema.GroupVersion{"apps": appsv1.SchemeGroupVersion, "flyball": v1alpha1.GroupVersion}
+	for name, version := range versions {
+		if e.Groups[name], err = kinds.For(version); err != nil {
 			return err
 		}
 	}
@@ -201,13 +204,13 @@ func (e *Env) Each(t *testing.T, test func(t *testing.T, group kinds.Group, name
 	}
 }
 
-// patience is how long a condition may take on a machine that does other things.
-const patience = 2 * time.Minute
+// timeout is how long a condition may take on a busy host.
+const timeout = 2 * time.Minute
 
 // Eventually waits until condition returns nil.
 func Eventually(t *testing.T, condition func() error) {
 	t.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(timeout)
 	defer deadline.Stop()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
@@ -218,7 +221,7 @@ func Eventually(t *testing.T, condition func() error) {
 		}
 		select {
 		case <-deadline.C:
-			t.Fatal("waited in vain: ", err)
+			t.Fatal("condition does not become true: ", err)
 		case <-t.Context().Done():
 			t.Fatal("test ended: ", err)
 		case <-tick.C:

@@ -137,8 +137,8 @@ func (c *cluster) handle(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// watch streams a resource's events from now on. Clients that want the present state by watch as well are told that
-// this server is too old for that.
+// watch streams a resource's events from now on. Clients that ask for the present state by
+// watch get the answer of a server that is too old for that.
 func (c *cluster) watch(w http.ResponseWriter, r *http.Request, resource string) {
 	if r.URL.Query().Get("sendInitialEvents") == "true" {
 		w.WriteHeader(http.StatusUnprocessableEntity)

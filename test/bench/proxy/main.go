@@ -1,11 +1,13 @@
-// Command proxy measures Flyball's service proxy, and kube-proxy in its nftables mode if it is told where that is: the
-// time until all Services of a large cluster work, the time until one Service more works, memory and CPU.
+// Command proxy measures Flyball's service proxy, and kube-proxy in its nftables mode if -upstream
+// names it: the time until all Services of a large cluster work, the time until one Service more
+// works, memory and CPU.
 //
 //	go run ./test/bench/proxy [-services 10000] [-upstream PATH-OF-KUBE-PROXY]
 //
-// Each side runs as a process of its own in a network namespace of its own, with the same API server: a simulated one,
-// in the process beside it, which lists and watches as a real one does. A Service works when a connection to its
-// address arrives. It needs root; kube-proxy needs the program nft.
+// Each side runs as a process of its own in a network namespace of its own, with the same API
+// server: a simulated one, in the process beside it, which lists and watches as a real one does. A
+// Service works when a connection to its address arrives. It needs root; kube-proxy needs the
+// program nft.
 package main
 
 import (
@@ -61,8 +63,9 @@ func run(ctx context.Context, o options) error {
 		klog.LogToStderr(true)
 		return proxy.Run(ctx, proxy.Config{
 			NodeName: nodeName, NodeIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
-			Client:      &rest.Config{Host: "http://" + apiAddress, QPS: -1},
-			ClusterCIDR: netip.MustParsePrefix("10.42.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.43.0.0/16"),
+			Client:       &rest.Config{Host: "http://" + apiAddress, QPS: -1},
+			ClusterCIDRs: []netip.Prefix{netip.MustParsePrefix("10.42.0.0/16")},
+			ServiceCIDRs: []netip.Prefix{netip.MustParsePrefix("10.43.0.0/16")},
 		})
 	}
 	self, err := os.Executable()
@@ -148,7 +151,7 @@ func (s side) inNamespace(ctx context.Context, o options) (f figures, err error)
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
 		if err != nil {
-			err = fmt.Errorf("%w; it said: %s", err, tail(log.String()))
+			err = fmt.Errorf("%w; it logged: %s", err, tail(log.String()))
 		}
 	}()
 	if err := works(ctx, address(o.services-1), 2*time.Minute); err != nil {
@@ -171,8 +174,9 @@ func (s side) inNamespace(ctx context.Context, o options) (f figures, err error)
 	return f, nil
 }
 
-// network gives the namespace the addresses of all endpoints, because what is measured is not the way to them, and a
-// route for connections to Services to take before they are translated. Nothing can leave: the only link is a bridge without ports.
+// network gives the namespace the addresses of all endpoints, because what is measured is not the
+// way to them, and a route for connections to Services to take before they are translated. Nothing
+// can leave: the only link is a bridge without ports.
 func network(endpoints int) error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -222,7 +226,8 @@ func works(ctx context.Context, to string, timeout time.Duration) error {
 	return ctx.Err()
 }
 
-// usage reads the resident memory in MiB and the CPU time of a process and of the children that it waited for.
+// usage reads the resident memory in MiB and the CPU time of a process and of the children that it
+// waited for.
 func usage(pid int) (float64, time.Duration) {
 	dir := fmt.Sprintf("/proc/%d/", pid)
 	var memory float64

@@ -175,9 +175,9 @@ func TestFlyballRollout(t *testing.T) {
 	p.kubectl("patch", "fdeploy/web", "--type=merge", "-p",
 		`{"spec":{"progressDeadlineSeconds":2,"rollback":{"onProgressDeadlineExceeded":true},"template":{"spec":{"containers":[{"name":"web","image":"flyball.dev/nosuch:1"}]}}}}`)
 	if out, err := p.flyball("rollout", "status", "fdeploy/web", "--timeout=60s"); err == nil || !strings.Contains(out, "Rolled back from revision") {
-		t.Errorf("rollout status of what is taken back: %v\n%s", err, out)
+		t.Errorf("rollout status after a rollback: %v\n%s", err, out)
 	}
-	p.says("rollout history", must("rollout", "history", "fdeploy/web"), `taken back: ProgressDeadlineExceeded`)
+	p.says("rollout history", must("rollout", "history", "fdeploy/web"), `rolled back: ProgressDeadlineExceeded`)
 	p.says("describe", p.kubectl("describe", "fdeploy/web"), `Type: +RolledBack`)
 	// Events are written apart from the status.
 	event := regexp.MustCompile(`Warning +RolledBack`)
@@ -273,7 +273,7 @@ func TestExplain(t *testing.T) {
 		"fdeploy.spec.strategy.rollingUpdate.partition": `stay on the old revision until it is lowered`,
 		"fdeploy.spec.template.spec.containers.image":   `[Cc]ontainer image name`,
 		"fdeploy.spec.template.metadata.labels":         `Labels`,
-		"fdeploy.status.rollback":                       `was tried and taken back`,
+		"fdeploy.status.rollback":                       `was tried and rolled back`,
 		"frs.spec.scaleDown.podsToDelete":               `go before all others`,
 		"frs.metadata.name":                             `unique within a namespace`,
 	} {

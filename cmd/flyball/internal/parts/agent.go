@@ -241,7 +241,7 @@ func (s Set) proxy(api string) supervisor.Part {
 		}
 		return proxy.Run(ctx, proxy.Config{
 			NodeName: s.Config.NodeName, NodeIPs: []netip.Addr{s.Config.NodeAddr}, Client: client,
-			ClusterCIDR: s.Config.ClusterPrefix, ServiceCIDR: s.Config.ServicePrefix,
+			ClusterCIDRs: []netip.Prefix{s.Config.ClusterPrefix}, ServiceCIDRs: []netip.Prefix{s.Config.ServicePrefix},
 			Ready: up(report, name),
 		})
 	}}
@@ -255,7 +255,7 @@ func (s Set) dns(bootstrapped string) supervisor.Part {
 			return err
 		}
 		return dns.Run(ctx, dns.Config{
-			Client: client, Address: s.Config.DNSAddr, ClusterDomain: s.Config.ClusterDomain,
+			Client: client, Addresses: []netip.Addr{s.Config.DNSAddr}, ClusterDomain: s.Config.ClusterDomain,
 			Upstream: "/etc/resolv.conf", Ready: up(report, name),
 		})
 	}}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"io/fs"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -66,7 +67,7 @@ func (s Set) Agent() []supervisor.Part {
 		client := renewFailures("kubelet_certificate_manager_client_expiration_renew_errors", "client certificate")
 		server := renewFailures("kubelet_server_expiration_renew_errors", "serving certificate")
 		certificates := &join.Certificates{
-			Dir: s.AgentDir(), NodeName: s.Config.NodeName, NodeIP: s.Config.NodeAddr,
+			Dir: s.AgentDir(), NodeName: s.Config.NodeName, NodeIPs: []netip.Addr{s.Config.NodeAddr},
 			ClientFailures: client, ServingFailures: server,
 		}
 		s.metrics = []prometheus.Collector{client, server}
@@ -107,10 +108,10 @@ func (s Set) controlPlane() supervisor.Part {
 		Run: func(ctx context.Context, report supervisor.Report) error {
 			return controlplane.Run(ctx, controlplane.Config{
 				DataDir: c.DataDir, RunDir: instance.RunDir,
-				NodeName: c.NodeName, NodeIP: c.NodeAddr,
+				NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeAddr},
 				BindAddress: c.BindAddr, Port: c.Port,
-				ClusterCIDR: c.ClusterPrefix, ServiceCIDR: c.ServicePrefix,
-				ClusterDNS: c.DNSAddr, ClusterDomain: c.ClusterDomain,
+				ClusterCIDRs: []netip.Prefix{c.ClusterPrefix}, ServiceCIDRs: []netip.Prefix{c.ServicePrefix},
+				ClusterDNS: []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,
 				AdminKubeconfig: instance.AdminKubeconfig,
 				LogFile:         logging.Path(c.DataDir),
 				OutOfSpace:      s.Restart,
@@ -183,9 +184,9 @@ func (s Set) RuntimeAnswers() bool {
 // Network is the configuration of the node network, without a client.
 func (s Set) Network() network.Config {
 	c := network.Config{
-		NodeName:    s.Config.NodeName,
-		ClusterCIDR: s.Config.ClusterPrefix, ServiceCIDR: s.Config.ServicePrefix,
-		ClusterDNS: s.Config.DNSAddr,
+		NodeName:     s.Config.NodeName,
+		ClusterCIDRs: []netip.Prefix{s.Config.ClusterPrefix}, ServiceCIDRs: []netip.Prefix{s.Config.ServicePrefix},
+		ClusterDNS: []netip.Addr{s.Config.DNSAddr},
 		CNIConfDir: filepath.Join(instance.RunDir, "cni"),
 		IPAMDir:    filepath.Join(instance.RunDir, "cni", "networks"),
 	}

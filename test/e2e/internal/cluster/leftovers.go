@@ -11,8 +11,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+
+	"flyball.dev/nft"
 )
 
 // RunDir holds the run-time files of the cluster.
@@ -115,11 +116,7 @@ func isOurs(prefix string) bool {
 }
 
 func tables() []string {
-	c, err := nftables.New()
-	if err != nil {
-		return []string{"listing nftables: " + err.Error()}
-	}
-	all, err := c.ListTables()
+	all, err := nft.Kernel{}.Tables()
 	if err != nil {
 		return []string{"listing nftables: " + err.Error()}
 	}

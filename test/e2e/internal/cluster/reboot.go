@@ -11,9 +11,10 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flyball.dev/nft"
 )
 
 // Reboot does to Flyball what the loss of power does: every process of it is killed, containers with the rest, and what a
@@ -110,21 +111,19 @@ func forgetNetwork(t testing.TB) {
 			t.Fatal(err)
 		}
 	}
-	c, err := nftables.New()
+	tables, err := nft.Kernel{}.Tables()
 	if err != nil {
 		t.Fatal(err)
 	}
-	all, err := c.ListTables()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, table := range all {
-		if strings.HasPrefix(table.Name, "flyball") {
-			c.DelTable(table)
+	for _, table := range tables {
+		if !strings.HasPrefix(table.Name, "flyball") {
+			continue
 		}
-	}
-	if err := c.Flush(); err != nil {
-		t.Fatal(err)
+		tx := nft.Transaction{Table: table}
+		tx.Remove()
+		if err := (nft.Kernel{}).Apply(tx); err != nil {
+			t.Fatal(err)
+		}
 	}
 	// Last: without them a packet to a Pod could leave the machine.
 	routes, _ := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{}, 0)

@@ -1,0 +1,354 @@
+package nft
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Tables lists the tables of all programs.
+func (k Kernel) Tables() ([]TableName, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return nil, err
+	}
+	var names []TableName
+	for _, f := range []Family{IPv4, IPv6, Inet} {
+		tables, err := conn.ListTablesOfFamily(families[f])
+		if err != nil {
+			return nil, fmt.Errorf("listing nftables tables: %w", err)
+		}
+		for _, t := range tables {
+			names = append(names, TableName{f, t.Name})
+		}
+	}
+	return names, nil
+}
+
+// Read reads a table with all that is in it. If it is not there, the result has no name.
+func (k Kernel) Read(name TableName) (Table, error) {
+	tables, err := k.Tables()
+	if err != nil || !slices.Contains(tables, name) {
+		return Table{}, err
+	}
+	conn, err := k.conn()
+	if err != nil {
+		return Table{}, err
+	}
+	t := Table{TableName: name, Elements: map[string][]Element{}}
+	chains, err := conn.ListChainsOfTableFamily(families[name.Family])
+	if err != nil {
+		return Table{}, fmt.Errorf("listing the chains of nftables table %s: %w", name, err)
+	}
+	for _, c := range chains {
+		if c.Table.Name != name.Name {
+			continue
+		}
+		rules, err := k.Rules(name, c.Name)
+		if err != nil {
+			return Table{}, err
+		}
+		t.Chains = append(t.Chains, Chain{Name: c.Name, Base: base(c), Rules: rules})
+	}
+	if t.Sets, err = k.sets(name); err != nil {
+		return Table{}, fmt.Errorf("listing the sets of nftables table %s: %w", name, err)
+	}
+	for _, s := range t.Sets {
+		if t.Elements[s.Name], err = k.Elements(name, s); err != nil {
+			return Table{}, err
+		}
+	}
+	return t, nil
+}
+
+// Base reads what makes a chain a base chain.
+func (k Kernel) Base(table TableName, chain string) (Base, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return Base{}, err
+	}
+	c, err := conn.ListChain(library(table), chain)
+	if err != nil {
+		return Base{}, fmt.Errorf("reading chain %s of nftables table %s: %w", chain, table, err)
+	}
+	return base(c), nil
+}
+
+func base(c *nftables.Chain) Base {
+	if c.Hooknum == nil || c.Priority == nil {
+		return Base{}
+	}
+	b := Base{
+		Type: ChainType(c.Type), Priority: int32(*c.Priority),
+		DropByDefault: c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop,
+	}
+	for h, number := range hooks {
+		if *number == *c.Hooknum {
+			b.Hook = h
+		}
+	}
+	return b
+}
+
+// Rules reads the rules of a chain; none if the chain is not there.
+func (k Kernel) Rules(table TableName, chain string) ([]Rule, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return nil, err
+	}
+	t := library(table)
+	found, err := conn.GetRules(t, &nftables.Chain{Table: t, Name: chain})
+	if err != nil {
+		return nil, fmt.Errorf("listing the rules of chain %s of nftables table %s: %w", chain, table, err)
+	}
+	rules := make([]Rule, 0, len(found))
+	for _, r := range found {
+		comment, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+		rules = append(rules, Rule{Statements: decompile(r.Exprs), Comment: comment, Handle: r.Handle})
+	}
+	return rules, nil
+}
+
+// Elements reads the elements of a set, those that rules added included.
+func (k Kernel) Elements(table TableName, s Set) ([]Element, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return nil, err
+	}
+	found, err := conn.GetSetElements(s.compile(library(table), 0))
+	if err != nil {
+		return nil, fmt.Errorf("listing the elements of set %s of nftables table %s: %w", s.Name, table, err)
+	}
+	elements := make([]Element, 0, len(found))
+	for _, e := range found {
+		out := Element{Key: pad(e.Key), End: pad(e.KeyEnd), Timeout: e.Timeout, Expires: e.Expires}
+		if s.Value == (Types{TypeVerdict}) {
+			out.Verdict = elementVerdict(e.Val)
+		} else {
+			out.Value = pad(e.Val)
+		}
+		elements = append(elements, out)
+	}
+	if s.Interval && s.Key.count() == 1 {
+		return joinRanges(elements, found), nil
+	}
+	return elements, nil
+}
+
+// pad fills the last field up, which has no padding in the kernel if it is alone.
+func pad(b []byte) Data { return Data(append(b, make([]byte, -len(b)&3)...)) }
+
+// elementVerdict decodes the attributes of a verdict map's value.
+func elementVerdict(b []byte) Verdict {
+	ad, err := netlink.NewAttributeDecoder(b)
+	if err != nil {
+		return Verdict{}
+	}
+	ad.ByteOrder = binary.BigEndian
+	kind, chain := expr.VerdictContinue, ""
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_VERDICT_CODE:
+			kind = expr.VerdictKind(int32(ad.Uint32()))
+		case unix.NFTA_VERDICT_CHAIN:
+			chain = ad.String()
+		}
+	}
+	return verdict(kind, chain)
+}
+
+// joinRanges makes one element of the two that the kernel has for a range: its first key, and the
+// first one behind it, which the last range has not.
+func joinRanges(elements []Element, raw []nftables.SetElement) []Element {
+	var ranges []Element
+	var ends [][]byte
+	for _, e := range raw {
+		if e.IntervalEnd {
+			ends = append(ends, e.Key)
+		}
+	}
+	slices.SortFunc(ends, bytes.Compare)
+	for i, e := range elements {
+		if raw[i].IntervalEnd {
+			continue
+		}
+		end := make([]byte, len(raw[i].Key))
+		behind := slices.IndexFunc(ends, func(b []byte) bool { return bytes.Compare(b, raw[i].Key) > 0 })
+		if behind >= 0 {
+			end = ends[behind]
+		}
+		e.End = pad(step(end, -1))
+		ranges = append(ranges, e)
+	}
+	return ranges
+}
+
+// sets reads the declarations of a table's sets. The library loses the key of a verdict map.
+func (k Kernel) sets(table TableName) ([]Set, error) {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: k.NetNS})
+	if err != nil {
+		return nil, fmt.Errorf("opening netlink: %w", err)
+	}
+	defer conn.Close()
+	name, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_SET_TABLE, Data: append([]byte(table.Name), 0)},
+	})
+	if err != nil {
+		return nil, err
+	}
+	messages, err := conn.Execute(netlink.Message{
+		Header: netlink.Header{
+			Type:  netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSET),
+			Flags: netlink.Request | netlink.Dump,
+		},
+		Data: append([]byte{byte(families[table.Family]), unix.NFNETLINK_V0, 0, 0}, name...),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var sets []Set
+	for _, m := range messages {
+		ad, err := netlink.NewAttributeDecoder(m.Data[4:])
+		if err != nil {
+			return nil, err
+		}
+		ad.ByteOrder = binary.BigEndian
+		sets = append(sets, decodeSet(ad))
+		if ad.Err() != nil {
+			return nil, ad.Err()
+		}
+	}
+	return sets, nil
+}
+
+func decodeSet(ad *netlink.AttributeDecoder) Set {
+	var s Set
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NFTA_SET_NAME:
+			s.Name = ad.String()
+		case unix.NFTA_SET_FLAGS:
+			flags := ad.Uint32()
+			s.Interval, s.Dynamic = flags&unix.NFT_SET_INTERVAL != 0, flags&unix.NFT_SET_EVAL != 0
+			s.Expiring = flags&unix.NFT_SET_TIMEOUT != 0
+		case unix.NFTA_SET_KEY_TYPE:
+			s.Key = decodeTypes(ad.Uint32())
+		case unix.NFTA_SET_DATA_TYPE:
+			s.Value = decodeTypes(ad.Uint32())
+		case unix.NFTA_SET_DESC:
+			ad.Nested(func(desc *netlink.AttributeDecoder) error {
+				for desc.Next() {
+					if desc.Type() == unix.NFTA_SET_DESC_SIZE {
+						s.Size = desc.Uint32()
+					}
+				}
+				return nil
+			})
+		}
+	}
+	return s
+}
+
+// decodeTypes takes apart what nft writes for the types of a key: six bits for each field.
+func decodeTypes(number uint32) Types {
+	if number == unix.NFT_DATA_VERDICT {
+		return Types{TypeVerdict}
+	}
+	var list []Type
+	for ; number != 0; number >>= nftables.SetConcatTypeBits {
+		for t, d := range types {
+			if d.GetNFTMagic() == number&nftables.SetConcatTypeMask {
+				list = append(list, t)
+			}
+		}
+	}
+	slices.Reverse(list)
+	var t Types
+	copy(t[:], list)
+	return t
+}
+
+// FilterChain is a filter's base chain, of any program, with the rules of the chains that its own
+// lead to.
+type FilterChain struct {
+	Table TableName
+	// Owned is set if the kernel lets only the program that made the table change it.
+	Owned bool
+	Chain Chain
+	Jumps map[string][]Rule
+}
+
+// tableOwner is the flag of a table that only the socket that made it may change
+// (NFT_TABLE_F_OWNER).
+const tableOwner = 1 << 1
+
+// Filters reads the filters of a hook that IPv4 packets pass, as far as that is possible: errors
+// leave out what they concern. A chain that has gone meanwhile has no rules.
+func (k Kernel) Filters(hook Hook) ([]FilterChain, error) {
+	conn, err := k.conn()
+	if err != nil {
+		return nil, err
+	}
+	var found []FilterChain
+	var errs []error
+	for _, f := range []Family{IPv4, Inet} {
+		tables, err := conn.ListTablesOfFamily(families[f])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listing the tables of nftables: %w", err))
+			continue
+		}
+		chains, err := conn.ListChainsOfTableFamily(families[f])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("listing the chains of nftables: %w", err))
+			continue
+		}
+		for _, c := range chains {
+			b := base(c)
+			if b.Type != Filter || b.Hook != hook {
+				continue
+			}
+			chain := FilterChain{
+				Table: TableName{f, c.Table.Name}, Chain: Chain{Name: c.Name, Base: b}, Jumps: map[string][]Rule{},
+				Owned: slices.ContainsFunc(tables, func(t *nftables.Table) bool {
+					return t.Name == c.Table.Name && owned(t)
+				}),
+			}
+			if chain.Chain.Rules, err = k.Rules(chain.Table, c.Name); err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			k.follow(&chain, chain.Chain.Rules)
+			found = append(found, chain)
+		}
+	}
+	return found, errors.Join(errs...)
+}
+
+// follow reads the chains that rules lead to.
+func (k Kernel) follow(c *FilterChain, rules []Rule) {
+	for _, r := range rules {
+		for _, s := range r.Statements {
+			v, ok := s.(Verdict)
+			if _, known := c.Jumps[v.Chain]; !ok || v.Chain == "" || known {
+				continue
+			}
+			next, _ := k.Rules(c.Table, v.Chain)
+			c.Jumps[v.Chain] = next
+			k.follow(c, next)
+		}
+	}
+}
+
+// owned reads a table's flags, which the kernel sends as big-endian and the library takes for the
+// host's byte order.
+func owned(t *nftables.Table) bool {
+	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, t.Flags))&tableOwner != 0
+}
