@@ -166,8 +166,8 @@ func newServer(
 	})
 }
 
-// volumeChanges passes on from the volumes to the workers which Pods to reconcile: an object that a
-// volume needs has changed. It is a queue, since volumes exist before Pods.
+// volumeChanges notifies the workers of Pods when an object that a volume shows has changed. Volumes
+// are made before Pods, so a queue is between them.
 type volumeChanges struct {
 	queue workqueue.TypedInterface[types.UID]
 	pods  *pod.Manager
