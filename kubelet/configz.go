@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
-	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/images/gc"
 	"flyball.dev/kubelet/logs"
 	"flyball.dev/kubelet/node"
 )
@@ -43,9 +43,9 @@ func configuration(cfg Config, reserved v1.ResourceList) *kubeletconfig.KubeletC
 		AllowedUnsafeSysctls:             cfg.AllowedUnsafeSysctls,
 		ContainerLogMaxSize:              resource.NewQuantity(logs.DefaultPolicy.MaxSize, resource.BinarySI).String(),
 		ContainerLogMaxFiles:             new(int32(logs.DefaultPolicy.MaxFiles)),
-		ImageGCHighThresholdPercent:      new(int32(images.DefaultPolicy.HighPercent)),
-		ImageGCLowThresholdPercent:       new(int32(images.DefaultPolicy.LowPercent)),
-		ImageMinimumGCAge:                metav1.Duration{Duration: images.DefaultPolicy.MinAge},
+		ImageGCHighThresholdPercent:      new(int32(gc.DefaultPolicy.HighPercent)),
+		ImageGCLowThresholdPercent:       new(int32(gc.DefaultPolicy.LowPercent)),
+		ImageMinimumGCAge:                metav1.Duration{Duration: gc.DefaultPolicy.MinAge},
 		EnableSystemLogHandler:           new(true),
 
 		ImagePullCredentialsVerificationPolicy: cmp.Or(verify, kubeletconfig.NeverVerifyPreloadedImages),

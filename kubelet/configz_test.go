@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
-	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/images/gc"
 	"flyball.dev/kubelet/logs"
 	"flyball.dev/kubelet/node"
 )
@@ -56,9 +56,9 @@ func TestConfiguration(t *testing.T) {
 		"systemReserved":                         {"there is one reservation", len(c.SystemReserved), 0},
 		"containerLogMaxSize":                    {"logs are rotated by it", bytes(t, c.ContainerLogMaxSize), logs.DefaultPolicy.MaxSize},
 		"containerLogMaxFiles":                   {"logs are rotated by it", int(*c.ContainerLogMaxFiles), logs.DefaultPolicy.MaxFiles},
-		"imageGCHighThresholdPercent":            {"images are removed above", int64(*c.ImageGCHighThresholdPercent), images.DefaultPolicy.HighPercent},
-		"imageGCLowThresholdPercent":             {"images are removed down to", int64(*c.ImageGCLowThresholdPercent), images.DefaultPolicy.LowPercent},
-		"imageMinimumGCAge":                      {"younger images stay", c.ImageMinimumGCAge.Duration, images.DefaultPolicy.MinAge},
+		"imageGCHighThresholdPercent":            {"images are removed above", int64(*c.ImageGCHighThresholdPercent), gc.DefaultPolicy.HighPercent},
+		"imageGCLowThresholdPercent":             {"images are removed down to", int64(*c.ImageGCLowThresholdPercent), gc.DefaultPolicy.LowPercent},
+		"imageMinimumGCAge":                      {"younger images stay", c.ImageMinimumGCAge.Duration, gc.DefaultPolicy.MinAge},
 		"imagePullCredentialsVerificationPolicy": {"present images are checked by it", c.ImagePullCredentialsVerificationPolicy, kubeletconfig.AlwaysVerify},
 		"imageMaximumGCAge":                      {"no image is removed for its age", c.ImageMaximumGCAge.Duration, time.Duration(0)},
 	} {

@@ -19,6 +19,7 @@ import (
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/images/gc"
 	"flyball.dev/kubelet/logs"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/pod"
@@ -123,7 +124,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	host.Pods.LogLinks, host.Pods.AllocationDir = logLinks(cfg), filepath.Join(cfg.RootDir, "allocations")
 	agent := NewAgent(cfg, host)
 
-	collector := &images.Collector{
+	collector := &gc.Controller{
 		Images: host.CRI.Images, Containers: host.CRI.Runtime, Access: access, Removed: agent.Node.Recheck,
 		Event: func(kind, reason, message string) {
 			host.Recorder.Event(node.Reference(cfg.NodeName), kind, reason, message)

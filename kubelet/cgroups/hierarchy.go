@@ -9,170 +9,162 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	libcgroups "github.com/opencontainers/cgroups"
 	cgroupv1 "github.com/opencontainers/cgroups/fs"
 	cgroupv2 "github.com/opencontainers/cgroups/fs2"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/sets"
+
+	hostcgroups "flyball.dev/host/cgroups"
 )
+
+// hierarchy is the cgroup file systems of this host. Paths begin at their roots.
+type hierarchy struct {
+	v2 bool
+	// mounts are the mount points: with v1 one by controller, with v2 one under "".
+	mounts map[string]string
+	// controllers are those that the host has.
+	controllers sets.Set[string]
+}
 
 // unifiedMountpoint is where cgroup v2 is mounted, by convention and in the library.
 const unifiedMountpoint = "/sys/fs/cgroup"
 
 // detect returns the hierarchy of this host.
-func detect(root string) (hierarchy, bool, error) {
+func detect(root string) (hierarchy, error) {
 	if libcgroups.IsCgroup2UnifiedMode() {
 		raw, err := os.ReadFile(filepath.Join(unifiedMountpoint, "cgroup.controllers"))
 		if err != nil {
-			return nil, false, fmt.Errorf("reading the cgroup controllers of this host: %w", err)
+			return hierarchy{}, fmt.Errorf("reading the cgroup controllers of this host: %w", err)
 		}
-		return unified{mount: unifiedMountpoint, controllers: sets.New(strings.Fields(string(raw))...)}, true, nil
+		controllers := sets.New(strings.Fields(string(raw))...)
+		return hierarchy{v2: true, mounts: map[string]string{"": unifiedMountpoint}, controllers: controllers}, nil
 	}
-	probe, err := cgroupv1.NewManager(&libcgroups.Cgroup{Path: "/" + root, Resources: &libcgroups.Resources{SkipDevices: true}}, nil)
+	config := &libcgroups.Cgroup{Path: "/" + root, Resources: &libcgroups.Resources{SkipDevices: true}}
+	probe, err := cgroupv1.NewManager(config, nil)
 	if err != nil {
-		return nil, false, fmt.Errorf("finding the cgroup hierarchies of this host; are they mounted below /sys/fs/cgroup? %w", err)
+		return hierarchy{}, fmt.Errorf(
+			"finding the cgroup hierarchies of this host; are they mounted below /sys/fs/cgroup? %w", err)
 	}
-	mounts := map[string]string{}
-	for name, path := range probe.GetPaths() {
-		mounts[name] = strings.TrimSuffix(path, "/"+root)
+	h := hierarchy{mounts: map[string]string{}}
+	for controller, path := range probe.GetPaths() {
+		h.mounts[controller] = strings.TrimSuffix(path, "/"+root)
 	}
-	if _, ok := mounts["memory"]; !ok {
-		return nil, false, errors.New("finding the cgroup hierarchies of this host: no memory controller; boot with cgroup_enable=memory")
+	h.controllers = sets.KeySet(h.mounts)
+	if !h.controllers.Has("memory") {
+		return hierarchy{}, errors.New("finding the cgroup hierarchies of this host: " +
+			"no memory controller; boot with cgroup_enable=memory")
 	}
-	return legacy{mounts: mounts}, false, nil
+	return h, nil
 }
 
-// legacy (v1) is one hierarchy per controller; mounts maps a controller to its mount point.
-type legacy struct{ mounts map[string]string }
-
-func (h legacy) paths(path string) map[string]string {
+// paths are the directories of a cgroup, by the keys of mounts.
+func (h hierarchy) paths(path string) map[string]string {
 	out := make(map[string]string, len(h.mounts))
-	for name, mount := range h.mounts {
-		out[name] = filepath.Join(mount, path)
+	for controller, mount := range h.mounts {
+		out[controller] = filepath.Join(mount, path)
 	}
 	return out
 }
 
-func (h legacy) has(controller string) bool { _, ok := h.mounts[controller]; return ok }
-
-func (h legacy) ensure(path string, limits Limits) error {
-	r := limits.resources(false, h.has)
-	m, err := cgroupv1.NewManager(&libcgroups.Cgroup{Path: path, Resources: r}, h.paths(path))
+// ensure makes the cgroup if it is missing, and sets its limits.
+func (h hierarchy) ensure(path string, limits Limits) error {
+	r := limits.resources(h.v2, h.controllers)
+	config := &libcgroups.Cgroup{Path: path, Resources: r}
+	var m libcgroups.Manager
+	var err error
+	if h.v2 {
+		m, err = cgroupv2.NewManager(config, h.paths(path)[""])
+	} else {
+		m, err = cgroupv1.NewManager(config, h.paths(path))
+	}
 	if err != nil {
 		return err
 	}
-	return apply(m, r)
+	const noProcess = -1
+	if err := m.Apply(noProcess); err != nil {
+		return err
+	}
+	return m.Set(r)
 }
 
-func (h legacy) remove(path string) error {
+// remove kills the processes in and below the cgroup and removes it. A missing one is no error.
+func (h hierarchy) remove(path string) error {
 	var errs []error
 	for _, dir := range h.paths(path) {
-		errs = append(errs, removeTree(dir, killPIDs))
+		errs = append(errs, hostcgroups.Remove(dir))
 	}
 	return errors.Join(errs...)
 }
 
-func (h legacy) empty(path string) (bool, error) {
+// empty reports whether no process is in or below the cgroup.
+func (h hierarchy) empty(path string) (bool, error) {
 	for _, dir := range h.paths(path) {
-		if empty, err := noProcess(dir); err != nil || !empty {
+		pids, err := libcgroups.GetAllPids(dir)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
+			continue
+		}
+		if err != nil || len(pids) > 0 {
 			return false, err
 		}
 	}
 	return true, nil
 }
 
-func (h legacy) children(path string) (sets.Set[string], error) {
+// children are the names of the cgroups directly below.
+func (h hierarchy) children(path string) (sets.Set[string], error) {
 	out := sets.New[string]()
 	for _, dir := range h.paths(path) {
-		if err := subdirectories(dir, out); err != nil {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				out.Insert(e.Name())
+			}
 		}
 	}
 	return out, nil
 }
 
-func (h legacy) read(path string, n number) (int64, error) {
-	controller, file := "cpu", "cpu.shares"
-	switch n {
-	case quotaNumber:
-		file = "cpu.cfs_quota_us"
-	case memoryNumber:
-		controller, file = "memory", "memory.limit_in_bytes"
-	case memoryUsageNumber:
-		controller, file = "memory", "memory.usage_in_bytes"
+// number is what can be read of a cgroup, in the units of Limits.
+type number struct{ controller, v1, v2 string }
+
+var (
+	sharesNumber      = number{"cpu", "cpu.shares", "cpu.weight"}
+	quotaNumber       = number{"cpu", "cpu.cfs_quota_us", "cpu.max"}
+	memoryNumber      = number{"memory", "memory.limit_in_bytes", "memory.max"}
+	memoryUsageNumber = number{"memory", "memory.usage_in_bytes", "memory.current"}
+)
+
+// read returns one number of the cgroup: 0 if the cgroup or its controller is missing, unlimited if
+// a limit is not set.
+func (h hierarchy) read(path string, n number) (int64, error) {
+	if h.v2 {
+		value, err := readNumber(filepath.Join(h.mounts[""], path, n.v2))
+		if n == sharesNumber && value != 0 {
+			value = int64(sharesOf(uint64(value)))
+		}
+		return value, err
 	}
-	if !h.has(controller) {
+	if !h.controllers.Has(n.controller) {
 		return 0, nil
 	}
-	value, err := readNumber(filepath.Join(h.mounts[controller], path, file))
+	value, err := readNumber(filepath.Join(h.mounts[n.controller], path, n.v1))
 	// No limit is the largest number of pages there can be.
-	if n == memoryNumber && value >= math.MaxInt64/int64(os.Getpagesize())*int64(os.Getpagesize()) {
+	if page := int64(os.Getpagesize()); n == memoryNumber && value >= math.MaxInt64/page*page {
 		value = unlimited
 	}
 	return value, err
 }
 
-// unified is the one unified hierarchy.
-type unified struct {
-	mount       string
-	controllers sets.Set[string]
-}
-
-func (h unified) has(controller string) bool { return h.controllers.Has(controller) }
-
-func (h unified) ensure(path string, limits Limits) error {
-	r := limits.resources(true, h.has)
-	m, err := cgroupv2.NewManager(&libcgroups.Cgroup{Path: path, Resources: r}, filepath.Join(h.mount, path))
-	if err != nil {
-		return err
-	}
-	return apply(m, r)
-}
-
-func (h unified) remove(path string) error {
-	return removeTree(filepath.Join(h.mount, path), func(dir string) error {
-		// Since Linux 5.14 the kernel kills a whole subtree, without races.
-		err := os.WriteFile(filepath.Join(dir, "cgroup.kill"), []byte("1"), 0)
-		if errors.Is(err, fs.ErrNotExist) {
-			return killPIDs(dir)
-		}
-		return err
-	})
-}
-
-func (h unified) empty(path string) (bool, error) { return noProcess(filepath.Join(h.mount, path)) }
-
-func (h unified) children(path string) (sets.Set[string], error) {
-	out := sets.New[string]()
-	return out, subdirectories(filepath.Join(h.mount, path), out)
-}
-
-func (h unified) read(path string, n number) (int64, error) {
-	dir := filepath.Join(h.mount, path)
-	switch n {
-	case sharesNumber:
-		weight, err := readNumber(filepath.Join(dir, "cpu.weight"))
-		if err != nil || weight == 0 {
-			return 0, err
-		}
-		return int64(sharesOf(uint64(weight))), nil
-	case quotaNumber:
-		return readNumber(filepath.Join(dir, "cpu.max"))
-	case memoryNumber:
-		return readNumber(filepath.Join(dir, "memory.max"))
-	default:
-		return readNumber(filepath.Join(dir, "memory.current"))
-	}
-}
-
-// readNumber reads the first number of a file, which for quotas is the one per
-// QuotaPeriod: nobody else sets periods here. It is 0 if there is no such file, for
-// example because the cgroup was removed meanwhile.
+// readNumber reads the first number of a file, which for quotas is the one per QuotaPeriod: nobody
+// else sets periods here. It is 0 if there is no such file, for example because the cgroup was
+// removed meanwhile.
 func readNumber(file string) (int64, error) {
 	raw, err := os.ReadFile(file)
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
@@ -185,94 +177,4 @@ func readNumber(file string) (int64, error) {
 		return unlimited, nil
 	}
 	return strconv.ParseInt(first, 10, 64)
-}
-
-// apply makes a cgroup without putting a process into it, and sets its limits.
-func apply(m libcgroups.Manager, r *libcgroups.Resources) error {
-	const nobody = -1
-	if err := m.Apply(nobody); err != nil {
-		return err
-	}
-	return m.Set(r)
-}
-
-// removeTree removes dir and all cgroups below. Processes need a moment to die
-// and the kernel sends no event for it on v1, so that we look again for a while.
-func removeTree(dir string, kill func(dir string) error) error {
-	deadline := time.Now().Add(5 * time.Second)
-	for wait := time.Millisecond; ; wait = min(wait*2, 100*time.Millisecond) {
-		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		killErr := kill(dir)
-		err := rmdirs(dir)
-		if err == nil {
-			return nil
-		}
-		if time.Now().After(deadline) {
-			return fmt.Errorf("removing %s: %w", dir, errors.Join(err, killErr))
-		}
-		time.Sleep(wait)
-	}
-}
-
-// rmdirs removes directories from the leaves up. Files of a cgroup cannot be
-// removed and need not be.
-func rmdirs(dir string) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			if err := rmdirs(filepath.Join(dir, e.Name())); err != nil {
-				return err
-			}
-		}
-	}
-	if err := unix.Rmdir(dir); err != nil && !errors.Is(err, unix.ENOENT) {
-		return err
-	}
-	return nil
-}
-
-// killPIDs kills every process in and below a cgroup.
-func killPIDs(dir string) error {
-	pids, err := libcgroups.GetAllPids(dir)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	// Our own process is never in there, but a mistake would be fatal.
-	for _, pid := range slices.DeleteFunc(pids, func(pid int) bool { return pid <= 1 || pid == os.Getpid() }) {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("killing process %d: %w", pid, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func noProcess(dir string) (bool, error) {
-	pids, err := libcgroups.GetAllPids(dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) {
-		return true, nil
-	}
-	return err == nil && len(pids) == 0, err
-}
-
-func subdirectories(dir string, into sets.Set[string]) error {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	} else if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			into.Insert(e.Name())
-		}
-	}
-	return nil
 }

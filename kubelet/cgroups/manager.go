@@ -5,7 +5,6 @@ package cgroups
 import (
 	"errors"
 	"fmt"
-	"path"
 	"strings"
 	"sync"
 
@@ -22,89 +21,58 @@ type Config struct {
 	Root string
 }
 
-// hierarchy is one version of cgroups. Paths begin at the root of the hierarchy.
-type hierarchy interface {
-	// ensure makes the cgroup if it is missing, and sets its limits.
-	ensure(path string, limits Limits) error
-	// remove kills the processes in and below the cgroup and removes it. A missing one is no error.
-	remove(path string) error
-	// children are the names of the cgroups directly below.
-	children(path string) (sets.Set[string], error)
-	// empty says whether no process is in or below the cgroup.
-	empty(path string) (bool, error)
-	// read returns one number of the cgroup: 0 if it is missing or has no such
-	// controller, unlimited if a limit is not set.
-	read(path string, n number) (int64, error)
-	// dirs are the directories of the cgroup that measure it, see Group.
-	dirs(path string) map[string]string
-}
-
-// number is what can be read of a cgroup, in the units of Limits.
-type number int
-
-const (
-	sharesNumber number = iota
-	quotaNumber
-	memoryNumber
-	memoryUsageNumber
-)
-
 // Manager makes and removes cgroups. Its methods may be called concurrently.
 type Manager struct {
-	root  string
-	v2    bool
-	hosts hierarchy
-
-	seconds *prometheus.HistogramVec
+	root      string
+	hierarchy hierarchy
+	seconds   *prometheus.HistogramVec
 
 	mu sync.Mutex
-	// shares is what the class of Burstable Pods was last given.
+	// shares are those that the class of Burstable Pods has.
 	shares uint64
 }
 
-// New finds out which cgroups the host has.
+// New finds out which version of cgroups the host has.
 func New(cfg Config) (*Manager, error) {
 	if cfg.Root == "" {
 		cfg.Root = "kubepods"
 	}
-	m := &Manager{root: cfg.Root, seconds: newSeconds()}
-	var err error
-	m.hosts, m.v2, err = detect(cfg.Root)
-	return m, err
+	h, err := detect(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	return &Manager{root: cfg.Root, hierarchy: h, seconds: newSeconds()}, nil
 }
 
-// V2 says whether the unified hierarchy is in use.
-func (m *Manager) V2() bool { return m.v2 }
-
-// EnsureNode makes the top and the class cgroups, with the memory and CPU of
-// allocatable as the limits of all Pods together. It is idempotent.
+// EnsureNode makes the top and the class cgroups, with the memory and CPU of allocatable as the
+// limits of all Pods together. It is idempotent.
 func (m *Manager) EnsureNode(allocatable v1.ResourceList) error {
 	top, limits := classPath(m.root, v1.PodQOSGuaranteed), nodeLimits(allocatable)
-	if err := m.hosts.ensure(top, limits); err != nil {
-		// The kernel refuses a memory limit below what running Pods use already.
-		// They must not be lost for that: the limit comes with the next start.
+	if err := m.hierarchy.ensure(top, limits); err != nil {
+		// The kernel refuses a memory limit below what running Pods use. They must not be lost for
+		// that: the next start sets the limit.
 		limits.Memory = 0
-		if again := m.hosts.ensure(top, limits); again != nil {
+		if again := m.hierarchy.ensure(top, limits); again != nil {
 			return fmt.Errorf("making the cgroup of all Pods: %w", err)
 		}
 	}
 	if err := m.updateBurstable(); err != nil {
 		return err
 	}
-	if err := m.hosts.ensure(classPath(m.root, v1.PodQOSBestEffort), Limits{Shares: minShares}); err != nil {
+	if err := m.hierarchy.ensure(classPath(m.root, v1.PodQOSBestEffort), Limits{Shares: minShares}); err != nil {
 		return fmt.Errorf("making the cgroup of BestEffort Pods: %w", err)
 	}
 	return nil
 }
 
-// EnsurePod makes the cgroup of a Pod with the limits of its spec, corrects the
-// shares of its class, and returns the cgroup_parent for its sandbox. It is
-// idempotent, and is called again after a resize.
+// EnsurePod makes the cgroup of a Pod with the limits of its spec, corrects the shares of its
+// class, and returns the cgroup_parent for its sandbox. It is idempotent, and runs again after a
+// resize.
 func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 	class := v1qos.GetPodQOS(pod)
 	parent := podPath(m.root, class, pod.UID)
 	defer m.measure(m.ensuring(parent))()
-	if err := m.hosts.ensure(parent, podLimits(pod)); err != nil {
+	if err := m.hierarchy.ensure(parent, podLimits(pod)); err != nil {
 		return "", fmt.Errorf("making the cgroup of the Pod: %w", err)
 	}
 	if class != v1.PodQOSBurstable {
@@ -113,9 +81,8 @@ func (m *Manager) EnsurePod(pod *v1.Pod) (cgroupParent string, err error) {
 	return parent, m.updateBurstable()
 }
 
-// GrowPod raises the limits of the Pod's cgroup to those of its spec, and lowers
-// none: containers that are yet to shrink still fit. Once they have, EnsurePod sets
-// the rest. It needs no memory of what the limits were.
+// GrowPod raises the limits of the Pod's cgroup to those of its spec, and lowers none: containers
+// that are yet to shrink still fit. Once they have, EnsurePod sets the rest.
 func (m *Manager) GrowPod(pod *v1.Pod) error {
 	at := podPath(m.root, v1qos.GetPodQOS(pod), pod.UID)
 	defer m.measure("update")()
@@ -123,24 +90,24 @@ func (m *Manager) GrowPod(pod *v1.Pod) error {
 	var has [3]int64
 	for i, n := range []number{sharesNumber, quotaNumber, memoryNumber} {
 		var err error
-		if has[i], err = m.hosts.read(at, n); err != nil {
+		if has[i], err = m.hierarchy.read(at, n); err != nil {
 			return fmt.Errorf("reading the limits of the Pod: %w", err)
 		}
 	}
-	if err := m.hosts.ensure(at, limits.above(has[0], has[1], has[2])); err != nil {
+	if err := m.hierarchy.ensure(at, limits.above(has[0], has[1], has[2])); err != nil {
 		return fmt.Errorf("raising the limits of the Pod: %w", err)
 	}
 	return nil
 }
 
-// PodMemory returns how much memory the Pod uses, and whether EnsurePod would lower
-// its limit, to which, both in bytes.
+// PodMemory returns how much memory the Pod uses and the limit that EnsurePod would set, both in
+// bytes, and whether that is lower than the present one.
 func (m *Manager) PodMemory(pod *v1.Pod) (usage, limit int64, lower bool, err error) {
 	at := podPath(m.root, v1qos.GetPodQOS(pod), pod.UID)
 	limit = podLimits(pod).Memory
-	has, err := m.hosts.read(at, memoryNumber)
+	has, err := m.hierarchy.read(at, memoryNumber)
 	if err == nil {
-		usage, err = m.hosts.read(at, memoryUsageNumber)
+		usage, err = m.hierarchy.read(at, memoryUsageNumber)
 	}
 	if err != nil {
 		return 0, 0, false, fmt.Errorf("reading the memory of the Pod: %w", err)
@@ -148,12 +115,12 @@ func (m *Manager) PodMemory(pod *v1.Pod) (usage, limit int64, lower bool, err er
 	return usage, limit, limit != 0 && (has == unlimited || limit < has), nil
 }
 
-// RemovePod kills what is left in the Pod's cgroup and removes it. It is idempotent.
+// RemovePod kills the processes in the Pod's cgroup and removes it. It is idempotent.
 func (m *Manager) RemovePod(uid types.UID) error {
 	defer m.measure("destroy")()
 	var errs []error
 	for _, class := range classes {
-		errs = append(errs, m.hosts.remove(podPath(m.root, class, uid)))
+		errs = append(errs, m.hierarchy.remove(podPath(m.root, class, uid)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("removing the cgroup of Pod %s: %w", uid, err)
@@ -161,22 +128,18 @@ func (m *Manager) RemovePod(uid types.UID) error {
 	return m.updateBurstable()
 }
 
-// updateBurstable lets the class weigh as much as its Pods. What they weigh is
-// read from their cgroups, so that it is right after a restart as well.
+// updateBurstable gives the class as many shares as its Pods have together. It reads them from the
+// Pods' cgroups, so that the sum is right after a restart as well.
 func (m *Manager) updateBurstable() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	class := classPath(m.root, v1.PodQOSBurstable)
-	names, err := m.hosts.children(class)
+	uids, err := m.pods(v1.PodQOSBurstable)
 	if err != nil {
-		return fmt.Errorf("listing cgroups of Burstable Pods: %w", err)
+		return err
 	}
 	var pods []uint64
-	for name := range names {
-		if !strings.HasPrefix(name, podPrefix) {
-			continue
-		}
-		s, err := m.hosts.read(path.Join(class, name), sharesNumber)
+	for _, uid := range uids {
+		s, err := m.hierarchy.read(podPath(m.root, v1.PodQOSBurstable, uid), sharesNumber)
 		if err != nil {
 			return fmt.Errorf("reading the shares of Burstable Pods: %w", err)
 		}
@@ -186,7 +149,7 @@ func (m *Manager) updateBurstable() error {
 	if shares == m.shares {
 		return nil
 	}
-	if err := m.hosts.ensure(class, Limits{Shares: shares}); err != nil {
+	if err := m.hierarchy.ensure(classPath(m.root, v1.PodQOSBurstable), Limits{Shares: shares}); err != nil {
 		return fmt.Errorf("setting the shares of Burstable Pods: %w", err)
 	}
 	m.shares = shares
@@ -195,27 +158,38 @@ func (m *Manager) updateBurstable() error {
 
 // ListPods returns the UIDs of all Pods that have a cgroup, for finding orphans.
 func (m *Manager) ListPods() ([]types.UID, error) {
-	var uids []types.UID
+	var all []types.UID
 	for _, class := range classes {
-		names, err := m.hosts.children(classPath(m.root, class))
+		uids, err := m.pods(class)
 		if err != nil {
-			return nil, fmt.Errorf("listing cgroups of Pods: %w", err)
+			return nil, err
 		}
-		for _, name := range sets.List(names) {
-			if uid, ok := strings.CutPrefix(name, podPrefix); ok {
-				uids = append(uids, types.UID(uid))
-			}
+		all = append(all, uids...)
+	}
+	return all, nil
+}
+
+// pods returns the UIDs of the Pods that have a cgroup in the class.
+func (m *Manager) pods(class v1.PodQOSClass) ([]types.UID, error) {
+	names, err := m.hierarchy.children(classPath(m.root, class))
+	if err != nil {
+		return nil, fmt.Errorf("listing cgroups of %s Pods: %w", class, err)
+	}
+	var uids []types.UID
+	for _, name := range sets.List(names) {
+		if uid, ok := strings.CutPrefix(name, podPrefix); ok {
+			uids = append(uids, types.UID(uid))
 		}
 	}
 	return uids, nil
 }
 
-// Empty says whether the Pod's cgroup holds no process, in itself or below.
+// Empty reports whether no process is in the Pod's cgroup or below.
 func (m *Manager) Empty(uid types.UID) (bool, error) {
 	for _, class := range classes {
-		if empty, err := m.hosts.empty(podPath(m.root, class, uid)); err != nil || !empty {
+		if empty, err := m.hierarchy.empty(podPath(m.root, class, uid)); err != nil || !empty {
 			if err != nil {
-				err = fmt.Errorf("looking for processes of Pod %s: %w", uid, err)
+				err = fmt.Errorf("listing processes of Pod %s: %w", uid, err)
 			}
 			return false, err
 		}
@@ -223,13 +197,13 @@ func (m *Manager) Empty(uid types.UID) (bool, error) {
 	return true, nil
 }
 
-// Remove kills and removes everything below and including the top cgroup, for a
-// cluster that goes down.
+// Remove removes the top cgroup with all below, and kills the processes in them, for a cluster that
+// goes down.
 func (m *Manager) Remove() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.shares = 0
-	if err := m.hosts.remove(classPath(m.root, v1.PodQOSGuaranteed)); err != nil {
+	if err := m.hierarchy.remove(classPath(m.root, v1.PodQOSGuaranteed)); err != nil {
 		return fmt.Errorf("removing the cgroup of all Pods: %w", err)
 	}
 	return nil

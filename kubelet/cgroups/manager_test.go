@@ -38,9 +38,9 @@ func hostManager(tb testing.TB) *Manager {
 // read returns a file of a controller's cgroup.
 func read(t *testing.T, m *Manager, controller, path, file string) string {
 	t.Helper()
-	dir := unifiedMountpoint
-	if h, ok := m.hosts.(legacy); ok {
-		dir = h.mounts[controller]
+	dir := m.hierarchy.mounts[""]
+	if !m.hierarchy.v2 {
+		dir = m.hierarchy.mounts[controller]
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, path, file))
 	if err != nil {
@@ -69,7 +69,7 @@ func TestLifeOnHost(t *testing.T) {
 	if diff := cmp.Diff(want, parents); diff != "" {
 		t.Errorf("cgroup parents -want +got:\n%s", diff)
 	}
-	if !m.V2() {
+	if !m.hierarchy.v2 {
 		got := map[string]string{
 			"memory":       read(t, m, "memory", parents["b"], "memory.limit_in_bytes"),
 			"shares":       read(t, m, "cpu", parents["b"], "cpu.shares"),
@@ -82,7 +82,7 @@ func TestLifeOnHost(t *testing.T) {
 			t.Errorf("limits -want +got:\n%s", diff)
 		}
 	}
-	// One that remembers nothing, as after a restart, lets the class keep its weight.
+	// A new Manager, as after a restart, leaves the weight of the class as it is.
 	again, err := New(Config{Root: m.root})
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func TestLifeOnHost(t *testing.T) {
 	}
 }
 
-func TestRemovePodKillsWhatIsLeft(t *testing.T) {
+func TestRemovePodKills(t *testing.T) {
 	m := hostManager(t)
 	parent, err := m.EnsurePod(pod("x", v1.ResourceRequirements{}))
 	if err != nil {
@@ -119,14 +119,10 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- left.Wait() }()
-	if err := m.hosts.ensure(parent+"/container", Limits{}); err != nil {
+	if err := m.hierarchy.ensure(parent+"/container", Limits{}); err != nil {
 		t.Fatal(err)
 	}
-	dirs := map[string]string{"": unifiedMountpoint}
-	if h, ok := m.hosts.(legacy); ok {
-		dirs = h.mounts
-	}
-	for controller, dir := range dirs {
+	for controller, dir := range m.hierarchy.mounts {
 		if controller == "devices" {
 			continue // made by the runtime, for its containers
 		}
@@ -150,7 +146,7 @@ func TestRemovePodKillsWhatIsLeft(t *testing.T) {
 	}
 }
 
-// TestSleeper is not a test: it is the process that TestRemovePodKillsWhatIsLeft starts.
+// TestSleeper is not a test: it is the process that TestRemovePodKills starts.
 func TestSleeper(*testing.T) {
 	if os.Getenv("FLYBALL_SLEEP") != "" {
 		time.Sleep(time.Hour)
@@ -162,7 +158,7 @@ func TestUnifiedTree(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "kubepods", "burstable", "podx"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	h := unified{mount: dir}
+	h := hierarchy{v2: true, mounts: map[string]string{"": dir}}
 	names, err := h.children("/kubepods/burstable")
 	if err != nil || !names.Has("podx") || names.Len() != 1 {
 		t.Errorf("children() = %v, %v, want podx", names, err)
@@ -179,10 +175,10 @@ func TestResizeOnHost(t *testing.T) {
 		r := resources("cpu", cpu, "memory", memory)
 		return pod("r", v1.ResourceRequirements{Requests: r, Limits: r})
 	}
-	look := func(p *v1.Pod) map[string]int64 {
+	limits := func(p *v1.Pod) map[string]int64 {
 		got := map[string]int64{}
 		for name, n := range map[string]number{"shares": sharesNumber, "quota": quotaNumber, "memory": memoryNumber} {
-			v, err := m.hosts.read(podPath(m.root, v1.PodQOSGuaranteed, p.UID), n)
+			v, err := m.hierarchy.read(podPath(m.root, v1.PodQOSGuaranteed, p.UID), n)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -198,7 +194,7 @@ func TestResizeOnHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]int64{"shares": 1024, "quota": 100000, "memory": 128 << 20}
-	if diff := cmp.Diff(want, look(other)); diff != "" {
+	if diff := cmp.Diff(want, limits(other)); diff != "" {
 		t.Errorf("grown -want +got:\n%s", diff)
 	}
 	if _, _, lower, err := m.PodMemory(sized("500m", "64Mi")); err != nil || !lower {
@@ -210,7 +206,7 @@ func TestResizeOnHost(t *testing.T) {
 	if _, err := m.EnsurePod(other); err != nil {
 		t.Fatal(err)
 	}
-	if got := look(other)["quota"]; got != 50000 {
+	if got := limits(other)["quota"]; got != 50000 {
 		t.Errorf("quota is %d after the shrinking", got)
 	}
 	free := pod("free", v1.ResourceRequirements{Requests: resources("cpu", "100m")})
@@ -219,8 +215,8 @@ func TestResizeOnHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, n := range []number{quotaNumber, memoryNumber} {
-		if v, err := m.hosts.read(at, n); err != nil || v != unlimited {
-			t.Errorf("limit %d of a Pod without limits is %d, %v", n, v, err)
+		if v, err := m.hierarchy.read(at, n); err != nil || v != unlimited {
+			t.Errorf("limit %s of a Pod without limits is %d, %v", n.v2, v, err)
 		}
 	}
 }

@@ -5,8 +5,6 @@ package cgroups
 import (
 	"fmt"
 	"path"
-	"path/filepath"
-	"strings"
 
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -24,30 +22,25 @@ type Group struct {
 	Dirs map[string]string
 }
 
-// Groups lists what there is to measure: the root, the top, the classes, the Pods and what the
-// runtime made directly below those.
+// Groups lists the cgroups that are measured: the root, the top, the classes, the Pods and those
+// that the runtime made directly below the Pods.
 func (m *Manager) Groups() ([]Group, error) {
 	groups := []Group{m.group("/", "", "")}
 	for _, class := range classes {
-		at := classPath(m.root, class)
-		groups = append(groups, m.group(at, "", ""))
-		pods, err := m.hosts.children(at)
+		groups = append(groups, m.group(classPath(m.root, class), "", ""))
+		pods, err := m.pods(class)
 		if err != nil {
-			return nil, fmt.Errorf("listing cgroups of Pods: %w", err)
+			return nil, err
 		}
-		for _, dir := range sets.List(pods) {
-			uid, ok := strings.CutPrefix(dir, podPrefix)
-			if !ok {
-				continue
-			}
-			pod := m.group(path.Join(at, dir), types.UID(uid), "")
+		for _, uid := range pods {
+			pod := m.group(podPath(m.root, class, uid), uid, "")
 			groups = append(groups, pod)
-			names, err := m.hosts.children(pod.Path)
+			names, err := m.hierarchy.children(pod.Path)
 			if err != nil {
 				return nil, fmt.Errorf("listing cgroups of containers: %w", err)
 			}
 			for _, name := range sets.List(names) {
-				groups = append(groups, m.group(path.Join(pod.Path, name), pod.Pod, name))
+				groups = append(groups, m.group(path.Join(pod.Path, name), uid, name))
 			}
 		}
 	}
@@ -55,24 +48,21 @@ func (m *Manager) Groups() ([]Group, error) {
 }
 
 func (m *Manager) group(at string, pod types.UID, name string) Group {
-	return Group{Path: at, Pod: pod, Name: name, Dirs: m.hosts.dirs(at)}
+	return Group{Path: at, Pod: pod, Name: name, Dirs: m.hierarchy.dirs(at)}
 }
 
 // measured are the controllers of v1 that measure. The CPU set is not among them: it is empty, an
 // error for those who read it, in what a runtime makes before it starts.
 var measured = sets.New("cpu", "cpuacct", "memory", "blkio", "pids")
 
-func (h legacy) dirs(path string) map[string]string {
-	out := map[string]string{}
-	for name, mount := range h.mounts {
+// dirs are the directories of the cgroup that measure it, see Group.
+func (h hierarchy) dirs(path string) map[string]string {
+	out := h.paths(path)
+	for controller := range out {
 		// The root has no number of processes.
-		if measured.Has(name) && (name != "pids" || path != "/") {
-			out[name] = filepath.Join(mount, path)
+		if !h.v2 && (!measured.Has(controller) || controller == "pids" && path == "/") {
+			delete(out, controller)
 		}
 	}
 	return out
-}
-
-func (h unified) dirs(path string) map[string]string {
-	return map[string]string{"": filepath.Join(h.mount, path)}
 }

@@ -30,7 +30,7 @@ func Shares(milliCPU int64) uint64 {
 	return uint64(min(max(milliCPU*1024/1000, minShares), maxShares))
 }
 
-// Quota converts a CPU limit to microseconds per QuotaPeriod; 0 means no limit was asked for.
+// Quota converts a CPU limit to microseconds per QuotaPeriod; 0 is no limit.
 func Quota(milliCPU int64) int64 {
 	if milliCPU == 0 {
 		return 0
@@ -49,12 +49,12 @@ type Limits struct {
 	Hugepages map[string]uint64
 }
 
-// podLimits are what the spec asks for. CPU and memory of the whole Pod are
-// limited only if each of its containers is, or the Pod itself.
+// podLimits are the limits that the spec asks for. CPU and memory of the whole Pod are limited only
+// if each of its containers is, or the Pod itself.
 func podLimits(pod *v1.Pod) Limits {
 	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 	limits := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
-	out := Limits{Hugepages: hugepages(requests)}
+	out := Limits{Hugepages: Hugepages(requests)}
 	if v1qos.GetPodQOS(pod) == v1.PodQOSBestEffort {
 		out.Shares = minShares
 		return out
@@ -90,38 +90,35 @@ func limited(pod *v1.Pod, name v1.ResourceName) bool {
 		}
 	}
 	unlimited := func(c v1.Container) bool { q := c.Resources.Limits[name]; return q.IsZero() }
-	return !slices.ContainsFunc(pod.Spec.Containers, unlimited) && !slices.ContainsFunc(pod.Spec.InitContainers, unlimited)
+	return !slices.ContainsFunc(pod.Spec.Containers, unlimited) &&
+		!slices.ContainsFunc(pod.Spec.InitContainers, unlimited)
 }
 
-func hugepages(list v1.ResourceList) map[string]uint64 {
-	var out map[string]uint64
+// Hugepages are the huge pages of a list, in bytes by page size in the kernel's notation, for
+// example 2MB.
+func Hugepages(list v1.ResourceList) map[string]uint64 {
+	out := map[string]uint64{}
 	for name, q := range list {
-		if !v1helper.IsHugePageResourceName(name) {
-			continue
-		}
 		size, err := v1helper.HugePageSizeFromResourceName(name)
 		if err != nil {
-			continue
+			continue // another resource
 		}
 		if unit, err := v1helper.HugePageUnitSizeFromByteSize(size.Value()); err == nil {
-			if out == nil {
-				out = map[string]uint64{}
-			}
 			out[unit] += uint64(q.Value())
 		}
 	}
 	return out
 }
 
-// nodeLimits bound all Pods together, so that what the node reserves for itself stays with it.
+// nodeLimits bound all Pods together, so that they leave to the node what it reserves for itself.
 func nodeLimits(allocatable v1.ResourceList) Limits {
 	return Limits{Shares: Shares(allocatable.Cpu().MilliValue()), Memory: allocatable.Memory().Value()}
 }
 
 const podPrefix = "pod"
 
-// classes are the quality-of-service classes that have a cgroup of their own, and
-// where Guaranteed Pods are, which is beside them.
+// classes are the quality-of-service classes. Guaranteed Pods lie in the top cgroup, beside the
+// cgroups of the other two.
 var classes = []v1.PodQOSClass{v1.PodQOSGuaranteed, v1.PodQOSBurstable, v1.PodQOSBestEffort}
 
 // classPath is the cgroup in which Pods of the class are.
@@ -136,7 +133,7 @@ func podPath(root string, class v1.PodQOSClass, uid types.UID) string {
 	return path.Join(classPath(root, class), podPrefix+string(uid))
 }
 
-// sumShares is what a class weighs: as much as its Pods together asked for.
+// sumShares are the shares of a class: as many as its Pods have together.
 func sumShares(pods []uint64) uint64 {
 	var sum uint64
 	for _, shares := range pods {

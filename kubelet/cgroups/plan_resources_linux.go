@@ -4,14 +4,15 @@ import (
 	"sort"
 
 	libcgroups "github.com/opencontainers/cgroups"
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-// resources turns limits into what the cgroup library writes, leaving out what
-// the host has no controller for: a limit that cannot be had must not keep the Pod from running.
-func (l Limits) resources(v2 bool, has func(controller string) bool) *libcgroups.Resources {
-	// Devices are the business of the container's own cgroup.
+// resources converts limits for the cgroup library. It leaves out those that the host has no
+// controller for: they must not keep the Pod from running.
+func (l Limits) resources(v2 bool, controllers sets.Set[string]) *libcgroups.Resources {
+	// The runtime limits devices, in the container's own cgroup.
 	r := &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true}
-	if has("cpu") {
+	if controllers.Has("cpu") {
 		if v2 {
 			r.CpuWeight = libcgroups.ConvertCPUSharesToCgroupV2Value(l.Shares)
 		} else {
@@ -21,10 +22,10 @@ func (l Limits) resources(v2 bool, has func(controller string) bool) *libcgroups
 			r.CpuQuota, r.CpuPeriod = l.Quota, QuotaPeriod
 		}
 	}
-	if has("memory") {
+	if controllers.Has("memory") {
 		r.Memory = l.Memory
 	}
-	if has("hugetlb") {
+	if controllers.Has("hugetlb") {
 		for _, size := range libcgroups.HugePageSizes() {
 			if limit, ok := l.Hugepages[size]; ok {
 				r.HugetlbLimit = append(r.HugetlbLimit, &libcgroups.HugepageLimit{Pagesize: size, Limit: limit})
@@ -34,8 +35,7 @@ func (l Limits) resources(v2 bool, has func(controller string) bool) *libcgroups
 	return r
 }
 
-// sharesOf is the inverse of the conversion to weights: the least shares that
-// have this weight, which is as exact as a weight can be.
+// sharesOf is the inverse of the conversion to weights: the least shares that have this weight.
 func sharesOf(weight uint64) uint64 {
 	return minShares + uint64(sort.Search(maxShares-minShares, func(i int) bool {
 		return libcgroups.ConvertCPUSharesToCgroupV2Value(minShares+uint64(i)) >= weight

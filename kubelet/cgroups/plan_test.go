@@ -6,10 +6,12 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	libcgroups "github.com/opencontainers/cgroups"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	"pgregory.net/rapid"
 )
 
@@ -54,7 +56,7 @@ func TestPodLimits(t *testing.T) {
 			want:   Limits{Shares: 4096, Quota: 400000, Memory: 2 << 30},
 		},
 		"BurstableAllLimited": {
-			reason: "a Pod of which each container is limited is limited as a whole",
+			reason: "a Pod is limited if each of its containers is",
 			pod:    pod("a", limited, limited),
 			want:   Limits{Shares: 1024, Quota: 200000, Memory: 256 << 20},
 		},
@@ -85,7 +87,7 @@ func TestPodLimits(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(tc.want, podLimits(tc.pod)); diff != "" {
+			if diff := cmp.Diff(tc.want, podLimits(tc.pod), cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s\npodLimits() -want +got:\n%s", tc.reason, diff)
 			}
 		})
@@ -93,12 +95,12 @@ func TestPodLimits(t *testing.T) {
 }
 
 func TestResources(t *testing.T) {
-	all := func(string) bool { return true }
+	all := sets.New("cpu", "memory", "hugetlb")
 	limits := Limits{Shares: 1024, Quota: 50000, Memory: 1 << 20}
 	cases := map[string]struct {
 		reason string
 		v2     bool
-		has    func(string) bool
+		has    sets.Set[string]
 		want   *libcgroups.Resources
 	}{
 		"V1": {
@@ -114,7 +116,7 @@ func TestResources(t *testing.T) {
 		},
 		"NoMemoryController": {
 			reason: "a host without a controller runs Pods without that limit",
-			has:    func(c string) bool { return c == "cpu" },
+			has:    sets.New("cpu"),
 			want:   &libcgroups.Resources{SkipDevices: true, SkipFreezeOnSet: true, CpuShares: 1024, CpuQuota: 50000, CpuPeriod: 100000},
 		},
 	}

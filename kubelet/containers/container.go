@@ -4,18 +4,19 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 
-	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/volumes"
 )
 
 // ReasonCreateContainerConfigError is the reason of every Error.
 const ReasonCreateContainerConfigError = "CreateContainerConfigError"
 
-// Error says why a container cannot be configured, in the words of the Pod's status.
+// Error is why a container cannot be configured: a reason and a message of the Pod's status.
 type Error struct {
 	Reason, Message string
 	Err             error
@@ -30,13 +31,13 @@ func configError(err error) *Error {
 	return &Error{Reason: ReasonCreateContainerConfigError, Message: err.Error(), Err: err}
 }
 
-// ImageUser is the user that an image names, from CRI's ImageStatus.
+// ImageUser is the user of an image, from CRI's ImageStatus.
 type ImageUser struct {
 	UID  *int64
 	Name string
 }
 
-// Input is everything that a container's config depends on.
+// Input is all that a container's config depends on.
 type Input struct {
 	Node Node
 	Pod  *v1.Pod
@@ -49,7 +50,7 @@ type Input struct {
 	TargetID string
 	Attempt  uint32
 	ImageRef string
-	// ImageUser matters for runAsNonRoot and for containers that name no user.
+	// ImageUser is the user of containers that set none, and checked by runAsNonRoot.
 	ImageUser ImageUser
 	// Env from Environment.
 	Env    []*runtimeapi.KeyValue
@@ -57,12 +58,12 @@ type Input struct {
 	// Volumes from volumes.Manager.Mount, Files from volumes.Manager.Prepare.
 	Volumes map[string]volumes.Mounted
 	Files   volumes.Files
-	// VolumeImages are the IDs of the images that are volumes, by volume.
+	// VolumeImages are the IDs of image volumes, by volume.
 	VolumeImages map[string]string
 }
 
-// Files describes what must lie on the host before the container is created. It
-// needs Node, Pod, Container, Attempt, Env, PodIPs and Volumes of the Input.
+// Files describes the files that the container needs on the host before it is created. It reads
+// Node, Pod, Container, Attempt, Env, PodIPs and Volumes of the Input.
 func Files(in Input) (volumes.FilesSpec, error) {
 	spec := volumes.FilesSpec{
 		Container:      in.Container.Name,
@@ -97,18 +98,18 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 		return nil, configError(err)
 	}
 	if refs := volumeImages(mounts); len(refs) > 0 {
-		annotations[images.AnnotationVolumes] = strings.Join(refs, ",")
+		annotations[cri.AnnotationImageVolumes] = strings.Join(refs, ",")
 	}
 	signal, err := stopSignal(c)
 	if err != nil {
 		return nil, configError(err)
 	}
-	expand := expansion.MappingFuncFor(envMap(in.Env))
+	command, args := kubecontainer.ExpandContainerCommandAndArgs(c, envVars(in.Env))
 	return &runtimeapi.ContainerConfig{
 		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
 		Image:       &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
-		Command:     expandAll(c.Command, expand),
-		Args:        expandAll(c.Args, expand),
+		Command:     command,
+		Args:        args,
 		WorkingDir:  c.WorkingDir,
 		Envs:        in.Env,
 		Mounts:      mounts,
@@ -137,18 +138,8 @@ func stopSignal(c *v1.Container) (runtimeapi.Signal, error) {
 	return runtimeapi.Signal(v), nil
 }
 
-func expandAll(in []string, mapping func(string) string) []string {
-	var out []string
-	for _, s := range in {
-		out = append(out, expansion.Expand(s, mapping))
-	}
-	return out
-}
-
-func envMap(env []*runtimeapi.KeyValue) map[string]string {
-	m := make(map[string]string, len(env))
-	for _, kv := range env {
-		m[kv.Key] = string(kv.Value)
-	}
-	return m
+func envVars(env []*runtimeapi.KeyValue) []kubecontainer.EnvVar {
+	return lo.Map(env, func(kv *runtimeapi.KeyValue, _ int) kubecontainer.EnvVar {
+		return kubecontainer.EnvVar{Name: kv.Key, Value: string(kv.Value)}
+	})
 }

@@ -16,7 +16,6 @@ import (
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
-	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -30,7 +29,7 @@ func basePod() *v1.Pod {
 	}
 }
 
-// TestOwner: what tells whose a sandbox is does not come from the Pod.
+// TestOwner: labels of the Pod do not override the owner.
 func TestOwner(t *testing.T) {
 	pod := basePod()
 	pod.Labels = map[string]string{cri.LabelOwner: "forged", cri.LabelPodUID: "forged"}
@@ -49,9 +48,9 @@ func TestDNS(t *testing.T) {
 		Searches: []string{"ns.svc.cluster.local", "svc.cluster.local", "cluster.local", "example.com"},
 		Options:  []string{"ndots:5"},
 	}
-	host := testNode().HostDNS().DNSConfig
+	host := testNode().Resolver.HostDNS().DNSConfig
 	loopback := func(n *Node) {
-		n.HostDNS = func() HostDNS { return hostDNS(parseResolvConf("nameserver 127.0.0.53\n"), nil) }
+		n.Resolver = &Resolver{file: "testdata/loopback.resolv.conf"}
 	}
 	cases := map[string]struct {
 		reason   string
@@ -76,7 +75,7 @@ func TestDNS(t *testing.T) {
 			want: &runtimeapi.DNSConfig{Servers: cluster.Servers, Searches: append(append([]string{}, cluster.Searches...), "x.example"), Options: []string{"ndots:1", "edns0"}},
 		},
 		"NoClusterDNS": {
-			reason:   "without a cluster DNS the Pod is told and gets the host's",
+			reason:   "without a cluster DNS the Pod gets an Event and the host's",
 			node:     func(n *Node) { n.ClusterDNS = nil },
 			want:     host,
 			warnings: []string{"MissingClusterDNS"},
@@ -228,7 +227,7 @@ func TestMountErrors(t *testing.T) {
 		"Absolute": {reason: "subPaths are relative", mount: v1.VolumeMount{Name: "v", SubPath: "/etc"}, err: "must not be an absolute path"},
 		"Backstep": {reason: "and do not lead out", mount: v1.VolumeMount{Name: "v", SubPath: "a/../../b"}, err: "must not contain '..'"},
 		"Missing":  {reason: "an empty variable would give away the whole volume", mount: v1.VolumeMount{Name: "v", SubPathExpr: "a/$(NONE)"}, err: "missing value for NONE"},
-		"Unmade":   {reason: "as would a subPath that nobody prepared", mount: v1.VolumeMount{Name: "v", SubPath: "a"}, err: "failed to prepare subPath"},
+		"Unmade":   {reason: "as would a subPath that was not prepared", mount: v1.VolumeMount{Name: "v", SubPath: "a"}, err: "failed to prepare subPath"},
 		"RRO":      {reason: "recursive needs read-only", mount: v1.VolumeMount{Name: "v", RecursiveReadOnly: ptr.To(v1.RecursiveReadOnlyEnabled)}, err: "but it is not read-only"},
 	}
 	for name, tc := range cases {
@@ -284,7 +283,7 @@ func TestInfo(t *testing.T) {
 	other := c.DeepCopy()
 	other.Image = "other"
 	if Hash(other) == Hash(c) {
-		t.Error("Hash() does not tell images apart")
+		t.Error("Hash() does not depend on the image")
 	}
 }
 
@@ -422,7 +421,7 @@ func TestDetectNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if node.MemoryCapacity < 1<<20 || node.HostDNS == nil || node.LowestOOMScoreAdj < -1000 || node.LowestOOMScoreAdj > 1000 {
+	if node.MemoryCapacity < 1<<20 || node.Resolver == nil || node.LowestOOMScoreAdj < -1000 || node.LowestOOMScoreAdj > 1000 {
 		t.Errorf("DetectNode() = %+v", node)
 	}
 }
@@ -485,8 +484,8 @@ func TestImageVolumes(t *testing.T) {
 			if diff := cmp.Diff(tc.want, config.Mounts[0], cmpopts.IgnoreUnexported(runtimeapi.Mount{}, runtimeapi.ImageSpec{})); diff != "" {
 				t.Errorf("%s\nmount -want +got:\n%s", tc.reason, diff)
 			}
-			if got := config.Annotations[images.AnnotationVolumes]; got != tc.ref {
-				t.Errorf("the container tells that it uses %q, want %q", got, tc.ref)
+			if got := config.Annotations[cri.AnnotationImageVolumes]; got != tc.ref {
+				t.Errorf("the annotation of image volumes is %q, want %q", got, tc.ref)
 			}
 		})
 	}

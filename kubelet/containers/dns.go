@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/kubelet/util/format"
 )
 
 // Limits of resolv.conf, the same that the API server holds dnsConfig to.
@@ -18,14 +19,11 @@ const (
 	maxSearchListChars = 2048
 )
 
-// DNS renders the resolv.conf of the Pod. The warnings are messages for Events
-// of reason DNSConfigForming or MissingClusterDNS: the Pod runs all the same.
+// DNS renders the resolv.conf of the Pod. The warnings are Events of reason DNSConfigForming or
+// MissingClusterDNS.
 func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	var warnings []Warning
-	dns, host := &runtimeapi.DNSConfig{}, HostDNS{}
-	if node.HostDNS != nil {
-		host = node.HostDNS()
-	}
+	dns, host := &runtimeapi.DNSConfig{}, node.Resolver.HostDNS()
 	switch policy := dnsPolicy(pod); {
 	case policy == v1.DNSNone:
 	case policy == v1.DNSClusterFirst && len(node.ClusterDNS) > 0:
@@ -37,8 +35,9 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	default:
 		if policy == v1.DNSClusterFirst {
 			warnings = append(warnings, Warning{"MissingClusterDNS", fmt.Sprintf(
-				"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. Falling back to %q policy.",
-				podRef(pod), v1.DNSClusterFirst, v1.DNSDefault)})
+				"pod: %q. kubelet does not have ClusterDNS IP configured and cannot create Pod using %q policy. "+
+					"Falling back to %q policy.",
+				format.Pod(pod), v1.DNSClusterFirst, v1.DNSDefault)})
 		}
 		dns.Servers = slices.Clone(host.GetServers())
 		dns.Searches = slices.Clone(host.GetSearches())
@@ -47,7 +46,7 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 			dns.Servers = slices.Clone(host.Loopback)
 		} else if len(host.Loopback) > 0 {
 			warnings = append(warnings, loopbackOnly(host.Loopback))
-			// Of a config with nothing in it, containerd makes a copy of the host's file.
+			// containerd replaces an empty config by a copy of the host's file.
 			dns.Options = append(dns.Options, "ndots:1")
 		}
 	}
@@ -59,17 +58,19 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	return dns, append(warnings, fitDNS(dns)...)
 }
 
-// loopbackOnly: the Pod gets no name server of the host, since the loopback is its own.
+// loopbackOnly warns that the Pod gets no name server of the host, since it has a loopback of its
+// own.
 func loopbackOnly(servers []string) Warning {
 	return Warning{"DNSConfigForming", fmt.Sprintf(
-		"The node's /etc/resolv.conf has name servers on its loopback only (%s), which this Pod cannot reach: it gets none. Name another server there, or in the Pod's dnsConfig.",
+		"The node's /etc/resolv.conf has name servers on its loopback only (%s), which this Pod cannot reach: "+
+			"it gets none. Name another server there, or in the Pod's dnsConfig.",
 		strings.Join(servers, ", "))}
 }
 
-// Warning is an Event about something that does not keep the Pod from running.
+// Warning is an Event about a Pod that runs nevertheless.
 type Warning struct{ Reason, Message string }
 
-// dnsPolicy is the policy that counts: ClusterFirst means Default on the host's network.
+// dnsPolicy is the effective policy: ClusterFirst means Default on the host's network.
 func dnsPolicy(pod *v1.Pod) v1.DNSPolicy {
 	switch pod.Spec.DNSPolicy {
 	case v1.DNSNone, v1.DNSDefault:
@@ -106,13 +107,14 @@ func mergeOptions(options []string, more []v1.PodDNSConfigOption) []string {
 	return options
 }
 
-// fitDNS cuts what resolvers would refuse, or crash on: glibc 2.28 aborts on a
-// search path of more than 255 characters.
+// fitDNS cuts the config to the limits of resolvers: glibc 2.28 aborts on a search path of more
+// than 255 characters.
 func fitDNS(dns *runtimeapi.DNSConfig) []Warning {
 	var warnings []Warning
 	if len(dns.Servers) > maxNameservers {
 		dns.Servers = dns.Servers[:maxNameservers]
-		warnings = append(warnings, Warning{"DNSConfigForming", "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: " + strings.Join(dns.Servers, " ")})
+		warnings = append(warnings, Warning{"DNSConfigForming", "Nameserver limits were exceeded, " +
+			"some nameservers have been omitted, the applied nameserver line is: " + strings.Join(dns.Servers, " ")})
 	}
 	fit := dns.Searches
 	if len(fit) > maxSearchPaths {
@@ -123,7 +125,8 @@ func fitDNS(dns *runtimeapi.DNSConfig) []Warning {
 		fit = fit[:len(fit)-1]
 	}
 	if len(fit) < len(dns.Searches) {
-		warnings = append(warnings, Warning{"DNSConfigForming", "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: " + strings.Join(fit, " ")})
+		warnings = append(warnings, Warning{"DNSConfigForming", "Search Line limits were exceeded, " +
+			"some search paths have been omitted, the applied search line is: " + strings.Join(fit, " ")})
 	}
 	dns.Searches = fit
 	return warnings

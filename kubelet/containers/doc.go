@@ -1,16 +1,11 @@
-// Package containers renders what the runtime is asked to create: the CRI
-// PodSandboxConfig of a Pod and the CRI ContainerConfig of each of its
-// containers, and the environment of a container.
+// Package containers renders the configs that the runtime gets: the CRI PodSandboxConfig of a Pod,
+// the CRI ContainerConfig of each of its containers, and the environment of a container. It is the
+// only writer of CRI configs.
 //
-// Everything here is a function of its arguments. The package starts nothing,
-// mounts nothing and writes nothing: files that a container needs on the host
-// (its /etc/hosts, its termination log, its subPath mounts) are only described,
-// by Files, and made by package volumes. What the node is like is described once
-// by Node, which DetectNode fills in.
+// Everything here is a function of its arguments. The files that a container needs on the host (its
+// /etc/hosts, its termination log, its subPath mounts) are described by Files and made by package
+// volumes. Node has the facts about the node; DetectNode reads them once.
 //
-// Labels and annotations carry the keys that upstream's kubelet uses, so that
-// crictl, log shippers and monitoring agents find what they look for.
-//
-// It is the only writer of CRI configs. Who creates the sandbox and the
-// containers, and when, is the business of package pod.
+// Labels and annotations have upstream's keys, so that crictl, log shippers and monitoring agents
+// find them. Package pod decides when sandboxes and containers are created.
 package containers

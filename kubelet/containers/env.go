@@ -4,10 +4,12 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -18,23 +20,22 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/envvars"
 	envfile "k8s.io/kubernetes/pkg/kubelet/util/env"
 	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/volumes"
 )
 
-// EnvSources is where an environment takes values from that are not in the Pod.
+// EnvSources are the sources of values that are not in the Pod.
 type EnvSources struct {
 	// Objects gives ConfigMaps and Secrets; *volumes.Manager is one.
 	Objects volumes.Source
-	// Services returns the Services of a namespace. It waits until they have been
-	// read once, or fails: a Pod without KUBERNETES_SERVICE_HOST is broken.
+	// Services returns the Services of a namespace. It waits until they have been listed once, or
+	// fails: a Pod without KUBERNETES_SERVICE_HOST is broken.
 	Services func(ctx context.Context, namespace string) ([]*v1.Service, error)
 }
 
-// Environment resolves the environment of a container. Of in it needs Node,
-// Pod, Container, PodIPs and Volumes. The order is: envFrom, env as declared,
-// Service variables, so that the result is the same every time. Errors are
-// *Error.
+// Environment resolves the environment of a container: envFrom, env as declared, Service variables,
+// in this order. It reads Node, Pod, Container, PodIPs and Volumes of in. Errors are *Error.
 func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.KeyValue, error) {
 	services, err := serviceVariables(ctx, src, in.Pod)
 	if err != nil {
@@ -42,7 +43,7 @@ func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.K
 	}
 	env := &environment{values: map[string]string{}}
 	for _, from := range in.Container.EnvFrom {
-		if err := env.addFrom(ctx, src.Objects, in.Pod.Namespace, from); err != nil {
+		if err := env.addFrom(ctx, src, in.Pod.Namespace, from); err != nil {
 			return nil, configError(err)
 		}
 	}
@@ -52,7 +53,7 @@ func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.K
 		if e.Value != "" {
 			value = expansion.Expand(e.Value, expand)
 		} else if e.ValueFrom != nil {
-			if value, ok, err = resolve(ctx, src.Objects, in, e.ValueFrom); err != nil {
+			if value, ok, err = resolve(ctx, src, in, e.ValueFrom); err != nil {
 				return nil, configError(err)
 			}
 		}
@@ -68,7 +69,7 @@ func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.K
 	return env.list(), nil
 }
 
-// environment is a map that remembers the order in which names were first set.
+// environment is a map with the order in which names were first set.
 type environment struct {
 	values map[string]string
 	order  []string
@@ -89,34 +90,48 @@ func (e *environment) list() []*runtimeapi.KeyValue {
 	return out
 }
 
-func (e *environment) addFrom(ctx context.Context, objects volumes.Source, namespace string, from v1.EnvFromSource) error {
+func (e *environment) addFrom(ctx context.Context, src EnvSources, namespace string, from v1.EnvFromSource) error {
+	var data map[string]string
+	var err error
 	switch {
 	case from.ConfigMapRef != nil:
-		cm, err := objects.ConfigMap(ctx, namespace, from.ConfigMapRef.Name)
-		if absent(err, from.ConfigMapRef.Optional) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		for _, k := range slices.Sorted(maps.Keys(cm.Data)) {
-			e.set(from.Prefix+k, cm.Data[k])
-		}
+		data, err = src.configMap(ctx, namespace, from.ConfigMapRef.Name, from.ConfigMapRef.Optional)
 	case from.SecretRef != nil:
-		s, err := objects.Secret(ctx, namespace, from.SecretRef.Name)
-		if absent(err, from.SecretRef.Optional) {
-			return nil
-		} else if err != nil {
-			return err
-		}
-		for _, k := range slices.Sorted(maps.Keys(s.Data)) {
-			e.set(from.Prefix+k, string(s.Data[k]))
-		}
+		data, err = src.secret(ctx, namespace, from.SecretRef.Name, from.SecretRef.Optional)
 	}
-	return nil
+	for _, k := range slices.Sorted(maps.Keys(data)) {
+		e.set(from.Prefix+k, data[k])
+	}
+	return err
 }
 
-// resolve returns the value of a reference; ok is false if an optional one is not there.
-func resolve(ctx context.Context, objects volumes.Source, in Input, from *v1.EnvVarSource) (value string, ok bool, err error) {
+// configMap returns the data of a ConfigMap; none if an optional one is missing.
+func (src EnvSources) configMap(ctx context.Context, ns, name string, optional *bool) (map[string]string, error) {
+	cm, err := src.Objects.ConfigMap(ctx, ns, name)
+	if err != nil {
+		return nil, unlessAbsent(err, optional)
+	}
+	return cm.Data, nil
+}
+
+// secret returns the data of a Secret; none if an optional one is missing.
+func (src EnvSources) secret(ctx context.Context, ns, name string, optional *bool) (map[string]string, error) {
+	s, err := src.Objects.Secret(ctx, ns, name)
+	if err != nil {
+		return nil, unlessAbsent(err, optional)
+	}
+	return lo.MapValues(s.Data, func(value []byte, _ string) string { return string(value) }), nil
+}
+
+func unlessAbsent(err error, optional *bool) error {
+	if apierrors.IsNotFound(err) && ptr.Deref(optional, false) {
+		return nil
+	}
+	return err
+}
+
+// resolve returns the value of a reference; ok is false if an optional one is missing.
+func resolve(ctx context.Context, src EnvSources, in Input, from *v1.EnvVarSource) (value string, ok bool, err error) {
 	ns := in.Pod.Namespace
 	switch {
 	case from.FieldRef != nil:
@@ -127,26 +142,20 @@ func resolve(ctx context.Context, objects volumes.Source, in Input, from *v1.Env
 		return value, err == nil, err
 	case from.ConfigMapKeyRef != nil:
 		ref := from.ConfigMapKeyRef
-		cm, err := objects.ConfigMap(ctx, ns, ref.Name)
-		if err != nil {
-			return "", false, unlessAbsent(err, ref.Optional)
+		data, err := src.configMap(ctx, ns, ref.Name, ref.Optional)
+		value, ok = data[ref.Key]
+		if err == nil && !ok && !ptr.Deref(ref.Optional, false) {
+			err = fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, ns, ref.Name)
 		}
-		value, ok = cm.Data[ref.Key]
-		if !ok && !deref(ref.Optional) {
-			return "", false, fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, ns, ref.Name)
-		}
-		return value, ok, nil
+		return value, ok, err
 	case from.SecretKeyRef != nil:
 		ref := from.SecretKeyRef
-		s, err := objects.Secret(ctx, ns, ref.Name)
-		if err != nil {
-			return "", false, unlessAbsent(err, ref.Optional)
+		data, err := src.secret(ctx, ns, ref.Name, ref.Optional)
+		value, ok = data[ref.Key]
+		if err == nil && !ok && !ptr.Deref(ref.Optional, false) {
+			err = fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, ns, ref.Name)
 		}
-		raw, ok := s.Data[ref.Key]
-		if !ok && !deref(ref.Optional) {
-			return "", false, fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, ns, ref.Name)
-		}
-		return string(raw), ok, nil
+		return value, ok, err
 	case from.FileKeyRef != nil:
 		return fileValue(in, from.FileKeyRef)
 	}
@@ -158,7 +167,7 @@ func fileValue(in Input, ref *v1.FileKeySelector) (value string, ok bool, err er
 	if !ok {
 		return "", false, fmt.Errorf("cannot find the volume %q referenced by FileKeyRef", ref.VolumeName)
 	}
-	// The file was written by a container: its links must not lead out of the volume.
+	// A container wrote the file: its links must not lead out of the volume.
 	file, err := securejoin.SecureJoin(vol.HostPath, ref.Path)
 	if err != nil {
 		return "", false, fmt.Errorf("resolving file %q of volume %q: %w", ref.Path, ref.VolumeName, err)
@@ -166,7 +175,7 @@ func fileValue(in Input, ref *v1.FileKeySelector) (value string, ok bool, err er
 	if value, err = envfile.ParseEnv(file, ref.Key); err != nil {
 		return "", false, fmt.Errorf("couldn't parse env file")
 	}
-	if value == "" && !deref(ref.Optional) {
+	if value == "" && !ptr.Deref(ref.Optional, false) {
 		return "", false, fmt.Errorf("environment variable key %q not found in file %q", ref.Key, ref.Path)
 	}
 	return value, value != "", nil
@@ -177,51 +186,39 @@ func fieldValue(in Input, ref *v1.ObjectFieldSelector) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var hostIPs []string
-	for _, ip := range in.Node.IPs {
-		hostIPs = append(hostIPs, ip.String())
-	}
+	hostIPs := lo.Map(in.Node.IPs, func(ip netip.Addr, _ int) string { return ip.String() })
 	switch field {
 	case "spec.nodeName":
 		return in.Pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":
 		return in.Pod.Spec.ServiceAccountName, nil
 	case "status.hostIP":
-		return first(hostIPs), nil
+		return lo.FirstOrEmpty(hostIPs), nil
 	case "status.hostIPs":
 		return strings.Join(hostIPs, ","), nil
 	case "status.podIP":
-		return first(in.PodIPs), nil
+		return lo.FirstOrEmpty(in.PodIPs), nil
 	case "status.podIPs":
 		return strings.Join(in.PodIPs, ","), nil
 	}
 	return fieldpath.ExtractFieldPathAsString(in.Pod, field)
 }
 
-// serviceVariables are those of the Service kubernetes, always, and those of the
-// Pod's own namespace unless it declined them.
+// serviceVariables are those of the Service kubernetes and, unless enableServiceLinks is false,
+// those of the Services in the Pod's namespace.
 func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[string]string, error) {
-	selected := map[string]*v1.Service{}
-	if links := pod.Spec.EnableServiceLinks; links == nil || *links {
-		services, err := src.Services(ctx, pod.Namespace)
-		if err != nil {
-			return nil, fmt.Errorf("services have not yet been read at least once, cannot construct envvars: %w", err)
-		}
-		for _, s := range services {
-			if v1helper.IsServiceIPSet(s) {
-				selected[s.Name] = s
-			}
-		}
-	}
-	const master = "kubernetes"
-	defaults, err := src.Services(ctx, metav1.NamespaceDefault)
+	const apiServer = "kubernetes"
+	selected, err := servicesWithIP(ctx, src, metav1.NamespaceDefault)
 	if err != nil {
-		return nil, fmt.Errorf("services have not yet been read at least once, cannot construct envvars: %w", err)
+		return nil, err
 	}
-	for _, s := range defaults {
-		if s.Name == master && v1helper.IsServiceIPSet(s) && selected[master] == nil {
-			selected[master] = s
+	selected = lo.PickByKeys(selected, []string{apiServer})
+	if ptr.Deref(pod.Spec.EnableServiceLinks, true) {
+		own, err := servicesWithIP(ctx, src, pod.Namespace)
+		if err != nil {
+			return nil, err
 		}
+		maps.Copy(selected, own)
 	}
 	vars := map[string]string{}
 	for _, v := range envvars.FromServices(slices.Collect(maps.Values(selected))) {
@@ -230,18 +227,17 @@ func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[str
 	return vars, nil
 }
 
-func absent(err error, optional *bool) bool { return apierrors.IsNotFound(err) && deref(optional) }
-
-func unlessAbsent(err error, optional *bool) error {
-	if absent(err, optional) {
-		return nil
+// servicesWithIP returns the Services of a namespace that have an address, by name.
+func servicesWithIP(ctx context.Context, src EnvSources, namespace string) (map[string]*v1.Service, error) {
+	services, err := src.Services(ctx, namespace)
+	if err != nil {
+		return nil, fmt.Errorf("services have not yet been read at least once, cannot construct envvars: %w", err)
 	}
-	return err
-}
-
-func first(s []string) string {
-	if len(s) == 0 {
-		return ""
+	byName := map[string]*v1.Service{}
+	for _, s := range services {
+		if v1helper.IsServiceIPSet(s) {
+			byName[s.Name] = s
+		}
 	}
-	return s[0]
+	return byName, nil
 }

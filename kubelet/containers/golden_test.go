@@ -31,9 +31,7 @@ func testNode() Node {
 		SeccompDir:    "/var/lib/flyball/kubelet/seccomp",
 		ClusterDNS:    []netip.Addr{netip.MustParseAddr("10.43.0.10")},
 		ClusterDomain: "cluster.local",
-		HostDNS: func() HostDNS {
-			return HostDNS{DNSConfig: &runtimeapi.DNSConfig{Servers: []string{"192.0.2.53"}, Searches: []string{"example.com"}, Options: []string{"timeout:2"}}}
-		},
+		Resolver:      &Resolver{file: "testdata/resolv.conf"},
 		Allocatable: v1.ResourceList{
 			v1.ResourceCPU: resource.MustParse("2"), v1.ResourceMemory: resource.MustParse("4Gi"),
 		},

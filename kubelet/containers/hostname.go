@@ -6,14 +6,14 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+	kubeletutil "k8s.io/kubernetes/pkg/kubelet/util"
 
 	"flyball.dev/kubelet/volumes"
 )
 
 const (
-	// Linux keeps 64 bytes for the node name, and the last one ends it.
+	// maxHostname is the longest DNS label.
 	maxHostname = 63
-	maxFQDN     = 64
 
 	hostsPath              = "/etc/hosts"
 	hostsHeader            = "# Kubernetes-managed hosts file.\n"
@@ -26,11 +26,13 @@ const (
 		"fe00::2\tip6-allrouters\n"
 )
 
-// hostname returns the short name of the Pod and its domain, which is empty unless it has a subdomain.
+// hostname returns the short name of the Pod and its domain, which is empty unless it has a
+// subdomain.
 func hostname(pod *v1.Pod, clusterDomain string) (name, domain string, err error) {
 	if o := pod.Spec.HostnameOverride; o != nil {
 		if msgs := validation.IsDNS1123Subdomain(*o); len(msgs) != 0 {
-			return "", "", fmt.Errorf("pod HostnameOverride %q is not a valid DNS subdomain: %s", *o, strings.Join(msgs, ";"))
+			return "", "", fmt.Errorf("pod HostnameOverride %q is not a valid DNS subdomain: %s",
+				*o, strings.Join(msgs, ";"))
 		}
 		name, err = truncateHostname(*o)
 		return name, "", err
@@ -60,26 +62,23 @@ func truncateHostname(name string) (string, error) {
 	}
 	short := strings.TrimRight(name[:maxHostname], "-.")
 	if short == "" {
-		return "", fmt.Errorf("rendering hostname: nothing is left of %q after cutting it to %d characters", name, maxHostname)
+		return "", fmt.Errorf("rendering hostname: the first %d characters of %q have no letter or digit",
+			maxHostname, name)
 	}
 	return short, nil
 }
 
-// kernelHostname is what the kernel of the Pod's UTS namespace is told. A Pod on
-// the host's network has the host's.
+// kernelHostname is the hostname in the Pod's UTS namespace. A Pod on the host's network has the
+// host's.
 func kernelHostname(pod *v1.Pod, clusterDomain string) (string, error) {
 	if pod.Spec.HostNetwork {
 		return "", nil
 	}
 	name, domain, err := hostname(pod, clusterDomain)
-	if err != nil || domain == "" || pod.Spec.SetHostnameAsFQDN == nil || !*pod.Spec.SetHostnameAsFQDN {
-		return name, err
+	if err != nil {
+		return "", err
 	}
-	fqdn := name + "." + domain
-	if len(fqdn) > maxFQDN {
-		return "", fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)", fqdn, maxFQDN, len(fqdn))
-	}
-	return fqdn, nil
+	return kubeletutil.GetNodenameForKernel(name, domain, pod.Spec.SetHostnameAsFQDN)
 }
 
 // hostsFile describes the Pod's /etc/hosts.

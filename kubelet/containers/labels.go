@@ -13,9 +13,8 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// Hash of the fields of a container that need a restart when they change: the
-// name and the image. It is compared with Info.Hash. Resources are not in it:
-// they change in place.
+// Hash of the fields of a container whose change needs a restart: the name and the image. It is
+// compared with cri.Info.Hash. Resources change in place.
 func Hash(c *v1.Container) string {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%q %q", c.Name, c.Image)
@@ -27,7 +26,8 @@ func PodLogsDir(base string, pod *v1.Pod) string {
 	return filepath.Join(base, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 }
 
-// ContainerLogPath is the absolute path of one attempt's log: PodLogsDir/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log.
+// ContainerLogPath is the absolute path of one attempt's log:
+// PodLogsDir/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log.
 func ContainerLogPath(base string, pod *v1.Pod, container string, attempt uint32) string {
 	return filepath.Join(PodLogsDir(base, pod), relativeLogPath(container, attempt))
 }
@@ -36,7 +36,7 @@ func relativeLogPath(container string, attempt uint32) string {
 	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
 }
 
-// sandboxLabels are the Pod's own labels and, on top of them, who it is.
+// sandboxLabels are the Pod's own labels, overridden by those that identify it.
 func sandboxLabels(pod *v1.Pod, owner string) map[string]string {
 	labels := make(map[string]string, len(pod.Labels)+4)
 	maps.Copy(labels, pod.Labels)
@@ -50,7 +50,7 @@ func containerLabels(pod *v1.Pod, c *v1.Container, owner string) map[string]stri
 	return labels
 }
 
-// podLabels say which Pod it is, and whose.
+// podLabels identify the Pod and its owner.
 func podLabels(pod *v1.Pod, owner string) map[string]string {
 	labels := map[string]string{
 		cri.LabelPodName:      pod.Name,
@@ -68,33 +68,27 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 		cri.AnnotationMessagePath:   c.TerminationMessagePath,
 		cri.AnnotationMessagePolicy: string(c.TerminationMessagePolicy),
 	}
-	created, err := json.Marshal(cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources})
-	if err != nil {
-		return nil, fmt.Errorf("encoding resources of container %s: %w", c.Name, err)
-	}
-	a[cri.AnnotationResources] = string(created)
 	if s := pod.DeletionGracePeriodSeconds; s != nil {
 		a[cri.AnnotationDeletionGrace] = strconv.FormatInt(*s, 10)
 	}
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		a[cri.AnnotationTerminationGrace] = strconv.FormatInt(*s, 10)
 	}
+	encoded := map[string]any{
+		cri.AnnotationResources: cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources},
+	}
 	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
-		raw, err := json.Marshal(c.Lifecycle.PreStop)
-		if err != nil {
-			return nil, fmt.Errorf("encoding preStop handler of container %s: %w", c.Name, err)
-		}
-		a[cri.AnnotationPreStop] = string(raw)
+		encoded[cri.AnnotationPreStop] = c.Lifecycle.PreStop
 	}
 	if len(c.Ports) > 0 {
-		raw, err := json.Marshal(c.Ports)
+		encoded[cri.AnnotationPorts] = c.Ports
+	}
+	for key, value := range encoded {
+		raw, err := json.Marshal(value)
 		if err != nil {
-			return nil, fmt.Errorf("encoding ports of container %s: %w", c.Name, err)
+			return nil, fmt.Errorf("encoding annotation %s of container %s: %w", key, c.Name, err)
 		}
-		a[cri.AnnotationPorts] = string(raw)
+		a[key] = string(raw)
 	}
 	return a, nil
 }
-
-// podRef names a Pod as upstream's messages do: NAME_NAMESPACE(UID).
-func podRef(pod *v1.Pod) string { return fmt.Sprintf("%s_%s(%s)", pod.Name, pod.Namespace, pod.UID) }

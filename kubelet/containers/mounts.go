@@ -8,17 +8,17 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
-	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 
 	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/volumes"
 )
 
-// wantsHosts: a container gets the Pod's /etc/hosts unless it mounts its own,
+// wantsHosts reports whether a container gets the Pod's /etc/hosts: unless it mounts its own, and
 // as soon as there is an address to write into it.
 func wantsHosts(in Input) bool {
-	own := slices.ContainsFunc(in.Container.VolumeMounts, func(m v1.VolumeMount) bool { return m.MountPath == hostsPath })
-	return !own && (len(in.PodIPs) > 0 || in.Pod.Spec.HostNetwork)
+	own := func(m v1.VolumeMount) bool { return m.MountPath == hostsPath }
+	return !slices.ContainsFunc(in.Container.VolumeMounts, own) && (len(in.PodIPs) > 0 || in.Pod.Spec.HostNetwork)
 }
 
 func subPaths(in Input) (map[int]volumes.SubPath, error) {
@@ -39,12 +39,13 @@ func subPaths(in Input) (map[int]volumes.SubPath, error) {
 	return out, nil
 }
 
-// subPath is the path inside its volume that a mount wants, "" for all of it.
+// subPath is the path inside its volume that is mounted, "" for the volume itself.
 func subPath(m v1.VolumeMount, env []*runtimeapi.KeyValue) (string, error) {
 	sub := m.SubPath
 	if m.SubPathExpr != "" {
 		var err error
-		if sub, err = expandSubPath(m.SubPathExpr, envMap(env)); err != nil {
+		// Fails on variables that are missing or empty: they would select the whole volume.
+		if sub, err = kubecontainer.ExpandContainerVolumeMounts(m, envVars(env)); err != nil {
 			return "", err
 		}
 	}
@@ -55,23 +56,6 @@ func subPath(m v1.VolumeMount, env []*runtimeapi.KeyValue) (string, error) {
 		return "", fmt.Errorf("unable to provision SubPath `%s`: must not contain '..'", sub)
 	}
 	return sub, nil
-}
-
-// expandSubPath fails on variables that are missing or empty: the container
-// would silently be given the whole volume.
-func expandSubPath(expr string, env map[string]string) (string, error) {
-	var missing []string
-	out := expansion.Expand(expr, func(key string) string {
-		if env[key] == "" && !slices.Contains(missing, key) {
-			missing = append(missing, key)
-		}
-		return env[key]
-	})
-	if len(missing) > 0 {
-		slices.Sort(missing)
-		return "", fmt.Errorf("missing value for %s", strings.Join(missing, ", "))
-	}
-	return out, nil
 }
 
 // mounts renders the container's volumes in their order, then /etc/hosts and the termination log.
@@ -94,7 +78,8 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 		case m.SubPath != "" || m.SubPathExpr != "":
 			if rendered.HostPath = in.Files.SubPaths[i]; rendered.HostPath == "" {
 				// Never fall back to the whole volume.
-				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", m.Name, in.Container.Name)
+				return nil, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q",
+					m.Name, in.Container.Name)
 			}
 		}
 		out = append(out, rendered)
@@ -103,18 +88,21 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 		out = append(out, &runtimeapi.Mount{ContainerPath: hostsPath, HostPath: p, SelinuxRelabel: true})
 	}
 	if p := in.Files.TerminationLog; p != "" && in.Container.TerminationMessagePath != "" {
-		out = append(out, &runtimeapi.Mount{ContainerPath: absolute(in.Container.TerminationMessagePath), HostPath: p, SelinuxRelabel: true})
+		file := absolute(in.Container.TerminationMessagePath)
+		out = append(out, &runtimeapi.Mount{ContainerPath: file, HostPath: p, SelinuxRelabel: true})
 	}
 	return out, nil
 }
 
-// imageMount completes the mount of an image, which the runtime finds by its ID.
+// imageMount completes the mount of an image. The runtime finds the image by its ID.
 func imageMount(rendered *runtimeapi.Mount, in Input, m v1.VolumeMount) error {
 	ref := in.VolumeImages[m.Name]
 	if ref == "" {
 		return fmt.Errorf("cannot find the image of volume %q to mount into container %q", m.Name, in.Container.Name)
 	}
-	rendered.Image = &runtimeapi.ImageSpec{Image: ref, RuntimeHandler: in.RuntimeHandler, Annotations: in.Pod.Annotations}
+	rendered.Image = &runtimeapi.ImageSpec{
+		Image: ref, RuntimeHandler: in.RuntimeHandler, Annotations: in.Pod.Annotations,
+	}
 	for i := range in.Pod.Spec.Volumes {
 		if v := &in.Pod.Spec.Volumes[i]; v.Name == m.Name && v.Image != nil {
 			rendered.Image.UserSpecifiedImage = v.Image.Reference

@@ -14,52 +14,62 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// systemdResolvConf names the servers behind the one that systemd-resolved runs on the loopback.
+// systemdResolvConf has the upstream servers of the one that systemd-resolved runs on the loopback.
 const systemdResolvConf = "/run/systemd/resolve/resolv.conf"
 
-// resolver reads the host's resolv.conf for each Pod: DHCP or a VPN replaces it at any time.
-type resolver struct {
-	file, behind string
+// HostDNS is the resolv.conf of the host, without the name servers on its loopback.
+type HostDNS struct {
+	*runtimeapi.DNSConfig
+	// Loopback are those servers, if there is no other. Only Pods on the host's network reach them.
+	Loopback []string
+}
+
+// Resolver reads the resolv.conf of the host for each Pod: DHCP or a VPN replaces it at any time.
+type Resolver struct {
+	file, upstream string // upstream has the servers behind one on the loopback
 
 	mu   sync.Mutex
 	last HostDNS
 }
 
-// config is the name service of the host as it is now, or was when the file could be read last.
-func (r *resolver) config() HostDNS {
-	_ = r.refresh() // one that is just being replaced
+// HostDNS returns the present resolv.conf of the host, or the last one that could be read.
+func (r *Resolver) HostDNS() HostDNS {
+	if r == nil {
+		return HostDNS{}
+	}
+	_ = r.refresh() // fails while the file is being replaced
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.last
 }
 
-func (r *resolver) refresh() error {
+func (r *Resolver) refresh() error {
 	raw, err := os.ReadFile(r.file)
 	if errors.Is(err, fs.ErrNotExist) {
-		// As resolv.conf(5) has it: without one, the name server is on this host.
+		// Without the file, the name server is on this host, see resolv.conf(5).
 		raw, err = []byte("nameserver 127.0.0.1\n"), nil
 	}
 	if err != nil {
 		return fmt.Errorf("reading the host's name servers: %w", err)
 	}
-	behind, _ := os.ReadFile(r.behind) // without systemd-resolved there is none
-	dns := hostDNS(parseResolvConf(string(raw)), parseResolvConf(string(behind)).Servers)
+	upstream, _ := os.ReadFile(r.upstream) // exists with systemd-resolved only
+	dns := hostDNS(parseResolvConf(string(raw)), parseResolvConf(string(upstream)).Servers)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.last = dns
 	return nil
 }
 
-// hostDNS puts the servers behind systemd's into the place of those on the loopback, which a Pod with a network of its own
-// does not reach.
-func hostDNS(conf *runtimeapi.DNSConfig, behind []string) HostDNS {
-	loopback, reached := lo.FilterReject(conf.Servers, func(s string, _ int) bool { return isLoopback(s) })
+// hostDNS replaces the servers on the loopback, which a Pod with a network of its own does not
+// reach, by the upstream servers of systemd-resolved.
+func hostDNS(conf *runtimeapi.DNSConfig, upstream []string) HostDNS {
+	loopback, servers := lo.FilterReject(conf.Servers, func(s string, _ int) bool { return isLoopback(s) })
 	if len(loopback) > 0 {
-		reached = lo.Uniq(append(reached, lo.Reject(behind, func(s string, _ int) bool { return isLoopback(s) })...))
+		servers = lo.Uniq(append(servers, lo.Reject(upstream, func(s string, _ int) bool { return isLoopback(s) })...))
 	}
-	conf.Servers = reached
+	conf.Servers = servers
 	dns := HostDNS{DNSConfig: conf}
-	if len(reached) == 0 {
+	if len(servers) == 0 {
 		dns.Loopback = slices.Clone(loopback)
 	}
 	return dns
@@ -70,7 +80,7 @@ func isLoopback(server string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// parseResolvConf: name servers add up, the last search line wins, options add up by name.
+// parseResolvConf adds up name servers and options; the last search line wins.
 func parseResolvConf(content string) *runtimeapi.DNSConfig {
 	dns := &runtimeapi.DNSConfig{}
 	for line := range strings.Lines(content) {
@@ -86,7 +96,7 @@ func parseResolvConf(content string) *runtimeapi.DNSConfig {
 		case "search":
 			dns.Searches = nil
 			for _, s := range rest {
-				// With and without its last dot a domain is the same; a dot alone is none.
+				// The last dot of a domain makes no difference; a dot alone is no domain.
 				if s = strings.TrimSuffix(s, "."); s != "" {
 					dns.Searches = append(dns.Searches, s)
 				}

@@ -11,16 +11,16 @@ import (
 
 func TestHostDNS(t *testing.T) {
 	for name, tc := range map[string]struct {
-		reason, conf           string
-		behind, want, loopback []string
+		reason, conf             string
+		upstream, want, loopback []string
 	}{
 		"Plain":    {"servers that a Pod reaches stay", "nameserver 192.0.2.1\n", []string{"192.0.2.9"}, []string{"192.0.2.1"}, nil},
-		"Stub":     {"systemd knows the real ones", "nameserver 127.0.0.53\n", []string{"192.0.2.9", "127.0.0.1"}, []string{"192.0.2.9"}, nil},
+		"Stub":     {"systemd-resolved has upstream servers", "nameserver 127.0.0.53\n", []string{"192.0.2.9", "127.0.0.1"}, []string{"192.0.2.9"}, nil},
 		"Both":     {"each server once", "nameserver ::1\nnameserver 192.0.2.1\n", []string{"192.0.2.1", "192.0.2.9"}, []string{"192.0.2.1", "192.0.2.9"}, nil},
-		"Loopback": {"nobody knows another one", "nameserver 127.0.0.1\nnameserver ::1\n", nil, nil, []string{"127.0.0.1", "::1"}},
+		"Loopback": {"there is no other", "nameserver 127.0.0.1\nnameserver ::1\n", nil, nil, []string{"127.0.0.1", "::1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got := hostDNS(parseResolvConf(tc.conf), tc.behind)
+			got := hostDNS(parseResolvConf(tc.conf), tc.upstream)
 			if diff := cmp.Diff(tc.want, got.Servers, cmpopts.EquateEmpty()); diff != "" {
 				t.Errorf("%s: servers -want +got\n%s", tc.reason, diff)
 			}
@@ -31,7 +31,8 @@ func TestHostDNS(t *testing.T) {
 	}
 }
 
-// TestResolverFollows: a file that DHCP replaces counts from the next Pod on, and so does a link that leads elsewhere.
+// TestResolverFollows: a file that DHCP replaces counts from the next Pod on, and so does a link
+// that leads elsewhere.
 func TestResolverFollows(t *testing.T) {
 	dir := t.TempDir()
 	file := filepath.Join(dir, "resolv.conf")
@@ -42,10 +43,10 @@ func TestResolverFollows(t *testing.T) {
 		}
 		return path
 	}
-	r := &resolver{file: file, behind: filepath.Join(dir, "none")}
+	r := &Resolver{file: file, upstream: filepath.Join(dir, "none")}
 	expect := func(server string) {
 		t.Helper()
-		if diff := cmp.Diff([]string{server}, r.config().Servers); diff != "" {
+		if diff := cmp.Diff([]string{server}, r.HostDNS().Servers); diff != "" {
 			t.Errorf("-want +got\n%s", diff)
 		}
 	}

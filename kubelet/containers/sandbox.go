@@ -1,27 +1,27 @@
 package containers
 
 import (
-	"fmt"
+	"errors"
 	"maps"
-	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/node/util/sysctl"
 	resourcehelper "k8s.io/component-helpers/resource"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
+	runtimeutil "k8s.io/kubernetes/pkg/kubelet/kuberuntime/util"
+	"k8s.io/utils/ptr"
 )
 
-// SandboxOptions is what, besides the Pod, a sandbox depends on.
+// SandboxOptions are the inputs of a sandbox besides the Pod.
 type SandboxOptions struct {
 	Node         Node
 	Attempt      uint32
 	CgroupParent string
 }
 
-// Sandbox renders the sandbox of the Pod.
-//
-// It carries no port mappings: host ports are made by the service proxy, because
-// CNI's portmap plugin would execute programs of the host.
+// Sandbox renders the sandbox of the Pod. It has no port mappings: the service proxy makes host
+// ports, since CNI's portmap plugin would execute programs of the host.
 func Sandbox(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.PodSandboxConfig, error) {
 	dns, _ := DNS(pod, opts.Node)
 	hostname, err := kernelHostname(pod, opts.Node.ClusterDomain)
@@ -55,9 +55,8 @@ func sandboxLinux(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.LinuxPodSandbox
 	}
 	sc := &runtimeapi.LinuxSandboxSecurityContext{
 		NamespaceOptions: namespaces,
-		Privileged:       hasPrivileged(pod),
-		// The pause process needs no more than the default profile, whatever the
-		// containers ask for.
+		Privileged:       kubecontainer.HasPrivilegedContainer(pod),
+		// The pause process needs no more than the default profile.
 		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
 	linux := &runtimeapi.LinuxPodSandboxConfig{
@@ -82,8 +81,8 @@ func sandboxLinux(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.LinuxPodSandbox
 	return linux, err
 }
 
-// sandboxResources are hints for runtimes that size a virtual machine by them;
-// the limits that count are those of the Pod's cgroup.
+// sandboxResources are hints for runtimes that size a virtual machine by them. The Pod's cgroup has
+// the limits that count.
 func sandboxResources(node Node, pod *v1.Pod) *runtimeapi.LinuxContainerResources {
 	opts := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
 	return linuxResources(node, resourcehelper.PodRequests(pod, opts), resourcehelper.PodLimits(pod, opts))
@@ -97,31 +96,13 @@ func overheadResources(node Node, pod *v1.Pod) *runtimeapi.LinuxContainerResourc
 }
 
 func namespaceOptions(pod *v1.Pod) (*runtimeapi.NamespaceOption, error) {
-	if pod.Spec.HostUsers != nil && !*pod.Spec.HostUsers {
+	if !ptr.Deref(pod.Spec.HostUsers, true) {
 		// To ignore the field would run the Pod with more privileges than it asked for.
-		return nil, fmt.Errorf("rendering sandbox: hostUsers: false is not supported yet; remove it from the Pod")
+		return nil, errors.New("rendering sandbox: hostUsers: false is not supported yet; remove it from the Pod")
 	}
-	opts := &runtimeapi.NamespaceOption{Pid: runtimeapi.NamespaceMode_CONTAINER}
-	if pod.Spec.HostNetwork {
-		opts.Network = runtimeapi.NamespaceMode_NODE
-	}
-	if pod.Spec.HostIPC {
-		opts.Ipc = runtimeapi.NamespaceMode_NODE
-	}
-	switch share := pod.Spec.ShareProcessNamespace; {
-	case pod.Spec.HostPID:
-		opts.Pid = runtimeapi.NamespaceMode_NODE
-	case share != nil && *share:
-		opts.Pid = runtimeapi.NamespaceMode_POD
-	}
-	return opts, nil
-}
-
-func hasPrivileged(pod *v1.Pod) bool {
-	privileged := func(c v1.Container) bool {
-		sc := c.SecurityContext
-		return sc != nil && sc.Privileged != nil && *sc.Privileged
-	}
-	return slices.ContainsFunc(pod.Spec.Containers, privileged) ||
-		slices.ContainsFunc(pod.Spec.InitContainers, privileged)
+	return &runtimeapi.NamespaceOption{
+		Network: runtimeutil.NetworkNamespaceForPod(pod),
+		Ipc:     runtimeutil.IpcNamespaceForPod(pod),
+		Pid:     runtimeutil.PidNamespaceForPod(pod),
+	}, nil
 }

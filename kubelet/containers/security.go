@@ -10,8 +10,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/kubelet/util/format"
 	"k8s.io/kubernetes/pkg/security/apparmor"
 	"k8s.io/kubernetes/pkg/securitycontext"
+	"k8s.io/utils/ptr"
 )
 
 // securityContext merges the Pod's security context with the container's and renders it.
@@ -31,12 +33,12 @@ func securityContext(in Input) (*runtimeapi.LinuxContainerSecurityContext, error
 	}
 	out := &runtimeapi.LinuxContainerSecurityContext{
 		Capabilities:     capabilities(sc.Capabilities),
-		Privileged:       deref(sc.Privileged),
+		Privileged:       ptr.Deref(sc.Privileged, false),
 		NamespaceOptions: namespaces,
 		SelinuxOptions:   selinuxOptions(sc.SELinuxOptions),
 		RunAsUser:        int64Value(sc.RunAsUser),
 		RunAsGroup:       int64Value(sc.RunAsGroup),
-		ReadonlyRootfs:   deref(sc.ReadOnlyRootFilesystem),
+		ReadonlyRootfs:   ptr.Deref(sc.ReadOnlyRootFilesystem, false),
 		NoNewPrivs:       securitycontext.AddNoNewPrivileges(sc),
 		MaskedPaths:      securitycontext.ConvertToRuntimeMaskedPaths(sc.ProcMount),
 		ReadonlyPaths:    securitycontext.ConvertToRuntimeReadonlyPaths(sc.ProcMount),
@@ -58,13 +60,13 @@ func securityContext(in Input) (*runtimeapi.LinuxContainerSecurityContext, error
 	return out, err
 }
 
-// verifyNonRoot holds runAsNonRoot against the user that the container would run
-// as. Only numbers can be judged: the image's passwd file may say anything about a name.
+// verifyNonRoot checks runAsNonRoot against the user that the container would run as. It must be a
+// number: the image's passwd file may give a name any number.
 func verifyNonRoot(in Input, sc *v1.SecurityContext) error {
-	if !deref(sc.RunAsNonRoot) {
+	if !ptr.Deref(sc.RunAsNonRoot, false) {
 		return nil
 	}
-	where := fmt.Sprintf("(pod: %q, container: %s)", podRef(in.Pod), in.Container.Name)
+	where := fmt.Sprintf("(pod: %q, container: %s)", format.Pod(in.Pod), in.Container.Name)
 	uid := in.ImageUser.UID
 	switch {
 	case sc.RunAsUser != nil && *sc.RunAsUser == 0:
@@ -72,13 +74,14 @@ func verifyNonRoot(in Input, sc *v1.SecurityContext) error {
 	case sc.RunAsUser != nil:
 		return nil
 	case uid == nil && in.ImageUser.Name != "":
-		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), cannot verify user is non-root %s", in.ImageUser.Name, where)
-	case uid == nil || *uid == 0: // an image that names nobody runs as root
+		return fmt.Errorf("container has runAsNonRoot and image has non-numeric user (%s), "+
+			"cannot verify user is non-root %s", in.ImageUser.Name, where)
+	case uid == nil || *uid == 0: // an image without a user runs as root
 		return fmt.Errorf("container has runAsNonRoot and image will run as root %s", where)
 	default:
 		if errs := validation.IsValidUserID(*uid); len(errs) > 0 {
-			return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). (Must be 1-(%d)): %s %s",
-				*uid, math.MaxInt32, strings.Join(errs, "; "), where)
+			return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). "+
+				"(Must be 1-(%d)): %s %s", *uid, math.MaxInt32, strings.Join(errs, "; "), where)
 		}
 	}
 	return nil
@@ -103,7 +106,8 @@ func seccompProfile(dir string, pod *v1.Pod, c *v1.Container) (*runtimeapi.Secur
 			LocalhostRef: filepath.Join(dir, *p.LocalhostProfile),
 		}, nil
 	case p.Type == v1.SeccompProfileTypeLocalhost:
-		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.") //nolint:revive,staticcheck // upstream's words
+		//nolint:revive,staticcheck // upstream's text
+		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
 	}
 	return nil, fmt.Errorf("unknown seccomp profile type: %q", p.Type)
 }
@@ -118,7 +122,10 @@ func apparmorProfile(pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile,
 	case p.Type == v1.AppArmorProfileTypeUnconfined:
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
 	case p.Type == v1.AppArmorProfileTypeLocalhost && p.LocalhostProfile != nil:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Localhost, LocalhostRef: *p.LocalhostProfile}, nil
+		return &runtimeapi.SecurityProfile{
+			ProfileType:  runtimeapi.SecurityProfile_Localhost,
+			LocalhostRef: *p.LocalhostProfile,
+		}, nil
 	case p.Type == v1.AppArmorProfileTypeLocalhost:
 		return nil, errors.New("missing localhost apparmor profile name")
 	}
@@ -139,8 +146,8 @@ func capabilities(c *v1.Capabilities) *runtimeapi.Capability {
 	return out
 }
 
-// supplementalGroups are fsGroup and the groups that the Pod names. The groups
-// of the image are added by the runtime, as the policy says.
+// supplementalGroups are fsGroup and the groups of the Pod. The runtime adds the image's, if the
+// policy says so.
 func supplementalGroups(psc *v1.PodSecurityContext) []int64 {
 	var groups []int64
 	if psc.FSGroup != nil {
@@ -173,5 +180,3 @@ func int64Value(v *int64) *runtimeapi.Int64Value {
 	}
 	return &runtimeapi.Int64Value{Value: *v}
 }
-
-func deref(b *bool) bool { return b != nil && *b }

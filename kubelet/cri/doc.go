@@ -1,4 +1,4 @@
-// Package cri has what the node agent knows about sandboxes and containers, as plain structs, and
-// the labels and annotations that tie them to their Pods. It imports no client and not CRI itself,
-// so that plans can use it; package remote fills the structs in.
+// Package cri has the sandboxes and containers of the runtime as plain structs, the labels and
+// annotations that identify their Pods, and finds containers in Pods. It imports neither a client
+// nor CRI, so that plans can use it; package remote fills the structs.
 package cri

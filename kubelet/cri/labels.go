@@ -15,8 +15,8 @@ const (
 	LabelPodUID        = "io.kubernetes.pod.uid"
 	LabelContainerName = "io.kubernetes.container.name"
 
-	// LabelOwner is on every sandbox and container that a node agent of ours made. Its value is the agent's
-	// RootDir: a runtime, and even a machine, may be shared with other users of CRI.
+	// LabelOwner is on every sandbox and container that a node agent of ours made. Its value is the
+	// agent's RootDir, since other users of CRI may share the runtime.
 	LabelOwner = "flyball.dev/owner"
 
 	AnnotationDeletionGrace    = "io.kubernetes.pod.deletionGracePeriod"
@@ -28,13 +28,17 @@ const (
 	AnnotationPreStop          = "io.kubernetes.container.preStopHandler"
 	AnnotationPorts            = "io.kubernetes.container.ports"
 
-	// annotationResources is what the container was made with. The runtime reports
-	// what it has now, but neither memory requests nor the values before rounding.
+	// AnnotationResources are the resources that the container was created with. The runtime
+	// reports the present ones, but neither memory requests nor the values before rounding.
 	AnnotationResources = "flyball.dev/resources"
+
+	// AnnotationImageVolumes are the IDs of the images that a container has as volumes, with commas
+	// between them.
+	AnnotationImageVolumes = "flyball.dev/image-volumes"
 )
 
-// Info is what the annotations and labels of a container tell, enough to end it
-// decently when its Pod is no longer known.
+// Info are the facts in the labels and annotations of a container: enough to end it gracefully when
+// its Pod is no longer known.
 type Info struct {
 	PodName, PodNamespace    string
 	PodUID                   types.UID
@@ -47,17 +51,19 @@ type Info struct {
 	DeletionGracePeriod      *int64
 	PreStop                  *v1.LifecycleHandler
 	Ports                    []v1.ContainerPort
-	// Created is what the container was made with; nil if that is not known.
+	// Created are the resources that the container was created with; nil if unknown.
 	Created *CreatedResources
 }
 
-// CreatedResources are the resources that a container was made with: its own and those of its Pod.
+// CreatedResources are the resources that a container was created with: its own and those of its
+// Pod.
 type CreatedResources struct {
 	Container v1.ResourceRequirements  `json:"container"`
 	Pod       *v1.ResourceRequirements `json:"pod,omitempty"`
 }
 
-// ParseInfo reads the labels and annotations of a container. What is missing or unreadable stays zero.
+// ParseInfo reads the labels and annotations of a container. Fields that are missing or unreadable
+// stay zero.
 func ParseInfo(labels, annotations map[string]string) Info {
 	info := Info{
 		PodName:                  labels[LabelPodName],
@@ -69,29 +75,23 @@ func ParseInfo(labels, annotations map[string]string) Info {
 		TerminationMessagePolicy: v1.TerminationMessagePolicy(annotations[AnnotationMessagePolicy]),
 		TerminationGracePeriod:   parseInt(annotations[AnnotationTerminationGrace]),
 		DeletionGracePeriod:      parseInt(annotations[AnnotationDeletionGrace]),
+		PreStop:                  decode[*v1.LifecycleHandler](annotations[AnnotationPreStop]),
+		Ports:                    decode[[]v1.ContainerPort](annotations[AnnotationPorts]),
+		Created:                  decode[*CreatedResources](annotations[AnnotationResources]),
 	}
 	if n := parseInt(annotations[AnnotationRestartCount]); n != nil {
 		info.RestartCount = int(*n)
 	}
-	if raw := annotations[AnnotationPreStop]; raw != "" {
-		handler := &v1.LifecycleHandler{}
-		if json.Unmarshal([]byte(raw), handler) == nil {
-			info.PreStop = handler
-		}
-	}
-	if raw := annotations[AnnotationPorts]; raw != "" {
-		var ports []v1.ContainerPort
-		if json.Unmarshal([]byte(raw), &ports) == nil {
-			info.Ports = ports
-		}
-	}
-	if raw := annotations[AnnotationResources]; raw != "" {
-		created := &CreatedResources{}
-		if json.Unmarshal([]byte(raw), created) == nil {
-			info.Created = created
-		}
-	}
 	return info
+}
+
+// decode returns the zero value if raw is no JSON of the type.
+func decode[T any](raw string) T {
+	var value, zero T
+	if json.Unmarshal([]byte(raw), &value) != nil {
+		return zero
+	}
+	return value
 }
 
 func parseInt(s string) *int64 {
@@ -102,7 +102,7 @@ func parseInt(s string) *int64 {
 	return &n
 }
 
-// OwnedBy are the labels by which an owner finds what is its own; none if owner is empty.
+// OwnedBy are the labels of an owner's sandboxes and containers; none if owner is empty.
 func OwnedBy(owner string) map[string]string {
 	if owner == "" {
 		return nil

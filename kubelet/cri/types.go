@@ -7,7 +7,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// Pod is what the runtime knows about one Pod.
+// Pod are the sandboxes and containers of one Pod in the runtime.
 type Pod struct {
 	UID types.UID
 	// Sandboxes and Containers are sorted, the newest first.
@@ -26,7 +26,7 @@ type Sandbox struct {
 	IPs []string
 	// Handler is the runtime handler, "" for the default one.
 	Handler string
-	// HostNetwork says that the sandbox shares the network of the node.
+	// HostNetwork is set if the sandbox is in the host's network.
 	HostNetwork bool
 }
 
@@ -38,7 +38,7 @@ const (
 	Created ContainerState = "created"
 	Running ContainerState = "running"
 	Exited  ContainerState = "exited"
-	// Unknown means that the runtime lost track: the container may still run.
+	// Unknown means that the runtime has lost the container, which may still run.
 	Unknown ContainerState = "unknown"
 )
 
@@ -58,15 +58,14 @@ type Container struct {
 	Image, ImageID string
 	LogPath        string
 	User           *v1.LinuxContainerUser
-	// Resources that the container has now, as the runtime reports them; nil if it does not.
+	// Resources are the present ones, as the runtime reports them; nil if it does not.
 	Resources *Resources
 
 	// Labels and Annotations that the container was created with.
 	Labels, Annotations map[string]string
 }
 
-// Resources are the limits of a container that can change while it runs. Zero is
-// what the runtime leaves alone.
+// Resources are the limits of a container that can change while it runs. The runtime ignores zeros.
 type Resources struct {
 	// CPUShares are cpu.shares; CPUQuota is in microseconds per CPUPeriod, -1 for no limit.
 	CPUShares, CPUQuota, CPUPeriod int64
@@ -74,12 +73,12 @@ type Resources struct {
 	Memory int64
 }
 
-// Satisfies says whether a container that has r has what is wanted.
+// Satisfies reports whether a container with r has the wanted resources.
 func (r Resources) Satisfies(wanted Resources) bool {
 	return r.CPUShares == wanted.CPUShares &&
 		(wanted.CPUQuota == 0 || r.CPUQuota == wanted.CPUQuota && r.CPUPeriod == wanted.CPUPeriod) &&
 		(wanted.Memory == 0 || r.Memory == wanted.Memory)
 }
 
-// Alive says whether a process of the container may run.
+// Alive reports whether a process of the container may run.
 func (c Container) Alive() bool { return c.State == Running || c.State == Unknown }

@@ -18,7 +18,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
 )
 
-// lockStripes is how many images can be looked up in the records at once.
+// lockStripes is how many images can be checked in the records at once.
 const lockStripes = 16
 
 // AccessConfig configures an Access.
@@ -33,24 +33,27 @@ type AccessConfig struct {
 	Images    runtimeapi.ImageServiceClient
 }
 
-// Access knows which Pods may use an image that is on the node: those with the
-// credentials that it was pulled with (KEP-2535). It keeps records of pulls on
-// disk, since the image, too, is still there after a restart. An image without a
-// record was imported or preloaded. A nil *Access lets every Pod use every image.
+// Access decides which Pods may use an image that is on the node: those with the credentials that
+// it was pulled with (KEP-2535). Upstream's pullmanager keeps records of pulls on disk, since
+// images outlive a restart. An image without a record was imported or preloaded. A nil *Access
+// allows all.
+//
+// Access adds to pullmanager what its users would notice: an image that was imported under one name
+// and pulled under another, an image that a failed pull has stored, and the order of names on the
+// disk.
 type Access struct {
 	records pullmanager.ImagePullManager
-	files   pullmanager.PullRecordsAccessor // that records are written to
+	files   pullmanager.PullRecordsAccessor // of records
 	policy  pullmanager.ImagePullPolicyEnforcer
 	intents string // directory
 
 	mu sync.Mutex
-	// running is how many pulls run, begun how many ever began.
+	// running counts the pulls that run, begun all that ever began.
 	running, begun int
 }
 
-// NewAccess reads the records that an earlier Access left. An image whose pull
-// was interrupted by the end of the process, and is there nevertheless, is for
-// nobody who does not pull it again.
+// NewAccess reads the records of an earlier Access. An image that is present although its pull was
+// interrupted by the end of the process must be pulled again.
 func NewAccess(ctx context.Context, cfg AccessConfig) (*Access, error) {
 	policy := kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.Policy)
 	if policy == "" {
@@ -67,7 +70,7 @@ func NewAccess(ctx context.Context, cfg AccessConfig) (*Access, error) {
 	if err := settle(ctx, files, cfg.Images); err != nil {
 		return nil, err
 	}
-	// It would ask the image service what came of intents, of which there are none.
+	// It needs no image service, which it would use for intents: there are none.
 	records, err := pullmanager.NewImagePullManager(ctx, files, enforcer, nil, lockStripes)
 	if err != nil {
 		return nil, fmt.Errorf("reading the records of image pulls in %s: %w", cfg.Dir, err)
@@ -81,15 +84,15 @@ func NewAccess(ctx context.Context, cfg AccessConfig) (*Access, error) {
 func settle(ctx context.Context, files pullmanager.PullRecordsAccessor, service runtimeapi.ImageServiceClient) error {
 	log := klog.FromContext(ctx)
 	intents, err := files.ListImagePullIntents()
-	if err != nil { // one that cannot be read goes on to forbid its image, which a pull settles
-		log.Error(err, "Reading what images were being pulled failed")
+	if err != nil { // an intent that cannot be read forbids its image until a pull settles it
+		log.Error(err, "Cannot read the intents of image pulls")
 	}
 	if len(intents) == 0 {
 		return nil
 	}
 	list, err := service.ListImages(ctx, &runtimeapi.ListImagesRequest{})
 	if err != nil {
-		return fmt.Errorf("listing images, to see what came of interrupted pulls: %w", err)
+		return fmt.Errorf("listing images to settle interrupted pulls: %w", err)
 	}
 	for _, intent := range intents {
 		for _, image := range list.GetImages() {
@@ -107,10 +110,9 @@ func settle(ctx context.Context, files pullmanager.PullRecordsAccessor, service 
 	return nil
 }
 
-// recordInterrupted records the image under its name, and no credentials for it. Upstream's record
-// of an interrupted pull has no name, and so looks as if the image had been imported under this
-// name and pulled under another. It is written past pullmanager, whose rule for merging leaves a
-// record as it is that gets no credentials.
+// recordInterrupted records the image under its name, without credentials. Upstream's record of an
+// interrupted pull has no name, as if the image had been imported under this name and pulled under
+// another. pullmanager cannot write it, since it ignores empty credentials when it merges records.
 func recordInterrupted(log klog.Logger, files pullmanager.PullRecordsAccessor, name, id string) error {
 	record, _, err := files.GetImagePulledRecord(id)
 	if err != nil || record == nil {
@@ -135,8 +137,8 @@ func named(image *runtimeapi.Image, name string) bool {
 	return slices.Contains(image.GetRepoTags(), name) || slices.Contains(image.GetRepoDigests(), name)
 }
 
-// repository is a canonical name without tag and digest, by which records tell apart who may use an
-// image.
+// repository is a canonical name without tag and digest, which is the key of credentials in a
+// record.
 func repository(name string) string {
 	ref, err := dockerref.ParseDockerRef(name)
 	if err != nil {
@@ -145,8 +147,8 @@ func repository(name string) string {
 	return ref.Name()
 }
 
-// canonical is the name under which the runtime lists an image, and under which
-// its pulls are recorded: a Pod may write busybox, another docker.io/library/busybox:latest.
+// canonical is the name under which the runtime lists an image and pulls are recorded: one Pod may
+// have busybox, another docker.io/library/busybox:latest.
 func canonical(name string) string {
 	ref, err := dockerref.ParseDockerRef(name)
 	if err != nil {
@@ -155,30 +157,31 @@ func canonical(name string) string {
 	return ref.String()
 }
 
-// allows reports whether the Pod may use the image, which the runtime has, without asking the
-// registry. Credentials that cannot be read allow nothing; the pull that follows says what is
-// wrong with them.
-func (a *Access) allows(ctx context.Context, r request, name string, image *runtimeapi.Image) bool {
+// allows reports whether a Pod with the credentials may use an image of the runtime without a pull.
+// specified is its name in the Pod's spec. Credentials that cannot be read allow nothing; the pull
+// that follows reports their error.
+func (a *Access) allows(
+	ctx context.Context, specified, name string, image *runtimeapi.Image, credentials pullmanager.GetPodCredentials,
+) bool {
 	if a == nil {
 		return true
 	}
-	// An allowlist names images as Pods write them. The other policies ask the records, with true.
-	if !a.policy.RequireCredentialVerificationForImage(r.image, true) {
+	// An allowlist has names as in specs. With true, the other policies require the records.
+	if !a.policy.RequireCredentialVerificationForImage(specified, true) {
 		return true
 	}
 	name = canonical(name)
 	if a.imported(name, image) && !a.policy.RequireCredentialVerificationForImage(name, false) {
 		return true
 	}
-	must, err := a.records.MustAttemptImagePull(ctx, name, image.Id, r.sources)
+	must, err := a.records.MustAttemptImagePull(ctx, name, image.Id, credentials)
 	return err == nil && !must
 }
 
-// sources are where the Pod's credentials are from. It is a pullmanager.GetPodCredentials.
-func (r request) sources() (
-	secrets []kubeletconfig.ImagePullSecret, account *kubeletconfig.ImagePullServiceAccount, err error,
+// sourcesOf returns the secrets and the service account of credentials.
+func sourcesOf(found []credentialprovider.TrackedAuthConfig) (
+	secrets []kubeletconfig.ImagePullSecret, account *kubeletconfig.ImagePullServiceAccount,
 ) {
-	found, err := r.credentials()
 	for i := range found {
 		c := recorded(&found[i])
 		secrets = append(secrets, c.KubernetesSecrets...)
@@ -186,19 +189,18 @@ func (r request) sources() (
 			account = &c.KubernetesServiceAccounts[0]
 		}
 	}
-	return secrets, account, err
+	return secrets, account
 }
 
-// imported reports whether nobody pulled the image under its name, but somebody under another. One
-// image has many names, but only one record; upstream's policies take each of its names for one
-// that was pulled.
+// imported reports whether the image was pulled under another name and never under this one. An
+// image has many names and one record; upstream's policies treat each name as pulled.
 func (a *Access) imported(name string, image *runtimeapi.Image) bool {
-	// By its ID, or by a short name that the runtime completes, a Pod reaches images that were
-	// pulled under another name.
+	// An ID, or a short name that the runtime completes, finds images that were pulled under
+	// another name.
 	if !named(image, name) {
 		return false
 	}
-	// First the intent, then the record: a pull that ends in between has written the record before.
+	// The intent before the record: a pull that ends in between has written the record first.
 	if intended, err := a.files.ImagePullIntentExists(name); err != nil || intended {
 		return false
 	}
@@ -219,11 +221,10 @@ func (a *Access) pulling(ctx context.Context, name string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if err := a.records.RecordPullIntent(klog.FromContext(ctx), canonical(name)); err != nil {
-		return fmt.Errorf("recording that image %q is being pulled, without which it would be anybody's: %w", name, err)
+		return fmt.Errorf("recording that image %q is being pulled, without which all Pods might use it: %w", name, err)
 	}
-	// The runtime stores images durably, and one without a record is for all. From here on the
-	// intent or a record survives a loss of power: file systems keep the order in which names come
-	// and go.
+	// The runtime stores images durably, and one without a record is for all Pods. From here on the
+	// intent or a record survives a loss of power: file systems keep the order of renames.
 	if err := syncDir(a.intents); err != nil {
 		a.records.RecordImagePullFailed(ctx, canonical(name))
 		return fmt.Errorf("recording that image %q is being pulled: %w", name, err)
@@ -233,8 +234,8 @@ func (a *Access) pulling(ctx context.Context, name string) error {
 	return nil
 }
 
-// pulled records the end of a pull: the ID of the image and the credentials that the
-// registry accepted, nil if it asked for none.
+// pulled records the end of a pull: the ID of the image and the credentials that the registry
+// accepted, nil for none.
 func (a *Access) pulled(ctx context.Context, name, id string, with *credentialprovider.TrackedAuthConfig) {
 	if a == nil {
 		return
@@ -246,8 +247,8 @@ func (a *Access) pulled(ctx context.Context, name, id string, with *credentialpr
 	a.records.RecordImagePulled(ctx, canonical(name), id, &credentials)
 }
 
-// failed records the end of a pull that failed. id is the image that it left nevertheless, which is
-// for nobody who does not pull it again; "" if it left none.
+// failed records the end of a pull that failed. id is the image that it stored nevertheless, which
+// must be pulled again; "" if it stored none.
 func (a *Access) failed(ctx context.Context, name, id string) {
 	if a == nil {
 		return
@@ -258,15 +259,16 @@ func (a *Access) failed(ctx context.Context, name, id string) {
 	if id != "" {
 		log := klog.FromContext(ctx)
 		if err := recordInterrupted(log, a.files, canonical(name), id); err != nil {
-			log.Error(err, "An image stays locked until it is pulled or the kubelet restarts", "image", name)
+			log.Error(err, "Cannot record a failed pull: the image needs another pull or a restart of the kubelet",
+				"image", name)
 			return // the intent stays
 		}
 	}
 	a.records.RecordImagePullFailed(ctx, canonical(name))
 }
 
-// unknown is the end of a pull of which is not known what it left. Its intent stays, which forbids
-// the image to all who have no record, until the next start settles it.
+// unknown records the end of a pull that may have stored an image. Its intent stays, which forbids
+// the image to Pods without a record, until the next start settles it.
 func (a *Access) unknown() {
 	if a == nil {
 		return
@@ -276,34 +278,38 @@ func (a *Access) unknown() {
 	a.running--
 }
 
-// prune forgets the images that the node no longer has. list returns the IDs of
-// those that it has. A pull that overlaps may bring back one that was not in the
-// list, so nothing is forgotten then.
-func (a *Access) prune(ctx context.Context, list func() ([]string, error)) error {
-	if a == nil {
-		return nil
-	}
-	a.mu.Lock()
-	running, begun := a.running, a.begun
-	a.mu.Unlock()
-	if running > 0 {
-		return nil
-	}
-	before := time.Now()
-	ids, err := list()
-	if err != nil {
-		return err
-	}
-	a.mu.Lock() // holds back pulls that begin now
-	defer a.mu.Unlock()
-	if a.begun == begun {
-		a.records.PruneUnknownRecords(ctx, ids, before)
-	}
-	return nil
+// Snapshot is a moment before the images of the runtime were listed, see Prune.
+type Snapshot struct {
+	at             time.Time
+	running, begun int
 }
 
-// recorded is what is kept of credentials: where they are from and their hash.
-// Without credentials, or with the node's own, an image is for all Pods.
+// Snapshot returns the present moment.
+func (a *Access) Snapshot() Snapshot {
+	if a == nil {
+		return Snapshot{}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Snapshot{at: time.Now(), running: a.running, begun: a.begun}
+}
+
+// Prune removes the records of images that are not in the list. ids were listed after the Snapshot.
+// A pull that overlaps may restore an image that is not in the list, so that Prune does nothing
+// then.
+func (a *Access) Prune(ctx context.Context, ids []string, since Snapshot) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock() // pulls begin under it
+	defer a.mu.Unlock()
+	if since.running == 0 && a.begun == since.begun {
+		a.records.PruneUnknownRecords(ctx, ids, since.at)
+	}
+}
+
+// recorded converts credentials for a record: their source and their hash. Without credentials, or
+// with the node's own, an image is for all Pods.
 func recorded(c *credentialprovider.TrackedAuthConfig) kubeletconfig.ImagePullCredentials {
 	switch {
 	case c == nil || c.Source == nil:

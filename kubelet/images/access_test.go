@@ -141,8 +141,8 @@ func TestAccess(t *testing.T) {
 	}{
 		"SameSecret":      {reason: "what it was pulled with", image: private, secret: "mine", want: "present", never: "present"},
 		"SameCredentials": {reason: "as good as the same Secret", image: private, secret: "same", want: "present", never: "present"},
-		"Rotated":         {reason: "whoever may change the Secret may use the image", image: private, secret: "rotated", want: "present", never: "present"},
-		"None":            {reason: "a private image is not anybody's", image: private, want: refused, never: absent},
+		"Rotated":         {reason: "access to the Secret is access to the image", image: private, secret: "rotated", want: "present", never: "present"},
+		"None":            {reason: "a private image needs credentials", image: private, want: refused, never: absent},
 		"Wrong":           {reason: "the registry says no", image: private, secret: "wrong", want: refused, never: absent},
 		"Gone":            {reason: "no Secret, no credentials", image: private, secret: "gone", want: refused, never: absent},
 		"Broken":          {reason: "what cannot be read allows nothing", image: private, secret: "broken", want: refused, never: absent},
@@ -156,7 +156,7 @@ func TestAccess(t *testing.T) {
 		"AlwaysPublic":        {reason: "and found", policy: kubeletconfig.AlwaysVerify, image: "public.example/a:1", want: "present", never: "present"},
 		"AlwaysImported":      {reason: "imported images, too", policy: kubeletconfig.AlwaysVerify, image: imported, want: refused, never: absent},
 		"AlwaysImportedMine":  {reason: "their registry decides", policy: kubeletconfig.AlwaysVerify, image: imported, secret: "mine", want: "pulled", never: absent},
-		"Allowed":             {reason: "for all by name, whoever pulled it", policy: kubeletconfig.NeverVerifyAllowlistedImages, allowlist: []string{"registry.example/team/a"}, image: private, want: "present", never: "present"},
+		"Allowed":             {reason: "for all by name, with any credentials", policy: kubeletconfig.NeverVerifyAllowlistedImages, allowlist: []string{"registry.example/team/a"}, image: private, want: "present", never: "present"},
 		"AllowedPattern":      {reason: "for all by beginning", policy: kubeletconfig.NeverVerifyAllowlistedImages, allowlist: []string{"registry.example/*"}, image: imported, want: "present", never: "present"},
 		"NotAllowed":          {reason: "imported, and not listed", policy: kubeletconfig.NeverVerifyAllowlistedImages, allowlist: []string{"registry.example/team/*"}, image: imported, want: refused, never: absent},
 		"NotAllowedNone":      {reason: "not listed and no credentials", policy: kubeletconfig.NeverVerifyAllowlistedImages, image: private, want: refused, never: absent},
@@ -188,11 +188,11 @@ func TestAccess(t *testing.T) {
 	}
 }
 
-// TestAccessWhilePulled: who waited for the pull of another has not thereby the right to its image.
+// TestAccessWhilePulled: a Pod that waits for the pull of another gets no access to its image.
 func TestAccessWhilePulled(t *testing.T) {
 	r := newRuntime()
 	m := newNode(t, t.TempDir(), r, "")
-	done, err := m.waitTurn(t.Context(), private)
+	unlock, err := m.lockPull(t.Context(), private)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,9 +200,9 @@ func TestAccessWhilePulled(t *testing.T) {
 	go func() { got <- outcome(t, m, tenant("b", ""), private, v1.PullIfNotPresent) }()
 	for { // until it waits
 		m.mu.Lock()
-		waiting := m.pulling[private].waiting
+		users := m.pulling[private].users
 		m.mu.Unlock()
-		if waiting == 2 {
+		if users == 2 {
 			break
 		}
 		goruntime.Gosched()
@@ -215,7 +215,7 @@ func TestAccessWhilePulled(t *testing.T) {
 	r.present[private], r.present[image.Id] = image, image
 	r.mu.Unlock()
 	m.cfg.Access.pulled(t.Context(), private, image.Id, secretOf("mine"))
-	done()
+	unlock()
 	if got := <-got; got != ReasonErrImagePull {
 		t.Errorf("the Pod that waited got %s, want %s", got, ReasonErrImagePull)
 	}
@@ -304,8 +304,8 @@ func TestInterruptedPull(t *testing.T) {
 	}
 }
 
-// TestFailedPull: a pull that fails leaves nothing behind, so that an image that is imported instead
-// is for all.
+// TestFailedPull: a pull that fails leaves nothing behind, so that an image that is imported
+// instead is for all.
 func TestFailedPull(t *testing.T) {
 	dir, r := t.TempDir(), newRuntime()
 	m := newNode(t, dir, r, "")
@@ -324,7 +324,7 @@ func TestFailedPull(t *testing.T) {
 func TestFailedPullThatStored(t *testing.T) {
 	const was, is = "sha256:was", "sha256:is"
 	disk := status.Error(codes.Unknown, "no space left on device")
-	nobody := status.Error(codes.Unknown, `failed to pull and unpack image: failed to resolve reference "registry.example/team/a:1": i/o timeout`)
+	unreachable := status.Error(codes.Unknown, `failed to pull and unpack image: failed to resolve reference "registry.example/team/a:1": i/o timeout`)
 	for name, tc := range map[string]struct {
 		reason        string
 		before, after string // ID
@@ -332,15 +332,15 @@ func TestFailedPullThatStored(t *testing.T) {
 		blind         bool // the runtime does not say what is there
 		want          string
 	}{
-		"Stored":    {reason: "nobody is known to have the right to it", after: is, err: disk, want: ReasonErrImageNeverPull},
+		"Stored":    {reason: "no credentials are known for it", after: is, err: disk, want: ReasonErrImageNeverPull},
 		"Cancelled": {reason: "the answer is lost, not the image", after: is, err: context.Canceled, want: ReasonErrImageNeverPull},
 		"Another":   {reason: "the name means another image now", before: was, after: is, err: disk, want: ReasonErrImageNeverPull},
 		"Blind":     {reason: "it may be there", after: is, err: disk, blind: true, want: ReasonErrImageNeverPull},
 		"Same":      {reason: "an imported image stays for all", before: was, after: was, err: disk, want: "present"},
 		"SameAgain": {reason: "also if the Pod is deleted", before: was, after: was, err: context.Canceled, want: "present"},
-		"Imported":  {reason: "the pull did not even begin", after: is, err: nobody, want: "present"},
-		"Attempts":  {reason: "none of several began", after: is, err: errors.Join(nobody, nobody), want: "present"},
-		"Mixed":     {reason: "one of several did", after: is, err: errors.Join(nobody, disk), want: ReasonErrImageNeverPull},
+		"Imported":  {reason: "the pull did not even begin", after: is, err: unreachable, want: "present"},
+		"Attempts":  {reason: "none of several began", after: is, err: errors.Join(unreachable, unreachable), want: "present"},
+		"Mixed":     {reason: "one of several did", after: is, err: errors.Join(unreachable, disk), want: ReasonErrImageNeverPull},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir, r := t.TempDir(), newRuntime()
@@ -426,7 +426,7 @@ func (s storing) ImageStatus(ctx context.Context, in *runtimeapi.ImageStatusRequ
 	return s.registry.ImageStatus(ctx, in, opts...)
 }
 
-// TestNoRecordNoPull: an image that cannot be recorded would be anybody's.
+// TestNoRecordNoPull: all Pods might use an image without a record.
 func TestNoRecordNoPull(t *testing.T) {
 	dir, r := t.TempDir(), newRuntime()
 	m := newNode(t, dir, r, "")
@@ -447,7 +447,7 @@ func TestPrune(t *testing.T) {
 		left   []string
 		during func(*Access)
 		before func(*Access)
-		want   string // what the image is to somebody without credentials, once it is imported
+		want   string // the outcome for a Pod without credentials, once the image is imported
 	}{
 		"Gone":   {reason: "an image that comes back is another one", want: "present"},
 		"There":  {reason: "a record stays with its image", left: []string{"sha256:" + private}, want: ReasonErrImageNeverPull},
@@ -462,15 +462,11 @@ func TestPrune(t *testing.T) {
 			if tc.before != nil {
 				tc.before(m.cfg.Access)
 			}
-			err := m.cfg.Access.prune(t.Context(), func() ([]string, error) {
-				if tc.during != nil {
-					tc.during(m.cfg.Access)
-				}
-				return tc.left, nil
-			})
-			if err != nil {
-				t.Fatal(err)
+			before := m.cfg.Access.Snapshot()
+			if tc.during != nil {
+				tc.during(m.cfg.Access)
 			}
+			m.cfg.Access.Prune(t.Context(), tc.left, before)
 			if got := outcome(t, m, tenant("b", ""), private, v1.PullNever); got != tc.want {
 				t.Errorf("%s\nit is %s, want %s", tc.reason, got, tc.want)
 			}

@@ -6,7 +6,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// After a failed pull we wait before the next one, twice as long each time.
+// The time before the next pull of an image, which doubles with each failure.
 const (
 	initialBackoff = 10 * time.Second
 	maxBackoff     = 300 * time.Second
@@ -26,20 +26,20 @@ type failure struct {
 	err     error
 }
 
-// waiting returns the last failure if it is too early for another attempt.
-func (m *Manager) waiting(key backoffKey) (failure, bool) {
+// inBackoff returns the last failure if it is too early for another attempt.
+func (m *Manager) inBackoff(key backoffKey) (failure, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f, ok := m.backoff[key]
 	return f, ok && m.cfg.Now().Before(f.until)
 }
 
-// failed notes a failure and returns the time of the next attempt.
-func (m *Manager) failed(key backoffKey, e *Error) time.Time {
+// backOff records a failure and returns the time of the next attempt.
+func (m *Manager) backOff(key backoffKey, e *Error) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	now := m.cfg.Now()
-	// What failed long ago is forgotten: its Pod is gone, or does not want it any more.
+	// The Pods of old failures are gone, or do not need the image any more.
 	for k, f := range m.backoff {
 		if now.Sub(f.until) > 2*maxBackoff {
 			delete(m.backoff, k)
@@ -54,7 +54,7 @@ func (m *Manager) failed(key backoffKey, e *Error) time.Time {
 	return f.until
 }
 
-func (m *Manager) succeeded(key backoffKey) {
+func (m *Manager) resetBackoff(key backoffKey) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.backoff, key)

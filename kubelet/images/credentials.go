@@ -13,21 +13,36 @@ import (
 	credentialsecrets "k8s.io/kubernetes/pkg/credentialprovider/secrets"
 )
 
-// credentials are those of the Pod's pull secrets that match the image's registry, the best match
-// first, each with the secret that it is from. A secret that is missing is told and not fatal: the
-// image may be public.
-func (m *Manager) credentials(
-	ctx context.Context, r request, name string,
-) ([]credentialprovider.TrackedAuthConfig, error) {
+// credentials are those of a Pod for an image.
+type credentials struct {
+	found []credentialprovider.TrackedAuthConfig
+	err   error
+}
+
+// credentials returns the credentials of the Pod for the image. It reads them at the first call for
+// a request.
+func (m *Manager) credentials(ctx context.Context, r *request) ([]credentialprovider.TrackedAuthConfig, error) {
+	if r.found == nil {
+		found, err := m.findCredentials(ctx, r)
+		r.found = &credentials{found, err}
+	}
+	return r.found.found, r.found.err
+}
+
+// findCredentials returns those in the Pod's pull secrets that match the image's registry, the best
+// match first, each with its secret. A missing secret is an Event and no error: the image may be
+// public.
+func (m *Manager) findCredentials(ctx context.Context, r *request) ([]credentialprovider.TrackedAuthConfig, error) {
 	var secrets []v1.Secret
 	var missing []string
 	for _, ref := range r.pod.Spec.ImagePullSecrets {
-		if ref.Name == "" { // the API lets them pass
+		if ref.Name == "" { // the API accepts it
 			continue
 		}
 		secret, err := m.cfg.Secrets.Secret(ctx, r.pod.Namespace, ref.Name)
 		if err != nil {
-			klog.FromContext(ctx).V(2).Info("Pull secret is not there", "pod", klog.KObj(r.pod), "secret", ref.Name, "err", err)
+			klog.FromContext(ctx).V(2).Info("Pull secret is missing",
+				"pod", klog.KObj(r.pod), "secret", ref.Name, "err", err)
 			missing = append(missing, ref.Name)
 			continue
 		}
@@ -45,15 +60,15 @@ func (m *Manager) credentials(
 	if err != nil {
 		return nil, fmt.Errorf("reading pull secrets: %w", err)
 	}
-	named, err := dockerref.ParseNormalizedNamed(name)
+	named, err := dockerref.ParseNormalizedNamed(r.name)
 	if err != nil {
-		return nil, fmt.Errorf("parsing image name %q: %w", name, err)
+		return nil, fmt.Errorf("parsing image name %q: %w", r.name, err)
 	}
 	found, _ := keyring.Lookup(named.Name())
 	return found, nil
 }
 
-// authConfig is what the runtime shows to the registry; nil without credentials.
+// authConfig converts credentials for CRI; nil stays nil.
 func authConfig(c *credentialprovider.TrackedAuthConfig) *runtimeapi.AuthConfig {
 	if c == nil {
 		return nil

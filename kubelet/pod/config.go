@@ -137,7 +137,9 @@ type Cgroups interface {
 
 // Probes runs probes. *probes.Manager is one.
 type Probes interface {
-	Set(pod *v1.Pod, running []probes.Target, changed func(types.UID))
+	Set(pod *v1.Pod, running []probes.Target)
+	// Changes are the Pods for which Results has changed. Probes wait until they are read.
+	Changes() <-chan types.UID
 	Results(uid types.UID) map[string]probes.Result
 	Remove(uid types.UID)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/images"
 )
 
@@ -23,7 +24,7 @@ func TestImageVolume(t *testing.T) {
 	r.create(withImages)
 	r.eventually("the Pod runs", r.phase(v1.PodRunning))
 	r.runtime.mu.Lock()
-	used := r.runtime.pods["u1"].Containers[0].Annotations[images.AnnotationVolumes]
+	used := r.runtime.pods["u1"].Containers[0].Annotations[cri.AnnotationImageVolumes]
 	r.runtime.mu.Unlock()
 	if diff := cmp.Diff("sha256:used:1", used); diff != "" {
 		t.Errorf("images of volumes -want +got:\n%s", diff)

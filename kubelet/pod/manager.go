@@ -86,6 +86,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.mu.Unlock()
 	running.Go(func() { m.giveRoom(ctx) })
+	running.Go(func() { m.followProbes(ctx) })
 	for _, uid := range resized {
 		m.runtimeChanged(uid)
 	}
@@ -93,6 +94,27 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.cfg.Observer.Watch(ctx, m.runtimeChanged)
 	m.all.Wait()
 	return nil
+}
+
+// followProbes notifies the workers of the Pods whose probes have changed, until ctx ends.
+func (m *Manager) followProbes(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case uid := <-m.cfg.Probes.Changes():
+			m.probesChanged(uid)
+		}
+	}
+}
+
+func (m *Manager) probesChanged(uid types.UID) {
+	m.mu.Lock()
+	w := m.workers[uid]
+	m.mu.Unlock()
+	if w != nil {
+		w.poke()
+	}
 }
 
 // adoptLeftovers gives a worker to each Pod that only its leftovers tell of.

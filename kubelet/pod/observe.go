@@ -7,7 +7,6 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
@@ -39,7 +38,7 @@ func (w *worker) observe(ctx context.Context) error {
 		}
 		targets = append(targets, t)
 	}
-	w.m.cfg.Probes.Set(w.state.Pod, targets, func(types.UID) { w.poke() })
+	w.m.cfg.Probes.Set(w.state.Pod, targets)
 	w.state.Probes = probed(w.m.cfg.Probes.Results(w.uid))
 	return nil
 }

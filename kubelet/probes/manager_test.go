@@ -14,7 +14,6 @@ import (
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/ptr"
 )
@@ -87,12 +86,28 @@ func start(t *testing.T, test func(f *fixture)) {
 			defer f.mu.Unlock()
 			f.events = append(f.events, container+" "+reason+": "+message)
 		}})
-		defer f.Stop()
+		var reader sync.WaitGroup
+		ended := make(chan struct{})
+		reader.Go(func() {
+			for {
+				select {
+				case <-f.Changes():
+					f.changed()
+				case <-ended:
+					return
+				}
+			}
+		})
+		defer func() {
+			f.Stop()
+			close(ended)
+			reader.Wait()
+		}()
 		test(f)
 	})
 }
 
-func (f *fixture) changed(types.UID) {
+func (f *fixture) changed() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.changes++
@@ -112,14 +127,14 @@ func want(t *testing.T, f *fixture, startup, liveness, readiness Outcome) Result
 	return got
 }
 
-// TestHungRuntime: a runtime that does not answer, because it hangs or because a process keeps the output of the command
-// open, does not keep the probe for ever.
+// TestHungRuntime: a runtime that does not answer, because it hangs or because a process keeps the
+// output of the command open, does not keep the probe for ever.
 func TestHungRuntime(t *testing.T) {
 	start(t, func(f *fixture) {
 		f.runtime.set("live", -3)
 		probe := run("live")
 		probe.FailureThreshold = 3
-		f.Set(podWith(v1.Container{LivenessProbe: probe}), target("a"), f.changed)
+		f.Set(podWith(v1.Container{LivenessProbe: probe}), target("a"))
 		time.Sleep(time.Hour)
 		if r := want(t, f, Success, Failure, Success); r.Message != `command timed out: "live" timed out after 1s` {
 			t.Errorf("the message is %q", r.Message)
@@ -129,11 +144,11 @@ func TestHungRuntime(t *testing.T) {
 
 func TestNoProbesMeansSuccess(t *testing.T) {
 	start(t, func(f *fixture) {
-		f.Set(podWith(v1.Container{}), target("a"), f.changed)
+		f.Set(podWith(v1.Container{}), target("a"))
 		if r := want(t, f, Success, Success, Success); !r.Ready() {
 			t.Error("a container without probes is ready when it runs")
 		}
-		if f.Results("nobody") != nil {
+		if f.Results("other") != nil {
 			t.Error("an unknown pod has results")
 		}
 	})
@@ -143,7 +158,7 @@ func TestStartupThenReadiness(t *testing.T) {
 	start(t, func(f *fixture) {
 		f.runtime.set("up", 1)
 		pod := podWith(v1.Container{StartupProbe: run("up"), ReadinessProbe: run("ready"), LivenessProbe: run("live")})
-		f.Set(pod, target("a"), f.changed)
+		f.Set(pod, target("a"))
 		want(t, f, Unknown, Success, Failure)
 		time.Sleep(9 * time.Second)
 		f.runtime.set("up", 0)
@@ -165,19 +180,19 @@ func TestLivenessFailureAndNewContainer(t *testing.T) {
 		probe.TerminationGracePeriodSeconds = ptr.To[int64](7)
 		pod := podWith(v1.Container{LivenessProbe: probe})
 		f.runtime.set("live", 1)
-		f.Set(pod, target("a"), f.changed)
+		f.Set(pod, target("a"))
 		time.Sleep(20 * time.Second)
 		r := want(t, f, Success, Failure, Success)
 		if kind, restart := r.Restart(); !restart || kind != Liveness || *r.TerminationGracePeriodSeconds != 7 || r.Message != "out of live" {
-			t.Errorf("the result tells what to do: got %+v", r)
+			t.Errorf("the result is %+v", r)
 		}
-		asked := f.runtime.count()
+		count := f.runtime.count()
 		time.Sleep(time.Minute)
-		if f.runtime.count() != asked {
-			t.Error("a container that is being restarted is asked no more")
+		if f.runtime.count() != count {
+			t.Error("a container that is being restarted is probed no more")
 		}
 		f.runtime.set("live", 0)
-		f.Set(pod, target("b"), f.changed)
+		f.Set(pod, target("b"))
 		if r := want(t, f, Success, Success, Success); r.ContainerID != "b" {
 			t.Errorf("results are of container %q, want b", r.ContainerID)
 		}
@@ -192,11 +207,11 @@ func TestSetIsIdempotent(t *testing.T) {
 	start(t, func(f *fixture) {
 		pod := podWith(v1.Container{ReadinessProbe: run("ready")})
 		for range 5 {
-			f.Set(pod, target("a"), f.changed)
+			f.Set(pod, target("a"))
 			synctest.Wait()
 		}
 		if n := f.runtime.count(); n != 1 {
-			t.Errorf("the container was asked %d times, want 1", n)
+			t.Errorf("the container was probed %d times, want 1", n)
 		}
 	})
 }
@@ -206,11 +221,11 @@ func TestDeletionKeepsReadinessOnly(t *testing.T) {
 		f.runtime.set("live", 1)
 		pod := podWith(v1.Container{LivenessProbe: run("live"), ReadinessProbe: run("ready")})
 		containers := target("a")
-		f.Set(pod, containers, f.changed)
+		f.Set(pod, containers)
 		want(t, f, Success, Success, Success)
 		ending := pod.DeepCopy()
 		ending.DeletionTimestamp = new(metav1.Now())
-		f.Set(ending, containers, f.changed)
+		f.Set(ending, containers)
 		f.runtime.set("ready", 1)
 		time.Sleep(time.Minute)
 		want(t, f, Success, Success, Failure)
@@ -225,7 +240,7 @@ func TestRestartOfTheAgent(t *testing.T) {
 			Name: "main", ContainerID: "containerd://a", Started: new(true), Ready: true,
 		}}
 		old := []Target{{Container: "main", ContainerID: "a", StartedAt: time.Now().Add(-time.Hour)}}
-		f.Set(pod, old, f.changed)
+		f.Set(pod, old)
 		want(t, f, Success, Success, Success) // it was ready, and is until proven otherwise
 		time.Sleep(31 * time.Second)          // jitter of up to a period, then failureThreshold periods
 		want(t, f, Success, Success, Failure)
@@ -239,13 +254,13 @@ func TestRestartOfTheAgent(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	start(t, func(f *fixture) {
-		f.Set(podWith(v1.Container{ReadinessProbe: run("ready")}), target("a"), f.changed)
+		f.Set(podWith(v1.Container{ReadinessProbe: run("ready")}), target("a"))
 		synctest.Wait()
 		f.Remove("u1")
 		f.Remove("u1")
-		asked := f.runtime.count()
+		count := f.runtime.count()
 		time.Sleep(time.Minute)
-		if f.runtime.count() != asked || f.Results("u1") != nil {
+		if f.runtime.count() != count || f.Results("u1") != nil {
 			t.Error("a removed pod is still probed")
 		}
 	})
@@ -254,7 +269,7 @@ func TestRemove(t *testing.T) {
 func TestRuntimeErrors(t *testing.T) {
 	start(t, func(f *fixture) {
 		f.runtime.set("live", -2)
-		f.Set(podWith(v1.Container{LivenessProbe: run("live")}), target("a"), f.changed)
+		f.Set(podWith(v1.Container{LivenessProbe: run("live")}), target("a"))
 		time.Sleep(time.Minute)
 		want(t, f, Success, Success, Success)
 		if f.runtime.count() < attempts || len(f.events) == 0 ||
@@ -270,7 +285,7 @@ func TestRuntimeErrors(t *testing.T) {
 func TestEarlyFailuresAreQuiet(t *testing.T) {
 	start(t, func(f *fixture) {
 		f.runtime.set("ready", 1)
-		f.Set(podWith(v1.Container{ReadinessProbe: run("ready")}), target("a"), f.changed)
+		f.Set(podWith(v1.Container{ReadinessProbe: run("ready")}), target("a"))
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		if len(f.events) != 0 {

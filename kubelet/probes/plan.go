@@ -4,59 +4,61 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/cri"
 )
 
-// Outcome is what a probe has found so far.
+// Outcome is the result of an attempt, and the verdict of a probe.
 type Outcome string
 
 const (
-	// Unknown means that the probe has not come to a verdict yet.
+	// Unknown means that an attempt could not be made, or that there is no verdict yet.
 	Unknown Outcome = "Unknown"
 	// Success means that the probe passed, or that the container has no such probe.
 	Success Outcome = "Success"
-	// Failure means that the probe failed as often as its threshold asks.
+	// Failure means that the attempt failed, or as many in a row as the threshold says.
 	Failure Outcome = "Failure"
 )
 
-// Kind names one of the three probes of a container, spelled as upstream's
-// Events and metrics spell it.
+// Kind is one of the three probes of a container, as upstream's Events and metrics spell it.
 type Kind string
 
 const (
 	// Startup holds back the other two until it has passed once.
 	Startup Kind = "Startup"
-	// Liveness has the container restarted when it fails.
+	// Liveness restarts the container when it fails.
 	Liveness Kind = "Liveness"
-	// Readiness takes the Pod out of its Services when it fails.
+	// Readiness removes the Pod from its Services when it fails.
 	Readiness Kind = "Readiness"
 )
 
-// firstRetry is how soon a readiness probe is asked again when its very first
-// answer, on a container that has only just started, was no. A server needs some
-// milliseconds until it listens; without this it would be ready one whole period
-// later. The pause doubles until it reaches the period.
+// firstRetry is how soon a readiness probe is repeated after its first attempt failed on a
+// container that has just started. A server needs some milliseconds until it listens; without this
+// it would be ready one whole period later. The pause doubles until it reaches the period.
 const firstRetry = 100 * time.Millisecond
 
-// state is everything known about one probe of one container instance.
+// state is the state of one probe of one container instance.
 type state struct {
 	kind  Kind
 	spec  thresholds
 	begun time.Time // when the container started
 
-	// notBefore delays the first attempt after a restart of the agent, so that
-	// the probes of a full node do not all start in the same moment.
+	// notBefore delays the first attempt after a restart of the agent, so that the probes of a full
+	// node do not start at the same moment.
 	notBefore time.Time
 
 	started bool // the startup probe passed, or there is none
-	held    bool // a verdict was reached that only a new container can change
+	held    bool // only a new container changes the verdict
 
 	verdict Outcome
 	message string
 
 	last    Outcome   // of the last attempt
-	run     int       // how many attempts in a row ended so
-	asked   time.Time // when the last attempt began; zero: never
-	hurried int       // quick retries so far; -1: no more
+	run     int       // how many attempts in a row had this outcome
+	tried   time.Time // when the last attempt began; zero: never
+	retries int       // quick retries so far; -1: no more
 }
 
 // thresholds are the numbers of a v1.Probe, with the API's defaults filled in.
@@ -82,13 +84,12 @@ func orDefault(n, otherwise int32) int32 {
 	return otherwise
 }
 
-// begin is the state of a probe whose container started at begun. was is the
-// verdict that the Pod's status already records for this very container, Unknown
-// if it records none.
+// begin is the state of a probe whose container started at begun. was is the verdict that the Pod's
+// status records for this container instance, Unknown if it records none.
 func begin(kind Kind, spec thresholds, begun time.Time, was Outcome) state {
 	s := state{kind: kind, spec: spec, begun: begun, verdict: was}
 	if was == Success {
-		s.hurried = -1
+		s.retries = -1
 	}
 	switch kind {
 	case Startup:
@@ -106,44 +107,44 @@ func begin(kind Kind, spec thresholds, begun time.Time, was Outcome) state {
 	return s
 }
 
-// next says when the probe is due. ok is false while it rests: until the startup
-// probe has passed, or for good.
+// next returns when the probe is due. ok is false while it rests: until the startup probe has
+// passed, or for good.
 func next(s state) (at time.Time, ok bool) {
 	if s.held || (s.kind != Startup && !s.started) {
 		return time.Time{}, false
 	}
-	if s.asked.IsZero() {
+	if s.tried.IsZero() {
 		at = s.begun.Add(s.spec.initialDelay)
 		if at.Before(s.notBefore) {
 			at = s.notBefore
 		}
 		return at, true
 	}
-	return s.asked.Add(s.interval()), true
+	return s.tried.Add(s.interval()), true
 }
 
-// hurrying says whether the probe is still in the quick retries after the start
-// of its container. Failures in this phase are neither counted nor reported.
-func (s state) hurrying() bool {
-	return s.kind == Readiness && s.hurried >= 0 && s.interval() < s.spec.period
+// retrying reports whether the probe is in the quick retries after the start of its container.
+// Failures in this phase are neither counted nor reported.
+func (s state) retrying() bool {
+	return s.kind == Readiness && s.retries >= 0 && s.interval() < s.spec.period
 }
 
 func (s state) interval() time.Duration {
-	if s.kind != Readiness || s.hurried < 0 || s.hurried > 16 {
+	if s.kind != Readiness || s.retries < 0 || s.retries > 16 {
 		return s.spec.period
 	}
-	return min(firstRetry<<max(s.hurried-1, 0), s.spec.period)
+	return min(firstRetry<<max(s.retries-1, 0), s.spec.period)
 }
 
-// observe is the state after an attempt that began at the given time. An attempt
-// that could not be carried out (Unknown) changes no verdict.
+// observe is the state after an attempt that began at the given time. An attempt that could not be
+// made (Unknown) changes no verdict.
 func observe(s state, got Outcome, message string, at time.Time) state {
-	quick := s.hurrying()
-	s.asked = at
+	quick := s.retrying()
+	s.tried = at
 	if got == Success {
-		s.hurried = -1
-	} else if s.hurried >= 0 {
-		s.hurried++
+		s.retries = -1
+	} else if s.retries >= 0 {
+		s.retries++
 	}
 	if got == Unknown || (quick && got == Failure) {
 		return s
@@ -159,8 +160,8 @@ func observe(s state, got Outcome, message string, at time.Time) state {
 	s.verdict, s.message = got, message
 	switch {
 	case s.kind == Startup:
-		// Either verdict stands until there is a new container: asking further
-		// would only run commands in one that is about to be stopped.
+		// Either verdict stands until there is a new container: more attempts would run commands in
+		// one that is about to be stopped.
 		s.held = true
 		s.started = got == Success
 	case s.kind == Liveness && got == Failure:
@@ -169,23 +170,20 @@ func observe(s state, got Outcome, message string, at time.Time) state {
 	return s
 }
 
-// Result is what the probes of one container say, taken together.
-// A container is started when Startup is Success, ready when Startup and
-// Readiness are, and is to be restarted when Startup or Liveness is Failure.
+// Result are the verdicts of the probes of one container.
 type Result struct {
 	Startup, Liveness, Readiness Outcome
-	// Message is what the probe said that made the container fail, or the
-	// last one that failed.
+	// Message is that of the probe that failed; of liveness, if it and readiness did.
 	Message string
-	// ContainerID is the instance that was asked: a caller that has already
-	// replaced it must not act on the old one's result.
+	// ContainerID is the instance that was probed: a caller that has replaced it must not act on
+	// the result.
 	ContainerID string
-	// TerminationGracePeriodSeconds is the one of the failed startup or liveness
-	// probe, nil if it sets none and the Pod's holds.
+	// TerminationGracePeriodSeconds is that of the failed startup or liveness probe; nil if it has
+	// none, and the Pod's applies.
 	TerminationGracePeriodSeconds *int64
 }
 
-// Restart says whether the container has to be restarted, and which probe says so.
+// Restart reports whether the container must be restarted, and because of which probe.
 func (r Result) Restart() (Kind, bool) {
 	switch {
 	case r.Startup == Failure:
@@ -196,13 +194,11 @@ func (r Result) Restart() (Kind, bool) {
 	return "", false
 }
 
-// Ready says whether the container may get traffic.
+// Ready reports whether the container is ready for traffic.
 func (r Result) Ready() bool { return r.Startup == Success && r.Readiness == Success }
 
-// probed lists the probes that a container of a pod has. Init containers that
-// end before the others start have none; sidecars do. A pod that is being deleted
-// keeps only readiness: nothing is restarted any more, but it must leave its
-// Services when its server stops answering.
+// probed lists the probes of a container. A Pod that is being deleted keeps only readiness: nothing
+// restarts any more, but it must leave its Services when its server does not answer.
 func probed(pod *v1.Pod, c *v1.Container) map[Kind]*v1.Probe {
 	probes := map[Kind]*v1.Probe{}
 	if c.ReadinessProbe != nil {
@@ -220,37 +216,24 @@ func probed(pod *v1.Pod, c *v1.Container) map[Kind]*v1.Probe {
 	return probes
 }
 
-// containerNamed finds a container that can have probes.
-func containerNamed(pod *v1.Pod, name string) *v1.Container {
-	for i := range pod.Spec.Containers {
-		if pod.Spec.Containers[i].Name == name {
-			return &pod.Spec.Containers[i]
-		}
-	}
-	for i := range pod.Spec.InitContainers {
-		c := &pod.Spec.InitContainers[i]
-		if c.Name == name && c.RestartPolicy != nil && *c.RestartPolicy == v1.ContainerRestartPolicyAlways {
-			return c
-		}
+// probeable returns a container that can have probes; nil if there is none of the name.
+func probeable(pod *v1.Pod, name string) *v1.Container {
+	c, kind := cri.FindContainer(pod, name)
+	if kind == podutil.Containers || kind == podutil.InitContainers && podutil.IsRestartableInitContainer(c) {
+		return c
 	}
 	return nil
 }
 
-// recorded is what the Pod's status says about this very container instance, so
-// that an agent that has just started goes on where the last one ended.
+// recorded is the verdict in the Pod's status about this container instance, so that an agent that
+// has restarted continues from it.
 func recorded(pod *v1.Pod, t Target, kind Kind) Outcome {
-	for _, list := range [][]v1.ContainerStatus{pod.Status.ContainerStatuses, pod.Status.InitContainerStatuses} {
-		for _, s := range list {
-			if s.Name != t.Container || !sameContainer(s.ContainerID, t.ContainerID) {
-				continue
-			}
-			switch {
-			case kind == Startup && s.Started != nil && *s.Started:
-				return Success
-			case kind == Readiness && s.Ready:
-				return Success
-			}
-		}
+	s := cri.FindStatus(pod, t.Container)
+	if s == nil || s.ContainerID == "" || cri.BareID(s.ContainerID) != cri.BareID(t.ContainerID) {
+		return Unknown
+	}
+	if kind == Startup && ptr.Deref(s.Started, false) || kind == Readiness && s.Ready {
+		return Success
 	}
 	return Unknown
 }

@@ -12,19 +12,19 @@ import (
 
 var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 
-// trace plays a probe: it is asked whenever it is due, and answers come from the
-// list. It returns when it was asked, in milliseconds since the container
+// trace plays a probe: an attempt begins whenever one is due, and answers come from the
+// list. It returns when attempts began, in milliseconds since the container
 // started, and the verdict after each answer.
-func trace(s state, answers ...Outcome) (asked []int64, verdicts []Outcome) {
+func trace(s state, answers ...Outcome) (tried []int64, verdicts []Outcome) {
 	for _, a := range answers {
 		at, ok := next(s)
 		if !ok {
 			break
 		}
 		s = observe(s, a, "", at)
-		asked, verdicts = append(asked, at.Sub(t0).Milliseconds()), append(verdicts, s.verdict)
+		tried, verdicts = append(tried, at.Sub(t0).Milliseconds()), append(verdicts, s.verdict)
 	}
-	return asked, verdicts
+	return tried, verdicts
 }
 
 func TestPlan(t *testing.T) {
@@ -35,60 +35,60 @@ func TestPlan(t *testing.T) {
 		spec     v1.Probe
 		was      Outcome
 		answers  []Outcome
-		asked    []int64
+		tried    []int64
 		verdicts []Outcome
 	}{
-		"readiness is asked at once": {
+		"readiness is probed at once": {
 			reason: "A container without initialDelaySeconds is ready as soon as it says so, not a period later.",
 			kind:   Readiness, answers: []Outcome{ok, ok},
-			asked: []int64{0, 10_000}, verdicts: []Outcome{ok, ok},
+			tried: []int64{0, 10_000}, verdicts: []Outcome{ok, ok},
 		},
-		"readiness is asked again soon after the start": {
+		"readiness is probed again soon after the start": {
 			reason: "The server did not listen yet. The pause doubles up to the period.",
 			kind:   Readiness, spec: v1.Probe{PeriodSeconds: 1}, answers: []Outcome{no, no, no, no, no, no, ok, ok},
-			asked:    []int64{0, 100, 300, 700, 1500, 2500, 3500, 4500},
+			tried:    []int64{0, 100, 300, 700, 1500, 2500, 3500, 4500},
 			verdicts: []Outcome{no, no, no, no, no, no, ok, ok},
 		},
 		"readiness waits for its initial delay": {
 			reason: "The user says that it cannot be ready sooner.",
 			kind:   Readiness, spec: v1.Probe{InitialDelaySeconds: 5}, answers: []Outcome{ok},
-			asked: []int64{5000}, verdicts: []Outcome{ok},
+			tried: []int64{5000}, verdicts: []Outcome{ok},
 		},
 		"readiness after a success keeps to its period": {
 			reason: "Quick retries are for the start only.",
 			kind:   Readiness, spec: v1.Probe{FailureThreshold: 2}, answers: []Outcome{no, ok, no, no, ok},
-			asked:    []int64{0, 100, 10_100, 20_100, 30_100},
+			tried:    []int64{0, 100, 10_100, 20_100, 30_100},
 			verdicts: []Outcome{no, ok, ok, no, ok},
 		},
 		"successThreshold": {
-			reason: "Two in a row are asked for, a period apart.",
+			reason: "Two in a row are needed, a period apart.",
 			kind:   Readiness, spec: v1.Probe{SuccessThreshold: 2}, answers: []Outcome{ok, no, ok, ok},
-			asked: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{no, no, no, ok},
+			tried: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{no, no, no, ok},
 		},
 		"readiness of an earlier agent": {
 			reason: "The status says ready: it stays so until proven otherwise, failureThreshold included.",
 			kind:   Readiness, was: ok, answers: []Outcome{no, no, no},
-			asked: []int64{0, 10_000, 20_000}, verdicts: []Outcome{ok, ok, no},
+			tried: []int64{0, 10_000, 20_000}, verdicts: []Outcome{ok, ok, no},
 		},
 		"liveness rests after its verdict": {
 			reason: "The container is about to be stopped.",
 			kind:   Liveness, answers: []Outcome{no, ok, no, no, no, no},
-			asked: []int64{0, 10_000, 20_000, 30_000, 40_000}, verdicts: []Outcome{ok, ok, ok, ok, no},
+			tried: []int64{0, 10_000, 20_000, 30_000, 40_000}, verdicts: []Outcome{ok, ok, ok, ok, no},
 		},
-		"what could not be asked does not count": {
+		"an attempt that could not be made does not count": {
 			reason: "A runtime that does not answer is no reason to restart containers.",
 			kind:   Liveness, spec: v1.Probe{FailureThreshold: 2}, answers: []Outcome{no, unknown, unknown, no},
-			asked: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{ok, ok, ok, no},
+			tried: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{ok, ok, ok, no},
 		},
 		"startup rests after it passed": {
 			reason: "Passing once is all it is for.",
 			kind:   Startup, answers: []Outcome{no, ok, no},
-			asked: []int64{0, 10_000}, verdicts: []Outcome{unknown, ok},
+			tried: []int64{0, 10_000}, verdicts: []Outcome{unknown, ok},
 		},
 		"startup rests after it failed": {
 			reason: "failureThreshold times period is the time that the container gets; no quick retries shorten it.",
 			kind:   Startup, answers: []Outcome{no, no, no, ok},
-			asked: []int64{0, 10_000, 20_000}, verdicts: []Outcome{unknown, unknown, no},
+			tried: []int64{0, 10_000, 20_000}, verdicts: []Outcome{unknown, unknown, no},
 		},
 		"startup of an earlier agent": {
 			reason: "It passed already; running it again could restart a healthy container.",
@@ -103,9 +103,9 @@ func TestPlan(t *testing.T) {
 			}
 			s := begin(tc.kind, thresholdsOf(&tc.spec), t0, was)
 			s.started = true
-			asked, verdicts := trace(s, tc.answers...)
-			if d := cmp.Diff(tc.asked, asked); d != "" {
-				t.Errorf("%s\nasked at (-want +got):\n%s", tc.reason, d)
+			tried, verdicts := trace(s, tc.answers...)
+			if d := cmp.Diff(tc.tried, tried); d != "" {
+				t.Errorf("%s\ntried at (-want +got):\n%s", tc.reason, d)
 			}
 			if d := cmp.Diff(tc.verdicts, verdicts); d != "" {
 				t.Errorf("%s\nverdicts (-want +got):\n%s", tc.reason, d)
@@ -143,11 +143,11 @@ func TestPlanInvariants(t *testing.T) {
 			if !ok {
 				return
 			}
-			if at.Before(t0.Add(s.spec.initialDelay)) || at.Before(s.asked) {
+			if at.Before(t0.Add(s.spec.initialDelay)) || at.Before(s.tried) {
 				t.Fatalf("due at %s, before its time", at)
 			}
-			if !s.asked.IsZero() && at.Sub(s.asked) > s.spec.period {
-				t.Fatalf("%s between two attempts, the period is %s", at.Sub(s.asked), s.spec.period)
+			if !s.tried.IsZero() && at.Sub(s.tried) > s.spec.period {
+				t.Fatalf("%s between two attempts, the period is %s", at.Sub(s.tried), s.spec.period)
 			}
 			got := rapid.SampledFrom([]Outcome{Success, Failure, Unknown}).Draw(t, "answer")
 			before := s.verdict
@@ -191,7 +191,7 @@ func TestContainersThatCanHaveProbes(t *testing.T) {
 		InitContainers: []v1.Container{{Name: "init"}, {Name: "sidecar", RestartPolicy: &always}},
 	}}
 	for name, want := range map[string]bool{"main": true, "sidecar": true, "init": false, "other": false} {
-		if got := containerNamed(pod, name) != nil; got != want {
+		if got := probeable(pod, name) != nil; got != want {
 			t.Errorf("%s can have probes: got %t, want %t", name, got, want)
 		}
 	}

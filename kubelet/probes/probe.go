@@ -1,6 +1,7 @@
 package probes
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -10,11 +11,14 @@ import (
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	"k8s.io/kubernetes/pkg/probe"
 	grpcprobe "k8s.io/kubernetes/pkg/probe/grpc"
 	httpprobe "k8s.io/kubernetes/pkg/probe/http"
 	tcpprobe "k8s.io/kubernetes/pkg/probe/tcp"
-	"k8s.io/kubernetes/third_party/forked/golang/expansion"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/cri"
 )
 
 const (
@@ -22,26 +26,26 @@ const (
 	reasonUnhealthy = "Unhealthy"
 	reasonWarning   = "ProbeWarning"
 
-	// attempts is how often a probe is tried that could not be carried out at
-	// all (a runtime that did not answer, say), before it counts as Unknown.
+	// attempts is how often an attempt that could not be made is repeated before it counts as
+	// Unknown, for example because the runtime did not answer.
 	attempts = 3
-	// execSlack is how long a runtime may take beyond a command's timeout, which it enforces
+	// execSlack is the time that a runtime has beyond a command's timeout, which it enforces
 	// itself: to begin, to kill, and to collect the output.
 	execSlack = 10 * time.Second
 	// maxOutput is how much of a command's output is kept for the Event.
 	maxOutput = 10 << 10
 )
 
-// answer is what one attempt came to.
+// answer is the outcome of one attempt.
 type answer struct {
 	outcome Outcome
 	message string
-	warning bool  // passed, with something to say about it
-	err     error // could not be carried out
+	warning bool  // passed with a warning
+	err     error // the attempt could not be made
 }
 
-// asker carries a probe out. It has no state of its own.
-type asker struct {
+// prober makes attempts. It has no state of its own.
+type prober struct {
 	runtime Runtime
 	instead Asker
 	http    httpprobe.Prober
@@ -49,23 +53,25 @@ type asker struct {
 	grpc    grpcprobe.Prober
 }
 
-func newAsker(cfg Config) asker {
+func newProber(cfg Config) prober {
 	const followNonLocalRedirects = false
-	return asker{cfg.Runtime, cfg.Asker, httpprobe.New(followNonLocalRedirects), tcpprobe.New(), grpcprobe.New()}
+	return prober{cfg.Runtime, cfg.Asker, httpprobe.New(followNonLocalRedirects), tcpprobe.New(), grpcprobe.New()}
 }
 
-func (a asker) ask(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) answer {
-	c := containerNamed(pod, t.Container)
+// probe makes one attempt, and repeats it if it could not be made.
+func (a prober) probe(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) answer {
+	c := probeable(pod, t.Container)
 	if c == nil {
 		return answer{outcome: Unknown}
-	}
-	if a.instead != nil {
-		return a.asked(ctx, pod, t, kind, p)
 	}
 	var result probe.Result
 	var message string
 	var err error
 	for range attempts {
+		if a.instead != nil {
+			result, message, err = a.askInstead(ctx, pod, t, kind, p)
+			break
+		}
 		if result, message, err = a.once(ctx, c, t, p); err == nil || ctx.Err() != nil {
 			break
 		}
@@ -82,20 +88,17 @@ func (a asker) ask(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.
 	}
 }
 
-// asked is an attempt that somebody else makes.
-func (a asker) asked(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) answer {
+func (a prober) askInstead(
+	ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe,
+) (probe.Result, string, error) {
 	ok, message, err := a.instead.Ask(ctx, pod, t, kind, p)
-	switch {
-	case err != nil:
-		return answer{outcome: Unknown, err: err}
-	case ok:
-		return answer{outcome: Success, message: message}
-	default:
-		return answer{outcome: Failure, message: message}
+	if ok {
+		return probe.Success, message, err
 	}
+	return probe.Failure, message, err
 }
 
-func (a asker) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe) (probe.Result, string, error) {
+func (a prober) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe) (probe.Result, string, error) {
 	timeout := time.Duration(orDefault(p.TimeoutSeconds, 1)) * time.Second
 	switch {
 	case p.Exec != nil:
@@ -105,7 +108,7 @@ func (a asker) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe)
 		if err != nil {
 			return probe.Unknown, "", err
 		}
-		if p.HTTPGet.Protocol != nil && *p.HTTPGet.Protocol == v1.HTTPProtocolHTTP2 {
+		if ptr.Deref(p.HTTPGet.Protocol, "") == v1.HTTPProtocolHTTP2 {
 			return a.http.ProbeH2C(req.WithContext(ctx), timeout)
 		}
 		return a.http.Probe(req.WithContext(ctx), timeout)
@@ -114,33 +117,28 @@ func (a asker) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe)
 		if err != nil {
 			return probe.Unknown, "", err
 		}
-		host := p.TCPSocket.Host
-		if host == "" {
-			host = t.PodIP
-		}
-		return a.tcp.Probe(host, port, timeout)
+		return a.tcp.Probe(cmp.Or(p.TCPSocket.Host, t.PodIP), port, timeout)
 	case p.GRPC != nil:
-		service := ""
-		if p.GRPC.Service != nil {
-			service = *p.GRPC.Service
-		}
-		tls := p.GRPC.Mode != nil && *p.GRPC.Mode == v1.GRPCProbeModeTLS
-		return a.grpc.Probe(t.PodIP, service, int(p.GRPC.Port), timeout, grpcprobe.ProbeOptions{UseTLS: tls})
+		options := grpcprobe.ProbeOptions{UseTLS: ptr.Deref(p.GRPC.Mode, "") == v1.GRPCProbeModeTLS}
+		return a.grpc.Probe(t.PodIP, ptr.Deref(p.GRPC.Service, ""), int(p.GRPC.Port), timeout, options)
 	}
-	return probe.Unknown, "", fmt.Errorf("finding out what to probe in container %q: its probe has no handler", c.Name)
+	return probe.Unknown, "", fmt.Errorf("probing container %q: its probe has no handler", c.Name)
 }
 
-// exec runs a command in the container. Upstream's exec prober wants a whole
-// exec.Cmd around one CRI call, so this is ours.
-func (a asker) exec(ctx context.Context, c *v1.Container, t Target, command []string, timeout time.Duration) (probe.Result, string, error) {
-	cmd := expand(command, c.Env)
+// exec runs a command in the container. Upstream's exec prober needs an exec.Cmd around one CRI
+// call, which is longer than this. As upstream, variables with valueFrom are empty.
+func (a prober) exec(
+	ctx context.Context, c *v1.Container, t Target, command []string, timeout time.Duration,
+) (probe.Result, string, error) {
+	cmd := kubecontainer.ExpandContainerCommandOnlyStatic(command, c.Env)
 	ctx, cancel := context.WithTimeout(ctx, timeout+execSlack)
 	defer cancel()
 	resp, err := a.runtime.ExecSync(ctx, &runtimeapi.ExecSyncRequest{
-		ContainerId: bare(t.ContainerID), Cmd: cmd, Timeout: int64(timeout / time.Second),
+		ContainerId: cri.BareID(t.ContainerID), Cmd: cmd, Timeout: int64(timeout / time.Second),
 	})
 	if status.Code(err) == codes.DeadlineExceeded {
-		return probe.Failure, fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(cmd, " "), timeout), nil
+		message := fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(cmd, " "), timeout)
+		return probe.Failure, message, nil
 	}
 	if err != nil {
 		return probe.Unknown, "", err
@@ -155,24 +153,7 @@ func (a asker) exec(ctx context.Context, c *v1.Container, t Target, command []st
 	return probe.Success, output, nil
 }
 
-// expand replaces $(NAME) by the values that stand in the spec. Values that come
-// from elsewhere stay unexpanded, as they do upstream: a probe has no access to
-// the container's environment.
-func expand(command []string, env []v1.EnvVar) []string {
-	values := map[string]string{}
-	for _, e := range env {
-		if e.ValueFrom == nil {
-			values[e.Name] = e.Value
-		}
-	}
-	expanded := make([]string, len(command))
-	for i, word := range command {
-		expanded[i] = expansion.Expand(word, expansion.MappingFuncFor(values))
-	}
-	return expanded
-}
-
-// event is what an attempt has to tell the user, in upstream's words.
+// event is the Event about an attempt, with upstream's texts. quiet suppresses failures.
 func event(kind Kind, a answer, quiet bool) (reason, message string, ok bool) {
 	switch {
 	case a.err != nil:

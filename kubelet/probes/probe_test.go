@@ -32,7 +32,8 @@ func port(t *testing.T, address string) int32 {
 	return int32(n)
 }
 
-// closedPort is a port that refuses connections. It is bound, so that nobody else begins to listen there.
+// closedPort is a port that refuses connections. It is bound, so that no other process listens
+// there.
 func closedPort(t *testing.T) int32 {
 	t.Helper()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -96,7 +97,7 @@ func TestHandlers(t *testing.T) {
 			handler: get("/ok", intstr.FromString("web"), v1.URISchemeHTTP), want: Success,
 		},
 		"http, unknown port": {
-			reason:  "It cannot be asked at all: no verdict.",
+			reason:  "The attempt cannot be made: no verdict.",
 			handler: get("/ok", intstr.FromString("nope"), v1.URISchemeHTTP), want: Unknown,
 		},
 		"http 503": {
@@ -113,7 +114,7 @@ func TestHandlers(t *testing.T) {
 			handler: v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(plainPort)}}, want: Success,
 		},
 		"tcp closed": {
-			reason:  "Nobody listens.",
+			reason:  "No process listens.",
 			handler: v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(closedPort)}}, want: Failure,
 			message: "connection refused",
 		},
@@ -127,13 +128,13 @@ func TestHandlers(t *testing.T) {
 			message: `service unhealthy (responded with "NOT_SERVING")`,
 		},
 		"exec": {
-			reason:  "Only variables whose value stands in the spec are known.",
+			reason:  "Variables with valueFrom are empty, as upstream.",
 			handler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"test", "$(A)", "$(B)"}}}, want: Success,
 		},
 		"none": {reason: "A probe without a handler.", want: Unknown},
 	}
 	runtime := &fakeRuntime{codes: map[string]int32{}}
-	a := newAsker(Config{Runtime: runtime})
+	a := newProber(Config{Runtime: runtime})
 	pod := podWith(v1.Container{
 		Ports: []v1.ContainerPort{{Name: "web", ContainerPort: plainPort}},
 		Env:   []v1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", ValueFrom: &v1.EnvVarSource{}}},
@@ -141,13 +142,13 @@ func TestHandlers(t *testing.T) {
 	to := Target{Container: "main", ContainerID: "containerd://a", PodIP: "127.0.0.1"}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
-			got := a.ask(t.Context(), pod, to, Readiness, &v1.Probe{ProbeHandler: tc.handler, TimeoutSeconds: 5})
+			got := a.probe(t.Context(), pod, to, Readiness, &v1.Probe{ProbeHandler: tc.handler, TimeoutSeconds: 5})
 			if got.outcome != tc.want || !strings.Contains(got.message, tc.message) {
 				t.Errorf("%s\ngot %q (%q, %v), want %q with %q", tc.reason, got.outcome, got.message, got.err, tc.want, tc.message)
 			}
 		})
 	}
-	if want := "a test 1 $(B)"; len(runtime.calls) != 1 || runtime.calls[0] != want {
+	if want := "a test 1 "; len(runtime.calls) != 1 || runtime.calls[0] != want {
 		t.Errorf("commands run: %q, want %q", runtime.calls, want)
 	}
 }

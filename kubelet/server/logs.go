@@ -7,8 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"slices"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -18,7 +16,8 @@ import (
 	"k8s.io/cri-client/pkg/logs"
 	corev1 "k8s.io/kubernetes/pkg/apis/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core/v1/validation"
-	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
+
+	"flyball.dev/kubelet/cri"
 )
 
 // serveContainerLogs is kubectl logs.
@@ -34,7 +33,7 @@ func (s *Server) serveContainerLogs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("pod %q does not exist", name), http.StatusNotFound)
 		return
 	}
-	if kubecontainer.GetContainerSpec(pod, container) == nil {
+	if c, _ := cri.FindContainer(pod, container); c == nil {
 		http.Error(w, fmt.Sprintf("container %q not found in pod %q", container, name), http.StatusNotFound)
 		return
 	}
@@ -72,7 +71,7 @@ func logOptions(r *http.Request) (*v1.PodLogOptions, int, error) {
 // containerToRead returns the ID of the container instance whose log is requested, from the Pod's
 // status. Its errors are upstream's: kubectl logs shows them.
 func containerToRead(pod *v1.Pod, container string, previous bool) (string, error) {
-	status := statusOf(pod, container)
+	status := cri.FindStatus(pod, container)
 	if status == nil {
 		return "", fmt.Errorf("container %q in pod %q is not available", container, pod.Name)
 	}
@@ -110,7 +109,7 @@ func containerToRead(pod *v1.Pod, container string, previous bool) (string, erro
 }
 
 func (s *Server) logPath(ctx context.Context, id string) (string, error) {
-	resp, err := s.cfg.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: bare(id)})
+	resp, err := s.cfg.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: cri.BareID(id)})
 	if err != nil || resp.GetStatus().GetLogPath() == "" {
 		return "", fmt.Errorf("unable to retrieve container logs for %s", id)
 	}
@@ -138,7 +137,7 @@ func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOpti
 			stdout = nil
 		}
 	}
-	return logs.ReadLogs(ctx, path, bare(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
+	return logs.ReadLogs(ctx, path, cri.BareID(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
 }
 
 // statusOnly is the one method of the runtime that the library calls: while it follows a log, it
@@ -166,15 +165,3 @@ func (s *Server) serveHostLogs(w http.ResponseWriter, r *http.Request) {
 	defer func() { _ = root.Close() }()
 	http.StripPrefix("/logs", http.FileServerFS(root.FS())).ServeHTTP(w, r)
 }
-
-func statusOf(pod *v1.Pod, container string) *v1.ContainerStatus {
-	s := pod.Status
-	all := slices.Concat(s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses)
-	if i := slices.IndexFunc(all, func(c v1.ContainerStatus) bool { return c.Name == container }); i >= 0 {
-		return &all[i]
-	}
-	return nil
-}
-
-// bare is a container ID without the scheme that the API puts before it, as in containerd://ID.
-func bare(id string) string { return id[strings.LastIndex(id, "/")+1:] }

@@ -15,7 +15,6 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/portforward"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/klog/v2"
-	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
 
 	"flyball.dev/kubelet/cri"
@@ -51,7 +50,7 @@ func (s *Server) serveAttach(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// The container has a terminal or not since it started.
-	if c := kubecontainer.GetContainerSpec(pod, r.PathValue("container")); c != nil {
+	if c, _ := cri.FindContainer(pod, r.PathValue("container")); c != nil {
 		options.TTY = c.TTY
 	}
 	resp, err := s.cfg.Runtime.Attach(r.Context(), &runtimeapi.AttachRequest{

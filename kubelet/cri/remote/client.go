@@ -19,17 +19,19 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// maxMessage bounds one answer of the runtime, in bytes; a node full of Pods fits easily.
+// maxMessage bounds one answer of the runtime, in bytes. A node full of Pods fits.
 const maxMessage = 16 << 20
 
-// callTimeout bounds a call of the runtime whose caller sets no bound of its own,
-// as upstream's runtimeRequestTimeout does: a runtime that hangs must not hold up
-// a Pod's worker for ever.
+// callTimeout bounds a call of the runtime whose caller has set no deadline, as upstream's
+// runtimeRequestTimeout does: a runtime that hangs must not block a Pod's worker for ever.
 const callTimeout = 2 * time.Minute
 
-// bounded gives a call without a deadline one.
+// bounded gives a deadline to calls without one.
 func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
-	return func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	return func(
+		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+		invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+	) error {
 		if wait, ends := waits(req); ends {
 			if _, ok := ctx.Deadline(); !ok {
 				var cancel context.CancelFunc
@@ -41,9 +43,9 @@ func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
 	}
 }
 
-// waits is for how long the runtime waits for others in a call, and whether that has an end: a
-// pull takes as long as its image is large, a command as long as it runs unless it has a timeout
-// of its own, and the first question waits for the runtime to come up.
+// waits returns how long the runtime itself waits in a call, and whether that is bounded. It is not
+// for a pull, whose image may be large, for a command without a timeout, and for the first call,
+// which waits until the runtime is up.
 func waits(req any) (time.Duration, bool) {
 	switch r := req.(type) {
 	case *runtimeapi.PullImageRequest, *runtimeapi.VersionRequest:
@@ -61,10 +63,9 @@ type Client struct {
 	// Runtime and Images are the services of the runtime.
 	Runtime runtimeapi.RuntimeServiceClient
 	Images  runtimeapi.ImageServiceClient
-	// Owned are the labels of the sandboxes and containers that are ours, in a runtime that
-	// others use too: Watch, Relist and the metrics leave all others out, except those of Pods
-	// that were observed. Observe ignores it, since a UID is of one Pod only. All are ours if it
-	// is empty. It does not change once the Client is in use.
+	// Owned are the labels of our sandboxes and containers in a runtime that others use too: Watch,
+	// Relist and the metrics omit all others, except those of Pods that were observed. All are ours
+	// if it is empty. It does not change once the Client is in use.
 	Owned map[string]string
 
 	conn    *grpc.ClientConn
@@ -76,15 +77,14 @@ type Client struct {
 	sandboxes  map[string]cri.Sandbox
 	// known are the IDs in both, by Pod.
 	known map[types.UID][]string
-	// seen is what the last relist found, by Pod.
+	// seen are the facts of the last relist, by Pod.
 	seen map[types.UID]string
-	// listed is when the last relist ended well.
+	// listed is when the last relist succeeded.
 	listed time.Time
 }
 
-// Dial returns a Client for an endpoint such as
-// unix:///run/containerd/containerd.sock. It does not wait for the runtime: the
-// connection is made, and remade, when it is used.
+// Dial returns a Client for an endpoint such as unix:///run/containerd/containerd.sock. It does not
+// wait for the runtime: calls connect, and reconnect.
 func Dial(endpoint string) (*Client, error) {
 	path, ok := strings.CutPrefix(endpoint, "unix://")
 	if !ok && !strings.HasPrefix(endpoint, "/") {
@@ -98,7 +98,9 @@ func Dial(endpoint string) (*Client, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
 		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
+			Backoff: backoff.Config{
+				BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
+			},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithChainUnaryInterceptor(m.observe, bounded(callTimeout)),
@@ -111,7 +113,7 @@ func Dial(endpoint string) (*Client, error) {
 	return c, nil
 }
 
-// New returns a Client on services that are connected already.
+// New returns a Client on connected services.
 func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClient) *Client {
 	return &Client{
 		Runtime: rt, Images: images, metrics: newMetrics(),
@@ -137,27 +139,28 @@ func (c *Client) Wait(ctx context.Context) (*runtimeapi.VersionResponse, error) 
 	return v, nil
 }
 
-// silence is how long the runtime may be without a successful relist; upstream's threshold.
-const silence = 3 * time.Minute
+// relistThreshold is the age of the last successful relist from which on the runtime is unhealthy,
+// as upstream.
+const relistThreshold = 3 * time.Minute
 
-// Healthy returns an error if it is long since the runtime could be listed: Pods
-// on this node are not looked after then.
+// Healthy returns an error if no relist has succeeded for relistThreshold.
 func (c *Client) Healthy() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if since := time.Since(c.listed); since > silence {
-		return fmt.Errorf("listing the container runtime's Pods: it has not answered for %s; look at its log", since.Truncate(time.Second))
+	if since := time.Since(c.listed); since > relistThreshold {
+		return fmt.Errorf("listing the container runtime's Pods: it has not answered for %s; see its log",
+			since.Truncate(time.Second))
 	}
 	return nil
 }
 
-// IsNotFound says whether the runtime does not know what was asked for.
+// IsNotFound reports whether the runtime does not have the object of a call.
 func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 
-// IsHung says whether the runtime did not answer in time.
+// IsHung reports whether the runtime did not answer in time.
 func IsHung(err error) bool { return status.Code(err) == codes.DeadlineExceeded }
 
-// Message is the text of an error of the runtime without gRPC's frame.
+// Message is the text of an error of the runtime, without the prefix of gRPC.
 func Message(err error) string {
 	if s, ok := status.FromError(err); ok {
 		return s.Message()

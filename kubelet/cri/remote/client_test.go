@@ -20,7 +20,7 @@ func TestBounded(t *testing.T) {
 		req    any
 		want   time.Duration // 0: none
 	}{
-		"Bounded": {"a runtime that hangs holds nobody up", t.Context(), &runtimeapi.ListContainersRequest{}, time.Minute},
+		"Bounded": {"a runtime that hangs does not block the caller", t.Context(), &runtimeapi.ListContainersRequest{}, time.Minute},
 		"Own":     {"who knows better says so", own, &runtimeapi.StopContainerRequest{Timeout: 120}, time.Hour},
 		"Pull":    {"a pull is as long as the image is large", t.Context(), &runtimeapi.PullImageRequest{}, 0},
 		"Version": {"the first question waits for the runtime to come up", t.Context(), &runtimeapi.VersionRequest{}, 0},
@@ -69,7 +69,7 @@ func TestHealthy(t *testing.T) {
 	if err := c.Healthy(); err != nil {
 		t.Errorf("a runtime that was not asked yet: %v", err)
 	}
-	c.listed = time.Now().Add(-silence - time.Second)
+	c.listed = time.Now().Add(-relistThreshold - time.Second)
 	if err := c.Healthy(); err == nil {
 		t.Error("a runtime that is silent for long is healthy")
 	}

@@ -11,7 +11,8 @@ import (
 // ResourcesOf picks from CRI's resources those that can change while a container runs.
 func ResourcesOf(r *runtimeapi.LinuxContainerResources) cri.Resources {
 	return cri.Resources{
-		CPUShares: r.GetCpuShares(), CPUQuota: r.GetCpuQuota(), CPUPeriod: r.GetCpuPeriod(), Memory: r.GetMemoryLimitInBytes(),
+		CPUShares: r.GetCpuShares(), CPUQuota: r.GetCpuQuota(), CPUPeriod: r.GetCpuPeriod(),
+		Memory: r.GetMemoryLimitInBytes(),
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/samber/lo"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -28,21 +29,20 @@ const (
 	relistPolling  = time.Second      // without one; upstream's interval
 	reconnectFirst = 100 * time.Millisecond
 	reconnectMax   = 5 * time.Second
-	// A runtime that has no events, such as CRI-O by default, is asked for them again
-	// after at most noEventsMax: they come with another configuration of it.
+	// noEventsMax bounds the time between attempts to subscribe at a runtime without events, such
+	// as CRI-O by default: another configuration of it has some.
 	noEventsMax = time.Minute
 )
 
-// Watch calls changed for each Pod of which a sandbox or container stopped or was
-// removed, until ctx ends. changed must not block. It may be called for more Pods
-// than changed. Pods that the runtime knew before are reported once at the start.
+// Watch calls changed for each Pod with a sandbox or container that stopped or was removed, until
+// ctx ends. changed must not block. Watch may call it for Pods that have not changed, and calls it
+// once at the start for each Pod that the runtime has.
 //
-// Events of what was created or started are left out: who creates and starts hears
-// of it by the answer to the call. They are most of what a Pod's start would be
-// observed for. Should somebody else have done it, the next relist finds out.
+// Watch drops the events of what was created or started: the caller that creates and starts has the
+// answer to its call. Otherwise each start of a Pod would be observed several times. The next
+// relist finds what another client has created.
 //
-// Whatever becomes of the events, relists go on, one at a time: they are all that is
-// known of a runtime without events, and come every second then.
+// Relists run besides the events, one at a time; every second while there is no event stream.
 func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
 	w := watch{client: c, changed: changed, due: make(chan struct{}, 1)}
 	var relists sync.WaitGroup
@@ -55,10 +55,9 @@ func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
 type watch struct {
 	client  *Client
 	changed func(types.UID)
-	// due asks for a relist now. Its capacity is one: a relist that has not begun is for all who
-	// asked.
+	// due requests a relist now. Its capacity is 1: one that has not begun serves all requests.
 	due chan struct{}
-	// streaming says that an event stream is open, as far as we know.
+	// streaming is set while an event stream is open.
 	streaming atomic.Bool
 }
 
@@ -69,11 +68,11 @@ func (w *watch) relistNow() {
 	}
 }
 
-// relist relists whenever that is due, until ctx ends.
+// relist relists periodically and when due, until ctx ends.
 func (w *watch) relist(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := w.client.Relist(ctx, w.changed); err != nil && ctx.Err() == nil {
-			klog.FromContext(ctx).V(1).Info("Relisting failed, it is repeated", "err", err)
+			klog.FromContext(ctx).V(1).Info("Cannot relist, retrying", "err", err)
 		}
 		every := relistPolling
 		if w.streaming.Load() {
@@ -89,7 +88,7 @@ func (w *watch) relist(ctx context.Context) {
 
 // follow keeps an event stream open until ctx ends.
 func (w *watch) follow(ctx context.Context) {
-	logger, wait, said := klog.FromContext(ctx), reconnectFirst, false
+	logger, wait, logged := klog.FromContext(ctx), reconnectFirst, false
 	for {
 		begun := time.Now()
 		err := w.stream(ctx)
@@ -98,17 +97,17 @@ func (w *watch) follow(ctx context.Context) {
 		}
 		lasted := time.Since(begun) > reconnectMax
 		if lasted {
-			wait, said = reconnectFirst, false
+			wait, logged = reconnectFirst, false
 		}
 		longest := reconnectMax
 		if !lasted && hasNoEvents(err) {
 			longest = noEventsMax
-			if !said {
+			if !logged {
 				logger.Info("The container runtime sends no events, it is listed instead", "every", relistPolling)
 			}
-			said = true
+			logged = true
 		} else {
-			logger.V(1).Info("The event stream of the container runtime ended, connecting again", "err", err, "wait", wait)
+			logger.V(1).Info("The event stream of the container runtime ended, reconnecting", "err", err, "wait", wait)
 		}
 		select {
 		case <-ctx.Done():
@@ -119,15 +118,15 @@ func (w *watch) follow(ctx context.Context) {
 	}
 }
 
-// hasNoEvents says whether a stream that ended at once ended because the runtime has
-// no events: containerd's versions before them do not know the call, and CRI-O answers
-// it with nothing unless its configuration says enable_pod_events.
+// hasNoEvents reports whether a stream that ended at once did so because the runtime has no events:
+// older versions of containerd do not implement the call, and CRI-O closes the stream unless its
+// configuration has enable_pod_events.
 func hasNoEvents(err error) bool {
 	return errors.Is(err, io.EOF) || status.Code(err) == codes.Unimplemented
 }
 
-// stream follows one event stream until it breaks. There is a relist after the
-// subscription, and one after its end, so that nothing falls between two streams.
+// stream reads one event stream until it breaks. It relists after the subscription and at the end,
+// so that no change is lost between two streams.
 func (w *watch) stream(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -145,12 +144,13 @@ func (w *watch) stream(ctx context.Context) error {
 			return fmt.Errorf("reading container events: %w", err)
 		}
 		switch e.ContainerEventType {
-		case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT, runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
+		case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT,
+			runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
 			continue
 		}
 		switch uid := podOf(e); {
 		case uid == "":
-			// The sandbox is gone already, and the Pod's name with it.
+			// The sandbox was removed, and the Pod's UID with it.
 			w.relistNow()
 		case w.client.owns(uid, e):
 			w.changed(uid)
@@ -170,7 +170,7 @@ func podOf(e *runtimeapi.ContainerEventResponse) types.UID {
 	return ""
 }
 
-// owns says whether what an event is about is ours.
+// owns reports whether an event is about a sandbox or container of ours.
 func (c *Client) owns(uid types.UID, e *runtimeapi.ContainerEventResponse) bool {
 	if st := e.GetPodSandboxStatus(); st != nil {
 		return c.Ours(uid, st.Labels)
@@ -180,9 +180,9 @@ func (c *Client) owns(uid types.UID, e *runtimeapi.ContainerEventResponse) bool 
 	})
 }
 
-// Ours says whether a sandbox or container with these labels, of the Pod uid, is ours. Those that
-// were made before there were labels have none: they are ours if the Pod has been observed, since
-// only the Pods of this node and what is left of them are.
+// Ours reports whether a sandbox or container of the Pod uid, with these labels, is ours. Older
+// ones have no such labels: they are ours if the Pod has been observed, since only Pods of this
+// node are.
 func (c *Client) Ours(uid types.UID, l map[string]string) bool {
 	if labels.SelectorFromSet(c.Owned).Matches(labels.Set(l)) {
 		return true
@@ -192,28 +192,22 @@ func (c *Client) Ours(uid types.UID, l map[string]string) bool {
 	return len(c.known[uid]) > 0
 }
 
-// Relist reads all in the runtime that is ours and calls changed for the Pods that
-// look different from last time.
+// Relist lists all sandboxes and containers of ours and calls changed for the Pods that differ from
+// the last relist.
 func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	defer c.metrics.relisting()()
-	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, grpc.WaitForReady(true))
+	sandboxes, containers, err := c.list(ctx, grpc.WaitForReady(true))
 	if err != nil {
-		return fmt.Errorf("listing sandboxes: %w", err)
-	}
-	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, grpc.WaitForReady(true))
-	if err != nil {
-		return fmt.Errorf("listing containers: %w", err)
+		return err
 	}
 	facts := map[types.UID][]string{}
-	for _, s := range sandboxes.Items {
-		if uid := types.UID(s.GetMetadata().GetUid()); c.Ours(uid, s.Labels) {
-			facts[uid] = append(facts[uid], s.Id+s.State.String())
-		}
+	for _, s := range sandboxes {
+		uid := types.UID(s.GetMetadata().GetUid())
+		facts[uid] = append(facts[uid], s.Id+s.State.String())
 	}
-	for _, s := range containers.Containers {
-		if uid := types.UID(s.Labels[cri.LabelPodUID]); c.Ours(uid, s.Labels) {
-			facts[uid] = append(facts[uid], s.Id+s.State.String())
-		}
+	for _, s := range containers {
+		uid := types.UID(s.Labels[cri.LabelPodUID])
+		facts[uid] = append(facts[uid], s.Id+s.State.String())
 	}
 	delete(facts, "") // not made by a kubelet
 
@@ -237,4 +231,23 @@ func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 		}
 	}
 	return nil
+}
+
+// list lists the sandboxes and containers of ours.
+func (c *Client) list(
+	ctx context.Context, opts ...grpc.CallOption,
+) ([]*runtimeapi.PodSandbox, []*runtimeapi.Container, error) {
+	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, opts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing sandboxes: %w", err)
+	}
+	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, opts...)
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing containers: %w", err)
+	}
+	return lo.Filter(sandboxes.Items, func(s *runtimeapi.PodSandbox, _ int) bool {
+			return c.Ours(types.UID(s.GetMetadata().GetUid()), s.Labels)
+		}), lo.Filter(containers.Containers, func(s *runtimeapi.Container, _ int) bool {
+			return c.Ours(types.UID(s.Labels[cri.LabelPodUID]), s.Labels)
+		}), nil
 }

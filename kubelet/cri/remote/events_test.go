@@ -161,8 +161,8 @@ func TestRelistsDoNotPileUp(t *testing.T) {
 	})
 }
 
-// TestOwned: what others have in the same runtime is not reported. What a Pod of ours has from before
-// there were labels is.
+// TestOwned: what others have in the same runtime is not reported. What a Pod of ours has from
+// before there were labels is.
 func TestOwned(t *testing.T) {
 	const mark = "flyball.dev/owner"
 	ours, theirs := map[string]string{mark: "us"}, map[string]string{mark: "them"}
@@ -173,7 +173,7 @@ func TestOwned(t *testing.T) {
 		return s
 	}
 	f := &fakeService{
-		sandboxes: []*runtimeapi.PodSandbox{listed("ours", ours), listed("theirs", theirs), listed("nobody's", nil), listed("old", old)},
+		sandboxes: []*runtimeapi.PodSandbox{listed("ours", ours), listed("theirs", theirs), listed("unlabelled", nil), listed("old", old)},
 		streams:   make(chan chan *runtimeapi.ContainerEventResponse),
 	}
 	c := New(f, nil)
@@ -201,7 +201,7 @@ func TestOwned(t *testing.T) {
 	for _, e := range []struct {
 		uid    string
 		labels map[string]string
-	}{{"theirs", theirs}, {"nobody's", nil}, {"ours", ours}, {"old", old}} {
+	}{{"theirs", theirs}, {"unlabelled", nil}, {"ours", ours}, {"old", old}} {
 		events <- &runtimeapi.ContainerEventResponse{
 			ContainerEventType: runtimeapi.ContainerEventType_CONTAINER_STOPPED_EVENT,
 			PodSandboxStatus:   &runtimeapi.PodSandboxStatus{Metadata: &runtimeapi.PodSandboxMetadata{Uid: e.uid}, Labels: e.labels},

@@ -24,26 +24,26 @@ const (
 	maxMessageLogLines = 80
 )
 
-// withTerminationMessage appends what the container left as its last words: the
-// end of its termination message file, or of its log if the policy says so.
+// withTerminationMessage appends the termination message: the end of the container's message file,
+// or of its log if the policy says so.
 func withTerminationMessage(ctx context.Context, st *runtimeapi.ContainerStatus, c cri.Container) string {
 	policy := v1.TerminationMessagePolicy(c.Annotations[cri.AnnotationMessagePolicy])
 	fallback := policy == v1.TerminationMessageFallbackToLogsOnError && c.ExitCode != 0 && !c.StartedAt.IsZero()
 
-	words, err := readMessageFile(st, c.Annotations[cri.AnnotationMessagePath])
-	if err == nil && words == "" && fallback {
-		words, err = lastLogLines(ctx, c.LogPath)
+	text, err := readMessageFile(st, c.Annotations[cri.AnnotationMessagePath])
+	if err == nil && text == "" && fallback {
+		text, err = lastLogLines(ctx, c.LogPath)
 	}
 	if err != nil {
-		words = fmt.Sprintf("Error on reading termination message: %v", err)
+		text = fmt.Sprintf("Error on reading termination message: %v", err)
 	}
 	switch {
-	case words == "":
+	case text == "":
 		return c.Message
 	case c.Message == "":
-		return words
+		return text
 	default:
-		return c.Message + ": " + words
+		return c.Message + ": " + text
 	}
 }
 
@@ -64,6 +64,7 @@ func readMessageFile(st *runtimeapi.ContainerStatus, path string) (string, error
 	return "", nil
 }
 
+// tail reads the end of a file, also while a container appends to it without end.
 func tail(path string, limit int64) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

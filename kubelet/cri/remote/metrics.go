@@ -3,12 +3,14 @@ package remote
 import (
 	"context"
 	"path"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/samber/lo"
 	"google.golang.org/grpc"
-	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/cri"
@@ -32,14 +34,17 @@ func newMetrics() *metrics {
 			Name: "kubelet_runtime_operations_total", Help: "Number of calls of the container runtime, by operation.",
 		}, kind),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "kubelet_runtime_operations_errors_total", Help: "Number of calls of the container runtime that failed, by operation.",
+			Name: "kubelet_runtime_operations_errors_total",
+			Help: "Number of calls of the container runtime that failed, by operation.",
 		}, kind),
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "kubelet_runtime_operations_duration_seconds", Help: "How long calls of the container runtime took, by operation.",
+			Name:    "kubelet_runtime_operations_duration_seconds",
+			Help:    "How long calls of the container runtime took, by operation.",
 			Buckets: prometheus.ExponentialBuckets(.005, 2.5, 14),
 		}, kind),
 		relist: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name: "kubelet_pleg_relist_duration_seconds", Help: "How long it took to list all that the container runtime has.",
+			Name: "kubelet_pleg_relist_duration_seconds",
+			Help: "How long it took to list all sandboxes and containers of the container runtime.",
 		}),
 		interval: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name: "kubelet_pleg_relist_interval_seconds", Help: "Time between the beginnings of two relists.",
@@ -52,7 +57,8 @@ func newMetrics() *metrics {
 func (c *Client) Collectors() []prometheus.Collector {
 	m := c.metrics
 	seen := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "kubelet_pleg_last_seen_seconds", Help: "When the container runtime was last listed, in seconds since 1970.",
+		Name: "kubelet_pleg_last_seen_seconds",
+		Help: "When the container runtime was last listed, in seconds since 1970.",
 	}, func() float64 {
 		c.mu.Lock()
 		defer c.mu.Unlock()
@@ -61,28 +67,21 @@ func (c *Client) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.operations, m.failures, m.seconds, m.relist, m.interval, seen, running{c}}
 }
 
-// operationOf is the name of an operation where upstream's is not that of the method.
-var operationOf = map[string]string{
-	"Version": "version", "Status": "status", "RuntimeConfig": "runtime_config", "UpdateRuntimeConfig": "update_runtime_config",
-	"RunPodSandbox": "run_podsandbox", "StopPodSandbox": "stop_podsandbox", "RemovePodSandbox": "remove_podsandbox",
-	"PodSandboxStatus": "podsandbox_status", "ListPodSandbox": "list_podsandbox",
-	"UpdatePodSandboxResources": "update_podsandbox_resources",
-	"PodSandboxStats":           "podsandbox_stats", "ListPodSandboxStats": "list_podsandbox_stats",
-	"CreateContainer": "create_container", "StartContainer": "start_container", "StopContainer": "stop_container",
-	"RemoveContainer": "remove_container", "ListContainers": "list_containers", "ContainerStatus": "container_status",
-	"UpdateContainerResources": "update_container", "ReopenContainerLog": "reopen_container_log",
-	"ContainerStats": "container_stats", "ListContainerStats": "list_container_stats",
-	"ExecSync": "exec_sync", "Exec": "exec", "Attach": "attach", "PortForward": "port_forward",
-	"ListImages": "list_images", "ImageStatus": "image_status", "PullImage": "pull_image", "RemoveImage": "remove_image",
-	"ImageFsInfo": "image_fs_info",
+// operation is upstream's name for a method.
+func operation(method string) string {
+	name := path.Base(method)
+	if name == "UpdateContainerResources" {
+		return "update_container"
+	}
+	return lo.SnakeCase(strings.ReplaceAll(name, "PodSandbox", "Podsandbox"))
 }
 
 // observe measures the calls.
-func (m *metrics) observe(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	kind, ok := operationOf[path.Base(method)]
-	if !ok {
-		kind = path.Base(method)
-	}
+func (m *metrics) observe(
+	ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
+) error {
+	kind := operation(method)
 	begun := time.Now()
 	err := invoke(ctx, method, req, reply, conn, opts...)
 	m.operations.WithLabelValues(kind).Inc()
@@ -93,7 +92,7 @@ func (m *metrics) observe(ctx context.Context, method string, req, reply any, co
 	return err
 }
 
-// relisting measures a relist that begins; what it returns is called at the end.
+// relisting begins to measure a relist. The function that it returns ends it.
 func (m *metrics) relisting() func() {
 	begun := time.Now()
 	m.mu.Lock()
@@ -107,45 +106,39 @@ func (m *metrics) relisting() func() {
 
 var (
 	runningPods       = prometheus.NewDesc("kubelet_running_pods", "Number of Pods whose sandbox is ready.", nil, nil)
-	runningContainers = prometheus.NewDesc("kubelet_running_containers", "Number of containers, by state.", []string{"container_state"}, nil)
+	runningContainers = prometheus.NewDesc("kubelet_running_containers", "Number of containers, by state.",
+		[]string{"container_state"}, nil)
 )
 
-// scrapeTimeout bounds what a scrape asks the runtime. It is well below the 10 s that Prometheus
-// waits for all series together: one that hangs costs these series, and not the scrape.
+// scrapeTimeout bounds the calls of the runtime in a scrape. It is well below the 10 s that
+// Prometheus waits for all series: a runtime that hangs costs these series, and not the scrape.
 const scrapeTimeout = 2 * time.Second
 
-// running counts what of ours the runtime has when it is asked for.
+// running counts our sandboxes and containers at each scrape.
 type running struct{ client *Client }
 
 // Describe implements prometheus.Collector.
 func (running) Describe(ch chan<- *prometheus.Desc) { ch <- runningPods; ch <- runningContainers }
 
-// Collect implements prometheus.Collector. Without an answer of the runtime nothing is reported.
+// Collect implements prometheus.Collector. It reports nothing if the runtime does not answer.
 func (r running) Collect(ch chan<- prometheus.Metric) {
-	// A collector gets no context from its library.
+	// The interface has no context.
 	ctx, cancel := context.WithTimeout(context.Background(), scrapeTimeout)
 	defer cancel()
-	sandboxes, err := r.client.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	sandboxes, containers, err := r.client.list(ctx)
 	if err != nil {
 		return
 	}
-	containers, err := r.client.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
-	if err != nil {
-		return
-	}
-	pods := map[string]bool{}
-	for _, s := range sandboxes.Items {
-		uid := s.GetMetadata().GetUid()
-		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY && r.client.Ours(types.UID(uid), s.Labels) {
-			pods[uid] = true
+	pods := sets.New[string]()
+	for _, s := range sandboxes {
+		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
+			pods.Insert(s.GetMetadata().GetUid())
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(runningPods, prometheus.GaugeValue, float64(len(pods)))
 	states := map[cri.ContainerState]int{cri.Created: 0, cri.Running: 0, cri.Exited: 0, cri.Unknown: 0}
-	for _, c := range containers.Containers {
-		if r.client.Ours(types.UID(c.Labels[cri.LabelPodUID]), c.Labels) {
-			states[stateOf(c.State)]++
-		}
+	for _, c := range containers {
+		states[stateOf(c.State)]++
 	}
 	for state, n := range states {
 		ch <- prometheus.MustNewConstMetric(runningContainers, prometheus.GaugeValue, float64(n), string(state))

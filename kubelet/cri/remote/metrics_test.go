@@ -34,6 +34,27 @@ kubelet_runtime_operations_total{operation_type="pull_image"} 2
 	}
 }
 
+func TestOperation(t *testing.T) {
+	for method, want := range map[string]string{
+		"Version": "version", "Status": "status", "RuntimeConfig": "runtime_config", "UpdateRuntimeConfig": "update_runtime_config",
+		"RunPodSandbox": "run_podsandbox", "StopPodSandbox": "stop_podsandbox", "RemovePodSandbox": "remove_podsandbox",
+		"PodSandboxStatus": "podsandbox_status", "ListPodSandbox": "list_podsandbox",
+		"UpdatePodSandboxResources": "update_podsandbox_resources",
+		"PodSandboxStats":           "podsandbox_stats", "ListPodSandboxStats": "list_podsandbox_stats",
+		"CreateContainer": "create_container", "StartContainer": "start_container", "StopContainer": "stop_container",
+		"RemoveContainer": "remove_container", "ListContainers": "list_containers", "ContainerStatus": "container_status",
+		"UpdateContainerResources": "update_container", "ReopenContainerLog": "reopen_container_log",
+		"ContainerStats": "container_stats", "ListContainerStats": "list_container_stats",
+		"ExecSync": "exec_sync", "Exec": "exec", "Attach": "attach", "PortForward": "port_forward",
+		"ListImages": "list_images", "ImageStatus": "image_status", "PullImage": "pull_image", "RemoveImage": "remove_image",
+		"ImageFsInfo": "image_fs_info",
+	} {
+		if got := operation("/runtime.v1.Service/" + method); got != want {
+			t.Errorf("operation(%s) = %s, want %s", method, got, want)
+		}
+	}
+}
+
 func TestRunning(t *testing.T) {
 	box := func(uid string, state runtimeapi.PodSandboxState) *runtimeapi.PodSandbox {
 		return &runtimeapi.PodSandbox{Id: uid, State: state, Metadata: &runtimeapi.PodSandboxMetadata{Uid: uid}}

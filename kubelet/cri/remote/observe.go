@@ -67,8 +67,8 @@ func (c *Client) Observe(ctx context.Context, uid types.UID) (cri.Pod, error) {
 	return p, nil
 }
 
-// sandbox adds the addresses. Those of a ready sandbox do not change; those of
-// one that is not ready any more are what it had.
+// sandbox adds the addresses, which do not change while the sandbox is ready. One that is not ready
+// keeps those that it had.
 func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (cri.Sandbox, error) {
 	ready := s.State == runtimeapi.PodSandboxState_SANDBOX_READY
 	c.mu.Lock()
@@ -102,8 +102,8 @@ func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (cri.San
 	return sb, nil
 }
 
-// container adds the details. They are read once per state: nothing in them
-// changes while the state stays, but for the resources, see Resize.
+// container adds the details. It reads them once per state: only the resources change while the
+// state stays, see Resize.
 func (c *Client) container(ctx context.Context, s *runtimeapi.Container) (cri.Container, error) {
 	state := stateOf(s.State)
 	c.mu.Lock()
@@ -148,7 +148,7 @@ func convert(st *runtimeapi.ContainerStatus, sandboxID string) cri.Container {
 	return cn
 }
 
-// remember drops the details of what the runtime does not list any more.
+// remember drops the details of sandboxes and containers that the runtime does not list any more.
 func (c *Client) remember(p cri.Pod) {
 	ids := make([]string, 0, len(p.Sandboxes)+len(p.Containers))
 	for _, s := range p.Sandboxes {

@@ -7,11 +7,11 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// Resize changes the resources of a container while it runs. The next Observe
-// asks the runtime what the container has then: also of an update that failed a
-// part may have been made.
+// Resize changes the resources of a running container. The next Observe reads them again, since an
+// update that failed may have changed some.
 func (c *Client) Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
-	_, err := c.Runtime.UpdateContainerResources(ctx, &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources})
+	in := &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources}
+	_, err := c.Runtime.UpdateContainerResources(ctx, in)
 	c.mu.Lock()
 	delete(c.containers, id)
 	c.mu.Unlock()
@@ -26,7 +26,7 @@ func (c *Client) MemoryUsage(ctx context.Context, id string) (uint64, error) {
 	}
 	usage := resp.GetStats().GetMemory().GetUsageBytes()
 	if usage == nil {
-		return 0, fmt.Errorf("reading the memory usage of container %s: the runtime does not tell it", id)
+		return 0, fmt.Errorf("reading the memory usage of container %s: the runtime does not report it", id)
 	}
 	return usage.Value, nil
 }

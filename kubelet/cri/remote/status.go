@@ -10,25 +10,26 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
-// NetworkError says why the runtime cannot connect Pods to the network now, in
-// upstream's words; nil if it can, or does not answer.
+// NetworkError is why the runtime cannot connect Pods to the network, with upstream's text; nil if
+// it can, or does not answer.
 func (c *Client) NetworkError(ctx context.Context) error {
 	resp, err := c.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
 	if err != nil {
-		return nil //nolint:nilerr // that is another trouble, of which others tell
+		return nil //nolint:nilerr // Healthy reports that
 	}
 	for _, condition := range resp.GetStatus().GetConditions() {
 		if condition.Type == runtimeapi.NetworkReady && !condition.Status {
-			return fmt.Errorf("container runtime network not ready: NetworkReady=false reason:%s message:%s", condition.Reason, condition.Message)
+			return fmt.Errorf("container runtime network not ready: NetworkReady=false reason:%s message:%s",
+				condition.Reason, condition.Message)
 		}
 	}
 	return nil
 }
 
-// RequireNetwork makes the runtime's status say that the network is not ready while
-// file, the CNI configuration of the node network, is not there. A runtime that is
-// not ours may have another configuration, and is ready with that one: Pods would get
-// addresses of another network. It is called before the Client is in use.
+// RequireNetwork makes the runtime's status report that the network is not ready until file, the
+// CNI configuration of the node network, exists. A runtime that is not ours may be ready with
+// another configuration: Pods would get addresses of another network. Call it before the Client is
+// in use.
 func (c *Client) RequireNetwork(file string) {
 	c.Runtime = networked{c.Runtime, file}
 }
@@ -39,7 +40,9 @@ type networked struct {
 }
 
 // Status implements CRI.
-func (n networked) Status(ctx context.Context, in *runtimeapi.StatusRequest, opts ...grpc.CallOption) (*runtimeapi.StatusResponse, error) {
+func (n networked) Status(
+	ctx context.Context, in *runtimeapi.StatusRequest, opts ...grpc.CallOption,
+) (*runtimeapi.StatusResponse, error) {
 	resp, err := n.RuntimeServiceClient.Status(ctx, in, opts...)
 	if err != nil {
 		return nil, err
@@ -56,12 +59,12 @@ func (n networked) Status(ctx context.Context, in *runtimeapi.StatusRequest, opt
 	return resp, nil
 }
 
-// RecursiveReadOnly returns the runtime handlers that can make mounts recursively
-// read-only. The default handler is named "".
+// RecursiveReadOnly returns the runtime handlers that can make mounts recursively read-only; "" is
+// the default one.
 func (c *Client) RecursiveReadOnly(ctx context.Context) (sets.Set[string], error) {
 	resp, err := c.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
 	if err != nil {
-		return nil, fmt.Errorf("asking the container runtime what it can do: %w", err)
+		return nil, fmt.Errorf("reading the features of the container runtime: %w", err)
 	}
 	able := sets.New[string]()
 	for _, h := range resp.GetRuntimeHandlers() {

@@ -47,7 +47,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// TestRequireNetwork: the network of somebody else is none for Pods.
+// TestRequireNetwork: the network of another configuration does not count.
 func TestRequireNetwork(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "00-flyball.conflist")
 	c := New(statusService{network: true}, nil)

@@ -25,7 +25,7 @@ const eventFailedWarning = "Warning " + eventFailed + " "
 
 // runtime is an image service that has what it was given or has pulled.
 type runtime struct {
-	told int // how often Pulled was called
+	notified int // how often Pulled was called
 	runtimeapi.ImageServiceClient
 	mu      sync.Mutex
 	present map[string]*runtimeapi.Image
@@ -90,7 +90,7 @@ func newTest(present ...string) (*Manager, *runtime, *time.Time) {
 	for _, name := range present {
 		r.present[name] = &runtimeapi.Image{Id: "sha256:" + name, Username: "web"}
 	}
-	m := New(Config{Images: r, Pulled: func() { r.told++ }, Now: func() time.Time { return now }, Secrets: secrets{
+	m := New(Config{Images: r, Pulled: func() { r.notified++ }, Now: func() time.Time { return now }, Secrets: secrets{
 		"mine": dockerConfig("registry.example", "me"), "other": dockerConfig("other.example", "you"),
 	}})
 	return m, r, &now
@@ -156,7 +156,7 @@ func TestEnsure(t *testing.T) {
 			calls: []string{"status a@sha256:" + strings.Repeat("0", 64)},
 		},
 		"Secrets": {
-			reason: "only credentials for the image's registry are sent to it; a missing secret is told",
+			reason: "only credentials for the image's registry are sent to it; a missing secret is an Event",
 			image:  "registry.example/team/a:1", policy: v1.PullIfNotPresent, secrets: []string{"other", "gone", "", "mine"}, ref: "sha256:registry.example/team/a:1",
 			events: []string{
 				"Warning FailedToRetrieveImagePullSecret Unable to retrieve some image pull secrets (gone); attempting to pull the image may not succeed.",
@@ -220,8 +220,8 @@ func TestEnsure(t *testing.T) {
 				t.Errorf("%s\nevents -want +got:\n%s", tc.reason, diff)
 			}
 			pulls := strings.Count(strings.Join(events, "\n"), "Successfully pulled")
-			if r.told != pulls {
-				t.Errorf("told of %d pulls, want %d", r.told, pulls)
+			if r.notified != pulls {
+				t.Errorf("Pulled was called %d times, want %d", r.notified, pulls)
 			}
 			if diff := cmp.Diff(tc.calls, r.calls); diff != "" {
 				t.Errorf("%s\ncalls -want +got:\n%s", tc.reason, diff)
@@ -288,7 +288,7 @@ func TestOnePullPerImage(t *testing.T) {
 		}
 	}
 	if pulls != 1 || len(m.pulling) != 0 {
-		t.Errorf("%d pulls for five containers, want 1; %d turns left, want 0", pulls, len(m.pulling))
+		t.Errorf("%d pulls for five containers, want 1; %d locks left, want 0", pulls, len(m.pulling))
 	}
 }
 
@@ -341,8 +341,8 @@ func TestEnsureVolume(t *testing.T) {
 			r.refuse["refused:1"] = errors.New("no")
 			last := ""
 			ref, err := m.EnsureVolume(t.Context(), testPod(), &tc.vol, nil, func(kind, reason, message string) { last = kind + " " + reason + " " + message })
-			if ref != tc.ref || r.told != tc.pulled {
-				t.Errorf("%s: %q after %d pulls, want %q after %d", tc.reason, ref, r.told, tc.ref, tc.pulled)
+			if ref != tc.ref || r.notified != tc.pulled {
+				t.Errorf("%s: %q after %d pulls, want %q after %d", tc.reason, ref, r.notified, tc.ref, tc.pulled)
 			}
 			if e, ok := errors.AsType[*Error](err); (tc.err != "") != ok || ok && (e.Reason != tc.err || last != "Warning Failed Error: "+tc.err) {
 				t.Errorf("%s: error %v after Event %q, want %s", tc.reason, err, last, tc.err)

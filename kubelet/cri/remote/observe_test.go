@@ -174,7 +174,7 @@ func TestObserve(t *testing.T) {
 	f.containers = f.containers[:2]
 	f.asked = 0
 	if _, err := c.Observe(t.Context(), "u1"); err != nil || f.asked != 0 {
-		t.Errorf("a second look asks %d times for details that do not change (%v)", f.asked, err)
+		t.Errorf("a second Observe reads %d times details that do not change (%v)", f.asked, err)
 	}
 	f.containers[1].State = runtimeapi.ContainerState_CONTAINER_EXITED
 	f.statuses["c1"].State = runtimeapi.ContainerState_CONTAINER_EXITED
