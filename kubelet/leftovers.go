@@ -9,32 +9,42 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// groups are the cgroups of Pods; *cgroups.Manager has them.
-type groups interface {
+// podFiles are the directories of Pods; *volumes.Manager implements it.
+type podFiles interface {
+	ListPods() ([]types.UID, error)
+}
+
+// podCgroups are the cgroups of Pods; *cgroups.Manager implements it.
+type podCgroups interface {
 	ListPods() ([]types.UID, error)
 	// Empty says whether no process is in the Pod's cgroup or below.
 	Empty(uid types.UID) (bool, error)
 }
 
-// leftovers are the Pods of ours that have files or a cgroup on this node.
+// leftovers finds the Pods of this agent that have files or a cgroup on this host.
 //
-// What is left of a Pod is killed, and every kubelet calls its cgroups alike:
-// the containers of another one on this machine that was stopped run on in
-// theirs, and look like leftovers. So a Pod is ours only if it has a directory
-// below our RootDir. Of one that crashed before it had, or after it had any
-// more, nothing but an empty cgroup can be left, which is nobody's loss. What our
-// runtime runs needs no search: the runtime reports it. The exception are Pods in a shared runtime
-// from before their containers had our label, which are found here, by their directories.
-func leftovers(listFiles func() ([]types.UID, error), groups groups) ([]types.UID, error) {
-	ours, err := listFiles()
-	inGroups, groupsErr := groups.ListPods()
-	errs := []error{err, groupsErr}
+// The agent kills the processes of its leftovers, and every kubelet gives its cgroups the same
+// names: the containers of another, stopped kubelet on this host run on in theirs. So a Pod is ours
+// only if it has a directory below our RootDir. A crash before that directory was made, or after it
+// was removed, leaves no more than an empty cgroup, and an empty cgroup is safe to remove. What the
+// runtime runs need not be found here, with one exception: Pods in a shared runtime from before
+// their containers had our label are found by their directories.
+type leftovers struct {
+	files   podFiles
+	cgroups podCgroups
+}
+
+// list implements pod.Config's Leftovers.
+func (l leftovers) list() ([]types.UID, error) {
+	ours, err := l.files.ListPods()
+	inCgroups, cgroupsErr := l.cgroups.ListPods()
+	errs := []error{err, cgroupsErr}
 	found := slices.Clone(ours)
-	for _, uid := range inGroups {
+	for _, uid := range inCgroups {
 		if slices.Contains(ours, uid) {
 			continue
 		}
-		empty, err := groups.Empty(uid)
+		empty, err := l.cgroups.Empty(uid)
 		errs = append(errs, err)
 		if empty {
 			found = append(found, uid)

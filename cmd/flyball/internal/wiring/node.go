@@ -140,7 +140,7 @@ func (c nodeAgent) Run(ctx context.Context, e *status.Entry) error {
 		return err
 	}
 	return kubelet.Run(ctx, kubelet.Config{
-		NodeName: c.NodeName, NodeIP: c.NodeAddrs[0], Client: client,
+		NodeName: c.NodeName, NodeIPs: c.NodeAddrs, Client: client,
 		RootDir: c.kubeletDir(), PodLogsDir: PodLogsDir,
 		CRIEndpoint: c.criEndpoint(), SharedRuntime: c.CRIEndpoint != "", CNIConfig: cniConfig,
 		ClusterDNS: c.DNSAddrs, ClusterDomain: c.ClusterDomain,
