@@ -138,6 +138,7 @@ func NewAgent(cfg Config, host Host) (*Agent, error) {
 		Port: cfg.Port, MaxPods: cfg.MaxPods, RootDir: cfg.RootDir, Labels: cfg.NodeLabels,
 		Machine: host.Machine, Source: host.Node, LeaseDuration: host.LeaseDuration,
 		Recorder: host.Recorder, Report: cfg.Report, Ready: cfg.Ready,
+		VolumesInUse: host.Volumes.VolumesInUse, Changed: host.Volumes.NodeChanged,
 	})
 	if err != nil {
 		return nil, err

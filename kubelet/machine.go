@@ -127,12 +127,17 @@ func (m *machine) build(ctx context.Context) (err error) {
 	if m.cgroups, err = cgroups.New(cgroups.Config{}); err != nil {
 		return err
 	}
-	m.volumes = volumes.New(volumes.Config{
+	m.volumes, err = volumes.New(volumes.Config{
 		RootDir: cfg.RootDir, Client: host.Client, NodeName: cfg.NodeName,
-		Allocatable: func() v1.ResourceList { return m.Node.Allocatable() },
-		Changed:     func(uid types.UID) { m.Pods.Retry(uid) },
-		Event:       func(p *v1.Pod, kind, reason, message string) { host.Recorder.Event(p, kind, reason, message) },
+		Allocatable:  func() v1.ResourceList { return m.Node.Allocatable() },
+		Node:         func() *v1.Node { return m.Node.Object() },
+		InUseChanged: func() { m.Node.Recheck() },
+		Changed:      func(uid types.UID) { m.Pods.Retry(uid) },
+		Event:        func(p *v1.Pod, kind, reason, message string) { host.Recorder.Event(p, kind, reason, message) },
 	})
+	if err != nil {
+		return err
+	}
 	m.services = informers.NewSharedInformerFactory(host.Client, 0).Core().V1().Services().Informer()
 	if host.Render, err = render(cfg); err != nil {
 		return err

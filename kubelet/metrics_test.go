@@ -36,10 +36,13 @@ func TestDocumentation(t *testing.T) {
 		t.Skipf("no usable cgroups: %v", err)
 	}
 	client := fake.NewClientset()
+	files, err := volumes.New(volumes.Config{RootDir: t.TempDir(), Client: client, NodeName: "alpha"})
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := &machine{
 		cfg: Config{NodeName: "alpha"}, cgroups: groups,
-		volumes: volumes.New(volumes.Config{RootDir: t.TempDir(), Client: client, NodeName: "alpha"}),
-		host:    Host{CRI: remote.New(nil, nil)}, Agent: &Agent{Pods: pod.New(pod.Config{NodeName: "alpha", Client: client})},
+		volumes: files, host: Host{CRI: remote.New(nil, nil)}, Agent: &Agent{Pods: pod.New(pod.Config{NodeName: "alpha", Client: client})},
 	}
 	if _, err := m.metrics(); err != nil {
 		t.Fatalf("the metrics cannot be registered together: %v", err)

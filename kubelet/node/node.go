@@ -38,8 +38,8 @@ type Images interface {
 	ListImages(ctx context.Context, in *runtimeapi.ListImagesRequest, opts ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error)
 }
 
-// Config is what a Node is made of. All fields but Labels, VolumesInUse, Recorder,
-// Report and Ready are required.
+// Config is what a Node is made of. All fields but those that say what happens without them are
+// required.
 type Config struct {
 	Name    string
 	IP      netip.Addr
@@ -63,6 +63,8 @@ type Config struct {
 	LeaseDuration time.Duration
 	// VolumesInUse lists attached volumes that pods of this node use. May be nil.
 	VolumesInUse func() []v1.UniqueVolumeName
+	// Changed is called after the Node object has changed, and must not block. May be nil.
+	Changed func()
 	// Recorder publishes Events about the Node. May be nil.
 	Recorder record.EventRecorder
 	// Report is called each time that the Node cannot be registered or its status not
@@ -113,9 +115,17 @@ func (n *Node) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	defer loops.Wait()
 	loops.Go(func() { n.renewLease(ctx) })
-	loops.Go(func() { n.source.Run(ctx, n.Recheck) })
+	loops.Go(func() { n.source.Run(ctx, n.changed) })
 	r.reportStatus(ctx)
 	return nil
+}
+
+// changed is called when the Node object has changed.
+func (n *Node) changed() {
+	n.Recheck()
+	if n.cfg.Changed != nil {
+		n.cfg.Changed()
+	}
 }
 
 // Recheck has the status looked at now, and reported if it changed. Others

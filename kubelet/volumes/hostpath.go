@@ -9,26 +9,31 @@ import (
 	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/kubernetes/pkg/volume/util/hostutil"
 )
 
 // hostPath is a path of the host as it is; only its type is checked.
-type hostPath struct{ source *v1.HostPathVolumeSource }
+type hostPath struct{ m *Manager }
 
-func (hostPath) directory() string { return "kubernetes.io~host-path" }
+// Name implements Plugin.
+func (hostPath) Name() string { return "kubernetes.io/host-path" }
 
-func (v hostPath) mount(context.Context, string) (result, error) {
-	kind := v1.HostPathUnset
-	if v.source.Type != nil {
-		kind = *v.source.Type
+// CanSupport implements Plugin.
+func (hostPath) CanSupport(s Spec) bool { return s.Volume.HostPath != nil }
+
+// Publish implements Plugin.
+func (p hostPath) Publish(_ context.Context, spec Spec, _ Paths) (Published, error) {
+	source := spec.Volume.HostPath
+	if !p.m.cfg.NoFiles && source.Type != nil {
+		if err := checkHostPath(source.Path, *source.Type); err != nil {
+			return Published{}, err
+		}
 	}
-	if err := checkHostPath(v.source.Path, kind); err != nil {
-		return result{}, err
-	}
-	return result{Mounted: Mounted{HostPath: v.source.Path}}, nil
+	return Published{Mounted: Mounted{HostPath: source.Path}}, nil
 }
 
-// checkHostPath makes what is to be made and refuses what is of another type.
-// Links are followed, as they are when the runtime mounts the path.
+// checkHostPath makes what the type says should be made and refuses anything of another type. Links
+// are followed, as they are when the runtime mounts the path.
 func checkHostPath(path string, want v1.HostPathType) error {
 	switch want {
 	case v1.HostPathUnset:
@@ -48,11 +53,11 @@ func checkHostPath(path string, want v1.HostPathType) error {
 			}
 		}
 	}
-	info, err := os.Stat(path)
+	got, err := hostutil.NewHostUtil().GetFileType(path)
 	if err != nil {
 		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", path, describe(want), err)
 	}
-	if got := typeOf(info.Mode()); got != want {
+	if v1.HostPathType(got) != want {
 		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", path, describe(want), got)
 	}
 	return nil
@@ -73,22 +78,6 @@ func createFile(path string) error {
 		return fmt.Errorf("making hostPath file: %w", err)
 	}
 	return f.Close()
-}
-
-func typeOf(mode fs.FileMode) v1.HostPathType {
-	switch {
-	case mode.IsRegular():
-		return v1.HostPathFile
-	case mode.IsDir():
-		return v1.HostPathDirectory
-	case mode&fs.ModeSocket != 0:
-		return v1.HostPathSocket
-	case mode&fs.ModeCharDevice != 0:
-		return v1.HostPathCharDev
-	case mode&fs.ModeDevice != 0:
-		return v1.HostPathBlockDev
-	}
-	return v1.HostPathUnset
 }
 
 func describe(t v1.HostPathType) string {

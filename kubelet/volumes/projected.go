@@ -17,30 +17,43 @@ import (
 	"flyball.dev/kubelet/volumes/internal/podcerts"
 )
 
-func (m *Manager) projected(pod *v1.Pod, vol *v1.Volume) volume {
-	return content{name: vol.Name, pod: pod, kind: "projected", memory: true, collect: func(ctx context.Context) (payload, time.Time, error) {
-		return m.projectedFiles(ctx, pod, vol)
-	}}
+// projected shows several sources in one directory: ConfigMaps, Secrets, fields of the Pod, tokens
+// of its service account, certificates.
+type projected struct{ m *Manager }
+
+// Name implements Plugin.
+func (projected) Name() string { return "kubernetes.io/projected" }
+
+// CanSupport implements Plugin.
+func (projected) CanSupport(s Spec) bool { return s.Volume.Projected != nil }
+
+// Publish implements Plugin.
+func (p projected) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
+	files, next, err := p.m.projectedFiles(ctx, spec.Pod, spec.Volume)
+	if err != nil {
+		return Published{}, err
+	}
+	return p.m.write(spec, paths.Target, inMemory, files, next)
 }
 
-// projectedFiles asks all sources at the same time: the token is signed while
-// the CA's ConfigMap is on its way. Later sources win where paths collide.
+// projectedFiles reads all sources at the same time: the token is signed while the CA's ConfigMap is
+// on its way. Later sources win where paths collide.
 func (m *Manager) projectedFiles(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (payload, time.Time, error) {
 	s := vol.Projected
-	parts := make([]payload, len(s.Sources))
+	payloads := make([]payload, len(s.Sources))
 	expiries := make([]time.Time, len(s.Sources))
 	errs := make([]error, len(s.Sources))
 	var wg sync.WaitGroup
 	for i := range s.Sources {
-		wg.Go(func() { parts[i], expiries[i], errs[i] = m.projection(ctx, pod, vol, i) })
+		wg.Go(func() { payloads[i], expiries[i], errs[i] = m.projection(ctx, pod, vol, i) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return nil, time.Time{}, err
 	}
 	files, next := payload{}, time.Time{}
-	for i, part := range parts {
-		maps.Copy(files, part)
+	for i, p := range payloads {
+		maps.Copy(files, p)
 		if t := expiries[i]; !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
@@ -71,8 +84,8 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, i
 	return files, time.Time{}, err
 }
 
-// tokenFiles is a token of the Pod's service account, bound to the Pod. It is
-// renewed when 80 % of its life, or a day, is over.
+// tokenFiles is a token of the Pod's service account, bound to the Pod. It is renewed after 80 % of
+// its life, or a day.
 func (m *Manager) tokenFiles(pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection) (payload, time.Time, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: p.ExpirationSeconds,
@@ -108,6 +121,9 @@ func (m *Manager) trustBundleFiles(ctx context.Context, pod *v1.Pod, s *v1.Proje
 func (m *Manager) certificateFiles(ctx context.Context, pod *v1.Pod, vol *v1.Volume, index int) (payload, time.Time, error) {
 	s := vol.Projected
 	p := s.Sources[index].PodCertificate
+	if m.cfg.NoFiles { // a key that nobody uses is not worth a signature
+		return nil, time.Time{}, nil
+	}
 	c, err := m.certificates.Credential(ctx, pod, podcerts.Source{Pod: pod.UID, Volume: vol.Name, Index: index}, p)
 	if err != nil {
 		return nil, time.Time{}, err
@@ -123,8 +139,8 @@ func (m *Manager) certificateFiles(ctx context.Context, pod *v1.Pod, vol *v1.Vol
 	return files, c.Next, nil
 }
 
-// guarded is a file that only those may read who are to use it, if it is known
-// who that is.
+// guarded is a file that only the user of the Pod's containers, or its fsGroup, may read, if either
+// is known.
 func guarded(data []byte, pod *v1.Pod, s *v1.ProjectedVolumeSource, user *int64) volumeutil.FileProjection {
 	out := file(data, nil, s.DefaultMode, user, s.DefaultUser)
 	if out.FsUser == nil {
@@ -132,7 +148,7 @@ func guarded(data []byte, pod *v1.Pod, s *v1.ProjectedVolumeSource, user *int64)
 		out.FsUser = volumeutil.FsUserFrom(pod)
 	}
 	if out.FsUser != nil || fsGroup(pod) != nil {
-		// The group, if any, is let in when ownership is set.
+		// The group gets access when ownership is set.
 		out.Mode = 0o600
 	}
 	return out

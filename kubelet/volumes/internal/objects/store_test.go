@@ -19,7 +19,7 @@ import (
 
 var errForbidden = apierrors.NewForbidden(v1.Resource("configmaps"), "cm", errors.New("no relationship found between node and this object"))
 
-func TestPatiently(t *testing.T) {
+func TestRetry(t *testing.T) {
 	cases := map[string]struct {
 		reason  string
 		errs    []error
@@ -36,7 +36,7 @@ func TestPatiently(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked := 0
-				_, err := Patiently(t.Context(), func() (int, error) {
+				_, err := Retry(t.Context(), func() (int, error) {
 					asked++
 					if asked <= len(tc.errs) {
 						return 0, tc.errs[asked-1]
@@ -54,7 +54,7 @@ func TestPatiently(t *testing.T) {
 func TestPatienceEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		_, err := Patiently(t.Context(), func() (int, error) { return 0, errForbidden })
+		_, err := Retry(t.Context(), func() (int, error) { return 0, errForbidden })
 		if took := time.Since(began); !apierrors.IsForbidden(err) || took < 500*time.Millisecond || took > 3*time.Second {
 			t.Errorf("gave up with %v after %v, want forbidden after about a second", err, took)
 		}

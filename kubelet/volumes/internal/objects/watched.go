@@ -159,7 +159,7 @@ func (w *watched) notFound() error {
 
 // fetch reads the object from the API server, behind its cache.
 func fetch(ctx context.Context, client kubernetes.Interface, key Key) (object, error) {
-	o, err := Patiently(ctx, func() (object, error) {
+	o, err := Retry(ctx, func() (object, error) {
 		if key.Kind == Secret {
 			return client.CoreV1().Secrets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 		}
@@ -196,15 +196,15 @@ func immutable(o object) bool {
 	return false
 }
 
-// Patiently repeats ask for about a second while the API server does not know
-// that the Pod is on this node: a node may hear of its Pod before the Node
-// authorizer and the NodeRestriction admission do, all by watches of their own.
-func Patiently[T any](ctx context.Context, ask func() (T, error)) (T, error) {
-	return PatientlyIf(ctx, podUnknown, ask)
+// Retry repeats a request for about a second while the API server does not know that the Pod is on
+// this node: the node, the Node authorizer and the NodeRestriction admission each have a watch, and
+// the node's may be ahead.
+func Retry[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	return RetryIf(ctx, podUnknown, ask)
 }
 
-// PatientlyIf is Patiently for errors that behind knows.
-func PatientlyIf[T any](ctx context.Context, behind func(error) bool, ask func() (T, error)) (T, error) {
+// RetryIf is Retry for errors that behind knows.
+func RetryIf[T any](ctx context.Context, behind func(error) bool, ask func() (T, error)) (T, error) {
 	backoff := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 13}
 	for {
 		answer, err := ask()

@@ -51,7 +51,7 @@ func (s *Store) act(ctx context.Context, e *entry, a action, pod *v1.Pod, p *v1.
 
 // ask creates a request with a new key.
 func (s *Store) ask(ctx context.Context, pod *v1.Pod, p *v1.PodCertificateProjection) (*pending, error) {
-	account, err := objects.Patiently(ctx, func() (*v1.ServiceAccount, error) {
+	account, err := objects.Retry(ctx, func() (*v1.ServiceAccount, error) {
 		return s.cfg.Client.CoreV1().ServiceAccounts(pod.Namespace).Get(ctx, pod.Spec.ServiceAccountName, metav1.GetOptions{})
 	})
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Store) ask(ctx context.Context, pod *v1.Pod, p *v1.PodCertificateProjec
 	if err != nil {
 		return nil, err
 	}
-	request, err := objects.PatientlyIf(ctx, admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
+	request, err := objects.RetryIf(ctx, admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
 		return s.cfg.Client.CertificatesV1().PodCertificateRequests(pod.Namespace).Create(ctx, requestFor(pod, p, account, node, csr), metav1.CreateOptions{})
 	})
 	if err != nil {

@@ -1,5 +1,3 @@
-//go:build linux
-
 package volumes
 
 import (
@@ -9,16 +7,15 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
-	mount "k8s.io/mount-utils"
 )
 
-// mountTmpfs mounts a file system in memory at dir unless one is there already.
-// size in bytes; 0 is the kernel's default, half of the memory. If there is a
-// group, all that is made in there belongs to it.
+// mountTmpfs mounts a file system in memory at dir unless one is mounted already. size is in bytes; 0
+// is the kernel's default, half of the memory. All files that are made in there belong to the group,
+// if there is one.
 func mountTmpfs(dir string, size int64, group *int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("looking at the volume's directory: %w", err)
+		return fmt.Errorf("reading the file system of the volume's directory: %w", err)
 	}
 	if st.Type == unix.TMPFS_MAGIC {
 		if mounted, err := isMountPoint(dir); err != nil || mounted {
@@ -32,8 +29,8 @@ func mountTmpfs(dir string, size int64, group *int64) error {
 	if size > 0 {
 		options += fmt.Sprintf(",size=%d", size)
 	}
-	// What is in memory on purpose must not reach the disk by way of swap. Kernels
-	// before 6.3 do not know the option.
+	// Content that is in memory on purpose must not reach the disk by way of swap. Kernels before 6.3
+	// do not know the option.
 	err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options+",noswap")
 	if errors.Is(err, unix.EINVAL) {
 		err = unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options)
@@ -53,29 +50,7 @@ func isMountPoint(path string) (bool, error) {
 	if st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 	}
-	// Before Linux 5.8 only the table tells.
+	// Before Linux 5.8 only the table has it.
 	mounts, err := mountsBelow(filepath.Clean(path))
 	return len(mounts) > 0 && mounts[0] == filepath.Clean(path), err
-}
-
-// syscallMounter is what of mount-utils' Interface the subPath library uses,
-// without executing programs of the host. Other methods panic.
-type syscallMounter struct{ mount.Interface }
-
-func (syscallMounter) IsMountPoint(path string) (bool, error) { return isMountPoint(path) }
-
-func (syscallMounter) IsLikelyNotMountPoint(path string) (bool, error) {
-	is, err := isMountPoint(path)
-	return !is, err
-}
-
-func (syscallMounter) CanSafelySkipMountPointCheck() bool { return false }
-
-func (syscallMounter) Unmount(path string) error { return unmount(path) }
-
-func (syscallMounter) MountSensitiveWithoutSystemdWithMountFlags(source, target, _ string, _, _, _ []string) error {
-	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("binding the subPath: %w", err)
-	}
-	return nil
 }
