@@ -109,7 +109,8 @@ func (j job) call() (context.Context, context.CancelFunc) {
 func (j job) mountVolumes(ctx context.Context) (func(*worker), error) {
 	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
 	if err != nil {
-		if ctx.Err() == nil {
+		var failed *volumes.Error
+		if waiting := errors.As(err, &failed) && failed.Waiting; ctx.Err() == nil && !waiting {
 			for message := range strings.SplitSeq(err.Error(), "\n") {
 				j.m.event(j.pod, "", v1.EventTypeWarning, reasonFailedMount, message)
 			}
