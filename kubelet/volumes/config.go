@@ -24,7 +24,7 @@ type Config struct {
 	// Plugins are kinds of volumes besides those of this package. May be nil.
 	Plugins []Plugin
 	// Allocatable of this node: bounds memory-backed volumes and replaces missing limits in the
-	// downward API. May be nil.
+	// downward API.
 	Allocatable func() v1.ResourceList
 	// Node returns the Node as last watched, nil if it was not seen yet. Volumes that are attached
 	// wait for its status. Required with Plugins.

@@ -13,13 +13,9 @@ import (
 // configMap shows the keys of a ConfigMap as files.
 type configMap struct{ m *Manager }
 
-// Name implements Plugin.
-func (configMap) Name() string { return "kubernetes.io/configmap" }
-
-// CanSupport implements Plugin.
+func (configMap) Name() string           { return "kubernetes.io/configmap" }
 func (configMap) CanSupport(s Spec) bool { return s.Volume.ConfigMap != nil }
 
-// Publish implements Plugin.
 func (p configMap) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
 	s := spec.Volume.ConfigMap
 	files, err := p.m.configMapFiles(ctx, spec.Pod.Namespace, s.Name, items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)})

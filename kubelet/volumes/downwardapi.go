@@ -15,13 +15,9 @@ import (
 // downwardAPI shows fields of the Pod as files.
 type downwardAPI struct{ m *Manager }
 
-// Name implements Plugin.
-func (downwardAPI) Name() string { return "kubernetes.io/downward-api" }
-
-// CanSupport implements Plugin.
+func (downwardAPI) Name() string           { return "kubernetes.io/downward-api" }
 func (downwardAPI) CanSupport(s Spec) bool { return s.Volume.DownwardAPI != nil }
 
-// Publish implements Plugin.
 func (p downwardAPI) Publish(_ context.Context, spec Spec, paths Paths) (Published, error) {
 	s := spec.Volume.DownwardAPI
 	files, err := p.m.downwardFiles(spec.Pod, s.Items, s.DefaultMode, s.DefaultUser)
@@ -41,7 +37,7 @@ func (m *Manager) downwardFiles(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, m
 		case it.FieldRef != nil:
 			value, err = fieldpath.ExtractFieldPathAsString(pod, it.FieldRef.FieldPath)
 		case it.ResourceFieldRef != nil:
-			value, err = ResourceValue(pod, nil, it.ResourceFieldRef, m.allocatable())
+			value, err = ResourceValue(pod, nil, it.ResourceFieldRef, m.cfg.Allocatable())
 		}
 		errs = append(errs, err)
 		files[filepath.Clean(it.Path)] = file([]byte(value), it.Mode, mode, it.User, user)

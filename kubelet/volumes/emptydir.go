@@ -12,13 +12,9 @@ import (
 // emptyDir is a directory, or a file system in memory, that lives and dies with the Pod.
 type emptyDir struct{ m *Manager }
 
-// Name implements Plugin.
-func (emptyDir) Name() string { return "kubernetes.io/empty-dir" }
-
-// CanSupport implements Plugin.
+func (emptyDir) Name() string           { return "kubernetes.io/empty-dir" }
 func (emptyDir) CanSupport(s Spec) bool { return s.Volume.EmptyDir != nil }
 
-// Publish implements Plugin.
 func (p emptyDir) Publish(_ context.Context, spec Spec, paths Paths) (Published, error) {
 	done := Published{Mounted: Mounted{HostPath: paths.Target, SELinuxRelabel: true}}
 	if p.m.cfg.NoFiles {
@@ -41,7 +37,7 @@ func (p emptyDir) Publish(_ context.Context, spec Spec, paths Paths) (Published,
 
 // tmpfsSize is the least of sizeLimit, the memory limit of the Pod, and the memory of the node.
 func (m *Manager) tmpfsSize(spec Spec) int64 {
-	allocatable := m.allocatable()
+	allocatable := m.cfg.Allocatable()
 	size := allocatable.Memory().Value()
 	consider := func(limit int64) {
 		if limit > 0 && (size == 0 || limit < size) {

@@ -15,13 +15,9 @@ import (
 // hostPath is a path of the host as it is; only its type is checked.
 type hostPath struct{ m *Manager }
 
-// Name implements Plugin.
-func (hostPath) Name() string { return "kubernetes.io/host-path" }
-
-// CanSupport implements Plugin.
+func (hostPath) Name() string           { return "kubernetes.io/host-path" }
 func (hostPath) CanSupport(s Spec) bool { return s.Volume.HostPath != nil }
 
-// Publish implements Plugin.
 func (p hostPath) Publish(_ context.Context, spec Spec, _ Paths) (Published, error) {
 	source := spec.Volume.HostPath
 	if !p.m.cfg.NoFiles && source.Type != nil {

@@ -20,8 +20,10 @@ import (
 // nodeVolume is a volume on this node. Those of a StagingPlugin are in Manager.volumes; any other
 // belongs to one Pod and is forgotten once it is published, since its directory is its record.
 type nodeVolume struct {
-	plugin string
-	volume Volume
+	// plugin that a record names; staging is nil if it does not exist, or stages nothing.
+	plugin  string
+	staging StagingPlugin
+	volume  Volume
 	// acting is held while the plugin is called.
 	acting sync.Mutex
 	// state is guarded by Manager.mu.
@@ -31,9 +33,6 @@ type nodeVolume struct {
 // reconstruct learns from the records what an earlier process has left on the node.
 func (m *Manager) reconstruct() error {
 	all, err := m.records.read()
-	if err != nil {
-		return err
-	}
 	for _, rec := range all {
 		v := m.nodeVolume(rec.Plugin, rec.Volume)
 		if rec.Target == (plan.Target{}) {
@@ -41,20 +40,23 @@ func (m *Manager) reconstruct() error {
 		} else {
 			v.state.Uses[rec.Target] = plan.Use{Published: plan.Begun}
 		}
+		m.unstaging.Add(rec.Volume.Name)
 	}
-	for name := range m.volumes {
-		m.unstaging.Add(name)
-	}
-	return nil
+	return err
 }
 
-// nodeVolume is called with mu held, except by New.
+// nodeVolume is called with mu held, except by reconstruct.
 func (m *Manager) nodeVolume(plugin string, volume Volume) *nodeVolume {
 	v := m.volumes[volume.Name]
 	if v == nil {
 		v = &nodeVolume{plugin: plugin, volume: volume, state: plan.State{
 			Attach: volume.Attach, Stage: volume.Stage, Exclusive: volume.Exclusive, Uses: map[plan.Target]plan.Use{},
 		}}
+		for _, p := range m.plugins {
+			if s, ok := p.(StagingPlugin); ok && p.Name() == plugin {
+				v.staging = s
+			}
+		}
 		m.volumes[volume.Name] = v
 	}
 	return v
@@ -62,9 +64,10 @@ func (m *Manager) nodeVolume(plugin string, volume Volume) *nodeVolume {
 
 // want finds out which volume it is and notes that the Pod wants it.
 func (m *Manager) want(ctx context.Context, p Plugin, spec Spec) (*nodeVolume, error) {
+	t := spec.target()
 	staging, ok := p.(StagingPlugin)
 	if !ok || m.cfg.NoFiles {
-		return &nodeVolume{plugin: p.Name(), state: plan.State{Uses: map[plan.Target]plan.Use{spec.target(): {Wanted: true}}}}, nil
+		return &nodeVolume{plugin: p.Name(), state: plan.State{Uses: map[plan.Target]plan.Use{t: {Wanted: true}}}}, nil
 	}
 	volume, err := staging.Identify(ctx, spec)
 	if err != nil {
@@ -72,27 +75,23 @@ func (m *Manager) want(ctx context.Context, p Plugin, spec Spec) (*nodeVolume, e
 	}
 	m.mu.Lock()
 	v := m.nodeVolume(p.Name(), volume)
-	before, use := v.state.InNeed(), v.state.Uses[spec.target()]
+	before, use := v.state.InNeed(), v.state.Uses[t]
 	if use.Wanted = true; use.Published == plan.Done {
 		use.Published = plan.Begun // again: the Pod may have changed
 	}
-	v.state.Uses[spec.target()] = use
+	v.state.Uses[t] = use
 	m.settle(v, before)
 	return v, nil
 }
 
 // publish carries out the plan for a Pod that wants the volume.
-func (m *Manager) publish(ctx context.Context, v *nodeVolume, p Plugin, spec Spec) (Published, error) {
+func (m *Manager) publish(ctx context.Context, v *nodeVolume, p Plugin, spec Spec) (published Published, err error) {
 	v.acting.Lock()
 	defer v.acting.Unlock()
-	var published Published
-	for {
-		a := m.next(ctx, v, spec.target())
-		if a == nil {
+	for err == nil {
+		switch a := m.next(ctx, v, spec.target()).(type) {
+		case nil:
 			return published, nil
-		}
-		var err error
-		switch a.(type) {
 		case plan.Stage:
 			err = m.stage(ctx, v, spec)
 		case plan.Publish:
@@ -100,10 +99,8 @@ func (m *Manager) publish(ctx context.Context, v *nodeVolume, p Plugin, spec Spe
 		default:
 			err = Waiting(a.Why())
 		}
-		if err != nil {
-			return Published{}, err
-		}
 	}
+	return Published{}, err
 }
 
 // release carries out the plan for a target that does not want the volume, or for none.
@@ -112,25 +109,23 @@ func (m *Manager) release(ctx context.Context, v *nodeVolume, t plan.Target) err
 	defer v.acting.Unlock()
 	for {
 		begun := time.Now()
-		switch m.next(ctx, v, t).(type) {
+		operation, act := "", m.next(ctx, v, t)
+		var err error
+		switch act.(type) {
+		case nil, plan.Wait:
+			return nil
 		case plan.Unpublish:
-			err := m.unpublish(ctx, v, t)
-			m.metrics.took(v.plugin, "volume_unmount", err, time.Since(begun))
-			if err != nil {
-				return err
-			}
+			operation, err = "volume_unmount", m.unpublish(ctx, v, t)
 		case plan.Unstage:
 			if t != (plan.Target{}) { // the Pod does not wait for it
 				m.unstaging.Add(v.volume.Name)
 				return nil
 			}
-			err := m.unstage(ctx, v)
-			m.metrics.took(v.plugin, "unmount_device", err, time.Since(begun))
-			if err != nil {
-				return err
-			}
-		default:
-			return nil
+			operation, err = "unmount_device", m.unstage(ctx, v)
+		}
+		m.metrics.took(v.plugin, operation, err, time.Since(begun))
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -140,9 +135,11 @@ func (m *Manager) next(ctx context.Context, v *nodeVolume, t plan.Target) plan.A
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := v.state
-	if node := m.node(); s.Attach && node != nil {
-		s.InUse = slices.Contains(node.Status.VolumesInUse, v.volume.Name)
-		s.Attached = slices.ContainsFunc(node.Status.VolumesAttached, func(a v1.AttachedVolume) bool { return a.Name == v.volume.Name })
+	if s.Attach {
+		if node := m.cfg.Node(); node != nil {
+			s.InUse = slices.Contains(node.Status.VolumesInUse, v.volume.Name)
+			s.Attached = slices.ContainsFunc(node.Status.VolumesAttached, func(a v1.AttachedVolume) bool { return a.Name == v.volume.Name })
+		}
 	}
 	a := plan.Next(s, t)
 	if a != nil && v.recorded() {
@@ -163,22 +160,22 @@ func (m *Manager) stage(ctx context.Context, v *nodeVolume, spec Spec) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
 		return fmt.Errorf("making the directory for a staged volume: %w", err)
 	}
-	if err := m.stagingPlugin(v.plugin).Stage(ctx, spec, v.volume, path); err != nil {
-		return err
+	err := v.staging.Stage(ctx, spec, v.volume, path)
+	if err == nil {
+		m.setStaged(v, plan.Done)
 	}
-	m.setStaged(v, plan.Done)
-	return nil
+	return err
 }
 
 func (m *Manager) publishTo(ctx context.Context, v *nodeVolume, p Plugin, spec Spec) (Published, error) {
-	t, paths := spec.target(), Paths{Target: m.volumeDir(v.plugin, spec.target())}
+	t := spec.target()
+	paths := Paths{Target: m.targetPath(v, t)}
+	if v.volume.Stage {
+		paths.Staging = m.stagingPath(v)
+	}
 	if v.recorded() {
-		paths.Target = m.recordedTarget(v, t)
-		if v.volume.Stage {
-			paths.Staging = m.stagingPath(v)
-		}
-		if m.use(v, t).Published == plan.Absent {
-			if err := m.records.write(record{Plugin: v.plugin, Volume: v.volume, Target: t}); err != nil {
+		if m.published(v, t) == plan.Absent {
+			if err := m.records.write(record{v.plugin, v.volume, t}); err != nil {
 				return Published{}, err
 			}
 			m.setUse(v, t, plan.Use{Wanted: true, Published: plan.Begun})
@@ -195,8 +192,7 @@ func (m *Manager) publishTo(ctx context.Context, v *nodeVolume, p Plugin, spec S
 }
 
 func (m *Manager) unpublish(ctx context.Context, v *nodeVolume, t plan.Target) error {
-	p := m.stagingPlugin(v.plugin)
-	if p == nil {
+	if v.staging == nil {
 		return fmt.Errorf("unmounting volume %q of Pod %s: plugin %s does not exist any more", t.Volume, t.Pod, v.plugin)
 	}
 	m.setUse(v, t, plan.Use{Published: plan.Begun})
@@ -204,14 +200,11 @@ func (m *Manager) unpublish(ctx context.Context, v *nodeVolume, t plan.Target) e
 	if err := removeAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume)); err != nil {
 		return err
 	}
-	target := m.recordedTarget(v, t)
-	if err := p.Unpublish(ctx, v.volume, target); err != nil {
+	path := m.targetPath(v, t)
+	if err := v.staging.Unpublish(ctx, v.volume, path); err != nil {
 		return fmt.Errorf("unmounting volume %q of Pod %s: %w", t.Volume, t.Pod, err)
 	}
-	if err := removeEmpty(target, filepath.Dir(target)); err != nil {
-		return err
-	}
-	if err := m.records.remove(v.volume.Name, t); err != nil {
+	if err := m.forget(path, record{v.plugin, v.volume, t}); err != nil {
 		return err
 	}
 	m.setUse(v, t, plan.Use{})
@@ -219,32 +212,36 @@ func (m *Manager) unpublish(ctx context.Context, v *nodeVolume, t plan.Target) e
 }
 
 func (m *Manager) unstage(ctx context.Context, v *nodeVolume) error {
-	p := m.stagingPlugin(v.plugin)
-	if p == nil {
+	if v.staging == nil {
 		return fmt.Errorf("unstaging volume %s: plugin %s does not exist any more", v.volume.Name, v.plugin)
 	}
 	m.setStaged(v, plan.Begun)
 	path := m.stagingPath(v)
-	if err := p.Unstage(ctx, v.volume, path); err != nil {
+	if err := v.staging.Unstage(ctx, v.volume, path); err != nil {
 		return fmt.Errorf("unstaging volume %s: %w", v.volume.Name, err)
 	}
-	if err := removeEmpty(path, filepath.Dir(path)); err != nil {
-		return err
-	}
-	if err := m.records.remove(v.volume.Name, plan.Target{}); err != nil {
+	if err := m.forget(path, record{Plugin: v.plugin, Volume: v.volume}); err != nil {
 		return err
 	}
 	m.setStaged(v, plan.Absent)
 	return nil
 }
 
+// forget removes a path that the plugin has undone, with its directory, and then the record.
+func (m *Manager) forget(path string, rec record) error {
+	if err := removeEmpty(path, filepath.Dir(path)); err != nil {
+		return err
+	}
+	return m.records.remove(rec)
+}
+
 // recorded says whether the volume is that of a StagingPlugin.
 func (v *nodeVolume) recorded() bool { return v.volume.Name != "" }
 
-func (m *Manager) use(v *nodeVolume, t plan.Target) plan.Use {
+func (m *Manager) published(v *nodeVolume, t plan.Target) plan.Progress {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return v.state.Uses[t]
+	return v.state.Uses[t].Published
 }
 
 func (m *Manager) setStaged(v *nodeVolume, p plan.Progress) {
@@ -321,23 +318,14 @@ func (v *nodeVolume) waiting() []types.UID {
 	return pods
 }
 
-func (m *Manager) node() *v1.Node {
-	if m.cfg.Node == nil {
-		return nil
+// targetPath is where the volume is published. That of a StagingPlugin is one level deeper: its
+// parent is ours alone.
+func (m *Manager) targetPath(v *nodeVolume, t plan.Target) string {
+	path := filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(v.plugin, "/", "~"), t.Volume)
+	if v.recorded() {
+		path = filepath.Join(path, "mount")
 	}
-	return m.cfg.Node()
-}
-
-func (s Spec) target() plan.Target { return plan.Target{Pod: s.Pod.UID, Volume: s.Volume.Name} }
-
-// volumeDir is the directory of a Pod's volume.
-func (m *Manager) volumeDir(plugin string, t plan.Target) string {
-	return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(plugin, "/", "~"), t.Volume)
-}
-
-// recordedTarget is where a StagingPlugin publishes the volume, so that its directory is ours alone.
-func (m *Manager) recordedTarget(v *nodeVolume, t plan.Target) string {
-	return filepath.Join(m.volumeDir(v.plugin, t), "mount")
+	return path
 }
 
 func (m *Manager) stagingPath(v *nodeVolume) string {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
@@ -58,7 +59,7 @@ func New(cfg Config) (*Manager, error) {
 		root = resolved
 	}
 	m := &Manager{
-		cfg: cfg, metrics: newMetrics(), tokens: newTokens(cfg), pods: filepath.Join(root, "pods"),
+		cfg: cfg, metrics: newMetrics(), tokens: tokens{known: map[tokenKey]*authenticationv1.TokenRequest{}}, pods: filepath.Join(root, "pods"),
 		refreshing: newQueue[types.UID](), unstaging: newQueue[v1.UniqueVolumeName](),
 		states: map[types.UID]*podState{}, volumes: map[v1.UniqueVolumeName]*nodeVolume{},
 	}
@@ -89,26 +90,8 @@ func newQueue[T comparable]() workqueue.TypedRateLimitingInterface[T] {
 func (m *Manager) Run(ctx context.Context) error {
 	var workers sync.WaitGroup
 	for range 2 {
-		workers.Go(func() {
-			for {
-				uid, shutdown := m.refreshing.Get()
-				if shutdown {
-					return
-				}
-				m.refresh(ctx, uid)
-				m.refreshing.Done(uid)
-			}
-		})
-		workers.Go(func() {
-			for {
-				name, shutdown := m.unstaging.Get()
-				if shutdown {
-					return
-				}
-				m.unstageIdle(ctx, name)
-				m.unstaging.Done(name)
-			}
-		})
+		workers.Go(func() { work(ctx, m.refreshing, m.refresh) })
+		workers.Go(func() { work(ctx, m.unstaging, m.unstageIdle) })
 	}
 	<-ctx.Done()
 	m.refreshing.ShutDown()
@@ -118,6 +101,17 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.bundles.Close()
 	m.certificates.Close()
 	return nil
+}
+
+func work[T comparable](ctx context.Context, queue workqueue.TypedInterface[T], do func(context.Context, T)) {
+	for {
+		item, shutdown := queue.Get()
+		if shutdown {
+			return
+		}
+		do(ctx, item)
+		queue.Done(item)
+	}
 }
 
 func (m *Manager) event(pod *v1.Pod, eventtype, reason, message string) {

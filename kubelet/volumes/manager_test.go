@@ -520,13 +520,39 @@ func TestTokensAreCachedAndRenewed(t *testing.T) {
 	if n := f.tokens.Load(); n != 1 {
 		t.Errorf("%d tokens were signed for three Mounts of one Pod, want 1", n)
 	}
-	// The manager's jitter makes a token of a few seconds due at once.
 	f.life = 2 * time.Second
 	short := pod(vol(token))
 	short.UID = "uid-2"
 	dir := f.mount(short)["v"].HostPath
 	first := contentOf(dir, "token")
 	eventually(t, "the token is replaced", func() bool { return contentOf(dir, "token") != first })
+}
+
+// TestTokenCannotBeRenewed: the old one serves until it expires, and the API server is not asked in a
+// tight loop.
+func TestTokenCannotBeRenewed(t *testing.T) {
+	f := newFixture(t)
+	source := &v1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3600)}
+	token, _, err := f.token(t.Context(), pod(), source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, known := range f.Manager.tokens.known {
+		known.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(time.Minute))
+	}
+	f.client.PrependReactor("create", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("no answer")
+	})
+	again, next, err := f.token(t.Context(), pod(), source)
+	if err != nil || again != token || time.Until(next) < tokenRetry/2 {
+		t.Errorf("token() = %q, %v, %v", again, next, err)
+	}
+	for _, known := range f.Manager.tokens.known {
+		known.Status.ExpirationTimestamp = metav1.NewTime(time.Now())
+	}
+	if _, _, err := f.token(t.Context(), pod(), source); err == nil {
+		t.Error("an expired token is used")
+	}
 }
 
 func TestRenewal(t *testing.T) {
@@ -541,8 +567,8 @@ func TestRenewal(t *testing.T) {
 		life   time.Duration
 		want   time.Duration
 	}{
-		"Hour": {reason: "at 80 % of its life", life: time.Hour, want: 48*time.Minute + time.Second},
-		"Year": {reason: "after a day at the latest", life: 365 * 24 * time.Hour, want: 24*time.Hour + time.Second},
+		"Hour": {reason: "at 80 % of its life", life: time.Hour, want: 48 * time.Minute},
+		"Year": {reason: "after a day at the latest", life: 365 * 24 * time.Hour, want: 24 * time.Hour},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/volumes/plan"
 )
 
 // Plugin is one kind of volume. Its methods are idempotent, may wait for the API server until ctx
@@ -47,6 +49,8 @@ type Spec struct {
 	Pod    *v1.Pod
 	Volume *v1.Volume
 }
+
+func (s Spec) target() plan.Target { return plan.Target{Pod: s.Pod.UID, Volume: s.Volume.Name} }
 
 // Paths of a volume on the host.
 type Paths struct {
@@ -91,16 +95,6 @@ func (m *Manager) pluginFor(spec Spec) Plugin {
 	return nil
 }
 
-// stagingPlugin returns the plugin that a record names, nil if there is none.
-func (m *Manager) stagingPlugin(name string) StagingPlugin {
-	for _, p := range m.plugins {
-		if s, ok := p.(StagingPlugin); ok && p.Name() == name {
-			return s
-		}
-	}
-	return nil
-}
-
 // sourceOf is the name of the field of the volume that is set, as users write it.
 func sourceOf(source v1.VolumeSource) string {
 	v := reflect.ValueOf(source)
@@ -111,11 +105,4 @@ func sourceOf(source v1.VolumeSource) string {
 		}
 	}
 	return "(none)"
-}
-
-func (m *Manager) allocatable() v1.ResourceList {
-	if m.cfg.Allocatable == nil {
-		return nil
-	}
-	return m.cfg.Allocatable()
 }

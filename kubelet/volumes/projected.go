@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 
@@ -21,13 +20,9 @@ import (
 // of its service account, certificates.
 type projected struct{ m *Manager }
 
-// Name implements Plugin.
-func (projected) Name() string { return "kubernetes.io/projected" }
-
-// CanSupport implements Plugin.
+func (projected) Name() string           { return "kubernetes.io/projected" }
 func (projected) CanSupport(s Spec) bool { return s.Volume.Projected != nil }
 
-// Publish implements Plugin.
 func (p projected) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
 	files, next, err := p.m.projectedFiles(ctx, spec.Pod, spec.Volume)
 	if err != nil {
@@ -73,7 +68,7 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, i
 	case p.DownwardAPI != nil:
 		files, err = m.downwardFiles(pod, p.DownwardAPI.Items, s.DefaultMode, s.DefaultUser)
 	case p.ServiceAccountToken != nil:
-		return m.tokenFiles(pod, s, p.ServiceAccountToken)
+		return m.tokenFiles(ctx, pod, s, p.ServiceAccountToken)
 	case p.ClusterTrustBundle != nil:
 		files, err = m.trustBundleFiles(ctx, pod, s, p.ClusterTrustBundle)
 	case p.PodCertificate != nil:
@@ -84,24 +79,12 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, i
 	return files, time.Time{}, err
 }
 
-// tokenFiles is a token of the Pod's service account, bound to the Pod. It is renewed after 80 % of
-// its life, or a day.
-func (m *Manager) tokenFiles(pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection) (payload, time.Time, error) {
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		ExpirationSeconds: p.ExpirationSeconds,
-		BoundObjectRef: &authenticationv1.BoundObjectReference{
-			APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
-		},
-	}}
-	if p.Audience != "" {
-		request.Spec.Audiences = []string{p.Audience}
-	}
-	token, err := m.tokens.GetServiceAccountToken(pod.Namespace, pod.Spec.ServiceAccountName, request)
+func (m *Manager) tokenFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection) (payload, time.Time, error) {
+	token, next, err := m.token(ctx, pod, p)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	out := guarded([]byte(token.Status.Token), pod, s, p.User)
-	return payload{p.Path: out}, renewal(token), nil
+	return payload{p.Path: guarded([]byte(token), pod, s, p.User)}, next, nil
 }
 
 // trustBundleFiles are the certificates of ClusterTrustBundles, all in one file.
@@ -152,16 +135,4 @@ func guarded(data []byte, pod *v1.Pod, s *v1.ProjectedVolumeSource, user *int64)
 		out.Mode = 0o600
 	}
 	return out
-}
-
-// renewal is when the token manager will ask for a new token instead of handing
-// out this one.
-func renewal(token *authenticationv1.TokenRequest) time.Time {
-	if token.Spec.ExpirationSeconds == nil {
-		return time.Time{}
-	}
-	life := time.Duration(*token.Spec.ExpirationSeconds) * time.Second
-	expires := token.Status.ExpirationTimestamp.Time
-	issued := expires.Add(-life)
-	return issued.Add(min(life*4/5, 24*time.Hour)).Add(time.Second)
 }

@@ -11,13 +11,9 @@ import (
 // secret shows the keys of a Secret as files.
 type secret struct{ m *Manager }
 
-// Name implements Plugin.
-func (secret) Name() string { return "kubernetes.io/secret" }
-
-// CanSupport implements Plugin.
+func (secret) Name() string           { return "kubernetes.io/secret" }
 func (secret) CanSupport(s Spec) bool { return s.Volume.Secret != nil }
 
-// Publish implements Plugin.
 func (p secret) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
 	s := spec.Volume.Secret
 	files, err := p.m.secretFiles(ctx, spec.Pod.Namespace, s.SecretName, items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)})

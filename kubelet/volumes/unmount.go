@@ -33,10 +33,10 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	m.objects.Hold(uid, nil)
 	m.bundles.Hold(uid, nil)
 	m.certificates.Hold(uid, false)
-	m.tokens.DeleteServiceAccountToken(uid)
+	m.tokens.forget(uid)
 	var errs []error
 	for t, v := range m.targetsOf(uid) {
-		m.setUse(v, t, plan.Use{Published: m.use(v, t).Published})
+		m.setUse(v, t, plan.Use{Published: m.published(v, t)})
 		errs = append(errs, m.release(ctx, v, t))
 	}
 	if err := errors.Join(errs...); err != nil {
