@@ -34,12 +34,7 @@ type nodeVolume struct {
 func (m *Manager) reconstruct() error {
 	all, err := m.records.read()
 	for _, rec := range all {
-		v := m.nodeVolume(rec.Plugin, rec.Volume)
-		if rec.Target == (plan.Target{}) {
-			v.state.Staged = plan.Begun
-		} else {
-			v.state.Uses[rec.Target] = plan.Use{Published: plan.Begun}
-		}
+		m.nodeVolume(rec.Plugin, rec.Volume).state.Progress[rec.Target] = plan.Begun
 		m.unstaging.Add(rec.Volume.Name)
 	}
 	return err
@@ -50,7 +45,8 @@ func (m *Manager) nodeVolume(plugin string, volume Volume) *nodeVolume {
 	v := m.volumes[volume.Name]
 	if v == nil {
 		v = &nodeVolume{plugin: plugin, volume: volume, state: plan.State{
-			Attach: volume.Attach, Stage: volume.Stage, Exclusive: volume.Exclusive, Uses: map[plan.Target]plan.Use{},
+			Attach: volume.Attach, Stage: volume.Stage, Exclusive: volume.Exclusive,
+			Wanted: map[plan.Target]bool{}, Progress: map[plan.Target]plan.Progress{},
 		}}
 		for _, p := range m.plugins {
 			if s, ok := p.(StagingPlugin); ok && p.Name() == plugin {
@@ -67,7 +63,9 @@ func (m *Manager) want(ctx context.Context, p Plugin, spec Spec) (*nodeVolume, e
 	t := spec.target()
 	staging, ok := p.(StagingPlugin)
 	if !ok || m.cfg.NoFiles {
-		return &nodeVolume{plugin: p.Name(), state: plan.State{Uses: map[plan.Target]plan.Use{t: {Wanted: true}}}}, nil
+		return &nodeVolume{plugin: p.Name(), state: plan.State{
+			Wanted: map[plan.Target]bool{t: true}, Progress: map[plan.Target]plan.Progress{},
+		}}, nil
 	}
 	volume, err := staging.Identify(ctx, spec)
 	if err != nil {
@@ -75,11 +73,11 @@ func (m *Manager) want(ctx context.Context, p Plugin, spec Spec) (*nodeVolume, e
 	}
 	m.mu.Lock()
 	v := m.nodeVolume(p.Name(), volume)
-	before, use := v.state.InNeed(), v.state.Uses[t]
-	if use.Wanted = true; use.Published == plan.Done {
-		use.Published = plan.Begun // again: the Pod may have changed
+	before := v.state.InNeed()
+	v.state.Wanted[t] = true
+	if v.state.Progress[t] == plan.Done {
+		v.state.Progress[t] = plan.Begun // again: the Pod may have changed
 	}
-	v.state.Uses[t] = use
 	m.settle(v, before)
 	return v, nil
 }
@@ -115,13 +113,13 @@ func (m *Manager) release(ctx context.Context, v *nodeVolume, t plan.Target) err
 		case nil, plan.Wait:
 			return nil
 		case plan.Unpublish:
-			operation, err = "volume_unmount", m.unpublish(ctx, v, t)
+			operation, err = "volume_unmount", m.undo(ctx, v, t)
 		case plan.Unstage:
 			if t != (plan.Target{}) { // the Pod does not wait for it
 				m.unstaging.Add(v.volume.Name)
 				return nil
 			}
-			operation, err = "unmount_device", m.unstage(ctx, v)
+			operation, err = "unmount_device", m.undo(ctx, v, t)
 		}
 		m.metrics.took(v.plugin, operation, err, time.Since(begun))
 		if err != nil {
@@ -150,120 +148,102 @@ func (m *Manager) next(ctx context.Context, v *nodeVolume, t plan.Target) plan.A
 }
 
 func (m *Manager) stage(ctx context.Context, v *nodeVolume, spec Spec) error {
-	if v.state.Staged == plan.Absent {
-		if err := m.records.write(record{Plugin: v.plugin, Volume: v.volume}); err != nil {
-			return err
-		}
-		m.setStaged(v, plan.Begun)
-	}
-	path := m.stagingPath(v)
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return fmt.Errorf("making the directory for a staged volume: %w", err)
-	}
-	err := v.staging.Stage(ctx, spec, v.volume, path)
+	path, err := m.begin(v, plan.Target{})
 	if err == nil {
-		m.setStaged(v, plan.Done)
+		err = v.staging.Stage(ctx, spec, v.volume, path)
+	}
+	if err == nil {
+		m.set(v, plan.Target{}, plan.Done)
 	}
 	return err
 }
 
 func (m *Manager) publishTo(ctx context.Context, v *nodeVolume, p Plugin, spec Spec) (Published, error) {
 	t := spec.target()
-	paths := Paths{Target: m.targetPath(v, t)}
-	if v.volume.Stage {
-		paths.Staging = m.stagingPath(v)
-	}
+	paths := Paths{Target: m.path(v, t)}
 	if v.recorded() {
-		if m.published(v, t) == plan.Absent {
-			if err := m.records.write(record{v.plugin, v.volume, t}); err != nil {
-				return Published{}, err
-			}
-			m.setUse(v, t, plan.Use{Wanted: true, Published: plan.Begun})
+		if _, err := m.begin(v, t); err != nil {
+			return Published{}, err
 		}
-		if err := os.MkdirAll(filepath.Dir(paths.Target), 0o750); err != nil {
-			return Published{}, fmt.Errorf("making the directory of the volume: %w", err)
-		}
+	}
+	if v.volume.Stage {
+		paths.Staging = m.path(v, plan.Target{})
 	}
 	published, err := p.Publish(ctx, spec, paths)
 	if err == nil {
-		m.setUse(v, t, plan.Use{Wanted: true, Published: plan.Done})
+		m.set(v, t, plan.Done)
 	}
 	return published, err
 }
 
-func (m *Manager) unpublish(ctx context.Context, v *nodeVolume, t plan.Target) error {
-	if v.staging == nil {
-		return fmt.Errorf("unmounting volume %q of Pod %s: plugin %s does not exist any more", t.Volume, t.Pod, v.plugin)
+// begin records that the volume is about to be staged or published, and makes the parent of the path.
+func (m *Manager) begin(v *nodeVolume, t plan.Target) (path string, err error) {
+	m.mu.Lock()
+	recorded := v.state.Progress[t] != plan.Absent
+	m.mu.Unlock()
+	if !recorded {
+		if err := m.records.write(record{v.plugin, v.volume, t}); err != nil {
+			return "", err
+		}
+		m.set(v, t, plan.Begun)
 	}
-	m.setUse(v, t, plan.Use{Published: plan.Begun})
-	// Bound subPaths keep the volume busy.
-	if err := removeAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume)); err != nil {
-		return err
+	path = m.path(v, t)
+	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return "", fmt.Errorf("making the directory of the volume: %w", err)
 	}
-	path := m.targetPath(v, t)
-	if err := v.staging.Unpublish(ctx, v.volume, path); err != nil {
-		return fmt.Errorf("unmounting volume %q of Pod %s: %w", t.Volume, t.Pod, err)
-	}
-	if err := m.forget(path, record{v.plugin, v.volume, t}); err != nil {
-		return err
-	}
-	m.setUse(v, t, plan.Use{})
-	return nil
+	return path, nil
 }
 
-func (m *Manager) unstage(ctx context.Context, v *nodeVolume) error {
+// undo unpublishes or unstages the volume, removes the path with its parent, and then the record.
+func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) error {
 	if v.staging == nil {
-		return fmt.Errorf("unstaging volume %s: plugin %s does not exist any more", v.volume.Name, v.plugin)
+		return fmt.Errorf("unmounting volume %s: plugin %s does not exist any more", v.volume.Name, v.plugin)
 	}
-	m.setStaged(v, plan.Begun)
-	path := m.stagingPath(v)
-	if err := v.staging.Unstage(ctx, v.volume, path); err != nil {
-		return fmt.Errorf("unstaging volume %s: %w", v.volume.Name, err)
+	m.set(v, t, plan.Begun)
+	path := m.path(v, t)
+	var err error
+	if t == (plan.Target{}) {
+		err = v.staging.Unstage(ctx, v.volume, path)
+	} else if err = removeAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume)); err == nil { // they keep the volume busy
+		err = v.staging.Unpublish(ctx, v.volume, path)
 	}
-	if err := m.forget(path, record{Plugin: v.plugin, Volume: v.volume}); err != nil {
-		return err
+	if err == nil {
+		err = removeEmpty(path, filepath.Dir(path))
 	}
-	m.setStaged(v, plan.Absent)
+	if err == nil {
+		err = m.records.remove(record{v.plugin, v.volume, t})
+	}
+	if err != nil {
+		return fmt.Errorf("unmounting volume %s from %s: %w", v.volume.Name, path, err)
+	}
+	m.set(v, t, plan.Absent)
 	return nil
-}
-
-// forget removes a path that the plugin has undone, with its directory, and then the record.
-func (m *Manager) forget(path string, rec record) error {
-	if err := removeEmpty(path, filepath.Dir(path)); err != nil {
-		return err
-	}
-	return m.records.remove(rec)
 }
 
 // recorded says whether the volume is that of a StagingPlugin.
 func (v *nodeVolume) recorded() bool { return v.volume.Name != "" }
 
-func (m *Manager) published(v *nodeVolume, t plan.Target) plan.Progress {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return v.state.Uses[t].Published
-}
-
-func (m *Manager) setStaged(v *nodeVolume, p plan.Progress) {
+func (m *Manager) set(v *nodeVolume, t plan.Target, p plan.Progress) {
 	m.mu.Lock()
 	before := v.state.InNeed()
-	v.state.Staged = p
-	m.settle(v, before)
-}
-
-func (m *Manager) setUse(v *nodeVolume, t plan.Target, use plan.Use) {
-	m.mu.Lock()
-	before := v.state.InNeed()
-	v.state.Uses[t] = use
+	v.state.Progress[t] = p
 	var waiting []types.UID
-	if use == (plan.Use{}) {
-		delete(v.state.Uses, t)
+	if p == plan.Absent {
+		delete(v.state.Progress, t)
 		if v.state.Exclusive {
 			waiting = v.waiting()
 		}
 	}
 	m.settle(v, before)
 	m.podsChanged(waiting)
+}
+
+// unwant notes that the Pod does not want the volume any more.
+func (m *Manager) unwant(v *nodeVolume, t plan.Target) {
+	m.mu.Lock()
+	before := v.state.InNeed()
+	delete(v.state.Wanted, t)
+	m.settle(v, before)
 }
 
 // settle forgets a volume when it has left the node, and has the Node's status reported if
@@ -310,24 +290,20 @@ func (m *Manager) NodeChanged() {
 // waiting are the Pods that want the volume and do not have it. It is called with Manager.mu held.
 func (v *nodeVolume) waiting() []types.UID {
 	var pods []types.UID
-	for t, use := range v.state.Uses {
-		if use.Wanted && use.Published != plan.Done {
-			pods = append(pods, t.Pod)
-		}
+	for _, t := range v.state.Waiting() {
+		pods = append(pods, t.Pod)
 	}
 	return pods
 }
 
-// targetPath is where the volume is published. That of a StagingPlugin is one level deeper: its
-// parent is ours alone.
-func (m *Manager) targetPath(v *nodeVolume, t plan.Target) string {
-	path := filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(v.plugin, "/", "~"), t.Volume)
-	if v.recorded() {
-		path = filepath.Join(path, "mount")
+// path is where the volume is published, or staged for the empty target. That of a StagingPlugin is
+// one level deeper: its parent is ours alone.
+func (m *Manager) path(v *nodeVolume, t plan.Target) string {
+	switch {
+	case t == (plan.Target{}):
+		return filepath.Join(filepath.Dir(m.pods), "plugins", filepath.FromSlash(v.plugin), hash(string(v.volume.Name)), "globalmount")
+	case v.recorded():
+		return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(v.plugin, "/", "~"), t.Volume, "mount")
 	}
-	return path
-}
-
-func (m *Manager) stagingPath(v *nodeVolume) string {
-	return filepath.Join(filepath.Dir(m.pods), "plugins", filepath.FromSlash(v.plugin), hash(string(v.volume.Name)), "globalmount")
+	return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(v.plugin, "/", "~"), t.Volume)
 }

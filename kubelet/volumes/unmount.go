@@ -36,7 +36,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	m.tokens.forget(uid)
 	var errs []error
 	for t, v := range m.targetsOf(uid) {
-		m.setUse(v, t, plan.Use{Published: m.published(v, t)})
+		m.unwant(v, t)
 		errs = append(errs, m.release(ctx, v, t))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -60,7 +60,7 @@ func (m *Manager) targetsOf(uid types.UID) map[plan.Target]*nodeVolume {
 	defer m.mu.Unlock()
 	targets := map[plan.Target]*nodeVolume{}
 	for _, v := range m.volumes {
-		for t := range v.state.Uses {
+		for _, t := range v.state.Targets() {
 			if t.Pod == uid {
 				targets[t] = v
 			}
@@ -85,7 +85,7 @@ func (m *Manager) ListPods() ([]types.UID, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, v := range m.volumes {
-		for t := range v.state.Uses {
+		for _, t := range v.state.Targets() {
 			uids.Insert(t.Pod)
 		}
 	}

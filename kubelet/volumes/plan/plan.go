@@ -9,6 +9,9 @@
 package plan
 
 import (
+	"maps"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -24,18 +27,12 @@ const (
 	Done
 )
 
-// Target is where a volume is published: a volume in the spec of a Pod.
+// Target is where a volume is published: a volume in the spec of a Pod. The empty Target is where it
+// is staged.
 type Target struct {
 	Pod types.UID
 	// Volume is its name in the spec.
 	Volume string
-}
-
-// Use of the volume by one target.
-type Use struct {
-	// Wanted says that the Pod is to have the volume.
-	Wanted    bool
-	Published Progress
 }
 
 // State of one volume on the node.
@@ -51,8 +48,10 @@ type State struct {
 	// volumesAttached.
 	InUse, Attached bool
 
-	Staged Progress
-	Uses   map[Target]Use
+	// Wanted are the targets whose Pods are to have the volume.
+	Wanted map[Target]bool
+	// Progress of publishing, by target, and of staging. What is Absent is left out.
+	Progress map[Target]Progress
 }
 
 // Action is the next step. Its reason is for logs, and for the user who waits.
@@ -88,15 +87,14 @@ const (
 // Next returns the next action for the target, or nil if the volume is as the target wants it. The
 // empty Target wants nothing: for it, a volume that no Pod uses is unstaged.
 func Next(s State, t Target) Action {
-	use := s.Uses[t]
 	switch {
-	case use.Wanted && use.Published == Done:
+	case s.Wanted[t] && s.Progress[t] == Done:
 		return nil
-	case use.Wanted:
+	case s.Wanted[t]:
 		return s.publish(t)
-	case use.Published != Absent:
+	case t != (Target{}) && s.Progress[t] != Absent:
 		return Unpublish{"the Pod does not use the volume any more"}
-	case s.Staged != Absent && !s.used():
+	case s.staged() != Absent && !s.used():
 		return Unstage{"no Pod uses the volume"}
 	}
 	return nil
@@ -106,36 +104,53 @@ func (s State) publish(t Target) Action {
 	switch {
 	case s.Exclusive && s.publishedToOther(t):
 		return Wait{UsedByOther}
-	case s.Attach && s.Staged != Done && !s.InUse:
+	case s.Attach && s.staged() != Done && !s.InUse:
 		return Wait{NotReported}
-	case s.Attach && s.Staged != Done && !s.Attached:
+	case s.Attach && s.staged() != Done && !s.Attached:
 		return Wait{NotAttached}
-	case s.Stage && s.Staged == Begun:
+	case s.Stage && s.staged() == Begun:
 		return Stage{"it is not known whether the volume was staged completely"}
-	case s.Stage && s.Staged == Absent:
+	case s.Stage && s.staged() == Absent:
 		return Stage{"the first Pod of the node wants the volume"}
 	}
 	return Publish{"the Pod wants the volume"}
 }
 
 // InNeed says whether the node needs the volume attached: what volumesInUse lists.
-func (s State) InNeed() bool { return s.Attach && (s.Staged != Absent || s.used()) }
+func (s State) InNeed() bool { return s.Attach && !s.Idle() }
 
 // Idle says whether nothing of the volume is on the node and no Pod wants it.
-func (s State) Idle() bool { return s.Staged == Absent && !s.used() }
+func (s State) Idle() bool { return s.staged() == Absent && !s.used() }
 
-func (s State) used() bool {
-	for _, use := range s.Uses {
-		if use.Wanted || use.Published != Absent {
-			return true
+// Waiting are the targets that want the volume and do not have it.
+func (s State) Waiting() []Target {
+	var waiting []Target
+	for t := range s.Wanted {
+		if s.Progress[t] != Done {
+			waiting = append(waiting, t)
 		}
 	}
-	return false
+	return waiting
 }
 
+func (s State) staged() Progress { return s.Progress[Target{}] }
+
+// Targets are those that want the volume or may have it.
+func (s State) Targets() []Target {
+	targets := slices.Collect(maps.Keys(s.Wanted))
+	for t := range s.Progress {
+		if t != (Target{}) && !s.Wanted[t] {
+			targets = append(targets, t)
+		}
+	}
+	return targets
+}
+
+func (s State) used() bool { return len(s.Targets()) > 0 }
+
 func (s State) publishedToOther(t Target) bool {
-	for other, use := range s.Uses {
-		if other.Pod != t.Pod && use.Published != Absent {
+	for other := range s.Progress {
+		if other != (Target{}) && other.Pod != t.Pod {
 			return true
 		}
 	}

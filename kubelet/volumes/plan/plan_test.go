@@ -1,7 +1,6 @@
 package plan
 
 import (
-	"fmt"
 	"maps"
 	"testing"
 
@@ -13,7 +12,7 @@ import (
 var first, second = Target{Pod: "a", Volume: "v"}, Target{Pod: "b", Volume: "v"}
 
 func TestNext(t *testing.T) {
-	wanted := map[Target]Use{first: {Wanted: true}}
+	wanted := map[Target]bool{first: true}
 	for name, tc := range map[string]struct {
 		reason string
 		state  State
@@ -22,54 +21,54 @@ func TestNext(t *testing.T) {
 	}{
 		"Plain": {
 			reason: "a volume that is neither attached nor staged is published at once",
-			state:  State{Uses: wanted}, target: first,
+			state:  State{Wanted: wanted}, target: first,
 			want: Publish{"the Pod wants the volume"},
 		},
 		"Published": {
 			reason: "nothing is left to do",
-			state:  State{Uses: map[Target]Use{first: {Wanted: true, Published: Done}}}, target: first,
+			state:  State{Wanted: wanted, Progress: map[Target]Progress{first: Done}}, target: first,
 		},
 		"NotReported": {
 			reason: "the attach/detach controller must not detach what a Pod gets",
-			state:  State{Attach: true, Attached: true, Stage: true, Uses: wanted}, target: first,
+			state:  State{Attach: true, Attached: true, Stage: true, Wanted: wanted}, target: first,
 			want: Wait{NotReported},
 		},
 		"NotAttached": {
 			reason: "there is no device yet",
-			state:  State{Attach: true, InUse: true, Stage: true, Uses: wanted}, target: first,
+			state:  State{Attach: true, InUse: true, Stage: true, Wanted: wanted}, target: first,
 			want: Wait{NotAttached},
 		},
 		"Attached": {
 			reason: "staged before any Pod gets it",
-			state:  State{Attach: true, InUse: true, Attached: true, Stage: true, Uses: wanted}, target: first,
+			state:  State{Attach: true, InUse: true, Attached: true, Stage: true, Wanted: wanted}, target: first,
 			want: Stage{"the first Pod of the node wants the volume"},
 		},
 		"StagedBefore": {
 			reason: "after a restart nobody knows whether staging ended",
-			state:  State{Stage: true, Staged: Begun, Uses: wanted}, target: first,
+			state:  State{Stage: true, Wanted: wanted, Progress: map[Target]Progress{{}: Begun}}, target: first,
 			want: Stage{"it is not known whether the volume was staged completely"},
 		},
 		"Exclusive": {
 			reason: "ReadWriteOncePod",
-			state:  State{Exclusive: true, Uses: map[Target]Use{first: {Wanted: true}, second: {Published: Begun}}}, target: first,
+			state:  State{Exclusive: true, Wanted: wanted, Progress: map[Target]Progress{second: Begun}}, target: first,
 			want: Wait{UsedByOther},
 		},
 		"Unpublish": {
 			reason: "the Pod ended",
-			state:  State{Stage: true, Staged: Done, Uses: map[Target]Use{first: {Published: Done}, second: {Published: Done}}}, target: first,
+			state:  State{Stage: true, Progress: map[Target]Progress{{}: Done, first: Done, second: Done}}, target: first,
 			want: Unpublish{"the Pod does not use the volume any more"},
 		},
 		"StillUsed": {
 			reason: "the other Pod runs on it",
-			state:  State{Stage: true, Staged: Done, Uses: map[Target]Use{second: {Published: Begun}}},
+			state:  State{Stage: true, Progress: map[Target]Progress{{}: Done, second: Begun}},
 		},
 		"StillWanted": {
 			reason: "the other Pod is about to get it",
-			state:  State{Stage: true, Staged: Done, Uses: map[Target]Use{second: {Wanted: true}}},
+			state:  State{Stage: true, Progress: map[Target]Progress{{}: Done}, Wanted: map[Target]bool{second: true}},
 		},
 		"Unstage": {
 			reason: "the last Pod has gone",
-			state:  State{Stage: true, Staged: Begun},
+			state:  State{Stage: true, Progress: map[Target]Progress{{}: Begun}},
 			want:   Unstage{"no Pod uses the volume"},
 		},
 	} {
@@ -81,51 +80,37 @@ func TestNext(t *testing.T) {
 	}
 }
 
-// node is a node with one volume: what the agent remembers, what is on disk, and what the driver
-// has really done.
+// node is a node with one volume: what the agent remembers, what is on disk, and what the driver has
+// really done. The empty Target stands for staging everywhere.
 type node struct {
 	t *rapid.T
 	State
-	stagedRecord bool
-	records      map[Target]bool
-	staged       bool
-	published    map[Target]bool
+	records, real map[Target]bool
 }
 
 func newNode(t *rapid.T) *node {
 	return &node{
-		t: t, records: map[Target]bool{}, published: map[Target]bool{},
+		t: t, records: map[Target]bool{}, real: map[Target]bool{},
 		State: State{
-			Attach: rapid.Bool().Draw(t, "attach"), Stage: rapid.Bool().Draw(t, "stage"),
-			Exclusive: rapid.Bool().Draw(t, "exclusive"), Uses: map[Target]Use{},
+			Attach: rapid.Bool().Draw(t, "attach"), Stage: rapid.Bool().Draw(t, "stage"), Exclusive: rapid.Bool().Draw(t, "exclusive"),
+			Wanted: map[Target]bool{}, Progress: map[Target]Progress{},
 		},
 	}
 }
 
 // crash forgets what is not on disk. Pods are wanted again when the API server is read.
-func (n *node) crash(wanted map[Target]bool) {
-	n.Staged, n.Uses = Absent, map[Target]Use{}
-	if n.stagedRecord {
-		n.Staged = Begun
-	}
+func (n *node) crash() {
+	clear(n.Progress)
 	for t := range n.records {
-		n.Uses[t] = Use{Published: Begun}
-	}
-	for t := range wanted {
-		n.want(t, true)
+		n.Progress[t] = Begun
 	}
 }
 
-func (n *node) want(t Target, wanted bool) {
-	use := n.Uses[t]
-	use.Wanted = wanted
-	n.Uses[t] = use
-}
-
-func (n *node) progress(t Target, p Progress) {
-	use := n.Uses[t]
-	use.Published = p
-	n.Uses[t] = use
+// published are the targets that really have the volume.
+func (n *node) published() map[Target]bool {
+	published := maps.Clone(n.real)
+	delete(published, Target{})
+	return published
 }
 
 // answers of a driver.
@@ -135,59 +120,49 @@ const (
 	lost     // has done it, but the agent did not get the answer
 )
 
-// step carries out the next action for a target, and says whether there was one that can succeed.
+// step carries out the next action for a target, and says whether there was one.
 func (n *node) step(t Target, answer int) bool {
-	switch a := Next(n.State, t).(type) {
+	a := Next(n.State, t)
+	done := true // rather than undone
+	switch a.(type) {
 	case Stage:
-		n.stagedRecord, n.Staged = true, Begun
+		t = Target{}
 		if n.Attach && !n.Attached {
 			n.t.Fatal("staged what is not attached")
 		}
-		n.staged = n.staged || answer != fails
-		if answer == succeeds {
-			n.Staged = Done
-		}
 	case Publish:
-		n.records[t] = true
-		n.progress(t, Begun)
-		if n.Stage && !n.staged || n.Attach && !n.Attached {
+		if n.Stage && !n.real[Target{}] || n.Attach && !n.Attached {
 			n.t.Fatal("published what is not there")
 		}
-		for other := range n.published {
+		for other := range n.published() {
 			if n.Exclusive && other.Pod != t.Pod {
 				n.t.Fatalf("published to %v beside %v", t, other)
 			}
 		}
-		if answer != fails {
-			n.published[t] = true
-		}
-		if answer == succeeds {
-			n.progress(t, Done)
-		}
 	case Unpublish:
-		n.progress(t, Begun)
-		if answer != fails {
-			delete(n.published, t)
-		}
-		if answer == succeeds {
-			delete(n.records, t)
-			delete(n.Uses, t)
-		}
+		done = false
 	case Unstage:
-		n.Staged = Begun
-		if len(n.published) > 0 {
-			n.t.Fatalf("unstaged below %v", n.published)
-		}
-		n.staged = n.staged && answer == fails
-		if answer == succeeds {
-			n.stagedRecord, n.Staged = false, Absent
+		t, done = Target{}, false
+		if len(n.published()) > 0 {
+			n.t.Fatalf("unstaged below %v", n.published())
 		}
 	default:
-		_, waits := a.(Wait)
-		if waits && n.Attached && n.InUse && !n.Exclusive {
+		if _, waits := a.(Wait); waits && n.Attached && n.InUse && !n.Exclusive {
 			n.t.Fatalf("waits for nothing: %v", a)
 		}
 		return false
+	}
+	n.records[t], n.Progress[t] = true, Begun
+	if answer != fails {
+		if n.real[t] = done; !done {
+			delete(n.real, t)
+		}
+	}
+	if answer == succeeds {
+		if n.Progress[t] = Done; !done {
+			delete(n.Progress, t)
+			delete(n.records, t)
+		}
 	}
 	return true
 }
@@ -196,55 +171,48 @@ func (n *node) step(t Target, answer int) bool {
 // get lost. In the end every Pod that may have the volume has it, and nothing else is left.
 func TestConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		n, wanted := newNode(t), map[Target]bool{}
+		n := newNode(t)
 		var targets []Target
-		for i := range 3 {
-			targets = append(targets, Target{Pod: types.UID(fmt.Sprint(i)), Volume: "v"}, Target{Pod: types.UID(fmt.Sprint(i)), Volume: "w"})
+		for _, pod := range []types.UID{"a", "b", "c"} {
+			targets = append(targets, Target{pod, "v"}, Target{pod, "w"})
 		}
-		target := rapid.SampledFrom(append(targets, Target{}))
+		target := rapid.SampledFrom(targets)
 		t.Repeat(map[string]func(*rapid.T){
-			"comes": func(t *rapid.T) {
-				if pod := target.Draw(t, "target"); pod != (Target{}) {
-					wanted[pod] = true
-					n.want(pod, true)
-				}
-			},
-			"goes": func(t *rapid.T) {
-				pod := target.Draw(t, "target")
-				if _, ok := n.Uses[pod]; ok {
-					delete(wanted, pod)
-					n.want(pod, false)
-				}
-			},
+			"comes": func(t *rapid.T) { n.Wanted[target.Draw(t, "target")] = true },
+			"goes":  func(t *rapid.T) { delete(n.Wanted, target.Draw(t, "target")) },
 			"status": func(t *rapid.T) {
 				n.InUse = n.InUse || n.InNeed()
 				// The controller detaches only what is not in use.
-				n.Attached = n.InUse && n.InNeed() || rapid.Bool().Draw(t, "attached") && n.InNeed()
+				n.Attached = n.InNeed() && (n.InUse || rapid.Bool().Draw(t, "attached"))
 			},
-			"crash": func(*rapid.T) { n.crash(wanted) },
-			"act":   func(t *rapid.T) { n.step(target.Draw(t, "target"), rapid.IntRange(succeeds, lost).Draw(t, "answer")) },
+			"crash":   func(*rapid.T) { n.crash() },
+			"act":     func(t *rapid.T) { n.step(target.Draw(t, "target"), rapid.IntRange(succeeds, lost).Draw(t, "answer")) },
+			"unstage": func(t *rapid.T) { n.step(Target{}, rapid.IntRange(succeeds, lost).Draw(t, "answer")) },
 		})
 		if n.InNeed() {
 			n.InUse, n.Attached = true, true
 		}
-		for again := true; again; {
-			again = false
+		for again, rounds := true, 0; again; rounds++ {
+			if again = false; rounds > 10 {
+				t.Fatal("it does not converge")
+			}
 			for _, pod := range append(targets, Target{}) {
 				again = n.step(pod, succeeds) || again
 			}
 		}
-		if !n.Exclusive {
-			if diff := cmp.Diff(maps.Clone(wanted), n.published); diff != "" {
-				t.Fatalf("published -want +got:\n%s", diff)
-			}
+		if diff := cmp.Diff(n.Wanted, n.published()); diff != "" && !n.Exclusive {
+			t.Fatalf("published -want +got:\n%s", diff)
 		}
-		if len(wanted) > 0 && len(n.published) == 0 {
+		if len(n.Wanted) > 0 && len(n.published()) == 0 {
 			t.Fatal("no Pod has the volume")
 		}
-		if n.staged != (n.Stage && len(wanted) > 0) || n.stagedRecord != n.staged || len(n.records) != len(n.published) {
-			t.Fatalf("staged %v with %d Pods; records %v, %v", n.staged, len(wanted), n.stagedRecord, n.records)
+		if n.real[Target{}] != (n.Stage && len(n.Wanted) > 0) {
+			t.Fatalf("staged %v with %d Pods", n.real[Target{}], len(n.Wanted))
 		}
-		if n.Idle() != (len(wanted) == 0) {
+		if diff := cmp.Diff(n.real, n.records); diff != "" {
+			t.Fatalf("records -want +got:\n%s", diff)
+		}
+		if n.Idle() != (len(n.Wanted) == 0) {
 			t.Fatalf("Idle() = %v", n.Idle())
 		}
 	})
