@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
 )
 
@@ -172,18 +171,17 @@ func (n *node) step(t Target, answer int) bool {
 func TestConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		n := newNode(t)
-		var targets []Target
-		for _, pod := range []types.UID{"a", "b", "c"} {
-			targets = append(targets, Target{pod, "v"}, Target{pod, "w"})
-		}
+		targets := []Target{first, second, {Pod: "b", Volume: "w"}}
 		target := rapid.SampledFrom(targets)
 		t.Repeat(map[string]func(*rapid.T){
-			"comes": func(t *rapid.T) { n.Wanted[target.Draw(t, "target")] = true },
-			"goes":  func(t *rapid.T) { delete(n.Wanted, target.Draw(t, "target")) },
-			"status": func(t *rapid.T) {
-				n.InUse = n.InUse || n.InNeed()
-				// The controller detaches only what is not in use.
-				n.Attached = n.InNeed() && (n.InUse || rapid.Bool().Draw(t, "attached"))
+			"comes":  func(t *rapid.T) { n.Wanted[target.Draw(t, "target")] = true },
+			"goes":   func(t *rapid.T) { delete(n.Wanted, target.Draw(t, "target")) },
+			"report": func(*rapid.T) { n.InUse = n.InNeed() },
+			"attach": func(*rapid.T) { n.Attached = n.InNeed() },
+			"detach": func(t *rapid.T) {
+				if n.Attached = n.Attached && n.InUse; n.Attach && !n.Attached && len(n.real) > 0 {
+					t.Fatalf("detached below %v", n.real)
+				}
 			},
 			"crash":   func(*rapid.T) { n.crash() },
 			"act":     func(t *rapid.T) { n.step(target.Draw(t, "target"), rapid.IntRange(succeeds, lost).Draw(t, "answer")) },
