@@ -9,22 +9,21 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// groups are the cgroups of Pods; *cgroups.Manager has them.
+// groups are the cgroups of Pods. *cgroups.Manager implements it.
 type groups interface {
 	ListPods() ([]types.UID, error)
 	// Empty says whether no process is in the Pod's cgroup or below.
 	Empty(uid types.UID) (bool, error)
 }
 
-// leftovers are the Pods of ours that have files or a cgroup on this node.
+// leftovers are the Pods of this agent that have files, a recorded volume or a cgroup on the host.
 //
-// What is left of a Pod is killed, and every kubelet calls its cgroups alike:
-// the containers of another one on this machine that was stopped run on in
-// theirs, and look like leftovers. So a Pod is ours only if it has a directory
-// below our RootDir. Of one that crashed before it had, or after it had any
-// more, nothing but an empty cgroup can be left, which is nobody's loss. What our
-// runtime runs needs no search: the runtime reports it. The exception are Pods in a shared runtime
-// from before their containers had our label, which are found here, by their directories.
+// Leftovers are killed, but every kubelet gives cgroups the same names: containers of another kubelet on
+// this host, which was stopped, run on in cgroups that look like leftovers. So a Pod is ours only if it has
+// a directory below our RootDir or a record of ours. If the agent crashed before it made the directory, or
+// after it removed it, only an empty cgroup can be left. Pods that our runtime runs need no search: the
+// runtime reports them. The exception are Pods in a shared runtime from before their containers had our
+// label; they are found here, by their directories.
 func leftovers(listFiles func() ([]types.UID, error), groups groups) ([]types.UID, error) {
 	ours, err := listFiles()
 	inGroups, groupsErr := groups.ListPods()

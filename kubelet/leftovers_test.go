@@ -35,11 +35,11 @@ func TestLeftovers(t *testing.T) {
 		want   []types.UID
 		err    bool
 	}{
-		"Files":      {reason: "its volumes are to be unmounted", files: []types.UID{"a"}, want: []types.UID{"a"}},
+		"Files":      {reason: "its volumes have to be unmounted", files: []types.UID{"a"}, want: []types.UID{"a"}},
 		"Both":       {reason: "a Pod of ours is found once", files: []types.UID{"a"}, groups: fakeGroups{"a": 1}, want: []types.UID{"a"}},
 		"Empty":      {reason: "a crash between the cgroup and the directory leaves this", groups: fakeGroups{"a": 0}, want: []types.UID{"a"}},
-		"Foreign":    {reason: "processes in a cgroup that we know nothing of are another kubelet's", groups: fakeGroups{"k3s": 2}},
-		"Unreadable": {reason: "what cannot be looked into stays", files: []types.UID{"a"}, groups: fakeGroups{"b": -1}, want: []types.UID{"a"}, err: true},
+		"Foreign":    {reason: "processes in an unknown cgroup are another kubelet's", groups: fakeGroups{"k3s": 2}},
+		"Unreadable": {reason: "a cgroup that cannot be read stays", files: []types.UID{"a"}, groups: fakeGroups{"b": -1}, want: []types.UID{"a"}, err: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := leftovers(func() ([]types.UID, error) { return tc.files, nil }, tc.groups)

@@ -48,7 +48,7 @@ func TestHostPath(t *testing.T) {
 		"NoSocket":       {reason: "a file is none", path: file, kind: v1.HostPathSocket, err: "is not a socket"},
 		"CharDevice":     {reason: "it is one", path: "/dev/null", kind: v1.HostPathCharDev},
 		"NoBlockDevice":  {reason: "a character device is none", path: "/dev/null", kind: v1.HostPathBlockDev, err: "is not a block device, it's a CharDevice"},
-		"DirectoryTwice": {reason: "what is there stays", path: dir, kind: v1.HostPathDirectoryOrCreate},
+		"DirectoryTwice": {reason: "an existing directory stays", path: dir, kind: v1.HostPathDirectoryOrCreate},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -178,14 +178,14 @@ func (f *fixture) mount(p *v1.Pod) map[string]Mounted {
 // list and the watch.
 func (f *fixture) watching(resource string) {
 	f.tb.Helper()
-	for patience := time.After(10 * time.Second); ; {
+	for timeout := time.After(10 * time.Second); ; {
 		select {
 		case began := <-f.watches:
 			if began == resource {
 				return
 			}
-		case <-patience:
-			f.tb.Errorf("waited in vain for a watch of %s", resource)
+		case <-timeout:
+			f.tb.Errorf("no watch of %s", resource)
 			return
 		}
 	}
@@ -198,7 +198,7 @@ func (f *fixture) nextChanged() types.UID {
 	case uid := <-f.changed:
 		return uid
 	case <-time.After(10 * time.Second):
-		f.tb.Fatal("nobody was told of a change")
+		f.tb.Fatal("Changed was not called")
 		return ""
 	}
 }
@@ -208,7 +208,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}

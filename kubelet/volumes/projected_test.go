@@ -57,8 +57,8 @@ func TestTrustBundle(t *testing.T) {
 	eventually(t, "the file has the new certificate", func() bool { return contentOf(dir, "ca.pem") == anchor("new") })
 }
 
-// TestChangedWhileMounting: what comes while Mount is under way is told when it is
-// over, for the first word of it may have come too early.
+// TestChangedWhileMounting: a change during Mount has the Pod reconciled after it, since the first
+// call of Changed may have come too early.
 func TestChangedWhileMounting(t *testing.T) {
 	f := newFixture(t)
 	p := pod(projectedVolume(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: new("ctb"), Path: "ca.pem"}}))

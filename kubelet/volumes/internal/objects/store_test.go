@@ -51,7 +51,7 @@ func TestRetry(t *testing.T) {
 	}
 }
 
-func TestPatienceEnds(t *testing.T) {
+func TestRetryEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
 		_, err := Retry(t.Context(), func() (int, error) { return 0, errForbidden })
@@ -118,7 +118,7 @@ func TestWatchFollows(t *testing.T) {
 		synctest.Wait()
 		a.expect(t, "five")
 		if len(a.changed) != 0 {
-			t.Error("told of a change that was none")
+			t.Error("changed was called without a change")
 		}
 		w.Modify(configMap("6", "six"))
 		<-a.changed
@@ -129,7 +129,7 @@ func TestWatchFollows(t *testing.T) {
 		w.Add(configMap("8", "eight"))
 		<-a.changed
 		a.expect(t, "eight")
-		// A watch that ends is begun again after another look.
+		// A watch that ends is begun again after another read.
 		a.set(configMap("9", "nine"))
 		w.Stop()
 		<-a.changed
@@ -170,7 +170,7 @@ func TestHold(t *testing.T) {
 		synctest.Wait()
 		w.Modify(configMap("2", "two"))
 		if holders := <-a.changed; len(holders) != 1 || holders[0] != "b" {
-			t.Errorf("told %v, want only b, who still holds it", holders)
+			t.Errorf("changed %v, want only b, which still holds it", holders)
 		}
 		a.Hold("b", nil)
 		synctest.Wait()
