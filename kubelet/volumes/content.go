@@ -2,12 +2,12 @@ package volumes
 
 import (
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/kubernetes/pkg/volume"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 )
 
@@ -58,38 +58,21 @@ func fsGroup(pod *v1.Pod) *int64 {
 	return pod.Spec.SecurityContext.FSGroup
 }
 
-// own gives everything in dir to the group, and lets it read, and write unless readOnly. New files
-// in directories inherit the group. Upstream's helper only logs what fails.
+// own gives everything in dir to the group, and lets it read, and write unless readOnly.
 func own(dir string, group *int64, readOnly bool) error {
-	if group == nil {
-		return nil
-	}
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil {
-			err = os.Lchown(path, -1, int(*group)) //nolint:gosec // no container can write here yet, or ever
-		}
-		// A link has no permissions of its own: chmod would change what it points to.
-		if err != nil || d.Type()&fs.ModeSymlink != 0 {
-			return err
-		}
-		info, err := d.Info()
-		if err != nil {
-			return err
-		}
-		mode := info.Mode() | 0o660
-		if readOnly {
-			mode = info.Mode() | 0o440
-		}
-		if d.IsDir() {
-			mode |= fs.ModeSetgid | 0o110
-		}
-		return os.Chmod(path, mode) //nolint:gosec // as above
-	})
-	if err != nil {
-		return fmt.Errorf("giving the volume to group %d: %w", *group, err)
+	if err := volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, group, nil, nil).ChangePermissions(); err != nil {
+		return fmt.Errorf("giving the volume to its fsGroup: %w", err)
 	}
 	return nil
 }
+
+// attributes has the method of upstream's Mounter that VolumeOwnership uses.
+type attributes struct {
+	volume.Mounter
+	readOnly bool
+}
+
+func (a attributes) GetAttributes() volume.Attributes { return volume.Attributes{ReadOnly: a.readOnly} }
 
 // makeDir makes a directory that everybody in the Pod may write to, and that belongs to the group, if
 // any. It appears complete or not at all: once it exists, its content belongs to the containers.

@@ -51,10 +51,10 @@ func checkHostPath(path string, want v1.HostPathType) error {
 	}
 	got, err := hostutil.NewHostUtil().GetFileType(path)
 	if err != nil {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", path, describe(want), err)
+		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", path, nouns[want], err)
 	}
 	if v1.HostPathType(got) != want {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", path, describe(want), got)
+		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", path, nouns[want], got)
 	}
 	return nil
 }
@@ -76,18 +76,8 @@ func createFile(path string) error {
 	return f.Close()
 }
 
-func describe(t v1.HostPathType) string {
-	switch t {
-	case v1.HostPathDirectory:
-		return "directory"
-	case v1.HostPathFile:
-		return "file"
-	case v1.HostPathSocket:
-		return "socket"
-	case v1.HostPathCharDev:
-		return "character device"
-	case v1.HostPathBlockDev:
-		return "block device"
-	}
-	return string(t)
+// nouns are the types as users know them.
+var nouns = map[v1.HostPathType]string{
+	v1.HostPathDirectory: "directory", v1.HostPathFile: "file", v1.HostPathSocket: "socket",
+	v1.HostPathCharDev: "character device", v1.HostPathBlockDev: "block device",
 }

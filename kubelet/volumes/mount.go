@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -128,7 +129,7 @@ func (m *Manager) mountOne(ctx context.Context, spec Spec) (Published, error) {
 	p := m.pluginFor(spec)
 	if p == nil {
 		if m.cfg.NoFiles {
-			return Published{}, nil
+			return Published{Mounted: Mounted{HostPath: filepath.Join(m.volumesDir(spec.Pod.UID), spec.Volume.Name)}}, nil
 		}
 		return Published{}, fmt.Errorf("volume kind %s is not supported yet", sourceOf(spec.Volume.VolumeSource))
 	}
