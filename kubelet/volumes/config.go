@@ -10,7 +10,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Config of a Manager.
+// Config of a Manager. All fields but Plugins are required; NodeName, Node and InUseChanged are not with
+// NoFiles.
 type Config struct {
 	// RootDir is the kubelet's directory; volumes lie below RootDir/pods.
 	RootDir string
@@ -27,16 +28,16 @@ type Config struct {
 	// downward API.
 	Allocatable func() v1.ResourceList
 	// Node returns the Node as last watched, nil if it was not seen yet. Volumes that are attached
-	// wait for its status. Required with Plugins.
+	// wait for its status.
 	Node func() *v1.Node
-	// InUseChanged is called when VolumesInUse changed. It must not block. Required with Plugins.
+	// InUseChanged is called when VolumesInUse changed. It must not block.
 	InUseChanged func()
 	// Changed is called when an object that the Pod refers to, and may be waiting for, has changed
 	// or appeared, so that the Pod is reconciled without waiting for its back-off. It must not
-	// block. May be nil.
+	// block.
 	Changed func(types.UID)
 	// Event records an event about the Pod, for failures to refresh contents and refused
-	// certificates. May be nil.
+	// certificates.
 	Event func(pod *v1.Pod, eventtype, reason, message string)
 }
 

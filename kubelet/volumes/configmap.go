@@ -18,7 +18,8 @@ func (configMap) CanSupport(s Spec) bool { return s.Volume.ConfigMap != nil }
 
 func (p configMap) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
 	s := spec.Volume.ConfigMap
-	files, err := p.m.configMapFiles(ctx, spec.Pod.Namespace, s.Name, items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)})
+	it := items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)}
+	files, err := p.m.configMapFiles(ctx, spec.Pod.Namespace, s.Name, it)
 	if err != nil {
 		return Published{}, err
 	}

@@ -71,7 +71,8 @@ func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]M
 		path, err := m.bindSubPath(pod.UID, spec.Container, index, sub, vol.HostPath)
 		if err != nil {
 			// The cause names paths of the host, which the user should not see.
-			klog.FromContext(ctx).Error(err, "Preparing subPath failed", "pod", klog.KObj(pod), "container", spec.Container, "volume", sub.Volume)
+			klog.FromContext(ctx).Error(err, "Preparing subPath failed",
+				"pod", klog.KObj(pod), "container", spec.Container, "volume", sub.Volume)
 			return files, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", sub.Volume, spec.Container)
 		}
 		if files.SubPaths == nil {

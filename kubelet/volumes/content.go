@@ -39,7 +39,8 @@ func (m *Manager) write(spec Spec, target string, memory bool, files payload, ne
 	if err := volumeutil.MakeNestedMountpoints(spec.Volume.Name, target, *spec.Pod); err != nil {
 		return out, err
 	}
-	w, err := volumeutil.NewAtomicWriter(target, fmt.Sprintf("pod %s/%s volume %s", spec.Pod.Namespace, spec.Pod.Name, spec.Volume.Name))
+	name := fmt.Sprintf("pod %s/%s volume %s", spec.Pod.Namespace, spec.Pod.Name, spec.Volume.Name)
+	w, err := volumeutil.NewAtomicWriter(target, name)
 	if err != nil {
 		return out, fmt.Errorf("opening the volume's directory: %w", err)
 	}

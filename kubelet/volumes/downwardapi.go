@@ -27,7 +27,9 @@ func (p downwardAPI) Publish(_ context.Context, spec Spec, paths Paths) (Publish
 	return p.m.write(spec, paths.Target, inMemory, files, time.Time{})
 }
 
-func (m *Manager) downwardFiles(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, mode *int32, user *int64) (payload, error) {
+func (m *Manager) downwardFiles(
+	pod *v1.Pod, items []v1.DownwardAPIVolumeFile, mode *int32, user *int64,
+) (payload, error) {
 	files := payload{}
 	var errs []error
 	for _, it := range items {
@@ -48,7 +50,9 @@ func (m *Manager) downwardFiles(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, m
 // ResourceValue is the value of a request or limit for the downward API. Without a container name in
 // the selector it is that of c. A limit that is not set is that of the whole Pod, else what the node
 // can allocate.
-func ResourceValue(pod *v1.Pod, c *v1.Container, selector *v1.ResourceFieldSelector, allocatable v1.ResourceList) (string, error) {
+func ResourceValue(
+	pod *v1.Pod, c *v1.Container, selector *v1.ResourceFieldSelector, allocatable v1.ResourceList,
+) (string, error) {
 	available := allocatable.DeepCopy()
 	if resourcehelper.IsPodLevelLimitsSet(pod) {
 		for name := range available {

@@ -67,7 +67,8 @@ func missing(path string) bool {
 // createFile makes an empty file, but not its directory: that is the API's contract.
 func createFile(path string) error {
 	if missing(filepath.Dir(path)) {
-		return fmt.Errorf("making hostPath file %s: its directory does not exist; create it, or use type DirectoryOrCreate for it", path)
+		return fmt.Errorf("making hostPath file %s: its directory does not exist; "+
+			"create it, or use type DirectoryOrCreate for it", path)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE, 0o644)
 	if err != nil {

@@ -136,7 +136,9 @@ func (m *Manager) next(ctx context.Context, v *nodeVolume, t plan.Target) plan.A
 	if s.Attach {
 		if node := m.cfg.Node(); node != nil {
 			s.InUse = slices.Contains(node.Status.VolumesInUse, v.volume.Name)
-			s.Attached = slices.ContainsFunc(node.Status.VolumesAttached, func(a v1.AttachedVolume) bool { return a.Name == v.volume.Name })
+			s.Attached = slices.ContainsFunc(node.Status.VolumesAttached, func(a v1.AttachedVolume) bool {
+				return a.Name == v.volume.Name
+			})
 		}
 	}
 	a := plan.Next(s, t)
@@ -204,7 +206,7 @@ func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) error 
 	var err error
 	if t == (plan.Target{}) {
 		err = v.staging.Unstage(ctx, v.volume, path)
-	} else if err = removeAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume)); err == nil { // they keep the volume busy
+	} else if err = m.unbindSubPaths(t); err == nil { // they keep the volume busy
 		err = v.staging.Unpublish(ctx, v.volume, path)
 	}
 	if err == nil {
@@ -218,6 +220,10 @@ func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) error 
 	}
 	m.set(v, t, plan.Absent)
 	return nil
+}
+
+func (m *Manager) unbindSubPaths(t plan.Target) error {
+	return removeAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume))
 }
 
 // recorded says whether the volume is that of a StagingPlugin.
@@ -301,7 +307,8 @@ func (v *nodeVolume) waiting() []types.UID {
 func (m *Manager) path(v *nodeVolume, t plan.Target) string {
 	switch {
 	case t == (plan.Target{}):
-		return filepath.Join(filepath.Dir(m.pods), "plugins", filepath.FromSlash(v.plugin), hash(string(v.volume.Name)), "globalmount")
+		plugins := filepath.Join(filepath.Dir(m.pods), "plugins")
+		return filepath.Join(plugins, filepath.FromSlash(v.plugin), hash(string(v.volume.Name)), "globalmount")
 	case v.recorded():
 		return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(v.plugin, "/", "~"), t.Volume, "mount")
 	}

@@ -59,7 +59,8 @@ func New(cfg Config) (*Manager, error) {
 		root = resolved
 	}
 	m := &Manager{
-		cfg: cfg, metrics: newMetrics(), tokens: tokens{known: map[tokenKey]*authenticationv1.TokenRequest{}}, pods: filepath.Join(root, "pods"),
+		cfg: cfg, metrics: newMetrics(), pods: filepath.Join(root, "pods"),
+		tokens:     tokens{known: map[tokenKey]*authenticationv1.TokenRequest{}},
 		refreshing: newQueue[types.UID](), unstaging: newQueue[v1.UniqueVolumeName](),
 		states: map[types.UID]*podState{}, volumes: map[v1.UniqueVolumeName]*nodeVolume{},
 	}
@@ -69,7 +70,7 @@ func New(cfg Config) (*Manager, error) {
 	m.objects = objects.New(cfg.Client, m.podsChanged)
 	m.bundles = bundles.New(cfg.Client, m.podsChanged)
 	m.certificates = podcerts.New(podcerts.Config{
-		Client: cfg.Client, NodeName: cfg.NodeName, Changed: m.podsChanged, Event: m.event,
+		Client: cfg.Client, NodeName: cfg.NodeName, Changed: m.podsChanged, Event: cfg.Event,
 	})
 	if cfg.NoFiles {
 		return m, nil
@@ -82,7 +83,8 @@ func New(cfg Config) (*Manager, error) {
 }
 
 func newQueue[T comparable]() workqueue.TypedRateLimitingInterface[T] {
-	return workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[T](time.Second, 2*time.Minute))
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[T](time.Second, 2*time.Minute)
+	return workqueue.NewTypedRateLimitingQueue(limiter)
 }
 
 // Run keeps contents fresh and unstages volumes that no Pod uses until ctx ends. Then it stops every
@@ -114,19 +116,11 @@ func work[T comparable](ctx context.Context, queue workqueue.TypedInterface[T], 
 	}
 }
 
-func (m *Manager) event(pod *v1.Pod, eventtype, reason, message string) {
-	if m.cfg.Event != nil {
-		m.cfg.Event(pod, eventtype, reason, message)
-	}
-}
-
 // podsChanged is called with the Pods that refer to an object which changed.
 func (m *Manager) podsChanged(uids []types.UID) {
 	for _, uid := range uids {
 		m.refreshing.Add(uid)
-		if m.cfg.Changed != nil {
-			m.cfg.Changed(uid)
-		}
+		m.cfg.Changed(uid)
 	}
 }
 
@@ -147,9 +141,7 @@ func (m *Manager) refresh(ctx context.Context, uid types.UID) {
 	if !s.mounted {
 		// The object has changed while Mount was waiting for another one. Mount has to be called again.
 		m.refreshing.Forget(uid)
-		if m.cfg.Changed != nil {
-			m.cfg.Changed(uid)
-		}
+		m.cfg.Changed(uid)
 		return
 	}
 	_, err := m.mountAll(ctx, s.pod)
@@ -157,7 +149,7 @@ func (m *Manager) refresh(ctx context.Context, uid types.UID) {
 	case err == nil:
 		m.refreshing.Forget(uid)
 	case ctx.Err() == nil:
-		m.event(s.pod, v1.EventTypeWarning, ReasonFailedMount, err.Error())
+		m.cfg.Event(s.pod, v1.EventTypeWarning, ReasonFailedMount, err.Error())
 		m.refreshing.AddRateLimited(uid)
 	}
 }

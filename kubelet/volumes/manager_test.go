@@ -82,6 +82,7 @@ func (f *fixture) restart(root string) *Manager {
 			return v1.ResourceList{v1.ResourceMemory: resource.MustParse("64Mi"), v1.ResourceCPU: resource.MustParse("2")}
 		},
 		Changed: func(uid types.UID) { f.changed <- uid },
+		Event:   func(*v1.Pod, string, string, string) {},
 		Plugins: f.plugins, Node: f.node, InUseChanged: func() { f.inUse <- struct{}{} },
 	})
 	if err != nil {

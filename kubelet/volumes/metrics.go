@@ -69,7 +69,8 @@ func (m *metrics) forget(uid types.UID) {
 }
 
 var totalVolumes = prometheus.NewDesc("volume_manager_total_volumes",
-	"Number of volumes of Pods, by plugin: those that are wanted (desired_state_of_world) and those that are mounted (actual_state_of_world).",
+	"Number of volumes of Pods, by plugin: those that are wanted (desired_state_of_world) and "+
+		"those that are mounted (actual_state_of_world).",
 	[]string{"plugin_name", "state"}, nil)
 
 // total counts volumes when metrics are collected.

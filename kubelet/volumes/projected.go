@@ -62,9 +62,11 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, i
 	var err error
 	switch {
 	case p.ConfigMap != nil:
-		files, err = m.configMapFiles(ctx, pod.Namespace, p.ConfigMap.Name, items{p.ConfigMap.Items, s.DefaultMode, s.DefaultUser, deref(p.ConfigMap.Optional)})
+		it := items{p.ConfigMap.Items, s.DefaultMode, s.DefaultUser, deref(p.ConfigMap.Optional)}
+		files, err = m.configMapFiles(ctx, pod.Namespace, p.ConfigMap.Name, it)
 	case p.Secret != nil:
-		files, err = m.secretFiles(ctx, pod.Namespace, p.Secret.Name, items{p.Secret.Items, s.DefaultMode, s.DefaultUser, deref(p.Secret.Optional)})
+		it := items{p.Secret.Items, s.DefaultMode, s.DefaultUser, deref(p.Secret.Optional)}
+		files, err = m.secretFiles(ctx, pod.Namespace, p.Secret.Name, it)
 	case p.DownwardAPI != nil:
 		files, err = m.downwardFiles(pod, p.DownwardAPI.Items, s.DefaultMode, s.DefaultUser)
 	case p.ServiceAccountToken != nil:
@@ -79,7 +81,9 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, i
 	return files, time.Time{}, err
 }
 
-func (m *Manager) tokenFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection) (payload, time.Time, error) {
+func (m *Manager) tokenFiles(
+	ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection,
+) (payload, time.Time, error) {
 	token, next, err := m.token(ctx, pod, p)
 	if err != nil {
 		return nil, time.Time{}, err
@@ -88,7 +92,9 @@ func (m *Manager) tokenFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVo
 }
 
 // trustBundleFiles are the certificates of ClusterTrustBundles, all in one file.
-func (m *Manager) trustBundleFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ClusterTrustBundleProjection) (payload, error) {
+func (m *Manager) trustBundleFiles(
+	ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ClusterTrustBundleProjection,
+) (payload, error) {
 	query, err := bundles.QueryOf(p)
 	if err != nil {
 		return nil, err
@@ -101,7 +107,9 @@ func (m *Manager) trustBundleFiles(ctx context.Context, pod *v1.Pod, s *v1.Proje
 }
 
 // certificateFiles are a key and its certificates, in one file or in two.
-func (m *Manager) certificateFiles(ctx context.Context, pod *v1.Pod, vol *v1.Volume, index int) (payload, time.Time, error) {
+func (m *Manager) certificateFiles(
+	ctx context.Context, pod *v1.Pod, vol *v1.Volume, index int,
+) (payload, time.Time, error) {
 	s := vol.Projected
 	p := s.Sources[index].PodCertificate
 	if m.cfg.NoFiles { // a key that nobody uses is not worth a signature

@@ -65,7 +65,7 @@ func (r records) read() ([]record, error) {
 			err = json.Unmarshal(content, &rec)
 		}
 		if err != nil {
-			klog.Background().Error(err, "Ignoring the record of a volume; unmount the volume by hand and remove the file", "file", key)
+			klog.Background().Error(err, "Ignoring the record of a volume; unmount the volume and remove the file", "file", key)
 			continue
 		}
 		all = append(all, rec)

@@ -16,7 +16,8 @@ func (secret) CanSupport(s Spec) bool { return s.Volume.Secret != nil }
 
 func (p secret) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
 	s := spec.Volume.Secret
-	files, err := p.m.secretFiles(ctx, spec.Pod.Namespace, s.SecretName, items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)})
+	it := items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)}
+	files, err := p.m.secretFiles(ctx, spec.Pod.Namespace, s.SecretName, it)
 	if err != nil {
 		return Published{}, err
 	}

@@ -39,7 +39,9 @@ type tokenKey struct {
 
 // token returns a token of the Pod's service account, bound to the Pod, and when to call again: it is
 // renewed after 80 % of its life, or a day.
-func (m *Manager) token(ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection) (string, time.Time, error) {
+func (m *Manager) token(
+	ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection,
+) (string, time.Time, error) {
 	key := tokenKey{pod.UID, p.Audience, ptr.Deref(p.ExpirationSeconds, 0)}
 	m.tokens.mu.Lock()
 	known := m.tokens.known[key]
@@ -63,7 +65,9 @@ func (m *Manager) token(ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTo
 	return fresh.Status.Token, renewal(fresh), nil
 }
 
-func (m *Manager) requestToken(ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection) (*authenticationv1.TokenRequest, error) {
+func (m *Manager) requestToken(
+	ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection,
+) (*authenticationv1.TokenRequest, error) {
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
 		ExpirationSeconds: p.ExpirationSeconds,
 		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},

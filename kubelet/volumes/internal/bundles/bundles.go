@@ -142,7 +142,8 @@ func (s *Store) Anchors(ctx context.Context, q Query, optional bool) ([]byte, er
 	case q.Name != "":
 		return nil, apierrors.NewNotFound(certificatesv1.Resource("clustertrustbundle"), q.Name)
 	}
-	return nil, fmt.Errorf("combination of signerName and labelSelector matched zero ClusterTrustBundles: signer %q, labels %q", q.Signer, q.Labels)
+	return nil, fmt.Errorf("combination of signerName and labelSelector matched zero ClusterTrustBundles: "+
+		"signer %q, labels %q", q.Signer, q.Labels)
 }
 
 // normalize returns each certificate once, as a bare PEM block. Their order depends on the seed alone, so

@@ -114,7 +114,8 @@ func (w *watched) updateNewer(o object, err error) {
 	known := w.object
 	w.mu.Unlock()
 	if known != nil {
-		if c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), known.GetResourceVersion()); cmpErr == nil && c < 0 {
+		c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), known.GetResourceVersion())
+		if cmpErr == nil && c < 0 {
 			return
 		}
 	}
@@ -149,7 +150,8 @@ func (w *watched) same(o object, err error) bool {
 	if err != nil {
 		return apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
 	}
-	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() && w.object.GetResourceVersion() == o.GetResourceVersion()
+	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() &&
+		w.object.GetResourceVersion() == o.GetResourceVersion()
 }
 
 func (w *watched) notFound() error {

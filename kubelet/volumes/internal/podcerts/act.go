@@ -20,7 +20,8 @@ import (
 
 // act carries an action out and remembers the result.
 func (s *Store) act(ctx context.Context, e *entry, a action, pod *v1.Pod, p *v1.PodCertificateProjection) error {
-	klog.FromContext(ctx).V(2).Info("Acting on a certificate", "pod", klog.KObj(pod), "signer", p.SignerName, "action", fmt.Sprintf("%T", a), "reason", a.why())
+	klog.FromContext(ctx).V(2).Info("Acting on a certificate",
+		"pod", klog.KObj(pod), "signer", p.SignerName, "action", fmt.Sprintf("%T", a), "reason", a.why())
 	var created *pending
 	if _, ok := a.(create); ok {
 		var err error
@@ -67,12 +68,16 @@ func (s *Store) create(ctx context.Context, pod *v1.Pod, p *v1.PodCertificatePro
 		return nil, err
 	}
 	request, err := objects.RetryIf(ctx, admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
-		return s.cfg.Client.CertificatesV1().PodCertificateRequests(pod.Namespace).Create(ctx, requestFor(pod, p, account, node, csr), metav1.CreateOptions{})
+		requests := s.cfg.Client.CertificatesV1().PodCertificateRequests(pod.Namespace)
+		return requests.Create(ctx, requestFor(pod, p, account, node, csr), metav1.CreateOptions{})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("creating a PodCertificateRequest for signer %q: %w", p.SignerName, err)
 	}
-	return &pending{name: request.Name, key: key, jitter: rand.N(spread), abandonAt: time.Now().Add(abandonAfter)}, nil //nolint:gosec // no secret
+	return &pending{
+		name: request.Name, key: key, abandonAt: time.Now().Add(abandonAfter),
+		jitter: rand.N(spread), //nolint:gosec // no secret
+	}, nil
 }
 
 // admissionBehind says whether the NodeRestriction admission does not know the Pod yet, or has an old

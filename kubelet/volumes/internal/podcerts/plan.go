@@ -114,7 +114,8 @@ func verdict(r *certificatesv1.PodCertificateRequest) action {
 	for _, c := range r.Status.Conditions {
 		switch c.Type {
 		case certificatesv1.PodCertificateRequestConditionTypeIssued:
-			return adopt{"the signer has issued it", r.Status.CertificateChain, ptr.Deref(r.Status.BeginRefreshAt, metav1.Time{}).Time, ptr.Deref(r.Status.NotAfter, metav1.Time{}).Time}
+			begin, end := ptr.Deref(r.Status.BeginRefreshAt, metav1.Time{}), ptr.Deref(r.Status.NotAfter, metav1.Time{})
+			return adopt{"the signer has issued it", r.Status.CertificateChain, begin.Time, end.Time}
 		case certificatesv1.PodCertificateRequestConditionTypeDenied:
 			return refuse{"the signer has denied it", c.Type, refusal(r, c, "was denied")}
 		case certificatesv1.PodCertificateRequestConditionTypeFailed:
@@ -154,7 +155,9 @@ func nextCheck(s state) time.Time {
 
 // requestFor is a request in the name of a Pod. The UIDs have the API server refuse it if the Pod, its
 // service account or the node was replaced.
-func requestFor(pod *v1.Pod, p *v1.PodCertificateProjection, account *v1.ServiceAccount, node *v1.Node, csr []byte) *certificatesv1.PodCertificateRequest {
+func requestFor(
+	pod *v1.Pod, p *v1.PodCertificateProjection, account *v1.ServiceAccount, node *v1.Node, csr []byte,
+) *certificatesv1.PodCertificateRequest {
 	return &certificatesv1.PodCertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, GenerateName: "req-",

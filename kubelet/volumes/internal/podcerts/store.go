@@ -142,7 +142,9 @@ func (s *Store) observed(o any, gone bool) {
 
 // Credential returns the credential for a source of a Pod that holds the Store. If there is none it
 // creates a request, and waits a moment for the answer. Calls for one source must not overlap.
-func (s *Store) Credential(ctx context.Context, pod *v1.Pod, source Source, p *v1.PodCertificateProjection) (Credential, error) {
+func (s *Store) Credential(
+	ctx context.Context, pod *v1.Pod, source Source, p *v1.PodCertificateProjection,
+) (Credential, error) {
 	index, err := s.informer.Index(ctx)
 	if err != nil {
 		return Credential{}, err
@@ -163,7 +165,8 @@ func (s *Store) Credential(ctx context.Context, pod *v1.Pod, source Source, p *v
 			return Credential{}, errors.New(now.refused)
 		case now.have != nil:
 			if err != nil {
-				klog.FromContext(ctx).Error(err, "Cannot refresh a certificate, trying again", "pod", klog.KObj(pod), "signer", p.SignerName)
+				klog.FromContext(ctx).Error(err, "Cannot refresh a certificate, trying again",
+					"pod", klog.KObj(pod), "signer", p.SignerName)
 			}
 			return Credential{Key: now.have.key, Chain: now.have.chain, Next: next}, nil
 		case err != nil:
@@ -172,7 +175,8 @@ func (s *Store) Credential(ctx context.Context, pod *v1.Pod, source Source, p *v
 		select {
 		case <-e.answered:
 		case <-timeout.C:
-			return Credential{}, fmt.Errorf("waiting for a certificate: signer %q has not answered PodCertificateRequest %s/%s yet", p.SignerName, pod.Namespace, now.pending.name)
+			return Credential{}, fmt.Errorf("waiting for a certificate: signer %q has not answered PodCertificateRequest %s/%s yet",
+				p.SignerName, pod.Namespace, now.pending.name)
 		case <-ctx.Done():
 			return Credential{}, fmt.Errorf("waiting for a certificate: %w", context.Cause(ctx))
 		}
@@ -180,7 +184,9 @@ func (s *Store) Credential(ctx context.Context, pod *v1.Pod, source Source, p *v
 }
 
 // reconcile plans and acts until nothing is left to do.
-func (s *Store) reconcile(ctx context.Context, e *entry, index cache.Indexer, pod *v1.Pod, p *v1.PodCertificateProjection) (state, time.Time, error) {
+func (s *Store) reconcile(
+	ctx context.Context, e *entry, index cache.Indexer, pod *v1.Pod, p *v1.PodCertificateProjection,
+) (state, time.Time, error) {
 	for {
 		now := s.observe(e, index, pod.Namespace)
 		a, next := plan(now, time.Now())
