@@ -83,7 +83,7 @@ type Source interface {
 var _ Source = (*Manager)(nil)
 
 func mountError(volume string, err error) *Error {
-	var waiting Waiting
+	var waiting WaitingError
 	return &Error{
 		Volume: volume, Reason: ReasonFailedMount, Err: err, Waiting: errors.As(err, &waiting),
 		Message: fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err),

@@ -95,7 +95,7 @@ func (m *Manager) publish(ctx context.Context, v *nodeVolume, p Plugin, spec Spe
 		case plan.Publish:
 			published, err = m.publishTo(ctx, v, p, spec)
 		default:
-			err = Waiting(a.Why())
+			err = WaitingError(a.Why())
 		}
 	}
 	return Published{}, err

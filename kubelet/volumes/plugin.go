@@ -33,7 +33,7 @@ type Plugin interface {
 type StagingPlugin interface {
 	Plugin
 	// Identify finds out which volume it is. What the volume still lacks and others will bring, such
-	// as a bound claim, is a Waiting error; the plugin has the Pod reconciled when it is there.
+	// as a bound claim, is a WaitingError; the plugin has the Pod reconciled when it is there.
 	Identify(ctx context.Context, spec Spec) (Volume, error)
 	// Stage makes the volume ready for Publish at path, whose parent exists.
 	Stage(ctx context.Context, spec Spec, volume Volume, path string) error
@@ -80,10 +80,10 @@ type Published struct {
 	Next time.Time
 }
 
-// Waiting is the error of a volume that waits for something which others will bring.
-type Waiting string
+// WaitingError is the error of a volume that waits for something which others will bring.
+type WaitingError string
 
-func (w Waiting) Error() string { return string(w) }
+func (w WaitingError) Error() string { return string(w) }
 
 // pluginFor returns the plugin of a volume, nil if there is none.
 func (m *Manager) pluginFor(spec Spec) Plugin {
