@@ -13,7 +13,7 @@
 //	RootDir/pods/UID/etc-hosts
 //	RootDir/pods/UID/containers/NAME/ATTEMPT           termination log
 //	RootDir/plugins/PLUGIN/HASH/globalmount            a staged volume
-//	RootDir/volumes/{staged,published}-HASH            its record, and that of each use
+//	RootDir/volumes/{staged,published}-HASH.json       its record, and that of each use
 //
 // Nothing in memory is needed to unmount: the records, the Pod's directory and the kernel's mount
 // table suffice. No directory is removed as long as anything is mounted in it.

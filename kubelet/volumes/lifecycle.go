@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 
+	"flyball.dev/internal/mounts"
 	"flyball.dev/kubelet/volumes/plan"
 )
 
@@ -223,7 +224,7 @@ func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) error 
 }
 
 func (m *Manager) unbindSubPaths(t plan.Target) error {
-	return removeAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume))
+	return mounts.RemoveAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume))
 }
 
 // recorded says whether the volume is that of a StagingPlugin.

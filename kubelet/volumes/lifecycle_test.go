@@ -19,6 +19,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"flyball.dev/internal/mounts"
 	"flyball.dev/kubelet/volumes/plan"
 )
 
@@ -109,12 +110,12 @@ func (d *disk) Unpublish(_ context.Context, v Volume, target string) error {
 			return nil
 		}
 		below := filepath.Dir(filepath.Dir(filepath.Dir(filepath.Dir(target)))) // the Pod's directory
-		for _, path := range mounts(d.t, below) {
+		for _, path := range mountsBelow(d.t, below) {
 			if strings.Contains(path, "volume-subpaths") {
 				d.t.Errorf("%s is still bound", path)
 			}
 		}
-		return unmount(target)
+		return mounts.Unmount(target)
 	})
 }
 
@@ -136,13 +137,13 @@ func (d *disk) Unstage(_ context.Context, v Volume, path string) error {
 		if len(devices) > 1 && slices.Contains(devices[1:], devices[0]) {
 			d.t.Errorf("%s is unstaged while it is published", path)
 		}
-		return unmount(path)
+		return mounts.Unmount(path)
 	})
 }
 
-func mounts(t *testing.T, dir string) []string {
+func mountsBelow(t *testing.T, dir string) []string {
 	t.Helper()
-	paths, err := mountsBelow(dir)
+	paths, err := mounts.Below(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +173,7 @@ func gone(t *testing.T, m *Manager) {
 		records, err := m.records.read()
 		m.mu.Lock()
 		defer m.mu.Unlock()
-		return err == nil && len(records) == 0 && len(m.volumes) == 0 && len(mounts(t, root)) == 0
+		return err == nil && len(records) == 0 && len(m.volumes) == 0 && len(mountsBelow(t, root)) == 0
 	})
 }
 
@@ -442,37 +443,4 @@ func TestPluginGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone(t, m)
-}
-
-// TestRemoveTree: the mount table may have been read before something was mounted.
-func TestRemoveTree(t *testing.T) {
-	newFixture(t) // skips without privileges
-	dir, precious := t.TempDir(), t.TempDir()
-	if err := os.WriteFile(filepath.Join(precious, "file"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	target := filepath.Join(dir, "a", "b c") // a container may mount at any path
-	if err := os.MkdirAll(target, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount(precious, target, "", unix.MS_BIND, ""); err != nil {
-		t.Fatal(err)
-	}
-	if err := removeTree(dir); err == nil || !strings.Contains(err.Error(), "b c is still mounted") {
-		t.Errorf("removeTree() = %v", err)
-	}
-	if _, err := os.Stat(filepath.Join(precious, "file")); err != nil {
-		t.Error(err)
-	}
-	for i := range 3000 { // more than are read at once
-		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := removeAll(dir); err != nil {
-		t.Error(err)
-	}
-	if _, err := os.Stat(dir); !os.IsNotExist(err) {
-		t.Errorf("the directory is still there: %v", err)
-	}
 }

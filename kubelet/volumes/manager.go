@@ -59,7 +59,7 @@ func New(cfg Config) (*Manager, error) {
 		root = resolved
 	}
 	m := &Manager{
-		cfg: cfg, metrics: newMetrics(), pods: filepath.Join(root, "pods"),
+		cfg: cfg, metrics: newMetrics(), pods: filepath.Join(root, "pods"), records: records{filepath.Join(root, "volumes")},
 		tokens:     tokens{known: map[tokenKey]*authenticationv1.TokenRequest{}},
 		refreshing: newQueue[types.UID](), unstaging: newQueue[v1.UniqueVolumeName](),
 		states: map[types.UID]*podState{}, volumes: map[v1.UniqueVolumeName]*nodeVolume{},
@@ -74,10 +74,6 @@ func New(cfg Config) (*Manager, error) {
 	})
 	if cfg.NoFiles {
 		return m, nil
-	}
-	var err error
-	if m.records, err = newRecords(root); err != nil {
-		return nil, err
 	}
 	return m, m.reconstruct()
 }

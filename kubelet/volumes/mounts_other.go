@@ -15,10 +15,6 @@ var errNoMounts = errors.New("volumes are mounted on Linux only, and this is " +
 
 func mountTmpfs(string, int64, *int64) error { return errNoMounts }
 
-func removeAll(string) error { return errNoMounts }
-
-func removeEmpty(...string) error { return errNoMounts }
-
 func (m *Manager) bindSubPath(_ types.UID, _ string, _ int, sub SubPath, volume string) (string, error) {
 	if m.cfg.NoFiles {
 		return filepath.Join(volume, sub.Path), nil

@@ -4,19 +4,21 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"k8s.io/klog/v2"
-	"k8s.io/kubernetes/pkg/kubelet/util/store"
-	utilfs "k8s.io/kubernetes/pkg/util/filesystem"
 
+	"flyball.dev/internal/atomicfile"
 	"flyball.dev/kubelet/volumes/plan"
 )
 
 // records are small files, one per staged volume and one per volume that is published to a Pod. A
 // record is written before the plugin is called and removed after the plugin has undone everything.
-type records struct{ files store.Store }
+type records struct{ dir string }
 
 // record of a volume that is published to the target, or that is staged if there is no target.
 type record struct {
@@ -25,18 +27,10 @@ type record struct {
 	Target plan.Target `json:"target,omitzero"`
 }
 
-func newRecords(rootDir string) (records, error) {
-	files, err := store.NewFileStore(filepath.Join(rootDir, "volumes"), &utilfs.DefaultFs{})
-	if err != nil {
-		err = fmt.Errorf("making the directory for records of volumes: %w", err)
-	}
-	return records{files}, err
-}
-
 func (r records) write(rec record) error {
 	content, err := json.Marshal(rec)
 	if err == nil {
-		err = r.files.Write(rec.key(), content)
+		err = errors.Join(os.MkdirAll(r.dir, 0o750), atomicfile.Write(r.path(rec), content, 0o600))
 	}
 	if err != nil {
 		return fmt.Errorf("recording volume %s: %w", rec.Volume.Name, err)
@@ -44,28 +38,27 @@ func (r records) write(rec record) error {
 	return nil
 }
 
-func (r records) remove(rec record) error {
-	if err := r.files.Delete(rec.key()); err != nil {
-		return fmt.Errorf("removing the record of volume %s: %w", rec.Volume.Name, err)
-	}
-	return nil
-}
+func (r records) remove(rec record) error { return removeEmpty(r.path(rec)) }
 
 // read returns all records. A file that cannot be read stays where it is, with a message in the log.
 func (r records) read() ([]record, error) {
-	keys, err := r.files.List()
-	if err != nil {
+	files, err := os.ReadDir(r.dir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listing the records of volumes: %w", err)
 	}
 	var all []record
-	for _, key := range keys {
+	for _, f := range files {
+		if filepath.Ext(f.Name()) != ".json" { // it was being written when the agent crashed
+			continue
+		}
 		var rec record
-		content, err := r.files.Read(key)
+		file := filepath.Join(r.dir, f.Name())
+		content, err := os.ReadFile(file)
 		if err == nil {
 			err = json.Unmarshal(content, &rec)
 		}
 		if err != nil {
-			klog.Background().Error(err, "Ignoring the record of a volume; unmount the volume and remove the file", "file", key)
+			klog.Background().Error(err, "Ignoring the record of a volume; unmount the volume and remove the file", "file", file)
 			continue
 		}
 		all = append(all, rec)
@@ -73,11 +66,23 @@ func (r records) read() ([]record, error) {
 	return all, nil
 }
 
-func (r record) key() string {
-	if r.Target == (plan.Target{}) {
-		return "staged-" + hash(string(r.Volume.Name))
+// path of the record: staged-HASH.json or published-HASH.json.
+func (r records) path(rec record) string {
+	name := "staged-" + hash(string(rec.Volume.Name))
+	if t := rec.Target; t != (plan.Target{}) {
+		name = "published-" + hash(fmt.Sprintf("%s/%s/%s", t.Pod, t.Volume, rec.Volume.Name))
 	}
-	return "published-" + hash(fmt.Sprintf("%s/%s/%s", r.Target.Pod, r.Target.Volume, r.Volume.Name))
+	return filepath.Join(r.dir, name+".json")
+}
+
+// removeEmpty deletes files and empty directories, and fails for anything that is still mounted.
+func removeEmpty(paths ...string) error {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the rest of a volume: %w", err)
+		}
+	}
+	return nil
 }
 
 // hash makes a file name of a name with any characters.

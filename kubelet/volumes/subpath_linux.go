@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
 	mount "k8s.io/mount-utils"
+
+	"flyball.dev/internal/mounts"
 )
 
 // bindSubPath binds a path inside a volume to one that no container can exchange for a link
@@ -50,7 +52,7 @@ type syscallMounter struct{ mount.Interface }
 func (syscallMounter) IsMountPoint(path string) (bool, error) { return isMountPoint(path) }
 
 // Unmount implements mount.Interface.
-func (syscallMounter) Unmount(path string) error { return unmount(path) }
+func (syscallMounter) Unmount(path string) error { return mounts.Unmount(path) }
 
 // MountSensitiveWithoutSystemdWithMountFlags implements mount.Interface.
 func (syscallMounter) MountSensitiveWithoutSystemdWithMountFlags(source, target, _ string, _, _, _ []string) error {

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"flyball.dev/internal/mounts"
 )
 
 // mountTmpfs mounts a file system in memory at dir unless one is mounted already. size is in bytes; 0
@@ -51,6 +54,6 @@ func isMountPoint(path string) (bool, error) {
 		return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 	}
 	// Before Linux 5.8 only the table has it.
-	mounts, err := mountsBelow(filepath.Clean(path))
-	return len(mounts) > 0 && mounts[0] == filepath.Clean(path), err
+	below, err := mounts.Below(filepath.Clean(path))
+	return slices.Contains(below, filepath.Clean(path)), err
 }

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 
+	"flyball.dev/internal/mounts"
 	"flyball.dev/kubelet/volumes/plan"
 )
 
@@ -43,7 +44,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 		return err
 	}
 	if !m.cfg.NoFiles {
-		if err := removeAll(m.podDir(uid)); err != nil {
+		if err := mounts.RemoveAll(m.podDir(uid)); err != nil {
 			return err
 		}
 	}

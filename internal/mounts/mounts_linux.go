@@ -1,4 +1,4 @@
-package volumes
+package mounts
 
 import (
 	"errors"
@@ -13,36 +13,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// removeAll unmounts everything below dir and then deletes it. It deletes nothing as long as anything
-// is mounted: files below a mount do not belong to the Pod.
-func removeAll(dir string) error {
+// RemoveAll unmounts everything below dir and then deletes it. It deletes nothing as long as anything
+// is mounted: files below a mount belong to
+// somebody else.
+func RemoveAll(dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	mounts, err := mountsBelow(dir)
+	mounts, err := Below(dir)
 	if err != nil {
 		return err
 	}
 	// The table is in the order of mounting; what was mounted last goes first.
 	for _, path := range slices.Backward(mounts) {
-		if err := unmount(path); err != nil {
+		if err := Unmount(path); err != nil {
 			return fmt.Errorf("unmounting %s: %w", path, err)
 		}
 	}
 	if len(mounts) > 0 {
-		if mounts, err = mountsBelow(dir); err != nil {
+		if mounts, err = Below(dir); err != nil {
 			return err
 		}
 	}
 	if len(mounts) > 0 {
 		return fmt.Errorf("removing %s: %s is still mounted", dir, mounts[0])
 	}
-	return removeTree(dir)
+	return RemoveTree(dir)
 }
 
-// mountsBelow reads the mount table, with moby's reader: that of mount-utils leaves spaces in paths
+// Below returns the mount points at or below a directory, without links in its path, in the order of mounting. It
+// reads the mount table, with moby's reader: that of mount-utils leaves spaces in paths
 // escaped, and a container may mount at any path.
-func mountsBelow(dir string) ([]string, error) {
+func Below(dir string) ([]string, error) {
 	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		return nil, fmt.Errorf("reading the mount table: %w", err)
@@ -54,9 +56,9 @@ func mountsBelow(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// unmount unmounts a path. If a process of ours has a file open in there, the mount is detached and
+// Unmount unmounts a path, if anything is mounted there. If a process of ours has a file open in there, the mount is detached and
 // vanishes when the file is closed.
-func unmount(path string) error {
+func Unmount(path string) error {
 	err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
 		err = unix.Unmount(path, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH)
@@ -68,21 +70,11 @@ func unmount(path string) error {
 	return err
 }
 
-// removeEmpty deletes files and empty directories, and fails for anything that is still mounted.
-func removeEmpty(paths ...string) error {
-	for _, path := range paths {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("removing the directory of a volume: %w", err)
-		}
-	}
-	return nil
-}
-
-// removeTree deletes a directory. It follows no link, and stops at a directory that is on another
+// RemoveTree deletes a directory. It follows no link, and stops at a directory that is on another
 // mount than the first, even if the mount table did not list it.
-func removeTree(path string) error {
+func RemoveTree(path string) error {
 	if err := removeAt(unix.AT_FDCWD, path, path, 0); err != nil {
-		return fmt.Errorf("removing the Pod's directory: %w", err)
+		return fmt.Errorf("removing %s: %w", path, err)
 	}
 	return nil
 }
