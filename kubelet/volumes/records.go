@@ -48,11 +48,12 @@ func (r records) read() ([]record, error) {
 	}
 	var all []record
 	for _, f := range files {
-		if filepath.Ext(f.Name()) != ".json" { // it was being written when the agent crashed
-			continue
-		}
 		var rec record
 		file := filepath.Join(r.dir, f.Name())
+		if filepath.Ext(file) != ".json" { // it was being written when the agent crashed
+			_ = os.Remove(file)
+			continue
+		}
 		content, err := os.ReadFile(file)
 		if err == nil {
 			err = json.Unmarshal(content, &rec)
