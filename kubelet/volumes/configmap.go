@@ -16,7 +16,7 @@ type configMap struct{ m *Manager }
 func (configMap) Name() string           { return "kubernetes.io/configmap" }
 func (configMap) CanSupport(s Spec) bool { return s.Volume.ConfigMap != nil }
 
-func (p configMap) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
+func (p configMap) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
 	s := spec.Volume.ConfigMap
 	it := items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)}
 	files, err := p.m.configMapFiles(ctx, spec.Pod.Namespace, s.Name, it)

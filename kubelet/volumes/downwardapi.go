@@ -18,7 +18,7 @@ type downwardAPI struct{ m *Manager }
 func (downwardAPI) Name() string           { return "kubernetes.io/downward-api" }
 func (downwardAPI) CanSupport(s Spec) bool { return s.Volume.DownwardAPI != nil }
 
-func (p downwardAPI) Publish(_ context.Context, spec Spec, paths Paths) (Published, error) {
+func (p downwardAPI) Publish(_ context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
 	s := spec.Volume.DownwardAPI
 	files, err := p.m.downwardFiles(spec.Pod, s.Items, s.DefaultMode, s.DefaultUser)
 	if err != nil {

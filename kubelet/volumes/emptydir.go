@@ -15,7 +15,7 @@ type emptyDir struct{ m *Manager }
 func (emptyDir) Name() string           { return "kubernetes.io/empty-dir" }
 func (emptyDir) CanSupport(s Spec) bool { return s.Volume.EmptyDir != nil }
 
-func (p emptyDir) Publish(_ context.Context, spec Spec, paths Paths) (Published, error) {
+func (p emptyDir) Publish(_ context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
 	done := Published{Mounted: Mounted{HostPath: paths.Target, SELinuxRelabel: true}}
 	if p.m.cfg.NoFiles {
 		return done, nil

@@ -18,7 +18,7 @@ type hostPath struct{ m *Manager }
 func (hostPath) Name() string           { return "kubernetes.io/host-path" }
 func (hostPath) CanSupport(s Spec) bool { return s.Volume.HostPath != nil }
 
-func (p hostPath) Publish(_ context.Context, spec Spec, _ Paths) (Published, error) {
+func (p hostPath) Publish(_ context.Context, spec Spec, _ Volume, _ Paths) (Published, error) {
 	source := spec.Volume.HostPath
 	if !p.m.cfg.NoFiles && source.Type != nil {
 		if err := checkHostPath(source.Path, *source.Type); err != nil {

@@ -8,6 +8,6 @@ type image struct{}
 func (image) Name() string           { return "kubernetes.io/image" }
 func (image) CanSupport(s Spec) bool { return s.Volume.Image != nil }
 
-func (image) Publish(context.Context, Spec, Paths) (Published, error) {
+func (image) Publish(context.Context, Spec, Volume, Paths) (Published, error) {
 	return Published{Mounted: Mounted{Image: true, ReadOnly: true}}, nil
 }

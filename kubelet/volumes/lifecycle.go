@@ -172,7 +172,7 @@ func (m *Manager) publishTo(ctx context.Context, v *nodeVolume, p Plugin, spec S
 	if v.volume.Stage {
 		paths.Staging = m.path(v, plan.Target{})
 	}
-	published, err := p.Publish(ctx, spec, paths)
+	published, err := p.Publish(ctx, spec, v.volume, paths)
 	if err == nil {
 		m.set(v, t, plan.Done)
 	}

@@ -88,7 +88,7 @@ func (d *disk) Stage(_ context.Context, _ Spec, v Volume, path string) error {
 	})
 }
 
-func (d *disk) Publish(_ context.Context, s Spec, paths Paths) (Published, error) {
+func (d *disk) Publish(_ context.Context, s Spec, _ Volume, paths Paths) (Published, error) {
 	out := Published{Mounted: Mounted{HostPath: paths.Target}}
 	return out, d.call("publish "+string(s.Pod.UID), func() error {
 		if staged, err := isMountPoint(paths.Staging); err != nil || !staged {

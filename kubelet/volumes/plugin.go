@@ -21,10 +21,10 @@ type Plugin interface {
 	CanSupport(spec Spec) bool
 	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It
 	// is called again whenever the Pod or an object that it refers to has changed, and after a
-	// restart, and leaves alone what is already right. If the plugin is not a StagingPlugin, Publish
-	// has no counterpart: everything it makes lies below the target and is unmounted and removed
-	// with the Pod's directory.
-	Publish(ctx context.Context, spec Spec, paths Paths) (Published, error)
+	// restart, and leaves alone what is already right. If the plugin is not a StagingPlugin, volume is
+	// empty and Publish has no counterpart: everything it makes lies below the target and is unmounted
+	// and removed with the Pod's directory.
+	Publish(ctx context.Context, spec Spec, volume Volume, paths Paths) (Published, error)
 }
 
 // StagingPlugin is a kind whose volumes are more than a directory of one Pod: Pods of the node share

@@ -23,7 +23,7 @@ type projected struct{ m *Manager }
 func (projected) Name() string           { return "kubernetes.io/projected" }
 func (projected) CanSupport(s Spec) bool { return s.Volume.Projected != nil }
 
-func (p projected) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
+func (p projected) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
 	files, next, err := p.m.projectedFiles(ctx, spec.Pod, spec.Volume)
 	if err != nil {
 		return Published{}, err

@@ -14,7 +14,7 @@ type secret struct{ m *Manager }
 func (secret) Name() string           { return "kubernetes.io/secret" }
 func (secret) CanSupport(s Spec) bool { return s.Volume.Secret != nil }
 
-func (p secret) Publish(ctx context.Context, spec Spec, paths Paths) (Published, error) {
+func (p secret) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
 	s := spec.Volume.Secret
 	it := items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)}
 	files, err := p.m.secretFiles(ctx, spec.Pod.Namespace, s.SecretName, it)
