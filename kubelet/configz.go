@@ -15,14 +15,13 @@ import (
 	"flyball.dev/kubelet/node"
 )
 
-// configuration is what /configz shows: the part of upstream's kubelet
-// configuration that this agent has an answer to. Tools read it from there; it
-// configures nothing, so each value is taken from where it is used. There are no eviction
-// thresholds in it, since no Pod is evicted. reserved is what the Node keeps of its capacity.
+// configuration is what /configz shows to tools: the fields of upstream's kubelet configuration
+// that this agent has. It configures nothing, so each value is read from where it is used. It has
+// no eviction thresholds, since no Pod is evicted. reserved is what Pods may not request.
 func configuration(cfg Config, reserved v1.ResourceList) *kubeletconfig.KubeletConfiguration {
 	verify := kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.ImagePullCredentialsVerificationPolicy)
 	c := &kubeletconfig.KubeletConfiguration{
-		TypeMeta:                         metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
+		TypeMeta:                         metav1.TypeMeta{APIVersion: kubeletconfig.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
 		Address:                          cfg.BindAddress.String(),
 		Port:                             int32(cfg.Port),
 		PodLogsDir:                       cfg.PodLogsDir,

@@ -10,7 +10,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
-	"k8s.io/client-go/kubernetes/fake"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
 
 	"flyball.dev/kubelet/images/gc"
@@ -20,32 +19,29 @@ import (
 
 // TestConfiguration compares /configz with what the agent does, field by field.
 func TestConfiguration(t *testing.T) {
-	n, err := node.New(node.Config{Name: "n1", Client: fake.NewClientset(), MaxPods: 110, Machine: &node.Machine{Capacity: v1.ResourceList{
+	capacity := v1.ResourceList{
 		v1.ResourceCPU: resource.MustParse("2"), v1.ResourceMemory: resource.MustParse("8Gi"),
-		v1.ResourceEphemeralStorage: resource.MustParse("100Gi"),
-	}}})
-	if err != nil {
-		t.Fatal(err)
+		v1.ResourceEphemeralStorage: resource.MustParse("100Gi"), v1.ResourcePods: resource.MustParse("110"),
 	}
 	cfg := Config{
 		MaxPods: 110, Port: 10250, BindAddress: netip.MustParseAddr("192.0.2.2"), ClusterDomain: "cluster.local",
-		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10")}, PodLogsDir: "/var/log/pods",
+		ClusterDNS: []netip.Addr{netip.MustParseAddr("10.43.0.10"), netip.MustParseAddr("fd00::10")}, PodLogsDir: "/var/log/pods",
 		CRIEndpoint: "unix:///run/flyball/containerd.sock", AllowedUnsafeSysctls: []string{"net.core.*"},
 		ImagePullCredentialsVerificationPolicy: "AlwaysVerify",
 	}
-	c, offered := configuration(cfg, n.Reserved()), n.Allocatable()
+	c, offered := configuration(cfg, node.Reserved(capacity)), node.Allocatable(capacity)
 	for name, tc := range map[string]struct {
 		reason    string
 		got, want any
 	}{
 		"address":                                {"the server listens there", c.Address, "192.0.2.2"},
 		"port":                                   {"the server listens there", int(c.Port), cfg.Port},
-		"podLogsDir":                             {"the runtime is told it", c.PodLogsDir, cfg.PodLogsDir},
+		"podLogsDir":                             {"the runtime writes logs there", c.PodLogsDir, cfg.PodLogsDir},
 		"containerRuntimeEndpoint":               {"it is dialed", c.ContainerRuntimeEndpoint, cfg.CRIEndpoint},
 		"clusterDomain":                          {"it is in Pods' resolv.conf", c.ClusterDomain, cfg.ClusterDomain},
-		"clusterDNS":                             {"it is in Pods' resolv.conf", c.ClusterDNS, []string{"10.43.0.10"}},
+		"clusterDNS":                             {"it is in Pods' resolv.conf", c.ClusterDNS, []string{"10.43.0.10", "fd00::10"}},
 		"maxPods":                                {"the Node says so", int64(c.MaxPods), offered.Pods().Value()},
-		"cgroupRoot":                             {"/kubepods lies in it, see cgroups.Config", c.CgroupRoot, "/"},
+		"cgroupRoot":                             {"/kubepods is in it, see cgroups.Config", c.CgroupRoot, "/"},
 		"cgroupsPerQOS":                          {"the classes have cgroups", *c.CgroupsPerQOS, true},
 		"cgroupDriver":                           {"cgroups.Manager writes the files itself", c.CgroupDriver, "cgroupfs"},
 		"allowedUnsafeSysctls":                   {"admission reads it", c.AllowedUnsafeSysctls, cfg.AllowedUnsafeSysctls},
@@ -70,7 +66,7 @@ func TestConfiguration(t *testing.T) {
 			t.Errorf("%s: %s (-agent +configz):\n%s", name, tc.reason, d)
 		}
 	}
-	checkAllocatable(t, n, c)
+	checkAllocatable(t, capacity, c)
 	cfg.ImagePullCredentialsVerificationPolicy = ""
 	if got := configuration(cfg, nil).ImagePullCredentialsVerificationPolicy; got != kubeletconfig.NeverVerifyPreloadedImages {
 		t.Errorf("without a policy /configz says %q, and images.Access does as NeverVerifyPreloadedImages says", got)
@@ -78,9 +74,9 @@ func TestConfiguration(t *testing.T) {
 }
 
 // checkAllocatable adds up capacity, what /configz says is reserved, and what the Node offers.
-func checkAllocatable(t *testing.T, n *node.Node, c *kubeletconfig.KubeletConfiguration) {
+func checkAllocatable(t *testing.T, capacity v1.ResourceList, c *kubeletconfig.KubeletConfiguration) {
 	t.Helper()
-	capacity, offered := n.Capacity(), n.Allocatable()
+	offered := node.Allocatable(capacity)
 	for name, has := range capacity {
 		if kept, ok := c.KubeReserved[string(name)]; ok {
 			has.Sub(resource.MustParse(kept))

@@ -1,21 +1,19 @@
-// Package kubelet is the node agent: it makes this machine a Node of the cluster
-// and runs the Pods that are bound to it. It meets the other parts at the API
-// server only, and speaks CRI to the container runtime.
+// Package kubelet is the node agent: it makes this host a Node of the cluster and runs the Pods
+// that are bound to it. It shares nothing with other components but the API server, and controls
+// the container runtime through CRI.
 //
 //	pod/         one worker per Pod: observe, plan, act, report. Start reading here.
-//	cri/         what the runtime knows, and its events
+//	cri/         what the runtime reports, and its events
 //	containers/  renders CRI configs and environments
-//	volumes/     puts volumes onto the host and keeps them fresh
-//	images/      pulls images
-//	logs/        keeps the logs of containers small
+//	volumes/     mounts volumes and keeps their contents fresh
+//	images/      pulls images, and removes unused ones
+//	logs/        rotates the logs of containers
 //	probes/      startup, liveness and readiness probes
 //	cgroups/     the cgroups of Pods
-//	node/        the Node object: registration, Lease, status
+//	node/        the Node object: registration, Lease, status and conditions
 //	server/      HTTPS on port 10250: logs, exec, attach, port-forward, metrics
 //	stats/       what Pods and the node use
-//	containerd/  the bundled runtime as a child process
-//	simulated/   nodes that run nothing: these rooms over a runtime in memory
 //
-// kubelet.go wires together what every node has; machine.go puts it onto this
-// machine and its runtime, and package simulated onto what is in their place.
+// kubelet.go wires what every node has. run_linux.go adds what this host has: its container
+// runtime, cgroups, volumes and the server. Package simulated wires nodes without a host.
 package kubelet

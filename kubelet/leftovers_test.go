@@ -10,6 +10,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
+// fakeFiles are the Pods that have a directory.
+type fakeFiles []types.UID
+
+func (f fakeFiles) ListPods() ([]types.UID, error) { return f, nil }
+
 // fakeGroups maps a Pod to the processes in its cgroup; -1 cannot be read.
 type fakeGroups map[types.UID]int
 
@@ -30,24 +35,24 @@ func (f fakeGroups) Empty(uid types.UID) (bool, error) {
 func TestLeftovers(t *testing.T) {
 	for name, tc := range map[string]struct {
 		reason string
-		files  []types.UID
+		files  fakeFiles
 		groups fakeGroups
 		want   []types.UID
 		err    bool
 	}{
-		"Files":      {reason: "its volumes have to be unmounted", files: []types.UID{"a"}, want: []types.UID{"a"}},
-		"Both":       {reason: "a Pod of ours is found once", files: []types.UID{"a"}, groups: fakeGroups{"a": 1}, want: []types.UID{"a"}},
+		"Files":      {reason: "its volumes are to be unmounted", files: fakeFiles{"a"}, want: []types.UID{"a"}},
+		"Both":       {reason: "a Pod of ours is found once", files: fakeFiles{"a"}, groups: fakeGroups{"a": 1}, want: []types.UID{"a"}},
 		"Empty":      {reason: "a crash between the cgroup and the directory leaves this", groups: fakeGroups{"a": 0}, want: []types.UID{"a"}},
-		"Foreign":    {reason: "processes in an unknown cgroup are another kubelet's", groups: fakeGroups{"k3s": 2}},
-		"Unreadable": {reason: "a cgroup that cannot be read stays", files: []types.UID{"a"}, groups: fakeGroups{"b": -1}, want: []types.UID{"a"}, err: true},
+		"Foreign":    {reason: "processes in a cgroup that we did not make are another kubelet's", groups: fakeGroups{"k3s": 2}},
+		"Unreadable": {reason: "what cannot be read stays", files: fakeFiles{"a"}, groups: fakeGroups{"b": -1}, want: []types.UID{"a"}, err: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := leftovers(func() ([]types.UID, error) { return tc.files, nil }, tc.groups)
+			got, err := leftovers{tc.files, tc.groups}.list()
 			if (err != nil) != tc.err {
 				t.Errorf("error %v", err)
 			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
-				t.Errorf("%s\nleftovers() -want +got:\n%s", tc.reason, diff)
+				t.Errorf("%s\nlist() -want +got:\n%s", tc.reason, diff)
 			}
 		})
 	}

@@ -5,20 +5,25 @@ package kubelet
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/client-go/util/cert"
+
+	"flyball.dev/kubelet/cgroups"
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/pod"
+	"flyball.dev/kubelet/volumes"
 )
 
-// metrics are those of this agent, in a registry of their own: that of the process would keep
-// those of an earlier agent for ever.
-func (m *machine) metrics() (prometheus.Gatherer, error) {
+// gatherer registers the metrics of this agent and of others. The registry is the agent's own: that
+// of the process would keep the metrics of an earlier agent for ever.
+func gatherer(own, others []prometheus.Collector) (prometheus.Gatherer, error) {
 	registry := prometheus.NewRegistry()
-	for _, c := range slices.Concat(m.collectors(), m.cfg.Metrics) {
+	for _, c := range slices.Concat(own, others) {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("registering the node agent's metrics: %w", err)
 		}
@@ -27,26 +32,28 @@ func (m *machine) metrics() (prometheus.Gatherer, error) {
 }
 
 // collectors have the metrics that docs/metrics.md lists.
-func (m *machine) collectors() []prometheus.Collector {
+func collectors(
+	cfg Config, pods *pod.Manager, rt *remote.Client, groups *cgroups.Manager, vols *volumes.Manager,
+) []prometheus.Collector {
 	name := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "kubelet_node_name", Help: "The name of the Node, as a label. It is always 1.",
-		ConstLabels: prometheus.Labels{"node": m.cfg.NodeName},
+		ConstLabels: prometheus.Labels{"node": cfg.NodeName},
 	})
 	name.Set(1)
 	return slices.Concat(
-		[]prometheus.Collector{name, certificates{m.cfg}},
-		m.Pods.Collectors(), m.host.CRI.Collectors(), m.cgroups.Collectors(), m.volumes.Collectors(),
+		[]prometheus.Collector{name, certificates{cfg}},
+		pods.Collectors(), rt.Collectors(), groups.Collectors(), vols.Collectors(),
 	)
 }
 
 var (
 	clientTTL = prometheus.NewDesc("kubelet_certificate_manager_client_ttl_seconds",
-		"Seconds until the certificate expires that the node agent shows the API server; negative afterwards.", nil, nil)
+		"Seconds until the node agent's client certificate expires; negative afterwards.", nil, nil)
 	serverTTL = prometheus.NewDesc("kubelet_certificate_manager_server_ttl_seconds",
-		"Seconds until the certificate expires that the node agent's server shows; negative afterwards.", nil, nil)
+		"Seconds until the certificate of the node agent's server expires; negative afterwards.", nil, nil)
 )
 
-// certificates says how long those of the agent are valid. One that is not there has no figure.
+// certificates measures how long the agent's certificates are valid. A missing one has no figure.
 type certificates struct{ cfg Config }
 
 // Describe implements prometheus.Collector.
@@ -70,13 +77,8 @@ func (c certificates) client() time.Time {
 	if file := c.cfg.Client.CertFile; len(raw) == 0 && file != "" {
 		raw, _ = os.ReadFile(file)
 	}
-	for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
-		if block.Type != "CERTIFICATE" {
-			continue // the file may have the key before it
-		}
-		if cert, err := x509.ParseCertificate(block.Bytes); err == nil {
-			return cert.NotAfter
-		}
+	if all, err := cert.ParseCertsPEM(raw); err == nil {
+		return all[0].NotAfter
 	}
 	return time.Time{}
 }
@@ -89,9 +91,9 @@ func (c certificates) server() time.Time {
 	if err != nil || shown == nil || len(shown.Certificate) == 0 {
 		return time.Time{}
 	}
-	cert, err := x509.ParseCertificate(shown.Certificate[0])
+	parsed, err := x509.ParseCertificate(shown.Certificate[0])
 	if err != nil {
 		return time.Time{}
 	}
-	return cert.NotAfter
+	return parsed.NotAfter
 }

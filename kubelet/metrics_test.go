@@ -36,18 +36,16 @@ func TestDocumentation(t *testing.T) {
 		t.Skipf("no usable cgroups: %v", err)
 	}
 	client := fake.NewClientset()
-	files, err := volumes.New(volumes.Config{RootDir: t.TempDir(), Client: client, NodeName: "alpha"})
+	vols, err := volumes.New(volumes.Config{RootDir: t.TempDir(), Client: client, NodeName: "alpha"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machine{
-		cfg: Config{NodeName: "alpha"}, cgroups: groups,
-		volumes: files, host: Host{CRI: remote.New(nil, nil)}, Agent: &Agent{Pods: pod.New(pod.Config{NodeName: "alpha", Client: client})},
-	}
-	if _, err := m.metrics(); err != nil {
+	pods := pod.New(pod.Config{NodeName: "alpha", Client: client})
+	own := collectors(Config{NodeName: "alpha"}, pods, remote.New(nil, nil), groups, vols)
+	if _, err := gatherer(own, nil); err != nil {
 		t.Fatalf("the metrics cannot be registered together: %v", err)
 	}
-	if diff := cmp.Diff(sets.List(documented), sets.List(metricsdoc.Described(m.collectors()...))); diff != "" {
+	if diff := cmp.Diff(sets.List(documented), sets.List(metricsdoc.Described(own...))); diff != "" {
 		t.Errorf("docs/metrics.md lists other metrics than are served (-listed +served):\n%s", diff)
 	}
 }

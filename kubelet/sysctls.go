@@ -12,15 +12,20 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/sysctl"
 )
 
-// newSysctls returns what pod.Config calls Sysctls: a Pod may set the sysctls that are safe
-// with this machine's kernel, and the unsafe ones that are allowed besides.
-func newSysctls(ctx context.Context, unsafe []string) (func(*v1.Pod) (reason, message string), error) {
-	allowed, err := sysctl.NewAllowlist(slices.Concat(sysctl.SafeSysctlAllowlist(ctx), unsafe))
+// sysctls decides which sysctls a Pod may set: those that are safe with this host's kernel, and the
+// unsafe ones that are allowed.
+type sysctls struct{ allowlist lifecycle.PodAdmitHandler }
+
+func newSysctls(ctx context.Context, unsafe []string) (sysctls, error) {
+	allowlist, err := sysctl.NewAllowlist(slices.Concat(sysctl.SafeSysctlAllowlist(ctx), unsafe))
 	if err != nil {
-		return nil, fmt.Errorf("reading which unsafe sysctls Pods may set: %w", err)
+		return sysctls{}, fmt.Errorf("reading the unsafe sysctls that Pods may set: %w", err)
 	}
-	return func(pod *v1.Pod) (string, string) {
-		r := allowed.Admit(context.Background(), &lifecycle.PodAdmitAttributes{Pod: pod})
-		return r.Reason, r.Message
-	}, nil
+	return sysctls{allowlist}, nil
+}
+
+// forbid implements pod.Config's Sysctls.
+func (s sysctls) forbid(pod *v1.Pod) (reason, message string) {
+	r := s.allowlist.Admit(context.Background(), &lifecycle.PodAdmitAttributes{Pod: pod})
+	return r.Reason, r.Message
 }

@@ -17,11 +17,11 @@ func TestSysctls(t *testing.T) {
 		change  func(*v1.Pod)
 		message string
 	}{
-		"none":           {reason: "nothing is asked for"},
+		"none":           {reason: "the Pod sets none"},
 		"safe":           {reason: "of the Pod's own IPC namespace, and of no effect on others", sysctl: "kernel.shm_rmid_forced"},
 		"slashes":        {reason: "the other way to write it", sysctl: "kernel/shm_rmid_forced"},
 		"of this kernel": {reason: "namespaced since Linux 4.5", sysctl: "net.ipv4.tcp_keepalive_time"},
-		"unsafe":         {reason: "it takes memory that nobody accounts for", sysctl: "kernel.msgmax", message: `forbidden sysctl: "kernel.msgmax" not allowlisted`},
+		"unsafe":         {reason: "its memory is not accounted to the Pod", sysctl: "kernel.msgmax", message: `forbidden sysctl: "kernel.msgmax" not allowlisted`},
 		"allowed":        {reason: "by name", sysctl: "kernel.msgmax", unsafe: []string{"kernel.msgmax"}},
 		"pattern":        {reason: "by what it begins with", sysctl: "net.core.somaxconn", unsafe: []string{"net.core.*"}},
 		"of the host":    {reason: "not even a safe one may change the host's IPC", sysctl: "kernel.shm_rmid_forced", change: host, message: `forbidden sysctl: "kernel.shm_rmid_forced" not allowed with host IPC enabled`},
@@ -36,11 +36,11 @@ func TestSysctls(t *testing.T) {
 			if tc.change != nil {
 				tc.change(pod)
 			}
-			forbids, err := newSysctls(t.Context(), tc.unsafe)
+			allowed, err := newSysctls(t.Context(), tc.unsafe)
 			if err != nil {
 				t.Fatal(err)
 			}
-			reason, message := forbids(pod)
+			reason, message := allowed.forbid(pod)
 			if message != tc.message || (reason == "SysctlForbidden") != (tc.message != "") {
 				t.Errorf("%s: got %q, %q, want %q", tc.reason, reason, message, tc.message)
 			}

@@ -40,6 +40,7 @@ func (s *shared) podChanged(obj any) {
 		s.owners.Delete(before.UID)
 	}
 	s.owners.Store(p.UID, n)
+	n.images.importNeverPulled(p)
 	n.podSrc.set(p)
 	if had && ((p.DeletionTimestamp == nil) != (before.DeletionTimestamp == nil) || !maps.Equal(p.Annotations, before.Annotations)) {
 		n.runtime.podChanged(p)

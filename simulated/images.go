@@ -16,8 +16,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
-
-	"flyball.dev/kubelet/pod"
 )
 
 const (
@@ -112,24 +110,18 @@ func (s *imageStore) add(name string) string {
 	return image.Id
 }
 
-// imported wraps the agent's image pulls. A Pod with the pull policy Never expects an
-// imported image, so on a simulated node that exists.
-type imported struct {
-	pod.Images
-
-	store *imageStore
-}
-
-// Ensure implements pod.Images.
-func (i imported) Ensure(ctx context.Context, p *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec func(eventtype, reason, msg string)) (string, error) {
-	if c.ImagePullPolicy == v1.PullNever {
-		name := c.Image
-		if repository(name) == name {
-			name += ":latest" // the agent's name
+// importNeverPulled adds the images that containers of the Pod use and never pull: a Pod with the pull
+// policy Never expects that an administrator has imported them.
+func (s *imageStore) importNeverPulled(p *v1.Pod) {
+	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		if name := c.Image; c.ImagePullPolicy == v1.PullNever {
+			if repository(name) == name {
+				name += ":latest" // the agent's name
+			}
+			s.add(name)
 		}
-		i.store.add(name)
-	}
-	return i.Images.Ensure(ctx, p, c, sandbox, rec)
+		return true
+	})
 }
 
 // pullOf returns how long a pull takes and why it fails, by the annotations of those

@@ -12,12 +12,16 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/component-base/version"
 
 	"flyball.dev/kubelet"
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/images"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/pod"
+	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/probes"
 )
 
 // simulatedNode is one node: the agent on a runtime in memory.
@@ -45,31 +49,39 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 	if err != nil {
 		return nil, err
 	}
-	n.Agent, err = kubelet.NewAgent(kubelet.Config{
-		NodeName: n.name, NodeIP: n.ip, Port: s.port, MaxPods: maxPods, NodeLabels: s.cfg.Labels,
+	n.Agent = kubelet.NewAgent(kubelet.Config{
+		NodeName: n.name, NodeIPs: []netip.Addr{n.ip}, Port: s.port, NodeLabels: s.cfg.Labels,
 		ClusterDNS: s.cfg.ClusterDNS, ClusterDomain: s.cfg.ClusterDomain,
 		Report: s.cfg.Report, Ready: func() { close(n.ready) },
 	}, s.host(n, client, s.recorder(i, n.name)))
-	return n, err
+	return n, nil
 }
 
 // host is what the agent of a node has instead of a real host.
 func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder record.EventRecorder) kubelet.Host {
 	capacity := s.cfg.capacity()
 	return kubelet.Host{
-		Client: client, Recorder: recorder,
-		CRI: remote.New(n.runtime, n.images), RuntimeName: runtimeName, RecursiveReadOnly: sets.New(""),
-		Machine: &node.Machine{
-			Capacity: capacity, Addresses: s.nodeAddresses(n), ID: n.name,
-			OS: "linux", Architecture: s.cfg.Architecture, Kernel: "simulated", Image: "Simulated (Flyball)",
+		Client: client, Recorder: recorder, CRI: remote.New(n.runtime, n.images),
+		Node: node.Config{
+			Host: node.HostInfo{
+				Capacity: capacity, Addresses: s.nodeAddresses(n),
+				System: v1.NodeSystemInfo{
+					MachineID: n.name, SystemUUID: n.name, BootID: n.name, KernelVersion: "simulated", OSImage: "Simulated (Flyball)",
+					OperatingSystem: "linux", Architecture: s.cfg.Architecture, KubeletVersion: version.Get().String(),
+				},
+			},
+			Source: n.nodeSrc, LeaseDuration: s.leaseDuration(),
 		},
-		Render:  containers.Node{MemoryCapacity: capacity.Memory().Value(), LowestOOMScoreAdj: -1000, CgroupV2: true},
-		Volumes: s.volumes, Cgroups: noCgroups{},
-		Images: func(pull pod.Images) pod.Images { return imported{pull, n.images} },
-		Asker:  asker{n.podSrc}, HookTransport: hookTransport{},
-		Pods: n.podSrc, Node: n.nodeSrc, Services: s.servicesOf,
-		LeaseDuration: s.leaseDuration(),
-		Parallel:      maxPods, // starting a Pod costs nothing here
+		Probes: probes.Config{Asker: asker{n.podSrc}},
+		Images: images.Config{Secrets: s.volumes},
+		Pods: pod.Config{
+			Node:    plan.Node{RuntimeName: runtimeName, RecursiveReadOnly: sets.New("")},
+			Render:  containers.Node{MemoryCapacity: capacity.Memory().Value(), LowestOOMScoreAdj: -1000, CgroupV2: true},
+			Pods:    n.podSrc,
+			Volumes: s.volumes, Cgroups: noCgroups{}, HookTransport: hookTransport{},
+			Env:      containers.EnvSources{Objects: s.volumes, Services: s.servicesOf},
+			Parallel: maxPods, // starting a Pod costs nothing here
+		},
 	}
 }
 

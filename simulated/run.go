@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 
+	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -218,8 +219,8 @@ func (s *shared) stopEvents() {
 }
 
 // recorder returns the recorder of a node's Events.
-func (s *shared) recorder(i int, node string) record.EventRecorder {
-	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: node})
+func (s *shared) recorder(i int, nodeName string) record.EventRecorder {
+	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: nodeName})
 }
 
 func (s *shared) leaseDuration() time.Duration {
@@ -229,13 +230,8 @@ func (s *shared) leaseDuration() time.Duration {
 	return slowLeases
 }
 
-// allocatable replaces missing limits in the downward API. All nodes have the same.
-func (s *shared) allocatable() v1.ResourceList {
-	if len(s.all) == 0 {
-		return nil
-	}
-	return s.all[0].Node.Allocatable()
-}
+// allocatable of each node replaces missing limits in the downward API.
+func (s *shared) allocatable() v1.ResourceList { return node.Allocatable(s.cfg.capacity()) }
 
 func (s *shared) nodeIP(i int) netip.Addr {
 	base := nodeRange.Addr().As4()

@@ -28,7 +28,7 @@ type runtime struct {
 	logs   *logFiles
 
 	mu         sync.Mutex
-	own        *addresses // of podCIDR
+	own        []*addresses // of the node's podCIDRs
 	sandboxes  map[string]*sandbox
 	containers map[string]*container
 	listeners  map[*eventStream]bool

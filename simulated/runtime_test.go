@@ -61,6 +61,37 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// TestPodAddresses: a Pod gets an address from each range of its node, in order, and releases them.
+func TestPodAddresses(t *testing.T) {
+	nodes := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	if err := nodes.Add(&v1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "n1"}, Spec: v1.NodeSpec{PodCIDRs: []string{"192.0.2.0/24", "2001:db8::/64"}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r := newRuntime(newPodSource(), &nodeSource{name: "n1", nodes: nodes}, nil, nil)
+	created, err := r.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.PodSandboxStatus(t.Context(), &runtimeapi.PodSandboxStatusRequest{PodSandboxId: created.PodSandboxId})
+	if err != nil {
+		t.Fatal(err)
+	}
+	network := got.Status.Network
+	if network.Ip != "192.0.2.2" || len(network.AdditionalIps) != 1 || network.AdditionalIps[0].Ip != "2001:db8::2" {
+		t.Errorf("got %v, want an address from each range", network)
+	}
+	if _, err := r.StopPodSandbox(t.Context(), &runtimeapi.StopPodSandboxRequest{PodSandboxId: created.PodSandboxId}); err != nil {
+		t.Fatal(err)
+	}
+	for _, pool := range r.own {
+		if len(pool.used) > 0 {
+			t.Errorf("the sandbox has stopped and still uses %v", pool.used)
+		}
+	}
+}
+
 func TestNodeIPs(t *testing.T) {
 	s := &shared{}
 	seen := map[netip.Addr]bool{}

@@ -19,9 +19,7 @@ type sandbox struct {
 	config      *runtimeapi.PodSandboxConfig
 	created     time.Time
 	ready       bool
-	// ip is allocated from pool. Both are zero in the network of the host.
-	ip   netip.Addr
-	pool *addresses
+	addresses   []address // none in the network of the host
 }
 
 func (s *sandbox) podUID() string { return s.config.GetMetadata().GetUid() }
@@ -39,27 +37,43 @@ func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxR
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if options := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
-		var err error
-		s.pool = r.addresses()
-		if s.ip, err = s.pool.allocate(); err != nil {
-			return nil, status.Errorf(codes.ResourceExhausted, "allocating an address for the Pod: %v", err)
+		for _, pool := range r.pools() {
+			ip, err := pool.allocate()
+			if err != nil {
+				s.release()
+				return nil, status.Errorf(codes.ResourceExhausted, "allocating an address for the Pod: %v", err)
+			}
+			s.addresses = append(s.addresses, address{ip, pool})
 		}
 	}
 	r.sandboxes[s.id] = s
 	return &runtimeapi.RunPodSandboxResponse{PodSandboxId: s.id}, nil
 }
 
-// addresses returns those of the node's range, or those of all nodes. The caller holds the lock.
-func (r *runtime) addresses() *addresses {
+// address of a Pod, and the pool that it is allocated from.
+type address struct {
+	ip   netip.Addr
+	pool *addresses
+}
+
+func (s *sandbox) release() {
+	for _, a := range s.addresses {
+		a.pool.release(a.ip)
+	}
+	s.addresses = nil
+}
+
+// pools returns those of the node's ranges, or the one of all nodes. The caller holds the lock.
+func (r *runtime) pools() []*addresses {
 	if r.own == nil {
-		if from := r.node.podCIDR(); from.IsValid() {
-			r.own = newAddresses(from)
+		for _, from := range r.node.podCIDRs() {
+			r.own = append(r.own, newAddresses(from))
 		}
 	}
 	if r.own != nil {
 		return r.own
 	}
-	return r.common
+	return []*addresses{r.common}
 }
 
 // StopPodSandbox implements CRI. It kills running containers.
@@ -83,9 +97,7 @@ func (r *runtime) stopSandbox(s *sandbox) {
 	}
 	if s.ready {
 		s.ready = false
-		if s.pool != nil {
-			s.pool.release(s.ip)
-		}
+		s.release()
 		r.changed(s.podUID())
 	}
 }
@@ -124,8 +136,12 @@ func (r *runtime) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxS
 			Options: s.config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
 		}},
 	}
-	if s.ip.IsValid() {
-		st.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: s.ip.String()}
+	for i, a := range s.addresses {
+		if i == 0 {
+			st.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: a.ip.String()}
+		} else {
+			st.Network.AdditionalIps = append(st.Network.AdditionalIps, &runtimeapi.PodIP{Ip: a.ip.String()})
+		}
 	}
 	return &runtimeapi.PodSandboxStatusResponse{Status: st}, nil
 }

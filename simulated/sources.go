@@ -123,17 +123,19 @@ func (s *nodeSource) Node() *v1.Node {
 	return obj.(*v1.Node) //nolint:forcetypeassert // an informer of Nodes
 }
 
-// podCIDR returns the range of the node's Pods, not valid if it has none.
-func (s *nodeSource) podCIDR() netip.Prefix {
+// podCIDRs returns the ranges of the node's Pods: one or two, none before they are assigned.
+func (s *nodeSource) podCIDRs() []netip.Prefix {
 	node := s.Node()
 	if node == nil {
-		return netip.Prefix{}
+		return nil
 	}
-	from, err := netip.ParsePrefix(node.Spec.PodCIDR)
-	if err != nil {
-		return netip.Prefix{}
+	var ranges []netip.Prefix
+	for _, text := range node.Spec.PodCIDRs {
+		if prefix, err := netip.ParsePrefix(text); err == nil {
+			ranges = append(ranges, prefix)
+		}
 	}
-	return from
+	return ranges
 }
 
 func (s *nodeSource) enqueue() {

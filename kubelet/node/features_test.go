@@ -109,7 +109,7 @@ func TestFeatureTable(t *testing.T) {
 	}
 	for name, says := range table {
 		if says != "yes" && says != "no" && says != "in part" {
-			t.Errorf("docs/node-features.md says %q about %s; it is to say yes, no or in part", says, name)
+			t.Errorf("docs/node-features.md says %q about %s; it must say yes, no or in part", says, name)
 		}
 	}
 }

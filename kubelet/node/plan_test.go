@@ -1,6 +1,7 @@
 package node
 
 import (
+	"net/netip"
 	"testing"
 	"time"
 
@@ -13,25 +14,33 @@ import (
 
 var (
 	t0   = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	self = identity{name: "n1", ip: "192.0.2.1", port: 10250, maxPods: 110, labels: map[string]string{"disk": "fast"}}
-	box  = machine{
-		cpus: 2, memory: 8 << 30, disk: 100 << 30, boot: "boot-1", machineID: "m", systemUUID: "u",
-		kernel: "6.1", osImage: "Debian", goos: "linux", goarch: "amd64", kubelet: "v1.37.2+flyball",
-		hugepages: map[string]uint64{"2Mi": 1 << 30},
+	self = identity{
+		name: "n1", port: 10250, labels: map[string]string{"disk": "fast"},
+		addresses: addresses("n1", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}),
+		host: HostInfo{
+			Capacity: v1.ResourceList{
+				"cpu": resource.MustParse("2"), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("110"),
+				"ephemeral-storage": resource.MustParse("100Gi"), "hugepages-2Mi": resource.MustParse("1Gi"),
+			},
+			System: v1.NodeSystemInfo{
+				BootID: "boot-1", MachineID: "m", SystemUUID: "u", KernelVersion: "6.1", OSImage: "Debian",
+				OperatingSystem: "linux", Architecture: "amd64", KubeletVersion: "v1.37.2+flyball",
+			},
+		},
 	}
 )
 
-func healthy(now time.Time) observation {
-	return observation{
-		runtime: runtimeState{answered: now, version: "containerd://2.4.2", condition: []runtimeCondition{
+func healthy(now time.Time) state {
+	return state{
+		runtime: runtimeState{answered: now, version: "containerd://2.4.2", conditions: []runtimeCondition{
 			{kind: "RuntimeReady", ok: true}, {kind: "NetworkReady", ok: true},
 		}},
-		usage: usage{memoryAvailable: 4 << 30, disk: 100, diskAvailable: 50, inode: 100, inodesAvailable: 50},
+		usage: usage{memoryAvailable: 4 << 30, disk: 100, diskAvailable: 50, inodes: 100, inodesAvailable: 50},
 	}
 }
 
-// registered is the Node that an earlier look has written.
-func registered() *v1.Node { return plan(self, box, healthy(t0), 0, t0).write }
+// registered is the Node that an earlier plan has written.
+func registered() *v1.Node { return plan(self, healthy(t0), 0, t0).write }
 
 func TestPlan(t *testing.T) {
 	type result struct {
@@ -39,20 +48,20 @@ func TestPlan(t *testing.T) {
 		Again                       time.Duration
 		Events                      []string
 	}
-	notReady := func(o *observation) {
-		o.runtime.condition[1] = runtimeCondition{kind: "NetworkReady", reason: "NetworkPluginNotReady", message: "cni plugin not initialized"}
+	notReady := func(o *state) {
+		o.runtime.conditions[1] = runtimeCondition{kind: "NetworkReady", reason: "NetworkPluginNotReady", message: "cni plugin not initialized"}
 	}
 	const noNetwork = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"
 	tests := map[string]struct {
 		reason string
-		change func(o *observation)
+		change func(o *state)
 		after  time.Duration
-		waited time.Duration
+		pause  time.Duration
 		want   result
 	}{
 		"new": {
 			reason: "The first write says Ready already, if the runtime is.",
-			change: func(o *observation) { o.existing = nil },
+			change: func(o *state) { o.existing = nil },
 			want: result{
 				Reason: "there is no Node yet", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID", "NodeReady"},
@@ -67,8 +76,8 @@ func TestPlan(t *testing.T) {
 			after:  StatusReportFrequency, want: result{Reason: "the last report is five minutes old", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency},
 		},
 		"no network yet": {
-			reason: "The runtime's own words, and the next look is soon: CRI announces nothing.",
-			change: notReady, waited: 40 * time.Millisecond,
+			reason: "The runtime's own words, and the next reconcile is soon: CRI has no event for it.",
+			change: notReady, pause: 40 * time.Millisecond,
 			want: result{
 				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: noNetwork,
 				Again: 80 * time.Millisecond, Events: []string{"NodeNotReady"},
@@ -76,37 +85,37 @@ func TestPlan(t *testing.T) {
 		},
 		"no network for long": {
 			reason: "The back-off ends at a second.",
-			change: notReady, waited: time.Second,
+			change: notReady, pause: time.Second,
 			want: result{
 				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: noNetwork,
-				Again: lookLatest, Events: []string{"NodeNotReady"},
+				Again: retryLatest, Events: []string{"NodeNotReady"},
 			},
 		},
 		"runtime restarts": {
 			reason: "Some seconds of silence do not take the Pods out of their Services.",
-			change: func(o *observation) { o.runtime.answered, o.runtime.silent = t0, true },
-			after:  20 * time.Second, want: result{Again: lookSoonest},
+			change: func(o *state) { o.runtime.answered, o.runtime.silent = t0, true },
+			after:  20 * time.Second, want: result{Again: retrySoonest},
 		},
 		"runtime gone": {
 			reason: "Half a minute of silence does.",
-			change: func(o *observation) { o.runtime.answered, o.runtime.silent = t0, true },
+			change: func(o *state) { o.runtime.answered, o.runtime.silent = t0, true },
 			after:  31 * time.Second,
 			want: result{
 				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: runtimeDown,
-				Again: lookSoonest, Events: []string{"NodeNotReady"},
+				Again: retrySoonest, Events: []string{"NodeNotReady"},
 			},
 		},
 		"runtime never seen": {
 			reason: "After a restart of the agent nothing is known of the runtime yet.",
-			change: func(o *observation) { o.runtime = runtimeState{silent: true} },
+			change: func(o *state) { o.runtime = runtimeState{silent: true} },
 			want: result{
 				Reason: "the status or a label of the Node changed", Ready: "False", ReadyMessage: runtimeNotAsked,
-				Again: lookSoonest, Events: []string{"NodeNotReady"},
+				Again: retrySoonest, Events: []string{"NodeNotReady"},
 			},
 		},
 		"marked Unknown by others": {
 			reason: "The node lifecycle controller missed the Lease for a while; we are here.",
-			change: func(o *observation) {
+			change: func(o *state) {
 				o.existing.Status.Conditions[3].Status = v1.ConditionUnknown
 			},
 			want: result{
@@ -116,7 +125,7 @@ func TestPlan(t *testing.T) {
 		},
 		"memory pressure": {
 			reason: "Less than 100Mi is left.",
-			change: func(o *observation) { o.usage.memoryAvailable = 99 << 20 },
+			change: func(o *state) { o.usage.memoryAvailable = 99 << 20 },
 			want: result{
 				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeHasInsufficientMemory"},
@@ -124,8 +133,8 @@ func TestPlan(t *testing.T) {
 		},
 		"disk pressure outlives its cause": {
 			reason: "A node at the threshold does not flap.",
-			change: func(o *observation) {
-				o.pressed = map[v1.NodeConditionType]time.Time{v1.NodeDiskPressure: t0}
+			change: func(o *state) {
+				o.pressureAt = map[v1.NodeConditionType]time.Time{v1.NodeDiskPressure: t0}
 			},
 			after: PressureTransitionPeriod - time.Minute,
 			want: result{
@@ -135,20 +144,20 @@ func TestPlan(t *testing.T) {
 		},
 		"rebooted": {
 			reason: "Another boot ID than the Node has.",
-			change: func(o *observation) { o.existing.Status.NodeInfo.BootID = "boot-0" },
+			change: func(o *state) { o.existing.Status.NodeInfo.BootID = "boot-0" },
 			want: result{
 				Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency,
 				Events: []string{"NodeRebooted"},
 			},
 		},
-		"label taken away": {
-			reason: "Ours come back.",
-			change: func(o *observation) { delete(o.existing.Labels, v1.LabelHostname) },
+		"label removed": {
+			reason: "Ours are set again.",
+			change: func(o *state) { delete(o.existing.Labels, v1.LabelHostname) },
 			want:   result{Reason: "the status or a label of the Node changed", Ready: "True", ReadyMessage: messageReady, Again: StatusUpdateFrequency},
 		},
 		"what others own": {
 			reason: "Foreign labels, taints, conditions and resources are no change.",
-			change: func(o *observation) {
+			change: func(o *state) {
 				o.existing.Labels["theirs"] = "x"
 				o.existing.Spec.Taints = []v1.Taint{{Key: "theirs", Effect: v1.TaintEffectNoSchedule}}
 				o.existing.Status.Capacity["example.com/gpu"] = resource.MustParse("2")
@@ -167,8 +176,8 @@ func TestPlan(t *testing.T) {
 			if tc.change != nil {
 				tc.change(&o)
 			}
-			out := plan(self, box, o, tc.waited, now)
-			got := result{Reason: out.reason, Again: out.again}
+			out := plan(self, o, tc.pause, now)
+			got := result{Reason: out.reason, Again: out.requeueAfter}
 			if out.write != nil {
 				c := condition(out.write, v1.NodeReady)
 				got.Ready, got.ReadyMessage = string(c.Status), c.Message
@@ -208,24 +217,28 @@ func TestRegisteredNode(t *testing.T) {
 	}, n.Status.NodeInfo); d != "" {
 		t.Errorf("nodeInfo (-want +got):\n%s", d)
 	}
+	if d := cmp.Diff([]v1.NodeAddress{
+		{Type: v1.NodeInternalIP, Address: "192.0.2.1"}, {Type: v1.NodeInternalIP, Address: "2001:db8::1"}, {Type: v1.NodeHostName, Address: "n1"},
+	}, n.Status.Addresses); d != "" {
+		t.Errorf("addresses, in the order of the configuration (-want +got):\n%s", d)
+	}
 	if p := n.Status.DaemonEndpoints.KubeletEndpoint.Port; p != 10250 {
-		t.Errorf("the API server would look for logs on port %d", p)
+		t.Errorf("the API server would ask for logs on port %d", p)
 	}
 	if got := n.Status.Conditions[len(n.Status.Conditions)-1].Type; got != v1.NodeReady {
 		t.Errorf("Ready is the last condition upstream; here it is %s", got)
 	}
 }
 
-// From any observation: one write is enough, and it takes nothing away that
-// belongs to others.
+// From any state: one write is enough, and it removes nothing of others.
 func TestPlanConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		o := healthy(t0)
 		o.existing = registered()
 		o.existing.Labels["theirs"] = "x"
 		o.existing.Spec.Unschedulable = true
-		for i := range o.runtime.condition {
-			o.runtime.condition[i].ok = rapid.Bool().Draw(t, "condition")
+		for i := range o.runtime.conditions {
+			o.runtime.conditions[i].ok = rapid.Bool().Draw(t, "condition")
 		}
 		o.usage.memoryAvailable = rapid.Uint64Range(0, 1<<31).Draw(t, "memory")
 		o.usage.diskAvailable = rapid.Uint64Range(0, 100).Draw(t, "disk")
@@ -234,7 +247,7 @@ func TestPlanConverges(t *testing.T) {
 		}
 		now := t0.Add(time.Duration(rapid.IntRange(0, 600).Draw(t, "seconds")) * time.Second)
 		o.runtime.answered = now
-		first := plan(self, box, o, 0, now)
+		first := plan(self, o, 0, now)
 		if first.write == nil {
 			return
 		}
@@ -242,12 +255,12 @@ func TestPlanConverges(t *testing.T) {
 			t.Fatal("what others wrote is gone")
 		}
 		o.existing = first.write
-		if again := plan(self, box, o, 0, now); again.write != nil {
-			t.Fatalf("a second write: %s\n%s", again.reason, cmp.Diff(timeless(first.write), timeless(again.write)))
+		if again := plan(self, o, 0, now); again.write != nil {
+			t.Fatalf("a second write: %s\n%s", again.reason, cmp.Diff(withoutHeartbeats(first.write), withoutHeartbeats(again.write)))
 		}
 		for _, c := range first.write.Status.Conditions {
 			if c.LastTransitionTime.After(c.LastHeartbeatTime.Time) || c.LastHeartbeatTime != metav1.NewTime(now) {
-				t.Fatalf("condition %s: last heard %s, last changed %s", c.Type, c.LastHeartbeatTime, c.LastTransitionTime)
+				t.Fatalf("condition %s: last heartbeat %s, last transition %s", c.Type, c.LastHeartbeatTime, c.LastTransitionTime)
 			}
 		}
 	})

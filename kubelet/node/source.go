@@ -6,66 +6,49 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
+	coreinformers "k8s.io/client-go/informers/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
-// Source is where the Node object of this machine is learnt of.
+// Source watches the Node of this host.
 type Source interface {
-	// Run calls changed, which does not block, whenever the Node changed, until ctx
-	// ends, so that what others do to it (assign a podCIDR, mark it Unknown after a
-	// silence, delete it) is answered at once.
+	// Run calls changed, which does not block, for each change of the Node until ctx ends. Others
+	// assign a podCIDR, mark the Node Unknown after missed heartbeats, or delete it; each is
+	// reconciled at once.
 	Run(ctx context.Context, changed func())
-	// Node returns the object as last seen, nil if there is none or it was not seen yet.
+	// Node returns the object as last watched, nil if there is none or it was not seen yet.
 	Node() *v1.Node
 }
 
-// watched is a watch of one Node.
-type watched struct {
-	name    string
-	client  kubernetes.Interface
-	changed func()
-	store   cache.Store
-	watch   cache.Controller
+// nodeWatch is an informer of one Node.
+type nodeWatch struct {
+	name     string
+	informer cache.SharedIndexInformer
 }
 
-func newWatched(client kubernetes.Interface, name string) *watched {
-	w := &watched{name: name, client: client}
-	nodes := client.CoreV1().Nodes()
-	only := fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
-	look := func() { w.changed() }
-	w.store, w.watch = cache.NewInformerWithOptions(cache.InformerOptions{
-		ListerWatcher: cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
-			ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
-				o.FieldSelector = only
-				return nodes.List(ctx, o)
-			},
-			WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
-				o.FieldSelector = only
-				return nodes.Watch(ctx, o)
-			},
-		}, client),
-		ObjectType: &v1.Node{},
-		Handler: cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(any) { look() },
-			UpdateFunc: func(any, any) { look() },
-			DeleteFunc: func(any) { look() },
-		},
-	})
-	return w
+// NewWatch returns a Source that watches the Node of a name through the API server.
+func NewWatch(client kubernetes.Interface, name string) Source {
+	only := func(o *metav1.ListOptions) {
+		o.FieldSelector = fields.OneTermEqualSelector(metav1.ObjectNameField, name).String()
+	}
+	return nodeWatch{name, coreinformers.NewFilteredNodeInformer(client, 0, cache.Indexers{}, only)}
 }
 
 // Run implements Source.
-func (w *watched) Run(ctx context.Context, changed func()) {
-	w.changed = changed
-	w.watch.Run(ctx.Done())
+func (w nodeWatch) Run(ctx context.Context, changed func()) {
+	if _, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc: func(any) { changed() }, UpdateFunc: func(any, any) { changed() }, DeleteFunc: func(any) { changed() },
+	}); err != nil {
+		klog.FromContext(ctx).Error(err, "Cannot watch the Node") // only an informer that has ended refuses
+	}
+	w.informer.RunWithContext(ctx)
 }
 
 // Node implements Source.
-func (w *watched) Node() *v1.Node {
-	obj, ok, err := w.store.GetByKey(w.name)
+func (w nodeWatch) Node() *v1.Node {
+	obj, ok, err := w.informer.GetStore().GetByKey(w.name)
 	if err != nil || !ok {
 		return nil
 	}

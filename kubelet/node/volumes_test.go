@@ -19,14 +19,11 @@ func TestVolumesInUse(t *testing.T) {
 	var inUse atomic.Pointer[[]v1.UniqueVolumeName]
 	inUse.Store(&[]v1.UniqueVolumeName{})
 	ready, changed := make(chan struct{}), make(chan struct{}, 1000)
-	n, err := New(Config{
-		Name: "n1", IP: netip.MustParseAddr("192.0.2.1"), Client: client, Runtime: cri, Images: cri, Port: 10250,
-		MaxPods: 110, RootDir: t.TempDir(), Ready: func() { close(ready) },
+	n := New(Config{
+		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Client: client, Runtime: cri, Images: cri, Port: 10250,
+		Host: hostInfo(t), RootDir: t.TempDir(), Ready: func() { close(ready) },
 		VolumesInUse: func() []v1.UniqueVolumeName { return *inUse.Load() }, Changed: func() { changed <- struct{}{} },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- n.Run(ctx) }()

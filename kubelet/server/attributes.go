@@ -8,18 +8,17 @@ import (
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
 
-// verbs are the API's words for the methods of HTTP.
+// verbs are the API's verbs for HTTP methods.
 var verbs = map[string]string{
 	http.MethodGet: "get", http.MethodPost: "create", http.MethodPut: "update",
 	http.MethodPatch: "patch", http.MethodDelete: "delete",
 }
 
-// permissions says which subresource of nodes a path belongs to. Any one of the
-// listed ones is enough: the fine-grained ones came later (KEP-2862), and the
-// older, broader nodes/proxy still opens the same door.
+// permissions are the subresources of nodes that allow a path; one of them is enough: the
+// fine-grained ones came later (KEP-2862), and the older, broader nodes/proxy allows the same.
 //
-// The first match counts; what matches none takes nodes/proxy. Keep in step with
-// https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/.
+// The first match counts; a path without a match needs nodes/proxy. Keep it as
+// https://kubernetes.io/docs/reference/access-authn-authz/kubelet-authn-authz/ says.
 var permissions = []struct {
 	path         string
 	subresources []string
@@ -37,7 +36,7 @@ var permissions = []struct {
 	{"/flagz", []string{"configz"}},
 }
 
-// attributesOf is what a request has to be allowed to do: one of these.
+// attributesOf are the permissions of which a request needs one.
 func attributesOf(node string, u user.Info, method, path string) []authorizer.Attributes {
 	var wanted []authorizer.Attributes
 	for _, sub := range subresources(path) {

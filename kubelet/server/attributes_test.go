@@ -33,7 +33,7 @@ func TestAttributes(t *testing.T) {
 		"profiles":        {"They show memory.", "GET", "/debug/pprof/heap", []string{"get proxy"}},
 		"root":            {"Anything unknown.", "DELETE", "/", []string{"delete proxy"}},
 		"odd method":      {"No verb: nothing grants it but *.", "BREW", "/pods", []string{" pods", " proxy"}},
-		"dots":            {"The path as it stands decides; the mux then redirects to the clean one, which is asked for again.", "GET", "/metrics/../exec/ns/p/c", []string{"get metrics"}},
+		"dots":            {"The path as sent decides; the mux then redirects to the clean one, which the client requests again.", "GET", "/metrics/../exec/ns/p/c", []string{"get metrics"}},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {

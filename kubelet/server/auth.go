@@ -15,14 +15,14 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// How long the API server's answers are remembered; upstream's defaults.
+// How long the API server's answers are cached; upstream's defaults.
 const (
 	tokenTTL   = 2 * time.Minute
 	allowedTTL = 5 * time.Minute
 	deniedTTL  = 30 * time.Second
 )
 
-// auth lets only those through whom the API server knows and allows.
+// auth authenticates and authorizes callers through the API server.
 type auth struct {
 	node  string
 	authn authenticator.Request
@@ -51,26 +51,26 @@ func newAuth(cfg Config) (*auth, error) {
 	return &auth{node: cfg.NodeName, authn: authn, authz: authz}, nil
 }
 
-// require wraps a handler so that it is reached only by callers who are allowed to.
-// The texts are upstream's: they are what kubectl shows.
+// require makes a handler that serves only authorized callers. The messages are upstream's: kubectl
+// shows them.
 func (a *auth) require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		log := klog.FromContext(r.Context())
-		who, ok, err := a.authn.AuthenticateRequest(r)
+		caller, ok, err := a.authn.AuthenticateRequest(r)
 		if err != nil {
-			log.V(2).Info("A caller could not be authenticated", "remote", r.RemoteAddr, "err", err)
+			log.V(2).Info("Authenticating a caller failed", "remote", r.RemoteAddr, "err", err)
 		}
 		if err != nil || !ok {
 			http.Error(w, "Unauthorized", http.StatusUnauthorized)
 			return
 		}
-		wanted := attributesOf(a.node, who.User, r.Method, r.URL.Path)
+		wanted := attributesOf(a.node, caller.User, r.Method, r.URL.Path)
 		for _, attrs := range wanted {
 			decision, _, err := a.authz.Authorize(r.Context(), attrs)
 			if err != nil {
-				log.Error(err, "Asking the API server whether a caller is allowed failed", "user", who.User.GetName(), "path", r.URL.Path)
+				log.Error(err, "Authorizing a caller failed", "user", caller.User.GetName(), "path", r.URL.Path)
 				http.Error(w, fmt.Sprintf("Authorization error (user=%s, verb=%s, resource=nodes, subresource=%s)",
-					who.User.GetName(), attrs.GetVerb(), attrs.GetSubresource()), http.StatusInternalServerError)
+					caller.User.GetName(), attrs.GetVerb(), attrs.GetSubresource()), http.StatusInternalServerError)
 				return
 			}
 			if decision == authorizer.DecisionAllow {
@@ -79,11 +79,11 @@ func (a *auth) require(next http.Handler) http.Handler {
 			}
 		}
 		http.Error(w, fmt.Sprintf("Forbidden (user=%s, verb=%s, resource=nodes, subresource(s)=%v)",
-			who.User.GetName(), verbs[r.Method], subresources(r.URL.Path)), http.StatusForbidden)
+			caller.User.GetName(), verbs[r.Method], subresources(r.URL.Path)), http.StatusForbidden)
 	})
 }
 
-// clientCA is a fixed pool of certificates in the shape that the authenticator wants.
+// clientCA is a fixed pool of certificates, as the authenticator needs it.
 type clientCA struct{ pool *x509.CertPool }
 
 func (c clientCA) Name() string                               { return "client-ca" }

@@ -1,11 +1,14 @@
-// Package server is the kubelet's HTTPS server (port 10250): what the API server
-// asks for kubectl logs, exec, attach, port-forward and top, and what Prometheus
-// scrapes.
+// Package server is the kubelet's HTTPS server (port 10250). The API server calls it for kubectl
+// logs, exec, attach, port-forward and top; Prometheus scrapes it.
 //
-// It reads: the pods as the workers know them (Pods), the runtime, the logs on
-// disk, statistics. It writes nothing, and starts nothing but what a user typed
-// into kubectl exec. Who may ask is decided by the API server (TokenReview,
-// SubjectAccessReview); attributes.go says which permission a path takes.
-// Streams are not carried here: the runtime's own streaming server is, and this
-// one connects the two ends.
+//	server.go      the paths and who serves each
+//	auth.go        who may call: TokenReview and SubjectAccessReview
+//	attributes.go  which permission a path needs
+//	logs.go        logs of containers and of the host
+//	stream.go      exec, attach, port-forward: connects the caller with the runtime's streaming server
+//	pods.go        lists of Pods
+//	metrics.go     /metrics and /metrics/resource
+//
+// It reads the Pods as the workers know them, the runtime, logs and statistics. It writes nothing,
+// and starts nothing but the commands of kubectl exec.
 package server

@@ -35,6 +35,8 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/cri"
 )
 
 // fakeCRI is a runtime with one pod. Its streams are served by the library that
@@ -76,14 +78,14 @@ func (f *fakeCRI) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ 
 }
 
 func (f *fakeCRI) ListPodSandbox(_ context.Context, in *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
-	if in.Filter.LabelSelector[labelPodUID] != "u1" {
+	if in.Filter.LabelSelector[cri.LabelPodUID] != "u1" {
 		return &runtimeapi.ListPodSandboxResponse{}, nil
 	}
 	return &runtimeapi.ListPodSandboxResponse{Items: []*runtimeapi.PodSandbox{{Id: "box"}}}, nil
 }
 
 func (f *fakeCRI) ListContainers(_ context.Context, in *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
-	labels := map[string]string{labelPodUID: "u1", labelPodName: "web", labelNamespace: "default", labelContainer: "main"}
+	labels := map[string]string{cri.LabelPodUID: "u1", cri.LabelPodName: "web", cri.LabelPodNamespace: "default", cri.LabelContainerName: "main"}
 	for k, v := range in.Filter.LabelSelector {
 		if labels[k] != v {
 			return &runtimeapi.ListContainersResponse{}, nil
@@ -151,13 +153,14 @@ func (fakeStats) Summary(_ context.Context, only bool) (*statsapi.Summary, error
 	s := &statsapi.Summary{Node: statsapi.NodeStats{
 		NodeName: "n1", CPU: &statsapi.CPUStats{Time: at, UsageCoreNanoSeconds: ptr.To[uint64](3e9)},
 		Memory: &statsapi.MemoryStats{Time: at, WorkingSetBytes: ptr.To[uint64](5)},
+		Swap:   &statsapi.SwapStats{Time: at, SwapUsageBytes: ptr.To[uint64](6), SwapAvailableBytes: ptr.To[uint64](7)},
 	}}
 	if !only {
 		s.Node.Fs = &statsapi.FsStats{}
 	}
 	s.Pods = []statsapi.PodStats{{
 		PodRef: statsapi.PodReference{Name: "web", Namespace: "default"}, CPU: s.Node.CPU, Memory: s.Node.Memory,
-		Containers: []statsapi.ContainerStats{{Name: "main", StartTime: at, CPU: s.Node.CPU, Memory: s.Node.Memory}},
+		Containers: []statsapi.ContainerStats{{Name: "main", StartTime: at, CPU: s.Node.CPU, Memory: s.Node.Memory, Swap: s.Node.Swap}},
 	}}
 	return s, nil
 }
@@ -178,14 +181,14 @@ type fixture struct {
 	cri    *fakeCRI
 	server *Server
 	url    string
-	ca     *authority
+	ca     *certificateAuthority
 	// allowed lists what users may do, as "user verb subresource".
 	allowed map[string]bool
 }
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	f := &fixture{T: t, ca: newAuthority(t), allowed: map[string]bool{"root get proxy": true, "root create proxy": true}}
+	f := &fixture{T: t, ca: newCA(t), allowed: map[string]bool{"root get proxy": true, "root create proxy": true}}
 	f.cri = &fakeCRI{running: true, logPath: filepath.Join(t.TempDir(), "0.log")}
 	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { f.cri.ServeHTTP(w, r) }))
 	t.Cleanup(backend.Close)
@@ -268,7 +271,7 @@ func answer(w http.ResponseWriter, r *http.Request, review any, decide func()) {
 	_ = json.NewEncoder(w).Encode(review) //nolint:errchkjson // reviews are plain structs
 }
 
-// config is a client of the server with a user's token.
+// config connects to the server with a user's token.
 func (f *fixture) config(user string) *rest.Config {
 	return &rest.Config{Host: f.url, BearerToken: user, TLSClientConfig: rest.TLSClientConfig{CAData: f.ca.pem}}
 }
@@ -297,15 +300,15 @@ func (f *fixture) do(user, method, path string) (int, string) {
 	return resp.StatusCode, string(body)
 }
 
-// authority signs certificates for both ends.
-type authority struct {
+// certificateAuthority signs certificates for both ends.
+type certificateAuthority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 	pool *x509.CertPool
 	pem  []byte
 }
 
-func newAuthority(t *testing.T) *authority {
+func newCA(t *testing.T) *certificateAuthority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -325,10 +328,10 @@ func newAuthority(t *testing.T) *authority {
 	}
 	pool := x509.NewCertPool()
 	pool.AddCert(cert)
-	return &authority{cert, key, pool, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
+	return &certificateAuthority{cert, key, pool, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
 }
 
-func (a *authority) issue(t *testing.T, name string, groups ...string) tls.Certificate {
+func (a *certificateAuthority) issue(t *testing.T, name string, groups ...string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

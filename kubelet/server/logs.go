@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -17,6 +16,8 @@ import (
 	"k8s.io/cri-client/pkg/logs"
 	corev1 "k8s.io/kubernetes/pkg/apis/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core/v1/validation"
+
+	"flyball.dev/kubelet/cri"
 )
 
 // serveContainerLogs is kubectl logs.
@@ -32,7 +33,7 @@ func (s *Server) serveContainerLogs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, fmt.Sprintf("pod %q does not exist", name), http.StatusNotFound)
 		return
 	}
-	if containerOf(pod, container) == nil {
+	if c, _ := cri.FindContainer(pod, container); c == nil {
 		http.Error(w, fmt.Sprintf("container %q not found in pod %q", container, name), http.StatusNotFound)
 		return
 	}
@@ -46,8 +47,8 @@ func (s *Server) serveContainerLogs(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
-	// From here on the answer is 200. It begins now, so that a client that
-	// follows a silent container learns that it is connected.
+	// The answer is 200 from here on. It begins now, so that a client that follows a silent
+	// container knows that it is connected.
 	out := flushwriter.Wrap(w)
 	_, _ = out.Write(nil)
 	if err := s.copyLogs(r.Context(), path, id, options, out); err != nil && r.Context().Err() == nil {
@@ -67,10 +68,10 @@ func logOptions(r *http.Request) (*v1.PodLogOptions, int, error) {
 	return options, 0, nil
 }
 
-// containerToRead picks the container instance whose log is wanted, from the
-// pod's status. Its errors are what kubectl logs shows, in upstream's words.
+// containerToRead returns the ID of the container instance whose log is requested, from the Pod's
+// status. Its errors are upstream's: kubectl logs shows them.
 func containerToRead(pod *v1.Pod, container string, previous bool) (string, error) {
-	status := statusOf(pod, container)
+	status := cri.FindStatus(pod, container)
 	if status == nil {
 		return "", fmt.Errorf("container %q in pod %q is not available", container, pod.Name)
 	}
@@ -89,7 +90,7 @@ func containerToRead(pod *v1.Pod, container string, previous bool) (string, erro
 	case state.Terminated != nil && state.Terminated.ContainerID != "":
 		return state.Terminated.ContainerID, nil
 	case state.Terminated != nil || last != nil:
-		// The next one did not start: show the one before.
+		// The next instance did not start: show the one before.
 		if id == "" {
 			return "", fmt.Errorf("container %q in pod %q is terminated", container, pod.Name)
 		}
@@ -108,15 +109,15 @@ func containerToRead(pod *v1.Pod, container string, previous bool) (string, erro
 }
 
 func (s *Server) logPath(ctx context.Context, id string) (string, error) {
-	resp, err := s.cfg.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: bare(id)})
+	resp, err := s.cfg.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: cri.BareID(id)})
 	if err != nil || resp.GetStatus().GetLogPath() == "" {
 		return "", fmt.Errorf("unable to retrieve container logs for %s", id)
 	}
 	return resp.Status.LogPath, nil
 }
 
-// copyLogs writes the wanted part of a log. Finding its beginning, parsing,
-// following and noticing rotation is the library's.
+// copyLogs writes the requested part of a log. The library finds its beginning, parses it, follows
+// it and notices rotation.
 func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOptions, out io.Writer) error {
 	wanted := &logs.LogOptions{
 		TailLines: o.TailLines, LimitBytes: o.LimitBytes, Follow: o.Follow, Timestamp: o.Timestamps,
@@ -136,22 +137,25 @@ func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOpti
 			stdout = nil
 		}
 	}
-	return logs.ReadLogs(ctx, path, bare(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
+	return logs.ReadLogs(ctx, path, cri.BareID(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
 }
 
-// statusOnly is the one method of the runtime that the library uses: while it
-// follows a log it asks whether the container still runs.
+// statusOnly is the one method of the runtime that the library calls: while it follows a log, it
+// asks whether the container still runs.
 type statusOnly struct {
 	internalapi.RuntimeService
 	runtime Runtime
 }
 
-func (s statusOnly) ContainerStatus(ctx context.Context, id string, verbose bool) (*runtimeapi.ContainerStatusResponse, error) {
+// ContainerStatus implements the library's interface.
+func (s statusOnly) ContainerStatus(
+	ctx context.Context, id string, verbose bool,
+) (*runtimeapi.ContainerStatusResponse, error) {
 	return s.runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: id, Verbose: verbose})
 }
 
-// serveHostLogs shows the host's log directory. os.Root keeps a link that a pod
-// may have planted there (through a hostPath volume) from leading out of it.
+// serveHostLogs serves the host's log directory. os.Root refuses links that lead out of it, which a
+// Pod may have made through a hostPath volume.
 func (s *Server) serveHostLogs(w http.ResponseWriter, r *http.Request) {
 	root, err := os.OpenRoot(s.cfg.HostLogDir)
 	if err != nil {
@@ -160,40 +164,4 @@ func (s *Server) serveHostLogs(w http.ResponseWriter, r *http.Request) {
 	}
 	defer func() { _ = root.Close() }()
 	http.StripPrefix("/logs", http.FileServerFS(root.FS())).ServeHTTP(w, r)
-}
-
-func containerOf(pod *v1.Pod, name string) *v1.Container {
-	for _, list := range [][]v1.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for i := range list {
-			if list[i].Name == name {
-				return &list[i]
-			}
-		}
-	}
-	for i := range pod.Spec.EphemeralContainers {
-		if e := &pod.Spec.EphemeralContainers[i]; e.Name == name {
-			return (*v1.Container)(&e.EphemeralContainerCommon)
-		}
-	}
-	return nil
-}
-
-func statusOf(pod *v1.Pod, container string) *v1.ContainerStatus {
-	s := pod.Status
-	for _, list := range [][]v1.ContainerStatus{s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses} {
-		for i := range list {
-			if list[i].Name == container {
-				return &list[i]
-			}
-		}
-	}
-	return nil
-}
-
-// bare is a container ID without the scheme that the API puts before it.
-func bare(id string) string {
-	if _, after, ok := strings.Cut(id, "://"); ok {
-		return after
-	}
-	return id
 }

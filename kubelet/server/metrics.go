@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -12,40 +13,21 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
-	"k8s.io/klog/v2"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+	"k8s.io/kubernetes/pkg/kubelet/metrics/collectors"
 )
 
-// The metrics of /metrics/resource are a stable API: metrics-server, and with it
-// kubectl top and the horizontal pod autoscaler, read exactly these.
-var (
-	ofContainer = []string{"container", "pod", "namespace"}
-	ofPod       = []string{"pod", "namespace"}
-
-	nodeCPU         = stable("node_cpu_usage_seconds_total", "CPU time of the node since it booted, in core-seconds", nil)
-	nodeMemory      = stable("node_memory_working_set_bytes", "Working set of the node, in bytes", nil)
-	containerStart  = stable("container_start_time_seconds", "When the container started, in seconds since 1970", ofContainer)
-	containerCPU    = stable("container_cpu_usage_seconds_total", "CPU time of the container since it started, in core-seconds", ofContainer)
-	containerMemory = stable("container_memory_working_set_bytes", "Working set of the container, in bytes", ofContainer)
-	podCPU          = stable("pod_cpu_usage_seconds_total", "CPU time of the pod since it started, in core-seconds", ofPod)
-	podMemory       = stable("pod_memory_working_set_bytes", "Working set of the pod, in bytes", ofPod)
-	scrapeError     = stable("resource_scrape_error", "1 if the figures could not be read, 0 otherwise", nil)
-)
-
-func stable(name, help string, labels []string) *metrics.Desc {
-	return metrics.NewDesc(name, help, labels, nil, metrics.STABLE, "")
-}
-
-// ofProcess are the metrics of the process that upstream's kubelet has too, by prefix. All series of
-// the process are gathered for that, and those of the API server and the others that may run in it
-// dropped: there is one registry for all, which cannot be asked for some. They have a /metrics of
+// processMetrics are the prefixes of the process's metrics that upstream's kubelet has too. The
+// process has one registry, also for the API server and others that may run in it, and no way to
+// gather only some of its metrics: the others are dropped after gathering. They have a /metrics of
 // their own.
-var ofProcess = []string{"go_", "process_", "rest_client_", "kubernetes_build_info", "kubernetes_feature_enabled"}
+var processMetrics = []string{"go_", "process_", "rest_client_", "kubernetes_build_info", "kubernetes_feature_enabled"}
 
-func process() ([]*dto.MetricFamily, error) {
+func gatherProcess() ([]*dto.MetricFamily, error) {
 	all, err := legacyregistry.DefaultGatherer.Gather()
 	return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool {
-		return !slices.ContainsFunc(ofProcess, func(prefix string) bool { return strings.HasPrefix(f.GetName(), prefix) })
+		hasPrefix := func(prefix string) bool { return strings.HasPrefix(f.GetName(), prefix) }
+		return !slices.ContainsFunc(processMetrics, hasPrefix)
 	}), err
 }
 
@@ -53,74 +35,101 @@ func process() ([]*dto.MetricFamily, error) {
 func (s *Server) metrics() http.Handler {
 	own := prometheus.NewRegistry()
 	own.MustRegister(s.requests.collectors()...)
-	all := prometheus.Gatherers{prometheus.GathererFunc(process), own}
+	all := prometheus.Gatherers{prometheus.GathererFunc(gatherProcess), own}
 	if s.cfg.Metrics != nil {
 		all = append(all, s.cfg.Metrics)
 	}
-	// What one of them cannot tell must not hide the rest.
+	// The failure of one gatherer must not hide the others.
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
 
-// resourceMetrics serves the Summary in Prometheus' form.
+// resourceMetrics serves CPU and memory of the Summary as the metrics that metrics-server reads.
 func resourceMetrics(stats Stats) http.Handler {
 	registry := metrics.NewKubeRegistry()
-	registry.CustomMustRegister(&collector{stats: stats})
+	registry.CustomMustRegister(collectors.NewResourceMetricsCollector(summaries{stats}))
 	return metrics.HandlerFor(registry, metrics.HandlerOpts{ErrorHandling: metrics.ContinueOnError})
 }
 
-type collector struct {
-	metrics.BaseStableCollector
-	stats Stats
-}
+// summaries gives upstream's collector the Summary.
+type summaries struct{ stats Stats }
 
-func (c *collector) DescribeWithStability(ch chan<- *metrics.Desc) {
-	for _, d := range []*metrics.Desc{
-		nodeCPU, nodeMemory, containerStart, containerCPU, containerMemory, podCPU, podMemory, scrapeError,
-	} {
-		ch <- d
-	}
-}
-
-func (c *collector) CollectWithStability(ch chan<- metrics.Metric) {
-	// A collector gets no context from its library.
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+// GetCPUAndMemoryStats implements stats.SummaryProvider. A collector has no context of its request.
+func (s summaries) GetCPUAndMemoryStats(ctx context.Context) (*statsapi.Summary, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	summary, err := c.stats.Summary(ctx, true)
-	if err != nil {
-		klog.Background().V(2).Info("Measuring for /metrics/resource failed", "err", err)
-		ch <- metrics.NewLazyConstMetric(scrapeError, metrics.GaugeValue, 1)
-		return
+	return s.stats.Summary(ctx, true)
+}
+
+// Get implements stats.SummaryProvider. The collector does not call it.
+func (s summaries) Get(ctx context.Context, _ bool) (*statsapi.Summary, error) {
+	return s.stats.Summary(ctx, false)
+}
+
+// requests are the metrics of requests to the server. Their names and labels are upstream's.
+type requests struct {
+	total    *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	inFlight *prometheus.GaugeVec
+}
+
+func newRequests() *requests {
+	labels := []string{"method", "path", "server_type", "long_running"}
+	return &requests{
+		total: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "kubelet_http_requests_total", Help: "Number of requests to the node agent's HTTPS server.",
+		}, labels),
+		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "kubelet_http_requests_duration_seconds", Help: "How long requests to the node agent's HTTPS server took.",
+		}, labels),
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "kubelet_http_inflight_requests", Help: "Number of requests that the node agent's HTTPS server is answering.",
+		}, labels),
 	}
-	ch <- metrics.NewLazyConstMetric(scrapeError, metrics.GaugeValue, 0)
-	cpu(ch, nodeCPU, summary.Node.CPU)
-	memory(ch, nodeMemory, summary.Node.Memory)
-	for _, p := range summary.Pods {
-		name, namespace := p.PodRef.Name, p.PodRef.Namespace
-		for _, c := range p.Containers {
-			if !c.StartTime.IsZero() {
-				ch <- metrics.NewLazyConstMetric(containerStart, metrics.GaugeValue,
-					float64(c.StartTime.UnixNano())/float64(time.Second), c.Name, name, namespace)
-			}
-			cpu(ch, containerCPU, c.CPU, c.Name, name, namespace)
-			memory(ch, containerMemory, c.Memory, c.Name, name, namespace)
+}
+
+func (r *requests) collectors() []prometheus.Collector {
+	return []prometheus.Collector{r.total, r.seconds, r.inFlight}
+}
+
+// Values of the path label: a caller must not create series with unknown paths.
+var (
+	longRunning = []string{"exec", "attach", "portForward", "debug"}
+	knownPaths  = append([]string{
+		"metrics/cadvisor", "metrics/probes", "metrics/resource", "metrics", "stats", "pods", "runningpods", "healthz",
+		"configz", "logs", "containerLogs", "run",
+	}, longRunning...)
+)
+
+func pathLabel(path string) string {
+	path = strings.TrimPrefix(path, "/")
+	for _, known := range knownPaths {
+		if path == known || strings.HasPrefix(path, known+"/") {
+			return known
 		}
-		cpu(ch, podCPU, p.CPU, name, namespace)
-		memory(ch, podMemory, p.Memory, name, namespace)
 	}
+	return "other"
 }
 
-func cpu(ch chan<- metrics.Metric, desc *metrics.Desc, s *statsapi.CPUStats, labels ...string) {
-	if s == nil || s.UsageCoreNanoSeconds == nil {
-		return
+// methodLabel is the same for methods.
+func methodLabel(method string) string {
+	if _, ok := verbs[method]; ok {
+		return method
 	}
-	ch <- metrics.NewLazyMetricWithTimestamp(s.Time.Time, metrics.NewLazyConstMetric(desc, metrics.CounterValue,
-		float64(*s.UsageCoreNanoSeconds)/float64(time.Second), labels...))
+	return "other"
 }
 
-func memory(ch chan<- metrics.Metric, desc *metrics.Desc, s *statsapi.MemoryStats, labels ...string) {
-	if s == nil || s.WorkingSetBytes == nil {
-		return
-	}
-	ch <- metrics.NewLazyMetricWithTimestamp(s.Time.Time, metrics.NewLazyConstMetric(desc, metrics.GaugeValue,
-		float64(*s.WorkingSetBytes), labels...))
+// count measures the requests to next.
+func (r *requests) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		path, begun := pathLabel(req.URL.Path), time.Now()
+		labels := []string{methodLabel(req.Method), path, "readwrite", strconv.FormatBool(slices.Contains(longRunning, path))}
+		r.total.WithLabelValues(labels...).Inc()
+		inFlight := r.inFlight.WithLabelValues(labels...)
+		inFlight.Inc()
+		defer func() {
+			inFlight.Dec()
+			r.seconds.WithLabelValues(labels...).Observe(time.Since(begun).Seconds())
+		}()
+		next.ServeHTTP(w, req)
+	})
 }

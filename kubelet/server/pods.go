@@ -9,9 +9,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"flyball.dev/kubelet/cri"
 )
 
-// servePods lists the pods that shall run here, with their status.
+// servePods lists the Pods of this node, with their status.
 func (s *Server) servePods(w http.ResponseWriter, _ *http.Request) {
 	var items []v1.Pod
 	for _, p := range s.cfg.Pods.Pods() {
@@ -20,11 +22,13 @@ func (s *Server) servePods(w http.ResponseWriter, _ *http.Request) {
 	writePods(w, items)
 }
 
-// serveRunningPods lists the pods that the runtime runs, whoever started them.
-// They have a name and containers and nothing else: the runtime knows no more.
+// serveRunningPods lists all Pods that the runtime runs, also those of others. They have only a
+// name and containers: the runtime knows no more.
 func (s *Server) serveRunningPods(w http.ResponseWriter, r *http.Request) {
 	list, err := s.cfg.Runtime.ListContainers(r.Context(), &runtimeapi.ListContainersRequest{
-		Filter: &runtimeapi.ContainerFilter{State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}},
+		Filter: &runtimeapi.ContainerFilter{
+			State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
+		},
 	})
 	if err != nil {
 		http.Error(w, "listing containers: "+err.Error(), http.StatusInternalServerError)
@@ -32,15 +36,17 @@ func (s *Server) serveRunningPods(w http.ResponseWriter, r *http.Request) {
 	}
 	pods := map[string]*v1.Pod{}
 	for _, c := range list.Containers {
-		uid := c.Labels[labelPodUID]
+		uid := c.Labels[cri.LabelPodUID]
 		p := pods[uid]
 		if p == nil {
 			p = &v1.Pod{ObjectMeta: metav1.ObjectMeta{
-				Name: c.Labels[labelPodName], Namespace: c.Labels[labelNamespace], UID: types.UID(uid),
+				Name: c.Labels[cri.LabelPodName], Namespace: c.Labels[cri.LabelPodNamespace], UID: types.UID(uid),
 			}}
 			pods[uid] = p
 		}
-		p.Spec.Containers = append(p.Spec.Containers, v1.Container{Name: c.Labels[labelContainer], Image: c.GetImage().GetImage()})
+		p.Spec.Containers = append(p.Spec.Containers, v1.Container{
+			Name: c.Labels[cri.LabelContainerName], Image: c.GetImage().GetImage(),
+		})
 	}
 	var items []v1.Pod
 	for _, p := range pods {

@@ -7,15 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
@@ -27,15 +27,14 @@ import (
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// Pods are the pods of this node, with their newest status (the one that is
-// about to be written, if the API does not have it yet). Callers do not change
-// what they get.
+// Pods are the Pods of this node, with their newest status: it may not have been written to the API
+// server yet. Callers do not change them.
 type Pods interface {
 	Pods() []*v1.Pod
 	Pod(namespace, name string) (*v1.Pod, bool)
 }
 
-// Runtime is the part of CRI that the server needs; runtimeapi.RuntimeServiceClient has it.
+// Runtime is what the server needs of CRI; runtimeapi.RuntimeServiceClient implements it.
 type Runtime interface {
 	streams
 	lists
@@ -54,54 +53,50 @@ type lists interface {
 	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
 }
 
-// Stats measures; *stats.Provider does.
+// Stats measures what the node and its Pods use; *stats.Provider implements it.
 type Stats interface {
 	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
 }
 
-// Config is what a Server is made of.
+// Config of a Server. A field is required unless its comment says otherwise.
 type Config struct {
 	NodeName string
-	// Client asks the API server who a caller is and what he may do.
+	// Client authenticates and authorizes callers through the API server.
 	Client  kubernetes.Interface
 	Pods    Pods
 	Runtime Runtime
 	Stats   Stats
-	// Metrics are served under /metrics together with those that libraries keep for
-	// the whole process. May be nil.
+	// Metrics are served under /metrics together with those of the process. Optional.
 	Metrics prometheus.Gatherer
-	// ProbeMetrics is served under /metrics/probes, Cadvisor under /metrics/cadvisor. May be nil.
+	// ProbeMetrics is served under /metrics/probes, Cadvisor under /metrics/cadvisor. Optional.
 	ProbeMetrics, Cadvisor http.Handler
-	// Healthy fails /healthz while it returns an error. May be nil.
+	// Healthy fails /healthz while it returns an error. Optional.
 	Healthy func() error
-	// Configuration is what /configz shows. May be nil.
+	// Configuration is served under /configz. Optional.
 	Configuration *kubeletconfig.KubeletConfiguration
 
 	BindAddress netip.Addr
 	Port        int
-	// GetCertificate is what the server shows, asked at each handshake.
+	// GetCertificate returns the server's certificate at each handshake.
 	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	// ClientCA signs the client certificates that are accepted.
 	ClientCA *x509.CertPool
-	// HostLogDir is served under /logs/; by default /var/log.
+	// HostLogDir is served under /logs/; /var/log if empty.
 	HostLogDir string
-	// Listening is called once, when the port is open. May be nil.
-	Listening func()
 }
 
-// shutdownGrace is how long answers that are being written may take at the end.
-// Their contexts have ended by then, so that short is enough; HTTP/2 connections
-// would otherwise be waited for a whole second.
-const shutdownGrace = 250 * time.Millisecond
+// shutdownTimeout bounds the answers that are being written at the end. Their contexts have ended
+// by then, so a short time is enough; HTTP/2 connections would otherwise take a whole second.
+const shutdownTimeout = 250 * time.Millisecond
 
-// Server answers on the kubelet's port. Make it with New.
+// Server serves the kubelet's API.
 type Server struct {
 	cfg      Config
 	auth     *auth
 	requests *requests
 }
 
-// New checks the Config and builds the Server. It does not listen yet.
+// New returns a Server that does not listen yet.
 func New(cfg Config) (*Server, error) {
 	if cfg.HostLogDir == "" {
 		cfg.HostLogDir = "/var/log"
@@ -121,16 +116,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listening on %s for the API server (is another kubelet running?): %w", address, err)
 	}
-	if s.cfg.Listening != nil {
-		s.cfg.Listening()
-	}
 	return s.Serve(ctx, l)
 }
 
 // Serve is Run on a listener that is already open. It closes it.
 func (s *Server) Serve(ctx context.Context, l net.Listener) error {
-	// Requests end with ctx: a kubectl logs --follow would otherwise hold up the
-	// shutdown for as long as the container runs.
+	// Requests end with ctx: kubectl logs --follow would otherwise delay the shutdown until the
+	// container ends.
 	requests, cancel := context.WithCancel(ctx)
 	defer cancel()
 	srv := &http.Server{
@@ -138,11 +130,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		BaseContext:       func(net.Listener) context.Context { return requests },
 		ReadHeaderTimeout: 30 * time.Second,
 		IdleTimeout:       90 * time.Second,
-		ErrorLog:          quietLog(ctx),
+		// Quiet: port scanners and load balancers break off handshakes on every healthy node.
+		ErrorLog: slog.NewLogLogger(logr.ToSlogHandler(klog.FromContext(ctx).V(4)), slog.LevelInfo),
 		TLSConfig: &tls.Config{
 			GetCertificate: s.cfg.GetCertificate,
 			ClientCAs:      s.cfg.ClientCA,
-			// Asked for, not required: a caller with a token has none.
+			// Requested, not required: a caller with a token has none.
 			ClientAuth: tls.RequestClientCert,
 			MinVersion: tls.VersionTLS12,
 			NextProtos: []string{"h2", "http/1.1"},
@@ -155,9 +148,9 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	case <-ctx.Done():
 	}
-	grace, stop := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	last, stop := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer stop()
-	_ = srv.Shutdown(grace)
+	_ = srv.Shutdown(last)
 	_ = srv.Close()
 	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
@@ -165,20 +158,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	return nil
 }
 
-// quietLog takes what net/http complains about: handshakes that port scanners and
-// load balancers break off are no news of a healthy node.
-func quietLog(ctx context.Context) *log.Logger {
-	return log.New(logWriter{klog.FromContext(ctx).V(4)}, "", 0)
-}
-
-type logWriter struct{ to klog.Logger }
-
-func (w logWriter) Write(p []byte) (int, error) {
-	w.to.Info("The HTTPS server complains", "about", strings.TrimSpace(string(p)))
-	return len(p), nil
-}
-
-// Handler is everything that is served, behind authentication and authorization.
+// Handler serves all paths, with authentication and authorization.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	healthz.InstallHandler(mux, healthz.PingHealthz, healthz.NamedCheck("syncloop", func(*http.Request) error {
@@ -212,9 +192,8 @@ func (s *Server) Handler() http.Handler {
 	return s.requests.count(s.auth.require(mux))
 }
 
-// Containers is what is served about containers, logs and streams, with no
-// authentication in front of it: for simulated nodes, which have nothing to hide.
-// Of the Config it needs Pods and Runtime.
+// Containers serves the logs and streams of containers without authentication, for simulated nodes,
+// which have no secrets. It uses Pods and Runtime of the Config.
 func Containers(cfg Config) http.Handler {
 	mux := http.NewServeMux()
 	(&Server{cfg: cfg}).handleContainers(mux)

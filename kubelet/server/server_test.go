@@ -35,7 +35,7 @@ func TestWhoMayAsk(t *testing.T) {
 		"fine-grained":     {"nodes/healthz is enough.", "prober", "/healthz", 200, "ok"},
 		"broad":            {"nodes/proxy opens the same door.", "root", "/healthz", 200, "ok"},
 		"broad is not all": {"nodes/proxy does not grant nodes/metrics.", "root", "/metrics", 403, "Forbidden (user=root, verb=get, resource=nodes, subresource(s)=[metrics])\n"},
-		"way round":        {"A path with dots is redirected, and asked for again.", "scraper", "/metrics/../pods", 403, "Forbidden (user=scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])\n"},
+		"way round":        {"The mux redirects a path with dots, and the client requests the clean one.", "scraper", "/metrics/../pods", 403, "Forbidden (user=scraper, verb=get, resource=nodes, subresource(s)=[pods proxy])\n"},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestClientCertificate(t *testing.T) {
 	}{
 		"ours":     {f.ca.issue(t, "root"), 200},
 		"another":  {f.ca.issue(t, "somebody"), 403},
-		"of other": {newAuthority(t).issue(t, "root"), 401},
+		"of other": {newCA(t).issue(t, "root"), 401},
 	} {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{
 			RootCAs: f.ca.pool, GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &tc.cert, nil },

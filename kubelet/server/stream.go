@@ -16,14 +16,8 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	"k8s.io/klog/v2"
 	"k8s.io/streaming/pkg/httpstream/wsstream"
-)
 
-// Labels that the containers and sandboxes of a pod carry in CRI.
-const (
-	labelPodName   = "io.kubernetes.pod.name"
-	labelNamespace = "io.kubernetes.pod.namespace"
-	labelPodUID    = "io.kubernetes.pod.uid"
-	labelContainer = "io.kubernetes.container.name"
+	"flyball.dev/kubelet/cri"
 )
 
 // serveExec is kubectl exec and cp.
@@ -55,8 +49,8 @@ func (s *Server) serveAttach(w http.ResponseWriter, r *http.Request) {
 		_ = streaming.WriteError(err, w)
 		return
 	}
-	// Whether there is a terminal was settled when the container started.
-	if c := containerOf(pod, r.PathValue("container")); c != nil {
+	// The container has a terminal or not since it started.
+	if c, _ := cri.FindContainer(pod, r.PathValue("container")); c != nil {
 		options.TTY = c.TTY
 	}
 	resp, err := s.cfg.Runtime.Attach(r.Context(), &runtimeapi.AttachRequest{
@@ -87,7 +81,8 @@ func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request) {
 		_ = streaming.WriteError(err, w)
 		return
 	}
-	resp, err := s.cfg.Runtime.PortForward(r.Context(), &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: options.Ports})
+	in := &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: options.Ports}
+	resp, err := s.cfg.Runtime.PortForward(r.Context(), in)
 	target, err := parsed(resp.GetUrl(), err)
 	if err != nil {
 		_ = streaming.WriteError(err, w)
@@ -100,7 +95,7 @@ func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request) {
 	h.ServeHTTP(w, r)
 }
 
-// serveRun runs a command to its end and answers with what it printed.
+// serveRun runs a command until it ends and answers with its output.
 func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 	pod, ok := s.podOf(w, r)
 	if !ok {
@@ -121,11 +116,11 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	w.Header().Set("Content-Type", "application/json") // of whatever form it is: clients expect it
+	w.Header().Set("Content-Type", "application/json") // whatever the output is: clients expect it
 	_, _ = w.Write(append(resp.Stdout, resp.Stderr...))
 }
 
-// streamRequest reads what exec and attach have in common.
+// streamRequest reads the Pod and the options of exec and attach.
 func (s *Server) streamRequest(w http.ResponseWriter, r *http.Request) (*v1.Pod, *remotecommand.Options, bool) {
 	options, err := remotecommand.NewOptions(r)
 	if err != nil {
@@ -149,15 +144,14 @@ func (s *Server) podOf(w http.ResponseWriter, r *http.Request) (*v1.Pod, bool) {
 	return pod, true
 }
 
-// runningContainer asks the runtime, which knows better than a status whether a
-// container runs at this moment.
+// runningContainer asks the runtime for the ID: a Pod's status may lag behind.
 func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string) (string, error) {
 	list, err := s.cfg.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
 		State:         &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
-		LabelSelector: map[string]string{labelPodUID: string(pod.UID), labelContainer: name},
+		LabelSelector: map[string]string{cri.LabelPodUID: string(pod.UID), cri.LabelContainerName: name},
 	}})
 	if err != nil {
-		return "", fmt.Errorf("looking for container %q in the runtime: %w", name, err)
+		return "", fmt.Errorf("finding container %q in the runtime: %w", name, err)
 	}
 	if len(list.Containers) == 0 {
 		return "", fmt.Errorf("container not found (%q)", name)
@@ -168,10 +162,10 @@ func (s *Server) runningContainer(ctx context.Context, pod *v1.Pod, name string)
 func (s *Server) readySandbox(ctx context.Context, pod *v1.Pod) (string, error) {
 	list, err := s.cfg.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{Filter: &runtimeapi.PodSandboxFilter{
 		State:         &runtimeapi.PodSandboxStateValue{State: runtimeapi.PodSandboxState_SANDBOX_READY},
-		LabelSelector: map[string]string{labelPodUID: string(pod.UID)},
+		LabelSelector: map[string]string{cri.LabelPodUID: string(pod.UID)},
 	}})
 	if err != nil {
-		return "", fmt.Errorf("looking for the sandbox of pod %q in the runtime: %w", pod.Name, err)
+		return "", fmt.Errorf("finding the sandbox of pod %q in the runtime: %w", pod.Name, err)
 	}
 	if len(list.Items) == 0 {
 		return "", fmt.Errorf("pod not found (%q)", pod.Name+"_"+pod.Namespace)
@@ -179,8 +173,7 @@ func (s *Server) readySandbox(ctx context.Context, pod *v1.Pod) (string, error) 
 	return list.Items[0].Id, nil
 }
 
-// connect joins the caller and the runtime's streaming server, which told where
-// it waits for this one stream.
+// connect connects the caller with the runtime's streaming server, at the address of this stream.
 func connect(w http.ResponseWriter, r *http.Request, at string, err error, o *remotecommand.Options) {
 	target, err := parsed(at, err)
 	if err != nil {
@@ -188,8 +181,7 @@ func connect(w http.ResponseWriter, r *http.Request, at string, err error, o *re
 		return
 	}
 	h := upgrade(target)
-	// The newest protocol of kubectl is a WebSocket one that runtimes do not
-	// speak; it is translated to SPDY.
+	// Runtimes do not have the newest protocol of kubectl, on WebSockets; it is translated to SPDY.
 	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
 		h = translator.NewStreamTranslatorHandler(target, nil, 0, translator.Options{
 			Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY,
@@ -204,7 +196,7 @@ func parsed(at string, err error) (*url.URL, error) {
 	}
 	target, err := url.Parse(at)
 	if err != nil {
-		return nil, fmt.Errorf("reading the streaming address that the runtime gave: %w", err)
+		return nil, fmt.Errorf("parsing the runtime's streaming address: %w", err)
 	}
 	return target, nil
 }

@@ -1,5 +1,5 @@
-// Package stats measures what the node, its pods and their containers use, in
-// the terms of the kubelet's Summary API. Figures of pods come from the runtime
-// (CRI's pod sandbox statistics), those of the node from /proc and statfs. It
-// decides nothing and writes nothing; serving it is the server's part.
+// Package stats measures what the node, its Pods and their containers use, as the kubelet's Summary
+// API defines it. The figures of Pods come from the runtime (CRI's PodSandboxStats), those of the
+// node from /proc and statfs. It decides nothing and writes nothing; package server serves the
+// Summary.
 package stats

@@ -17,7 +17,7 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// pods measures every pod whose sandbox is up.
+// pods measures each Pod whose sandbox runs.
 func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.PodStats, error) {
 	measured, err := p.cfg.Runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{
 		Filter: &runtimeapi.PodSandboxStatsFilter{LabelSelector: p.cfg.Owned},
@@ -25,16 +25,16 @@ func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.
 	if err != nil {
 		return nil, fmt.Errorf("measuring the pods through the container runtime: %w", err)
 	}
-	born, err := p.startTimes(ctx)
+	startedAt, err := p.startTimes(ctx)
 	if err != nil {
 		return nil, err
 	}
 	pods := []statsapi.PodStats{}
 	for _, s := range measured.Stats {
 		if s.GetLinux() == nil || s.GetAttributes().GetMetadata() == nil {
-			continue // it went away while it was measured
+			continue // it ended while it was measured
 		}
-		pods = append(pods, p.pod(s, born, onlyCPUAndMemory))
+		pods = append(pods, p.pod(s, startedAt, onlyCPUAndMemory))
 	}
 	slices.SortFunc(pods, func(a, b statsapi.PodStats) int {
 		return cmp.Or(cmp.Compare(a.PodRef.Namespace, b.PodRef.Namespace), cmp.Compare(a.PodRef.Name, b.PodRef.Name))
@@ -42,8 +42,8 @@ func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.
 	return pods, nil
 }
 
-// startTimes of sandboxes and containers by ID; the statistics do not carry them.
-// CRI lists when a container was created, which is milliseconds before it started.
+// startTimes of sandboxes and containers, by ID; the statistics do not have them. CRI lists when a
+// container was created, which is milliseconds before it started.
 func (p *Provider) startTimes(ctx context.Context) (map[string]metav1.Time, error) {
 	sandboxes, err := p.cfg.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
 		Filter: &runtimeapi.PodSandboxFilter{LabelSelector: p.cfg.Owned},
@@ -57,28 +57,30 @@ func (p *Provider) startTimes(ctx context.Context) (map[string]metav1.Time, erro
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
-	born := map[string]metav1.Time{}
+	startedAt := map[string]metav1.Time{}
 	for _, s := range sandboxes.Items {
-		born[s.Id] = nanoTime(s.CreatedAt)
+		startedAt[s.Id] = nanoTime(s.CreatedAt)
 	}
 	for _, c := range containers.Containers {
-		born[c.Id] = nanoTime(c.CreatedAt)
+		startedAt[c.Id] = nanoTime(c.CreatedAt)
 	}
-	return born, nil
+	return startedAt, nil
 }
 
-func (p *Provider) pod(s *runtimeapi.PodSandboxStats, born map[string]metav1.Time, onlyCPUAndMemory bool) statsapi.PodStats {
+func (p *Provider) pod(
+	s *runtimeapi.PodSandboxStats, startedAt map[string]metav1.Time, onlyCPUAndMemory bool,
+) statsapi.PodStats {
 	meta, linux := s.Attributes.Metadata, s.Linux
 	pod := statsapi.PodStats{
 		PodRef:    statsapi.PodReference{Name: meta.Name, Namespace: meta.Namespace, UID: meta.Uid},
-		StartTime: born[s.Attributes.Id],
+		StartTime: startedAt[s.Attributes.Id],
 		CPU:       cpu(linux.Cpu), Memory: memory(linux.Memory), Containers: []statsapi.ContainerStats{},
 	}
 	for _, c := range linux.Containers {
 		if c.GetAttributes().GetMetadata() == nil {
 			continue
 		}
-		pod.Containers = append(pod.Containers, p.container(meta, c, born, onlyCPUAndMemory))
+		pod.Containers = append(pod.Containers, p.container(meta, c, startedAt, onlyCPUAndMemory))
 	}
 	slices.SortFunc(pod.Containers, func(a, b statsapi.ContainerStats) int { return cmp.Compare(a.Name, b.Name) })
 	if onlyCPUAndMemory {
@@ -92,10 +94,13 @@ func (p *Provider) pod(s *runtimeapi.PodSandboxStats, born map[string]metav1.Tim
 	return pod
 }
 
-func (p *Provider) container(pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.ContainerStats, born map[string]metav1.Time, onlyCPUAndMemory bool) statsapi.ContainerStats {
+func (p *Provider) container(
+	pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.ContainerStats, startedAt map[string]metav1.Time,
+	onlyCPUAndMemory bool,
+) statsapi.ContainerStats {
 	name := c.Attributes.Metadata.Name
 	s := statsapi.ContainerStats{
-		Name: name, StartTime: born[c.Attributes.Id], CPU: cpu(c.Cpu), Memory: memory(c.Memory),
+		Name: name, StartTime: startedAt[c.Attributes.Id], CPU: cpu(c.Cpu), Memory: memory(c.Memory),
 	}
 	if c.Swap != nil {
 		s.Swap = &statsapi.SwapStats{
@@ -106,11 +111,10 @@ func (p *Provider) container(pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.C
 	if onlyCPUAndMemory {
 		return s
 	}
-	// The runtime measures layers now and then; until it has, there is no figure.
+	// The runtime measures layers from time to time; before the first time there is no figure.
 	if l := c.WritableLayer; l != nil && l.Timestamp != 0 {
 		at := nanoTime(l.Timestamp)
-		// The size of the file system is that of everybody on it; what is used
-		// is this container's.
+		// The size is that of the whole file system, the usage that of this container.
 		if s.Rootfs = fileSystem(l.GetFsId().GetMountpoint(), at); s.Rootfs == nil {
 			s.Rootfs = &statsapi.FsStats{Time: at}
 		}
@@ -120,8 +124,8 @@ func (p *Provider) container(pod *runtimeapi.PodSandboxMetadata, c *runtimeapi.C
 	return s
 }
 
-// logs is what the logs of a container take on disk. The folder is named
-// NAMESPACE_POD_UID/CONTAINER, as everywhere in Kubernetes.
+// logs measures the logs of a container, in NAMESPACE_POD_UID/CONTAINER as everywhere in
+// Kubernetes.
 func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *statsapi.FsStats {
 	if p.cfg.PodLogsDir == "" {
 		return nil
@@ -135,7 +139,7 @@ func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *s
 	var size, files uint64
 	_ = filepath.WalkDir(dir, func(_ string, e fs.DirEntry, err error) error {
 		if err != nil {
-			return nil //nolint:nilerr // rotated away meanwhile: count the rest
+			return nil //nolint:nilerr // removed meanwhile: count the rest
 		}
 		files++
 		if info, err := e.Info(); err == nil && !e.IsDir() {
@@ -147,22 +151,22 @@ func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *s
 	return l
 }
 
-// ephemeral adds up what counts against a pod's ephemeral-storage: writable
-// layers and logs. Volumes are not measured here.
+// ephemeral adds up what counts as a Pod's ephemeral-storage: writable layers and logs, without
+// volumes.
 func ephemeral(containers []statsapi.ContainerStats) *statsapi.FsStats {
 	var sum *statsapi.FsStats
 	for _, c := range containers {
-		for _, part := range []*statsapi.FsStats{c.Rootfs, c.Logs} {
-			if part == nil {
+		for _, fs := range []*statsapi.FsStats{c.Rootfs, c.Logs} {
+			if fs == nil {
 				continue
 			}
 			if sum == nil {
-				first := *part
+				first := *fs
 				sum = &first
 				sum.UsedBytes, sum.InodesUsed = ptr.To[uint64](0), ptr.To[uint64](0)
 			}
-			*sum.UsedBytes += value(part.UsedBytes)
-			*sum.InodesUsed += value(part.InodesUsed)
+			*sum.UsedBytes += ptr.Deref(fs.UsedBytes, 0)
+			*sum.InodesUsed += ptr.Deref(fs.InodesUsed, 0)
 		}
 	}
 	return sum
@@ -199,7 +203,7 @@ func network(u *runtimeapi.NetworkUsage) *statsapi.NetworkStats {
 	}
 	if d := u.DefaultInterface; d != nil {
 		n.InterfaceStats = networkInterface(d)
-		// Runtimes differ in whether they list the default one again.
+		// Some runtimes list the default interface again.
 		if !slices.ContainsFunc(n.Interfaces, func(i statsapi.InterfaceStats) bool { return i.Name == d.Name }) {
 			n.Interfaces = append(n.Interfaces, n.InterfaceStats)
 		}

@@ -27,7 +27,7 @@ func TestDocumentation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	m := &machineInfo{}
+	m := &source{hostInfo: &hostInfo{}}
 	can := metricsdoc.Described(
 		metrics.NewPrometheusMachineCollector(m, kinds(true)),
 		metrics.NewPrometheusCollector(m, labels, kinds(true), clock.RealClock{}, info.RequestOptions{}),

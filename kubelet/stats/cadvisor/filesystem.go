@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileSystems measures those of the node. They belong to no container: how much each wrote is
-// known by the runtime only, and served under /stats/summary.
+// fileSystems measures those of the node. They belong to no container: only the runtime knows how
+// much each container wrote, see /stats/summary.
 type fileSystems struct{ dirs []string }
 
 var fsLabels = []string{"id", "name", "image", "namespace", "pod", "container", "device"}
@@ -63,7 +63,7 @@ func (f fileSystems) Collect(ch chan<- prometheus.Metric) {
 
 // deviceOf is the source of the mount with a device number, such as /dev/sda1.
 func deviceOf(mounts []*procfs.MountInfo, dev uint64) string {
-	want := formatDevice(unix.Major(dev), unix.Minor(dev))
+	want := fmt.Sprintf("%d:%d", unix.Major(dev), unix.Minor(dev))
 	for _, m := range mounts {
 		if m.MajorMinorVer == want {
 			return m.Source
@@ -71,5 +71,3 @@ func deviceOf(mounts []*procfs.MountInfo, dev uint64) string {
 	}
 	return ""
 }
-
-func formatDevice(major, minor uint32) string { return fmt.Sprintf("%d:%d", major, minor) }

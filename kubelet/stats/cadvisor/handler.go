@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 
 	"github.com/google/cadvisor/lib/container"
 	"github.com/google/cadvisor/lib/metrics"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/grpc"
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/utils/clock"
@@ -23,13 +25,13 @@ import (
 	"flyball.dev/kubelet/cgroups"
 )
 
-// Runtime is the part of CRI that says what runs; runtimeapi.RuntimeServiceClient has it.
+// Runtime is what a handler needs of CRI; runtimeapi.RuntimeServiceClient implements it.
 type Runtime interface {
 	ListPodSandbox(ctx context.Context, in *runtimeapi.ListPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error)
 	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
 }
 
-// Groups lists the cgroups to be measured; *cgroups.Manager does.
+// Groups lists the cgroups to measure; *cgroups.Manager implements it.
 type Groups interface {
 	Groups() ([]cgroups.Group, error)
 }
@@ -38,7 +40,10 @@ type Groups interface {
 type Config struct {
 	Runtime Runtime
 	Cgroups Groups
-	// Dirs lie on the file systems that are reported as the node's.
+	// Capacity and System describe the host, as its Node does.
+	Capacity v1.ResourceList
+	System   v1.NodeSystemInfo
+	// Dirs are on the file systems that are reported as the node's.
 	Dirs []string
 }
 
@@ -48,20 +53,16 @@ func NewHandler(cfg Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	// A family that cannot be told must not hide the rest.
+	// A family that cannot be read must not hide the others.
 	return promhttp.HandlerFor(gather, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError}), nil
 }
 
 func newGatherer(cfg Config) (prometheus.Gatherer, error) {
-	m, err := readMachine()
-	if err != nil {
-		return nil, err
-	}
 	of := kinds(pressure())
-	s := &source{cfg: cfg, machine: m, kinds: of}
+	s := &source{hostInfo: newHostInfo(cfg), cfg: cfg, kinds: of}
 	registry := prometheus.NewRegistry()
 	for _, c := range []prometheus.Collector{
-		metrics.NewPrometheusMachineCollector(m, of),
+		metrics.NewPrometheusMachineCollector(s, of),
 		metrics.NewPrometheusCollector(s, labels, of, clock.RealClock{}, info.RequestOptions{}),
 		fileSystems{dirs: cfg.Dirs},
 	} {
@@ -72,8 +73,8 @@ func newGatherer(cfg Config) (prometheus.Gatherer, error) {
 	return without(registry, unmeasured(libcgroups.IsCgroup2UnifiedMode())), nil
 }
 
-// kinds are what is measured, in cAdvisor's words; upstream's kubelet has the same. Those of
-// file systems are missing: with them the library reports counters of disks as 0, see fileSystems.
+// kinds of metrics that are measured; upstream's kubelet has the same. That of file systems is not
+// one of them: with it the library reports counters of disks as 0, see fileSystems.
 func kinds(pressure bool) container.MetricSet {
 	of := container.MetricSet{
 		container.CpuUsageMetrics: {}, container.MemoryUsageMetrics: {}, container.DiskIOMetrics: {},
@@ -85,16 +86,16 @@ func kinds(pressure bool) container.MetricSet {
 	return of
 }
 
-// pressure says whether the kernel tells how long tasks wait (PSI), per cgroup.
+// pressure says whether the kernel measures per cgroup how long tasks wait (PSI).
 func pressure() bool {
 	_, err := os.Stat("/proc/pressure/cpu")
 	return err == nil && libcgroups.IsCgroup2UnifiedMode()
 }
 
-// unmeasured are the metrics that the library reports as 0 for want of a figure.
+// unmeasured are the metrics that the library reports as 0 because it has no figure.
 func unmeasured(v2 bool) sets.Set[string] {
 	never := sets.New(
-		"container_health_state",                                     // CRI knows no health checks
+		"container_health_state",                                     // CRI has no health checks
 		"machine_nvm_capacity", "machine_nvm_avg_power_budget_watts", // need a C library
 		"machine_dimm_count", "machine_dimm_capacity_bytes",
 		"machine_cpu_books", "machine_cpu_drawers", // only s390 has them
@@ -112,16 +113,10 @@ func unmeasured(v2 bool) sets.Set[string] {
 	)
 }
 
-// without leaves families out.
+// without drops families by name.
 func without(from prometheus.Gatherer, names sets.Set[string]) prometheus.Gatherer {
 	return prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) {
 		all, err := from.Gather()
-		kept := all[:0]
-		for _, f := range all {
-			if !names.Has(f.GetName()) {
-				kept = append(kept, f)
-			}
-		}
-		return kept, err
+		return slices.DeleteFunc(all, func(f *dto.MetricFamily) bool { return names.Has(f.GetName()) }), err
 	})
 }

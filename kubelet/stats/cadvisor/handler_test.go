@@ -110,7 +110,11 @@ func world(tb testing.TB, n int) Config {
 			}
 		}
 	}
-	return Config{Runtime: runtime, Cgroups: m, Dirs: []string{tb.TempDir()}}
+	return Config{
+		Runtime: runtime, Cgroups: m, Dirs: []string{tb.TempDir()},
+		Capacity: v1.ResourceList{v1.ResourceCPU: resource.MustParse("2"), v1.ResourceMemory: resource.MustParse("2Gi")},
+		System:   v1.NodeSystemInfo{MachineID: "m", BootID: "b", SystemUUID: "u"},
+	}
 }
 
 // work takes some CPU time and 8 MB of memory once it is asked to, and keeps the memory.
@@ -221,7 +225,7 @@ func TestHungRuntime(t *testing.T) {
 
 // TestDevicesOfNow: a device that was added since the beginning has a name.
 func TestDevicesOfNow(t *testing.T) {
-	begun := &machineInfo{}
+	begun := &hostInfo{}
 	now := begun.withDevices()
 	devices, err := sysinfo.GetBlockDeviceInfo(sysfs.NewRealSysFs())
 	if err != nil {

@@ -3,6 +3,7 @@
 package cadvisor
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -11,21 +12,20 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/cgroups"
+	"flyball.dev/kubelet/cri"
 )
 
-const labelContainer = "io.kubernetes.container.name"
-
-// owner is whose a cgroup is. Those above Pods are nobody's.
+// owner of a cgroup. Cgroups above those of Pods have none.
 type owner struct {
-	// namespace and pod are set for a Pod, its sandbox and its containers, id for the latter two,
-	// container and image for containers.
+	// namespace and pod are set for a Pod, its sandbox and its containers; id for sandboxes and
+	// containers; container and image for containers.
 	namespace, pod, id, container, image string
 	created                              time.Time
 }
 
 type owners struct {
 	pods map[types.UID]owner
-	// instances are sandboxes and containers by ID.
+	// instances are sandboxes and containers, by ID.
 	instances map[string]owner
 }
 
@@ -36,7 +36,7 @@ func (o owners) of(g cgroups.Group) owner {
 	return o.instances[idOf(g.Name)]
 }
 
-// owners asks the runtime what runs.
+// owners lists the sandboxes and the running containers.
 func (s *source) owners(ctx context.Context) (owners, error) {
 	sandboxes, err := s.cfg.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
@@ -66,23 +66,11 @@ func (s *source) owners(ctx context.Context) (owners, error) {
 		if o.pod == "" {
 			continue
 		}
-		o.id, o.created, o.container = c.Id, time.Unix(0, c.CreatedAt), c.Labels[labelContainer]
-		if o.container == "" {
-			o.container = c.GetMetadata().GetName()
-		}
-		o.image = imageOf(c)
+		o.id, o.created = c.Id, time.Unix(0, c.CreatedAt)
+		o.container = cmp.Or(c.Labels[cri.LabelContainerName], c.GetMetadata().GetName())
+		// The image as the Pod names it, or as the runtime stored it.
+		o.image = cmp.Or(c.GetImage().GetUserSpecifiedImage(), c.GetImage().GetImage(), c.ImageRef)
 		out.instances[c.Id] = o
 	}
 	return out, nil
-}
-
-// imageOf is the image as the Pod asked for it; without that, as the runtime stored it.
-func imageOf(c *runtimeapi.Container) string {
-	if name := c.GetImage().GetUserSpecifiedImage(); name != "" {
-		return name
-	}
-	if name := c.GetImage().GetImage(); name != "" {
-		return name
-	}
-	return c.ImageRef
 }

@@ -24,25 +24,21 @@ import (
 	"flyball.dev/kubelet/cgroups"
 )
 
-// timeout bounds what a scrape asks the runtime; a collector gets no context from its library. It
+// timeout bounds the runtime's answers to a scrape; a collector has no context of its request. It
 // is well below the 10 s that Prometheus waits for all series together: a runtime that hangs costs
-// the series of cgroups, and not those of the machine and its file systems.
+// the series of cgroups, and not those of the host and its file systems.
 const timeout = 2 * time.Second
 
-// source measures the cgroups. It remembers nothing between two scrapes.
+// source measures the host and its cgroups for the library. It remembers nothing between two
+// scrapes.
 type source struct {
-	cfg     Config
-	machine *machineInfo
-	kinds   container.MetricSet
+	*hostInfo
+
+	cfg   Config
+	kinds container.MetricSet
 }
 
-// GetMachineInfo is what the library asks for.
-func (s *source) GetMachineInfo() (*info.MachineInfo, error) { return s.machine.GetMachineInfo() }
-
-// GetVersionInfo is what the library asks for.
-func (s *source) GetVersionInfo() (*info.VersionInfo, error) { return s.machine.GetVersionInfo() }
-
-// GetRequestedContainersInfo measures all cgroups that there are.
+// GetRequestedContainersInfo measures all cgroups.
 func (s *source) GetRequestedContainersInfo(string, info.RequestOptions) (map[string]*info.ContainerInfo, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), timeout)
 	defer cancel()
@@ -54,16 +50,16 @@ func (s *source) GetRequestedContainersInfo(string, info.RequestOptions) (map[st
 	if err != nil {
 		return nil, err
 	}
-	machine := s.machine.withDevices() // once for all cgroups
+	host := s.withDevices() // once for all cgroups
 	out := make(map[string]*info.ContainerInfo, len(groups))
 	for _, g := range groups {
 		o := owners.of(g)
 		if g.Pod != "" && o.pod == "" {
-			continue // made or ended between the two lists
+			continue // created or ended between the two lists
 		}
-		measured, err := s.measure(g, o, machine)
+		measured, err := s.measure(g, o, host)
 		if err != nil {
-			// It ends while it is measured; the others do not.
+			// It has ended meanwhile; the others have not.
 			klog.Background().V(4).Info("Measuring a cgroup failed", "cgroup", g.Path, "err", err)
 			continue
 		}
@@ -72,7 +68,7 @@ func (s *source) GetRequestedContainersInfo(string, info.RequestOptions) (map[st
 	return out, nil
 }
 
-// labels of a cgroup, in the kubelet's words.
+// labels of a cgroup, with upstream's names.
 func labels(c *info.ContainerInfo) map[string]string {
 	l := map[string]string{metrics.LabelID: c.Name, metrics.LabelName: c.Id, metrics.LabelImage: c.Spec.Image}
 	for _, name := range []string{"namespace", "pod", "container"} {
@@ -81,8 +77,8 @@ func labels(c *info.ContainerInfo) map[string]string {
 	return l
 }
 
-func (s *source) measure(g cgroups.Group, o owner, machine *machineInfo) (*info.ContainerInfo, error) {
-	spec, err := common.GetSpec(g.Dirs, machine, false, false)
+func (s *source) measure(g cgroups.Group, o owner, host *hostInfo) (*info.ContainerInfo, error) {
+	spec, err := common.GetSpec(g.Dirs, host, false, false)
 	if err != nil {
 		return nil, fmt.Errorf("reading the limits: %w", err)
 	}
@@ -90,7 +86,7 @@ func (s *source) measure(g cgroups.Group, o owner, machine *machineInfo) (*info.
 	if !o.created.IsZero() {
 		spec.CreationTime = o.created
 	}
-	pid, kinds := s.look(g, o)
+	pid, kinds := s.scope(g, o)
 	manager, err := libcontainer.NewCgroupManager(g.Path, g.Dirs)
 	if err != nil {
 		return nil, fmt.Errorf("opening the cgroup: %w", err)
@@ -101,7 +97,7 @@ func (s *source) measure(g cgroups.Group, o owner, machine *machineInfo) (*info.
 	}
 	stats.OOMEvents = oomKills(g.Dirs)
 	if stats.DiskIo != nil {
-		common.AssignDeviceNamesToDiskStats((*common.MachineInfoNamer)(&machine.MachineInfo), stats.DiskIo)
+		common.AssignDeviceNamesToDiskStats((*common.MachineInfoNamer)(&host.MachineInfo), stats.DiskIo)
 	}
 	return &info.ContainerInfo{
 		ContainerReference: info.ContainerReference{Name: g.Path, Id: o.id},
@@ -109,10 +105,10 @@ func (s *source) measure(g cgroups.Group, o owner, machine *machineInfo) (*info.
 	}, nil
 }
 
-// look says by which process the network is found, and what is measured of the cgroup: the
-// network of a Pod is that of its sandbox, the node's is our own, and processes are counted
-// where they are.
-func (s *source) look(g cgroups.Group, o owner) (pid int, kinds container.MetricSet) {
+// scope returns the process whose network is measured, and the kinds of metrics that the cgroup
+// has: the network of a Pod is that of its sandbox, the node's is our own, and only sandboxes and
+// containers have processes.
+func (s *source) scope(g cgroups.Group, o owner) (pid int, kinds container.MetricSet) {
 	network := container.MetricSet{container.NetworkUsageMetrics: {}}
 	processes := container.MetricSet{container.ProcessMetrics: {}}
 	switch {
@@ -128,7 +124,7 @@ func (s *source) look(g cgroups.Group, o owner) (pid int, kinds container.Metric
 	return pid, s.kinds
 }
 
-// controller is the directory of one of v1's controllers, or of all of v2's.
+// controller returns the directory of one controller with cgroup v1, or of all with v2.
 func controller(dirs map[string]string, name string) (dir string, v2 bool) {
 	if dir, v2 = dirs[""]; v2 {
 		return dir, true
@@ -151,8 +147,8 @@ func firstProcess(dirs map[string]string) int {
 	return pid
 }
 
-// sameNetwork says whether a process is in our own network namespace, the node's: what passes
-// there is not the Pod's alone. It is true when that cannot be found out.
+// sameNetwork says whether a process is in our own network namespace, the node's: its traffic is
+// not the Pod's alone. It is true if the namespaces cannot be read.
 func sameNetwork(pid int) bool {
 	var its, ours unix.Stat_t
 	if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &its) != nil || unix.Stat("/proc/self/ns/net", &ours) != nil {
@@ -161,7 +157,7 @@ func sameNetwork(pid int) bool {
 	return its.Ino == ours.Ino
 }
 
-// oomKills is how many processes of the cgroup the kernel killed for want of memory.
+// oomKills is how many processes of the cgroup the kernel killed because memory was short.
 func oomKills(dirs map[string]string) uint64 {
 	dir, v2 := controller(dirs, "memory")
 	file := "memory.oom_control"
@@ -172,7 +168,7 @@ func oomKills(dirs map[string]string) uint64 {
 	return n
 }
 
-// idOf is the runtime's ID in the name of a cgroup: containerd's is the ID alone, CRI-O's has a
+// idOf is the runtime's ID in the name of a cgroup: containerd uses the ID alone, CRI-O adds a
 // prefix, and crio-conmon-ID is not the container.
 func idOf(name string) string {
 	name = strings.TrimSuffix(name, ".scope")

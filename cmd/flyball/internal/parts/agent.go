@@ -185,7 +185,7 @@ func (s Set) kubelet(api string, serving getCertificate) supervisor.Part {
 		}
 		ready := atomic.Bool{}
 		return kubelet.Run(ctx, kubelet.Config{
-			NodeName: c.NodeName, NodeIP: c.NodeAddr, Client: client,
+			NodeName: c.NodeName, NodeIPs: []netip.Addr{c.NodeAddr}, Client: client,
 			RootDir: s.KubeletDir(), PodLogsDir: PodLogsDir,
 			CRIEndpoint: s.CRIEndpoint(), SharedRuntime: c.CRIEndpoint != "", CNIConfig: cniConfig,
 			ClusterDNS: []netip.Addr{c.DNSAddr}, ClusterDomain: c.ClusterDomain,

@@ -30,17 +30,17 @@ func TestPlan(t *testing.T) {
 	}{
 		"Small":  {reason: "it may still grow", log: log{size: 9}},
 		"Fresh":  {reason: "no container has written yet", log: log{size: -1}},
-		"Full":   {reason: "the first time nothing is compressed: shippers may still read", log: log{size: 10}, want: &rotation{putAside: true, reopen: true}},
-		"Second": {reason: "what was put aside before is compressed now", log: log{size: 10, rotated: []string{"l.1"}}, want: &rotation{compress: []string{"l.1"}, putAside: true, reopen: true}},
+		"Full":   {reason: "the first time nothing is compressed: shippers may still read", log: log{size: 10}, want: &rotation{rename: true, reopen: true}},
+		"Second": {reason: "the log rotated before is compressed now", log: log{size: 10, rotated: []string{"l.1"}}, want: &rotation{compress: []string{"l.1"}, rename: true, reopen: true}},
 		"Many": {
-			reason: "the oldest goes", log: log{size: 10, rotated: []string{"l.4", "l.3.gz", "l.2.gz", "l.1.gz"}},
-			want: &rotation{remove: []string{"l.1.gz"}, compress: []string{"l.4"}, putAside: true, reopen: true},
+			reason: "the oldest is removed", log: log{size: 10, rotated: []string{"l.4", "l.3.gz", "l.2.gz", "l.1.gz"}},
+			want: &rotation{remove: []string{"l.1.gz"}, compress: []string{"l.4"}, rename: true, reopen: true},
 		},
 		"Crashed": {
-			reason: "what a compression left half-done is done again, what it left over goes", log: log{size: 10, rotated: []string{"l.1", "l.1.gz", "l.2", "l.2.tmp"}},
-			want: &rotation{remove: []string{"l.1", "l.2.tmp"}, compress: []string{"l.2"}, putAside: true, reopen: true},
+			reason: "an unfinished compression is done again, the files of a finished one are removed", log: log{size: 10, rotated: []string{"l.1", "l.1.gz", "l.2", "l.2.tmp"}},
+			want: &rotation{remove: []string{"l.1", "l.2.tmp"}, compress: []string{"l.2"}, rename: true, reopen: true},
 		},
-		"Headless": {reason: "we ended before the runtime was told", log: log{size: -1, rotated: []string{"l.1"}}, want: &rotation{reopen: true}},
+		"Headless": {reason: "we crashed before the runtime was called", log: log{size: -1, rotated: []string{"l.1"}}, want: &rotation{reopen: true}},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -62,11 +62,11 @@ type writer struct {
 	file    *os.File
 	refuses bool
 	stopped bool
-	asked   int
+	calls   int
 }
 
 func (w *writer) ListContainers(_ context.Context, _ *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
-	w.asked++
+	w.calls++
 	if w.stopped {
 		return &runtimeapi.ListContainersResponse{}, nil
 	}
@@ -139,7 +139,7 @@ func TestRotate(t *testing.T) {
 		if _, err := w.file.WriteString(text); err != nil {
 			t.Fatal(err)
 		}
-		err := r.Rotate(t.Context(), now)
+		err := r.Reconcile(t.Context(), now)
 		if (err != nil) != w.refuses {
 			t.Errorf("%s: %v", reason, err)
 		}
@@ -149,13 +149,13 @@ func TestRotate(t *testing.T) {
 		now = now.Add(time.Second)
 	}
 	step("nothing to do", "one", map[string]string{"2.log": "one"})
-	if w.asked > 0 {
-		t.Error("the runtime was asked for nothing")
+	if w.calls > 0 {
+		t.Error("the runtime was called although no log was due")
 	}
 	w.refuses = true
 	step("the runtime refuses", "1", map[string]string{"2.log": "one1"})
 	w.refuses = false
-	step("put aside", "", map[string]string{"2.log": "", "2.log.20300101-000002": "one1"})
+	step("renamed", "", map[string]string{"2.log": "", "2.log.20300101-000002": "one1"})
 	step("compressed", "two2", map[string]string{"2.log": "", "2.log.20300101-000002.gz": "one1", "2.log.20300101-000003": "two2"})
 	step("removed", "three", map[string]string{"2.log": "", "2.log.20300101-000003.gz": "two2", "2.log.20300101-000004": "three"})
 	if err := os.Remove(w.path); err != nil { // as a crash before the reopening leaves it
@@ -166,7 +166,20 @@ func TestRotate(t *testing.T) {
 	step("a container that has ended", "the last words", map[string]string{"2.log": "the last words", "2.log.20300101-000003.gz": "two2", "2.log.20300101-000004": "three"})
 }
 
-// TestSharedRuntime: logs of what others run in the same runtime are theirs to rotate.
+// owner owns the one container, or none.
+type owner struct {
+	t    *testing.T
+	ours bool
+}
+
+func (o owner) Ours(pod types.UID, l map[string]string) bool {
+	if pod != "u1" || l[cri.LabelContainerName] != "main" {
+		o.t.Errorf("asked for the owner of a container of Pod %q with the labels %v", pod, l)
+	}
+	return o.ours
+}
+
+// TestSharedRuntime: others rotate the logs of their containers in the same runtime.
 func TestSharedRuntime(t *testing.T) {
 	dir := t.TempDir()
 	w := newWriter(t, dir)
@@ -175,13 +188,8 @@ func TestSharedRuntime(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, ours := range []bool{false, true} {
-		r := Rotator{Dir: dir, Runtime: w, Policy: Policy{MaxSize: 4, MaxFiles: 3}, Ours: func(pod types.UID, l map[string]string) bool {
-			if pod != "u1" || l[cri.LabelContainerName] != "main" {
-				t.Errorf("asked whose a container of Pod %q with the labels %v is", pod, l)
-			}
-			return ours
-		}}
-		if err := r.Rotate(t.Context(), time.Now()); err != nil {
+		r := Rotator{Dir: dir, Runtime: w, Owner: owner{t, ours}, Policy: Policy{MaxSize: 4, MaxFiles: 3}}
+		if err := r.Reconcile(t.Context(), time.Now()); err != nil {
 			t.Fatal(err)
 		}
 		files, err := os.ReadDir(filepath.Dir(w.path))
@@ -212,7 +220,7 @@ func TestRotateProperties(t *testing.T) {
 			}
 			written += text
 			w.refuses = rapid.Bool().Draw(rt, "refuses")
-			_ = r.Rotate(t.Context(), now)
+			_ = r.Reconcile(t.Context(), now)
 			now = now.Add(time.Second)
 			files, kept := w.content(t), ""
 			for _, name := range slices.Sorted(maps.Keys(files)) {

@@ -71,7 +71,7 @@ func TestStopPods(t *testing.T) {
 		"Shared":  {"others' sandboxes go on", Config{SharedRuntime: true, RootDir: "/ours"}, []string{"known"}, []string{"marked", "known"}},
 		"Marked":  {"the label is enough", Config{SharedRuntime: true, RootDir: "/ours"}, nil, []string{"marked"}},
 		"Nothing": {"an agent that never ran has none", Config{SharedRuntime: true, RootDir: "/elsewhere"}, nil, []string{}},
-		"Own":     {"in our own runtime there is nobody else, and older versions set no label", Config{RootDir: "/ours"}, nil, all},
+		"Own":     {"our own runtime has no other users, and older versions set no label", Config{RootDir: "/ours"}, nil, all},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rt := &sharedRuntime{}

@@ -10,35 +10,33 @@ const (
 	unfinished = ".tmp"
 )
 
-// Policy says when a log is put aside, and how many files of it are kept.
+// Policy says when a log is rotated, and how many files of it are kept.
 type Policy struct {
 	// MaxSize of a log in bytes.
 	MaxSize int64
-	// MaxFiles of one container, the one being written included; at least 2.
+	// MaxFiles of one container, the one that is written included; at least 2.
 	MaxFiles int
 }
 
 // DefaultPolicy is upstream's.
 var DefaultPolicy = Policy{MaxSize: 10 << 20, MaxFiles: 5}
 
-// log is one container's log as it lies on the disk.
+// log is one container's log on the disk.
 type log struct {
 	// path of the file that the runtime writes.
 	path string
 	// size in bytes; -1: there is no such file.
 	size int64
-	// rotated are the paths of the files put aside, in any order.
+	// rotated are the paths of the rotated files, in any order.
 	rotated []string
 }
 
-// rotation is what is to be done to a log, in this order. Each step may be the last
-// one before a crash: the next look finishes what was begun.
+// rotation is what is to be done to a log, in this order. A crash may follow each step: the next
+// Reconcile finishes the rotation.
 type rotation struct {
 	remove, compress []string
-	// putAside renames the log.
-	putAside bool
-	// reopen tells the runtime to begin a new one.
-	reopen bool
+	rename           bool
+	reopen           bool // the runtime begins a new log
 }
 
 // due says whether a log needs a rotation, if its container runs.
@@ -49,18 +47,18 @@ func due(l log, p Policy) bool {
 // plan returns what is to be done to a log that is due.
 func plan(l log, p Policy) rotation {
 	if l.size < 0 {
-		return rotation{reopen: true} // we ended between putting aside and reopening
+		return rotation{reopen: true} // we crashed between renaming and reopening
 	}
-	r := rotation{putAside: true, reopen: true}
+	r := rotation{rename: true, reopen: true}
 	var kept []string
 	for _, path := range slices.Sorted(slices.Values(l.rotated)) { // by time
 		if strings.HasSuffix(path, unfinished) || slices.Contains(l.rotated, path+compressed) {
-			r.remove = append(r.remove, path) // a compression did not end, or did
+			r.remove = append(r.remove, path) // from a compression that did not end, or that did
 			continue
 		}
 		kept = append(kept, path)
 	}
-	// What is put aside now and what is written next are two more.
+	// The file that is renamed now and the one that is written next are two more.
 	tooMany := max(0, len(kept)-max(0, p.MaxFiles-2))
 	r.remove = append(r.remove, kept[:tooMany]...)
 	for _, path := range kept[tooMany:] {

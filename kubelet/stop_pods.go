@@ -17,17 +17,17 @@ import (
 	"flyball.dev/kubelet/cri/remote"
 )
 
-// downGrace is what containers get between SIGTERM and SIGKILL when the whole
-// node goes down, whatever their Pods say.
-const downGrace = 10 * time.Second
+// stopGracePeriod is the time of containers between SIGTERM and SIGKILL when the whole node is
+// stopped, instead of their Pods' own.
+const stopGracePeriod = 10 * time.Second
 
-// StopPods stops and removes every sandbox of the node agent and all containers in
-// them, all at once, and returns when nothing is left. It returns the UIDs of all
-// of the agent's Pods that the runtime knew, also of those that had ended: their logs
-// are still there. The node agent must not run: it would start them again.
+// StopPods stops and removes every sandbox of the node agent and all containers in them, in
+// parallel, and returns when none is left. It returns the UIDs of all of the agent's Pods that the
+// runtime knew, also of those that had ended: their logs are still there. The node agent must not
+// run: it would start them again.
 //
-// Of cfg it needs CRIEndpoint, SharedRuntime and RootDir. In a shared runtime the
-// Pods with the UIDs in known are the agent's too, whatever labels they have.
+// It uses CRIEndpoint, SharedRuntime and RootDir of cfg. In a shared runtime the Pods with the UIDs
+// in known are the agent's too, even without its label.
 func StopPods(ctx context.Context, cfg Config, known []string) ([]string, error) {
 	rt, err := remote.Dial(cfg.CRIEndpoint)
 	if err != nil {
@@ -37,7 +37,9 @@ func StopPods(ctx context.Context, cfg Config, known []string) ([]string, error)
 	return stopPods(ctx, rt.Runtime, cfg.owned(), sets.New(known...))
 }
 
-func stopPods(ctx context.Context, rt runtimeapi.RuntimeServiceClient, owned map[string]string, known sets.Set[string]) ([]string, error) {
+func stopPods(
+	ctx context.Context, rt runtimeapi.RuntimeServiceClient, owned map[string]string, known sets.Set[string],
+) ([]string, error) {
 	sandboxes, err := rt.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("listing sandboxes: %w", err)
@@ -66,19 +68,25 @@ func stopPods(ctx context.Context, rt runtimeapi.RuntimeServiceClient, owned map
 	return uids, errors.Join(failures...)
 }
 
-func stopPod(ctx context.Context, rt runtimeapi.RuntimeServiceClient, s *runtimeapi.PodSandbox, containers []string) error {
+func stopPod(
+	ctx context.Context, rt runtimeapi.RuntimeServiceClient, s *runtimeapi.PodSandbox, containers []string,
+) error {
 	var all sync.WaitGroup
 	for _, id := range containers {
-		// What does not stop by itself is killed with the sandbox.
+		// Stopping the sandbox kills a container that does not stop.
 		all.Go(func() {
-			_, _ = rt.StopContainer(ctx, &runtimeapi.StopContainerRequest{ContainerId: id, Timeout: int64(downGrace / time.Second)})
+			_, _ = rt.StopContainer(ctx, &runtimeapi.StopContainerRequest{
+				ContainerId: id, Timeout: int64(stopGracePeriod / time.Second),
+			})
 		})
 	}
 	all.Wait()
-	if _, err := rt.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id}); err != nil && !remote.IsNotFound(err) {
+	_, err := rt.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id})
+	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("stopping Pod %s/%s: %w", s.GetMetadata().GetNamespace(), s.GetMetadata().GetName(), err)
 	}
-	if _, err := rt.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id}); err != nil && !remote.IsNotFound(err) {
+	_, err = rt.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id})
+	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("removing Pod %s/%s: %w", s.GetMetadata().GetNamespace(), s.GetMetadata().GetName(), err)
 	}
 	return nil

@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -68,7 +69,7 @@ func (f *fakeCRI) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...
 	return &runtimeapi.ListImagesResponse{Images: f.images}, nil
 }
 
-// newClient is a fake API, and tells when a watch of Nodes has begun: unlike a real one, it
+// newClient is a fake API, and reports when a watch of Nodes has begun: unlike a real one, it
 // forgets what happens between the list and the watch.
 func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan struct{}) {
 	client, watching = fake.NewClientset(objects...), make(chan struct{}, 10)
@@ -81,17 +82,14 @@ func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan
 }
 
 // running starts a Node against a fake API, and ends it with the test.
-func running(t *testing.T, client kubernetes.Interface, cri *fakeCRI) (n *Node, ready chan struct{}) {
+func running(t *testing.T, client kubernetes.Interface, cri *fakeCRI) (n *Controller, ready chan struct{}) {
 	t.Helper()
 	ready = make(chan struct{})
-	n, err := New(Config{
-		Name: "n1", IP: netip.MustParseAddr("192.0.2.1"), Client: client, Runtime: cri, Images: cri, Port: 10250,
-		MaxPods: 110, RootDir: t.TempDir(), Labels: map[string]string{"disk": "fast"},
+	n = New(Config{
+		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Client: client, Runtime: cri, Images: cri, Port: 10250,
+		Host: hostInfo(t), RootDir: t.TempDir(), Labels: map[string]string{"disk": "fast"},
 		Recorder: record.NewFakeRecorder(100), Ready: func() { close(ready) },
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
@@ -115,13 +113,10 @@ func TestReport(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	reported := make(chan error, 10)
 	cri := &fakeCRI{network: true}
-	n, err := New(Config{
-		Name: "n1", IP: netip.MustParseAddr("192.0.2.1"), Client: client, Runtime: cri, Images: cri, Port: 10250,
-		MaxPods: 110, RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: cancel,
+	n := New(Config{
+		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Client: client, Runtime: cri, Images: cri, Port: 10250,
+		Host: hostInfo(t), RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: cancel,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
 	if err := n.Run(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +125,7 @@ func TestReport(t *testing.T) {
 	for err := range reported {
 		got = append(got, err.Error())
 	}
-	failure := "registering this machine, which is tried again; the API server must be reachable and know the identity system:node:n1: creating Node n1: refused"
+	failure := "registering the Node, which is retried; the API server must be reachable and know the identity system:node:n1: creating Node n1: refused"
 	if diff := cmp.Diff([]string{failure, failure}, got); diff != "" {
 		t.Errorf("reports -want +got:\n%s", diff)
 	}
@@ -142,7 +137,7 @@ func soon(t *testing.T, signal <-chan struct{}, what string) {
 	select {
 	case <-signal:
 	case <-time.After(10 * time.Second):
-		t.Fatalf("waited in vain until %s", what)
+		t.Fatalf("timed out waiting until %s", what)
 	}
 }
 
@@ -185,7 +180,7 @@ func TestNodeLife(t *testing.T) {
 		cri.images = []*runtimeapi.Image{{Id: "i", RepoTags: []string{"flyball.dev/hello:1"}, Size: 7}}
 	})
 	n.Recheck()
-	eventually(t, client, "an image was pulled, and somebody said so", func(n *v1.Node) bool {
+	eventually(t, client, "an image was pulled, and Recheck was called", func(n *v1.Node) bool {
 		return len(n.Status.Images) == 1 && n.Status.Images[0].SizeBytes == 7
 	})
 
@@ -194,7 +189,7 @@ func TestNodeLife(t *testing.T) {
 	if _, err := client.CoreV1().Nodes().UpdateStatus(t.Context(), unknown, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, client, "the node lifecycle controller had given it up", isReady(v1.ConditionTrue))
+	eventually(t, client, "the node lifecycle controller had marked it Unknown", isReady(v1.ConditionTrue))
 
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {
 		l, err := client.CoordinationV1().Leases(v1.NamespaceNodeLease).Get(ctx, "n1", metav1.GetOptions{})
@@ -205,20 +200,18 @@ func TestNodeLife(t *testing.T) {
 	}
 }
 
-// TestDeletedNode: who deletes a Node takes the machine out of the cluster until its agent is started again.
+// TestDeletedNode: an administrator who deletes a Node removes the host from the cluster until its agent is started
+// again.
 func TestDeletedNode(t *testing.T) {
 	client, watching := newClient()
 	cri := &fakeCRI{network: true}
 	for _, start := range []string{"first", "second"} {
 		ctx, cancel := context.WithCancel(t.Context())
 		reported, ready, ended := make(chan error, 100), make(chan struct{}), make(chan error, 1)
-		n, err := New(Config{
-			Name: "n1", IP: netip.MustParseAddr("192.0.2.1"), Client: client, Runtime: cri, Images: cri, Port: 10250,
-			MaxPods: 110, RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: func() { close(ready) },
+		n := New(Config{
+			Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Client: client, Runtime: cri, Images: cri, Port: 10250,
+			Host: hostInfo(t), RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: func() { close(ready) },
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
 		go func() { ended <- n.Run(ctx) }()
 		soon(t, ready, "it is Ready")
 		soon(t, watching, "it watches its Node")
@@ -226,12 +219,12 @@ func TestDeletedNode(t *testing.T) {
 		if err := client.CoreV1().Nodes().Delete(ctx, "n1", metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		for told := false; !told; {
+		for found := false; !found; {
 			select {
 			case err := <-reported:
-				told = strings.Contains(err.Error(), "Node n1 was deleted; restart")
+				found = strings.Contains(err.Error(), "Node n1 was deleted; restart")
 			case <-time.After(10 * time.Second):
-				t.Fatal("nobody was told that the Node was deleted")
+				t.Fatal("nothing reported that the Node was deleted")
 			}
 		}
 		n.Recheck()
@@ -261,21 +254,31 @@ func TestExistingNodeIsReconciled(t *testing.T) {
 	}
 }
 
-func TestMachine(t *testing.T) {
-	m, err := readMachine(t.TempDir())
+func hostInfo(t *testing.T) HostInfo {
+	t.Helper()
+	info, err := ReadHostInfo(t.TempDir(), 110)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if m.cpus < 1 || m.memory < 1<<20 || m.disk == 0 || m.boot == "" || m.kernel == "" || m.osImage == "" || m.kubelet == "" {
-		t.Errorf("something is missing: %+v", m)
+	return info
+}
+
+func TestHostInfo(t *testing.T) {
+	info := hostInfo(t)
+	has, system := info.Capacity, info.System
+	if has.Cpu().Value() < 1 || has.Memory().Value() < 1<<20 || has.StorageEphemeral().IsZero() || has.Pods().Value() != 110 {
+		t.Errorf("something is missing: %+v", has)
+	}
+	if system.BootID == "" || system.KernelVersion == "" || system.OSImage == "" || system.KubeletVersion == "" {
+		t.Errorf("something is missing: %+v", system)
 	}
 	if u := readUsage(t.TempDir()); u.memoryAvailable == 0 || u.disk == 0 {
 		t.Errorf("something is missing: %+v", u)
 	}
 }
 
-func TestHugepages(t *testing.T) {
-	dir := t.TempDir()
+func TestHugePages(t *testing.T) {
+	dir := t.TempDir() + "/"
 	for name, pages := range map[string]string{"hugepages-2048kB": "3", "hugepages-1048576kB": "0"} {
 		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
 			t.Fatal(err)
@@ -284,19 +287,26 @@ func TestHugepages(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if d := cmp.Diff(map[string]uint64{"2Mi": 6 << 20, "1Gi": 0}, hugepages(dir)); d != "" {
+	got := v1.ResourceList{}
+	if err := addHugePages(got, dir); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(v1.ResourceList{"hugepages-2Mi": resource.MustParse("6Mi"), "hugepages-1Gi": resource.MustParse("0")}, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
+	}
+	if err := addHugePages(got, filepath.Join(dir, "none")); err != nil {
+		t.Errorf("a kernel without huge pages: %v", err)
 	}
 }
 
-func TestTopImages(t *testing.T) {
+func TestLargestImages(t *testing.T) {
 	var images []*runtimeapi.Image
 	for i := range 60 {
 		images = append(images, &runtimeapi.Image{
 			Id: strconv.Itoa(i), Size: uint64(i), RepoTags: strings.Split("a b c d e f g", " "),
 		})
 	}
-	top := topImages(images)
+	top := largestImages(images)
 	if len(top) != MaxImages || top[0].SizeBytes != 59 || len(top[0].Names) != maxNamesPerImage {
 		t.Errorf("got %d images, the first of %d bytes with %d names", len(top), top[0].SizeBytes, len(top[0].Names))
 	}
@@ -310,10 +320,7 @@ func TestReadyAfterQuickRestart(t *testing.T) {
 	soon(t, ready, "it is Ready")
 	eventually(t, client, "the first agent", isReady(v1.ConditionTrue))
 
-	next, err := New(n.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
+	next := New(n.cfg)
 	again := make(chan struct{})
 	next.cfg.Ready = func() { close(again) }
 	ctx, cancel := context.WithCancel(context.Background())

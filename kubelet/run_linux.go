@@ -1,0 +1,224 @@
+package kubelet
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/kubernetes/scheme"
+	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/workqueue"
+
+	"flyball.dev/kubelet/cgroups"
+	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/images"
+	"flyball.dev/kubelet/images/gc"
+	"flyball.dev/kubelet/logs"
+	"flyball.dev/kubelet/node"
+	"flyball.dev/kubelet/pod"
+	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/server"
+	"flyball.dev/kubelet/stats"
+	"flyball.dev/kubelet/stats/cadvisor"
+	"flyball.dev/kubelet/volumes"
+)
+
+// Run runs the node agent of this host until ctx ends. Containers run on then, and the next Run
+// finds them. It waits for the runtime and the API server to come up.
+func Run(ctx context.Context, cfg Config) error {
+	for _, dir := range []string{cfg.RootDir, cfg.PodLogsDir, logLinks(cfg)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil { // log shippers read the logs
+			return fmt.Errorf("making the kubelet's directories: %w", err)
+		}
+	}
+	client, err := newClient(cfg.Client)
+	if err != nil {
+		return err
+	}
+	rt, err := remote.Dial(cfg.CRIEndpoint)
+	if err != nil {
+		return err
+	}
+	defer rt.Close()
+	rt.Owned = cfg.owned()
+	if cfg.CNIConfig != "" {
+		rt.RequireNetwork(cfg.CNIConfig)
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
+	defer broadcaster.Shutdown()
+	broadcaster.StartRecordingToSink(&corev1client.EventSinkImpl{Interface: client.CoreV1().Events("")})
+	recorder := broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: cfg.NodeName})
+
+	components, err := wire(ctx, cfg, Host{Client: client, Recorder: recorder, CRI: rt})
+	if err != nil && ctx.Err() != nil {
+		return nil // stopped while it waited for the runtime
+	}
+	if err != nil {
+		return err
+	}
+	return runAll(ctx, components...)
+}
+
+// wire makes the components of the agent on this host, each of those before it, in the order in
+// which they start.
+func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
+	version, err := host.CRI.Wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host.Pods.Node = plan.Node{RuntimeName: version.GetRuntimeName()}
+	if host.Pods.Node.RecursiveReadOnly, err = host.CRI.RecursiveReadOnly(ctx); err != nil {
+		return nil, err
+	}
+	info, err := node.ReadHostInfo(cfg.RootDir, cfg.MaxPods)
+	if err != nil {
+		return nil, err
+	}
+	host.Node.Host, host.Node.RootDir = info, cfg.RootDir
+	host.Node.Source, host.Node.Trigger = node.NewWatch(host.Client, cfg.NodeName), node.NewTrigger()
+	allocatable := node.Allocatable(info.Capacity)
+
+	groups, err := cgroups.New(cgroups.Config{})
+	if err != nil {
+		return nil, err
+	}
+	if err := groups.EnsureNode(allocatable); err != nil {
+		return nil, err
+	}
+	changed := workqueue.NewTyped[types.UID]()
+	vols, err := volumes.New(volumes.Config{
+		RootDir: cfg.RootDir, Client: host.Client, NodeName: cfg.NodeName,
+		Allocatable:  func() v1.ResourceList { return allocatable },
+		Node:         host.Node.Source.Node,
+		InUseChanged: host.Node.Trigger.Fire,
+		Changed:      changed.Add,
+		Event:        func(p *v1.Pod, kind, reason, message string) { host.Recorder.Event(p, kind, reason, message) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	host.Node.VolumesInUse, host.Node.Changed = vols.VolumesInUse, vols.NodeChanged
+	services := newServices(host.Client)
+	if host.Pods.Render, err = render(cfg); err != nil {
+		return nil, err
+	}
+	sysctls, err := newSysctls(ctx, cfg.AllowedUnsafeSysctls)
+	if err != nil {
+		return nil, err
+	}
+	access, err := images.NewAccess(ctx, images.AccessConfig{
+		Dir: cfg.RootDir, Images: host.CRI.Images,
+		Policy: cfg.ImagePullCredentialsVerificationPolicy, Allowlist: cfg.PreloadedImagesVerificationAllowlist,
+	})
+	if err != nil {
+		return nil, err
+	}
+	host.Images.Secrets, host.Images.Access = vols, access
+	host.Pods.Volumes, host.Pods.Cgroups = vols, groups
+	host.Pods.Env = containers.EnvSources{Objects: vols, Services: services.list}
+	host.Pods.Sysctls = sysctls.forbid
+	host.Pods.Leftovers = leftovers{files: vols, cgroups: groups}.list
+	host.Pods.LogLinks, host.Pods.AllocationDir = logLinks(cfg), filepath.Join(cfg.RootDir, "allocations")
+	agent := NewAgent(cfg, host)
+
+	collector := &gc.Controller{
+		Images: host.CRI.Images, Containers: host.CRI.Runtime, Access: access, Removed: agent.Node.Recheck,
+		Event: func(kind, reason, message string) {
+			host.Recorder.Event(node.Reference(cfg.NodeName), kind, reason, message)
+		},
+	}
+	rotator := logs.Rotator{Dir: cfg.PodLogsDir, Runtime: host.CRI.Runtime, Owner: host.CRI, Policy: logs.DefaultPolicy}
+
+	srv, err := newServer(cfg, host, agent, groups, vols)
+	if err != nil {
+		return nil, err
+	}
+	return []component{services, vols, agent, volumeChanges{changed, agent.Pods}, collector, rotator, srv}, nil
+}
+
+// newServer makes the HTTPS server, with the metrics of all components.
+func newServer(
+	cfg Config, host Host, agent *Agent, groups *cgroups.Manager, vols *volumes.Manager,
+) (*server.Server, error) {
+	usage, err := cadvisor.NewHandler(cadvisor.Config{
+		Runtime: host.CRI.Runtime, Cgroups: groups, Dirs: []string{cfg.RootDir, cfg.PodLogsDir},
+		Capacity: host.Node.Host.Capacity, System: host.Node.Host.System,
+	})
+	if err != nil {
+		return nil, err
+	}
+	metrics, err := gatherer(collectors(cfg, agent.Pods, host.CRI, groups, vols), cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	return server.New(server.Config{
+		NodeName: cfg.NodeName, Client: host.Client, Pods: agent.Pods, Runtime: host.CRI.Runtime,
+		Stats: stats.New(stats.Config{
+			NodeName: cfg.NodeName, Runtime: host.CRI.Runtime, Images: host.CRI.Images, Owned: host.CRI.Owned,
+			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
+		}),
+		Metrics: metrics, ProbeMetrics: agent.Probes.MetricsHandler(), Cadvisor: usage,
+		Configuration: configuration(cfg, node.Reserved(host.Node.Host.Capacity)),
+		Healthy:       host.CRI.Healthy,
+		BindAddress:   cfg.BindAddress, Port: cfg.Port, GetCertificate: cfg.GetCertificate, ClientCA: cfg.ClientCA,
+	})
+}
+
+// volumeChanges notifies the workers of Pods when an object that a volume shows has changed. Volumes
+// are made before Pods, so a queue is between them.
+type volumeChanges struct {
+	queue workqueue.TypedInterface[types.UID]
+	pods  *pod.Manager
+}
+
+// Run implements component.
+func (c volumeChanges) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, c.queue.ShutDown)()
+	for {
+		uid, shutdown := c.queue.Get()
+		if shutdown {
+			return nil
+		}
+		c.pods.Retry(uid)
+		c.queue.Done(uid)
+	}
+}
+
+// newClient returns a client without a rate limit: the number of changes on the node bounds what
+// the agent writes, and the API server's priority and fairness shares its time.
+func newClient(cfg *rest.Config) (kubernetes.Interface, error) {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS = -1
+	cfg.UserAgent = "flyball-kubelet"
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	client, err := kubernetes.NewForConfig(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("making the kubelet's API client: %w", err)
+	}
+	return client, nil
+}
+
+// render is what CRI configs contain of this host.
+func render(cfg Config) (containers.Node, error) {
+	resolv := cfg.ResolvConf
+	if resolv == "" {
+		resolv = "/etc/resolv.conf"
+	}
+	n, err := containers.DetectNode(resolv)
+	n.Owner = cfg.RootDir
+	n.PodLogsDir, n.SeccompDir = cfg.PodLogsDir, filepath.Join(cfg.RootDir, "seccomp")
+	return n, err
+}
+
+// logLinks is the directory of links to logs, beside that of the logs.
+func logLinks(cfg Config) string { return filepath.Join(filepath.Dir(cfg.PodLogsDir), "containers") }
