@@ -21,14 +21,14 @@ type podCgroups interface {
 	Empty(uid types.UID) (bool, error)
 }
 
-// leftovers finds the Pods of this agent that have files or a cgroup on this host.
+// leftovers finds the Pods of this agent that have files, recorded volumes or a cgroup on this host.
 //
 // The agent kills the processes of its leftovers, and every kubelet gives its cgroups the same
 // names: the containers of another, stopped kubelet on this host run on in theirs. So a Pod is ours
-// only if it has a directory below our RootDir. A crash before that directory was made, or after it
-// was removed, leaves no more than an empty cgroup, and an empty cgroup is safe to remove. What the
-// runtime runs need not be found here, with one exception: Pods in a shared runtime from before
-// their containers had our label are found by their directories.
+// only if it has a directory below our RootDir, or a record of a volume. A crash before that
+// directory was made, or after it was removed, leaves no more than an empty cgroup, and an empty
+// cgroup is safe to remove. What the runtime runs need not be found here, with one exception: Pods
+// in a shared runtime from before their containers had our label are found by their directories.
 type leftovers struct {
 	files   podFiles
 	cgroups podCgroups

@@ -36,8 +36,12 @@ func TestDocumentation(t *testing.T) {
 		t.Skipf("no usable cgroups: %v", err)
 	}
 	client := fake.NewClientset()
-	own := collectors(Config{NodeName: "alpha"}, pod.New(pod.Config{NodeName: "alpha", Client: client}), remote.New(nil, nil), groups,
-		volumes.New(volumes.Config{RootDir: t.TempDir(), Client: client, NodeName: "alpha"}))
+	vols, err := volumes.New(volumes.Config{RootDir: t.TempDir(), Client: client, NodeName: "alpha"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pods := pod.New(pod.Config{NodeName: "alpha", Client: client})
+	own := collectors(Config{NodeName: "alpha"}, pods, remote.New(nil, nil), groups, vols)
 	if _, err := gatherer(own, nil); err != nil {
 		t.Fatalf("the metrics cannot be registered together: %v", err)
 	}

@@ -95,12 +95,18 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 		return nil, err
 	}
 	changed := workqueue.NewTyped[types.UID]()
-	vols := volumes.New(volumes.Config{
+	vols, err := volumes.New(volumes.Config{
 		RootDir: cfg.RootDir, Client: host.Client, NodeName: cfg.NodeName,
-		Allocatable: func() v1.ResourceList { return allocatable },
-		Changed:     changed.Add,
-		Event:       func(p *v1.Pod, kind, reason, message string) { host.Recorder.Event(p, kind, reason, message) },
+		Allocatable:  func() v1.ResourceList { return allocatable },
+		Node:         host.Node.Source.Node,
+		InUseChanged: host.Node.Trigger.Fire,
+		Changed:      changed.Add,
+		Event:        func(p *v1.Pod, kind, reason, message string) { host.Recorder.Event(p, kind, reason, message) },
 	})
+	if err != nil {
+		return nil, err
+	}
+	host.Node.VolumesInUse, host.Node.Changed = vols.VolumesInUse, vols.NodeChanged
 	services := newServices(host.Client)
 	if host.Pods.Render, err = render(cfg); err != nil {
 		return nil, err

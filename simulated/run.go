@@ -110,7 +110,7 @@ func newShared(cfg Config) (*shared, error) {
 	s.pods = informers.NewSharedInformerFactoryWithOptions(s.client, 0, bound, slim).Core().V1().Pods().Informer()
 	others := informers.NewSharedInformerFactoryWithOptions(s.client, 0, slim).Core().V1()
 	s.nodes, s.services = others.Nodes().Informer(), others.Services().Informer()
-	s.volumes = volumes.New(volumes.Config{
+	s.volumes, err = volumes.New(volumes.Config{
 		NoFiles: true, RootDir: s.logs.dir, Client: s.client, Allocatable: s.allocatable,
 		Changed: func(uid types.UID) {
 			if n, ok := s.owners.Load(uid); ok {
@@ -121,7 +121,7 @@ func newShared(cfg Config) (*shared, error) {
 			s.recorder(0, p.Spec.NodeName).Event(p, kind, reason, message)
 		},
 	})
-	return s, nil
+	return s, err
 }
 
 // withoutManagedFields removes the managed fields, which the agent never reads and

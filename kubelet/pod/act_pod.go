@@ -112,7 +112,8 @@ func (j job) call() (context.Context, context.CancelFunc) {
 
 func (j job) mountVolumes(ctx context.Context) (map[string]volumes.Mounted, error) {
 	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
-	if err != nil && ctx.Err() == nil {
+	failed, _ := errors.AsType[*volumes.Error](err)
+	if waiting := failed != nil && failed.Waiting; err != nil && ctx.Err() == nil && !waiting {
 		for message := range strings.SplitSeq(err.Error(), "\n") {
 			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedMountVolume, message)
 		}

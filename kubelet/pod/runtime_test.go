@@ -257,6 +257,8 @@ type fakeNode struct {
 	noVolume error
 	// sizes are the changes that were made to the cgroups of Pods.
 	sizes []string
+	// noMount has the errors of the next calls of Mount.
+	noMount []error
 	// slow mounts last a little longer than the agent that they were begun by.
 	slow, begun, ended atomic.Bool
 }
@@ -274,6 +276,11 @@ func (n *fakeNode) Mount(ctx context.Context, pod *v1.Pod) (map[string]volumes.M
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if len(n.noMount) > 0 {
+		err := n.noMount[0]
+		n.noMount = n.noMount[1:]
+		return nil, err
+	}
 	n.mounted[pod.UID] = true
 	mounted := map[string]volumes.Mounted{}
 	for _, vol := range pod.Spec.Volumes {

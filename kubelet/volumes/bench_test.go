@@ -12,7 +12,7 @@ import (
 // else: its token, the CA and its namespace. An API server that takes no time
 // answers, so that this is the cost on the host.
 func BenchmarkTypicalPod(b *testing.B) {
-	h := newHouse(b, configMap("1", map[string]string{"ca.crt": "x"}))
+	f := newFixture(b, configMapOf("1", map[string]string{"ca.crt": "x"}))
 	p := pod(vol(v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
 		{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: new(int64(3607))}},
 		{ConfigMap: &v1.ConfigMapProjection{LocalObjectReference: v1.LocalObjectReference{Name: "cm"}}},
@@ -21,18 +21,18 @@ func BenchmarkTypicalPod(b *testing.B) {
 	b.Run("Mount", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
-			if err := h.Unmount(b.Context(), p.UID); err != nil {
+			if err := f.Unmount(b.Context(), p.UID); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()
-			if _, err := h.Mount(b.Context(), p); err != nil {
+			if _, err := f.Mount(b.Context(), p); err != nil {
 				b.Fatal(err)
 			}
 		}
 	})
 	b.Run("MountAgain", func(b *testing.B) {
 		for b.Loop() {
-			if _, err := h.Mount(b.Context(), p); err != nil {
+			if _, err := f.Mount(b.Context(), p); err != nil {
 				b.Fatal(err)
 			}
 		}
@@ -40,11 +40,11 @@ func BenchmarkTypicalPod(b *testing.B) {
 	b.Run("Unmount", func(b *testing.B) {
 		for b.Loop() {
 			b.StopTimer()
-			if _, err := h.Mount(b.Context(), p); err != nil {
+			if _, err := f.Mount(b.Context(), p); err != nil {
 				b.Fatal(err)
 			}
 			b.StartTimer()
-			if err := h.Unmount(b.Context(), p.UID); err != nil {
+			if err := f.Unmount(b.Context(), p.UID); err != nil {
 				b.Fatal(err)
 			}
 		}

@@ -10,12 +10,20 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-func (m *Manager) configMap(pod *v1.Pod, vol *v1.Volume) volume {
-	s := vol.ConfigMap
-	return content{name: vol.Name, pod: pod, kind: "configmap", collect: func(ctx context.Context) (payload, time.Time, error) {
-		files, err := m.configMapFiles(ctx, pod.Namespace, s.Name, items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)})
-		return files, time.Time{}, err
-	}}
+// configMap shows the keys of a ConfigMap as files.
+type configMap struct{ m *Manager }
+
+func (configMap) Name() string           { return "kubernetes.io/configmap" }
+func (configMap) CanSupport(s Spec) bool { return s.Volume.ConfigMap != nil }
+
+func (p configMap) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
+	s := spec.Volume.ConfigMap
+	it := items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)}
+	files, err := p.m.configMapFiles(ctx, spec.Pod.Namespace, s.Name, it)
+	if err != nil {
+		return Published{}, err
+	}
+	return p.m.write(spec, paths.Target, onDisk, files, time.Time{})
 }
 
 func (m *Manager) configMapFiles(ctx context.Context, namespace, name string, it items) (payload, error) {
@@ -41,8 +49,8 @@ type items struct {
 	optional bool
 }
 
-// project makes files of all keys, or of those that are listed. missing is the
-// message about a listed key that is not there.
+// project makes files of all keys, or of those that are listed. missing is the message about a
+// listed key that does not exist.
 func (it items) project(data map[string][]byte, missing string) (payload, error) {
 	files := payload{}
 	if len(it.paths) == 0 {
@@ -61,3 +69,5 @@ func (it items) project(data map[string][]byte, missing string) (payload, error)
 	}
 	return files, nil
 }
+
+func deref(b *bool) bool { return b != nil && *b }

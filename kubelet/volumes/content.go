@@ -1,62 +1,55 @@
 package volumes
 
 import (
-	"context"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/kubernetes/pkg/volume"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 )
 
 // payload is the files of a volume by path.
 type payload map[string]volumeutil.FileProjection
 
-// content is a volume whose files are written by us, and replaced all at once
-// when they change.
-type content struct {
-	name string
-	pod  *v1.Pod
-	kind string
-	// memory keeps the files off the disk: they are secret.
-	memory bool
-	// collect returns the files, and when they expire, zero for never.
-	collect func(ctx context.Context) (payload, time.Time, error)
-}
+// Where the files of a volume lie: secret ones are kept off the disk.
+const (
+	onDisk   = false
+	inMemory = true
+)
 
-func (c content) directory() string { return "kubernetes.io~" + c.kind }
-
-func (c content) mount(ctx context.Context, dir string) (result, error) {
-	// First, so that nothing is left behind while an object is missing.
-	files, next, err := c.collect(ctx)
-	if err != nil {
-		return result{}, err
+// write makes target a directory with these files, and replaces them all at once when they change.
+// next is when they expire, zero for never.
+func (m *Manager) write(spec Spec, target string, memory bool, files payload, next time.Time) (Published, error) {
+	out := Published{Mounted: Mounted{HostPath: target, ReadOnly: true, SELinuxRelabel: true}, Next: next}
+	if m.cfg.NoFiles {
+		return out, nil
 	}
-	if err := makeDir(dir, nil); err != nil {
-		return result{}, err
+	if err := makeDir(target, nil); err != nil {
+		return out, err
 	}
-	if c.memory {
-		if err := mountTmpfs(dir, 0, nil); err != nil {
-			return result{}, err
+	if memory {
+		if err := mountTmpfs(target, 0, nil); err != nil {
+			return out, err
 		}
 	}
 	// Other volumes may be mounted inside this one, which is read-only for the runtime.
-	if err := volumeutil.MakeNestedMountpoints(c.name, dir, *c.pod); err != nil {
-		return result{}, err
+	if err := volumeutil.MakeNestedMountpoints(spec.Volume.Name, target, *spec.Pod); err != nil {
+		return out, err
 	}
-	w, err := volumeutil.NewAtomicWriter(dir, fmt.Sprintf("pod %s/%s volume %s", c.pod.Namespace, c.pod.Name, c.name))
+	name := fmt.Sprintf("pod %s/%s volume %s", spec.Pod.Namespace, spec.Pod.Name, spec.Volume.Name)
+	w, err := volumeutil.NewAtomicWriter(target, name)
 	if err != nil {
-		return result{}, fmt.Errorf("opening the volume's directory: %w", err)
+		return out, fmt.Errorf("opening the volume's directory: %w", err)
 	}
 	// Before the new files become visible, so that no container sees them with other owners.
-	setOwner := func(string) error { return own(dir, fsGroup(c.pod), true) }
+	setOwner := func(string) error { return own(target, fsGroup(spec.Pod), true) }
 	if err := w.Write(files, setOwner); err != nil {
-		return result{}, fmt.Errorf("writing the volume's files: %w", err)
+		return out, fmt.Errorf("writing the volume's files: %w", err)
 	}
-	return result{Mounted: Mounted{HostPath: dir, ReadOnly: true, SELinuxRelabel: true}, next: next}, nil
+	return out, nil
 }
 
 func fsGroup(pod *v1.Pod) *int64 {
@@ -66,42 +59,46 @@ func fsGroup(pod *v1.Pod) *int64 {
 	return pod.Spec.SecurityContext.FSGroup
 }
 
-// own gives everything in dir to the group, and lets it read, and write unless
-// readOnly. New files in directories inherit the group.
+// own gives everything in dir to the group, and lets it read, and write unless readOnly.
 func own(dir string, group *int64, readOnly bool) error {
-	if group == nil {
-		return nil
+	if err := volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, group, nil, nil).ChangePermissions(); err != nil {
+		return fmt.Errorf("giving the volume to its fsGroup: %w", err)
 	}
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return fmt.Errorf("giving the volume to group %d: %w", *group, err)
-		}
-		if err := os.Lchown(path, -1, int(*group)); err != nil { //nolint:gosec // no container can write here yet, or ever
-			return fmt.Errorf("giving the volume to group %d: %w", *group, err)
-		}
-		// A link has no permissions of its own: chmod would change what it points to.
-		if d.Type()&fs.ModeSymlink != 0 {
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return fmt.Errorf("giving the volume to group %d: %w", *group, err)
-		}
-		mode := info.Mode() | 0o660
-		if readOnly {
-			mode = info.Mode() | 0o440
-		}
-		if d.IsDir() {
-			mode |= fs.ModeSetgid | 0o110
-		}
-		if err := os.Chmod(path, mode); err != nil { //nolint:gosec // as above
-			return fmt.Errorf("giving the volume to group %d: %w", *group, err)
-		}
-		return nil
-	})
+	return nil
 }
 
-// file is one file of a payload, with the mode and the user that count: its own, or the volume's.
+// attributes has the method of upstream's Mounter that VolumeOwnership uses.
+type attributes struct {
+	volume.Mounter
+	readOnly bool
+}
+
+func (a attributes) GetAttributes() volume.Attributes { return volume.Attributes{ReadOnly: a.readOnly} }
+
+// makeDir makes a directory that everybody in the Pod may write to, and that belongs to the group, if
+// any. It appears complete or not at all: once it exists, its content belongs to the containers.
+func makeDir(dir string, group *int64) error {
+	if _, err := os.Lstat(dir); err == nil {
+		return nil
+	}
+	// No volume has such a name: they are DNS labels.
+	draft := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new")
+	if err := os.MkdirAll(draft, 0o750); err != nil {
+		return fmt.Errorf("making the volume's directory: %w", err)
+	}
+	if err := os.Chmod(draft, 0o777); err != nil { // independent of the umask
+		return fmt.Errorf("opening the volume's directory to the Pod: %w", err)
+	}
+	if err := own(draft, group, false); err != nil {
+		return err
+	}
+	if err := os.Rename(draft, dir); err != nil {
+		return fmt.Errorf("making the volume's directory: %w", err)
+	}
+	return nil
+}
+
+// file is one file of a payload. Its own mode and user take precedence over the volume's.
 func file(data []byte, mode, defaultMode *int32, user, defaultUser *int64) volumeutil.FileProjection {
 	if mode == nil {
 		mode = defaultMode

@@ -1,6 +1,10 @@
-// Package volumes puts the volumes of a Pod onto the host and takes them away
-// again, and keeps contents that come from the API (configMap, secret,
-// downwardAPI, projected, service-account tokens) fresh while the Pod lives.
+// Package volumes puts the volumes of a Pod onto the host and removes them again, and keeps contents
+// that come from the API (configMap, secret, downwardAPI, projected, service account tokens) fresh
+// while the Pod lives. Each kind of volume is a Plugin, in a file of its own.
+//
+// Package plan decides what happens to a volume: it is published to each Pod that wants it, and
+// unpublished when the Pod has ended. Volumes of a StagingPlugin, which Pods of the node share, are
+// staged before and unstaged after that, wait for their attachment, and are recorded on disk.
 //
 // It is the only writer below RootDir/pods/UID. The layout is upstream's:
 //
@@ -8,12 +12,14 @@
 //	RootDir/pods/UID/volume-subpaths/VOLUME/CONTAINER/INDEX
 //	RootDir/pods/UID/etc-hosts
 //	RootDir/pods/UID/containers/NAME/ATTEMPT           termination log
+//	RootDir/plugins/PLUGIN/HASH/globalmount            a staged volume
+//	RootDir/volumes/{staged,published}-HASH.json       its record, and that of each use
 //
-// Nothing in memory is needed to unmount: Unmount reads the directory and the
-// kernel's mount table.
+// Nothing in memory is needed to unmount: the records, the Pod's directory and the kernel's mount
+// table suffice. No directory is removed as long as anything is mounted in it.
 //
-// ConfigMaps and Secrets are watched one by one, for as long as a mounted Pod
-// refers to them. The same objects serve the environment of containers (package
-// containers) and image pulls (package images). ClusterTrustBundles and this
-// node's PodCertificateRequests are watched while a projected volume needs them.
+// ConfigMaps and Secrets are watched one by one, for as long as a mounted Pod refers to them. The same
+// objects serve the environment of containers (package containers) and image pulls (package images).
+// ClusterTrustBundles and this node's PodCertificateRequests are watched while a projected volume needs
+// them.
 package volumes

@@ -3,8 +3,6 @@ package volumes
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -12,24 +10,24 @@ import (
 )
 
 // emptyDir is a directory, or a file system in memory, that lives and dies with the Pod.
-type emptyDir struct {
-	pod    *v1.Pod
-	source *v1.EmptyDirVolumeSource
-	memory int64 // of the node, in bytes
-}
+type emptyDir struct{ m *Manager }
 
-func (emptyDir) directory() string { return "kubernetes.io~empty-dir" }
+func (emptyDir) Name() string           { return "kubernetes.io/empty-dir" }
+func (emptyDir) CanSupport(s Spec) bool { return s.Volume.EmptyDir != nil }
 
-func (v emptyDir) mount(_ context.Context, dir string) (result, error) {
-	done := result{Mounted: Mounted{HostPath: dir, SELinuxRelabel: true}}
-	if err := makeDir(dir, fsGroup(v.pod)); err != nil {
+func (p emptyDir) Publish(_ context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
+	done := Published{Mounted: Mounted{HostPath: paths.Target, SELinuxRelabel: true}}
+	if p.m.cfg.NoFiles {
+		return done, nil
+	}
+	if err := makeDir(paths.Target, fsGroup(spec.Pod)); err != nil {
 		return done, err
 	}
-	switch medium := v.source.Medium; {
+	switch medium := spec.Volume.EmptyDir.Medium; {
 	case medium == v1.StorageMediumDefault:
 		return done, nil
 	case medium == v1.StorageMediumMemory:
-		return done, mountTmpfs(dir, v.size(), fsGroup(v.pod))
+		return done, mountTmpfs(paths.Target, p.m.tmpfsSize(spec), fsGroup(spec.Pod))
 	case v1helper.IsHugePageMedium(medium):
 		return done, fmt.Errorf("emptyDir medium %s is not supported yet", medium)
 	default:
@@ -37,21 +35,21 @@ func (v emptyDir) mount(_ context.Context, dir string) (result, error) {
 	}
 }
 
-// size of a memory-backed volume: the least of sizeLimit, what the Pod may use,
-// and what there is.
-func (v emptyDir) size() int64 {
-	size := v.memory
+// tmpfsSize is the least of sizeLimit, the memory limit of the Pod, and the memory of the node.
+func (m *Manager) tmpfsSize(spec Spec) int64 {
+	allocatable := m.cfg.Allocatable()
+	size := allocatable.Memory().Value()
 	consider := func(limit int64) {
 		if limit > 0 && (size == 0 || limit < size) {
 			size = limit
 		}
 	}
-	limits := resourcehelper.PodLimits(v.pod, resourcehelper.PodResourcesOptions{})
-	if allLimited(v.pod) {
+	if allLimited(spec.Pod) {
+		limits := resourcehelper.PodLimits(spec.Pod, resourcehelper.PodResourcesOptions{})
 		consider(limits.Memory().Value())
 	}
-	if v.source.SizeLimit != nil {
-		consider(v.source.SizeLimit.Value())
+	if limit := spec.Volume.EmptyDir.SizeLimit; limit != nil {
+		consider(limit.Value())
 	}
 	return size
 }
@@ -69,28 +67,4 @@ func allLimited(pod *v1.Pod) bool {
 		}
 	}
 	return true
-}
-
-// makeDir makes a directory that everybody in the Pod may write to, and that
-// belongs to the group, if any. It appears complete or not at all: once it is
-// there, what is in it belongs to the containers.
-func makeDir(dir string, group *int64) error {
-	if _, err := os.Lstat(dir); err == nil {
-		return nil
-	}
-	// No volume has such a name: they are DNS labels.
-	draft := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new")
-	if err := os.MkdirAll(draft, 0o750); err != nil {
-		return fmt.Errorf("making the volume's directory: %w", err)
-	}
-	if err := os.Chmod(draft, 0o777); err != nil { // whatever the umask
-		return fmt.Errorf("opening the volume's directory to the Pod: %w", err)
-	}
-	if err := own(draft, group, false); err != nil {
-		return err
-	}
-	if err := os.Rename(draft, dir); err != nil {
-		return fmt.Errorf("making the volume's directory: %w", err)
-	}
-	return nil
 }

@@ -9,26 +9,27 @@ import (
 	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/kubernetes/pkg/volume/util/hostutil"
 )
 
 // hostPath is a path of the host as it is; only its type is checked.
-type hostPath struct{ source *v1.HostPathVolumeSource }
+type hostPath struct{ m *Manager }
 
-func (hostPath) directory() string { return "kubernetes.io~host-path" }
+func (hostPath) Name() string           { return "kubernetes.io/host-path" }
+func (hostPath) CanSupport(s Spec) bool { return s.Volume.HostPath != nil }
 
-func (v hostPath) mount(context.Context, string) (result, error) {
-	kind := v1.HostPathUnset
-	if v.source.Type != nil {
-		kind = *v.source.Type
+func (p hostPath) Publish(_ context.Context, spec Spec, _ Volume, _ Paths) (Published, error) {
+	source := spec.Volume.HostPath
+	if !p.m.cfg.NoFiles && source.Type != nil {
+		if err := checkHostPath(source.Path, *source.Type); err != nil {
+			return Published{}, err
+		}
 	}
-	if err := checkHostPath(v.source.Path, kind); err != nil {
-		return result{}, err
-	}
-	return result{Mounted: Mounted{HostPath: v.source.Path}}, nil
+	return Published{Mounted: Mounted{HostPath: source.Path}}, nil
 }
 
-// checkHostPath makes what is to be made and refuses what is of another type.
-// Links are followed, as they are when the runtime mounts the path.
+// checkHostPath makes what the type says should be made and refuses anything of another type. Links
+// are followed, as they are when the runtime mounts the path.
 func checkHostPath(path string, want v1.HostPathType) error {
 	switch want {
 	case v1.HostPathUnset:
@@ -48,12 +49,12 @@ func checkHostPath(path string, want v1.HostPathType) error {
 			}
 		}
 	}
-	info, err := os.Stat(path)
+	got, err := hostutil.NewHostUtil().GetFileType(path)
 	if err != nil {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", path, describe(want), err)
+		return fmt.Errorf("hostPath type check failed: %s is not a %s: %w", path, nouns[want], err)
 	}
-	if got := typeOf(info.Mode()); got != want {
-		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", path, describe(want), got)
+	if v1.HostPathType(got) != want {
+		return fmt.Errorf("hostPath type check failed: %s is not a %s, it's a %s", path, nouns[want], got)
 	}
 	return nil
 }
@@ -66,7 +67,8 @@ func missing(path string) bool {
 // createFile makes an empty file, but not its directory: that is the API's contract.
 func createFile(path string) error {
 	if missing(filepath.Dir(path)) {
-		return fmt.Errorf("making hostPath file %s: its directory does not exist; create it, or use type DirectoryOrCreate for it", path)
+		return fmt.Errorf("making hostPath file %s: its directory does not exist; "+
+			"create it, or use type DirectoryOrCreate for it", path)
 	}
 	f, err := os.OpenFile(path, os.O_CREATE, 0o644)
 	if err != nil {
@@ -75,34 +77,8 @@ func createFile(path string) error {
 	return f.Close()
 }
 
-func typeOf(mode fs.FileMode) v1.HostPathType {
-	switch {
-	case mode.IsRegular():
-		return v1.HostPathFile
-	case mode.IsDir():
-		return v1.HostPathDirectory
-	case mode&fs.ModeSocket != 0:
-		return v1.HostPathSocket
-	case mode&fs.ModeCharDevice != 0:
-		return v1.HostPathCharDev
-	case mode&fs.ModeDevice != 0:
-		return v1.HostPathBlockDev
-	}
-	return v1.HostPathUnset
-}
-
-func describe(t v1.HostPathType) string {
-	switch t {
-	case v1.HostPathDirectory:
-		return "directory"
-	case v1.HostPathFile:
-		return "file"
-	case v1.HostPathSocket:
-		return "socket"
-	case v1.HostPathCharDev:
-		return "character device"
-	case v1.HostPathBlockDev:
-		return "block device"
-	}
-	return string(t)
+// nouns are the types as users know them.
+var nouns = map[v1.HostPathType]string{
+	v1.HostPathDirectory: "directory", v1.HostPathFile: "file", v1.HostPathSocket: "socket",
+	v1.HostPathCharDev: "character device", v1.HostPathBlockDev: "block device",
 }

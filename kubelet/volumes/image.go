@@ -2,12 +2,12 @@ package volumes
 
 import "context"
 
-// image is a volume whose content is an image. The runtime mounts it when it
-// creates the container; here is nothing to do.
+// image is a volume whose content is an image. The runtime mounts it when it creates the container.
 type image struct{}
 
-func (image) directory() string { return "kubernetes.io~image" }
+func (image) Name() string           { return "kubernetes.io/image" }
+func (image) CanSupport(s Spec) bool { return s.Volume.Image != nil }
 
-func (image) mount(context.Context, string) (result, error) {
-	return result{Mounted: Mounted{Image: true, ReadOnly: true}}, nil
+func (image) Publish(context.Context, Spec, Volume, Paths) (Published, error) {
+	return Published{Mounted: Mounted{Image: true, ReadOnly: true}}, nil
 }

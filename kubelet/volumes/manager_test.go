@@ -27,67 +27,88 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/volumes/plan"
 )
 
-// house is a Manager with an API server that has only what the test puts there.
-type house struct {
+// fixture is a Manager with an API server that has only what the test puts there.
+type fixture struct {
 	*Manager
 	tb      testing.TB
 	client  *fake.Clientset
 	tokens  atomic.Int32 // how many were signed
 	watches chan string  // resource of each watch that began
 	changed chan types.UID
+	inUse   chan struct{}
 	life    time.Duration // of tokens
+	plugins []Plugin
+	node    func() *v1.Node
+	last    *Manager // that was started
+	stop    func()
 }
 
-func newHouse(tb testing.TB, objects ...runtime.Object) *house {
+func newFixture(tb testing.TB, objects ...runtime.Object) *fixture {
 	tb.Helper()
 	if os.Getuid() != 0 {
 		tb.Skip("mounting needs root")
 	}
-	h := &house{tb: tb, client: fake.NewClientset(objects...), watches: make(chan string, 100), changed: make(chan types.UID, 100), life: time.Hour}
-	h.client.PrependReactor("create", "serviceaccounts", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	f := &fixture{tb: tb, client: fake.NewClientset(objects...), watches: make(chan string, 100), changed: make(chan types.UID, 100), inUse: make(chan struct{}, 100), life: time.Hour, stop: func() {}}
+	f.client.PrependReactor("create", "serviceaccounts", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		request := a.(clienttesting.CreateAction).GetObject().(*authenticationv1.TokenRequest).DeepCopy()
-		request.Spec.ExpirationSeconds = new(int64(h.life / time.Second))
-		request.Status.Token = fmt.Sprintf("token-%d", h.tokens.Add(1))
-		request.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(h.life))
+		request.Spec.ExpirationSeconds = new(int64(f.life / time.Second))
+		request.Status.Token = fmt.Sprintf("token-%d", f.tokens.Add(1))
+		request.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(f.life))
 		return true, request, nil
 	})
-	h.client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
-		w, err := h.client.Tracker().Watch(a.GetResource(), a.GetNamespace())
+	f.client.PrependWatchReactor("*", func(a clienttesting.Action) (bool, watch.Interface, error) {
+		w, err := f.client.Tracker().Watch(a.GetResource(), a.GetNamespace())
 		select {
-		case h.watches <- a.GetResource().Resource:
+		case f.watches <- a.GetResource().Resource:
 		default: // nobody counts them
 		}
 		return true, w, err
 	})
-	h.Manager = h.restart(tb.TempDir())
-	return h
+	f.Manager = f.restart(tb.TempDir())
+	tb.Cleanup(f.cleanUp)
+	return f
 }
 
-// restart gives a Manager that remembers nothing.
-func (h *house) restart(root string) *Manager {
-	m := New(Config{
-		RootDir: root, Client: h.client, NodeName: "node-1",
+// restart gives a Manager that remembers nothing, and ends the one before.
+func (f *fixture) restart(root string) *Manager {
+	f.stop()
+	m, err := New(Config{
+		RootDir: root, Client: f.client, NodeName: "node-1",
 		Allocatable: func() v1.ResourceList {
 			return v1.ResourceList{v1.ResourceMemory: resource.MustParse("64Mi"), v1.ResourceCPU: resource.MustParse("2")}
 		},
-		Changed: func(uid types.UID) { h.changed <- uid },
+		Changed: func(uid types.UID) { f.changed <- uid },
+		Event:   func(*v1.Pod, string, string, string) {},
+		Plugins: f.plugins, Node: f.node, InUseChanged: func() { f.inUse <- struct{}{} },
 	})
+	if err != nil {
+		f.tb.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = m.Run(ctx) }()
-	h.tb.Cleanup(func() {
-		cancel()
-		<-ended
-		uids, _ := m.ListPods()
-		for _, uid := range uids {
-			if err := m.Unmount(context.Background(), uid); err != nil {
-				h.tb.Errorf("cleaning up: %v", err)
-			}
-		}
-	})
+	f.stop = func() { cancel(); <-ended }
+	f.last = m
 	return m
+}
+
+// cleanUp leaves nothing mounted.
+func (f *fixture) cleanUp() {
+	f.stop()
+	uids, err := f.last.ListPods()
+	for _, uid := range uids {
+		err = errors.Join(err, f.last.Unmount(context.Background(), uid))
+	}
+	for _, v := range f.last.volumes {
+		err = errors.Join(err, f.last.release(context.Background(), v, plan.Target{}))
+	}
+	if err != nil {
+		f.tb.Errorf("cleaning up: %v", err)
+	}
 }
 
 // pod with these volumes, each mounted into its container.
@@ -145,40 +166,40 @@ func contentOf(dir, name string) string {
 	return string(raw)
 }
 
-func (h *house) mount(p *v1.Pod) map[string]Mounted {
-	h.tb.Helper()
-	mounted, err := h.Mount(h.tb.Context(), p)
+func (f *fixture) mount(p *v1.Pod) map[string]Mounted {
+	f.tb.Helper()
+	mounted, err := f.Mount(f.tb.Context(), p)
 	if err != nil {
-		h.tb.Fatal(err)
+		f.tb.Fatal(err)
 	}
 	return mounted
 }
 
 // watching waits until a watch of a resource has begun: unlike a real API, the fake one forgets what happens between the
 // list and the watch.
-func (h *house) watching(resource string) {
-	h.tb.Helper()
-	for patience := time.After(10 * time.Second); ; {
+func (f *fixture) watching(resource string) {
+	f.tb.Helper()
+	for timeout := time.After(10 * time.Second); ; {
 		select {
-		case began := <-h.watches:
+		case began := <-f.watches:
 			if began == resource {
 				return
 			}
-		case <-patience:
-			h.tb.Errorf("waited in vain for a watch of %s", resource)
+		case <-timeout:
+			f.tb.Errorf("no watch of %s", resource)
 			return
 		}
 	}
 }
 
-// told is the next Pod of which the Manager tells that something changed.
-func (h *house) told() types.UID {
-	h.tb.Helper()
+// nextChanged is the next Pod that the Manager has reconciled.
+func (f *fixture) nextChanged() types.UID {
+	f.tb.Helper()
 	select {
-	case uid := <-h.changed:
+	case uid := <-f.changed:
 		return uid
 	case <-time.After(10 * time.Second):
-		h.tb.Fatal("nobody was told of a change")
+		f.tb.Fatal("Changed was not called")
 		return ""
 	}
 }
@@ -188,13 +209,13 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain until %s", what)
+			t.Fatalf("timed out waiting until %s", what)
 		}
 		time.Sleep(2 * time.Millisecond)
 	}
 }
 
-func configMap(version string, data map[string]string) *v1.ConfigMap {
+func configMapOf(version string, data map[string]string) *v1.ConfigMap {
 	return &v1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "cm", Namespace: "ns", ResourceVersion: version}, Data: data}
 }
 
@@ -295,10 +316,10 @@ func TestContents(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t, configMap("1", map[string]string{"a": "1", "b": "2"}), secretOf(map[string]string{"k": "hush"}))
+			f := newFixture(t, configMapOf("1", map[string]string{"a": "1", "b": "2"}), secretOf(map[string]string{"k": "hush"}))
 			p := pod(vol(tc.source))
 			p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: tc.fsGroup}
-			mounted, err := h.Mount(t.Context(), p)
+			mounted, err := f.Mount(t.Context(), p)
 			if tc.err != "" {
 				var e *Error
 				if !errors.As(err, &e) || e.Reason != ReasonFailedMount || e.Volume != "v" || e.Message != tc.err {
@@ -309,7 +330,7 @@ func TestContents(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			dir := filepath.Join(h.pods, "uid-1", "volumes", tc.kind, "v")
+			dir := filepath.Join(f.pods, "uid-1", "volumes", tc.kind, "v")
 			want := map[string]Mounted{"v": {HostPath: dir, ReadOnly: true, SELinuxRelabel: true}}
 			if diff := cmp.Diff(want, mounted); diff != "" {
 				t.Errorf("%s\nMount() -want +got:\n%s", tc.reason, diff)
@@ -321,11 +342,11 @@ func TestContents(t *testing.T) {
 				t.Errorf("in memory: %v; secrets and tokens are, ConfigMaps are not", tmpfs)
 			}
 			for range 2 { // the second time there is nothing left to do
-				if err := h.Unmount(t.Context(), p.UID); err != nil {
+				if err := f.Unmount(t.Context(), p.UID); err != nil {
 					t.Fatal(err)
 				}
 			}
-			if uids, err := h.ListPods(); err != nil || len(uids) != 0 {
+			if uids, err := f.ListPods(); err != nil || len(uids) != 0 {
 				t.Errorf("ListPods() = %v, %v after Unmount, want none", uids, err)
 			}
 		})
@@ -342,7 +363,7 @@ func isTmpfs(t *testing.T, dir string) bool {
 }
 
 func TestEmptyDir(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	p := pod(
 		v1.Volume{Name: "disk", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}},
 		v1.Volume{Name: "memory", VolumeSource: v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{Medium: v1.StorageMediumMemory, SizeLimit: new(resource.MustParse("1Mi"))}}},
@@ -350,7 +371,7 @@ func TestEmptyDir(t *testing.T) {
 	)
 	p.Spec.Containers[0].VolumeMounts = p.Spec.Containers[0].VolumeMounts[:2]
 	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: ptr.To[int64](1234)}
-	mounted := h.mount(p)
+	mounted := f.mount(p)
 	if len(mounted) != 2 {
 		t.Errorf("mounted %v, want the two that a container uses", mounted)
 	}
@@ -378,7 +399,7 @@ func TestEmptyDir(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	second := h.restart(filepath.Dir(h.pods))
+	second := f.restart(filepath.Dir(f.pods))
 	if _, err := second.Mount(t.Context(), p); err != nil {
 		t.Fatal(err)
 	}
@@ -387,19 +408,19 @@ func TestEmptyDir(t *testing.T) {
 			t.Errorf("after mounting again -want +got:\n%s", diff)
 		}
 	}
-	third := h.restart(filepath.Dir(h.pods))
+	third := f.restart(filepath.Dir(f.pods))
 	if err := third.Unmount(t.Context(), p.UID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(h.podDir(p.UID)); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(f.podDir(p.UID)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the Pod's directory is still there: %v", err)
 	}
 }
 
 func TestUnmountSparesWhatIsBelowAMount(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	p := pod(vol(v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}))
-	mounted := h.mount(p)
+	mounted := f.mount(p)
 	// A container with Bidirectional propagation has mounted something of the
 	// host into its volume, and another thing over that.
 	precious := t.TempDir()
@@ -419,7 +440,7 @@ func TestUnmountSparesWhatIsBelowAMount(t *testing.T) {
 	if err := os.Symlink(precious, filepath.Join(mounted["v"].HostPath, "link")); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Unmount(t.Context(), p.UID); err != nil {
+	if err := f.Unmount(t.Context(), p.UID); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(map[string]string{"x": "-rw------- keep me"}, files(t, precious)); diff != "" {
@@ -428,85 +449,111 @@ func TestUnmountSparesWhatIsBelowAMount(t *testing.T) {
 }
 
 func TestUnmountRefusesStrangeUIDs(t *testing.T) {
-	h := newHouse(t)
-	h.mount(pod(vol(v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}})))
+	f := newFixture(t)
+	f.mount(pod(vol(v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}})))
 	for _, uid := range []types.UID{"", ".", "..", "../x", "/etc", "a/b"} {
-		if err := h.Unmount(t.Context(), uid); err == nil {
+		if err := f.Unmount(t.Context(), uid); err == nil {
 			t.Errorf("Unmount(%q) succeeded", uid)
 		}
 	}
-	if _, err := os.Stat(h.pods); err != nil {
+	if _, err := os.Stat(f.pods); err != nil {
 		t.Errorf("the directory of all Pods is gone: %v", err)
 	}
 }
 
 func TestRefresh(t *testing.T) {
-	h := newHouse(t, configMap("1", map[string]string{"a": "old", "gone": "x"}))
+	f := newFixture(t, configMapOf("1", map[string]string{"a": "old", "gone": "x"}))
 	p := pod(vol(v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "cm"}}}))
-	dir := h.mount(p)["v"].HostPath
-	h.watching("configmaps")
-	if _, err := h.client.CoreV1().ConfigMaps("ns").Update(t.Context(), configMap("2", map[string]string{"a": "new"}), metav1.UpdateOptions{}); err != nil {
+	dir := f.mount(p)["v"].HostPath
+	f.watching("configmaps")
+	if _, err := f.client.CoreV1().ConfigMaps("ns").Update(t.Context(), configMapOf("2", map[string]string{"a": "new"}), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the files are the new ones", func() bool {
 		_, err := os.Stat(filepath.Join(dir, "gone"))
 		return contentOf(dir, "a") == "new" && errors.Is(err, fs.ErrNotExist)
 	})
-	cm, err := h.ConfigMap(t.Context(), "ns", "cm")
+	cm, err := f.ConfigMap(t.Context(), "ns", "cm")
 	if err != nil || cm.Data["a"] != "new" {
 		t.Errorf("ConfigMap() = %v, %v: the environment must see what the volume shows", cm, err)
 	}
 }
 
 func TestMissingObjectAppears(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	p := pod(vol(v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "cm"}}}))
-	if _, err := h.Mount(t.Context(), p); err == nil {
+	if _, err := f.Mount(t.Context(), p); err == nil {
 		t.Fatal("Mount() succeeded without the ConfigMap")
 	}
-	h.watching("configmaps")
-	if _, err := h.client.CoreV1().ConfigMaps("ns").Create(t.Context(), configMap("7", map[string]string{"a": "1"}), metav1.CreateOptions{}); err != nil {
+	f.watching("configmaps")
+	if _, err := f.client.CoreV1().ConfigMaps("ns").Create(t.Context(), configMapOf("7", map[string]string{"a": "1"}), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if uid := h.told(); uid != p.UID {
+	if uid := f.nextChanged(); uid != p.UID {
 		t.Errorf("Changed(%s), want %s", uid, p.UID)
 	}
-	h.mount(p)
+	f.mount(p)
 }
 
 func TestLabelsChange(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	p := pod(vol(v1.VolumeSource{DownwardAPI: &v1.DownwardAPIVolumeSource{Items: []v1.DownwardAPIVolumeFile{
 		{Path: "l", FieldRef: &v1.ObjectFieldSelector{FieldPath: "metadata.labels['a']"}},
 	}}}))
-	dir := h.mount(p)["v"].HostPath
+	dir := f.mount(p)["v"].HostPath
 	p = p.DeepCopy()
 	p.Labels["a"] = "2"
-	h.mount(p)
+	f.mount(p)
 	if diff := cmp.Diff(map[string]string{"l": "-rw-r--r-- 2"}, files(t, dir)); diff != "" {
 		t.Errorf("files -want +got:\n%s", diff)
 	}
 }
 
 func TestTokensAreCachedAndRenewed(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	token := v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{Sources: []v1.VolumeProjection{
 		{ServiceAccountToken: &v1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3600)}},
 	}}}
 	p := pod(vol(token))
 	for range 3 {
-		h.mount(p)
+		f.mount(p)
 	}
-	if n := h.tokens.Load(); n != 1 {
+	if n := f.tokens.Load(); n != 1 {
 		t.Errorf("%d tokens were signed for three Mounts of one Pod, want 1", n)
 	}
-	// The manager's jitter makes a token of a few seconds due at once.
-	h.life = 2 * time.Second
+	f.life = 2 * time.Second
 	short := pod(vol(token))
 	short.UID = "uid-2"
-	dir := h.mount(short)["v"].HostPath
+	dir := f.mount(short)["v"].HostPath
 	first := contentOf(dir, "token")
 	eventually(t, "the token is replaced", func() bool { return contentOf(dir, "token") != first })
+}
+
+// TestTokenCannotBeRenewed: the old one serves until it expires, and the API server is not asked in a
+// tight loop.
+func TestTokenCannotBeRenewed(t *testing.T) {
+	f := newFixture(t)
+	source := &v1.ServiceAccountTokenProjection{Path: "token", ExpirationSeconds: ptr.To[int64](3600)}
+	token, _, err := f.token(t.Context(), pod(), source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, known := range f.Manager.tokens.known {
+		known.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(time.Minute))
+	}
+	f.client.PrependReactor("create", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
+		return true, nil, errors.New("no answer")
+	})
+	again, next, err := f.token(t.Context(), pod(), source)
+	if err != nil || again != token || time.Until(next) < tokenRetry/2 {
+		t.Errorf("token() = %q, %v, %v", again, next, err)
+	}
+	for _, known := range f.Manager.tokens.known {
+		known.Status.ExpirationTimestamp = metav1.NewTime(time.Now())
+	}
+	if _, _, err := f.token(t.Context(), pod(), source); err == nil {
+		t.Error("an expired token is used")
+	}
 }
 
 func TestRenewal(t *testing.T) {
@@ -521,8 +568,8 @@ func TestRenewal(t *testing.T) {
 		life   time.Duration
 		want   time.Duration
 	}{
-		"Hour": {reason: "at 80 % of its life", life: time.Hour, want: 48*time.Minute + time.Second},
-		"Year": {reason: "after a day at the latest", life: 365 * 24 * time.Hour, want: 24*time.Hour + time.Second},
+		"Hour": {reason: "at 80 % of its life", life: time.Hour, want: 48 * time.Minute},
+		"Year": {reason: "after a day at the latest", life: 365 * 24 * time.Hour, want: 24 * time.Hour},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -534,26 +581,26 @@ func TestRenewal(t *testing.T) {
 }
 
 func TestUnmountEndsWatches(t *testing.T) {
-	h := newHouse(t, configMap("1", nil))
+	f := newFixture(t, configMapOf("1", nil))
 	p := pod(vol(v1.VolumeSource{ConfigMap: &v1.ConfigMapVolumeSource{LocalObjectReference: v1.LocalObjectReference{Name: "cm"}}}))
 	other := p.DeepCopy()
 	other.UID = "uid-2"
-	h.mount(p)
-	h.mount(other)
-	h.watching("configmaps")
-	if err := h.Unmount(t.Context(), p.UID); err != nil {
+	f.mount(p)
+	f.mount(other)
+	f.watching("configmaps")
+	if err := f.Unmount(t.Context(), p.UID); err != nil {
 		t.Fatal(err)
 	}
 	select {
-	case r := <-h.watches:
+	case r := <-f.watches:
 		t.Errorf("a second watch of %s: both Pods share one", r)
 	default:
 	}
 	// The other Pod still hears of changes.
-	if _, err := h.client.CoreV1().ConfigMaps("ns").Update(t.Context(), configMap("2", nil), metav1.UpdateOptions{}); err != nil {
+	if _, err := f.client.CoreV1().ConfigMaps("ns").Update(t.Context(), configMapOf("2", nil), metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if uid := h.told(); uid != other.UID {
+	if uid := f.nextChanged(); uid != other.UID {
 		t.Errorf("Changed(%s), want %s", uid, other.UID)
 	}
 }

@@ -1,7 +1,6 @@
 package volumes
 
 import (
-	"strings"
 	"sync"
 	"time"
 
@@ -27,7 +26,7 @@ type counted struct {
 func newMetrics() *metrics {
 	return &metrics{
 		seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "storage_operation_duration_seconds", Help: "How long it took to make a volume ready, by plugin and result.",
+			Name: "storage_operation_duration_seconds", Help: "How long operations on volumes took, by plugin and result.",
 			Buckets: []float64{.001, .01, .1, .25, .5, 1, 2.5, 5, 10, 15, 25, 50, 120, 300, 600},
 		}, []string{"volume_plugin", "operation_name", "status", "migrated"}),
 		pods: map[types.UID]counted{},
@@ -39,25 +38,22 @@ func (m *Manager) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{m.metrics.seconds, total{m.metrics}}
 }
 
-// pluginOf is the name of upstream's plugin for a kind of volume.
-func pluginOf(v volume) string { return strings.Replace(v.directory(), "~", "/", 1) }
-
-func (m *metrics) took(v volume, err error, d time.Duration) {
+func (m *metrics) took(plugin, operation string, err error, d time.Duration) {
 	status := "success"
 	if err != nil {
 		status = "fail-unknown"
 	}
-	m.seconds.WithLabelValues(pluginOf(v), "volume_mount", status, "false").Observe(d.Seconds())
+	m.seconds.WithLabelValues(plugin, operation, status, "false").Observe(d.Seconds())
 }
 
-// count takes over which volumes a Pod wants, and whether it has them.
+// count notes which volumes a Pod wants, and whether it has them.
 func (m *Manager) count(pod *v1.Pod, mounted bool) {
 	c := counted{plugins: map[string]int{}, mounted: mounted}
 	used := usedVolumes(pod)
 	for i := range pod.Spec.Volumes {
 		if vol := &pod.Spec.Volumes[i]; used.Has(vol.Name) {
-			if v, err := m.volumeFor(pod, vol); err == nil {
-				c.plugins[pluginOf(v)]++
+			if p := m.pluginFor(Spec{Pod: pod, Volume: vol}); p != nil {
+				c.plugins[p.Name()]++
 			}
 		}
 	}
@@ -73,10 +69,11 @@ func (m *metrics) forget(uid types.UID) {
 }
 
 var totalVolumes = prometheus.NewDesc("volume_manager_total_volumes",
-	"Number of volumes of Pods, by plugin: those that are wanted (desired_state_of_world) and those that are mounted (actual_state_of_world).",
+	"Number of volumes of Pods, by plugin: those that are wanted (desired_state_of_world) and "+
+		"those that are mounted (actual_state_of_world).",
 	[]string{"plugin_name", "state"}, nil)
 
-// total counts volumes when it is asked to.
+// total counts volumes when metrics are collected.
 type total struct{ *metrics }
 
 // Describe implements prometheus.Collector.

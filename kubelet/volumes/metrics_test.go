@@ -10,25 +10,25 @@ import (
 )
 
 func TestTotalVolumes(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	p := pod(vol(v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}))
-	h.mount(p)
+	f.mount(p)
 	want := `
 # HELP volume_manager_total_volumes Number of volumes of Pods, by plugin: those that are wanted (desired_state_of_world) and those that are mounted (actual_state_of_world).
 # TYPE volume_manager_total_volumes gauge
 volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",state="actual_state_of_world"} 1
 volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",state="desired_state_of_world"} 1
 `
-	if err := testutil.CollectAndCompare(total{h.metrics}, strings.NewReader(want)); err != nil {
+	if err := testutil.CollectAndCompare(total{f.metrics}, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	if n := testutil.CollectAndCount(h.metrics.seconds); n != 1 {
+	if n := testutil.CollectAndCount(f.metrics.seconds); n != 1 {
 		t.Errorf("a mount was measured %d times, want 1", n)
 	}
-	if err := h.Unmount(context.Background(), p.UID); err != nil {
+	if err := f.Unmount(context.Background(), p.UID); err != nil {
 		t.Fatal(err)
 	}
-	if n := testutil.CollectAndCount(total{h.metrics}); n != 0 {
+	if n := testutil.CollectAndCount(total{f.metrics}); n != 0 {
 		t.Errorf("after unmounting, %d series of volumes are left", n)
 	}
 }

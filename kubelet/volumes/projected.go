@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 
@@ -17,30 +16,39 @@ import (
 	"flyball.dev/kubelet/volumes/internal/podcerts"
 )
 
-func (m *Manager) projected(pod *v1.Pod, vol *v1.Volume) volume {
-	return content{name: vol.Name, pod: pod, kind: "projected", memory: true, collect: func(ctx context.Context) (payload, time.Time, error) {
-		return m.projectedFiles(ctx, pod, vol)
-	}}
+// projected shows several sources in one directory: ConfigMaps, Secrets, fields of the Pod, tokens
+// of its service account, certificates.
+type projected struct{ m *Manager }
+
+func (projected) Name() string           { return "kubernetes.io/projected" }
+func (projected) CanSupport(s Spec) bool { return s.Volume.Projected != nil }
+
+func (p projected) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
+	files, next, err := p.m.projectedFiles(ctx, spec.Pod, spec.Volume)
+	if err != nil {
+		return Published{}, err
+	}
+	return p.m.write(spec, paths.Target, inMemory, files, next)
 }
 
-// projectedFiles asks all sources at the same time: the token is signed while
-// the CA's ConfigMap is on its way. Later sources win where paths collide.
+// projectedFiles reads all sources at the same time: the token is signed while the CA's ConfigMap is
+// on its way. Later sources win where paths collide.
 func (m *Manager) projectedFiles(ctx context.Context, pod *v1.Pod, vol *v1.Volume) (payload, time.Time, error) {
 	s := vol.Projected
-	parts := make([]payload, len(s.Sources))
+	payloads := make([]payload, len(s.Sources))
 	expiries := make([]time.Time, len(s.Sources))
 	errs := make([]error, len(s.Sources))
 	var wg sync.WaitGroup
 	for i := range s.Sources {
-		wg.Go(func() { parts[i], expiries[i], errs[i] = m.projection(ctx, pod, vol, i) })
+		wg.Go(func() { payloads[i], expiries[i], errs[i] = m.projection(ctx, pod, vol, i) })
 	}
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
 		return nil, time.Time{}, err
 	}
 	files, next := payload{}, time.Time{}
-	for i, part := range parts {
-		maps.Copy(files, part)
+	for i, p := range payloads {
+		maps.Copy(files, p)
 		if t := expiries[i]; !t.IsZero() && (next.IsZero() || t.Before(next)) {
 			next = t
 		}
@@ -54,13 +62,15 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, i
 	var err error
 	switch {
 	case p.ConfigMap != nil:
-		files, err = m.configMapFiles(ctx, pod.Namespace, p.ConfigMap.Name, items{p.ConfigMap.Items, s.DefaultMode, s.DefaultUser, deref(p.ConfigMap.Optional)})
+		it := items{p.ConfigMap.Items, s.DefaultMode, s.DefaultUser, deref(p.ConfigMap.Optional)}
+		files, err = m.configMapFiles(ctx, pod.Namespace, p.ConfigMap.Name, it)
 	case p.Secret != nil:
-		files, err = m.secretFiles(ctx, pod.Namespace, p.Secret.Name, items{p.Secret.Items, s.DefaultMode, s.DefaultUser, deref(p.Secret.Optional)})
+		it := items{p.Secret.Items, s.DefaultMode, s.DefaultUser, deref(p.Secret.Optional)}
+		files, err = m.secretFiles(ctx, pod.Namespace, p.Secret.Name, it)
 	case p.DownwardAPI != nil:
 		files, err = m.downwardFiles(pod, p.DownwardAPI.Items, s.DefaultMode, s.DefaultUser)
 	case p.ServiceAccountToken != nil:
-		return m.tokenFiles(pod, s, p.ServiceAccountToken)
+		return m.tokenFiles(ctx, pod, s, p.ServiceAccountToken)
 	case p.ClusterTrustBundle != nil:
 		files, err = m.trustBundleFiles(ctx, pod, s, p.ClusterTrustBundle)
 	case p.PodCertificate != nil:
@@ -71,28 +81,20 @@ func (m *Manager) projection(ctx context.Context, pod *v1.Pod, vol *v1.Volume, i
 	return files, time.Time{}, err
 }
 
-// tokenFiles is a token of the Pod's service account, bound to the Pod. It is
-// renewed when 80 % of its life, or a day, is over.
-func (m *Manager) tokenFiles(pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection) (payload, time.Time, error) {
-	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		ExpirationSeconds: p.ExpirationSeconds,
-		BoundObjectRef: &authenticationv1.BoundObjectReference{
-			APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID,
-		},
-	}}
-	if p.Audience != "" {
-		request.Spec.Audiences = []string{p.Audience}
-	}
-	token, err := m.tokens.GetServiceAccountToken(pod.Namespace, pod.Spec.ServiceAccountName, request)
+func (m *Manager) tokenFiles(
+	ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ServiceAccountTokenProjection,
+) (payload, time.Time, error) {
+	token, next, err := m.token(ctx, pod, p)
 	if err != nil {
 		return nil, time.Time{}, err
 	}
-	out := guarded([]byte(token.Status.Token), pod, s, p.User)
-	return payload{p.Path: out}, renewal(token), nil
+	return payload{p.Path: guarded([]byte(token), pod, s, p.User)}, next, nil
 }
 
 // trustBundleFiles are the certificates of ClusterTrustBundles, all in one file.
-func (m *Manager) trustBundleFiles(ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ClusterTrustBundleProjection) (payload, error) {
+func (m *Manager) trustBundleFiles(
+	ctx context.Context, pod *v1.Pod, s *v1.ProjectedVolumeSource, p *v1.ClusterTrustBundleProjection,
+) (payload, error) {
 	query, err := bundles.QueryOf(p)
 	if err != nil {
 		return nil, err
@@ -105,9 +107,14 @@ func (m *Manager) trustBundleFiles(ctx context.Context, pod *v1.Pod, s *v1.Proje
 }
 
 // certificateFiles are a key and its certificates, in one file or in two.
-func (m *Manager) certificateFiles(ctx context.Context, pod *v1.Pod, vol *v1.Volume, index int) (payload, time.Time, error) {
+func (m *Manager) certificateFiles(
+	ctx context.Context, pod *v1.Pod, vol *v1.Volume, index int,
+) (payload, time.Time, error) {
 	s := vol.Projected
 	p := s.Sources[index].PodCertificate
+	if m.cfg.NoFiles { // a key that nobody uses is not worth a signature
+		return nil, time.Time{}, nil
+	}
 	c, err := m.certificates.Credential(ctx, pod, podcerts.Source{Pod: pod.UID, Volume: vol.Name, Index: index}, p)
 	if err != nil {
 		return nil, time.Time{}, err
@@ -123,8 +130,8 @@ func (m *Manager) certificateFiles(ctx context.Context, pod *v1.Pod, vol *v1.Vol
 	return files, c.Next, nil
 }
 
-// guarded is a file that only those may read who are to use it, if it is known
-// who that is.
+// guarded is a file that only the user of the Pod's containers, or its fsGroup, may read, if either
+// is known.
 func guarded(data []byte, pod *v1.Pod, s *v1.ProjectedVolumeSource, user *int64) volumeutil.FileProjection {
 	out := file(data, nil, s.DefaultMode, user, s.DefaultUser)
 	if out.FsUser == nil {
@@ -132,20 +139,8 @@ func guarded(data []byte, pod *v1.Pod, s *v1.ProjectedVolumeSource, user *int64)
 		out.FsUser = volumeutil.FsUserFrom(pod)
 	}
 	if out.FsUser != nil || fsGroup(pod) != nil {
-		// The group, if any, is let in when ownership is set.
+		// The group gets access when ownership is set.
 		out.Mode = 0o600
 	}
 	return out
-}
-
-// renewal is when the token manager will ask for a new token instead of handing
-// out this one.
-func renewal(token *authenticationv1.TokenRequest) time.Time {
-	if token.Spec.ExpirationSeconds == nil {
-		return time.Time{}
-	}
-	life := time.Duration(*token.Spec.ExpirationSeconds) * time.Second
-	expires := token.Status.ExpirationTimestamp.Time
-	issued := expires.Add(-life)
-	return issued.Add(min(life*4/5, 24*time.Hour)).Add(time.Second)
 }

@@ -28,26 +28,26 @@ func trustBundle(text string) *certificatesv1.ClusterTrustBundle {
 	}
 }
 
-func projected(sources ...v1.VolumeProjection) v1.Volume {
+func projectedVolume(sources ...v1.VolumeProjection) v1.Volume {
 	return vol(v1.VolumeSource{Projected: &v1.ProjectedVolumeSource{DefaultMode: ptr.To[int32](0o644), Sources: sources}})
 }
 
 func TestTrustBundle(t *testing.T) {
-	h := newHouse(t)
-	p := pod(projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: new("ctb"), Path: "ca.pem"}}))
+	f := newFixture(t)
+	p := pod(projectedVolume(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: new("ctb"), Path: "ca.pem"}}))
 	message := `MountVolume.SetUp failed for volume "v" : clustertrustbundle.certificates.k8s.io "ctb" not found`
-	if _, err := h.Mount(t.Context(), p); err == nil || err.Error() != message {
+	if _, err := f.Mount(t.Context(), p); err == nil || err.Error() != message {
 		t.Fatalf("Mount() = %v, want %s", err, message)
 	}
-	h.watching("clustertrustbundles")
-	api := h.client.CertificatesV1().ClusterTrustBundles()
+	f.watching("clustertrustbundles")
+	api := f.client.CertificatesV1().ClusterTrustBundles()
 	if _, err := api.Create(t.Context(), trustBundle("old"), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if uid := h.told(); uid != p.UID {
+	if uid := f.nextChanged(); uid != p.UID {
 		t.Errorf("Changed(%s), want the Pod that waits", uid)
 	}
-	dir := h.mount(p)["v"].HostPath
+	dir := f.mount(p)["v"].HostPath
 	if diff := cmp.Diff(map[string]string{"ca.pem": "-rw-r--r-- " + anchor("old")}, files(t, dir)); diff != "" {
 		t.Errorf("files -want +got:\n%s", diff)
 	}
@@ -57,41 +57,41 @@ func TestTrustBundle(t *testing.T) {
 	eventually(t, "the file has the new certificate", func() bool { return contentOf(dir, "ca.pem") == anchor("new") })
 }
 
-// TestChangedWhileMounting: what comes while Mount is under way is told when it is
-// over, for the first word of it may have come too early.
+// TestChangedWhileMounting: a change during Mount has the Pod reconciled after it, since the first
+// call of Changed may have come too early.
 func TestChangedWhileMounting(t *testing.T) {
-	h := newHouse(t)
-	p := pod(projected(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: new("ctb"), Path: "ca.pem"}}))
-	if _, err := h.Mount(t.Context(), p); err == nil {
+	f := newFixture(t)
+	p := pod(projectedVolume(v1.VolumeProjection{ClusterTrustBundle: &v1.ClusterTrustBundleProjection{Name: new("ctb"), Path: "ca.pem"}}))
+	if _, err := f.Mount(t.Context(), p); err == nil {
 		t.Fatal("mounted what is not there")
 	}
 	for range 2 {
-		h.queue.Add(p.UID)
-		if uid := h.told(); uid != p.UID {
+		f.refreshing.Add(p.UID)
+		if uid := f.nextChanged(); uid != p.UID {
 			t.Errorf("Changed(%s)", uid)
 		}
 	}
 }
 
 func TestPodCertificate(t *testing.T) {
-	h := newHouse(t,
+	f := newFixture(t,
 		&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", UID: "n"}},
 		&v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "default", Namespace: "ns", UID: "a"}},
 	)
 	var asked atomic.Int32
-	h.client.PrependReactor("create", "podcertificaterequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
+	f.client.PrependReactor("create", "podcertificaterequests", func(a clienttesting.Action) (bool, runtime.Object, error) {
 		r, _ := a.(clienttesting.CreateAction).GetObject().(*certificatesv1.PodCertificateRequest)
 		r.Name = fmt.Sprintf("req-%d", asked.Add(1)) // the fake generates no names
 		return false, nil, nil
 	})
-	p := pod(projected(
+	p := pod(projectedVolume(
 		v1.VolumeProjection{PodCertificate: &v1.PodCertificateProjection{SignerName: "example.com/s", KeyType: "ED25519", CredentialBundlePath: "both.pem"}},
 		v1.VolumeProjection{PodCertificate: &v1.PodCertificateProjection{SignerName: "example.com/s", KeyType: "ECDSAP256", KeyPath: "key.pem", CertificateChainPath: "chain.pem"}},
 	))
 	p.Spec.SecurityContext = &v1.PodSecurityContext{FSGroup: ptr.To[int64](7)}
-	api := h.client.CertificatesV1().PodCertificateRequests("ns")
+	api := f.client.CertificatesV1().PodCertificateRequests("ns")
 	go func() { // the signer
-		h.watching("podcertificaterequests")
+		f.watching("podcertificaterequests")
 		for signed := 0; signed < 2; time.Sleep(time.Millisecond) {
 			list, err := api.List(t.Context(), metav1.ListOptions{})
 			if err != nil {
@@ -113,7 +113,7 @@ func TestPodCertificate(t *testing.T) {
 			}
 		}
 	}()
-	dir := h.mount(p)["v"].HostPath
+	dir := f.mount(p)["v"].HostPath
 	for name, blocks := range map[string][]string{
 		"both.pem": {"PRIVATE KEY", "CERTIFICATE"}, "key.pem": {"PRIVATE KEY"}, "chain.pem": {"CERTIFICATE"},
 	} {
@@ -129,16 +129,16 @@ func TestPodCertificate(t *testing.T) {
 		}
 	}
 	before := contentOf(dir, "key.pem")
-	h.mount(p)
+	f.mount(p)
 	if contentOf(dir, "key.pem") != before {
 		t.Error("mounting again has changed the key")
 	}
 }
 
 func TestImage(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	p := pod(vol(v1.VolumeSource{Image: &v1.ImageVolumeSource{Reference: "a:1"}}))
-	if diff := cmp.Diff(map[string]Mounted{"v": {Image: true, ReadOnly: true}}, h.mount(p)); diff != "" {
+	if diff := cmp.Diff(map[string]Mounted{"v": {Image: true, ReadOnly: true}}, f.mount(p)); diff != "" {
 		t.Errorf("Mount() -want +got:\n%s", diff)
 	}
 }

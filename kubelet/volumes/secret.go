@@ -8,12 +8,20 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
 
-func (m *Manager) secret(pod *v1.Pod, vol *v1.Volume) volume {
-	s := vol.Secret
-	return content{name: vol.Name, pod: pod, kind: "secret", memory: true, collect: func(ctx context.Context) (payload, time.Time, error) {
-		files, err := m.secretFiles(ctx, pod.Namespace, s.SecretName, items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)})
-		return files, time.Time{}, err
-	}}
+// secret shows the keys of a Secret as files.
+type secret struct{ m *Manager }
+
+func (secret) Name() string           { return "kubernetes.io/secret" }
+func (secret) CanSupport(s Spec) bool { return s.Volume.Secret != nil }
+
+func (p secret) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
+	s := spec.Volume.Secret
+	it := items{s.Items, s.DefaultMode, s.DefaultUser, deref(s.Optional)}
+	files, err := p.m.secretFiles(ctx, spec.Pod.Namespace, s.SecretName, it)
+	if err != nil {
+		return Published{}, err
+	}
+	return p.m.write(spec, paths.Target, inMemory, files, time.Time{})
 }
 
 func (m *Manager) secretFiles(ctx context.Context, namespace, name string, it items) (payload, error) {

@@ -9,12 +9,16 @@ import (
 	"path/filepath"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
+
+	"flyball.dev/internal/mounts"
+	"flyball.dev/kubelet/volumes/plan"
 )
 
-// Unmount removes every mount and directory of the Pod and forgets it. It is
-// idempotent, and works for Pods that were mounted by an earlier process. Call
-// it when no container of the Pod runs any more.
-func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
+// Unmount unpublishes every volume of the Pod, removes every mount and directory of it and forgets
+// it. It is idempotent, and works for Pods that were mounted by an earlier process. Call it when no
+// container of the Pod runs any more.
+func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	// One name, and no way out of the directory of all Pods: everything below is deleted.
 	if name := string(uid); !filepath.IsLocal(name) || name == "." || filepath.Base(name) != name {
 		return fmt.Errorf("unmounting volumes: %q is not the UID of a Pod", uid)
@@ -30,9 +34,17 @@ func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
 	m.objects.Hold(uid, nil)
 	m.bundles.Hold(uid, nil)
 	m.certificates.Hold(uid, false)
-	m.tokens.DeleteServiceAccountToken(uid)
+	m.tokens.forget(uid)
+	var errs []error
+	for t, v := range m.targetsOf(uid) {
+		m.unwant(v, t)
+		errs = append(errs, m.release(ctx, v, t))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
 	if !m.cfg.NoFiles {
-		if err := removeAll(m.podDir(uid)); err != nil {
+		if err := mounts.RemoveAll(m.podDir(uid)); err != nil {
 			return err
 		}
 	}
@@ -43,17 +55,40 @@ func (m *Manager) Unmount(_ context.Context, uid types.UID) error {
 	return nil
 }
 
-// ListPods returns the UIDs of all Pods that have a directory, for finding orphans.
+// targetsOf are the recorded volumes of a Pod.
+func (m *Manager) targetsOf(uid types.UID) map[plan.Target]*nodeVolume {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	targets := map[plan.Target]*nodeVolume{}
+	for _, v := range m.volumes {
+		for _, t := range v.state.Targets() {
+			if t.Pod == uid {
+				targets[t] = v
+			}
+		}
+	}
+	return targets
+}
+
+// ListPods returns the UIDs of all Pods that have a directory or a recorded volume, for finding
+// orphans.
 func (m *Manager) ListPods() ([]types.UID, error) {
 	entries, err := os.ReadDir(m.pods)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("listing directories of Pods: %w", err)
 	}
-	var uids []types.UID
+	uids := sets.New[types.UID]()
 	for _, e := range entries {
 		if e.IsDir() {
-			uids = append(uids, types.UID(e.Name()))
+			uids.Insert(types.UID(e.Name()))
 		}
 	}
-	return uids, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, v := range m.volumes {
+		for _, t := range v.state.Targets() {
+			uids.Insert(t.Pod)
+		}
+	}
+	return sets.List(uids), nil
 }

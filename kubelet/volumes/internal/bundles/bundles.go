@@ -1,6 +1,8 @@
-// Package bundles finds the trust anchors that projected volumes ask for among
-// the ClusterTrustBundles, which are watched as long as a Pod of this node uses
-// any.
+// Package bundles reads the trust anchors of projected volumes from ClusterTrustBundles, which are watched
+// as long as a Pod of this node uses any.
+//
+// Upstream's manager (pkg/kubelet/clustertrustbundle) does not report changes, and an event handler beside
+// its own may read its cache before it was invalidated.
 package bundles
 
 import (
@@ -27,11 +29,11 @@ import (
 	"flyball.dev/kubelet/volumes/internal/pemtext"
 )
 
-// Query says which bundles a projected source wants: the one of a name, or all of
-// a signer that a selector picks.
+// Query says which bundles a projected source has: the one of a name, or all of a signer that a selector
+// matches.
 type Query struct {
 	Name, Signer string
-	// Labels picks among those of the signer.
+	// Labels selects among those of the signer.
 	Labels labels.Selector
 }
 
@@ -43,7 +45,7 @@ func QueryOf(p *v1.ClusterTrustBundleProjection) (Query, error) {
 	case p.SignerName == nil:
 		return Query{}, errors.New("ClusterTrustBundle projection requires either name or signerName to be set")
 	}
-	// No selector picks nothing, an empty one everything.
+	// No selector matches nothing, an empty one everything.
 	selector, err := metav1.LabelSelectorAsSelector(p.LabelSelector)
 	if err != nil {
 		return Query{}, fmt.Errorf("parsing the label selector of a ClusterTrustBundle projection: %w", err)
@@ -68,8 +70,8 @@ type Store struct {
 	holds map[types.UID][]Query
 }
 
-// New returns a Store that watches nothing yet. changed is called with those who
-// hold a query whose answer may have changed.
+// New returns a Store that watches nothing yet. changed is called with the holders of queries whose answer
+// may have changed.
 func New(client kubernetes.Interface, changed func(holders []types.UID)) *Store {
 	s := &Store{changed: changed, seed: maphash.MakeSeed(), holds: map[types.UID][]Query{}}
 	s.informer = lazy.New("ClusterTrustBundles", func() cache.SharedIndexInformer {
@@ -82,7 +84,7 @@ func New(client kubernetes.Interface, changed func(holders []types.UID)) *Store 
 	return s
 }
 
-// Hold says what a holder asks for from now on. It does not wait.
+// Hold replaces the queries of a holder. It does not wait.
 func (s *Store) Hold(holder types.UID, queries []Query) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -97,7 +99,7 @@ func (s *Store) Hold(holder types.UID, queries []Query) {
 // Close ends the watch and waits for its end.
 func (s *Store) Close() { s.informer.Close() }
 
-// notify tells the holders that ask for one of the states of a bundle.
+// notify calls changed with the holders of queries that match one of the states of a bundle.
 func (s *Store) notify(states ...any) {
 	var bundles []*certificatesv1.ClusterTrustBundle
 	for _, o := range states {
@@ -121,8 +123,8 @@ func (s *Store) notify(states ...any) {
 	}
 }
 
-// Anchors returns the certificates of all bundles that the query finds, as PEM.
-// If none is found, that is an error unless the query is optional.
+// Anchors returns the certificates of all bundles that match the query, as PEM. If none does, that is an
+// error unless the query is optional.
 func (s *Store) Anchors(ctx context.Context, q Query, optional bool) ([]byte, error) {
 	index, err := s.informer.Index(ctx)
 	if err != nil {
@@ -140,13 +142,13 @@ func (s *Store) Anchors(ctx context.Context, q Query, optional bool) ([]byte, er
 	case q.Name != "":
 		return nil, apierrors.NewNotFound(certificatesv1.Resource("clustertrustbundle"), q.Name)
 	}
-	return nil, fmt.Errorf("combination of signerName and labelSelector matched zero ClusterTrustBundles: signer %q, labels %q", q.Signer, q.Labels)
+	return nil, fmt.Errorf("combination of signerName and labelSelector matched zero ClusterTrustBundles: "+
+		"signer %q, labels %q", q.Signer, q.Labels)
 }
 
-// normalize returns each certificate once, as a bare PEM block. Their order is
-// the same as long as the seed is, so that files are not rewritten for nothing,
-// but not that of the bundles: nobody is to rely on it (see the field trustBundle
-// in the API).
+// normalize returns each certificate once, as a bare PEM block. Their order depends on the seed alone, so
+// that files are not rewritten without a change. It is not that of the bundles: nobody must rely on it (see
+// the field trustBundle in the API).
 func normalize(list []*certificatesv1.ClusterTrustBundle, seed maphash.Seed) []byte {
 	hashes := map[string]uint64{}
 	var anchors [][]byte

@@ -176,7 +176,7 @@ func TestChanges(t *testing.T) {
 		got := <-changed
 		slices.Sort(got)
 		if diff := cmp.Diff(step.want, got); diff != "" {
-			t.Errorf("%s: told -want +got:\n%s", step.reason, diff)
+			t.Errorf("%s: changed -want +got:\n%s", step.reason, diff)
 		}
 	}
 }

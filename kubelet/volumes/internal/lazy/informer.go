@@ -1,5 +1,5 @@
-// Package lazy runs an informer for as long as somebody needs it. A node with no
-// Pod that uses a kind of object keeps no watch and no cache of it.
+// Package lazy runs an informer only while it is needed. A node with no Pod that uses a kind of object
+// keeps no watch and no cache of it.
 package lazy
 
 import (
@@ -35,8 +35,8 @@ type run struct {
 	err error // the last failure to list or watch
 }
 
-// New returns an Informer that nobody needs yet. what is the resource, for
-// errors; handler is called after the index has the change.
+// New returns an Informer that does not run yet. what is the resource, for errors; handler is called after
+// the index has the change.
 func New(what string, create func() cache.SharedIndexInformer, handler cache.ResourceEventHandler) *Informer {
 	return &Informer{what: what, create: create, handler: handler}
 }
@@ -69,14 +69,14 @@ func (i *Informer) start() *run {
 	return r
 }
 
-// Index returns what is watched, once it was read. It waits for that, but not
-// for long: the user is to learn why nothing goes on.
+// Index returns the watched objects, once they were listed. It waits for that, but not for long: the error
+// becomes an Event.
 func (i *Informer) Index(ctx context.Context) (cache.Indexer, error) {
 	i.mu.Lock()
 	r := i.current
 	i.mu.Unlock()
 	if r == nil {
-		return nil, fmt.Errorf("reading %s: nothing watches them any more", i.what)
+		return nil, fmt.Errorf("reading %s: they are not watched any more", i.what)
 	}
 	if r.informer.HasSynced() {
 		return r.informer.GetIndexer(), nil

@@ -1,6 +1,9 @@
-// Package objects keeps single ConfigMaps and Secrets at hand, each watched for
-// as long as somebody refers to it. The Node authorizer allows a node exactly
-// this: to read and watch the objects that its Pods name, one by one.
+// Package objects caches single ConfigMaps and Secrets, each watched for as long as a holder refers to it.
+// The Node authorizer allows a node exactly this: to read and watch the objects that its Pods name, one by
+// one.
+//
+// Upstream's manager (pkg/kubelet/util/manager) does not report changes, polls for the first
+// answer, gives up after a second, and backs off when the Node authorizer does not know the Pod yet.
 package objects
 
 import (
@@ -18,7 +21,7 @@ import (
 // Kind of an object.
 type Kind string
 
-// The kinds there are, in the words of upstream's messages.
+// The kinds, in the words of upstream's messages.
 const (
 	ConfigMap Kind = "configmap"
 	Secret    Kind = "secret"
@@ -42,14 +45,13 @@ type Store struct {
 	running sync.WaitGroup
 }
 
-// New returns an empty Store. changed is called with those who hold an object
-// after it has changed, appeared or gone, but not when it is first read.
+// New returns an empty Store. changed is called with the holders of an object after it was changed, created
+// or deleted, but not when it is first read.
 func New(client kubernetes.Interface, changed func(holders []types.UID)) *Store {
 	return &Store{client: client, changed: changed, watched: map[Key]*watched{}, holds: map[types.UID]sets.Set[Key]{}}
 }
 
-// Hold makes holder hold exactly these keys, and starts and ends watches as that
-// needs. It does not wait.
+// Hold makes holder hold exactly these keys, and starts and stops watches accordingly. It does not wait.
 func (s *Store) Hold(holder types.UID, keys []Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,8 +85,7 @@ func (s *Store) Hold(holder types.UID, keys []Key) {
 // start is called with mu held.
 func (s *Store) start(key Key) *watched {
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &watched{key: key, client: s.client, holders: sets.New[types.UID](), ready: make(chan struct{}), cancel: cancel}
-	w.notify = func() { s.notify(w) }
+	w := &watched{store: s, key: key, holders: sets.New[types.UID](), ready: make(chan struct{}), cancel: cancel}
 	s.watched[key] = w
 	s.running.Go(func() { w.run(ctx) })
 	return w
@@ -112,8 +113,7 @@ func (s *Store) Close() {
 	s.running.Wait()
 }
 
-// ConfigMap returns the object as last seen, or fetches it if nobody holds it.
-// It must not be changed.
+// ConfigMap returns the object as last seen, or fetches it if it has no holder. It must not be changed.
 func (s *Store) ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error) {
 	return get[*v1.ConfigMap](ctx, s, Key{ConfigMap, namespace, name})
 }

@@ -19,7 +19,7 @@ import (
 
 var errForbidden = apierrors.NewForbidden(v1.Resource("configmaps"), "cm", errors.New("no relationship found between node and this object"))
 
-func TestPatiently(t *testing.T) {
+func TestRetry(t *testing.T) {
 	cases := map[string]struct {
 		reason  string
 		errs    []error
@@ -36,7 +36,7 @@ func TestPatiently(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked := 0
-				_, err := Patiently(t.Context(), func() (int, error) {
+				_, err := Retry(t.Context(), func() (int, error) {
 					asked++
 					if asked <= len(tc.errs) {
 						return 0, tc.errs[asked-1]
@@ -51,10 +51,10 @@ func TestPatiently(t *testing.T) {
 	}
 }
 
-func TestPatienceEnds(t *testing.T) {
+func TestRetryEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		_, err := Patiently(t.Context(), func() (int, error) { return 0, errForbidden })
+		_, err := Retry(t.Context(), func() (int, error) { return 0, errForbidden })
 		if took := time.Since(began); !apierrors.IsForbidden(err) || took < 500*time.Millisecond || took > 3*time.Second {
 			t.Errorf("gave up with %v after %v, want forbidden after about a second", err, took)
 		}
@@ -118,7 +118,7 @@ func TestWatchFollows(t *testing.T) {
 		synctest.Wait()
 		a.expect(t, "five")
 		if len(a.changed) != 0 {
-			t.Error("told of a change that was none")
+			t.Error("changed was called without a change")
 		}
 		w.Modify(configMap("6", "six"))
 		<-a.changed
@@ -129,7 +129,7 @@ func TestWatchFollows(t *testing.T) {
 		w.Add(configMap("8", "eight"))
 		<-a.changed
 		a.expect(t, "eight")
-		// A watch that ends is begun again after another look.
+		// A watch that ends is begun again after another read.
 		a.set(configMap("9", "nine"))
 		w.Stop()
 		<-a.changed
@@ -170,7 +170,7 @@ func TestHold(t *testing.T) {
 		synctest.Wait()
 		w.Modify(configMap("2", "two"))
 		if holders := <-a.changed; len(holders) != 1 || holders[0] != "b" {
-			t.Errorf("told %v, want only b, who still holds it", holders)
+			t.Errorf("changed %v, want only b, which still holds it", holders)
 		}
 		a.Hold("b", nil)
 		synctest.Wait()

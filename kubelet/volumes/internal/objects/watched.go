@@ -28,10 +28,9 @@ type object interface {
 
 // watched is one object with its watch.
 type watched struct {
+	store   *Store
 	key     Key
-	client  kubernetes.Interface
 	holders sets.Set[types.UID] // guarded by the Store's lock
-	notify  func()
 	cancel  context.CancelFunc
 	// ready is closed when there is a first answer.
 	ready chan struct{}
@@ -57,17 +56,17 @@ func (w *watched) get(ctx context.Context) (object, error) {
 func (w *watched) run(ctx context.Context) {
 	delay := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 6, Cap: 30 * time.Second}
 	for backoff := delay; ctx.Err() == nil; {
-		o, err := fetch(ctx, w.client, w.key)
+		o, err := fetch(ctx, w.store.client, w.key)
 		if ctx.Err() != nil {
 			return
 		}
-		w.store(o, err)
+		w.update(o, err)
 		if o != nil && immutable(o) {
 			return
 		}
 		if err == nil || apierrors.IsNotFound(err) {
 			if err = w.watch(ctx); err == nil {
-				// The server ends watches now and then; that is no failure.
+				// The server ends watches now and then; that is not a failure.
 				backoff = delay
 			}
 		}
@@ -80,7 +79,7 @@ func (w *watched) run(ctx context.Context) {
 
 // watch follows the object until the server ends the watch, or ctx ends.
 func (w *watched) watch(ctx context.Context) error {
-	events, err := startWatch(ctx, w.client, w.key)
+	events, err := startWatch(ctx, w.store.client, w.key)
 	if err != nil {
 		return err
 	}
@@ -101,34 +100,35 @@ func (w *watched) watch(ctx context.Context) error {
 			return apierrors.FromObject(event.Object)
 		case !ok || event.Type == watch.Bookmark || o.GetName() != w.key.Name:
 		case event.Type == watch.Deleted:
-			w.storeNewer(o, w.notFound())
+			w.updateNewer(o, w.notFound())
 		default:
-			w.storeNewer(o, nil)
+			w.updateNewer(o, nil)
 		}
 	}
 }
 
-// storeNewer ignores what is older than what is known: the watch begins with
-// whatever the API server's cache has, and we read behind the cache before.
-func (w *watched) storeNewer(o object, err error) {
+// updateNewer ignores a state that is older than the known one: the watch begins with the state in the API
+// server's cache, and fetch has read from etcd.
+func (w *watched) updateNewer(o object, err error) {
 	w.mu.Lock()
 	known := w.object
 	w.mu.Unlock()
 	if known != nil {
-		if c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), known.GetResourceVersion()); cmpErr == nil && c < 0 {
+		c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), known.GetResourceVersion())
+		if cmpErr == nil && c < 0 {
 			return
 		}
 	}
 	if err != nil {
 		o = nil
 	}
-	w.store(o, err)
+	w.update(o, err)
 }
 
-func (w *watched) store(o object, err error) {
+func (w *watched) update(o object, err error) {
 	w.mu.Lock()
 	first := !w.answered
-	// A failure to ask says nothing about what is known.
+	// A failed request says nothing about the object.
 	keep := err != nil && !apierrors.IsNotFound(err) && w.object != nil
 	same := w.same(o, err)
 	if !keep {
@@ -138,7 +138,7 @@ func (w *watched) store(o object, err error) {
 	if first {
 		close(w.ready)
 	} else if !keep && !same {
-		w.notify()
+		w.store.notify(w)
 	}
 }
 
@@ -150,16 +150,17 @@ func (w *watched) same(o object, err error) bool {
 	if err != nil {
 		return apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
 	}
-	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() && w.object.GetResourceVersion() == o.GetResourceVersion()
+	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() &&
+		w.object.GetResourceVersion() == o.GetResourceVersion()
 }
 
 func (w *watched) notFound() error {
 	return apierrors.NewNotFound(v1.Resource(string(w.key.Kind)), w.key.Name)
 }
 
-// fetch reads the object from the API server, behind its cache.
+// fetch reads the object from etcd, not from the API server's cache.
 func fetch(ctx context.Context, client kubernetes.Interface, key Key) (object, error) {
-	o, err := Patiently(ctx, func() (object, error) {
+	o, err := Retry(ctx, func() (object, error) {
 		if key.Kind == Secret {
 			return client.CoreV1().Secrets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 		}
@@ -177,7 +178,7 @@ func fetch(ctx context.Context, client kubernetes.Interface, key Key) (object, e
 func startWatch(ctx context.Context, client kubernetes.Interface, key Key) (watch.Interface, error) {
 	opts := metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, key.Name).String(),
-		// From what the server's cache has: that never expires, as a version of our own could.
+		// From the state in the server's cache: it never expires, as the version of our object could.
 		ResourceVersion: "0",
 	}
 	if key.Kind == Secret {
@@ -196,15 +197,15 @@ func immutable(o object) bool {
 	return false
 }
 
-// Patiently repeats ask for about a second while the API server does not know
-// that the Pod is on this node: a node may hear of its Pod before the Node
-// authorizer and the NodeRestriction admission do, all by watches of their own.
-func Patiently[T any](ctx context.Context, ask func() (T, error)) (T, error) {
-	return PatientlyIf(ctx, podUnknown, ask)
+// Retry repeats a request for about a second while the API server does not know that the Pod is on
+// this node: the node, the Node authorizer and the NodeRestriction admission each have a watch, and
+// the node's may be ahead.
+func Retry[T any](ctx context.Context, ask func() (T, error)) (T, error) {
+	return RetryIf(ctx, podUnknown, ask)
 }
 
-// PatientlyIf is Patiently for errors that behind knows.
-func PatientlyIf[T any](ctx context.Context, behind func(error) bool, ask func() (T, error)) (T, error) {
+// RetryIf is Retry for errors that behind knows.
+func RetryIf[T any](ctx context.Context, behind func(error) bool, ask func() (T, error)) (T, error) {
 	backoff := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 13}
 	for {
 		answer, err := ask()

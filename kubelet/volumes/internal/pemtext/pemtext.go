@@ -1,5 +1,4 @@
-// Package pemtext takes certificates out of PEM and puts them back without
-// anything else: no headers, and no text between the blocks.
+// Package pemtext removes from PEM everything but the blocks: headers and the text between them.
 package pemtext
 
 import "encoding/pem"
@@ -16,7 +15,7 @@ func Decode(text []byte) [][]byte {
 	}
 }
 
-// Encode makes a block of each certificate. Of none it makes an empty text, which is not nil.
+// Encode makes a block of each certificate. Without any the text is empty, but not nil.
 func Encode(certificates [][]byte) []byte {
 	out := []byte{}
 	for _, der := range certificates {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
 	"time"
 
@@ -17,21 +18,22 @@ import (
 	"flyball.dev/kubelet/volumes/internal/pemtext"
 )
 
-// act carries an action out, and remembers what came of it.
+// act carries an action out and remembers the result.
 func (s *Store) act(ctx context.Context, e *entry, a action, pod *v1.Pod, p *v1.PodCertificateProjection) error {
-	klog.FromContext(ctx).V(2).Info("Acting on a certificate", "pod", klog.KObj(pod), "signer", p.SignerName, "action", fmt.Sprintf("%T", a), "reason", a.why())
-	var asked *pending
-	if _, ok := a.(ask); ok {
+	klog.FromContext(ctx).V(2).Info("Acting on a certificate",
+		"pod", klog.KObj(pod), "signer", p.SignerName, "action", fmt.Sprintf("%T", a), "reason", a.why())
+	var created *pending
+	if _, ok := a.(create); ok {
 		var err error
-		if asked, err = s.ask(ctx, pod, p); err != nil {
+		if created, err = s.create(ctx, pod, p); err != nil {
 			return err
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch a := a.(type) {
-	case ask:
-		e.pending = asked
+	case create:
+		e.pending = created
 	case adopt:
 		e.have = &credential{
 			key: e.pending.key, chain: pemtext.Encode(pemtext.Decode([]byte(a.chain))),
@@ -49,9 +51,9 @@ func (s *Store) act(ctx context.Context, e *entry, a action, pod *v1.Pod, p *v1.
 	return nil
 }
 
-// ask creates a request with a new key.
-func (s *Store) ask(ctx context.Context, pod *v1.Pod, p *v1.PodCertificateProjection) (*pending, error) {
-	account, err := objects.Patiently(ctx, func() (*v1.ServiceAccount, error) {
+// create makes a request with a new key.
+func (s *Store) create(ctx context.Context, pod *v1.Pod, p *v1.PodCertificateProjection) (*pending, error) {
+	account, err := objects.Retry(ctx, func() (*v1.ServiceAccount, error) {
 		return s.cfg.Client.CoreV1().ServiceAccounts(pod.Namespace).Get(ctx, pod.Spec.ServiceAccountName, metav1.GetOptions{})
 	})
 	if err != nil {
@@ -65,17 +67,21 @@ func (s *Store) ask(ctx context.Context, pod *v1.Pod, p *v1.PodCertificateProjec
 	if err != nil {
 		return nil, err
 	}
-	request, err := objects.PatientlyIf(ctx, admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
-		return s.cfg.Client.CertificatesV1().PodCertificateRequests(pod.Namespace).Create(ctx, requestFor(pod, p, account, node, csr), metav1.CreateOptions{})
+	request, err := objects.RetryIf(ctx, admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
+		requests := s.cfg.Client.CertificatesV1().PodCertificateRequests(pod.Namespace)
+		return requests.Create(ctx, requestFor(pod, p, account, node, csr), metav1.CreateOptions{})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("creating a PodCertificateRequest for signer %q: %w", p.SignerName, err)
 	}
-	return &pending{name: request.Name, key: key, jitter: jitter(), abandonAt: time.Now().Add(abandonAfter)}, nil
+	return &pending{
+		name: request.Name, key: key, abandonAt: time.Now().Add(abandonAfter),
+		jitter: rand.N(spread), //nolint:gosec // no secret
+	}, nil
 }
 
-// admissionBehind: what the NodeRestriction admission does not know yet, or knows
-// as it was, it refuses as forbidden or with an error that is no API error.
+// admissionBehind says whether the NodeRestriction admission does not know the Pod yet, or has an old
+// state of it: the error is Forbidden, or no API error.
 func admissionBehind(err error) bool {
 	var status apierrors.APIStatus
 	return errors.As(err, &status) && (apierrors.IsForbidden(err) || status.Status().Code == http.StatusInternalServerError)

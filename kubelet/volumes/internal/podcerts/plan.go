@@ -8,9 +8,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 )
 
-// overdueAfter is how long a refresh may take before the user is told.
+// overdueAfter is how long a refresh may take before it is worth an Event.
 const overdueAfter = 10 * time.Minute
 
 // Reasons of Events, upstream's.
@@ -23,13 +24,13 @@ const (
 type state struct {
 	// have is the credential in use.
 	have *credential
-	// pending is the request under way.
+	// pending is the request that the signer has not answered yet.
 	pending *pending
-	// request is what the watch says about the pending one, nil for nothing.
+	// request is the pending one as watched, nil if it is not there.
 	request *certificatesv1.PodCertificateRequest
-	// refused is why there will not be a certificate, for good.
+	// refused is why there will never be a certificate.
 	refused string
-	// overdue and expired say that the user was told.
+	// overdue and expired say that there was an Event.
 	overdue, expired bool
 }
 
@@ -42,38 +43,44 @@ type credential struct {
 type pending struct {
 	name string
 	key  []byte
-	// jitter delays the refresh of the certificate that comes of it.
+	// jitter delays the refresh of the certificate.
 	jitter time.Duration
-	// seen says that the watch had it. If it has it no more, it was deleted.
+	// seen says that the watch had the request. If it has it no more, the request was deleted.
 	seen bool
-	// abandonAt is when to take it for deleted if the watch never had it.
+	// abandonAt is when the request counts as deleted if the watch never had it.
 	abandonAt time.Time
 }
 
 type action interface{ why() string }
 
+// reason is why an action is necessary.
+type reason string
+
+func (r reason) why() string { return string(r) }
+
 type (
-	// ask creates a request, in place of the pending one, if any.
-	ask struct{ reason string }
-	// adopt takes the certificate of the pending request into use.
+	// create a request, in place of the pending one, if any.
+	create struct{ reason }
+	// adopt the certificate of the pending request.
 	adopt struct {
+		reason
 		chain                     string
 		beginRefreshAt, expiresAt time.Time
-		reason                    string
 	}
-	// refuse gives up.
-	refuse struct{ event, message, reason string }
-	// warn tells the user once that a refresh is late.
-	warn struct{ event, message, reason string }
+	// refuse the certificate for good.
+	refuse struct {
+		reason
+		event, message string
+	}
+	// warn once that a refresh is late.
+	warn struct {
+		reason
+		event, message string
+	}
 )
 
-func (a ask) why() string    { return a.reason }
-func (a adopt) why() string  { return a.reason }
-func (a refuse) why() string { return a.reason }
-func (a warn) why() string   { return a.reason }
-
-// plan returns the next action, or nil and when to look again though the request
-// did not change, zero for never.
+// plan returns the next action, or nil and when to plan again even if the request did not change, zero
+// for never.
 func plan(s state, now time.Time) (action, time.Time) {
 	if s.refused != "" {
 		return nil, time.Time{}
@@ -86,32 +93,33 @@ func plan(s state, now time.Time) (action, time.Time) {
 	if h := s.have; h != nil {
 		switch {
 		case !s.expired && !now.Before(h.notAfter):
-			return warn{eventExpired, "PodCertificate expired", "it was not refreshed in time"}, time.Time{}
+			return warn{"it was not refreshed in time", eventExpired, "PodCertificate expired"}, time.Time{}
 		case !s.overdue && !now.Before(h.refreshAt.Add(overdueAfter)):
-			return warn{eventOverdue, "PodCertificate refresh overdue", "the signer has not answered"}, time.Time{}
+			return warn{"the signer has not answered", eventOverdue, "PodCertificate refresh overdue"}, time.Time{}
 		}
 	}
 	switch p := s.pending; {
 	case p == nil && s.have == nil:
-		return ask{"the Pod has no certificate yet"}, time.Time{}
+		return create{"the Pod has no certificate yet"}, time.Time{}
 	case p == nil && !now.Before(s.have.refreshAt):
-		return ask{"the certificate is to be refreshed"}, time.Time{}
+		return create{"the certificate is due for a refresh"}, time.Time{}
 	case p != nil && s.request == nil && (p.seen || !now.Before(p.abandonAt)):
-		return ask{"the request was deleted"}, time.Time{}
+		return create{"the request was deleted"}, time.Time{}
 	}
-	return nil, lookAgain(s)
+	return nil, nextCheck(s)
 }
 
-// verdict is what the signer's answer asks for, nil if there is none yet.
+// verdict is the action that the signer's answer requires, nil if there is no answer yet.
 func verdict(r *certificatesv1.PodCertificateRequest) action {
 	for _, c := range r.Status.Conditions {
 		switch c.Type {
 		case certificatesv1.PodCertificateRequestConditionTypeIssued:
-			return adopt{r.Status.CertificateChain, timeOf(r.Status.BeginRefreshAt), timeOf(r.Status.NotAfter), "the signer has issued it"}
+			begin, end := ptr.Deref(r.Status.BeginRefreshAt, metav1.Time{}), ptr.Deref(r.Status.NotAfter, metav1.Time{})
+			return adopt{"the signer has issued it", r.Status.CertificateChain, begin.Time, end.Time}
 		case certificatesv1.PodCertificateRequestConditionTypeDenied:
-			return refuse{c.Type, refusal(r, c, "was denied"), "the signer has denied it"}
+			return refuse{"the signer has denied it", c.Type, refusal(r, c, "was denied")}
 		case certificatesv1.PodCertificateRequestConditionTypeFailed:
-			return refuse{c.Type, refusal(r, c, "failed"), "the signer has failed"}
+			return refuse{"the signer has failed", c.Type, refusal(r, c, "failed")}
 		}
 	}
 	return nil
@@ -121,7 +129,7 @@ func refusal(r *certificatesv1.PodCertificateRequest, c metav1.Condition, how st
 	return fmt.Sprintf("PodCertificateRequest %s/%s %s, reason=%q, message=%q", r.Namespace, r.Name, how, c.Reason, c.Message)
 }
 
-func lookAgain(s state) time.Time {
+func nextCheck(s state) time.Time {
 	var next time.Time
 	at := func(t time.Time) {
 		if next.IsZero() || t.Before(next) {
@@ -145,9 +153,11 @@ func lookAgain(s state) time.Time {
 	return next
 }
 
-// requestFor is a request in the name of a Pod. The API server checks that the
-// Pod, its service account and the node are what they were.
-func requestFor(pod *v1.Pod, p *v1.PodCertificateProjection, account *v1.ServiceAccount, node *v1.Node, csr []byte) *certificatesv1.PodCertificateRequest {
+// requestFor is a request in the name of a Pod. The UIDs have the API server refuse it if the Pod, its
+// service account or the node was replaced.
+func requestFor(
+	pod *v1.Pod, p *v1.PodCertificateProjection, account *v1.ServiceAccount, node *v1.Node, csr []byte,
+) *certificatesv1.PodCertificateRequest {
 	return &certificatesv1.PodCertificateRequest{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: pod.Namespace, GenerateName: "req-",
@@ -159,11 +169,4 @@ func requestFor(pod *v1.Pod, p *v1.PodCertificateProjection, account *v1.Service
 			NodeName: types.NodeName(node.Name), NodeUID: node.UID, StubPKCS10Request: csr,
 		},
 	}
-}
-
-func timeOf(t *metav1.Time) time.Time {
-	if t == nil {
-		return time.Time{}
-	}
-	return t.Time
 }

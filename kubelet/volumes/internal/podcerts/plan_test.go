@@ -39,56 +39,56 @@ func TestPlan(t *testing.T) {
 		want   action
 		next   time.Time
 	}{
-		"First":    {reason: "a Pod without certificate asks", want: ask{"the Pod has no certificate yet"}},
+		"First":    {reason: "a Pod without certificate asks", want: create{"the Pod has no certificate yet"}},
 		"Waiting":  {reason: "while the signer is silent there is nothing to do", state: state{pending: waiting, request: answered("")}},
 		"WatchLag": {reason: "what the watch has not delivered may come", state: state{pending: unseen}, next: noon.Add(abandonAfter)},
-		"Lost":     {reason: "but not for ever", state: state{pending: &pending{abandonAt: noon}}, want: ask{"the request was deleted"}},
-		"Deleted":  {reason: "what was there and is gone was deleted", state: state{pending: waiting}, want: ask{"the request was deleted"}},
+		"Lost":     {reason: "but not for ever", state: state{pending: &pending{abandonAt: noon}}, want: create{"the request was deleted"}},
+		"Deleted":  {reason: "what was there and is gone was deleted", state: state{pending: waiting}, want: create{"the request was deleted"}},
 		"Issued": {
 			reason: "the signer has answered", state: state{pending: waiting, request: answered("Issued")},
-			want: adopt{"chain", noon.Add(time.Hour), noon.Add(2 * time.Hour), "the signer has issued it"},
+			want: adopt{"the signer has issued it", "chain", noon.Add(time.Hour), noon.Add(2 * time.Hour)},
 		},
 		"Denied": {
 			reason: "in upstream's words", state: state{pending: waiting, request: answered("Denied")},
-			want: refuse{"Denied", `PodCertificateRequest ns/req-1 was denied, reason="Because", message="so"`, "the signer has denied it"},
+			want: refuse{"the signer has denied it", "Denied", `PodCertificateRequest ns/req-1 was denied, reason="Because", message="so"`},
 		},
 		"Failed": {
 			reason: "as well", state: state{have: due, pending: waiting, request: answered("Failed")},
-			want: refuse{"Failed", `PodCertificateRequest ns/req-1 failed, reason="Because", message="so"`, "the signer has failed"},
+			want: refuse{"the signer has failed", "Failed", `PodCertificateRequest ns/req-1 failed, reason="Because", message="so"`},
 		},
 		"Refused": {reason: "a refusal is for good", state: state{refused: "no"}},
-		"Fresh":   {reason: "look again when it is to be refreshed", state: state{have: fresh}, next: fresh.refreshAt},
-		"Due":     {reason: "ask again in time", state: state{have: due}, want: ask{"the certificate is to be refreshed"}},
+		"Fresh":   {reason: "plan again when it is due for a refresh", state: state{have: fresh}, next: fresh.refreshAt},
+		"Due":     {reason: "a new request in time", state: state{have: due}, want: create{"the certificate is due for a refresh"}},
 		"Refreshing": {
 			reason: "the old one is in use until then; tell if it takes long",
 			state:  state{have: due, pending: waiting, request: answered("")}, next: noon.Add(overdueAfter),
 		},
 		"Overdue": {
 			reason: "tell once", state: state{have: overdue, pending: waiting, request: answered("")},
-			want: warn{eventOverdue, "PodCertificate refresh overdue", "the signer has not answered"},
+			want: warn{"the signer has not answered", eventOverdue, "PodCertificate refresh overdue"},
 		},
 		"ToldOverdue": {
 			reason: "and then wait for the end", state: state{have: overdue, pending: waiting, request: answered(""), overdue: true}, next: overdue.notAfter,
 		},
 		"Expired": {
-			reason: "the worst is told first", state: state{have: expired, pending: waiting, request: answered("")},
-			want: warn{eventExpired, "PodCertificate expired", "it was not refreshed in time"},
+			reason: "the worst comes first", state: state{have: expired, pending: waiting, request: answered("")},
+			want: warn{"it was not refreshed in time", eventExpired, "PodCertificate expired"},
 		},
 		"ToldExpired": {reason: "after that all is said", state: state{have: expired, pending: waiting, request: answered(""), overdue: true, expired: true}},
 		"IssuedLate": {
 			reason: "better late than never", state: state{have: expired, pending: waiting, request: answered("Issued")},
-			want: adopt{"chain", noon.Add(time.Hour), noon.Add(2 * time.Hour), "the signer has issued it"},
+			want: adopt{"the signer has issued it", "chain", noon.Add(time.Hour), noon.Add(2 * time.Hour)},
 		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			got, next := plan(tc.state, noon)
-			opts := cmp.AllowUnexported(ask{}, adopt{}, refuse{}, warn{})
+			opts := cmp.AllowUnexported(create{}, adopt{}, refuse{}, warn{})
 			if diff := cmp.Diff(tc.want, got, opts); diff != "" {
 				t.Errorf("%s\nplan() -want +got:\n%s", tc.reason, diff)
 			}
 			if !next.Equal(tc.next) {
-				t.Errorf("%s: looks again at %v, want %v", tc.reason, next, tc.next)
+				t.Errorf("%s: plans again at %v, want %v", tc.reason, next, tc.next)
 			}
 		})
 	}
@@ -115,7 +115,7 @@ func TestPlanSettles(t *testing.T) {
 			a, next := plan(s, noon)
 			if a == nil {
 				if !next.IsZero() && !next.After(noon) {
-					t.Fatalf("looks again at %v, which is past", next)
+					t.Fatalf("plans again at %v, which is past", next)
 				}
 				break
 			}
@@ -123,7 +123,7 @@ func TestPlanSettles(t *testing.T) {
 				t.Fatalf("still acting: %#v", a)
 			}
 			switch a := a.(type) {
-			case ask:
+			case create:
 				s.pending, s.request = &pending{abandonAt: noon.Add(abandonAfter)}, nil
 			case adopt:
 				s.have, s.pending, s.request = &credential{refreshAt: a.beginRefreshAt, notAfter: a.expiresAt}, nil, nil

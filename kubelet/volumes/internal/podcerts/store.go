@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -23,12 +22,11 @@ import (
 )
 
 const (
-	// patience is how long to wait for the signer before the user is told. Most
-	// answer at once.
-	patience = 5 * time.Second
+	// signerTimeout is how long Credential waits for the signer. Most answer at once.
+	signerTimeout = 5 * time.Second
 	// retryAfter is when to try again to create the request for a refresh.
 	retryAfter = time.Minute
-	// spread keeps Pods that came together from renewing together.
+	// spread keeps Pods that started together from renewing together.
 	spread = 5 * time.Minute
 	// abandonAfter is long enough for any watch to deliver what was created.
 	abandonAfter = 10 * time.Minute
@@ -63,14 +61,14 @@ type Source struct {
 
 type entry struct {
 	state
-	// news has a token when the signer has answered.
-	news chan struct{}
+	// answered has a token when the signer has answered.
+	answered chan struct{}
 }
 
-// Credential is what is to be written into the volume, as PEM.
+// Credential is the content of the volume, as PEM.
 type Credential struct {
 	Key, Chain []byte
-	// Next is when to ask again.
+	// Next is when to call Credential again.
 	Next time.Time
 }
 
@@ -91,8 +89,8 @@ func New(cfg Config) *Store {
 	return s
 }
 
-// Hold says whether a Pod needs certificates from now on. Without that all that
-// is known of it is forgotten. It does not wait.
+// Hold says whether a Pod needs certificates from now on. If not, its keys and certificates are
+// forgotten. It does not wait.
 func (s *Store) Hold(pod types.UID, needs bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,7 +110,7 @@ func (s *Store) Hold(pod types.UID, needs bool) {
 // Close ends the watch and waits for its end.
 func (s *Store) Close() { s.informer.Close() }
 
-// observed takes note of what the watch says about a request.
+// observed handles a watch event of a request.
 func (s *Store) observed(o any, gone bool) {
 	if d, ok := o.(cache.DeletedFinalStateUnknown); ok {
 		o = d.Obj
@@ -131,7 +129,7 @@ func (s *Store) observed(o any, gone bool) {
 		e.pending.seen, waiting = true, true
 		if answered {
 			select {
-			case e.news <- struct{}{}:
+			case e.answered <- struct{}{}:
 			default:
 			}
 		}
@@ -142,48 +140,53 @@ func (s *Store) observed(o any, gone bool) {
 	}
 }
 
-// Credential returns the credential for a source of a Pod that holds the Store.
-// If there is none it asks for one, and waits a moment. Calls for one source must
-// not overlap.
-func (s *Store) Credential(ctx context.Context, pod *v1.Pod, source Source, p *v1.PodCertificateProjection) (Credential, error) {
+// Credential returns the credential for a source of a Pod that holds the Store. If there is none it
+// creates a request, and waits a moment for the answer. Calls for one source must not overlap.
+func (s *Store) Credential(
+	ctx context.Context, pod *v1.Pod, source Source, p *v1.PodCertificateProjection,
+) (Credential, error) {
 	index, err := s.informer.Index(ctx)
 	if err != nil {
 		return Credential{}, err
 	}
 	s.mu.Lock()
 	if s.entries[source] == nil {
-		s.entries[source] = &entry{news: make(chan struct{}, 1)}
+		s.entries[source] = &entry{answered: make(chan struct{}, 1)}
 	}
 	e := s.entries[source]
 	s.mu.Unlock()
 
-	timeout := time.NewTimer(patience)
+	timeout := time.NewTimer(signerTimeout)
 	defer timeout.Stop()
 	for {
-		now, next, err := s.turn(ctx, e, index, pod, p)
+		now, next, err := s.reconcile(ctx, e, index, pod, p)
 		switch {
 		case now.refused != "":
 			return Credential{}, errors.New(now.refused)
 		case now.have != nil:
 			if err != nil {
-				klog.FromContext(ctx).Error(err, "Cannot refresh a certificate, trying again", "pod", klog.KObj(pod), "signer", p.SignerName)
+				klog.FromContext(ctx).Error(err, "Cannot refresh a certificate, trying again",
+					"pod", klog.KObj(pod), "signer", p.SignerName)
 			}
 			return Credential{Key: now.have.key, Chain: now.have.chain, Next: next}, nil
 		case err != nil:
 			return Credential{}, err
 		}
 		select {
-		case <-e.news:
+		case <-e.answered:
 		case <-timeout.C:
-			return Credential{}, fmt.Errorf("waiting for a certificate: signer %q has not answered PodCertificateRequest %s/%s yet", p.SignerName, pod.Namespace, now.pending.name)
+			return Credential{}, fmt.Errorf("waiting for a certificate: signer %q has not answered PodCertificateRequest %s/%s yet",
+				p.SignerName, pod.Namespace, now.pending.name)
 		case <-ctx.Done():
 			return Credential{}, fmt.Errorf("waiting for a certificate: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// turn plans and acts until nothing is left to do.
-func (s *Store) turn(ctx context.Context, e *entry, index cache.Indexer, pod *v1.Pod, p *v1.PodCertificateProjection) (state, time.Time, error) {
+// reconcile plans and acts until nothing is left to do.
+func (s *Store) reconcile(
+	ctx context.Context, e *entry, index cache.Indexer, pod *v1.Pod, p *v1.PodCertificateProjection,
+) (state, time.Time, error) {
 	for {
 		now := s.observe(e, index, pod.Namespace)
 		a, next := plan(now, time.Now())
@@ -203,7 +206,7 @@ func (s *Store) observe(e *entry, index cache.Indexer, namespace string) state {
 	if now.pending == nil {
 		return now
 	}
-	// Missing and unreadable are one: the next event brings it.
+	// A request that is missing or cannot be read comes with the next event.
 	if o, ok, err := index.GetByKey(namespace + "/" + now.pending.name); ok && err == nil {
 		now.request, _ = o.(*certificatesv1.PodCertificateRequest)
 		e.pending.seen = true
@@ -212,6 +215,3 @@ func (s *Store) observe(e *entry, index cache.Indexer, namespace string) state {
 	now.pending = &p
 	return now
 }
-
-// jitter is drawn anew for each certificate.
-func jitter() time.Duration { return rand.N(spread) } //nolint:gosec // no secret

@@ -23,8 +23,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// town is a Store with an API server and a signer that answers what the test wants.
-type town struct {
+// fixture is a Store with an API server and a signer that answers what the test wants.
+type fixture struct {
 	*Store
 	t       *testing.T
 	client  *fake.Clientset
@@ -35,8 +35,8 @@ type town struct {
 	refusals []error
 }
 
-func newTown(t *testing.T) *town {
-	w := &town{t: t, changed: make(chan []types.UID, 100)}
+func newFixture(t *testing.T) *fixture {
+	w := &fixture{t: t, changed: make(chan []types.UID, 100)}
 	w.client = fake.NewClientset(
 		&v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", UID: "node-uid"}},
 		&v1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "robot", Namespace: "ns", UID: "account-uid"}},
@@ -76,12 +76,12 @@ var (
 	}
 )
 
-func (w *town) credential() (Credential, error) {
+func (w *fixture) credential() (Credential, error) {
 	return w.Credential(w.t.Context(), testPod, testSource, testWish)
 }
 
 // answer gives a request a status.
-func (w *town) answer(name, condition string) {
+func (w *fixture) answer(name, condition string) {
 	w.t.Helper()
 	api := w.client.CertificatesV1().PodCertificateRequests("ns")
 	r, err := api.Get(context.Background(), name, metav1.GetOptions{})
@@ -105,7 +105,7 @@ func chain(name string) string {
 
 func TestIssuedAndRefreshed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t)
+		w := newFixture(t)
 		go func() {
 			synctest.Wait()
 			w.answer("req-1", "Issued")
@@ -156,7 +156,7 @@ func TestIssuedAndRefreshed(t *testing.T) {
 		}
 		w.answer("req-2", "Issued")
 		if pods := <-w.changed; len(pods) != 1 || pods[0] != "pod-uid" {
-			t.Errorf("told %v", pods)
+			t.Errorf("changed %v", pods)
 		}
 		renewed, err := w.credential()
 		if err != nil || string(renewed.Chain) != chain("req-2") || string(renewed.Key) == string(first.Key) {
@@ -172,7 +172,7 @@ func TestRefused(t *testing.T) {
 	for condition, how := range map[string]string{"Denied": "was denied", "Failed": "failed"} {
 		t.Run(condition, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newTown(t)
+				w := newFixture(t)
 				go func() {
 					synctest.Wait()
 					w.answer("req-1", condition)
@@ -193,7 +193,7 @@ func TestRefused(t *testing.T) {
 
 func TestSilentSigner(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t)
+		w := newFixture(t)
 		_, err := w.credential()
 		if err == nil || !strings.Contains(err.Error(), `signer "example.com/signer" has not answered PodCertificateRequest ns/req-1 yet`) {
 			t.Errorf("Credential() = %v, want who is silent", err)
@@ -208,7 +208,7 @@ func TestSilentSigner(t *testing.T) {
 
 func TestRequestDeleted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t)
+		w := newFixture(t)
 		if _, err := w.credential(); err == nil {
 			t.Fatal("a credential without a signer")
 		}
@@ -237,7 +237,7 @@ func TestAdmissionBehind(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := newTown(t)
+				w := newFixture(t)
 				w.refusals = tc.refusals
 				if _, err := w.credential(); err == nil || !strings.Contains(err.Error(), tc.message) {
 					t.Errorf("%s: Credential() = %v, want %s", tc.reason, err, tc.message)
@@ -249,7 +249,7 @@ func TestAdmissionBehind(t *testing.T) {
 
 func TestRefreshCannotBeAsked(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t)
+		w := newFixture(t)
 		go func() {
 			synctest.Wait()
 			w.answer("req-1", "Issued")
@@ -269,7 +269,7 @@ func TestRefreshCannotBeAsked(t *testing.T) {
 
 func TestForget(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := newTown(t)
+		w := newFixture(t)
 		_, _ = w.credential()
 		w.Hold("pod-uid", false)
 		if len(w.entries) != 0 {

@@ -2,6 +2,7 @@ package volumes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	v1 "k8s.io/api/core/v1"
@@ -9,7 +10,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Config of a Manager.
+// Config of a Manager. All fields but Plugins are required; NodeName, Node and InUseChanged are not with
+// NoFiles.
 type Config struct {
 	// RootDir is the kubelet's directory; volumes lie below RootDir/pods.
 	RootDir string
@@ -17,29 +19,36 @@ type Config struct {
 	Client kubernetes.Interface
 	// NodeName of this node.
 	NodeName string
-	// NoFiles makes a Manager that finds out whether volumes can be mounted, and
-	// mounts none: for nodes that run nothing.
+	// NoFiles makes a Manager that finds out whether volumes can be mounted, and mounts none: for
+	// simulated nodes.
 	NoFiles bool
-	// Allocatable of this node: bounds memory-backed volumes and stands in for
-	// missing limits in the downward API. May be nil.
+	// Plugins are kinds of volumes besides those of this package. May be nil.
+	Plugins []Plugin
+	// Allocatable of this node: bounds memory-backed volumes and replaces missing limits in the
+	// downward API.
 	Allocatable func() v1.ResourceList
-	// Changed is called when an object that the Pod refers to, and may be waiting
-	// for, has changed or appeared, so that the Pod is looked at again without
-	// waiting for its back-off. It must not block. May be nil.
+	// Node returns the Node as last watched, nil if it was not seen yet. Volumes that are attached
+	// wait for its status.
+	Node func() *v1.Node
+	// InUseChanged is called when VolumesInUse changed. It must not block.
+	InUseChanged func()
+	// Changed is called when an object that the Pod refers to, and may be waiting for, has changed
+	// or appeared, so that the Pod is reconciled without waiting for its back-off. It must not
+	// block.
 	Changed func(types.UID)
-	// Event records an event about the Pod, for failures to refresh contents and refused certificates. May be nil.
+	// Event records an event about the Pod, for failures to refresh contents and refused
+	// certificates.
 	Event func(pod *v1.Pod, eventtype, reason, message string)
 }
 
 // Mounted is one volume of a Pod, ready to be mounted into its containers.
 type Mounted struct {
-	// HostPath is the directory (or, for hostPath, anything) on the host; empty for
-	// an Image.
+	// HostPath is the directory (for hostPath: a file of any type) on the host; empty for an Image.
 	HostPath string
-	// Image says that the content is that of the image which the volume names. The
-	// runtime mounts it.
+	// Image says that the content is that of the image which the volume names. The runtime mounts
+	// it.
 	Image bool
-	// ReadOnly forbids writing whatever the container asks for.
+	// ReadOnly forbids writing even if the container asks for it.
 	ReadOnly bool
 	// SELinuxRelabel says that the volume belongs to the Pod alone and may be relabelled.
 	SELinuxRelabel bool
@@ -51,7 +60,10 @@ const ReasonFailedMount = "FailedMount"
 // Error says which volume could not be mounted, in the words of an Event.
 type Error struct {
 	Volume, Reason, Message string
-	Err                     error
+	// Waiting says that the volume has only waited for something that usually takes a moment, such
+	// as its attachment, and not yet for long: not worth an Event.
+	Waiting bool
+	Err     error
 }
 
 func (e *Error) Error() string { return e.Message }
@@ -71,8 +83,9 @@ type Source interface {
 var _ Source = (*Manager)(nil)
 
 func mountError(volume string, err error) *Error {
+	var waiting WaitingError
 	return &Error{
-		Volume: volume, Reason: ReasonFailedMount, Err: err,
+		Volume: volume, Reason: ReasonFailedMount, Err: err, Waiting: errors.As(err, &waiting),
 		Message: fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err),
 	}
 }

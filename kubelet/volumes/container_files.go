@@ -15,8 +15,8 @@ import (
 	"k8s.io/klog/v2"
 )
 
-// FilesSpec describes the files and mounts of one container that lie outside of
-// its volumes. containers.Files makes it, Manager.Prepare carries it out.
+// FilesSpec describes the files and mounts of one container that lie outside of its volumes.
+// containers.Files makes it, Manager.Prepare carries it out.
 type FilesSpec struct {
 	Container string
 	Attempt   uint32
@@ -47,24 +47,19 @@ type Files struct {
 	SubPaths       map[int]string
 }
 
-// Prepare makes the files of one container outside of its volumes. It is
-// idempotent. A container whose files cannot be made waits with
-// CreateContainerConfigError and the text of the error.
+// Prepare makes the files of one container outside of its volumes. It is idempotent. A container whose
+// files cannot be made waits with CreateContainerConfigError and the text of the error.
 func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]Mounted, spec FilesSpec) (Files, error) {
 	var files Files
-	var err error
-	if m.cfg.NoFiles {
-		return m.pretendFiles(pod, mounted, spec)
-	}
 	if spec.Hosts != nil {
 		files.EtcHosts = filepath.Join(m.podDir(pod.UID), "etc-hosts")
-		if err = writeHosts(files.EtcHosts, spec.Hosts); err != nil {
+		if err := m.writeHosts(files.EtcHosts, spec.Hosts); err != nil {
 			return files, err
 		}
 	}
 	if spec.TerminationLog {
 		files.TerminationLog = m.TerminationLog(pod.UID, spec.Container, spec.Attempt)
-		if err = m.makeTerminationLog(pod.UID, spec.Container, spec.Attempt); err != nil {
+		if err := m.makeTerminationLog(pod.UID, spec.Container, spec.Attempt); err != nil {
 			return files, err
 		}
 	}
@@ -75,8 +70,9 @@ func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]M
 		}
 		path, err := m.bindSubPath(pod.UID, spec.Container, index, sub, vol.HostPath)
 		if err != nil {
-			// The cause names paths of the host, which are none of the user's business.
-			klog.FromContext(ctx).Error(err, "Preparing subPath failed", "pod", klog.KObj(pod), "container", spec.Container, "volume", sub.Volume)
+			// The cause names paths of the host, which the user should not see.
+			klog.FromContext(ctx).Error(err, "Preparing subPath failed",
+				"pod", klog.KObj(pod), "container", spec.Container, "volume", sub.Volume)
 			return files, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", sub.Volume, spec.Container)
 		}
 		if files.SubPaths == nil {
@@ -87,14 +83,17 @@ func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]M
 	return files, nil
 }
 
-// TerminationLog is where the container's termination message is found.
+// TerminationLog is the file with the container's termination message.
 func (m *Manager) TerminationLog(uid types.UID, container string, attempt uint32) string {
 	return filepath.Join(m.podDir(uid), "containers", container, strconv.FormatUint(uint64(attempt), 10))
 }
 
-// writeHosts leaves a file alone that is right already, and never replaces it by
-// another one: running containers have it mounted.
-func writeHosts(path string, h *HostsFile) error {
+// writeHosts leaves a file alone that is right already, and never replaces it by another one: running
+// containers have it mounted.
+func (m *Manager) writeHosts(path string, h *HostsFile) error {
+	if m.cfg.NoFiles {
+		return nil
+	}
 	content := []byte(h.Header)
 	if h.NodeFile != "" {
 		node, err := os.ReadFile(h.NodeFile)
@@ -113,9 +112,12 @@ func writeHosts(path string, h *HostsFile) error {
 	return nil
 }
 
-// makeTerminationLog makes an empty file that any user may write to, and deletes
-// the one of three attempts ago, of which nobody speaks any more.
+// makeTerminationLog makes an empty file that any user may write to, and deletes the one of three
+// attempts ago, which nobody reads any more.
 func (m *Manager) makeTerminationLog(uid types.UID, container string, attempt uint32) error {
+	if m.cfg.NoFiles {
+		return nil
+	}
 	if err := writeFile(m.TerminationLog(uid, container, attempt), nil, 0o666); err != nil {
 		return fmt.Errorf("making the termination log: %w", err)
 	}
@@ -132,5 +134,5 @@ func writeFile(path string, content []byte, perm os.FileMode) error {
 	if err := os.WriteFile(path, content, perm); err != nil {
 		return err
 	}
-	return os.Chmod(path, perm) // whatever the umask
+	return os.Chmod(path, perm) // independent of the umask
 }

@@ -12,15 +12,24 @@ import (
 	"k8s.io/kubernetes/pkg/fieldpath"
 )
 
-func (m *Manager) downward(pod *v1.Pod, vol *v1.Volume) volume {
-	s := vol.DownwardAPI
-	return content{name: vol.Name, pod: pod, kind: "downward-api", memory: true, collect: func(context.Context) (payload, time.Time, error) {
-		files, err := m.downwardFiles(pod, s.Items, s.DefaultMode, s.DefaultUser)
-		return files, time.Time{}, err
-	}}
+// downwardAPI shows fields of the Pod as files.
+type downwardAPI struct{ m *Manager }
+
+func (downwardAPI) Name() string           { return "kubernetes.io/downward-api" }
+func (downwardAPI) CanSupport(s Spec) bool { return s.Volume.DownwardAPI != nil }
+
+func (p downwardAPI) Publish(_ context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
+	s := spec.Volume.DownwardAPI
+	files, err := p.m.downwardFiles(spec.Pod, s.Items, s.DefaultMode, s.DefaultUser)
+	if err != nil {
+		return Published{}, err
+	}
+	return p.m.write(spec, paths.Target, inMemory, files, time.Time{})
 }
 
-func (m *Manager) downwardFiles(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, mode *int32, user *int64) (payload, error) {
+func (m *Manager) downwardFiles(
+	pod *v1.Pod, items []v1.DownwardAPIVolumeFile, mode *int32, user *int64,
+) (payload, error) {
 	files := payload{}
 	var errs []error
 	for _, it := range items {
@@ -30,7 +39,7 @@ func (m *Manager) downwardFiles(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, m
 		case it.FieldRef != nil:
 			value, err = fieldpath.ExtractFieldPathAsString(pod, it.FieldRef.FieldPath)
 		case it.ResourceFieldRef != nil:
-			value, err = ResourceValue(pod, nil, it.ResourceFieldRef, m.allocatable())
+			value, err = ResourceValue(pod, nil, it.ResourceFieldRef, m.cfg.Allocatable())
 		}
 		errs = append(errs, err)
 		files[filepath.Clean(it.Path)] = file([]byte(value), it.Mode, mode, it.User, user)
@@ -38,10 +47,12 @@ func (m *Manager) downwardFiles(pod *v1.Pod, items []v1.DownwardAPIVolumeFile, m
 	return files, errors.Join(errs...)
 }
 
-// ResourceValue is the value of a request or limit for the downward API. Without
-// a container name in the selector it is that of c. A limit that is not set is
-// what the Pod as a whole, else the node, has to give.
-func ResourceValue(pod *v1.Pod, c *v1.Container, selector *v1.ResourceFieldSelector, allocatable v1.ResourceList) (string, error) {
+// ResourceValue is the value of a request or limit for the downward API. Without a container name in
+// the selector it is that of c. A limit that is not set is that of the whole Pod, else what the node
+// can allocate.
+func ResourceValue(
+	pod *v1.Pod, c *v1.Container, selector *v1.ResourceFieldSelector, allocatable v1.ResourceList,
+) (string, error) {
 	available := allocatable.DeepCopy()
 	if resourcehelper.IsPodLevelLimitsSet(pod) {
 		for name := range available {

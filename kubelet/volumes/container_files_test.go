@@ -39,7 +39,7 @@ func TestHostPath(t *testing.T) {
 		"Directory":      {reason: "it is one", path: dir, kind: v1.HostPathDirectory},
 		"Link":           {reason: "links are followed", path: link, kind: v1.HostPathDirectory},
 		"NoDirectory":    {reason: "a file is none", path: file, kind: v1.HostPathDirectory, err: "hostPath type check failed: " + file + " is not a directory, it's a File"},
-		"MissingDir":     {reason: "nothing is none either", path: dir + "/none", kind: v1.HostPathDirectory, err: "no such file"},
+		"MissingDir":     {reason: "nothing is none either", path: dir + "/none", kind: v1.HostPathDirectory, err: "does not exist"},
 		"MakeDirectory":  {reason: "it is made, parents included", path: dir + "/a/b", kind: v1.HostPathDirectoryOrCreate},
 		"MakeFile":       {reason: "it is made", path: dir + "/f", kind: v1.HostPathFileOrCreate},
 		"MakeFileNoDir":  {reason: "but not its directory", path: dir + "/x/f", kind: v1.HostPathFileOrCreate, err: "its directory does not exist"},
@@ -48,7 +48,7 @@ func TestHostPath(t *testing.T) {
 		"NoSocket":       {reason: "a file is none", path: file, kind: v1.HostPathSocket, err: "is not a socket"},
 		"CharDevice":     {reason: "it is one", path: "/dev/null", kind: v1.HostPathCharDev},
 		"NoBlockDevice":  {reason: "a character device is none", path: "/dev/null", kind: v1.HostPathBlockDev, err: "is not a block device, it's a CharDevice"},
-		"DirectoryTwice": {reason: "what is there stays", path: dir, kind: v1.HostPathDirectoryOrCreate},
+		"DirectoryTwice": {reason: "an existing directory stays", path: dir, kind: v1.HostPathDirectoryOrCreate},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -61,9 +61,9 @@ func TestHostPath(t *testing.T) {
 }
 
 func TestPrepare(t *testing.T) {
-	h := newHouse(t)
+	f := newFixture(t)
 	p := pod(vol(v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}))
-	mounted := h.mount(p)
+	mounted := f.mount(p)
 	spec := FilesSpec{
 		Container: "c", Attempt: 2, TerminationLog: true,
 		Hosts:    &HostsFile{Header: "# ours\n", Entries: "192.0.2.1\tp\n"},
@@ -72,11 +72,11 @@ func TestPrepare(t *testing.T) {
 	var got Files
 	for range 2 { // a second time changes nothing
 		var err error
-		if got, err = h.Prepare(t.Context(), p, mounted, spec); err != nil {
+		if got, err = f.Prepare(t.Context(), p, mounted, spec); err != nil {
 			t.Fatal(err)
 		}
 	}
-	dir := h.podDir(p.UID)
+	dir := f.podDir(p.UID)
 	want := Files{
 		EtcHosts:       filepath.Join(dir, "etc-hosts"),
 		TerminationLog: filepath.Join(dir, "containers/c/2"),
@@ -98,7 +98,7 @@ func TestPrepare(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(mounted["v"].HostPath, "new/dir/x")); err != nil {
 		t.Error(err)
 	}
-	if err := h.Unmount(t.Context(), p.UID); err != nil {
+	if err := f.Unmount(t.Context(), p.UID); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -118,13 +118,13 @@ func TestSubPathStaysInVolume(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
+			f := newFixture(t)
 			p := pod(vol(v1.VolumeSource{EmptyDir: &v1.EmptyDirVolumeSource{}}))
-			mounted := h.mount(p)
+			mounted := f.mount(p)
 			if err := tc.make(mounted["v"].HostPath); err != nil {
 				t.Fatal(err)
 			}
-			_, err := h.Prepare(t.Context(), p, mounted, FilesSpec{Container: "c", SubPaths: map[int]SubPath{0: {Volume: "v", Path: tc.path}}})
+			_, err := f.Prepare(t.Context(), p, mounted, FilesSpec{Container: "c", SubPaths: map[int]SubPath{0: {Volume: "v", Path: tc.path}}})
 			if (err != nil) != tc.err {
 				t.Errorf("%s: Prepare() = %v", tc.reason, err)
 			}
@@ -139,15 +139,15 @@ func TestSubPathStaysInVolume(t *testing.T) {
 }
 
 func TestHostsFileKeepsItsInode(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "etc-hosts")
-	if err := writeHosts(path, &HostsFile{Header: "a"}); err != nil {
+	path, m := filepath.Join(t.TempDir(), "etc-hosts"), &Manager{}
+	if err := m.writeHosts(path, &HostsFile{Header: "a"}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := writeHosts(path, &HostsFile{Header: "b"}); err != nil {
+	if err := m.writeHosts(path, &HostsFile{Header: "b"}); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.Stat(path)

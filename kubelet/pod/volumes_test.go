@@ -1,0 +1,34 @@
+package pod
+
+import (
+	"errors"
+	"testing"
+
+	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/volumes"
+)
+
+// TestVolumesThatWait: an attachment takes a moment and is not worth an Event; a failure is.
+func TestVolumesThatWait(t *testing.T) {
+	r := newRig(t)
+	r.node.noMount = []error{
+		errors.Join(&volumes.Error{Message: "not attached", Waiting: true}),
+		errors.Join(&volumes.Error{Message: "no such key"}),
+	}
+	r.start()
+	r.create(nil)
+	r.eventually("the Pod runs", r.phase(v1.PodRunning))
+	for {
+		select {
+		case e := <-r.events.Events:
+			if e == "Warning FailedMount not attached" {
+				t.Error("an Event for a volume that waits")
+			} else if e == "Warning FailedMount no such key" {
+				return
+			}
+		default:
+			t.Fatal("no Event for the failure")
+		}
+	}
+}

@@ -1,0 +1,108 @@
+package volumes
+
+import (
+	"context"
+	"reflect"
+	"strings"
+	"time"
+
+	v1 "k8s.io/api/core/v1"
+
+	"flyball.dev/kubelet/volumes/plan"
+)
+
+// Plugin is one kind of volume. Its methods are idempotent, may wait for the API server until ctx
+// ends, and are called for several Pods at once.
+type Plugin interface {
+	// Name is upstream's name of the plugin, such as kubernetes.io/empty-dir. The directory of the
+	// kind's volumes is called after it.
+	Name() string
+	// CanSupport says whether the volume is of this kind.
+	CanSupport(spec Spec) bool
+	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It
+	// is called again whenever the Pod or an object that it refers to has changed, and after a
+	// restart, and leaves alone what is already right. If the plugin is not a StagingPlugin, volume is
+	// empty and Publish has no counterpart: everything it makes lies below the target and is unmounted
+	// and removed with the Pod's directory.
+	Publish(ctx context.Context, spec Spec, volume Volume, paths Paths) (Published, error)
+}
+
+// StagingPlugin is a kind whose volumes are more than a directory of one Pod: Pods of the node share
+// them, or something else than the node has to undo what was done. Each call is recorded on disk
+// before it is made. Calls for one volume do not overlap.
+type StagingPlugin interface {
+	Plugin
+	// Identify finds out which volume it is. What the volume still lacks and others will bring, such
+	// as a bound claim, is a WaitingError; the plugin has the Pod reconciled when it is there.
+	Identify(ctx context.Context, spec Spec) (Volume, error)
+	// Stage makes the volume ready for Publish at path, whose parent exists.
+	Stage(ctx context.Context, spec Spec, volume Volume, path string) error
+	// Unpublish undoes Publish, which may never have been called or have failed. The Manager removes
+	// the target if it is an empty directory or a file then.
+	Unpublish(ctx context.Context, volume Volume, target string) error
+	// Unstage undoes Stage in the same way, when no Pod has the volume any more.
+	Unstage(ctx context.Context, volume Volume, path string) error
+}
+
+// Spec is a volume in the spec of a Pod.
+type Spec struct {
+	Pod    *v1.Pod
+	Volume *v1.Volume
+}
+
+func (s Spec) target() plan.Target { return plan.Target{Pod: s.Pod.UID, Volume: s.Volume.Name} }
+
+// Paths of a volume on the host.
+type Paths struct {
+	// Target is for the Pod alone.
+	Target string
+	// Staging is where the volume is staged; empty if it is not.
+	Staging string
+}
+
+// Volume is a volume of a StagingPlugin on this node.
+type Volume struct {
+	// Name is unique on the node and the same for all Pods that share the volume: the plugin's name,
+	// a slash and a handle.
+	Name v1.UniqueVolumeName `json:"name"`
+	// Attach, Stage and Exclusive are those of plan.State.
+	Attach    bool `json:"attach,omitempty"`
+	Stage     bool `json:"stage,omitempty"`
+	Exclusive bool `json:"exclusive,omitempty"`
+	// Attributes are what Unpublish and Unstage have to know; they are recorded.
+	Attributes map[string]string `json:"attributes,omitempty"`
+}
+
+// Published is a volume that is ready for its Pod.
+type Published struct {
+	Mounted
+	// Next is when to call Publish again even if no object changed, zero for never.
+	Next time.Time
+}
+
+// WaitingError is the error of a volume that waits for something which others will bring.
+type WaitingError string
+
+func (w WaitingError) Error() string { return string(w) }
+
+// pluginFor returns the plugin of a volume, nil if there is none.
+func (m *Manager) pluginFor(spec Spec) Plugin {
+	for _, p := range m.plugins {
+		if p.CanSupport(spec) {
+			return p
+		}
+	}
+	return nil
+}
+
+// sourceOf is the name of the field of the volume that is set, as users write it.
+func sourceOf(source v1.VolumeSource) string {
+	v := reflect.ValueOf(source)
+	for i := range v.NumField() {
+		if f := v.Field(i); f.Kind() == reflect.Pointer && !f.IsNil() {
+			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+			return name
+		}
+	}
+	return "(none)"
+}

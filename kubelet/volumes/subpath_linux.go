@@ -1,0 +1,63 @@
+package volumes
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubernetes/pkg/volume/util/subpath"
+	mount "k8s.io/mount-utils"
+
+	"flyball.dev/internal/mounts"
+)
+
+// bindSubPath binds a path inside a volume to one that no container can exchange for a link
+// afterwards (CVE-2017-1002101), and makes the directory if it is missing.
+func (m *Manager) bindSubPath(uid types.UID, container string, index int, sub SubPath, volume string) (string, error) {
+	host := filepath.Join(volume, sub.Path)
+	if m.cfg.NoFiles {
+		return host, nil
+	}
+	sp := subpath.New(syscallMounter{})
+	if _, err := os.Stat(host); errors.Is(err, fs.ErrNotExist) {
+		info, err := os.Stat(volume)
+		if err != nil {
+			return "", err
+		}
+		// With the volume's permissions: a group that may write to it may write there too.
+		if err := sp.SafeMakeDir(sub.Path, volume, info.Mode()); err != nil && !errors.Is(err, fs.ErrExist) {
+			return "", err
+		}
+	}
+	path, _, err := sp.PrepareSafeSubpath(subpath.Subpath{
+		VolumeMountIndex: index,
+		Path:             host,
+		VolumeName:       sub.Volume,
+		VolumePath:       volume,
+		PodDir:           m.podDir(uid),
+		ContainerName:    container,
+	})
+	return path, err
+}
+
+// syscallMounter has the methods of mount-utils' Interface that the subPath library uses, without
+// executing programs of the host. Other methods panic.
+type syscallMounter struct{ mount.Interface }
+
+// IsMountPoint implements mount.Interface.
+func (syscallMounter) IsMountPoint(path string) (bool, error) { return isMountPoint(path) }
+
+// Unmount implements mount.Interface.
+func (syscallMounter) Unmount(path string) error { return mounts.Unmount(path) }
+
+// MountSensitiveWithoutSystemdWithMountFlags implements mount.Interface.
+func (syscallMounter) MountSensitiveWithoutSystemdWithMountFlags(source, target, _ string, _, _, _ []string) error {
+	if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("binding the subPath: %w", err)
+	}
+	return nil
+}
