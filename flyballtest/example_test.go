@@ -143,8 +143,9 @@ func ExampleCluster_User() {
 	}
 	fmt.Println("contexts:", slices.Sorted(maps.Keys(file.Contexts)))
 	// Output:
-	// Pods: <nil> Secrets: secrets is forbidden: User "jane" cannot list resource "secrets" in API
-	// group "" in the namespace "default" contexts: [admin jane]
+	// Pods: <nil>
+	// Secrets: secrets is forbidden: User "jane" cannot list resource "secrets" in API group "" in the namespace "default"
+	// contexts: [admin jane]
 }
 
 // Webhooks are served by the test, at the address that the API server was told. A manager takes the

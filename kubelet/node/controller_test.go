@@ -16,6 +16,7 @@ import (
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -70,9 +71,32 @@ func (f *fakeCRI) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...
 }
 
 // newClient is a fake API, and reports when a watch of Nodes has begun: unlike a real one, it
-// forgets what happens between the list and the watch.
+// forgets what happens between the list and the watch. Nodes have resource versions, and an update
+// of an older one is a conflict, as with a real one.
 func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan struct{}) {
 	client, watching = fake.NewClientset(objects...), make(chan struct{}, 10)
+	var mu sync.Mutex
+	version := 0
+	stamp := func(object runtime.Object) {
+		version++
+		object.(*v1.Node).ResourceVersion = strconv.Itoa(version)
+	}
+	client.PrependReactor("create", "nodes", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		stamp(action.(clienttesting.CreateAction).GetObject())
+		return false, nil, nil
+	})
+	client.PrependReactor("update", "nodes", func(action clienttesting.Action) (bool, runtime.Object, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		node := action.(clienttesting.UpdateAction).GetObject().(*v1.Node)
+		if node.ResourceVersion != "" && node.ResourceVersion != strconv.Itoa(version) {
+			return true, nil, apierrors.NewConflict(v1.Resource("nodes"), node.Name, errors.New("the object has been modified"))
+		}
+		stamp(node)
+		return true, node, client.Tracker().Update(v1.SchemeGroupVersion.WithResource("nodes"), node, "")
+	})
 	client.PrependWatchReactor("nodes", func(action clienttesting.Action) (bool, watch.Interface, error) {
 		w, err := client.Tracker().Watch(action.GetResource(), action.GetNamespace())
 		watching <- struct{}{}

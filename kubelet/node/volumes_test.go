@@ -9,10 +9,11 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/util/retry"
 )
 
-// TestVolumesInUse: the status lists the volumes that the node uses, and whoever waits for the
-// attach/detach controller's answer gets to know when the Node changes.
+// TestVolumesInUse: the status lists the volumes that the node uses, Changed reports what the
+// attach/detach controller writes, and the node's own writes keep that.
 func TestVolumesInUse(t *testing.T) {
 	client, watching := newClient()
 	cri := &fakeCRI{network: true}
@@ -35,15 +36,19 @@ func TestVolumesInUse(t *testing.T) {
 	n.Recheck()
 	eventually(t, client, "a Pod wants a volume", func(n *v1.Node) bool { return slices.Equal(n.Status.VolumesInUse, want) })
 
-	node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
-	if err != nil {
+	nodes := client.CoreV1().Nodes()
+	if err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		node, err := nodes.Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		node.Status.VolumesAttached = []v1.AttachedVolume{{Name: want[0]}}
+		_, err = nodes.UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
-	node.Status.VolumesAttached = []v1.AttachedVolume{{Name: want[0]}}
-	if _, err := client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
-	for len(n.Object().Status.VolumesAttached) == 0 {
+	for n.Object() == nil || len(n.Object().Status.VolumesAttached) == 0 {
 		soon(t, changed, "the attachment is seen")
 	}
 	cancel()
