@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/client-go/util/retry"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -103,6 +104,23 @@ func newClient(objects ...runtime.Object) (client *fake.Clientset, watching chan
 		return true, w, err
 	})
 	return client, watching
+}
+
+// writeStatus changes the status of the Node as another client does.
+func writeStatus(t *testing.T, client kubernetes.Interface, change func(*v1.NodeStatus)) {
+	t.Helper()
+	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+		node, err := client.CoreV1().Nodes().Get(t.Context(), "n1", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		change(&node.Status)
+		_, err = client.CoreV1().Nodes().UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // running starts a Node against a fake API, and ends it with the test.
@@ -208,11 +226,7 @@ func TestNodeLife(t *testing.T) {
 		return len(n.Status.Images) == 1 && n.Status.Images[0].SizeBytes == 7
 	})
 
-	unknown := n.Object().DeepCopy()
-	unknown.Status.Conditions[3].Status = v1.ConditionUnknown
-	if _, err := client.CoreV1().Nodes().UpdateStatus(t.Context(), unknown, metav1.UpdateOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	writeStatus(t, client, func(status *v1.NodeStatus) { status.Conditions[3].Status = v1.ConditionUnknown })
 	eventually(t, client, "the node lifecycle controller had marked it Unknown", isReady(v1.ConditionTrue))
 
 	err := wait.PollUntilContextTimeout(t.Context(), time.Millisecond, 10*time.Second, true, func(ctx context.Context) (bool, error) {

@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/util/retry"
 )
 
 // TestVolumesInUse: the status lists the volumes that the node uses, Changed reports what the
@@ -36,18 +34,9 @@ func TestVolumesInUse(t *testing.T) {
 	n.Recheck()
 	eventually(t, client, "a Pod wants a volume", func(n *v1.Node) bool { return slices.Equal(n.Status.VolumesInUse, want) })
 
-	nodes := client.CoreV1().Nodes()
-	if err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
-		node, err := nodes.Get(t.Context(), "n1", metav1.GetOptions{})
-		if err != nil {
-			return err
-		}
-		node.Status.VolumesAttached = []v1.AttachedVolume{{Name: want[0]}}
-		_, err = nodes.UpdateStatus(t.Context(), node, metav1.UpdateOptions{})
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
+	writeStatus(t, client, func(status *v1.NodeStatus) {
+		status.VolumesAttached = []v1.AttachedVolume{{Name: want[0]}}
+	})
 	for n.Object() == nil || len(n.Object().Status.VolumesAttached) == 0 {
 		soon(t, changed, "the attachment is seen")
 	}
