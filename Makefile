@@ -176,7 +176,7 @@ $(TOOLS): tools/go.mod
 	@touch $(TOOLS)
 
 .PHONY: generate
-generate: bin/tools/controller-gen ## Generate deep copies, CRDs, RBAC and docs/loops.md from the Go code
+generate: bin/tools/controller-gen ## Generate deep copies, CRDs, RBAC and pictures in docs/ from the Go code
 	@$(call generate,.)
 
 # The sample operator, which is generated as kubebuilder's Makefile does it.
@@ -190,12 +190,13 @@ bin/tools/controller-gen rbac:roleName=flyball-controllers paths=./controllers/.
 go run ./hack/crdschema $(1)/config/crd/bases/*.yaml; \
 go run ./hack/chart $(1)/config $(1)/config; \
 go run ./hack/loops > $(1)/docs/loops.md; \
+go run ./hack/house docs/architecture.md $(1)/docs/architecture.md; \
 bin/tools/controller-gen object:headerFile=/dev/null paths=./$(SAMPLE)/api/... $(if $(filter-out .,$(1)),output:object:dir=$(1)/$(SAMPLE)/api/v1); \
 bin/tools/controller-gen crd rbac:roleName=manager-role paths=./$(SAMPLE)/... output:crd:dir=$(1)/$(SAMPLE)/config/crd/bases output:rbac:dir=$(1)/$(SAMPLE)/config/rbac
 endef
 
 GENERATED := apis/apps/v1alpha1/zz_generated.deepcopy.go config/crd/bases config/rbac/role.yaml config/rbac/role_installed.yaml config/helm/flyball/files \
-	docs/loops.md \
+	docs/loops.md docs/architecture.md \
 	$(addprefix $(SAMPLE)/,api/v1/zz_generated.deepcopy.go config/crd/bases config/rbac)
 
 .PHONY: verify

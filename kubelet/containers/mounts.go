@@ -10,7 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 
-	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/volumes"
 )
 
@@ -129,7 +129,7 @@ func volumeMount(m v1.VolumeMount, vol volumes.Mounted, supportsRRO bool) (*runt
 	if err != nil {
 		return nil, err
 	}
-	recursive, err := plan.RecursiveReadOnly(m, supportsRRO)
+	recursive, err := cri.RecursiveReadOnly(m, supportsRRO)
 	if err != nil {
 		return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
 	}

@@ -6,12 +6,12 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/qos"
 
 	"flyball.dev/kubelet/cgroups"
-	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/cri"
 )
 
 // Resources renders the limits of a container that is created.
 func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
-	limits := plan.Limits(pod.Spec.Resources, c.Resources)
+	limits := cri.Limits(pod.Spec.Resources, c.Resources)
 	r := linuxResources(node, c.Resources.Requests, limits)
 	score := qos.GetContainerOOMScoreAdjust(pod, c, max(node.MemoryCapacity, 1))
 	r.OomScoreAdj = max(int64(score), node.LowestOOMScoreAdj)

@@ -112,8 +112,8 @@ func (s *State) mustRestart(c cri.Container) bool {
 	if created == nil {
 		return false
 	}
-	was := Limits(created.Pod, created.Container)
-	limits := Limits(s.Pod.Spec.Resources, spec.Resources)
+	was := cri.Limits(created.Pod, created.Container)
+	limits := cri.Limits(s.Pod.Spec.Resources, spec.Resources)
 	for _, p := range spec.ResizePolicy {
 		if p.RestartPolicy != v1.RestartContainer {
 			continue

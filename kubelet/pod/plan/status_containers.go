@@ -213,7 +213,7 @@ func (r *reporter) volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {
 		st := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
 			st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyDisabled)
-			if recursive, err := RecursiveReadOnly(m, supported); err == nil && recursive {
+			if recursive, err := cri.RecursiveReadOnly(m, supported); err == nil && recursive {
 				st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyEnabled)
 			}
 		}
