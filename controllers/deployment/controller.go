@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
@@ -111,7 +112,7 @@ func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Req
 
 // Observe is what reader knows of a Deployment.
 func Observe(
-	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet], d *appsv1.Deployment, options kinds.Options,
+	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet], d *appsv1.Deployment, options v1alpha1.Options,
 ) (State, error) {
 	state := State{Deployment: d, Options: options, Now: metav1.Now()}
 	for _, which := range []client.ListOption{controllerref.ControlledBy(d.UID), controllerref.Orphans()} {
@@ -137,12 +138,12 @@ func Observe(
 }
 
 // needsPods says whether planning needs more than ReplicaSets.
-func needsPods(d *appsv1.Deployment, options kinds.Options) bool {
+func needsPods(d *appsv1.Deployment, options v1alpha1.Options) bool {
 	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback.OnCrashLoop != nil
 }
 
 // crashes says whether a Pod counts as one that rollback.onCrashLoop is about.
-func crashes(pod *corev1.Pod, options kinds.Options) bool {
+func crashes(pod *corev1.Pod, options v1alpha1.Options) bool {
 	return options.Rollback.OnCrashLoop != nil && pod.DeletionTimestamp == nil &&
 		!podutil.IsPodReady(pod) && mostRestarts(pod) >= options.Rollback.OnCrashLoop.Restarts
 }

@@ -14,9 +14,9 @@ import (
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/controllerref"
-	"flyball.dev/controllers/internal/kinds"
 )
 
 // State is what the loop knows when it plans.
@@ -30,7 +30,7 @@ type State struct {
 	// their ReplicaSet. Both are nil if not needed.
 	Running, Crashing map[types.UID]int
 	// Options are what the Deployment asks for beyond apps/v1.
-	Options kinds.Options
+	Options v1alpha1.Options
 	// Now is the time of the observation.
 	Now metav1.Time
 }
@@ -79,7 +79,7 @@ type Plan struct {
 	Actions []action.Action
 	Status  appsv1.DeploymentStatus
 	// Kept is the part of the status that apps/v1 lacks.
-	Kept kinds.Status
+	Kept v1alpha1.OptionsStatus
 	// Next is how long it takes until the mere passing of time matters; 0 if it does not.
 	Next time.Duration
 }
@@ -122,7 +122,7 @@ type rollout struct {
 	// status is the Deployment's last status, with conditions that the plan adds.
 	status appsv1.DeploymentStatus
 	// kept is the last status beyond apps/v1, as the plan changes it.
-	kept kinds.Status
+	kept v1alpha1.OptionsStatus
 	// current is the member of the current template, nil if there is none; old are all others,
 	// oldest first.
 	current *member

@@ -24,6 +24,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
@@ -89,7 +90,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	state.Deleting = r.Expectations.Deleting(request.NamespacedName, state.Pods)
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
-	kept := kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
+	kept := v1alpha1.OptionsStatus{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
 	err = r.Kind.PatchStatus(ctx, r.Client, r.Expectations, set, &after, options.Status, kept)
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
@@ -104,7 +105,7 @@ func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Req
 
 // Observe is what reader knows of a ReplicaSet.
 func Observe(
-	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet], set *appsv1.ReplicaSet, options kinds.Options,
+	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet], set *appsv1.ReplicaSet, options v1alpha1.Options,
 ) (State, error) {
 	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	pods := func(which client.ListOption) ([]*corev1.Pod, error) {

@@ -14,8 +14,8 @@ import (
 	"k8s.io/kubectl/pkg/polymorphichelpers"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
-	"flyball.dev/controllers/internal/kinds"
 )
 
 // ErrFailed says that a rollout ended otherwise than its user wanted.
@@ -63,7 +63,7 @@ func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) e
 }
 
 // describe says how far a rollout is, in kubectl's words, and whether it is over.
-func describe(d *appsv1.Deployment, options kinds.Options) (message string, done bool, err error) {
+func describe(d *appsv1.Deployment, options v1alpha1.Options) (message string, done bool, err error) {
 	observed := d.Generation <= d.Status.ObservedGeneration
 	if back := options.Status.Rollback; back != nil && observed {
 		return "", false, fmt.Errorf("%w: %s", ErrFailed, back.Message)
