@@ -107,27 +107,22 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 // ownersOf maps a ReplicaSet to the Deployments to reconcile when it changes.
 func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Request {
-	return controllerref.Owners(ctx, r.Client, r.Deployments, set)
+	selector := func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }
+	return controllerref.Owners(ctx, r.Client, r.Deployments, selector, set)
 }
 
 // Observe is what reader knows of a Deployment.
 func Observe(
 	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet], d *appsv1.Deployment, options v1alpha1.Options,
 ) (State, error) {
-	state := State{Deployment: d, Options: options, Now: metav1.Now()}
-	for _, which := range []client.ListOption{controllerref.ControlledBy(d.UID), controllerref.Orphans()} {
-		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which)
-		if err != nil {
-			return state, err
-		}
-		state.ReplicaSets = append(state.ReplicaSets, sets...)
-	}
-	if !needsPods(d, options) {
-		return state, nil
+	sets, err := controllerref.Candidates(ctx, reader, replicaSets, d)
+	state := State{Deployment: d, ReplicaSets: sets, Options: options, Now: metav1.Now()}
+	if err != nil || !needsPods(d, options) {
+		return state, err
 	}
 	state.Running, state.Crashing = map[types.UID]int{}, map[types.UID]int{}
-	for _, set := range state.ReplicaSets {
-		pods, err := kinds.Pods().List(ctx, reader, client.InNamespace(d.Namespace), controllerref.ControlledBy(set.UID))
+	for _, set := range sets {
+		pods, err := controllerref.Controlled(ctx, reader, kinds.Pods(), d.Namespace, set.UID)
 		if err != nil {
 			return state, err
 		}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -23,11 +22,12 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// Index is the cache index by which objects are found by their controller's UID.
-const Index = "controllerUID"
-
-// none is the key in Index of objects without a controller.
-const none = "-"
+// Index is the cache index by which objects are found by their controller's UID; none is the key of
+// those without a controller.
+const (
+	Index = "controllerUID"
+	none  = "-"
+)
 
 // Keys are an object's keys in Index.
 func Keys(object client.Object) []string {
@@ -37,11 +37,24 @@ func Keys(object client.Object) []string {
 	return []string{none}
 }
 
-// ControlledBy selects what the owner with this UID controls.
-func ControlledBy(uid types.UID) client.ListOption { return client.MatchingFields{Index: string(uid)} }
+// Controlled lists what the owner with this UID controls.
+func Controlled[C client.Object](
+	ctx context.Context, reader client.Reader, kind kinds.Kind[C], namespace string, owner types.UID,
+) ([]C, error) {
+	return kind.List(ctx, reader, client.InNamespace(namespace), client.MatchingFields{Index: string(owner)})
+}
 
-// Orphans selects the objects that have no controller.
-func Orphans() client.ListOption { return client.MatchingFields{Index: none} }
+// Candidates lists what an owner controls, and what nobody in its namespace does.
+func Candidates[C client.Object](
+	ctx context.Context, reader client.Reader, kind kinds.Kind[C], owner client.Object,
+) ([]C, error) {
+	own, err := Controlled(ctx, reader, kind, owner.GetNamespace(), owner.GetUID())
+	if err != nil {
+		return nil, err
+	}
+	orphans, err := Controlled(ctx, reader, kind, owner.GetNamespace(), none)
+	return append(own, orphans...), err
+}
 
 // IsOf says whether a reference names an object of a kind, in whatever version of its group.
 func IsOf(ref *metav1.OwnerReference, kind schema.GroupVersionKind) bool {
@@ -72,10 +85,11 @@ func Claim[C metav1.Object](
 	return owned, actions
 }
 
-// Owners maps an object to the owners to reconcile when it changes: its controller, or all that
-// might adopt it.
+// Owners maps an object to the owners to reconcile when it changes: its controller, or all whose
+// selector matches it.
 func Owners[T client.Object](
-	ctx context.Context, reader client.Reader, owners kinds.Kind[T], object client.Object,
+	ctx context.Context, reader client.Reader, owners kinds.Kind[T], selectorOf func(T) *metav1.LabelSelector,
+	object client.Object,
 ) []reconcile.Request {
 	if ref := metav1.GetControllerOfNoCopy(object); ref != nil {
 		if !IsOf(ref, owners.GroupVersionKind) {
@@ -98,16 +112,6 @@ func Owners[T client.Object](
 		}
 	}
 	return requests
-}
-
-func selectorOf(owner client.Object) *metav1.LabelSelector {
-	switch o := owner.(type) {
-	case *appsv1.Deployment:
-		return o.Spec.Selector
-	case *appsv1.ReplicaSet:
-		return o.Spec.Selector
-	}
-	return nil
 }
 
 // MayAdopt returns ErrStale if the API server, not a cache, says that an owner is gone or being
