@@ -25,12 +25,6 @@ func annotate(d *appsv1.Deployment, set *appsv1.ReplicaSet, old []*appsv1.Replic
 	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, historyLength)
 }
 
-// revision is 0 for a ReplicaSet without one that is a number.
-func revision(set *appsv1.ReplicaSet) int64 {
-	number, _ := util.Revision(set)
-	return number
-}
-
 // desiredReplicas is the size of the Deployment for which a ReplicaSet was last scaled, if that is
 // known.
 func desiredReplicas(set *appsv1.ReplicaSet) (int32, bool) {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/action"
 )
 
 // ensureCurrent plans the ReplicaSet of the current template, unless there is one.
@@ -36,34 +37,34 @@ func (r *rollout) ensureCurrent(size int32) {
 			Template:        template,
 		},
 	}
-	r.current = &member{want: set}
-	annotate(r.Deployment, set, sets(r.old), false)
-	r.changef(r.current, "no ReplicaSet has the current template")
+	r.current = set
+	annotate(d, set, r.old, false)
+	r.changef(set, "no ReplicaSet has the current template")
 	r.noteProgressing(corev1.ConditionTrue, util.NewReplicaSetReason, fmt.Sprintf("Created new replica set %q", set.Name))
 }
 
 // keepHistory copies what changed in the Deployment beside the template to the current ReplicaSet.
 func (r *rollout) keepHistory() {
-	if r.current == nil {
+	set := r.current
+	if set == nil {
 		return
 	}
-	set := r.current.want
 	if set.Spec.MinReadySeconds != r.Deployment.Spec.MinReadySeconds {
 		set.Spec.MinReadySeconds = r.Deployment.Spec.MinReadySeconds
-		r.changef(r.current, "minReadySeconds changed")
+		r.changef(set, "minReadySeconds changed")
 	}
 	if r.kept.Rollback != nil {
 		return // the ReplicaSet that was rolled back to keeps its own place in the history
 	}
 	was := set.Annotations[util.RevisionAnnotation]
-	switch changed := annotate(r.Deployment, set, sets(r.old), true); {
+	switch changed := annotate(r.Deployment, set, r.old, true); {
 	case changed && set.Annotations[util.RevisionAnnotation] != was:
-		r.changef(r.current, "its template is the current one again")
+		r.changef(set, "its template is the current one again")
 		if r.Options.Rollback != (v1alpha1.Rollback{}) {
 			r.noteFound() // the failure of the template before it must not count against this one
 		}
 	case changed:
-		r.changef(r.current, "the Deployment's annotations changed")
+		r.changef(set, "the Deployment's annotations changed")
 	}
 	if util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing) == nil {
 		r.noteFound()
@@ -71,22 +72,22 @@ func (r *rollout) keepHistory() {
 }
 
 func (r *rollout) noteFound() {
-	message := fmt.Sprintf("Found new replica set %q", r.current.want.Name)
+	message := fmt.Sprintf("Found new replica set %q", r.current.Name)
 	r.noteProgressing(corev1.ConditionTrue, util.FoundNewRSReason, message)
 }
 
 // cleanUp removes the oldest ReplicaSets beyond revisionHistoryLimit that certainly have no Pods.
 func (r *rollout) cleanUp() {
 	limit := ptr.Deref(r.Deployment.Spec.RevisionHistoryLimit, math.MaxInt32)
-	history := lo.Filter(r.old, func(m *member, _ int) bool {
-		return m.seen.DeletionTimestamp == nil && m.seen.Name != r.kept.AvailableReplicaSet
+	history := lo.Filter(r.old, func(set *appsv1.ReplicaSet, _ int) bool {
+		return set.DeletionTimestamp == nil && set.Name != r.kept.AvailableReplicaSet
 	})
-	sort.SliceStable(history, func(i, j int) bool { return revision(history[i].seen) < revision(history[j].seen) })
-	for _, m := range history[:max(0, len(history)-int(limit))] {
-		if m.size() == 0 && len(m.reasons) == 0 &&
-			m.seen.Status.Replicas == 0 && m.seen.Generation <= m.seen.Status.ObservedGeneration {
-			m.remove = true
-			r.changef(m, "more than %d old ReplicaSets", limit)
+	sort.Sort(util.ReplicaSetsByRevision(history))
+	reason := action.Reason(fmt.Sprintf("more than %d old ReplicaSets", limit))
+	for _, set := range history[:max(0, len(history)-int(limit))] {
+		if size(set) == 0 && r.reasons[set.UID] == nil &&
+			set.Status.Replicas == 0 && set.Generation <= set.Status.ObservedGeneration {
+			r.deletions = append(r.deletions, Delete{r.observed[set.UID], reason})
 		}
 	}
 }

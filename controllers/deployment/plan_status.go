@@ -22,139 +22,119 @@ const (
 	rollingOutReason = "RollingOut"
 )
 
-// newStatus sums up the ReplicaSets as the plan leaves them. Progress is judged only during a
-// rollout.
-func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
-	all := sets(r.all())
-	status := appsv1.DeploymentStatus{
+// countPods sums up the ReplicaSets as the plan leaves them.
+func (r *rollout) countPods() {
+	all, updated := r.all(), r.current
+	if r.kept.Rollback != nil {
+		updated = r.failed
+	}
+	r.status = appsv1.DeploymentStatus{
 		ObservedGeneration:  r.Deployment.Generation,
 		Replicas:            util.GetActualReplicaCountForReplicaSets(all),
+		UpdatedReplicas:     util.GetActualReplicaCountForReplicaSets([]*appsv1.ReplicaSet{updated}),
 		ReadyReplicas:       util.GetReadyReplicaCountForReplicaSets(all),
 		AvailableReplicas:   util.GetAvailableReplicaCountForReplicaSets(all),
 		TerminatingReplicas: util.GetTerminatingReplicaCountForReplicaSets(all),
 		CollisionCount:      r.status.CollisionCount,
-		Conditions:          slices.Clone(r.status.Conditions),
+		Conditions:          r.status.Conditions,
 	}
-	status.UnavailableReplicas = max(0, size(r.all())-status.AvailableReplicas)
-	updated := r.current
-	if r.kept.Rollback != nil {
-		updated = r.failed
-	}
-	if updated != nil {
-		status.UpdatedReplicas = updated.want.Status.Replicas
-	}
-	if status.AvailableReplicas >= r.replicas-r.unavailable {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue,
+	r.status.UnavailableReplicas = max(0, size(all...)-r.status.AvailableReplicas)
+	if r.status.AvailableReplicas >= r.replicas-r.unavailable {
+		r.setCondition(appsv1.DeploymentAvailable, corev1.ConditionTrue,
 			util.MinimumReplicasAvailable, "Deployment has minimum availability.")
 	} else {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse,
+		r.setCondition(appsv1.DeploymentAvailable, corev1.ConditionFalse,
 			util.MinimumReplicasUnavailable, "Deployment does not have minimum availability.")
 	}
-	if progressing {
-		r.judge(&status)
-		r.copyFailure(&status)
-	}
-	return status
 }
 
-// judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not
-// judged again when Pods fail later.
-func (r *rollout) judge(status *appsv1.DeploymentStatus) {
-	if !util.HasProgressDeadline(r.Deployment) {
-		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
-		return
-	}
-	if r.kept.Rollback != nil {
-		return // it failed, and says so until the template changes
-	}
-	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	if last != nil && last.Reason == util.NewRSAvailableReason && status.Replicas == status.UpdatedReplicas {
-		return
-	}
+// judge sets the condition Progressing: complete, moving, or out of time.
+func (r *rollout) judge() {
 	subject := fmt.Sprintf("Deployment %q", r.Deployment.Name)
 	if r.current != nil {
-		subject = fmt.Sprintf("ReplicaSet %q", r.current.want.Name)
+		subject = fmt.Sprintf("ReplicaSet %q", r.current.Name)
 	}
+	last := ptr.Deref(util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing), appsv1.DeploymentCondition{})
+	left, counting := r.timeLeft()
 	switch {
-	case util.DeploymentComplete(r.Deployment, status):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue,
-			util.NewRSAvailableReason, subject+" has successfully progressed.")
-	case r.held(status):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
+	case !util.HasProgressDeadline(r.Deployment):
+		util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentProgressing)
+	case r.kept.Rollback != nil:
+		// It failed, and says so until the template changes.
+	case last.Reason == util.NewRSAvailableReason && r.status.Replicas == r.status.UpdatedReplicas:
+		// A complete rollout is not judged again when Pods fail later.
+	case util.DeploymentComplete(r.Deployment, &r.status):
+		r.noteProgressing(corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
+	case r.held():
+		r.noteProgressing(corev1.ConditionTrue, PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.",
 				subject, r.replicas-r.keep, r.keep))
-	case util.DeploymentProgressing(r.Deployment, status), last != nil && last.Reason == PartitionReachedReason:
+	case util.DeploymentProgressing(r.Deployment, &r.status), last.Reason == PartitionReachedReason:
 		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is
 		// the time of the last progress, from which the deadline counts.
 		since := r.Now
-		if last != nil && last.Status == corev1.ConditionTrue {
+		if last.Status == corev1.ConditionTrue {
 			since = last.LastTransitionTime
 		}
-		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
-		util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
+		util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentProgressing)
+		util.SetDeploymentCondition(&r.status, appsv1.DeploymentCondition{
 			Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, LastUpdateTime: r.Now, LastTransitionTime: since,
 			Reason: util.ReplicaSetUpdatedReason, Message: subject + " is progressing.",
 		})
-	default:
-		if left, counting := r.timeLeft(last); counting && left <= 0 {
-			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse,
-				util.TimedOutReason, subject+" has timed out progressing.")
-		}
+	case counting && left <= 0:
+		r.noteProgressing(corev1.ConditionFalse, util.TimedOutReason, subject+" has timed out progressing.")
 	}
 }
 
 // timeLeft is how long it takes until a lack of progress becomes a failure. It does not count
 // before a rollout has set its condition, and after its end.
-func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration, counting bool) {
-	if last == nil || !util.HasProgressDeadline(r.Deployment) ||
-		slices.Contains([]string{util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}, last.Reason) {
+func (r *rollout) timeLeft() (left time.Duration, counting bool) {
+	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
+	ends := []string{util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}
+	if last == nil || !util.HasProgressDeadline(r.Deployment) || r.kept.Rollback != nil || slices.Contains(ends, last.Reason) {
 		return 0, false
 	}
 	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
 	return deadline.Sub(r.Now.Time), true
 }
 
-// nextReconcile is when the deadline passes.
-func (r *rollout) nextReconcile(status appsv1.DeploymentStatus) time.Duration {
-	left, counting := r.timeLeft(util.GetDeploymentCondition(status, appsv1.DeploymentProgressing))
-	if !counting || util.DeploymentComplete(r.Deployment, &status) || r.kept.Rollback != nil {
-		return 0
-	}
-	return max(time.Second, left)
-}
-
 // copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the
 // newest wins.
-func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
-	for _, m := range slices.Backward(r.all()) {
-		for _, c := range m.want.Status.Conditions {
+func (r *rollout) copyFailure() {
+	for _, set := range slices.Backward(r.all()) {
+		for _, c := range set.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure {
-				util.SetDeploymentCondition(status, util.ReplicaSetToDeploymentCondition(c))
+				util.SetDeploymentCondition(&r.status, util.ReplicaSetToDeploymentCondition(c))
 				return
 			}
 		}
 	}
-	util.RemoveDeploymentCondition(status, appsv1.DeploymentReplicaFailure)
+	util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentReplicaFailure)
 }
 
 // notePause keeps the time of a pause from counting against the deadline.
 func (r *rollout) notePause() {
-	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	if last != nil && last.Reason == util.TimedOutReason {
-		return // a failure that was reported stays reported
-	}
-	paused := last != nil && last.Reason == util.PausedDeployReason
-	if r.Deployment.Spec.Paused && !paused {
+	last := ptr.Deref(util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing), appsv1.DeploymentCondition{})
+	paused := last.Reason == util.PausedDeployReason
+	switch {
+	case last.Reason == util.TimedOutReason: // a failure that was reported stays reported
+	case r.Deployment.Spec.Paused && !paused:
 		r.noteProgressing(corev1.ConditionUnknown, util.PausedDeployReason, "Deployment is paused")
-	} else if !r.Deployment.Spec.Paused && paused {
+	case !r.Deployment.Spec.Paused && paused:
 		r.noteProgressing(corev1.ConditionUnknown, util.ResumedDeployReason, "Deployment is resumed")
 	}
 }
 
 func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
 	if util.HasProgressDeadline(r.Deployment) {
-		r.set(&r.status, appsv1.DeploymentProgressing, value, reason, message)
+		r.setCondition(appsv1.DeploymentProgressing, value, reason, message)
 	}
+}
+
+func (r *rollout) setCondition(of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string) {
+	util.SetDeploymentCondition(&r.status, appsv1.DeploymentCondition{
+		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
+	})
 }
 
 // FailedStatus is the status after a ReplicaSet could not be created: the last one, and why.
@@ -170,14 +150,6 @@ func CollidedStatus(s State) appsv1.DeploymentStatus {
 	status := *s.Deployment.Status.DeepCopy()
 	status.CollisionCount = new(ptr.Deref(status.CollisionCount, 0) + 1)
 	return status
-}
-
-func (r *rollout) set(
-	status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string,
-) {
-	util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
-		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
-	})
 }
 
 // withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own
