@@ -15,6 +15,7 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
@@ -28,13 +29,12 @@ const (
 	RolledBackReason        = "RolledBack"
 )
 
-// errCollision says that a ReplicaSet of another template, or of another owner, has the name.
-var errCollision = errors.New("the name of the new ReplicaSet is taken")
-
-// createError is why the API server did not take a ReplicaSet.
-type createError struct{ error }
-
-func (e createError) Unwrap() error { return e.error }
+var (
+	// errCollision says that a ReplicaSet of another template, or of another owner, has the name.
+	errCollision = errors.New("the name of the new ReplicaSet is taken")
+	// errCreate begins the words of upstream for a ReplicaSet that the API server did not take.
+	errCreate = errors.New("Failed to create new replica set") //nolint:staticcheck // for people
+)
 
 // act carries a plan out, in order, and stops at the first error. It returns the Deployment as last
 // written.
@@ -52,9 +52,9 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 		case action.Release:
 			err = controllerref.Replace(ctx, r.Client, r.Expectations, r.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
 		case Create:
-			err = r.create(ctx, d, a.ReplicaSet.DeepCopy())
+			err = r.create(ctx, d, a.ReplicaSet)
 		case Update:
-			err = r.update(ctx, d, a.Before, a.After.DeepCopy())
+			err = r.update(ctx, d, a.Before, a.After)
 		case Delete:
 			err = r.delete(ctx, a.ReplicaSet)
 		case SetRevision:
@@ -92,8 +92,7 @@ func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *apps
 		}
 		return errCollision
 	}
-	//nolint:staticcheck // upstream's words, for people
-	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)}
+	err = fmt.Errorf("%w %q: %w", errCreate, set.Name, err)
 	if ctx.Err() == nil {
 		r.Events.Event(d, corev1.EventTypeWarning, util.FailedRSCreateReason, err.Error())
 	}
@@ -111,13 +110,11 @@ func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, a
 	return nil
 }
 
-func (r *Reconciler) delete(ctx context.Context, observed *appsv1.ReplicaSet) error {
-	set := r.ReplicaSets.New()
-	set.SetNamespace(observed.Namespace)
-	set.SetName(observed.Name)
-	preconditions := client.Preconditions{UID: &observed.UID, ResourceVersion: &observed.ResourceVersion}
+func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet) error {
+	object := r.ReplicaSets.Write(set, v1alpha1.OptionsStatus{})
+	preconditions := client.Preconditions{UID: &set.UID, ResourceVersion: &set.ResourceVersion}
 	background := client.PropagationPolicy(metav1.DeletePropagationBackground)
-	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, background))
+	return client.IgnoreNotFound(r.Client.Delete(ctx, object, preconditions, background))
 }
 
 func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -80,17 +81,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 	// 3. Act.
 	d, failure := r.act(ctx, d, plan)
-	var creation createError
 	switch {
 	case errors.Is(failure, expectations.ErrStale):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	case apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause):
 		return ctrl.Result{}, nil // no ReplicaSet can be created, and none is needed
 	case errors.Is(failure, errCollision):
-		// The event of this status enqueues the Deployment again.
-		plan.Status, plan.Kept, failure = CollidedStatus(state), options.Status, nil
-	case errors.As(failure, &creation):
-		plan.Status = FailedStatus(state, creation.Error())
+		// The count gives the next hash. The event of this status enqueues the Deployment again.
+		plan.Status, plan.Kept, failure = *d.Status.DeepCopy(), options.Status, nil
+		plan.Status.CollisionCount = new(ptr.Deref(d.Status.CollisionCount, 0) + 1)
+	case errors.Is(failure, errCreate):
+		plan.Status = FailedStatus(state, failure.Error())
 	case failure != nil:
 		return ctrl.Result{}, failure
 	}
@@ -144,11 +145,8 @@ func crashes(pod *corev1.Pod, options v1alpha1.Options) bool {
 }
 
 func mostRestarts(pod *corev1.Pod) int32 {
-	most := int32(0)
-	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		most = max(most, status.RestartCount)
-	}
-	return most
+	all := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+	return lo.Max(lo.Map(all, func(status corev1.ContainerStatus, _ int) int32 { return status.RestartCount }))
 }
 
 // waitingFor maps a Pod to the Deployment that may have waited for it to end, or to crash.
@@ -157,21 +155,14 @@ func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []ctrl.R
 	if !controllerref.IsOf(ref, r.ReplicaSets.GroupVersionKind) {
 		return nil
 	}
-	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
-	set, _, err := r.ReplicaSets.Get(ctx, r.Client, key)
-	if err != nil || set.UID != ref.UID {
+	set, _, err := r.ReplicaSets.Get(ctx, r.Client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
+	if err != nil || set.UID != ref.UID || metav1.GetControllerOfNoCopy(set) == nil {
 		return nil
 	}
-	ref = metav1.GetControllerOfNoCopy(set)
-	if !controllerref.IsOf(ref, r.Deployments.GroupVersionKind) {
-		return nil
-	}
-	key.Name = ref.Name
-	d, options, err := r.Deployments.Get(ctx, r.Client, key)
-	if err != nil || !needsPods(d, options) {
-		return nil
-	}
-	return []ctrl.Request{{NamespacedName: key}}
+	return lo.Filter(r.ownersOf(ctx, set), func(request ctrl.Request, _ int) bool {
+		d, options, err := r.Deployments.Get(ctx, r.Client, request.NamespacedName)
+		return err == nil && needsPods(d, options)
+	})
 }
 
 // podEnds passes a Pod that has stopped running or is deleted, and one whose restarts, or readiness

@@ -137,19 +137,11 @@ func (r *rollout) setCondition(of appsv1.DeploymentConditionType, value corev1.C
 	})
 }
 
-// FailedStatus is the status after a ReplicaSet could not be created: the last one, and why.
+// FailedStatus is the last status, and why a ReplicaSet could not be created.
 func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 	r := &rollout{State: s, status: *s.Deployment.Status.DeepCopy()}
 	r.noteProgressing(corev1.ConditionFalse, util.FailedRSCreateReason, message)
 	return r.status
-}
-
-// CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another
-// template.
-func CollidedStatus(s State) appsv1.DeploymentStatus {
-	status := *s.Deployment.Status.DeepCopy()
-	status.CollisionCount = new(ptr.Deref(status.CollisionCount, 0) + 1)
-	return status
 }
 
 // withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own

@@ -156,16 +156,12 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 // NextReconcile is the time until the next ready Pod has been ready for minReadySeconds; 0 if there
 // is none.
 func NextReconcile(s State, plan Plan) time.Duration {
-	var next time.Duration
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
-	for _, pod := range plan.Active {
+	return lo.Min(lo.FilterMap(plan.Active, func(pod *corev1.Pod, _ int) (time.Duration, bool) {
 		if minReady == 0 || !podutil.IsPodReady(pod) {
-			continue
+			return 0, false
 		}
 		left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time)
-		if left > 0 && (next == 0 || left < next) {
-			next = left
-		}
-	}
-	return next
+		return left, left > 0
+	}))
 }

@@ -2,12 +2,10 @@ package v1alpha1
 
 import (
 	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/utils/ptr"
 )
-
-// The loops see every object as one of apps/v1, and beside it the fields that apps/v1 lacks.
-// Objects that are converted share memory.
 
 // Options are the fields of a Deployment or ReplicaSet that apps/v1 lacks. Those of apps/v1 objects
 // are all zero.
@@ -31,8 +29,31 @@ type OptionsStatus struct {
 	Rollback            *RollbackStatus
 }
 
-// ToApps converts a Deployment to apps/v1.
-func (d *Deployment) ToApps() (*appsv1.Deployment, Options) {
+// ToApps converts an object of this package to apps/v1, and returns any other as it is. Both share
+// memory.
+func ToApps(object runtime.Object) (runtime.Object, Options) {
+	switch o := object.(type) {
+	case *Deployment:
+		return o.toApps()
+	case *ReplicaSet:
+		return o.toApps()
+	}
+	return object, Options{}
+}
+
+// FromApps converts an object of apps/v1, and the fields that its status lacks, to this package. The
+// result shares memory with the object, and lacks the other fields that only Options hold.
+func FromApps(object runtime.Object, status OptionsStatus) runtime.Object {
+	switch o := object.(type) {
+	case *appsv1.Deployment:
+		return deploymentFromApps(o, status)
+	case *appsv1.ReplicaSet:
+		return replicaSetFromApps(o, status)
+	}
+	return object
+}
+
+func (d *Deployment) toApps() (*appsv1.Deployment, Options) {
 	apps := &appsv1.Deployment{ObjectMeta: d.ObjectMeta, Spec: d.Spec.DeploymentSpec, Status: d.Status.DeploymentStatus}
 	apps.Spec.Strategy = d.Spec.Strategy.DeploymentStrategy
 	options := Options{
@@ -51,9 +72,7 @@ func (d *Deployment) ToApps() (*appsv1.Deployment, Options) {
 	return apps, options
 }
 
-// DeploymentFromApps converts a Deployment from apps/v1. It lacks the fields of the spec that
-// apps/v1 lacks.
-func DeploymentFromApps(apps *appsv1.Deployment, status OptionsStatus) *Deployment {
+func deploymentFromApps(apps *appsv1.Deployment, status OptionsStatus) *Deployment {
 	d := &Deployment{ObjectMeta: apps.ObjectMeta, Spec: DeploymentSpec{DeploymentSpec: apps.Spec}}
 	d.Status = DeploymentStatus{apps.Status, status.Selector, status.AvailableReplicaSet, status.Rollback}
 	d.Spec.Strategy.DeploymentStrategy = apps.Spec.Strategy
@@ -63,8 +82,7 @@ func DeploymentFromApps(apps *appsv1.Deployment, status OptionsStatus) *Deployme
 	return d
 }
 
-// ToApps converts a ReplicaSet to apps/v1.
-func (s *ReplicaSet) ToApps() (*appsv1.ReplicaSet, Options) {
+func (s *ReplicaSet) toApps() (*appsv1.ReplicaSet, Options) {
 	options := Options{Status: OptionsStatus{Selector: s.Status.Selector}}
 	if s.Spec.ScaleDown != nil {
 		options.PodsToDelete = s.Spec.ScaleDown.PodsToDelete
@@ -72,9 +90,7 @@ func (s *ReplicaSet) ToApps() (*appsv1.ReplicaSet, Options) {
 	return &appsv1.ReplicaSet{ObjectMeta: s.ObjectMeta, Spec: s.Spec.ReplicaSetSpec, Status: s.Status.ReplicaSetStatus}, options
 }
 
-// ReplicaSetFromApps converts a ReplicaSet from apps/v1. It lacks the fields of the spec that
-// apps/v1 lacks.
-func ReplicaSetFromApps(apps *appsv1.ReplicaSet, status OptionsStatus) *ReplicaSet {
+func replicaSetFromApps(apps *appsv1.ReplicaSet, status OptionsStatus) *ReplicaSet {
 	return &ReplicaSet{
 		ObjectMeta: apps.ObjectMeta, Spec: ReplicaSetSpec{ReplicaSetSpec: apps.Spec},
 		Status: ReplicaSetStatus{ReplicaSetStatus: apps.Status, Selector: status.Selector},

@@ -76,29 +76,18 @@ func (k Kind[T]) New() client.Object { return k.object.DeepCopyObject().(client.
 // Read converts an object of the group's own type. The result has the group's apiVersion and kind,
 // for Events. It shares memory with the object, which may be a cache's.
 func (k Kind[T]) Read(object client.Object) (T, v1alpha1.Options) {
-	var options v1alpha1.Options
-	switch o := object.(type) {
-	case *v1alpha1.Deployment:
-		object, options = o.ToApps()
-	case *v1alpha1.ReplicaSet:
-		object, options = o.ToApps()
-	}
-	object.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
-	return object.(T), options
+	apps, options := v1alpha1.ToApps(object)
+	apps.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
+	return apps.(T), options
 }
 
 // Write converts an object, and the fields that its status lacks, to the group's own type. The
 // result shares memory with the object and lacks the fields that only Options hold.
 func (k Kind[T]) Write(object T, status v1alpha1.OptionsStatus) client.Object {
-	if k.Group == v1alpha1.GroupVersion.Group {
-		switch o := client.Object(object).(type) {
-		case *appsv1.Deployment:
-			return v1alpha1.DeploymentFromApps(o, status)
-		case *appsv1.ReplicaSet:
-			return v1alpha1.ReplicaSetFromApps(o, status)
-		}
+	if k.Group != v1alpha1.GroupVersion.Group {
+		return object
 	}
-	return object
+	return v1alpha1.FromApps(object, status).(client.Object)
 }
 
 // Get reads one object. The error is the reader's own.
@@ -136,7 +125,8 @@ func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T,
 // Patch sends the difference between before and after and returns the object as stored. The error
 // is a Conflict if the object has changed since before was read.
 func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after T) (T, error) {
-	object, patch, err := k.patch(before, after, v1alpha1.OptionsStatus{}, v1alpha1.OptionsStatus{})
+	nothing := v1alpha1.OptionsStatus{}
+	object, patch, err := k.patch(k.Write(before, nothing), k.Write(after, nothing))
 	if err == nil {
 		err = writer.Patch(ctx, object, patch)
 	}
@@ -150,10 +140,11 @@ func (k Kind[T]) PatchStatus(
 	ctx context.Context, writer client.StatusClient, tracker *expectations.Tracker, before, after T,
 	was, is v1alpha1.OptionsStatus,
 ) error {
-	if equality.Semantic.DeepEqual(k.Write(before, was), k.Write(after, is)) {
+	from, to := k.Write(before, was), k.Write(after, is)
+	if equality.Semantic.DeepEqual(from, to) {
 		return nil
 	}
-	object, patch, err := k.patch(before, after, was, is)
+	object, patch, err := k.patch(from, to)
 	if err == nil {
 		err = writer.Status().Patch(ctx, object, patch)
 	}
@@ -167,11 +158,10 @@ func (k Kind[T]) PatchStatus(
 }
 
 // patch returns an object to patch, without anything else in it, and what to send.
-func (k Kind[T]) patch(before, after T, was, is v1alpha1.OptionsStatus) (client.Object, client.Patch, error) {
+func (k Kind[T]) patch(from, to client.Object) (client.Object, client.Patch, error) {
 	object := k.New()
-	object.SetNamespace(before.GetNamespace())
-	object.SetName(before.GetName())
-	from := client.MergeFromWithOptions(k.Write(before, was), client.MergeFromWithOptimisticLock{})
-	data, err := from.Data(k.Write(after, is))
+	object.SetNamespace(from.GetNamespace())
+	object.SetName(from.GetName())
+	data, err := client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{}).Data(to)
 	return object, client.RawPatch(types.MergePatchType, data), err
 }
