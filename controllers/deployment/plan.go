@@ -25,14 +25,11 @@ type State struct {
 	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace
 	// that name none.
 	ReplicaSets []*appsv1.ReplicaSet
-	// Running counts the Pods that have not finished, terminating ones included, and Crashing those
-	// that are not ready and have restarted as often as rollback.onCrashLoop says, by the UID of
-	// their ReplicaSet. Both are nil if not needed.
+	// Running counts the Pods that have not finished, and Crashing those that rollback.onCrashLoop
+	// is about, by the UID of their ReplicaSet. Both are nil if not needed.
 	Running, Crashing map[types.UID]int
-	// Options are what the Deployment asks for beyond apps/v1.
-	Options v1alpha1.Options
-	// Now is the time of the observation.
-	Now metav1.Time
+	Options           v1alpha1.Options
+	Now               metav1.Time
 }
 
 // Create creates the ReplicaSet of the current template.
@@ -94,8 +91,7 @@ func NewPlan(s State) Plan {
 		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the Deployment's; its ReplicaSets that no longer match become
-	// orphans.
+	// 1. Orphans that match become the Deployment's; those of its own that no longer match, orphans.
 	owned, changes := controllerref.Claim(s.Deployment, selector, s.ReplicaSets)
 
 	// 2. The rollout moves on.
@@ -124,22 +120,18 @@ type rollout struct {
 	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many
 	// fewer available.
 	replicas, surge, unavailable int32
-	// status and kept, which is what apps/v1 lacks of it, are the last status as the plan changes it.
+	// status and kept, which apps/v1 lacks, are the last status as the plan changes it.
 	status appsv1.DeploymentStatus
 	kept   v1alpha1.OptionsStatus
 	// observed are the Deployment's ReplicaSets by UID. All below are copies that the plan changes.
 	observed map[types.UID]*appsv1.ReplicaSet
-	// current is the ReplicaSet of the current template, nil if there is none; old are all others,
-	// oldest first.
-	current *appsv1.ReplicaSet
-	old     []*appsv1.ReplicaSet
-	// failed is the ReplicaSet of the current template while current is the one that its rollout was
-	// rolled back to.
-	failed *appsv1.ReplicaSet
+	// current has the current template, nil if there is none; old are all others, oldest first.
+	// After a rollback current is its target, and failed has the current template.
+	current, failed *appsv1.ReplicaSet
+	old             []*appsv1.ReplicaSet
 	// keep is how many Pods the partition keeps on old revisions.
 	keep int32
-	// changed are the ReplicaSets that the plan changes, in the order in which it does, and reasons
-	// says why, by UID; deletions are those that it deletes.
+	// changed are the ReplicaSets that the plan changes, in that order, and reasons says why, by UID.
 	changed   []*appsv1.ReplicaSet
 	reasons   map[types.UID][]string
 	deletions []action.Action
@@ -155,9 +147,8 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	}
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
-		// Of several ReplicaSets with the current template (a new API version may have changed what
-		// equal means) the oldest is the current one. The hash is no measure: it changes when a
-		// release adds a field to the API.
+		// Of several with the current template (a new API version may have changed what equal means)
+		// the oldest is current. The hash is no measure: it changes when a release adds a field.
 		if r.current == nil && util.EqualIgnoreHash(&set.Spec.Template, &s.Deployment.Spec.Template) {
 			r.current = set.DeepCopy()
 		} else {
@@ -202,8 +193,7 @@ func (r *rollout) changef(set *appsv1.ReplicaSet, format string, args ...any) {
 	r.reasons[set.UID] = append(r.reasons[set.UID], fmt.Sprintf(format, args...))
 }
 
-// actions are the changes, one per ReplicaSet, in the order in which they were planned, and at last
-// the revision.
+// actions are the changes, one per ReplicaSet, in the order of the plan, and at last the revision.
 func (r *rollout) actions() []action.Action {
 	var actions []action.Action
 	for _, set := range r.changed {

@@ -15,8 +15,6 @@ import (
 	"flyball.dev/controllers/internal/action"
 )
 
-// Only Deployments of apps.flyball.dev ask for a partition, and for automatic rollback.
-//
 // A rollback leaves the Deployment's spec, which is its user's, alone. The status notes that the
 // current template failed. From then on, until the template changes, the ReplicaSet of the last
 // available revision takes the place of the current one; the strategies need not know.
@@ -38,8 +36,8 @@ func (r RollBack) String() string {
 		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
 }
 
-// applyRollback puts the ReplicaSet that a failed rollout is rolled back to in place of the current
-// one, if the last status says that the current template failed.
+// applyRollback puts the target of a rollback in place of the current ReplicaSet, if the last status
+// says that the current template failed.
 func (r *rollout) applyRollback() {
 	note := r.kept.Rollback
 	if note == nil {
@@ -47,8 +45,7 @@ func (r *rollout) applyRollback() {
 	}
 	to := find(r.old, note.To.ReplicaSet)
 	if r.currentName() != note.From.ReplicaSet || to == nil {
-		// The template changed, or its target is gone: a rollout begins, and with it a new
-		// deadline.
+		// The template changed, or the target is gone: a rollout begins, and with it a new deadline.
 		r.kept.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
@@ -71,8 +68,7 @@ func (r *rollout) currentName() string {
 	return setName(r.Deployment.Name, hash)
 }
 
-// partition is how many Pods stay on old revisions. No Pod returns to one: those that have moved
-// count.
+// partition is how many Pods stay on old revisions. No Pod that has moved returns to one.
 func (r *rollout) partition() int32 {
 	if r.Options.Partition == nil || r.kept.Rollback != nil {
 		return 0
@@ -82,15 +78,13 @@ func (r *rollout) partition() int32 {
 	return max(0, min(int32(wanted), size(r.old...), r.replicas-moved))
 }
 
-// held says whether all Pods but those that the partition keeps are of the current template, and
-// all are available.
+// held says whether all Pods are available, and only those that the partition keeps are old.
 func (r *rollout) held() bool {
 	return r.keep > 0 && r.status.UpdatedReplicas == r.replicas-r.keep &&
 		r.status.Replicas == r.replicas && r.status.AvailableReplicas == r.replicas
 }
 
-// conclude notes which revision was available last. If the current one has failed, it notes that
-// and returns the action.
+// conclude notes which revision was available last, or that the current one has failed.
 func (r *rollout) conclude() []action.Action {
 	if r.kept.Rollback != nil || r.current == nil || r.observed[r.current.UID] == nil {
 		return nil
@@ -115,20 +109,18 @@ func (r *rollout) conclude() []action.Action {
 	return []action.Action{RollBack{note, action.Reason(what)}}
 }
 
-// failure is why the current rollout has failed, as a reason and in words; both are empty if it has
-// not.
+// failure is why the current rollout has failed; both results are empty if it has not.
 func (r *rollout) failure() (reason, words string) {
 	on := r.Options.Rollback
 	if on.OnCrashLoop != nil {
 		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
 		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
 		if n := r.Crashing[r.current.UID]; n >= max(1, most) {
-			const format = "%d of its Pods restarted %d times or more and are not ready"
-			return CrashLoopReason, fmt.Sprintf(format, n, on.OnCrashLoop.Restarts)
+			return CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready",
+				n, on.OnCrashLoop.Restarts)
 		}
 	}
-	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == util.TimedOutReason {
+	if on.OnProgressDeadlineExceeded && r.progressing().Reason == util.TimedOutReason {
 		seconds := *r.Deployment.Spec.ProgressDeadlineSeconds
 		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", seconds)
 	}

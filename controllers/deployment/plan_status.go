@@ -12,9 +12,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus),
-// which are absent when all is well. Helm's --wait and others take an object of a kind that they do
-// not know for ready unless one of them is True.
+// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus). For
+// Helm's --wait and others an object of a kind that they do not know is ready unless one is True.
 const (
 	Reconciling appsv1.DeploymentConditionType = "Reconciling"
 	Stalled     appsv1.DeploymentConditionType = "Stalled"
@@ -54,7 +53,7 @@ func (r *rollout) judge() {
 	if r.current != nil {
 		subject = fmt.Sprintf("ReplicaSet %q", r.current.Name)
 	}
-	last := ptr.Deref(util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing), appsv1.DeploymentCondition{})
+	last := r.progressing()
 	left, counting := r.timeLeft()
 	switch {
 	case !util.HasProgressDeadline(r.Deployment):
@@ -89,17 +88,16 @@ func (r *rollout) judge() {
 // timeLeft is how long it takes until a lack of progress becomes a failure. It does not count
 // before a rollout has set its condition, and after its end.
 func (r *rollout) timeLeft() (left time.Duration, counting bool) {
-	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	ends := []string{util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}
-	if last == nil || !util.HasProgressDeadline(r.Deployment) || r.kept.Rollback != nil || slices.Contains(ends, last.Reason) {
+	last := r.progressing()
+	ends := []string{"", util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}
+	if !util.HasProgressDeadline(r.Deployment) || r.kept.Rollback != nil || slices.Contains(ends, last.Reason) {
 		return 0, false
 	}
 	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
 	return deadline.Sub(r.Now.Time), true
 }
 
-// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the
-// newest wins.
+// copyFailure shows that a ReplicaSet cannot create or delete Pods; the newest wins.
 func (r *rollout) copyFailure() {
 	for _, set := range slices.Backward(r.all()) {
 		for _, c := range set.Status.Conditions {
@@ -114,7 +112,7 @@ func (r *rollout) copyFailure() {
 
 // notePause keeps the time of a pause from counting against the deadline.
 func (r *rollout) notePause() {
-	last := ptr.Deref(util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing), appsv1.DeploymentCondition{})
+	last := r.progressing()
 	paused := last.Reason == util.PausedDeployReason
 	switch {
 	case last.Reason == util.TimedOutReason: // a failure that was reported stays reported
@@ -123,6 +121,11 @@ func (r *rollout) notePause() {
 	case !r.Deployment.Spec.Paused && paused:
 		r.noteProgressing(corev1.ConditionUnknown, util.ResumedDeployReason, "Deployment is resumed")
 	}
+}
+
+// progressing is the condition Progressing, which is empty if there is none.
+func (r *rollout) progressing() appsv1.DeploymentCondition {
+	return ptr.Deref(util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing), appsv1.DeploymentCondition{})
 }
 
 func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
@@ -144,8 +147,7 @@ func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 	return r.status
 }
 
-// withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own
-// kind: that of apps/v1 is known, and has upstream's conditions only.
+// withKstatus adds the conditions of kstatus. They are for our own kind: that of apps/v1 is known.
 func withKstatus(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
 	is := appsv1.DeploymentCondition{
 		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",

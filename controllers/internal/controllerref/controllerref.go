@@ -1,6 +1,5 @@
 // Package controllerref finds the objects that an owner controls or may adopt, decides which are
-// the owner's, and writes that. The ControllerRef decides, not labels: the loops never touch an
-// object whose ControllerRef names another owner.
+// the owner's, and writes that. An object whose ControllerRef names another owner is never touched.
 package controllerref
 
 import (
@@ -9,7 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"github.com/samber/lo"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -61,9 +60,8 @@ func IsOf(ref *metav1.OwnerReference, kind schema.GroupVersionKind) bool {
 	return ref != nil && ref.Kind == kind.Kind && strings.HasPrefix(ref.APIVersion, kind.Group+"/")
 }
 
-// Claim decides which objects of an owner's namespace are the owner's. The owner adopts an orphan
-// that the selector matches and releases an own object that it no longer matches. An owner that is
-// being deleted adopts and releases nothing.
+// Claim decides which objects are the owner's. It adopts an orphan that the selector matches and
+// releases an own object that it no longer matches, unless it is being deleted itself.
 func Claim[C metav1.Object](
 	owner metav1.Object, selector labels.Selector, objects []C,
 ) (owned []C, actions []action.Action) {
@@ -100,18 +98,12 @@ func Owners[T client.Object](
 	if object.GetDeletionTimestamp() != nil || len(object.GetLabels()) == 0 {
 		return nil
 	}
-	all, err := owners.List(ctx, reader, client.InNamespace(object.GetNamespace()))
-	if err != nil {
-		return nil
-	}
-	var requests []reconcile.Request
-	for _, owner := range all {
+	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // a cache does not fail
+	return lo.FilterMap(all, func(owner T, _ int) (reconcile.Request, bool) {
 		selector, err := metav1.LabelSelectorAsSelector(selectorOf(owner))
-		if err == nil && !selector.Empty() && selector.Matches(labels.Set(object.GetLabels())) {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(owner)})
-		}
-	}
-	return requests
+		matches := err == nil && !selector.Empty() && selector.Matches(labels.Set(object.GetLabels()))
+		return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(owner)}, matches
+	})
 }
 
 // MayAdopt returns ErrStale if the API server, not a cache, says that an owner is gone or being
@@ -119,12 +111,11 @@ func Owners[T client.Object](
 // garbage collector has just orphaned (https://github.com/kubernetes/kubernetes/issues/42639).
 func MayAdopt[T client.Object](ctx context.Context, live client.Reader, kind kinds.Kind[T], owner T) error {
 	current, _, err := kind.Get(ctx, live, client.ObjectKeyFromObject(owner))
-	switch {
-	case apierrors.IsNotFound(err),
-		err == nil && (current.GetUID() != owner.GetUID() || current.GetDeletionTimestamp() != nil):
-		return expectations.ErrStale
-	case err != nil:
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("asking whether %s/%s may adopt: %w", owner.GetNamespace(), owner.GetName(), err)
+	}
+	if err != nil || current.GetUID() != owner.GetUID() || current.GetDeletionTimestamp() != nil {
+		return expectations.ErrStale
 	}
 	return nil
 }

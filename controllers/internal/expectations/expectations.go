@@ -5,8 +5,7 @@
 // when the cache holds it. Nothing blocks: the watch event of the write enqueues the owner again.
 // After a restart there is nothing to remember: the first list holds what was written before.
 //
-// resourceVersions are compared as numbers, which the API promises from Kubernetes 1.35 on and etcd
-// has always given.
+// resourceVersions are compared as numbers, which the API promises from Kubernetes 1.35 on.
 package expectations
 
 import (
@@ -25,8 +24,7 @@ import (
 // ErrStale says that something changed after it was observed: the rest of a plan is void.
 var ErrStale = errors.New("something changed after it was observed")
 
-// OrStale returns ErrStale for an error that says that an object changed or is gone, and any other
-// error as it is.
+// OrStale returns ErrStale if an object changed or is gone, and any other error as it is.
 func OrStale(err error) error {
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return ErrStale

@@ -73,16 +73,15 @@ func kind[T client.Object](
 // New returns an empty object of the group's own type.
 func (k Kind[T]) New() client.Object { return k.object.DeepCopyObject().(client.Object) }
 
-// Read converts an object of the group's own type. The result has the group's apiVersion and kind,
-// for Events. It shares memory with the object, which may be a cache's.
+// Read converts an object of the group's own type. The result has apiVersion and kind, for Events,
+// and shares memory with the object, which may be a cache's.
 func (k Kind[T]) Read(object client.Object) (T, v1alpha1.Options) {
 	apps, options := v1alpha1.ToApps(object)
 	apps.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
 	return apps.(T), options
 }
 
-// Write converts an object, and the fields that its status lacks, to the group's own type. The
-// result shares memory with the object and lacks the fields that only Options hold.
+// Write converts an object, and the fields that its status lacks, to the group's own type.
 func (k Kind[T]) Write(object T, status v1alpha1.OptionsStatus) client.Object {
 	if k.Group != v1alpha1.GroupVersion.Group {
 		return object
@@ -134,8 +133,8 @@ func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after 
 	return stored, err
 }
 
-// PatchStatus writes the status, if it changed, and records that write; was and is are its fields
-// that apps/v1 lacks. A Conflict is no error: the event of the other write enqueues the object.
+// PatchStatus writes the status, if it changed, and records that; was and is are what apps/v1 lacks.
+// A Conflict is no error: the event of the other write enqueues the object.
 func (k Kind[T]) PatchStatus(
 	ctx context.Context, writer client.StatusClient, tracker *expectations.Tracker, before, after T,
 	was, is v1alpha1.OptionsStatus,
