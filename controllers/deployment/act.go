@@ -21,8 +21,7 @@ import (
 	"flyball.dev/controllers/internal/expectations"
 )
 
-// Reasons of Events beside those that are conditions' too; like the messages upstream's, because
-// people and tools search for them.
+// Reasons of Events. The first two, like the messages, are upstream's: tools search for them.
 const (
 	ScalingReplicaSetReason = "ScalingReplicaSet"
 	SelectingAllReason      = "SelectingAll"
@@ -36,8 +35,7 @@ var (
 	errCreate = errors.New("Failed to create new replica set") //nolint:staticcheck // for people
 )
 
-// act carries a plan out, in order, and stops at the first error. It returns the Deployment as last
-// written.
+// act carries a plan out until the first error, and returns the Deployment as last written.
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Deployments, d) })
 	for _, step := range plan.Actions {
@@ -117,9 +115,9 @@ func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet) error {
 	return client.IgnoreNotFound(r.Client.Delete(ctx, object, preconditions, background))
 }
 
-func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {
+func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, to string) (*appsv1.Deployment, error) {
 	after := d.DeepCopy()
-	util.SetDeploymentRevision(after, revision)
+	util.SetDeploymentRevision(after, to)
 	stored, err := r.Deployments.Patch(ctx, r.Client, d, after)
 	if err != nil {
 		return d, fmt.Errorf("writing the revision of Deployment %s: %w", d.Name, err)

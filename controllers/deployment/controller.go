@@ -41,15 +41,13 @@ type Reconciler struct {
 	Deployments kinds.Kind[*appsv1.Deployment]
 	ReplicaSets kinds.Kind[*appsv1.ReplicaSet]
 	// Client reads from the cache, Live from the API server.
-	Client client.Client
-	Live   client.Reader
-	Events record.EventRecorder
-	// Expectations are about Deployments and ReplicaSets.
-	Expectations *expectations.Tracker
+	Client       client.Client
+	Live         client.Reader
+	Events       record.EventRecorder
+	Expectations *expectations.Tracker // about Deployments and ReplicaSets
 }
 
-// Watch declares what enqueues a Deployment: its own changes, and those of its ReplicaSets and
-// their Pods.
+// Watch declares what enqueues a Deployment: changes of it, of its ReplicaSets and of their Pods.
 func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
 	return loop.
 		For(r.Deployments.New()).
@@ -114,7 +112,8 @@ func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Req
 
 // Observe is what reader knows of a Deployment.
 func Observe(
-	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet], d *appsv1.Deployment, options v1alpha1.Options,
+	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet],
+	d *appsv1.Deployment, options v1alpha1.Options,
 ) (State, error) {
 	sets, err := controllerref.Candidates(ctx, reader, replicaSets, d)
 	state := State{Deployment: d, ReplicaSets: sets, Options: options, Now: metav1.Now()}
@@ -138,7 +137,7 @@ func needsPods(d *appsv1.Deployment, options v1alpha1.Options) bool {
 	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback.OnCrashLoop != nil
 }
 
-// crashes says whether a Pod counts as one that rollback.onCrashLoop is about.
+// crashes says whether rollback.onCrashLoop is about a Pod.
 func crashes(pod *corev1.Pod, options v1alpha1.Options) bool {
 	return options.Rollback.OnCrashLoop != nil && pod.DeletionTimestamp == nil &&
 		!podutil.IsPodReady(pod) && mostRestarts(pod) >= options.Rollback.OnCrashLoop.Restarts
@@ -165,8 +164,7 @@ func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []ctrl.R
 	})
 }
 
-// podEnds passes a Pod that has stopped running or is deleted, and one whose restarts, or readiness
-// after a restart, changed.
+// podEnds passes a Pod that has ended, or whose restarts, or readiness after a restart, changed.
 func podEnds() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },

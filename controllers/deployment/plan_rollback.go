@@ -36,16 +36,21 @@ func (r RollBack) String() string {
 		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
 }
 
-// applyRollback puts the target of a rollback in place of the current ReplicaSet, if the last status
-// says that the current template failed.
+// applyRollback puts the target of a rollback in place of the current ReplicaSet, if the last
+// status says that the current template failed.
 func (r *rollout) applyRollback() {
 	note := r.kept.Rollback
 	if note == nil {
 		return
 	}
+	name, _ := newName(r.Deployment)
+	if r.current != nil {
+		name = r.current.Name
+	}
 	to := find(r.old, note.To.ReplicaSet)
-	if r.currentName() != note.From.ReplicaSet || to == nil {
-		// The template changed, or the target is gone: a rollout begins, and with it a new deadline.
+	if name != note.From.ReplicaSet || to == nil {
+		// The template changed, or the target is gone: a rollout begins, and with it a new
+		// deadline.
 		r.kept.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
@@ -59,15 +64,6 @@ func (r *rollout) applyRollback() {
 	r.current = to
 }
 
-// currentName is the name that the current template's ReplicaSet has, or will get.
-func (r *rollout) currentName() string {
-	if r.current != nil {
-		return r.current.Name
-	}
-	hash := controller.ComputeHash(&r.Deployment.Spec.Template, r.Deployment.Status.CollisionCount)
-	return setName(r.Deployment.Name, hash)
-}
-
 // partition is how many Pods stay on old revisions. No Pod that has moved returns to one.
 func (r *rollout) partition() int32 {
 	if r.Options.Partition == nil || r.kept.Rollback != nil {
@@ -76,12 +72,6 @@ func (r *rollout) partition() int32 {
 	wanted, _ := intstr.GetScaledValueFromIntOrPercent(r.Options.Partition, int(r.replicas), true) // validated
 	moved := size(r.all()...) - size(r.old...)
 	return max(0, min(int32(wanted), size(r.old...), r.replicas-moved))
-}
-
-// held says whether all Pods are available, and only those that the partition keeps are old.
-func (r *rollout) held() bool {
-	return r.keep > 0 && r.status.UpdatedReplicas == r.replicas-r.keep &&
-		r.status.Replicas == r.replicas && r.status.AvailableReplicas == r.replicas
 }
 
 // conclude notes which revision was available last, or that the current one has failed.
@@ -134,6 +124,6 @@ func revisionOf(set *appsv1.ReplicaSet) v1alpha1.RollbackRevision {
 
 // find returns nil if there is none of that name, or it is being deleted.
 func find(sets []*appsv1.ReplicaSet, name string) *appsv1.ReplicaSet {
-	found, _ := lo.Find(sets, func(set *appsv1.ReplicaSet) bool { return set.Name == name && set.DeletionTimestamp == nil })
+	found, _ := lo.Find(sets, func(s *appsv1.ReplicaSet) bool { return s.Name == name && s.DeletionTimestamp == nil })
 	return found
 }

@@ -130,7 +130,7 @@ func TestBeyondApps(t *testing.T) {
 				m(&state)
 			}
 			if back := state.Options.Status.Rollback; back != nil && back.From.ReplicaSet == "NAME" {
-				back.From.ReplicaSet = newRollout(State{Deployment: state.Deployment}, nil).currentName()
+				back.From.ReplicaSet, _ = newName(state.Deployment)
 			}
 			plan := NewPlan(state)
 			if diff := cmp.Diff(test.want, words(plan.Actions)); diff != "" {

@@ -48,7 +48,8 @@ func (r *rollout) roll() {
 	}
 
 	// Unavailable old Pods first: keeping them would block the rollout. The ReplicaSet loop deletes
-	// Pods that are not ready before others. What is still spare then is available beyond the minimum.
+	// Pods that are not ready before others. What is still spare then is available beyond the
+	// minimum.
 	for _, set := range r.old {
 		shrink(set, size(set)-availableOf(set), "%d of its Pods are not available")
 	}
@@ -154,11 +155,11 @@ func (r *rollout) ensureCurrent(size int32) {
 		return
 	}
 	d := r.Deployment
+	name, hash := newName(d)
 	template := *d.Spec.Template.DeepCopy()
-	hash := controller.ComputeHash(&template, d.Status.CollisionCount)
 	template.Labels = labelsutil.CloneAndAddLabel(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
 	set := &appsv1.ReplicaSet{
-		ObjectMeta: metav1.ObjectMeta{Name: setName(d.Name, hash), Namespace: d.Namespace, Labels: template.Labels},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: d.Namespace, Labels: template.Labels},
 		Spec: appsv1.ReplicaSetSpec{
 			Replicas:        new(size),
 			MinReadySeconds: d.Spec.MinReadySeconds,
@@ -221,8 +222,9 @@ func (r *rollout) cleanUp() {
 	}
 }
 
-// setName is the Deployment's name with the hash, cut to what a name may be.
-func setName(deployment, hash string) string {
+// newName is the name that a new ReplicaSet of the template gets, and the hash at its end.
+func newName(d *appsv1.Deployment) (name, hash string) {
+	hash = controller.ComputeHash(&d.Spec.Template, d.Status.CollisionCount)
 	most := validation.DNS1123SubdomainMaxLength - 1 - len(hash)
-	return deployment[:min(len(deployment), most)] + "-" + hash
+	return d.Name[:min(len(d.Name), most)] + "-" + hash, hash
 }

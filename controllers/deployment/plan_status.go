@@ -64,7 +64,9 @@ func (r *rollout) judge() {
 		// A complete rollout is not judged again when Pods fail later.
 	case util.DeploymentComplete(r.Deployment, &r.status):
 		r.noteProgressing(corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
-	case r.held():
+	case r.keep > 0 && r.status.UpdatedReplicas == r.replicas-r.keep &&
+		r.status.Replicas == r.replicas && r.status.AvailableReplicas == r.replicas:
+		// All Pods are available, and only those that the partition keeps are old.
 		r.noteProgressing(corev1.ConditionTrue, PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.",
 				subject, r.replicas-r.keep, r.keep))
@@ -134,9 +136,9 @@ func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message 
 	}
 }
 
-func (r *rollout) setCondition(of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string) {
+func (r *rollout) setCondition(of appsv1.DeploymentConditionType, is corev1.ConditionStatus, reason, message string) {
 	util.SetDeploymentCondition(&r.status, appsv1.DeploymentCondition{
-		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
+		Type: of, Status: is, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
 	})
 }
 

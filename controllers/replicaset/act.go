@@ -28,8 +28,7 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// act carries a plan out, in order, and stops at the first error. The reasons and messages of
-// Events are upstream's, because people and tools search for them.
+// act carries a plan out until the first error. Its Events are upstream's: tools search for them.
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kind, set) })
 	for _, step := range plan.Actions {
@@ -44,7 +43,8 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 		case action.Release:
 			err = controllerref.Replace(ctx, r.Client, r.Expectations, kinds.Pods(), set, a.Object.(*corev1.Pod))
 		case Create:
-			// A slow start: what fails for one Pod (a quota, an admission rule) mostly fails for all.
+			// A slow start: what fails for one Pod (a quota, an admission rule) mostly fails for
+			// all.
 			err = inBatches(a.Count, 1, func(int) error { return r.create(ctx, set) })
 		case Delete:
 			err = inBatches(len(a.Pods), len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })
@@ -94,8 +94,8 @@ func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *co
 	return nil
 }
 
-// inBatches calls fn for 0 to count-1 in batches of size, twice size, four times size and so on, the
-// calls of a batch in parallel, and stops after a batch in which one failed.
+// inBatches calls fn for 0 to count-1 in batches of size, twice size, four times size and so on,
+// the calls of a batch in parallel, and stops after a batch in which one failed.
 func inBatches(count, size int, fn func(int) error) error {
 	for begin := 0; begin < count; begin, size = begin+size, size*2 {
 		var group errgroup.Group

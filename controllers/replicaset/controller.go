@@ -39,11 +39,10 @@ import (
 type Reconciler struct {
 	Kind kinds.Kind[*appsv1.ReplicaSet]
 	// Client reads from the cache, Live from the API server.
-	Client client.Client
-	Live   client.Reader
-	Events record.EventRecorder
-	// Expectations are about ReplicaSets and Pods.
-	Expectations *expectations.Tracker
+	Client       client.Client
+	Live         client.Reader
+	Events       record.EventRecorder
+	Expectations *expectations.Tracker // about ReplicaSets and Pods
 }
 
 // Watch declares what enqueues a ReplicaSet: its own changes, and those of its Pods.
@@ -105,7 +104,8 @@ func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Req
 
 // Observe is what reader knows of a ReplicaSet.
 func Observe(
-	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet], set *appsv1.ReplicaSet, options v1alpha1.Options,
+	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet],
+	set *appsv1.ReplicaSet, options v1alpha1.Options,
 ) (State, error) {
 	pods, err := controllerref.Candidates(ctx, reader, kinds.Pods(), set)
 	state := State{ReplicaSet: set, Pods: pods, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
@@ -128,8 +128,7 @@ func Observe(
 	return state, err
 }
 
-// podChanges drops updates of fields that neither plan nor status reads, which is most of a Pod's
-// updates.
+// podChanges drops updates that neither plan nor status reads, which are most of a Pod's updates.
 func podChanges() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(update event.UpdateEvent) bool {
 		before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)

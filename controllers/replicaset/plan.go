@@ -30,18 +30,15 @@ const burst = 500
 // State is what the loop knows when it plans.
 type State struct {
 	ReplicaSet *appsv1.ReplicaSet
-	// Pods are those that name the ReplicaSet as their controller, and all Pods of the namespace
-	// that name none.
+	// Pods are the ReplicaSet's, and those of the namespace that nobody controls.
 	Pods []*corev1.Pod
 	// Deleting are deleted Pods that the cache shows alive.
 	Deleting sets.Set[types.UID]
-	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node, for
-	// scaling down only.
+	// Neighbours counts, for scaling down, the active Pods of the Deployment per node.
 	Neighbours map[string]int
 	// PodsToDelete are the names of Pods that are deleted before all others.
 	PodsToDelete sets.Set[string]
-	// Now is the time of the observation.
-	Now metav1.Time
+	Now          metav1.Time
 }
 
 // Create creates Pods from the template.
@@ -78,7 +75,7 @@ func NewPlan(s State) Plan {
 		return Plan{Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the ReplicaSet's Pods; its Pods that no longer match become
+	// 1. Orphans that match become the ReplicaSet's Pods; those of its own that no longer match,
 	// orphans. Finished Pods are neither active nor terminating.
 	active, others := lo.FilterReject(s.Pods, func(pod *corev1.Pod, _ int) bool {
 		return controller.IsPodActive(pod) && !s.Deleting.Has(pod.UID)
@@ -108,11 +105,10 @@ func NewPlan(s State) Plan {
 	return plan
 }
 
-// deletionOrder sorts Pods as upstream does when it scales down: unassigned before assigned,
-// Pending before Running, not ready before ready, lower before higher
-// controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the node, shorter
-// before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete
-// precede all.
+// deletionOrder sorts those in PodsToDelete first, and all others as upstream does: unassigned
+// before assigned, Pending before Running, not ready before ready, lower before higher deletion
+// cost, more before fewer neighbours, shorter before longer ready, more before fewer restarts,
+// younger first.
 func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	ranks := lo.Map(pods, func(pod *corev1.Pod, _ int) int { return s.Neighbours[pod.Spec.NodeName] })
 	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: ranks, Now: s.Now}
@@ -125,7 +121,7 @@ func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 // deleted since, and why the plan failed, if it did.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
-	template := labels.SelectorFromSet(set.Spec.Template.Labels)
+	template, minReady := labels.SelectorFromSet(set.Spec.Template.Labels), set.Spec.MinReadySeconds
 	leaving, active := lo.FilterReject(plan.Active, func(pod *corev1.Pod, _ int) bool { return s.Deleting.Has(pod.UID) })
 	count := func(is func(*corev1.Pod) bool) int32 { return int32(lo.CountBy(active, is)) }
 	status := appsv1.ReplicaSetStatus{
@@ -133,11 +129,9 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 		Replicas:             int32(len(active)),
 		FullyLabeledReplicas: count(func(pod *corev1.Pod) bool { return template.Matches(labels.Set(pod.Labels)) }),
 		ReadyReplicas:        count(podutil.IsPodReady),
-		AvailableReplicas: count(func(pod *corev1.Pod) bool {
-			return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now)
-		}),
-		TerminatingReplicas: new(int32(len(plan.Terminating) + len(leaving))),
-		Conditions:          slices.Clone(set.Status.Conditions),
+		AvailableReplicas:    count(func(pod *corev1.Pod) bool { return podutil.IsPodAvailable(pod, minReady, s.Now) }),
+		TerminatingReplicas:  new(int32(len(plan.Terminating) + len(leaving))),
+		Conditions:           slices.Clone(set.Status.Conditions),
 	}
 	switch {
 	case failure == nil:
@@ -153,8 +147,7 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	return status
 }
 
-// NextReconcile is the time until the next ready Pod has been ready for minReadySeconds; 0 if there
-// is none.
+// NextReconcile is the time until the next ready Pod has been so for minReadySeconds; 0 if none is.
 func NextReconcile(s State, plan Plan) time.Duration {
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
 	return lo.Min(lo.FilterMap(plan.Active, func(pod *corev1.Pod, _ int) (time.Duration, bool) {

@@ -98,7 +98,7 @@ func Owners[T client.Object](
 	if object.GetDeletionTimestamp() != nil || len(object.GetLabels()) == 0 {
 		return nil
 	}
-	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // a cache does not fail
+	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // no events come once it has stopped
 	return lo.FilterMap(all, func(owner T, _ int) (reconcile.Request, bool) {
 		selector, err := metav1.LabelSelectorAsSelector(selectorOf(owner))
 		matches := err == nil && !selector.Empty() && selector.Matches(labels.Set(object.GetLabels()))
@@ -106,9 +106,9 @@ func Owners[T client.Object](
 	})
 }
 
-// MayAdopt returns ErrStale if the API server, not a cache, says that an owner is gone or being
-// deleted. A cache that does not show the owner's deletion yet would let it adopt again what the
-// garbage collector has just orphaned (https://github.com/kubernetes/kubernetes/issues/42639).
+// MayAdopt returns ErrStale if the API server says that an owner is gone or being deleted. A cache
+// that does not show that yet would let the owner adopt what the garbage collector has just
+// orphaned (https://github.com/kubernetes/kubernetes/issues/42639).
 func MayAdopt[T client.Object](ctx context.Context, live client.Reader, kind kinds.Kind[T], owner T) error {
 	current, _, err := kind.Get(ctx, live, client.ObjectKeyFromObject(owner))
 	if client.IgnoreNotFound(err) != nil {
@@ -120,9 +120,8 @@ func MayAdopt[T client.Object](ctx context.Context, live client.Reader, kind kin
 	return nil
 }
 
-// Replace writes refs in place of what an object's ownerReferences say of an owner, and records
-// that write. The error is ErrStale if the object has changed since it was read. The object gets
-// the new resourceVersion, for an action that follows.
+// Replace writes refs in place of an object's references to an owner, and records that. The error
+// is ErrStale if the object has changed since it was read. The object gets the new resourceVersion.
 func Replace[C client.Object](
 	ctx context.Context, c client.Client, tracker *expectations.Tracker, kind kinds.Kind[C],
 	owner client.Object, object C, refs ...metav1.OwnerReference,

@@ -25,9 +25,7 @@ import (
 
 // Kind is a kind of one API group, whose objects the loops see as T.
 type Kind[T client.Object] struct {
-	// GroupVersionKind is what a ControllerRef to such an object says.
 	schema.GroupVersionKind
-	// Resource is the kind's plural in the API server.
 	Resource schema.GroupResource
 	// object and list are empty, and of the group's own types.
 	object client.Object
@@ -63,11 +61,9 @@ func Pods() Kind[*corev1.Pod] {
 	return kind[*corev1.Pod](corev1.SchemeGroupVersion, "Pod", &corev1.Pod{}, &corev1.PodList{})
 }
 
-func kind[T client.Object](
-	version schema.GroupVersion, name string, object client.Object, list client.ObjectList,
-) Kind[T] {
-	resource, _ := meta.UnsafeGuessKindToResource(version.WithKind(name))
-	return Kind[T]{version.WithKind(name), resource.GroupResource(), object, list}
+func kind[T client.Object](v schema.GroupVersion, name string, object client.Object, list client.ObjectList) Kind[T] {
+	resource, _ := meta.UnsafeGuessKindToResource(v.WithKind(name))
+	return Kind[T]{v.WithKind(name), resource.GroupResource(), object, list}
 }
 
 // New returns an empty object of the group's own type.
@@ -90,9 +86,7 @@ func (k Kind[T]) Write(object T, status v1alpha1.OptionsStatus) client.Object {
 }
 
 // Get reads one object. The error is the reader's own.
-func (k Kind[T]) Get(
-	ctx context.Context, reader client.Reader, key types.NamespacedName,
-) (T, v1alpha1.Options, error) {
+func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, v1alpha1.Options, error) {
 	object := k.New()
 	err := reader.Get(ctx, key, object)
 	read, options := k.Read(object)
@@ -133,8 +127,8 @@ func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after 
 	return stored, err
 }
 
-// PatchStatus writes the status, if it changed, and records that; was and is are what apps/v1 lacks.
-// A Conflict is no error: the event of the other write enqueues the object.
+// PatchStatus writes the status, if it changed, and records that; was and is are what apps/v1
+// lacks. A Conflict is no error: the event of the other write enqueues the object.
 func (k Kind[T]) PatchStatus(
 	ctx context.Context, writer client.StatusClient, tracker *expectations.Tracker, before, after T,
 	was, is v1alpha1.OptionsStatus,
