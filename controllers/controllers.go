@@ -35,6 +35,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/controller/util/consistency"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -274,7 +275,7 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 // register adds the loops of one API group to the manager. The sources that Events name are
 // upstream's, because tools know them.
 func (w *wiring) register(ctx context.Context, group kinds.Group) error {
-	stores := map[schema.GroupResource]expectations.Store{}
+	stores := map[schema.GroupResource]consistency.LastSyncRVGetter{}
 	for resource, object := range map[schema.GroupResource]client.Object{
 		group.Deployments.Resource: group.Deployments.New(),
 		group.ReplicaSets.Resource: group.ReplicaSets.New(),

@@ -12,15 +12,13 @@ import (
 // Upstream's functions for the annotations of ReplicaSets, which kubectl rollout reads too, want a
 // logger; these do not, so that plans can call them.
 
-// historyLength bounds the annotation that lists a template's former revisions, in bytes.
-const historyLength = 2000
-
 // annotate copies the Deployment's annotations to the ReplicaSet of its template, gives that the
 // highest revision of all, notes the one that it had, and says whether anything changed.
 func annotate(d *appsv1.Deployment, set *appsv1.ReplicaSet, old []*appsv1.ReplicaSet, exists bool) bool {
 	next := strconv.FormatInt(util.MaxRevision(klog.Logger{}, old)+1, 10)
 	ctx := klog.NewContext(context.Background(), klog.Logger{})
-	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, historyLength)
+	const history = 2000 // bytes of the annotation that lists the former revisions
+	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, history)
 }
 
 // desiredReplicas is the Deployment's size when a ReplicaSet was last scaled, if that is known.

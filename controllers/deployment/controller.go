@@ -127,7 +127,10 @@ func Observe(
 			return state, err
 		}
 		state.Running[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool { return !podutil.IsPodTerminal(pod) })
-		state.Crashing[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool { return crashes(pod, options) })
+		state.Crashing[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool {
+			on := options.Rollback.OnCrashLoop
+			return on != nil && pod.DeletionTimestamp == nil && !podutil.IsPodReady(pod) && mostRestarts(pod) >= on.Restarts
+		})
 	}
 	return state, nil
 }
@@ -135,12 +138,6 @@ func Observe(
 // needsPods says whether planning needs more than ReplicaSets.
 func needsPods(d *appsv1.Deployment, options v1alpha1.Options) bool {
 	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback.OnCrashLoop != nil
-}
-
-// crashes says whether rollback.onCrashLoop is about a Pod.
-func crashes(pod *corev1.Pod, options v1alpha1.Options) bool {
-	return options.Rollback.OnCrashLoop != nil && pod.DeletionTimestamp == nil &&
-		!podutil.IsPodReady(pod) && mostRestarts(pod) >= options.Rollback.OnCrashLoop.Restarts
 }
 
 func mostRestarts(pod *corev1.Pod) int32 {

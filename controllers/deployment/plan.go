@@ -91,8 +91,7 @@ func NewPlan(s State) Plan {
 		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the Deployment's; those of its own that no longer match,
-	// orphans.
+	// 1. Orphans that match become the Deployment's; those that no longer match become orphans.
 	owned, changes := controllerref.Claim(s.Deployment, selector, s.ReplicaSets)
 
 	// 2. The rollout moves on.
@@ -132,8 +131,7 @@ type rollout struct {
 	old             []*appsv1.ReplicaSet
 	// keep is how many Pods the partition keeps on old revisions.
 	keep int32
-	// changed are the ReplicaSets that the plan changes, in that order, and reasons says why, by
-	// UID.
+	// changed are the ReplicaSets that the plan changes, in order, and reasons says why, by UID.
 	changed   []*appsv1.ReplicaSet
 	reasons   map[types.UID][]string
 	deletions []action.Action
@@ -149,9 +147,8 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	}
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
-		// Of several with the current template (a new API version may have changed what equal
-		// means) the oldest is current. The hash is no measure: it changes when a release adds a
-		// field.
+		// Of several with the template (a new API version may have changed what equal means) the
+		// oldest is current. The hash is no measure: it changes when a release adds a field.
 		if r.current == nil && util.EqualIgnoreHash(&set.Spec.Template, &s.Deployment.Spec.Template) {
 			r.current = set.DeepCopy()
 		} else {
@@ -220,10 +217,7 @@ func (r *rollout) actions() []action.Action {
 
 // all are the ReplicaSets, the current one last.
 func (r *rollout) all() []*appsv1.ReplicaSet {
-	if r.current == nil {
-		return r.old
-	}
-	return append(slices.Clone(r.old), r.current)
+	return lo.Compact(append(slices.Clone(r.old), r.current))
 }
 
 // size is how many Pods ReplicaSets want.

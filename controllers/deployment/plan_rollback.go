@@ -19,12 +19,6 @@ import (
 // current template failed. From then on, until the template changes, the ReplicaSet of the last
 // available revision takes the place of the current one; the strategies need not know.
 
-// Reasons of conditions beside upstream's.
-const (
-	PartitionReachedReason = "PartitionReached"
-	CrashLoopReason        = "CrashLoop"
-)
-
 // RollBack notes that the current template failed. The next plan acts on the note.
 type RollBack struct {
 	v1alpha1.RollbackStatus
@@ -49,8 +43,7 @@ func (r *rollout) applyRollback() {
 	}
 	to := find(r.old, note.To.ReplicaSet)
 	if name != note.From.ReplicaSet || to == nil {
-		// The template changed, or the target is gone: a rollout begins, and with it a new
-		// deadline.
+		// The template changed, or the target is gone: a rollout begins, with a new deadline.
 		r.kept.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
@@ -106,7 +99,7 @@ func (r *rollout) failure() (reason, words string) {
 		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
 		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
 		if n := r.Crashing[r.current.UID]; n >= max(1, most) {
-			return CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready",
+			return v1alpha1.CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready",
 				n, on.OnCrashLoop.Restarts)
 		}
 	}

@@ -48,8 +48,7 @@ func (r *rollout) roll() {
 	}
 
 	// Unavailable old Pods first: keeping them would block the rollout. The ReplicaSet loop deletes
-	// Pods that are not ready before others. What is still spare then is available beyond the
-	// minimum.
+	// Pods that are not ready first. What is still spare then is available beyond the minimum.
 	for _, set := range r.old {
 		shrink(set, size(set)-availableOf(set), "%d of its Pods are not available")
 	}
@@ -112,10 +111,7 @@ func (r *rollout) rescale() bool {
 
 // share adds or removes Pods in proportion to the ReplicaSets' sizes; the largest gets the rest.
 func (r *rollout) share(active []*appsv1.ReplicaSet) {
-	allowed := int32(0)
-	if r.replicas > 0 {
-		allowed = r.replicas + r.surge
-	}
+	allowed := lo.Ternary(r.replicas > 0, r.replicas+r.surge, 0)
 	add := allowed - size(active...)
 	// Of equal ones the newer comes first when growing, the older when shrinking.
 	if add < 0 {

@@ -10,15 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
-)
 
-// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus). For
-// Helm's --wait and others an object of a kind that they do not know is ready unless one is True.
-const (
-	Reconciling appsv1.DeploymentConditionType = "Reconciling"
-	Stalled     appsv1.DeploymentConditionType = "Stalled"
-
-	rollingOutReason = "RollingOut"
+	"flyball.dev/apis/apps/v1alpha1"
 )
 
 // countPods sums up the ReplicaSets as the plan leaves them.
@@ -67,10 +60,10 @@ func (r *rollout) judge() {
 	case r.keep > 0 && r.status.UpdatedReplicas == r.replicas-r.keep &&
 		r.status.Replicas == r.replicas && r.status.AvailableReplicas == r.replicas:
 		// All Pods are available, and only those that the partition keeps are old.
-		r.noteProgressing(corev1.ConditionTrue, PartitionReachedReason,
+		r.noteProgressing(corev1.ConditionTrue, v1alpha1.PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.",
 				subject, r.replicas-r.keep, r.keep))
-	case util.DeploymentProgressing(r.Deployment, &r.status), last.Reason == PartitionReachedReason:
+	case util.DeploymentProgressing(r.Deployment, &r.status), last.Reason == v1alpha1.PartitionReachedReason:
 		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is
 		// the time of the last progress, from which the deadline counts.
 		since := r.Now
@@ -91,7 +84,7 @@ func (r *rollout) judge() {
 // before a rollout has set its condition, and after its end.
 func (r *rollout) timeLeft() (left time.Duration, counting bool) {
 	last := r.progressing()
-	ends := []string{"", util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}
+	ends := []string{"", util.TimedOutReason, util.NewRSAvailableReason, v1alpha1.PartitionReachedReason}
 	if !util.HasProgressDeadline(r.Deployment) || r.kept.Rollback != nil || slices.Contains(ends, last.Reason) {
 		return 0, false
 	}
@@ -152,17 +145,17 @@ func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 // withKstatus adds the conditions of kstatus. They are for our own kind: that of apps/v1 is known.
 func withKstatus(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
 	is := appsv1.DeploymentCondition{
-		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",
-		Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,
+		Type: v1alpha1.Reconciling, Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,
+		Reason: v1alpha1.RollingOutReason, Message: "Not all Pods are of the current template and available.",
 	}
 	progressing := util.GetDeploymentCondition(status, appsv1.DeploymentProgressing)
 	switch {
 	case progressing != nil && progressing.Status == corev1.ConditionFalse:
-		is.Type, is.Reason, is.Message = Stalled, progressing.Reason, progressing.Message
-	case progressing != nil && progressing.Reason == PartitionReachedReason, util.DeploymentComplete(d, &status):
+		is.Type, is.Reason, is.Message = v1alpha1.Stalled, progressing.Reason, progressing.Message
+	case progressing != nil && progressing.Reason == v1alpha1.PartitionReachedReason, util.DeploymentComplete(d, &status):
 		is.Type = ""
 	}
-	for _, of := range []appsv1.DeploymentConditionType{Reconciling, Stalled} {
+	for _, of := range []appsv1.DeploymentConditionType{v1alpha1.Reconciling, v1alpha1.Stalled} {
 		if of == is.Type {
 			util.SetDeploymentCondition(&status, is)
 		} else {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/find"
 	"flyball.dev/controllers/internal/action"
@@ -89,7 +90,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	plan := deployment.NewPlan(state)
 	preview.Steps, preview.Next = steps(plan.Actions), plan.Next
 	for _, c := range plan.Status.Conditions {
-		if c.Type != deployment.Reconciling && c.Type != deployment.Stalled { // which repeat the others for programs
+		if c.Type != v1alpha1.Reconciling && c.Type != v1alpha1.Stalled { // which repeat the others for programs
 			words := fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
 			preview.Conditions = append(preview.Conditions, words)
 		}

@@ -43,8 +43,7 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 		case action.Release:
 			err = controllerref.Replace(ctx, r.Client, r.Expectations, kinds.Pods(), set, a.Object.(*corev1.Pod))
 		case Create:
-			// A slow start: what fails for one Pod (a quota, an admission rule) mostly fails for
-			// all.
+			// A slow start: what fails for one Pod (a quota, an admission rule) fails for most.
 			err = inBatches(a.Count, 1, func(int) error { return r.create(ctx, set) })
 		case Delete:
 			err = inBatches(len(a.Pods), len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })

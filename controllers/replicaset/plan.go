@@ -75,13 +75,14 @@ func NewPlan(s State) Plan {
 		return Plan{Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the ReplicaSet's Pods; those of its own that no longer match,
+	// 1. Orphans that match become the ReplicaSet's Pods; those that no longer match become
 	// orphans. Finished Pods are neither active nor terminating.
 	active, others := lo.FilterReject(s.Pods, func(pod *corev1.Pod, _ int) bool {
 		return controller.IsPodActive(pod) && !s.Deleting.Has(pod.UID)
 	})
 	plan := Plan{Terminating: lo.Filter(others, func(pod *corev1.Pod, _ int) bool {
-		return !podutil.IsPodTerminal(pod) && metav1.IsControlledBy(pod, s.ReplicaSet) && selector.Matches(labels.Set(pod.Labels))
+		return !podutil.IsPodTerminal(pod) &&
+			metav1.IsControlledBy(pod, s.ReplicaSet) && selector.Matches(labels.Set(pod.Labels))
 	})}
 	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, active)
 
@@ -105,16 +106,15 @@ func NewPlan(s State) Plan {
 	return plan
 }
 
-// deletionOrder sorts those in PodsToDelete first, and all others as upstream does: unassigned
-// before assigned, Pending before Running, not ready before ready, lower before higher deletion
-// cost, more before fewer neighbours, shorter before longer ready, more before fewer restarts,
-// younger first.
+// deletionOrder sorts those in PodsToDelete first, and then as upstream does: unassigned, Pending,
+// not ready, of lower deletion cost, with more neighbours, ready for a shorter time, with more
+// restarts, younger before their opposites.
 func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	ranks := lo.Map(pods, func(pod *corev1.Pod, _ int) int { return s.Neighbours[pod.Spec.NodeName] })
 	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: ranks, Now: s.Now}
 	sort.Sort(ranked)
-	named, others := lo.FilterReject(ranked.Pods, func(pod *corev1.Pod, _ int) bool { return s.PodsToDelete.Has(pod.Name) })
-	return slices.Concat(named, others)
+	named, rest := lo.FilterReject(ranked.Pods, func(pod *corev1.Pod, _ int) bool { return s.PodsToDelete.Has(pod.Name) })
+	return slices.Concat(named, rest)
 }
 
 // NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed without those

@@ -15,7 +15,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
-	"flyball.dev/controllers/deployment"
 )
 
 // ErrFailed says that a rollout ended otherwise than its user wanted.
@@ -69,7 +68,7 @@ func describe(d *appsv1.Deployment, options v1alpha1.Options) (message string, d
 		return "", false, fmt.Errorf("%w: %s", ErrFailed, back.Message)
 	}
 	for _, c := range d.Status.Conditions {
-		if observed && c.Type == appsv1.DeploymentProgressing && c.Reason == deployment.PartitionReachedReason {
+		if observed && c.Type == appsv1.DeploymentProgressing && c.Reason == v1alpha1.PartitionReachedReason {
 			return fmt.Sprintf("deployment %q waits at its partition: %s", d.Name, c.Message), true, nil
 		}
 	}

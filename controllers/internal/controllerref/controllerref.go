@@ -62,25 +62,23 @@ func IsOf(ref *metav1.OwnerReference, kind schema.GroupVersionKind) bool {
 
 // Claim decides which objects are the owner's. It adopts an orphan that the selector matches and
 // releases an own object that it no longer matches, unless it is being deleted itself.
-func Claim[C metav1.Object](
-	owner metav1.Object, selector labels.Selector, objects []C,
-) (owned []C, actions []action.Action) {
+func Claim[C metav1.Object](owner metav1.Object, selector labels.Selector, all []C) (own []C, actions []action.Action) {
 	terminating := owner.GetDeletionTimestamp() != nil
-	for _, object := range objects {
+	for _, object := range all {
 		ref := metav1.GetControllerOfNoCopy(object)
 		matches := selector.Matches(labels.Set(object.GetLabels()))
 		switch {
 		case ref != nil && ref.UID != owner.GetUID():
 		case ref != nil && matches:
-			owned = append(owned, object)
+			own = append(own, object)
 		case ref != nil && !terminating:
 			actions = append(actions, action.Release{Object: object, Reason: "its labels no longer match the selector"})
 		case ref == nil && matches && !terminating && object.GetDeletionTimestamp() == nil:
-			owned = append(owned, object)
+			own = append(own, object)
 			actions = append(actions, action.Adopt{Object: object, Reason: "the selector matches it and nobody controls it"})
 		}
 	}
-	return owned, actions
+	return own, actions
 }
 
 // Owners maps an object to the owners to reconcile when it changes: its controller, or all whose
@@ -89,16 +87,14 @@ func Owners[T client.Object](
 	ctx context.Context, reader client.Reader, owners kinds.Kind[T], selectorOf func(T) *metav1.LabelSelector,
 	object client.Object,
 ) []reconcile.Request {
-	if ref := metav1.GetControllerOfNoCopy(object); ref != nil {
-		if !IsOf(ref, owners.GroupVersionKind) {
-			return nil
-		}
+	ref := metav1.GetControllerOfNoCopy(object)
+	switch {
+	case IsOf(ref, owners.GroupVersionKind):
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: ref.Name}}}
-	}
-	if object.GetDeletionTimestamp() != nil || len(object.GetLabels()) == 0 {
+	case ref != nil, object.GetDeletionTimestamp() != nil, len(object.GetLabels()) == 0:
 		return nil
 	}
-	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // no events come once it has stopped
+	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // fails only when the process ends
 	return lo.FilterMap(all, func(owner T, _ int) (reconcile.Request, bool) {
 		selector, err := metav1.LabelSelectorAsSelector(selectorOf(owner))
 		matches := err == nil && !selector.Empty() && selector.Matches(labels.Set(object.GetLabels()))

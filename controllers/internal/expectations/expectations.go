@@ -32,9 +32,6 @@ func OrStale(err error) error {
 	return err
 }
 
-// Store is an informer's store; it knows the newest resourceVersion that it holds.
-type Store = consistency.LastSyncRVGetter
-
 // Tracker remembers the writes of one loop. It is safe for concurrent use.
 type Tracker struct {
 	versions consistency.ConsistencyStore
@@ -44,7 +41,7 @@ type Tracker struct {
 }
 
 // New returns a Tracker of writes to what stores hold.
-func New(stores map[schema.GroupResource]Store) *Tracker {
+func New(stores map[schema.GroupResource]consistency.LastSyncRVGetter) *Tracker {
 	return &Tracker{
 		versions: consistency.NewConsistencyStore(stores),
 		deleted:  map[types.NamespacedName]sets.Set[types.UID]{},
