@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/samber/lo"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -124,11 +125,8 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	if err != nil {
 		return fmt.Errorf("reading a list: %w", err)
 	}
-	kept := all[:0]
-	for _, item := range all {
-		if object, ok := item.(client.Object); ok && controllerref.Keys(object)[0] == uid {
-			kept = append(kept, item)
-		}
-	}
-	return meta.SetList(list, kept)
+	return meta.SetList(list, lo.Filter(all, func(item runtime.Object, _ int) bool {
+		object, ok := item.(client.Object)
+		return ok && controllerref.Keys(object)[0] == uid
+	}))
 }
