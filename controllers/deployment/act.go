@@ -31,7 +31,7 @@ const (
 var (
 	// errCollision says that a ReplicaSet of another template, or of another owner, has the name.
 	errCollision = errors.New("the name of the new ReplicaSet is taken")
-	// errCreate begins the words of upstream for a ReplicaSet that the API server did not take.
+	// errCreate says that the API server did not take a ReplicaSet, in upstream's words.
 	errCreate = errors.New("Failed to create new replica set") //nolint:staticcheck // for people
 )
 

@@ -106,9 +106,9 @@ func NewPlan(s State) Plan {
 	return plan
 }
 
-// deletionOrder sorts those in PodsToDelete first, and then as upstream does: unassigned, Pending,
-// not ready, of lower deletion cost, with more neighbours, ready for a shorter time, with more
-// restarts, younger before their opposites.
+// deletionOrder puts those in PodsToDelete first, and sorts the rest as upstream does: first those
+// without a node, Pending, not ready, with a lower deletion cost, with more neighbours, ready for a
+// shorter time, with more restarts, younger.
 func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	ranks := lo.Map(pods, func(pod *corev1.Pod, _ int) int { return s.Neighbours[pod.Spec.NodeName] })
 	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: ranks, Now: s.Now}

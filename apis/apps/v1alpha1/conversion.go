@@ -41,8 +41,8 @@ func ToApps(object runtime.Object) (runtime.Object, Options) {
 	return object, Options{}
 }
 
-// FromApps converts an object of apps/v1, and the fields that its status lacks, to this package. The
-// result shares memory with the object, and lacks the other fields that only Options hold.
+// FromApps converts an object of apps/v1, and the fields that its status lacks, to this package.
+// The result shares memory with the object, and lacks the other fields that only Options hold.
 func FromApps(object runtime.Object, status OptionsStatus) runtime.Object {
 	switch o := object.(type) {
 	case *appsv1.Deployment:
