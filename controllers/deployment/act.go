@@ -15,29 +15,27 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
 )
 
-// Reasons of Events beside those that are conditions' too; like the messages upstream's, because
-// people and tools search for them.
+// Reasons of Events. The first two, like the messages, are upstream's: tools search for them.
 const (
 	ScalingReplicaSetReason = "ScalingReplicaSet"
 	SelectingAllReason      = "SelectingAll"
 	RolledBackReason        = "RolledBack"
 )
 
-// errCollision says that a ReplicaSet of another template, or of another owner, has the name.
-var errCollision = errors.New("the name of the new ReplicaSet is taken")
+var (
+	// errCollision says that a ReplicaSet of another template, or of another owner, has the name.
+	errCollision = errors.New("the name of the new ReplicaSet is taken")
+	// errCreate says that the API server did not take a ReplicaSet, in upstream's words.
+	errCreate = errors.New("Failed to create new replica set") //nolint:staticcheck // for people
+)
 
-// createError is why the API server did not take a ReplicaSet.
-type createError struct{ error }
-
-func (e createError) Unwrap() error { return e.error }
-
-// act carries a plan out, in order, and stops at the first error. It returns the Deployment as last
-// written.
+// act carries a plan out until the first error, and returns the Deployment as last written.
 func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (*appsv1.Deployment, error) {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Deployments, d) })
 	for _, step := range plan.Actions {
@@ -52,9 +50,9 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 		case action.Release:
 			err = controllerref.Replace(ctx, r.Client, r.Expectations, r.ReplicaSets, d, a.Object.(*appsv1.ReplicaSet))
 		case Create:
-			err = r.create(ctx, d, a.ReplicaSet.DeepCopy())
+			err = r.create(ctx, d, a.ReplicaSet)
 		case Update:
-			err = r.update(ctx, d, a.Before, a.After.DeepCopy())
+			err = r.update(ctx, d, a.Before, a.After)
 		case Delete:
 			err = r.delete(ctx, a.ReplicaSet)
 		case SetRevision:
@@ -92,8 +90,7 @@ func (r *Reconciler) create(ctx context.Context, d *appsv1.Deployment, set *apps
 		}
 		return errCollision
 	}
-	//nolint:staticcheck // upstream's words, for people
-	err = createError{fmt.Errorf("Failed to create new replica set %q: %w", set.Name, err)}
+	err = fmt.Errorf("%w %q: %w", errCreate, set.Name, err)
 	if ctx.Err() == nil {
 		r.Events.Event(d, corev1.EventTypeWarning, util.FailedRSCreateReason, err.Error())
 	}
@@ -111,18 +108,16 @@ func (r *Reconciler) update(ctx context.Context, d *appsv1.Deployment, before, a
 	return nil
 }
 
-func (r *Reconciler) delete(ctx context.Context, observed *appsv1.ReplicaSet) error {
-	set := r.ReplicaSets.New()
-	set.SetNamespace(observed.Namespace)
-	set.SetName(observed.Name)
-	preconditions := client.Preconditions{UID: &observed.UID, ResourceVersion: &observed.ResourceVersion}
+func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet) error {
+	object := r.ReplicaSets.Write(set, v1alpha1.OptionsStatus{})
+	preconditions := client.Preconditions{UID: &set.UID, ResourceVersion: &set.ResourceVersion}
 	background := client.PropagationPolicy(metav1.DeletePropagationBackground)
-	return client.IgnoreNotFound(r.Client.Delete(ctx, set, preconditions, background))
+	return client.IgnoreNotFound(r.Client.Delete(ctx, object, preconditions, background))
 }
 
-func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, revision string) (*appsv1.Deployment, error) {
+func (r *Reconciler) setRevision(ctx context.Context, d *appsv1.Deployment, to string) (*appsv1.Deployment, error) {
 	after := d.DeepCopy()
-	util.SetDeploymentRevision(after, revision)
+	util.SetDeploymentRevision(after, to)
 	stored, err := r.Deployments.Patch(ctx, r.Client, d, after)
 	if err != nil {
 		return d, fmt.Errorf("writing the revision of Deployment %s: %w", d.Name, err)

@@ -9,30 +9,19 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 )
 
-// kubectl rollout reads the annotations of ReplicaSets, too. Upstream's functions for them want a
+// Upstream's functions for the annotations of ReplicaSets, which kubectl rollout reads too, want a
 // logger; these do not, so that plans can call them.
 
-// historyLength bounds the annotation that lists the revisions which a template had before, in
-// bytes.
-const historyLength = 2000
-
 // annotate copies the Deployment's annotations to the ReplicaSet of its template, gives that the
-// highest revision of all, notes the one that it had, and says whether anything changed. A revision
-// that is no number is not ours to change.
+// highest revision of all, notes the one that it had, and says whether anything changed.
 func annotate(d *appsv1.Deployment, set *appsv1.ReplicaSet, old []*appsv1.ReplicaSet, exists bool) bool {
 	next := strconv.FormatInt(util.MaxRevision(klog.Logger{}, old)+1, 10)
 	ctx := klog.NewContext(context.Background(), klog.Logger{})
-	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, historyLength)
+	const history = 2000 // bytes of the annotation that lists the former revisions
+	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, history)
 }
 
-// revision is 0 for a ReplicaSet without one that is a number.
-func revision(set *appsv1.ReplicaSet) int64 {
-	number, _ := util.Revision(set)
-	return number
-}
-
-// desiredReplicas is the size of the Deployment for which a ReplicaSet was last scaled, if that is
-// known.
+// desiredReplicas is the Deployment's size when a ReplicaSet was last scaled, if that is known.
 func desiredReplicas(set *appsv1.ReplicaSet) (int32, bool) {
 	return util.GetDesiredReplicasAnnotation(klog.Logger{}, set)
 }

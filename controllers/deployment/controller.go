@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/record"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
@@ -39,15 +41,13 @@ type Reconciler struct {
 	Deployments kinds.Kind[*appsv1.Deployment]
 	ReplicaSets kinds.Kind[*appsv1.ReplicaSet]
 	// Client reads from the cache, Live from the API server.
-	Client client.Client
-	Live   client.Reader
-	Events record.EventRecorder
-	// Expectations are about Deployments and ReplicaSets.
-	Expectations *expectations.Tracker
+	Client       client.Client
+	Live         client.Reader
+	Events       record.EventRecorder
+	Expectations *expectations.Tracker // about Deployments and ReplicaSets
 }
 
-// Watch declares what enqueues a Deployment: its own changes, and those of its ReplicaSets and
-// their Pods.
+// Watch declares what enqueues a Deployment: changes of it, of its ReplicaSets and of their Pods.
 func (r *Reconciler) Watch(loop *builder.Builder) *builder.Builder {
 	return loop.
 		For(r.Deployments.New()).
@@ -79,17 +79,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 	// 3. Act.
 	d, failure := r.act(ctx, d, plan)
-	var creation createError
 	switch {
 	case errors.Is(failure, expectations.ErrStale):
 		return ctrl.Result{RequeueAfter: time.Second}, nil // a safety net: the event of the change comes first
 	case apierrors.HasStatusCause(failure, corev1.NamespaceTerminatingCause):
 		return ctrl.Result{}, nil // no ReplicaSet can be created, and none is needed
 	case errors.Is(failure, errCollision):
-		// The event of this status enqueues the Deployment again.
-		plan.Status, plan.Kept, failure = CollidedStatus(state), options.Status, nil
-	case errors.As(failure, &creation):
-		plan.Status = FailedStatus(state, creation.Error())
+		// The count gives the next hash. The event of this status enqueues the Deployment again.
+		plan.Status, plan.Kept, failure = *d.Status.DeepCopy(), options.Status, nil
+		plan.Status.CollisionCount = new(ptr.Deref(d.Status.CollisionCount, 0) + 1)
+	case errors.Is(failure, errCreate):
+		plan.Status = FailedStatus(state, failure.Error())
 	case failure != nil:
 		return ctrl.Result{}, failure
 	}
@@ -106,53 +106,43 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 // ownersOf maps a ReplicaSet to the Deployments to reconcile when it changes.
 func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Request {
-	return controllerref.Owners(ctx, r.Client, r.Deployments, set)
+	selector := func(d *appsv1.Deployment) *metav1.LabelSelector { return d.Spec.Selector }
+	return controllerref.Owners(ctx, r.Client, r.Deployments, selector, set)
 }
 
 // Observe is what reader knows of a Deployment.
 func Observe(
-	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet], d *appsv1.Deployment, options kinds.Options,
+	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet],
+	d *appsv1.Deployment, options v1alpha1.Options,
 ) (State, error) {
-	state := State{Deployment: d, Options: options, Now: metav1.Now()}
-	for _, which := range []client.ListOption{controllerref.ControlledBy(d.UID), controllerref.Orphans()} {
-		sets, err := replicaSets.List(ctx, reader, client.InNamespace(d.Namespace), which)
-		if err != nil {
-			return state, err
-		}
-		state.ReplicaSets = append(state.ReplicaSets, sets...)
-	}
-	if !needsPods(d, options) {
-		return state, nil
+	sets, err := controllerref.Candidates(ctx, reader, replicaSets, d)
+	state := State{Deployment: d, ReplicaSets: sets, Options: options, Now: metav1.Now()}
+	if err != nil || !needsPods(d, options) {
+		return state, err
 	}
 	state.Running, state.Crashing = map[types.UID]int{}, map[types.UID]int{}
-	for _, set := range state.ReplicaSets {
-		pods, err := kinds.Pods().List(ctx, reader, client.InNamespace(d.Namespace), controllerref.ControlledBy(set.UID))
+	for _, set := range sets {
+		pods, err := controllerref.Controlled(ctx, reader, kinds.Pods(), d.Namespace, set.UID)
 		if err != nil {
 			return state, err
 		}
 		state.Running[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool { return !podutil.IsPodTerminal(pod) })
-		state.Crashing[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool { return crashes(pod, options) })
+		state.Crashing[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool {
+			on := options.Rollback.OnCrashLoop
+			return on != nil && pod.DeletionTimestamp == nil && !podutil.IsPodReady(pod) && mostRestarts(pod) >= on.Restarts
+		})
 	}
 	return state, nil
 }
 
 // needsPods says whether planning needs more than ReplicaSets.
-func needsPods(d *appsv1.Deployment, options kinds.Options) bool {
+func needsPods(d *appsv1.Deployment, options v1alpha1.Options) bool {
 	return d.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType || options.Rollback.OnCrashLoop != nil
 }
 
-// crashes says whether a Pod counts as one that rollback.onCrashLoop is about.
-func crashes(pod *corev1.Pod, options kinds.Options) bool {
-	return options.Rollback.OnCrashLoop != nil && pod.DeletionTimestamp == nil &&
-		!podutil.IsPodReady(pod) && mostRestarts(pod) >= options.Rollback.OnCrashLoop.Restarts
-}
-
 func mostRestarts(pod *corev1.Pod) int32 {
-	most := int32(0)
-	for _, status := range slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses) {
-		most = max(most, status.RestartCount)
-	}
-	return most
+	all := slices.Concat(pod.Status.InitContainerStatuses, pod.Status.ContainerStatuses)
+	return lo.Max(lo.Map(all, func(status corev1.ContainerStatus, _ int) int32 { return status.RestartCount }))
 }
 
 // waitingFor maps a Pod to the Deployment that may have waited for it to end, or to crash.
@@ -161,25 +151,17 @@ func (r *Reconciler) waitingFor(ctx context.Context, pod client.Object) []ctrl.R
 	if !controllerref.IsOf(ref, r.ReplicaSets.GroupVersionKind) {
 		return nil
 	}
-	key := types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name}
-	set, _, err := r.ReplicaSets.Get(ctx, r.Client, key)
-	if err != nil || set.UID != ref.UID {
+	set, _, err := r.ReplicaSets.Get(ctx, r.Client, types.NamespacedName{Namespace: pod.GetNamespace(), Name: ref.Name})
+	if err != nil || set.UID != ref.UID || metav1.GetControllerOfNoCopy(set) == nil {
 		return nil
 	}
-	ref = metav1.GetControllerOfNoCopy(set)
-	if !controllerref.IsOf(ref, r.Deployments.GroupVersionKind) {
-		return nil
-	}
-	key.Name = ref.Name
-	d, options, err := r.Deployments.Get(ctx, r.Client, key)
-	if err != nil || !needsPods(d, options) {
-		return nil
-	}
-	return []ctrl.Request{{NamespacedName: key}}
+	return lo.Filter(r.ownersOf(ctx, set), func(request ctrl.Request, _ int) bool {
+		d, options, err := r.Deployments.Get(ctx, r.Client, request.NamespacedName)
+		return err == nil && needsPods(d, options)
+	})
 }
 
-// podEnds passes a Pod that has stopped running or is deleted, and one whose restarts, or readiness
-// after a restart, changed.
+// podEnds passes a Pod that has ended, or whose restarts, or readiness after a restart, changed.
 func podEnds() predicate.Predicate {
 	return predicate.Funcs{
 		CreateFunc: func(event.CreateEvent) bool { return false },

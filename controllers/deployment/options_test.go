@@ -55,7 +55,7 @@ func TestPartitionHoldsARollout(t *testing.T) {
 	w.expectComplete()
 	w.set(`{"strategy":{"rollingUpdate":{"partition":"40%"}},"template":{"spec":{"containers":[{"name":"main","image":"image:2"}]}}}`)
 	w.expect("held", func(d *appsv1.Deployment) bool {
-		return reason(d, appsv1.DeploymentProgressing) == deployment.PartitionReachedReason && d.Status.UpdatedReplicas == 6
+		return reason(d, appsv1.DeploymentProgressing) == v1alpha1.PartitionReachedReason && d.Status.UpdatedReplicas == 6
 	})
 	w.expectHistory("six of ten have moved", "1 image:1 4", "2 image:2 6")
 	w.set(`{"strategy":{"rollingUpdate":{"partition":1}}}`)
@@ -71,13 +71,13 @@ func TestCrashLoopIsTakenBack(t *testing.T) {
 	w.set(`{"rollback":{"onCrashLoop":{"restarts":2,"pods":"25%"}}}`)
 	w.apply(all(image("bad"), behave(testenv.Crashes)))
 	w.expect("rolled back", func(d *appsv1.Deployment) bool {
-		return reason(d, v1alpha1.RolledBack) == deployment.CrashLoopReason && d.Status.AvailableReplicas == 4 && d.Status.Replicas == 4
+		return reason(d, v1alpha1.RolledBack) == v1alpha1.CrashLoopReason && d.Status.AvailableReplicas == 4 && d.Status.Replicas == 4
 	})
 	// A ReplicaSet that was scaled a moment ago still reports the Pods that it had.
 	w.expectHistory("the old one has all Pods again", "1 image:1 4", "2 image:bad 0")
-	w.diff("Progressing", deployment.CrashLoopReason, reason(w.d, appsv1.DeploymentProgressing))
+	w.diff("Progressing", v1alpha1.CrashLoopReason, reason(w.d, appsv1.DeploymentProgressing))
 	note := w.options().Rollback
-	if note == nil || note.From.Revision != 2 || note.To.Revision != 1 || note.Reason != deployment.CrashLoopReason {
+	if note == nil || note.From.Revision != 2 || note.To.Revision != 1 || note.Reason != v1alpha1.CrashLoopReason {
 		w.Fatalf("status.rollback: %+v", note)
 	}
 	testenv.Eventually(w.T, func() error {

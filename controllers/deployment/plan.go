@@ -14,9 +14,9 @@ import (
 	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/action"
 	"flyball.dev/controllers/internal/controllerref"
-	"flyball.dev/controllers/internal/kinds"
 )
 
 // State is what the loop knows when it plans.
@@ -25,14 +25,11 @@ type State struct {
 	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace
 	// that name none.
 	ReplicaSets []*appsv1.ReplicaSet
-	// Running counts the Pods that have not finished, terminating ones included, and Crashing those
-	// that are not ready and have restarted as often as rollback.onCrashLoop says, by the UID of
-	// their ReplicaSet. Both are nil if not needed.
+	// Running counts the Pods that have not finished, and Crashing those that rollback.onCrashLoop
+	// is about, by the UID of their ReplicaSet. Both are nil if not needed.
 	Running, Crashing map[types.UID]int
-	// Options are what the Deployment asks for beyond apps/v1.
-	Options kinds.Options
-	// Now is the time of the observation.
-	Now metav1.Time
+	Options           v1alpha1.Options
+	Now               metav1.Time
 }
 
 // Create creates the ReplicaSet of the current template.
@@ -79,7 +76,7 @@ type Plan struct {
 	Actions []action.Action
 	Status  appsv1.DeploymentStatus
 	// Kept is the part of the status that apps/v1 lacks.
-	Kept kinds.Status
+	Kept v1alpha1.OptionsStatus
 	// Next is how long it takes until the mere passing of time matters; 0 if it does not.
 	Next time.Duration
 }
@@ -94,55 +91,50 @@ func NewPlan(s State) Plan {
 		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the Deployment's; its ReplicaSets that no longer match become
-	// orphans.
+	// 1. Orphans that match become the Deployment's; those that no longer match become orphans.
 	owned, changes := controllerref.Claim(s.Deployment, selector, s.ReplicaSets)
 
 	// 2. The rollout moves on.
 	r := newRollout(s, owned)
 	progressing := r.step()
+	plan := Plan{Actions: slices.Concat(changes, r.actions())}
 
 	// 3. The status says how far it is then.
-	plan := Plan{Actions: slices.Concat(changes, r.actions()), Status: r.newStatus(progressing)}
+	r.countPods()
 	if progressing {
-		plan.Actions = append(plan.Actions, r.conclude(&plan.Status)...)
-		plan.Next = r.nextReconcile(plan.Status)
+		r.judge()
+		r.copyFailure()
+		plan.Actions = append(plan.Actions, r.conclude()...)
+		if left, counting := r.timeLeft(); counting {
+			plan.Next = max(time.Second, left)
+		}
 	}
-	plan.Kept = r.kept
+	plan.Status, plan.Kept = r.status, r.kept
 	plan.Kept.Selector = selector.String()
 	return plan
 }
 
-// rollout is one Deployment while it is planned, with its ReplicaSets as they are after the plan.
+// rollout is one Deployment while it is planned.
 type rollout struct {
 	State
 	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many
 	// fewer available.
 	replicas, surge, unavailable int32
-	// status is the Deployment's last status, with conditions that the plan adds.
+	// status and kept, which apps/v1 lacks, are the last status as the plan changes it.
 	status appsv1.DeploymentStatus
-	// kept is the last status beyond apps/v1, as the plan changes it.
-	kept kinds.Status
-	// current is the member of the current template, nil if there is none; old are all others,
-	// oldest first.
-	current *member
-	old     []*member
-	// failed is the member of the current template while current is the one that its rollout was
-	// rolled back to.
-	failed *member
+	kept   v1alpha1.OptionsStatus
+	// observed are the Deployment's ReplicaSets by UID. All below are copies that the plan changes.
+	observed map[types.UID]*appsv1.ReplicaSet
+	// current has the current template, nil if there is none; old are all others, oldest first.
+	// After a rollback current is its target, and failed has the current template.
+	current, failed *appsv1.ReplicaSet
+	old             []*appsv1.ReplicaSet
 	// keep is how many Pods the partition keeps on old revisions.
 	keep int32
-	// changed are the members that the plan touches, in the order in which it does.
-	changed []*member
-}
-
-// member is a ReplicaSet of the Deployment.
-type member struct {
-	// seen is the ReplicaSet as observed, nil if the plan creates it; want is what the plan makes
-	// of it.
-	seen, want *appsv1.ReplicaSet
-	reasons    []string
-	remove     bool
+	// changed are the ReplicaSets that the plan changes, in order, and reasons says why, by UID.
+	changed   []*appsv1.ReplicaSet
+	reasons   map[types.UID][]string
+	deletions []action.Action
 }
 
 func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
@@ -150,18 +142,17 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 		State: s, status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status,
 		replicas: *s.Deployment.Spec.Replicas,
 		surge:    util.MaxSurge(*s.Deployment), unavailable: util.MaxUnavailable(*s.Deployment),
+		observed: lo.KeyBy(owned, func(set *appsv1.ReplicaSet) types.UID { return set.UID }),
+		reasons:  map[types.UID][]string{},
 	}
-	owned = slices.Clone(owned)
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
-		m := &member{seen: set, want: set.DeepCopy()}
-		// Of several ReplicaSets with the current template (a new API version may have changed what
-		// equal means) the oldest is the current one. The hash is no measure: it changes when a
-		// release adds a field to the API.
+		// Of several with the template (a new API version may have changed what equal means) the
+		// oldest is current. The hash is no measure: it changes when a release adds a field.
 		if r.current == nil && util.EqualIgnoreHash(&set.Spec.Template, &s.Deployment.Spec.Template) {
-			r.current = m
+			r.current = set.DeepCopy()
 		} else {
-			r.old = append(r.old, m)
+			r.old = append(r.old, set.DeepCopy())
 		}
 	}
 	r.applyRollback()
@@ -194,60 +185,43 @@ func (r *rollout) step() bool {
 	return true
 }
 
-// changef notes that the plan touches a member, and why.
-func (r *rollout) changef(m *member, format string, args ...any) {
-	if len(m.reasons) == 0 {
-		r.changed = append(r.changed, m)
+// changef notes that the plan changes a ReplicaSet, and why.
+func (r *rollout) changef(set *appsv1.ReplicaSet, format string, args ...any) {
+	if r.reasons[set.UID] == nil {
+		r.changed = append(r.changed, set)
 	}
-	m.reasons = append(m.reasons, fmt.Sprintf(format, args...))
+	r.reasons[set.UID] = append(r.reasons[set.UID], fmt.Sprintf(format, args...))
 }
 
-// actions are the changes, one per ReplicaSet, in the order in which they were planned, and at last
-// the revision.
+// actions are the changes, one per ReplicaSet, in the order of the plan, and at last the revision.
 func (r *rollout) actions() []action.Action {
 	var actions []action.Action
-	for _, m := range r.changed {
-		reason := action.Reason(strings.Join(m.reasons, "; "))
-		switch {
-		case m.seen == nil:
-			actions = append(actions, Create{m.want, reason})
-		case m.remove:
-			actions = append(actions, Delete{m.seen, reason})
-		default:
-			actions = append(actions, Update{m.seen, m.want, reason})
+	for _, set := range r.changed {
+		reason := action.Reason(strings.Join(r.reasons[set.UID], "; "))
+		if before := r.observed[set.UID]; before != nil {
+			actions = append(actions, Update{before, set, reason})
+		} else {
+			actions = append(actions, Create{set, reason})
 		}
 	}
+	actions = append(actions, r.deletions...)
 	if r.current == nil || r.kept.Rollback != nil || r.Deployment.DeletionTimestamp != nil {
 		return actions // a ReplicaSet that was rolled back to keeps its own place in the history
 	}
-	current := r.current.want.Annotations[util.RevisionAnnotation]
+	current := r.current.Annotations[util.RevisionAnnotation]
 	if r.Deployment.Annotations[util.RevisionAnnotation] != current {
 		actions = append(actions, SetRevision{current, "the current template has another revision"})
 	}
 	return actions
 }
 
-// all are the members, the current one last.
-func (r *rollout) all() []*member {
-	if r.current == nil {
-		return r.old
-	}
-	return append(slices.Clone(r.old), r.current)
+// all are the ReplicaSets, the current one last.
+func (r *rollout) all() []*appsv1.ReplicaSet {
+	return lo.Compact(append(slices.Clone(r.old), r.current))
 }
 
-func older(a, b *member) bool {
-	return controller.ReplicaSetsByCreationTimestamp{a.want, b.want}.Less(0, 1)
-}
+// size is how many Pods ReplicaSets want.
+func size(sets ...*appsv1.ReplicaSet) int32 { return util.GetReplicaCountForReplicaSets(sets) }
 
-func (m *member) size() int32 { return *m.want.Spec.Replicas }
-
-// available leaves out Pods that the ReplicaSet is to delete and still reports.
-func (m *member) available() int32 { return min(m.want.Status.AvailableReplicas, m.size()) }
-
-// sets are the ReplicaSets as the plan makes them.
-func sets(members []*member) []*appsv1.ReplicaSet {
-	return lo.Map(members, func(m *member, _ int) *appsv1.ReplicaSet { return m.want })
-}
-
-// size is how many Pods members want.
-func size(members []*member) int32 { return util.GetReplicaCountForReplicaSets(sets(members)) }
+// availableOf leaves out Pods that the ReplicaSet is to delete and still reports.
+func availableOf(set *appsv1.ReplicaSet) int32 { return min(set.Status.AvailableReplicas, size(set)) }

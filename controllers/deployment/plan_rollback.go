@@ -15,17 +15,9 @@ import (
 	"flyball.dev/controllers/internal/action"
 )
 
-// Only Deployments of apps.flyball.dev ask for a partition, and for automatic rollback.
-//
 // A rollback leaves the Deployment's spec, which is its user's, alone. The status notes that the
 // current template failed. From then on, until the template changes, the ReplicaSet of the last
 // available revision takes the place of the current one; the strategies need not know.
-
-// Reasons of conditions beside upstream's.
-const (
-	PartitionReachedReason = "PartitionReached"
-	CrashLoopReason        = "CrashLoop"
-)
 
 // RollBack notes that the current template failed. The next plan acts on the note.
 type RollBack struct {
@@ -38,17 +30,20 @@ func (r RollBack) String() string {
 		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
 }
 
-// applyRollback puts the ReplicaSet that a failed rollout is rolled back to in place of the current
-// one, if the last status says that the current template failed.
+// applyRollback puts the target of a rollback in place of the current ReplicaSet, if the last
+// status says that the current template failed.
 func (r *rollout) applyRollback() {
 	note := r.kept.Rollback
 	if note == nil {
 		return
 	}
+	name, _ := newName(r.Deployment)
+	if r.current != nil {
+		name = r.current.Name
+	}
 	to := find(r.old, note.To.ReplicaSet)
-	if r.currentName() != note.From.ReplicaSet || to == nil {
-		// The template changed, or its target is gone: a rollout begins, and with it a new
-		// deadline.
+	if name != note.From.ReplicaSet || to == nil {
+		// The template changed, or the target is gone: a rollout begins, with a new deadline.
 		r.kept.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
@@ -57,93 +52,71 @@ func (r *rollout) applyRollback() {
 		return
 	}
 	r.failed = r.current // nil, if a user deleted it
-	old := lo.Without(r.all(), to)
-	sort.SliceStable(old, func(i, j int) bool { return older(old[i], old[j]) })
-	r.current, r.old = to, old
+	r.old = lo.Without(r.all(), to)
+	sort.Sort(controller.ReplicaSetsByCreationTimestamp(r.old))
+	r.current = to
 }
 
-// currentName is the name that the current template's ReplicaSet has, or will get.
-func (r *rollout) currentName() string {
-	if r.current != nil {
-		return r.current.want.Name
-	}
-	template := r.Deployment.Spec.Template.DeepCopy()
-	return setName(r.Deployment.Name, controller.ComputeHash(template, r.Deployment.Status.CollisionCount))
-}
-
-// partition is how many Pods stay on old revisions. No Pod returns to one: those that have moved
-// count.
+// partition is how many Pods stay on old revisions. No Pod that has moved returns to one.
 func (r *rollout) partition() int32 {
 	if r.Options.Partition == nil || r.kept.Rollback != nil {
 		return 0
 	}
 	wanted, _ := intstr.GetScaledValueFromIntOrPercent(r.Options.Partition, int(r.replicas), true) // validated
-	moved := size(r.all()) - size(r.old)
-	return max(0, min(int32(wanted), size(r.old), r.replicas-moved))
+	moved := size(r.all()...) - size(r.old...)
+	return max(0, min(int32(wanted), size(r.old...), r.replicas-moved))
 }
 
-// held says whether all Pods but those that the partition keeps are of the current template, and
-// all are available.
-func (r *rollout) held(status *appsv1.DeploymentStatus) bool {
-	return r.keep > 0 && status.UpdatedReplicas == r.replicas-r.keep &&
-		status.Replicas == r.replicas && status.AvailableReplicas == r.replicas
-}
-
-// conclude notes which revision was available last. If the current one has failed, it notes that
-// and returns the action.
-func (r *rollout) conclude(status *appsv1.DeploymentStatus) []action.Action {
-	if r.kept.Rollback != nil || r.current == nil || r.current.seen == nil {
+// conclude notes which revision was available last, or that the current one has failed.
+func (r *rollout) conclude() []action.Action {
+	if r.kept.Rollback != nil || r.current == nil || r.observed[r.current.UID] == nil {
 		return nil
 	}
-	if util.DeploymentComplete(r.Deployment, status) {
+	if util.DeploymentComplete(r.Deployment, &r.status) {
 		if r.replicas > 0 {
-			r.kept.AvailableReplicaSet = r.current.want.Name
+			r.kept.AvailableReplicaSet = r.current.Name
 		}
 		return nil
 	}
-	reason, what := r.failure(status)
+	reason, what := r.failure()
 	to := find(r.old, r.kept.AvailableReplicaSet)
 	if reason == "" || to == nil {
 		return nil
 	}
-	from := r.current
-	note := v1alpha1.RollbackStatus{From: revisionOf(from), To: revisionOf(to), Reason: reason, Time: r.Now}
+	note := v1alpha1.RollbackStatus{From: revisionOf(r.current), To: revisionOf(to), Reason: reason, Time: r.Now}
 	note.Message = fmt.Sprintf("Rolled back from revision %d (replica set %q) to revision %d (replica set %q): %s",
 		note.From.Revision, note.From.ReplicaSet, note.To.Revision, note.To.ReplicaSet, what)
 	r.kept.Rollback = &note
-	r.set(status, v1alpha1.RolledBack, corev1.ConditionTrue, reason, note.Message)
-	if util.HasProgressDeadline(r.Deployment) {
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse, reason, note.Message)
-	}
+	r.setCondition(v1alpha1.RolledBack, corev1.ConditionTrue, reason, note.Message)
+	r.noteProgressing(corev1.ConditionFalse, reason, note.Message)
 	return []action.Action{RollBack{note, action.Reason(what)}}
 }
 
-// failure is why the current rollout has failed, as a reason and in words; both are empty if it has
-// not.
-func (r *rollout) failure(status *appsv1.DeploymentStatus) (reason, words string) {
+// failure is why the current rollout has failed; both results are empty if it has not.
+func (r *rollout) failure() (reason, words string) {
 	on := r.Options.Rollback
 	if on.OnCrashLoop != nil {
 		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
 		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
-		if n := r.Crashing[r.current.seen.UID]; n >= max(1, most) {
-			const format = "%d of its Pods restarted %d times or more and are not ready"
-			return CrashLoopReason, fmt.Sprintf(format, n, on.OnCrashLoop.Restarts)
+		if n := r.Crashing[r.current.UID]; n >= max(1, most) {
+			return v1alpha1.CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready",
+				n, on.OnCrashLoop.Restarts)
 		}
 	}
-	last := util.GetDeploymentCondition(*status, appsv1.DeploymentProgressing)
-	if on.OnProgressDeadlineExceeded && last != nil && last.Reason == util.TimedOutReason {
+	if on.OnProgressDeadlineExceeded && r.progressing().Reason == util.TimedOutReason {
 		seconds := *r.Deployment.Spec.ProgressDeadlineSeconds
 		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", seconds)
 	}
 	return "", ""
 }
 
-func revisionOf(m *member) v1alpha1.RollbackRevision {
-	return v1alpha1.RollbackRevision{Revision: revision(m.want), ReplicaSet: m.want.Name}
+func revisionOf(set *appsv1.ReplicaSet) v1alpha1.RollbackRevision {
+	number, _ := util.Revision(set)
+	return v1alpha1.RollbackRevision{Revision: number, ReplicaSet: set.Name}
 }
 
 // find returns nil if there is none of that name, or it is being deleted.
-func find(members []*member, name string) *member {
-	found, _ := lo.Find(members, func(m *member) bool { return m.want.Name == name && m.want.DeletionTimestamp == nil })
+func find(sets []*appsv1.ReplicaSet, name string) *appsv1.ReplicaSet {
+	found, _ := lo.Find(sets, func(s *appsv1.ReplicaSet) bool { return s.Name == name && s.DeletionTimestamp == nil })
 	return found
 }

@@ -58,7 +58,7 @@ func tookBack(from, to string) func(*State) {
 	return func(s *State) {
 		s.Options.Status.AvailableReplicaSet = to
 		s.Options.Status.Rollback = &v1alpha1.RollbackStatus{
-			From: v1alpha1.RollbackRevision{Revision: 2, ReplicaSet: from}, To: v1alpha1.RollbackRevision{Revision: 1, ReplicaSet: to}, Reason: CrashLoopReason,
+			From: v1alpha1.RollbackRevision{Revision: 2, ReplicaSet: from}, To: v1alpha1.RollbackRevision{Revision: 1, ReplicaSet: to}, Reason: v1alpha1.CrashLoopReason,
 		}
 	}
 }
@@ -85,11 +85,11 @@ func TestBeyondApps(t *testing.T) {
 		"PartitionShrinksTo": {reason: "old Pods go down to it and no further", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 7), replicaSet("new", 2, 6)}, mutate: []func(*State){at("2"), keeping("4")}, want: []string{"scale old 7 to 4"}, progress: "True ReplicaSetUpdated"},
 		"PartitionUnhealthy": {
 			reason: "old Pods that are not available are no less kept", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 4, available(0)), replicaSet("new", 2, 6)},
-			mutate: []func(*State){at("2"), keeping("4"), was("True", PartitionReachedReason)}, progress: "True ReplicaSetUpdated",
+			mutate: []func(*State){at("2"), keeping("4"), was("True", v1alpha1.PartitionReachedReason)}, progress: "True ReplicaSetUpdated",
 		},
 		"PartitionLowered": {
 			reason: "the rest follows, with a new deadline", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 4), replicaSet("new", 2, 6)},
-			mutate: []func(*State){at("2"), keeping("1"), was("True", PartitionReachedReason)}, want: []string{"scale new 6 to 9"}, progress: "True ReplicaSetUpdated",
+			mutate: []func(*State){at("2"), keeping("1"), was("True", v1alpha1.PartitionReachedReason)}, want: []string{"scale new 6 to 9"}, progress: "True ReplicaSetUpdated",
 		},
 		"PartitionRaised": {
 			reason: "no Pod returns to an old revision", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 4), replicaSet("new", 2, 6)},
@@ -109,19 +109,19 @@ func TestBeyondApps(t *testing.T) {
 		"DeadlineUnset": {reason: "the Deployment does not ask for it", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.ReplicaSetUpdatedReason), goodIs("old")}, progress: "False ProgressDeadlineExceeded", good: "old"},
 		"NothingGood":   {reason: "there is nothing to go back to", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.ReplicaSetUpdatedReason), onDeadline}, progress: "False ProgressDeadlineExceeded"},
 		"Crash":         {reason: "enough Pods crash", sets: stuck, mutate: []func(*State){at("2"), half, was("True", util.FoundNewRSReason), onCrash("20%"), crashing("new", 2), goodIs("old")}, want: []string{"roll back from new to old: 2 of its Pods restarted 3 times or more and are not ready"}, progress: "False CrashLoop", good: "old", back: "old"},
-		"CrashFew":      {reason: "too few do", sets: stuck, mutate: []func(*State){at("2"), half, was("True", PartitionReachedReason), onCrash("3"), crashing("new", 2), goodIs("old")}, progress: "True ReplicaSetUpdated", good: "old"},
-		"CrashOld":      {reason: "those of an old revision do not count", sets: stuck, mutate: []func(*State){at("2"), half, was("True", PartitionReachedReason), onCrash("1"), crashing("old", 8), goodIs("old")}, progress: "True ReplicaSetUpdated", good: "old"},
+		"CrashFew":      {reason: "too few do", sets: stuck, mutate: []func(*State){at("2"), half, was("True", v1alpha1.PartitionReachedReason), onCrash("3"), crashing("new", 2), goodIs("old")}, progress: "True ReplicaSetUpdated", good: "old"},
+		"CrashOld":      {reason: "those of an old revision do not count", sets: stuck, mutate: []func(*State){at("2"), half, was("True", v1alpha1.PartitionReachedReason), onCrash("1"), crashing("old", 8), goodIs("old")}, progress: "True ReplicaSetUpdated", good: "old"},
 		"CrashLater":    {reason: "a rollout that was complete has not failed", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 0), replicaSet("new", 2, 10, available(2))}, mutate: []func(*State){at("2"), onCrash("1"), crashing("new", 8), goodIs("new"), was("True", util.NewRSAvailableReason)}, progress: "True NewReplicaSetAvailable", good: "new"},
 
-		"BackDown":  {reason: "Pods that are not available go first", sets: stuck, mutate: []func(*State){at("2"), half, was("False", CrashLoopReason), tookBack("new", "old")}, want: []string{"scale new 5 to 0"}, progress: "False CrashLoop", good: "old", back: "old"},
-		"BackDone":  {reason: "the failed revision is not tried again", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10), replicaSet("new", 2, 0)}, mutate: []func(*State){at("2"), was("False", CrashLoopReason), tookBack("new", "old")}, progress: "False CrashLoop", good: "old", back: "old"},
-		"BackGone":  {reason: "not even when its ReplicaSet is gone", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)}, mutate: []func(*State){at("2"), was("False", CrashLoopReason), tookBack("NAME", "old")}, progress: "False CrashLoop", good: "old", back: "old"},
-		"BackParts": {reason: "a partition keeps nothing of a failed revision", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10), replicaSet("new", 2, 3, available(0))}, mutate: []func(*State){at("2"), keeping("5"), was("False", CrashLoopReason), tookBack("new", "old")}, want: []string{"scale new 3 to 0"}, progress: "False CrashLoop", good: "old", back: "old"},
-		"BackUndo":  {reason: "the template became the good one again", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10), replicaSet("bad", 2, 0)}, mutate: []func(*State){at("2"), was("False", CrashLoopReason), tookBack("bad", "new")}, want: []string{"update new revision=3 revision-history=1", "revision 3"}, progress: "True NewReplicaSetAvailable", good: "new"},
+		"BackDown":  {reason: "Pods that are not available go first", sets: stuck, mutate: []func(*State){at("2"), half, was("False", v1alpha1.CrashLoopReason), tookBack("new", "old")}, want: []string{"scale new 5 to 0"}, progress: "False CrashLoop", good: "old", back: "old"},
+		"BackDone":  {reason: "the failed revision is not tried again", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10), replicaSet("new", 2, 0)}, mutate: []func(*State){at("2"), was("False", v1alpha1.CrashLoopReason), tookBack("new", "old")}, progress: "False CrashLoop", good: "old", back: "old"},
+		"BackGone":  {reason: "not even when its ReplicaSet is gone", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10)}, mutate: []func(*State){at("2"), was("False", v1alpha1.CrashLoopReason), tookBack("NAME", "old")}, progress: "False CrashLoop", good: "old", back: "old"},
+		"BackParts": {reason: "a partition keeps nothing of a failed revision", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10), replicaSet("new", 2, 3, available(0))}, mutate: []func(*State){at("2"), keeping("5"), was("False", v1alpha1.CrashLoopReason), tookBack("new", "old")}, want: []string{"scale new 3 to 0"}, progress: "False CrashLoop", good: "old", back: "old"},
+		"BackUndo":  {reason: "the template became the good one again", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 10), replicaSet("bad", 2, 0)}, mutate: []func(*State){at("2"), was("False", v1alpha1.CrashLoopReason), tookBack("bad", "new")}, want: []string{"update new revision=3 revision-history=1", "revision 3"}, progress: "True NewReplicaSetAvailable", good: "new"},
 		"BackNext":  {reason: "another template is tried, with a deadline of its own", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 10), replicaSet("bad", 2, 0)}, mutate: []func(*State){at("2"), onDeadline, was("False", util.TimedOutReason), tookBack("bad", "old")}, want: []string{"create web- revision 3 size 3", "scale old 10 to 8", "revision 3"}, progress: "True ReplicaSetUpdated", good: "old"},
 		"BackAgain": {reason: "an older template that is tried again too", sets: []*appsv1.ReplicaSet{replicaSet("new", 1, 0), replicaSet("old", 2, 10), replicaSet("bad", 3, 0)}, mutate: []func(*State){at("3"), onDeadline, was("False", util.TimedOutReason), tookBack("bad", "old")}, want: []string{"scale new 0 to 3 revision=4 revision-history=1", "revision 4"}, progress: "True ReplicaSetUpdated", good: "old"},
-		"BackLost":  {reason: "there is nothing left to go back to", sets: stuck[1:], mutate: []func(*State){at("2"), half, was("False", CrashLoopReason), tookBack("new", "old")}, want: []string{"scale new 5 to 10"}, progress: "True ReplicaSetUpdated", good: "old"},
-		"BackScale": {reason: "what is scaled is the good one", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 5, sizedFor("5", "8")), replicaSet("new", 2, 0)}, mutate: []func(*State){at("2"), was("False", CrashLoopReason), tookBack("new", "old")}, want: []string{"scale old 5 to 10 desired-replicas=10"}, progress: "False CrashLoop", good: "old", back: "old"},
+		"BackLost":  {reason: "there is nothing left to go back to", sets: stuck[1:], mutate: []func(*State){at("2"), half, was("False", v1alpha1.CrashLoopReason), tookBack("new", "old")}, want: []string{"scale new 5 to 10"}, progress: "True ReplicaSetUpdated", good: "old"},
+		"BackScale": {reason: "what is scaled is the good one", sets: []*appsv1.ReplicaSet{replicaSet("old", 1, 5, sizedFor("5", "8")), replicaSet("new", 2, 0)}, mutate: []func(*State){at("2"), was("False", v1alpha1.CrashLoopReason), tookBack("new", "old")}, want: []string{"scale old 5 to 10 desired-replicas=10"}, progress: "False CrashLoop", good: "old", back: "old"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestBeyondApps(t *testing.T) {
 				m(&state)
 			}
 			if back := state.Options.Status.Rollback; back != nil && back.From.ReplicaSet == "NAME" {
-				back.From.ReplicaSet = newRollout(State{Deployment: state.Deployment}, nil).currentName()
+				back.From.ReplicaSet, _ = newName(state.Deployment)
 			}
 			plan := NewPlan(state)
 			if diff := cmp.Diff(test.want, words(plan.Actions)); diff != "" {

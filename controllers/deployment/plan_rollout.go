@@ -1,11 +1,23 @@
 package deployment
 
 import (
+	"fmt"
+	"math"
+	"slices"
 	"sort"
 
 	"github.com/samber/lo"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/kubernetes/pkg/controller"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
+	labelsutil "k8s.io/kubernetes/pkg/util/labels"
+	"k8s.io/utils/ptr"
+
+	"flyball.dev/apis/apps/v1alpha1"
+	"flyball.dev/controllers/internal/action"
 )
 
 // roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our
@@ -13,99 +25,83 @@ import (
 func (r *rollout) roll() {
 	r.keep = r.partition()
 	wanted := r.replicas - r.keep
-	r.ensureCurrent(min(wanted, max(0, r.replicas+r.surge-size(r.old))))
+	r.ensureCurrent(min(wanted, max(0, r.replicas+r.surge-size(r.old...))))
 
 	// 1. Scale the current ReplicaSet up as far as maxSurge allows. It shrinks only if the
 	// Deployment did.
-	allowed := max(0, r.replicas+r.surge-size(r.all()))
-	if target := min(wanted, r.current.size()+allowed); target != r.current.size() {
+	allowed := max(0, r.replicas+r.surge-size(r.all()...))
+	if target := min(wanted, size(r.current)+allowed); target != size(r.current) {
 		r.scalef(r.current, target, "%d Pods wanted, room for %d more", wanted, allowed)
 		return
 	}
 
-	// 2. Shrink the old ones by what is not needed any more.
-	r.shrinkOld()
-}
-
-// shrinkOld scales old ReplicaSets down.
-func (r *rollout) shrinkOld() {
-	least := r.replicas - r.unavailable
-	// Pods of the current ReplicaSet that are not available yet may never be. They must not replace
-	// old Pods, or a bad template would take the Deployment down step by step.
-	spare := size(r.all()) - least - max(0, r.current.size()-r.current.available())
-	spare = min(spare, size(r.old)-r.keep)
-	shrink := func(m *member, most int32, why string) {
+	// 2. Shrink the old ones by what is not needed any more. Pods of the current one that are not
+	// available yet may never be: they must not replace old Pods, or a bad template would take the
+	// Deployment down step by step.
+	spare := size(r.all()...) - (r.replicas - r.unavailable) - (size(r.current) - availableOf(r.current))
+	spare = min(spare, size(r.old...)-r.keep)
+	shrink := func(set *appsv1.ReplicaSet, most int32, why string) {
 		if n := min(spare, most); n > 0 {
-			r.scalef(m, m.size()-n, why, n)
+			r.scalef(set, size(set)-n, why, n)
 			spare -= n
 		}
 	}
 
-	// 1. Unavailable old Pods first: keeping them would block the rollout. The ReplicaSet loop
-	// deletes Pods that are not ready before others.
-	for _, m := range r.old {
-		shrink(m, m.size()-m.available(), "%d of its Pods are not available")
+	// Unavailable old Pods first: keeping them would block the rollout. The ReplicaSet loop deletes
+	// Pods that are not ready first. What is still spare then is available beyond the minimum.
+	for _, set := range r.old {
+		shrink(set, size(set)-availableOf(set), "%d of its Pods are not available")
 	}
-
-	// 2. Then available ones: what is still spare is available beyond the minimum.
-	for _, m := range r.old {
-		shrink(m, m.size(), "enough Pods are available without %d of its own")
+	for _, set := range r.old {
+		shrink(set, size(set), "enough Pods are available without %d of its own")
 	}
 }
 
-// recreate is the strategy Recreate: no Pod of the current template before the last old one is
-// gone.
+// recreate is the strategy Recreate: the last old Pod is gone before the first new one comes.
 func (r *rollout) recreate() {
 	stopping := false
-	for _, m := range r.old {
-		stopping = stopping || m.size() > 0 || m.seen.Status.Replicas > 0 || r.Running[m.seen.UID] > 0
-		if m.size() > 0 {
-			r.scalef(m, 0, "old Pods go first")
+	for _, set := range r.old {
+		stopping = stopping || size(set) > 0 || set.Status.Replicas > 0 || r.Running[set.UID] > 0
+		if size(set) > 0 {
+			r.scalef(set, 0, "old Pods go first")
 		}
 	}
 	if stopping {
 		return
 	}
 	r.ensureCurrent(r.replicas)
-	if r.current.size() != r.replicas {
+	if size(r.current) != r.replicas {
 		r.scalef(r.current, r.replicas, "no old Pod is left")
 	}
 }
 
 // scaled says whether replicas of the Deployment changed since its ReplicaSets were last scaled.
 func (r *rollout) scaled() bool {
-	return lo.SomeBy(r.all(), func(m *member) bool {
-		desired, ok := desiredReplicas(m.want)
-		return m.size() > 0 && ok && desired != r.replicas
+	return lo.SomeBy(controller.FilterActiveReplicaSets(r.all()), func(set *appsv1.ReplicaSet) bool {
+		desired, ok := desiredReplicas(set)
+		return ok && desired != r.replicas
 	})
 }
 
 // rescale brings a Deployment that was scaled or is paused to its size without a rollout, and says
 // whether it could.
 func (r *rollout) rescale() bool {
-	active := lo.Filter(r.all(), func(m *member, _ int) bool { return m.size() > 0 })
-
 	// 1. One ReplicaSet has all Pods; if none has, the newest gets them.
-	if len(active) == 0 && len(r.all()) > 0 {
-		active = r.all()[len(r.all())-1:]
-	}
-	if len(active) == 1 {
-		r.scalef(active[0], r.replicas, "%d Pods wanted", r.replicas)
+	if only := util.FindActiveOrLatest(r.current, slices.Clone(r.old)); only != nil {
+		r.scalef(only, r.replicas, "%d Pods wanted", r.replicas)
 		return true
 	}
 
 	// 2. Only old Pods, of an adopted ReplicaSet perhaps, remain of a rollout.
-	if r.current != nil && util.IsSaturated(r.Deployment, r.current.want) {
-		for _, m := range r.old {
-			if m.size() > 0 {
-				r.scalef(m, 0, "the current ReplicaSet has all Pods")
-			}
+	if util.IsSaturated(r.Deployment, r.current) {
+		for _, set := range controller.FilterActiveReplicaSets(r.old) {
+			r.scalef(set, 0, "the current ReplicaSet has all Pods")
 		}
 		return true
 	}
 
-	// 3. During a rollout all keep their share, so that scaling neither hastens nor delays the
-	// rollout.
+	// 3. During a rollout all keep their share, so that scaling neither hastens nor delays it.
+	active := controller.FilterActiveReplicaSets(r.all())
 	if len(active) == 0 || r.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return false
 	}
@@ -113,45 +109,118 @@ func (r *rollout) rescale() bool {
 	return true
 }
 
-// share distributes the Pods to add or remove over ReplicaSets in proportion to their sizes; the
-// largest gets the remainder.
-func (r *rollout) share(active []*member) {
-	allowed := int32(0)
-	if r.replicas > 0 {
-		allowed = r.replicas + r.surge
-	}
-	add := allowed - size(active)
+// share adds or removes Pods in proportion to the ReplicaSets' sizes; the largest gets the rest.
+func (r *rollout) share(active []*appsv1.ReplicaSet) {
+	allowed := lo.Ternary(r.replicas > 0, r.replicas+r.surge, 0)
+	add := allowed - size(active...)
 	// Of equal ones the newer comes first when growing, the older when shrinking.
-	sort.SliceStable(active, func(i, j int) bool {
-		a, b := active[i], active[j]
-		if a.size() != b.size() {
-			return a.size() > b.size()
-		}
-		return older(a, b) == (add < 0)
-	})
+	if add < 0 {
+		sort.Sort(controller.ReplicaSetsBySizeOlder(active))
+	} else {
+		sort.Sort(controller.ReplicaSetsBySizeNewer(active))
+	}
 	sizes, added := make([]int32, len(active)), int32(0)
-	for i, m := range active {
-		part := proportion(r.Deployment, m.want, add, added)
-		sizes[i], added = m.size()+part, added+part
+	for i, set := range active {
+		part := proportion(r.Deployment, set, add, added)
+		sizes[i], added = size(set)+part, added+part
 	}
 	sizes[0] = max(0, sizes[0]+add-added)
-	for i, m := range active {
-		r.scalef(m, sizes[i], "its share of %d Pods", allowed)
+	for i, set := range active {
+		r.scalef(set, sizes[i], "its share of %d Pods", allowed)
 	}
 }
 
-// scalef gives a member a size, and notes on it the size of the Deployment that this was decided
-// for. One that was scaled down grows again only when its status shows the smaller size: until then
-// it may delete the Pods that it reports as available.
-func (r *rollout) scalef(m *member, size int32, format string, args ...any) {
-	if size > m.size() && m.seen != nil &&
-		m.seen.Status.ObservedGeneration < m.seen.Generation && m.seen.Status.Replicas > m.size() {
+// scalef gives a ReplicaSet a size, and notes on it the size of the Deployment that this was
+// decided for. One that was scaled down grows again only when its status shows the smaller size:
+// until then it may delete the Pods that it reports as available.
+func (r *rollout) scalef(set *appsv1.ReplicaSet, to int32, format string, args ...any) {
+	from := size(set)
+	if to > from && set.Status.ObservedGeneration < set.Generation && set.Status.Replicas > from {
 		return
 	}
-	annotated := util.SetReplicasAnnotations(m.want, r.replicas, r.replicas+r.surge)
-	if size == m.size() && !annotated {
+	annotated := util.SetReplicasAnnotations(set, r.replicas, r.replicas+r.surge)
+	if to != from || annotated {
+		set.Spec.Replicas = &to
+		r.changef(set, format, args...)
+	}
+}
+
+// ensureCurrent plans the ReplicaSet of the current template, unless there is one.
+func (r *rollout) ensureCurrent(size int32) {
+	if r.current != nil {
 		return
 	}
-	m.want.Spec.Replicas = &size
-	r.changef(m, format, args...)
+	d := r.Deployment
+	name, hash := newName(d)
+	template := *d.Spec.Template.DeepCopy()
+	template.Labels = labelsutil.CloneAndAddLabel(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
+	set := &appsv1.ReplicaSet{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: d.Namespace, Labels: template.Labels},
+		Spec: appsv1.ReplicaSetSpec{
+			Replicas:        new(size),
+			MinReadySeconds: d.Spec.MinReadySeconds,
+			Selector:        labelsutil.CloneSelectorAndAddLabel(d.Spec.Selector, appsv1.DefaultDeploymentUniqueLabelKey, hash),
+			Template:        template,
+		},
+	}
+	r.current = set
+	annotate(d, set, r.old, false)
+	r.changef(set, "no ReplicaSet has the current template")
+	r.noteProgressing(corev1.ConditionTrue, util.NewReplicaSetReason, fmt.Sprintf("Created new replica set %q", set.Name))
+}
+
+// keepHistory copies what changed in the Deployment beside the template to the current ReplicaSet.
+func (r *rollout) keepHistory() {
+	set := r.current
+	if set == nil {
+		return
+	}
+	if set.Spec.MinReadySeconds != r.Deployment.Spec.MinReadySeconds {
+		set.Spec.MinReadySeconds = r.Deployment.Spec.MinReadySeconds
+		r.changef(set, "minReadySeconds changed")
+	}
+	if r.kept.Rollback != nil {
+		return // the ReplicaSet that was rolled back to keeps its own place in the history
+	}
+	was := set.Annotations[util.RevisionAnnotation]
+	switch changed := annotate(r.Deployment, set, r.old, true); {
+	case changed && set.Annotations[util.RevisionAnnotation] != was:
+		r.changef(set, "its template is the current one again")
+		if r.Options.Rollback != (v1alpha1.Rollback{}) {
+			r.noteFound() // the failure of the template before it must not count against this one
+		}
+	case changed:
+		r.changef(set, "the Deployment's annotations changed")
+	}
+	if r.progressing().Type == "" {
+		r.noteFound()
+	}
+}
+
+func (r *rollout) noteFound() {
+	message := fmt.Sprintf("Found new replica set %q", r.current.Name)
+	r.noteProgressing(corev1.ConditionTrue, util.FoundNewRSReason, message)
+}
+
+// cleanUp removes the oldest ReplicaSets beyond revisionHistoryLimit that certainly have no Pods.
+func (r *rollout) cleanUp() {
+	limit := ptr.Deref(r.Deployment.Spec.RevisionHistoryLimit, math.MaxInt32)
+	history := lo.Filter(r.old, func(set *appsv1.ReplicaSet, _ int) bool {
+		return set.DeletionTimestamp == nil && set.Name != r.kept.AvailableReplicaSet
+	})
+	sort.Sort(util.ReplicaSetsByRevision(history))
+	reason := action.Reason(fmt.Sprintf("more than %d old ReplicaSets", limit))
+	for _, set := range history[:max(0, len(history)-int(limit))] {
+		if size(set) == 0 && r.reasons[set.UID] == nil &&
+			set.Status.Replicas == 0 && set.Generation <= set.Status.ObservedGeneration {
+			r.deletions = append(r.deletions, Delete{r.observed[set.UID], reason})
+		}
+	}
+}
+
+// newName is the name that a new ReplicaSet of the template gets, and the hash at its end.
+func newName(d *appsv1.Deployment) (name, hash string) {
+	hash = controller.ComputeHash(&d.Spec.Template, d.Status.CollisionCount)
+	most := validation.DNS1123SubdomainMaxLength - 1 - len(hash)
+	return d.Name[:min(len(d.Name), most)] + "-" + hash, hash
 }

@@ -10,191 +10,152 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/apis/apps/v1alpha1"
 )
 
-// Conditions of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus),
-// which are absent when all is well. Helm's --wait and others take an object of a kind that they do
-// not know for ready unless one of them is True.
-const (
-	Reconciling appsv1.DeploymentConditionType = "Reconciling"
-	Stalled     appsv1.DeploymentConditionType = "Stalled"
-
-	rollingOutReason = "RollingOut"
-)
-
-// newStatus sums up the ReplicaSets as the plan leaves them. Progress is judged only during a
-// rollout.
-func (r *rollout) newStatus(progressing bool) appsv1.DeploymentStatus {
-	all := sets(r.all())
-	status := appsv1.DeploymentStatus{
+// countPods sums up the ReplicaSets as the plan leaves them.
+func (r *rollout) countPods() {
+	all, updated := r.all(), r.current
+	if r.kept.Rollback != nil {
+		updated = r.failed
+	}
+	r.status = appsv1.DeploymentStatus{
 		ObservedGeneration:  r.Deployment.Generation,
 		Replicas:            util.GetActualReplicaCountForReplicaSets(all),
+		UpdatedReplicas:     util.GetActualReplicaCountForReplicaSets([]*appsv1.ReplicaSet{updated}),
 		ReadyReplicas:       util.GetReadyReplicaCountForReplicaSets(all),
 		AvailableReplicas:   util.GetAvailableReplicaCountForReplicaSets(all),
 		TerminatingReplicas: util.GetTerminatingReplicaCountForReplicaSets(all),
 		CollisionCount:      r.status.CollisionCount,
-		Conditions:          slices.Clone(r.status.Conditions),
+		Conditions:          r.status.Conditions,
 	}
-	status.UnavailableReplicas = max(0, size(r.all())-status.AvailableReplicas)
-	updated := r.current
-	if r.kept.Rollback != nil {
-		updated = r.failed
-	}
-	if updated != nil {
-		status.UpdatedReplicas = updated.want.Status.Replicas
-	}
-	if status.AvailableReplicas >= r.replicas-r.unavailable {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionTrue,
+	r.status.UnavailableReplicas = max(0, size(all...)-r.status.AvailableReplicas)
+	if r.status.AvailableReplicas >= r.replicas-r.unavailable {
+		r.setCondition(appsv1.DeploymentAvailable, corev1.ConditionTrue,
 			util.MinimumReplicasAvailable, "Deployment has minimum availability.")
 	} else {
-		r.set(&status, appsv1.DeploymentAvailable, corev1.ConditionFalse,
+		r.setCondition(appsv1.DeploymentAvailable, corev1.ConditionFalse,
 			util.MinimumReplicasUnavailable, "Deployment does not have minimum availability.")
 	}
-	if progressing {
-		r.judge(&status)
-		r.copyFailure(&status)
-	}
-	return status
 }
 
-// judge sets the condition Progressing: complete, moving, or out of time. A complete rollout is not
-// judged again when Pods fail later.
-func (r *rollout) judge(status *appsv1.DeploymentStatus) {
-	if !util.HasProgressDeadline(r.Deployment) {
-		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
-		return
-	}
-	if r.kept.Rollback != nil {
-		return // it failed, and says so until the template changes
-	}
-	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	if last != nil && last.Reason == util.NewRSAvailableReason && status.Replicas == status.UpdatedReplicas {
-		return
-	}
+// judge sets the condition Progressing: complete, moving, or out of time.
+func (r *rollout) judge() {
 	subject := fmt.Sprintf("Deployment %q", r.Deployment.Name)
 	if r.current != nil {
-		subject = fmt.Sprintf("ReplicaSet %q", r.current.want.Name)
+		subject = fmt.Sprintf("ReplicaSet %q", r.current.Name)
 	}
+	last := r.progressing()
+	left, counting := r.timeLeft()
 	switch {
-	case util.DeploymentComplete(r.Deployment, status):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue,
-			util.NewRSAvailableReason, subject+" has successfully progressed.")
-	case r.held(status):
-		r.set(status, appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason,
+	case !util.HasProgressDeadline(r.Deployment):
+		util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentProgressing)
+	case r.kept.Rollback != nil:
+		// It failed, and says so until the template changes.
+	case last.Reason == util.NewRSAvailableReason && r.status.Replicas == r.status.UpdatedReplicas:
+		// A complete rollout is not judged again when Pods fail later.
+	case util.DeploymentComplete(r.Deployment, &r.status):
+		r.noteProgressing(corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
+	case r.keep > 0 && r.status.UpdatedReplicas == r.replicas-r.keep &&
+		r.status.Replicas == r.replicas && r.status.AvailableReplicas == r.replicas:
+		// All Pods are available, and only those that the partition keeps are old.
+		r.noteProgressing(corev1.ConditionTrue, v1alpha1.PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.",
 				subject, r.replicas-r.keep, r.keep))
-	case util.DeploymentProgressing(r.Deployment, status), last != nil && last.Reason == PartitionReachedReason:
+	case util.DeploymentProgressing(r.Deployment, &r.status), last.Reason == v1alpha1.PartitionReachedReason:
 		// Unlike other conditions this one is renewed although its reason stays: lastUpdateTime is
 		// the time of the last progress, from which the deadline counts.
 		since := r.Now
-		if last != nil && last.Status == corev1.ConditionTrue {
+		if last.Status == corev1.ConditionTrue {
 			since = last.LastTransitionTime
 		}
-		util.RemoveDeploymentCondition(status, appsv1.DeploymentProgressing)
-		util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
+		util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentProgressing)
+		util.SetDeploymentCondition(&r.status, appsv1.DeploymentCondition{
 			Type: appsv1.DeploymentProgressing, Status: corev1.ConditionTrue, LastUpdateTime: r.Now, LastTransitionTime: since,
 			Reason: util.ReplicaSetUpdatedReason, Message: subject + " is progressing.",
 		})
-	default:
-		if left, counting := r.timeLeft(last); counting && left <= 0 {
-			r.set(status, appsv1.DeploymentProgressing, corev1.ConditionFalse,
-				util.TimedOutReason, subject+" has timed out progressing.")
-		}
+	case counting && left <= 0:
+		r.noteProgressing(corev1.ConditionFalse, util.TimedOutReason, subject+" has timed out progressing.")
 	}
 }
 
 // timeLeft is how long it takes until a lack of progress becomes a failure. It does not count
 // before a rollout has set its condition, and after its end.
-func (r *rollout) timeLeft(last *appsv1.DeploymentCondition) (left time.Duration, counting bool) {
-	if last == nil || !util.HasProgressDeadline(r.Deployment) ||
-		slices.Contains([]string{util.TimedOutReason, util.NewRSAvailableReason, PartitionReachedReason}, last.Reason) {
+func (r *rollout) timeLeft() (left time.Duration, counting bool) {
+	last := r.progressing()
+	ends := []string{"", util.TimedOutReason, util.NewRSAvailableReason, v1alpha1.PartitionReachedReason}
+	if !util.HasProgressDeadline(r.Deployment) || r.kept.Rollback != nil || slices.Contains(ends, last.Reason) {
 		return 0, false
 	}
 	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
 	return deadline.Sub(r.Now.Time), true
 }
 
-// nextReconcile is when the deadline passes.
-func (r *rollout) nextReconcile(status appsv1.DeploymentStatus) time.Duration {
-	left, counting := r.timeLeft(util.GetDeploymentCondition(status, appsv1.DeploymentProgressing))
-	if !counting || util.DeploymentComplete(r.Deployment, &status) || r.kept.Rollback != nil {
-		return 0
-	}
-	return max(time.Second, left)
-}
-
-// copyFailure shows on the Deployment that one of its ReplicaSets cannot create or delete Pods; the
-// newest wins.
-func (r *rollout) copyFailure(status *appsv1.DeploymentStatus) {
-	for _, m := range slices.Backward(r.all()) {
-		for _, c := range m.want.Status.Conditions {
+// copyFailure shows that a ReplicaSet cannot create or delete Pods; the newest wins.
+func (r *rollout) copyFailure() {
+	for _, set := range slices.Backward(r.all()) {
+		for _, c := range set.Status.Conditions {
 			if c.Type == appsv1.ReplicaSetReplicaFailure {
-				util.SetDeploymentCondition(status, util.ReplicaSetToDeploymentCondition(c))
+				util.SetDeploymentCondition(&r.status, util.ReplicaSetToDeploymentCondition(c))
 				return
 			}
 		}
 	}
-	util.RemoveDeploymentCondition(status, appsv1.DeploymentReplicaFailure)
+	util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentReplicaFailure)
 }
 
 // notePause keeps the time of a pause from counting against the deadline.
 func (r *rollout) notePause() {
-	last := util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing)
-	if last != nil && last.Reason == util.TimedOutReason {
-		return // a failure that was reported stays reported
-	}
-	paused := last != nil && last.Reason == util.PausedDeployReason
-	if r.Deployment.Spec.Paused && !paused {
+	last := r.progressing()
+	paused := last.Reason == util.PausedDeployReason
+	switch {
+	case last.Reason == util.TimedOutReason: // a failure that was reported stays reported
+	case r.Deployment.Spec.Paused && !paused:
 		r.noteProgressing(corev1.ConditionUnknown, util.PausedDeployReason, "Deployment is paused")
-	} else if !r.Deployment.Spec.Paused && paused {
+	case !r.Deployment.Spec.Paused && paused:
 		r.noteProgressing(corev1.ConditionUnknown, util.ResumedDeployReason, "Deployment is resumed")
 	}
 }
 
+// progressing is the condition Progressing, which is empty if there is none.
+func (r *rollout) progressing() appsv1.DeploymentCondition {
+	return ptr.Deref(util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing), appsv1.DeploymentCondition{})
+}
+
 func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
 	if util.HasProgressDeadline(r.Deployment) {
-		r.set(&r.status, appsv1.DeploymentProgressing, value, reason, message)
+		r.setCondition(appsv1.DeploymentProgressing, value, reason, message)
 	}
 }
 
-// FailedStatus is the status after a ReplicaSet could not be created: the last one, and why.
+func (r *rollout) setCondition(of appsv1.DeploymentConditionType, is corev1.ConditionStatus, reason, message string) {
+	util.SetDeploymentCondition(&r.status, appsv1.DeploymentCondition{
+		Type: of, Status: is, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
+	})
+}
+
+// FailedStatus is the last status, and why a ReplicaSet could not be created.
 func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 	r := &rollout{State: s, status: *s.Deployment.Status.DeepCopy()}
 	r.noteProgressing(corev1.ConditionFalse, util.FailedRSCreateReason, message)
 	return r.status
 }
 
-// CollidedStatus is the status after the name of a ReplicaSet was found taken by one of another
-// template.
-func CollidedStatus(s State) appsv1.DeploymentStatus {
-	status := *s.Deployment.Status.DeepCopy()
-	status.CollisionCount = new(ptr.Deref(status.CollisionCount, 0) + 1)
-	return status
-}
-
-func (r *rollout) set(
-	status *appsv1.DeploymentStatus, of appsv1.DeploymentConditionType, value corev1.ConditionStatus, reason, message string,
-) {
-	util.SetDeploymentCondition(status, appsv1.DeploymentCondition{
-		Type: of, Status: value, LastUpdateTime: r.Now, LastTransitionTime: r.Now, Reason: reason, Message: message,
-	})
-}
-
-// withKstatus is a status from which a stranger sees whether the rollout is over. It is for our own
-// kind: that of apps/v1 is known, and has upstream's conditions only.
+// withKstatus adds the conditions of kstatus. They are for our own kind: that of apps/v1 is known.
 func withKstatus(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
 	is := appsv1.DeploymentCondition{
-		Type: Reconciling, Reason: rollingOutReason, Message: "Not all Pods are of the current template and available.",
-		Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,
+		Type: v1alpha1.Reconciling, Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,
+		Reason: v1alpha1.RollingOutReason, Message: "Not all Pods are of the current template and available.",
 	}
 	progressing := util.GetDeploymentCondition(status, appsv1.DeploymentProgressing)
 	switch {
 	case progressing != nil && progressing.Status == corev1.ConditionFalse:
-		is.Type, is.Reason, is.Message = Stalled, progressing.Reason, progressing.Message
-	case progressing != nil && progressing.Reason == PartitionReachedReason, util.DeploymentComplete(d, &status):
+		is.Type, is.Reason, is.Message = v1alpha1.Stalled, progressing.Reason, progressing.Message
+	case progressing != nil && progressing.Reason == v1alpha1.PartitionReachedReason, util.DeploymentComplete(d, &status):
 		is.Type = ""
 	}
-	for _, of := range []appsv1.DeploymentConditionType{Reconciling, Stalled} {
+	for _, of := range []appsv1.DeploymentConditionType{v1alpha1.Reconciling, v1alpha1.Stalled} {
 		if of == is.Type {
 			util.SetDeploymentCondition(&status, is)
 		} else {

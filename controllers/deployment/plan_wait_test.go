@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/apis/apps/v1alpha1"
 )
 
 func TestWaitable(t *testing.T) {
@@ -30,25 +32,25 @@ func TestWaitable(t *testing.T) {
 		"Complete": {"Nothing to say.", done, nil},
 		"New": {
 			"A Deployment without Pods is not ready.", func(*appsv1.DeploymentStatus) {},
-			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)},
+			[]appsv1.DeploymentCondition{is(v1alpha1.Reconciling, corev1.ConditionTrue, v1alpha1.RollingOutReason, now)},
 		},
 		"OnePodShort": {
 			"As for apps/v1, a Pod that failed later counts too.", func(s *appsv1.DeploymentStatus) { done(s); s.AvailableReplicas = 2 },
-			[]appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, now)},
+			[]appsv1.DeploymentCondition{is(v1alpha1.Reconciling, corev1.ConditionTrue, v1alpha1.RollingOutReason, now)},
 		},
 		"StillRolling": {"The condition is older than this reconcile.", func(s *appsv1.DeploymentStatus) {
-			s.Conditions = append(s.Conditions, is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier))
-		}, []appsv1.DeploymentCondition{is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier)}},
+			s.Conditions = append(s.Conditions, is(v1alpha1.Reconciling, corev1.ConditionTrue, v1alpha1.RollingOutReason, earlier))
+		}, []appsv1.DeploymentCondition{is(v1alpha1.Reconciling, corev1.ConditionTrue, v1alpha1.RollingOutReason, earlier)}},
 		"Over": {"What is over is taken away.", func(s *appsv1.DeploymentStatus) {
 			done(s)
-			s.Conditions = append(s.Conditions, is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier), is(Stalled, corev1.ConditionTrue, CrashLoopReason, earlier))
+			s.Conditions = append(s.Conditions, is(v1alpha1.Reconciling, corev1.ConditionTrue, v1alpha1.RollingOutReason, earlier), is(v1alpha1.Stalled, corev1.ConditionTrue, v1alpha1.CrashLoopReason, earlier))
 		}, nil},
 		"Failed": {"It does not get better by itself.", func(s *appsv1.DeploymentStatus) {
 			s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionFalse, util.TimedOutReason, earlier),
-				is(Reconciling, corev1.ConditionTrue, rollingOutReason, earlier))
-		}, []appsv1.DeploymentCondition{is(Stalled, corev1.ConditionTrue, util.TimedOutReason, now)}},
+				is(v1alpha1.Reconciling, corev1.ConditionTrue, v1alpha1.RollingOutReason, earlier))
+		}, []appsv1.DeploymentCondition{is(v1alpha1.Stalled, corev1.ConditionTrue, util.TimedOutReason, now)}},
 		"Held": {"It waits for a person.", func(s *appsv1.DeploymentStatus) {
-			s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionTrue, PartitionReachedReason, earlier))
+			s.Conditions = append(s.Conditions, is(appsv1.DeploymentProgressing, corev1.ConditionTrue, v1alpha1.PartitionReachedReason, earlier))
 		}, nil},
 	}
 	for name, test := range tests {
@@ -58,7 +60,7 @@ func TestWaitable(t *testing.T) {
 			test.change(&status)
 			var got []appsv1.DeploymentCondition
 			for _, c := range withKstatus(d, status, now).Conditions {
-				if c.Type == Reconciling || c.Type == Stalled {
+				if c.Type == v1alpha1.Reconciling || c.Type == v1alpha1.Stalled {
 					c.Message = ""
 					got = append(got, c)
 				}

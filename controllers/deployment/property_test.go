@@ -16,7 +16,6 @@ import (
 
 	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/action"
-	"flyball.dev/controllers/internal/kinds"
 )
 
 // cluster is an API server with one Deployment, its ReplicaSets and the numbers of their Pods.
@@ -27,7 +26,7 @@ type cluster struct {
 	now     int64
 	d       *appsv1.Deployment
 	sets    map[string]*set
-	options kinds.Options
+	options v1alpha1.Options
 	seen    State // what the caches show
 	scaled  bool  // a user changed replicas, surge or a ReplicaSet since the loop last found nothing to do
 	created int64

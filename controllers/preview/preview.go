@@ -10,11 +10,13 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/samber/lo"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/deployment"
 	"flyball.dev/controllers/find"
 	"flyball.dev/controllers/internal/action"
@@ -89,7 +91,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	plan := deployment.NewPlan(state)
 	preview.Steps, preview.Next = steps(plan.Actions), plan.Next
 	for _, c := range plan.Status.Conditions {
-		if c.Type != deployment.Reconciling && c.Type != deployment.Stalled { // which repeat the others for programs
+		if c.Type != v1alpha1.Reconciling && c.Type != v1alpha1.Stalled { // which repeat the others for programs
 			words := fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
 			preview.Conditions = append(preview.Conditions, words)
 		}
@@ -123,11 +125,8 @@ func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.L
 	if err != nil {
 		return fmt.Errorf("reading a list: %w", err)
 	}
-	kept := all[:0]
-	for _, item := range all {
-		if object, ok := item.(client.Object); ok && controllerref.Keys(object)[0] == uid {
-			kept = append(kept, item)
-		}
-	}
-	return meta.SetList(list, kept)
+	return meta.SetList(list, lo.Filter(all, func(item runtime.Object, _ int) bool {
+		object, ok := item.(client.Object)
+		return ok && controllerref.Keys(object)[0] == uid
+	}))
 }

@@ -28,8 +28,7 @@ type refused string
 
 func (r refused) Error() string { return string(r) }
 
-// act carries a plan out, in order, and stops at the first error. The reasons and messages of
-// Events are upstream's, because people and tools search for them.
+// act carries a plan out until the first error. Its Events are upstream's: tools search for them.
 func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan) error {
 	mayAdopt := sync.OnceValue(func() error { return controllerref.MayAdopt(ctx, r.Live, r.Kind, set) })
 	for _, step := range plan.Actions {
@@ -44,9 +43,10 @@ func (r *Reconciler) act(ctx context.Context, set *appsv1.ReplicaSet, plan Plan)
 		case action.Release:
 			err = controllerref.Replace(ctx, r.Client, r.Expectations, kinds.Pods(), set, a.Object.(*corev1.Pod))
 		case Create:
-			err = slowStart(a.Count, func() error { return r.create(ctx, set) })
+			// A slow start: what fails for one Pod (a quota, an admission rule) fails for most.
+			err = inBatches(a.Count, 1, func(int) error { return r.create(ctx, set) })
 		case Delete:
-			err = inParallel(len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })
+			err = inBatches(len(a.Pods), len(a.Pods), func(i int) error { return r.delete(ctx, set, a.Pods[i]) })
 		case action.Refuse:
 			err = refused(a.Why())
 			r.Events.Eventf(set, corev1.EventTypeWarning, controller.FailedCreatePodReason, "Error creating: %v", err)
@@ -93,27 +93,18 @@ func (r *Reconciler) delete(ctx context.Context, set *appsv1.ReplicaSet, pod *co
 	return nil
 }
 
-// slowStart calls fn count times in batches of 1, 2, 4, …, the calls of a batch in parallel, and
-// stops after a batch in which one failed. What fails for one Pod (a quota, an admission rule)
-// mostly fails for all: then one request, not hundreds, is wasted per attempt.
-func slowStart(count int, fn func() error) error {
-	for batch := 1; count > 0; batch *= 2 {
-		n := min(batch, count)
-		if err := inParallel(n, func(int) error { return fn() }); err != nil {
+// inBatches calls fn for 0 to count-1 in batches of size, twice size, four times size and so on,
+// the calls of a batch in parallel, and stops after a batch in which one failed.
+func inBatches(count, size int, fn func(int) error) error {
+	for begin := 0; begin < count; begin, size = begin+size, size*2 {
+		var group errgroup.Group
+		group.SetLimit(parallel)
+		for i := begin; i < min(begin+size, count); i++ {
+			group.Go(func() error { return fn(i) })
+		}
+		if err := group.Wait(); err != nil {
 			return err
 		}
-		count -= n
 	}
 	return nil
-}
-
-// inParallel calls fn for 0 to count-1 and returns one of the errors, if there are any, after the
-// last call.
-func inParallel(count int, fn func(int) error) error {
-	var group errgroup.Group
-	group.SetLimit(parallel)
-	for i := range count {
-		group.Go(func() error { return fn(i) })
-	}
-	return group.Wait()
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -24,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/internal/controllerref"
 	"flyball.dev/controllers/internal/expectations"
 	"flyball.dev/controllers/internal/kinds"
@@ -39,11 +39,10 @@ import (
 type Reconciler struct {
 	Kind kinds.Kind[*appsv1.ReplicaSet]
 	// Client reads from the cache, Live from the API server.
-	Client client.Client
-	Live   client.Reader
-	Events record.EventRecorder
-	// Expectations are about ReplicaSets and Pods.
-	Expectations *expectations.Tracker
+	Client       client.Client
+	Live         client.Reader
+	Events       record.EventRecorder
+	Expectations *expectations.Tracker // about ReplicaSets and Pods
 }
 
 // Watch declares what enqueues a ReplicaSet: its own changes, and those of its Pods.
@@ -89,7 +88,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	state.Deleting = r.Expectations.Deleting(request.NamespacedName, state.Pods)
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
-	kept := kinds.Status{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
+	kept := v1alpha1.OptionsStatus{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
 	err = r.Kind.PatchStatus(ctx, r.Client, r.Expectations, set, &after, options.Status, kept)
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
@@ -99,48 +98,37 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 
 // ownersOf maps a Pod to the ReplicaSets to reconcile when it changes.
 func (r *Reconciler) ownersOf(ctx context.Context, pod client.Object) []ctrl.Request {
-	return controllerref.Owners(ctx, r.Client, r.Kind, pod)
+	selector := func(set *appsv1.ReplicaSet) *metav1.LabelSelector { return set.Spec.Selector }
+	return controllerref.Owners(ctx, r.Client, r.Kind, selector, pod)
 }
 
 // Observe is what reader knows of a ReplicaSet.
 func Observe(
-	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet], set *appsv1.ReplicaSet, options kinds.Options,
+	ctx context.Context, reader client.Reader, kind kinds.Kind[*appsv1.ReplicaSet],
+	set *appsv1.ReplicaSet, options v1alpha1.Options,
 ) (State, error) {
-	state := State{ReplicaSet: set, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
-	pods := func(which client.ListOption) ([]*corev1.Pod, error) {
-		return kinds.Pods().List(ctx, reader, client.InNamespace(set.Namespace), which)
-	}
-	own, err := pods(controllerref.ControlledBy(set.UID))
-	if err != nil {
-		return state, err
-	}
-	orphans, err := pods(controllerref.Orphans())
-	state.Pods = slices.Concat(own, orphans)
+	pods, err := controllerref.Candidates(ctx, reader, kinds.Pods(), set)
+	state := State{ReplicaSet: set, Pods: pods, PodsToDelete: sets.New(options.PodsToDelete...), Now: metav1.Now()}
 	deployment := metav1.GetControllerOfNoCopy(set)
-	if err != nil || deployment == nil || len(state.Pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
+	if err != nil || deployment == nil || len(pods) <= int(ptr.Deref(set.Spec.Replicas, 1)) {
 		return state, err
 	}
-	siblings, err := kind.List(ctx, reader, client.InNamespace(set.Namespace), controllerref.ControlledBy(deployment.UID))
-	if err != nil {
-		return state, err
-	}
+	siblings, err := controllerref.Controlled(ctx, reader, kind, set.Namespace, deployment.UID)
 	state.Neighbours = map[string]int{}
 	for _, sibling := range siblings {
-		theirs, err := pods(controllerref.ControlledBy(sibling.UID))
-		if err != nil {
+		if pods, err = controllerref.Controlled(ctx, reader, kinds.Pods(), set.Namespace, sibling.UID); err != nil {
 			return state, err
 		}
-		for _, pod := range theirs {
+		for _, pod := range pods {
 			if controller.IsPodActive(pod) {
 				state.Neighbours[pod.Spec.NodeName]++
 			}
 		}
 	}
-	return state, nil
+	return state, err
 }
 
-// podChanges drops updates of fields that neither plan nor status reads, which is most of a Pod's
-// updates.
+// podChanges drops updates that neither plan nor status reads, which are most of a Pod's updates.
 func podChanges() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(update event.UpdateEvent) bool {
 		before, after := update.ObjectOld.(*corev1.Pod), update.ObjectNew.(*corev1.Pod)

@@ -12,10 +12,9 @@
 // # A stale cache
 //
 // Pods have random names, so a Pod that the cache does not show yet would be created twice. The
-// loop therefore reconciles a ReplicaSet again only when the Pod cache has reached the
-// resourceVersion of the last Pod that it created, adopted or released for it
-// (internal/expectations); that Pod's own watch event enqueues the ReplicaSet. Pods that it deleted
-// and that the cache still shows alive count as deleted. Status and ControllerRef are written with
-// the resourceVersion that was read, Pods are deleted with their UID as precondition. Before the
-// first adoption the loop asks the API server whether the ReplicaSet is still alive.
+// loop therefore reconciles a ReplicaSet again only when the cache holds the last Pod that it
+// created, adopted or released for it (internal/expectations). Pods that it deleted and that the
+// cache still shows alive count as deleted. Status and ControllerRef are written with the
+// resourceVersion that was read, Pods are deleted with their UID as precondition. Before the first
+// adoption the loop asks the API server whether the ReplicaSet is still alive.
 package replicaset

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/controller"
+	util "k8s.io/kubernetes/pkg/controller/replicaset"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/controllers/internal/action"
@@ -29,18 +30,15 @@ const burst = 500
 // State is what the loop knows when it plans.
 type State struct {
 	ReplicaSet *appsv1.ReplicaSet
-	// Pods are those that name the ReplicaSet as their controller, and all Pods of the namespace
-	// that name none.
+	// Pods are the ReplicaSet's, and those of the namespace that nobody controls.
 	Pods []*corev1.Pod
-	// Deleting are Pods that were deleted although the cache shows them alive.
+	// Deleting are deleted Pods that the cache shows alive.
 	Deleting sets.Set[types.UID]
-	// Neighbours counts the active Pods of all ReplicaSets of the same Deployment per node, for
-	// scaling down only.
+	// Neighbours counts, for scaling down, the active Pods of the Deployment per node.
 	Neighbours map[string]int
 	// PodsToDelete are the names of Pods that are deleted before all others.
 	PodsToDelete sets.Set[string]
-	// Now is the time of the observation.
-	Now metav1.Time
+	Now          metav1.Time
 }
 
 // Create creates Pods from the template.
@@ -77,10 +75,16 @@ func NewPlan(s State) Plan {
 		return Plan{Actions: []action.Action{refuse}}
 	}
 
-	// 1. Orphans that match become the ReplicaSet's Pods; its Pods that no longer match become
-	// orphans.
-	var plan Plan
-	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, plan.sort(s, selector))
+	// 1. Orphans that match become the ReplicaSet's Pods; those that no longer match become
+	// orphans. Finished Pods are neither active nor terminating.
+	active, others := lo.FilterReject(s.Pods, func(pod *corev1.Pod, _ int) bool {
+		return controller.IsPodActive(pod) && !s.Deleting.Has(pod.UID)
+	})
+	plan := Plan{Terminating: lo.Filter(others, func(pod *corev1.Pod, _ int) bool {
+		return !podutil.IsPodTerminal(pod) &&
+			metav1.IsControlledBy(pod, s.ReplicaSet) && selector.Matches(labels.Set(pod.Labels))
+	})}
+	plan.Active, plan.Actions = controllerref.Claim(s.ReplicaSet, selector, active)
 
 	// 2. A ReplicaSet that is being deleted leaves its Pods to the garbage collector.
 	if s.ReplicaSet.DeletionTimestamp != nil {
@@ -92,58 +96,32 @@ func NewPlan(s State) Plan {
 	reason := action.Reason(fmt.Sprintf("%d Pods wanted, %d there", want, have))
 	switch {
 	case have < want && !selector.Matches(labels.Set(s.ReplicaSet.Spec.Template.Labels)):
-		plan.add(action.Refuse{
-			Reason: "the selector does not match the labels of the Pod template: every new Pod would be lost at once",
-		})
+		reason = "the selector does not match the labels of the Pod template: every new Pod would be lost at once"
+		plan.Actions = append(plan.Actions, action.Refuse{Reason: reason})
 	case have < want:
-		plan.add(Create{min(want-have, burst), reason})
+		plan.Actions = append(plan.Actions, Create{min(want-have, burst), reason})
 	case have > want:
-		plan.add(Delete{deletionOrder(s, plan.Active)[:min(have-want, burst)], reason})
+		plan.Actions = append(plan.Actions, Delete{deletionOrder(s, plan.Active)[:min(have-want, burst)], reason})
 	}
 	return plan
 }
 
-func (p *Plan) add(step action.Action) { p.Actions = append(p.Actions, step) }
-
-// sort notes the ReplicaSet's terminating Pods and returns the active ones. Finished Pods are
-// neither.
-func (p *Plan) sort(s State, selector labels.Selector) []*corev1.Pod {
-	var active []*corev1.Pod
-	for _, pod := range s.Pods {
-		deleting := s.Deleting.Has(pod.UID)
-		switch {
-		case controller.IsPodActive(pod) && !deleting:
-			active = append(active, pod)
-		case (controller.IsPodTerminating(pod) || controller.IsPodActive(pod)) &&
-			metav1.IsControlledBy(pod, s.ReplicaSet) && selector.Matches(labels.Set(pod.Labels)):
-			p.Terminating = append(p.Terminating, pod)
-		}
-	}
-	return active
-}
-
-// deletionOrder sorts Pods as upstream does when it scales down: unassigned before assigned,
-// Pending before Running, not ready before ready, lower before higher
-// controller.kubernetes.io/pod-deletion-cost, more before fewer neighbours on the node, shorter
-// before longer ready, more before fewer restarts, younger before older. Those in PodsToDelete
-// precede all.
+// deletionOrder puts those in PodsToDelete first, and sorts the rest as upstream does: first those
+// without a node, Pending, not ready, with a lower deletion cost, with more neighbours, ready for a
+// shorter time, with more restarts, younger.
 func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
-	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: make([]int, len(pods)), Now: s.Now}
-	for i, pod := range pods {
-		ranked.Rank[i] = s.Neighbours[pod.Spec.NodeName]
-	}
+	ranks := lo.Map(pods, func(pod *corev1.Pod, _ int) int { return s.Neighbours[pod.Spec.NodeName] })
+	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: ranks, Now: s.Now}
 	sort.Sort(ranked)
-	sort.SliceStable(ranked.Pods, func(i, j int) bool {
-		return s.PodsToDelete.Has(ranked.Pods[i].Name) && !s.PodsToDelete.Has(ranked.Pods[j].Name)
-	})
-	return ranked.Pods
+	named, rest := lo.FilterReject(ranked.Pods, func(pod *corev1.Pod, _ int) bool { return s.PodsToDelete.Has(pod.Name) })
+	return slices.Concat(named, rest)
 }
 
 // NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed without those
 // deleted since, and why the plan failed, if it did.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
-	template := labels.SelectorFromSet(set.Spec.Template.Labels)
+	template, minReady := labels.SelectorFromSet(set.Spec.Template.Labels), set.Spec.MinReadySeconds
 	leaving, active := lo.FilterReject(plan.Active, func(pod *corev1.Pod, _ int) bool { return s.Deleting.Has(pod.UID) })
 	count := func(is func(*corev1.Pod) bool) int32 { return int32(lo.CountBy(active, is)) }
 	status := appsv1.ReplicaSetStatus{
@@ -151,45 +129,32 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 		Replicas:             int32(len(active)),
 		FullyLabeledReplicas: count(func(pod *corev1.Pod) bool { return template.Matches(labels.Set(pod.Labels)) }),
 		ReadyReplicas:        count(podutil.IsPodReady),
-		AvailableReplicas: count(func(pod *corev1.Pod) bool {
-			return podutil.IsPodAvailable(pod, set.Spec.MinReadySeconds, s.Now)
-		}),
-		TerminatingReplicas: new(int32(len(plan.Terminating) + len(leaving))),
+		AvailableReplicas:    count(func(pod *corev1.Pod) bool { return podutil.IsPodAvailable(pod, minReady, s.Now) }),
+		TerminatingReplicas:  new(int32(len(plan.Terminating) + len(leaving))),
+		Conditions:           slices.Clone(set.Status.Conditions),
 	}
-	failing := false
-	for _, condition := range set.Status.Conditions {
-		isFailure := condition.Type == appsv1.ReplicaSetReplicaFailure
-		if !isFailure || failure != nil { // a failure stays as it began for as long as it lasts
-			status.Conditions = append(status.Conditions, condition)
-		}
-		failing = failing || isFailure
-	}
-	if failure != nil && !failing {
-		reason := controller.FailedCreatePodReason
-		if len(plan.Active) > int(ptr.Deref(set.Spec.Replicas, 1)) {
-			reason = controller.FailedDeletePodReason
-		}
-		status.Conditions = append(status.Conditions, appsv1.ReplicaSetCondition{
-			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue,
-			LastTransitionTime: s.Now, Reason: reason, Message: failure.Error(),
+	switch {
+	case failure == nil:
+		util.RemoveCondition(&status, appsv1.ReplicaSetReplicaFailure)
+	case util.GetCondition(status, appsv1.ReplicaSetReplicaFailure) == nil: // a failure stays as it began while it lasts
+		deleting := len(plan.Active) > int(ptr.Deref(set.Spec.Replicas, 1))
+		util.SetCondition(&status, appsv1.ReplicaSetCondition{
+			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, LastTransitionTime: s.Now,
+			Reason:  lo.Ternary(deleting, controller.FailedDeletePodReason, controller.FailedCreatePodReason),
+			Message: failure.Error(),
 		})
 	}
 	return status
 }
 
-// NextReconcile is the time until the next ready Pod has been ready for minReadySeconds; 0 if there
-// is none.
+// NextReconcile is the time until the next ready Pod has been so for minReadySeconds; 0 if none is.
 func NextReconcile(s State, plan Plan) time.Duration {
-	var next time.Duration
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
-	for _, pod := range plan.Active {
+	return lo.Min(lo.FilterMap(plan.Active, func(pod *corev1.Pod, _ int) (time.Duration, bool) {
 		if minReady == 0 || !podutil.IsPodReady(pod) {
-			continue
+			return 0, false
 		}
 		left := podutil.GetPodReadyCondition(pod.Status).LastTransitionTime.Add(minReady).Sub(s.Now.Time)
-		if left > 0 && (next == 0 || left < next) {
-			next = left
-		}
-	}
-	return next
+		return left, left > 0
+	}))
 }

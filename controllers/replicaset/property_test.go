@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/kubernetes/pkg/controller"
+	"k8s.io/kubernetes/pkg/controller/util/consistency"
 	"pgregory.net/rapid"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -42,13 +43,13 @@ type change struct {
 	ours    bool
 }
 
-// LastStoreSyncResourceVersion implements expectations.Store.
+// LastStoreSyncResourceVersion implements consistency.LastSyncRVGetter.
 func (c *cluster) LastStoreSyncResourceVersion() string { return strconv.Itoa(c.seen) }
 
 func newCluster(t *rapid.T) *cluster {
 	set := replicaSet(0)
 	c := &cluster{T: t, set: set, stored: map[string]*corev1.Pod{}, cached: map[string]*corev1.Pod{}, version: 1, seen: 1}
-	c.tracker = expectations.New(map[schema.GroupResource]expectations.Store{kinds.Pods().Resource: c})
+	c.tracker = expectations.New(map[schema.GroupResource]consistency.LastSyncRVGetter{kinds.Pods().Resource: c})
 	return c
 }
 

@@ -2,7 +2,6 @@ package rollout
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -22,9 +21,9 @@ type Revision struct {
 
 // History are the revisions that the Deployment keeps, the current one last.
 func (r *Rollout) History(ctx context.Context) ([]Revision, error) {
-	d, options, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+	d, options, err := r.get(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", r, err)
+		return nil, err
 	}
 	sets, err := r.found.ReplicaSets.List(ctx, r.client, client.InNamespace(d.Namespace))
 	if err != nil {

@@ -6,14 +6,17 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/util/retry"
-	labelsutil "k8s.io/kubernetes/pkg/util/labels"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"flyball.dev/apis/apps/v1alpha1"
 	"flyball.dev/controllers/find"
 )
 
@@ -73,10 +76,7 @@ func (r *Rollout) Restart(ctx context.Context, now time.Time) error {
 		if d.Spec.Paused {
 			return fmt.Errorf("restarting %s: it is paused; resume it first", r)
 		}
-		if d.Spec.Template.Annotations == nil {
-			d.Spec.Template.Annotations = map[string]string{}
-		}
-		d.Spec.Template.Annotations[restartedAt] = now.Format(time.RFC3339)
+		metav1.SetMetaDataAnnotation(&d.Spec.Template.ObjectMeta, restartedAt, now.Format(time.RFC3339))
 		return nil
 	})
 }
@@ -96,14 +96,10 @@ func (r *Rollout) Undo(ctx context.Context, revision int64) (int64, error) {
 		if d.Spec.Paused {
 			return fmt.Errorf("rolling back %s: it is paused; resume it first", r)
 		}
-		d.Spec.Template = *to.Template.DeepCopy()
-		d.Spec.Template.Labels = labelsutil.CloneAndRemoveLabel(d.Spec.Template.Labels, appsv1.DefaultDeploymentUniqueLabelKey)
+		util.SetFromReplicaSetTemplate(d, to.Template)
 		delete(d.Annotations, changeCause)
 		if to.ChangeCause != "" {
-			if d.Annotations == nil {
-				d.Annotations = map[string]string{}
-			}
-			d.Annotations[changeCause] = to.ChangeCause
+			metav1.SetMetaDataAnnotation(&d.ObjectMeta, changeCause, to.ChangeCause)
 		}
 		return nil
 	})
@@ -117,10 +113,8 @@ func pick(r *Rollout, history []Revision, revision int64) (Revision, error) {
 		}
 		return history[len(history)-2], nil
 	}
-	for _, h := range history {
-		if h.Number == revision {
-			return h, nil
-		}
+	if i := slices.IndexFunc(history, func(h Revision) bool { return h.Number == revision }); i >= 0 {
+		return history[i], nil
 	}
 	return Revision{}, fmt.Errorf("finding revision %d of %s: its history has no such revision; "+
 		"`rollout history` shows those it has", revision, r)
@@ -129,7 +123,7 @@ func pick(r *Rollout, history []Revision, revision int64) (Revision, error) {
 // edit changes the Deployment, and starts again if another change came between.
 func (r *Rollout) edit(ctx context.Context, change func(*appsv1.Deployment) error) error {
 	return retry.OnError(retry.DefaultBackoff, apierrors.IsConflict, func() error {
-		before, err := r.get(ctx)
+		before, _, err := r.get(ctx)
 		if err != nil {
 			return err
 		}
@@ -142,10 +136,10 @@ func (r *Rollout) edit(ctx context.Context, change func(*appsv1.Deployment) erro
 	})
 }
 
-func (r *Rollout) get(ctx context.Context) (*appsv1.Deployment, error) {
-	d, _, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+func (r *Rollout) get(ctx context.Context) (*appsv1.Deployment, v1alpha1.Options, error) {
+	d, options, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", r, err)
+		err = fmt.Errorf("reading %s: %w", r, err)
 	}
-	return d, nil
+	return d, options, err
 }

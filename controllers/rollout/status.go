@@ -12,10 +12,10 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/kubectl/pkg/polymorphichelpers"
+	"k8s.io/kubernetes/pkg/controller/deployment/util"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"flyball.dev/controllers/deployment"
-	"flyball.dev/controllers/internal/kinds"
+	"flyball.dev/apis/apps/v1alpha1"
 )
 
 // ErrFailed says that a rollout ended otherwise than its user wanted.
@@ -25,8 +25,9 @@ var ErrFailed = errors.New("the rollout failed")
 // rollout that waits at its partition is over. The error of one that failed, or was rolled back, is
 // ErrFailed.
 func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) error {
-	last := ""
-	for {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	for last := ""; ; {
 		// The watch begins before the first read, so that no change is missed between them.
 		list := &unstructured.UnstructuredList{}
 		list.SetGroupVersionKind(r.found.Kind)
@@ -38,10 +39,9 @@ func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) e
 			return fmt.Errorf("watching %s: %w", r, err)
 		}
 		for open := true; open; {
-			d, options, err := r.found.Deployments.Get(ctx, r.client, client.ObjectKeyFromObject(r.found.Object))
+			d, options, err := r.get(ctx)
 			if err != nil {
-				events.Stop()
-				return fmt.Errorf("reading %s: %w", r, err)
+				return err
 			}
 			message, done, err := describe(d, options)
 			if err == nil && message != last {
@@ -49,12 +49,10 @@ func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) e
 				last = message
 			}
 			if done || err != nil || !watch {
-				events.Stop()
 				return err
 			}
 			select {
 			case <-ctx.Done():
-				events.Stop()
 				return fmt.Errorf("waiting for the rollout of %s: %w; it goes on: %s", r, context.Cause(ctx), last)
 			case _, open = <-events.ResultChan():
 			}
@@ -63,15 +61,14 @@ func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) e
 }
 
 // describe says how far a rollout is, in kubectl's words, and whether it is over.
-func describe(d *appsv1.Deployment, options kinds.Options) (message string, done bool, err error) {
+func describe(d *appsv1.Deployment, options v1alpha1.Options) (message string, done bool, err error) {
 	observed := d.Generation <= d.Status.ObservedGeneration
 	if back := options.Status.Rollback; back != nil && observed {
 		return "", false, fmt.Errorf("%w: %s", ErrFailed, back.Message)
 	}
-	for _, c := range d.Status.Conditions {
-		if observed && c.Type == appsv1.DeploymentProgressing && c.Reason == deployment.PartitionReachedReason {
-			return fmt.Sprintf("deployment %q waits at its partition: %s", d.Name, c.Message), true, nil
-		}
+	progressing := util.GetDeploymentCondition(d.Status, appsv1.DeploymentProgressing)
+	if observed && progressing != nil && progressing.Reason == v1alpha1.PartitionReachedReason {
+		return fmt.Sprintf("deployment %q waits at its partition: %s", d.Name, progressing.Message), true, nil
 	}
 	content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(d)
 	if err != nil {

@@ -101,9 +101,24 @@ type DeploymentStatus struct {
 	Rollback *RollbackStatus `json:"rollback,omitempty"`
 }
 
-// RolledBack is the type of the condition that is True while the Pods are, after a failed rollout, of an earlier template
-// than the current one.
-const RolledBack appsv1.DeploymentConditionType = "RolledBack"
+// Conditions beside those of apps/v1.
+const (
+	// RolledBack is True while the Pods are, after a failed rollout, of an earlier template than the current one.
+	RolledBack appsv1.DeploymentConditionType = "RolledBack"
+
+	// Reconciling and Stalled are those of kstatus (https://github.com/kubernetes-sigs/cli-utils/tree/master/pkg/kstatus).
+	// Both are absent when all is well: Helm's --wait and others take an object of a kind that they do not know for ready
+	// unless one of them is True.
+	Reconciling appsv1.DeploymentConditionType = "Reconciling"
+	Stalled     appsv1.DeploymentConditionType = "Stalled"
+)
+
+// Reasons of conditions beside those of apps/v1.
+const (
+	PartitionReachedReason = "PartitionReached"
+	CrashLoopReason        = "CrashLoop"
+	RollingOutReason       = "RollingOut"
+)
 
 // RollbackStatus says which revision was rolled back, to which one and why.
 type RollbackStatus struct {

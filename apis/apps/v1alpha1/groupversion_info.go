@@ -6,7 +6,7 @@
 // Flyball's controllers can be installed in a cluster whose apps/v1 kinds other controllers reconcile, and so that they can
 // grow fields that apps/v1 will not have; a field is added, never changed or left out.
 //
-// The package holds types only. Their loops are in controllers/, which is the one writer of every status here. The CRDs
+// conversion.go converts them from and to apps/v1. Their loops are in controllers/, the one writer of every status. The CRDs
 // in config/crd/bases are generated from this package, with the defaults of apps/v1 put in by hack/crdschema.
 //
 // +kubebuilder:object:generate=true

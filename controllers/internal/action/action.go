@@ -1,5 +1,4 @@
-// Package action is what the plans of all loops have in common: steps with a reason, and a metric
-// that counts them.
+// Package action is what all plans have in common: steps with a reason, and their metric.
 package action
 
 import (

@@ -1,6 +1,5 @@
 // Package controllerref finds the objects that an owner controls or may adopt, decides which are
-// the owner's, and writes that. The ControllerRef decides, not labels: the loops never touch an
-// object whose ControllerRef names another owner.
+// the owner's, and writes that. An object whose ControllerRef names another owner is never touched.
 package controllerref
 
 import (
@@ -9,8 +8,7 @@ import (
 	"slices"
 	"strings"
 
-	appsv1 "k8s.io/api/apps/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"github.com/samber/lo"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -23,11 +21,12 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// Index is the cache index by which objects are found by their controller's UID.
-const Index = "controllerUID"
-
-// none is the key in Index of objects without a controller.
-const none = "-"
+// Index is the cache index by which objects are found by their controller's UID; none is the key of
+// those without a controller.
+const (
+	Index = "controllerUID"
+	none  = "-"
+)
 
 // Keys are an object's keys in Index.
 func Keys(object client.Object) []string {
@@ -37,97 +36,88 @@ func Keys(object client.Object) []string {
 	return []string{none}
 }
 
-// ControlledBy selects what the owner with this UID controls.
-func ControlledBy(uid types.UID) client.ListOption { return client.MatchingFields{Index: string(uid)} }
+// Controlled lists what the owner with this UID controls.
+func Controlled[C client.Object](
+	ctx context.Context, reader client.Reader, kind kinds.Kind[C], namespace string, owner types.UID,
+) ([]C, error) {
+	return kind.List(ctx, reader, client.InNamespace(namespace), client.MatchingFields{Index: string(owner)})
+}
 
-// Orphans selects the objects that have no controller.
-func Orphans() client.ListOption { return client.MatchingFields{Index: none} }
+// Candidates lists what an owner controls, and what nobody in its namespace does.
+func Candidates[C client.Object](
+	ctx context.Context, reader client.Reader, kind kinds.Kind[C], owner client.Object,
+) ([]C, error) {
+	own, err := Controlled(ctx, reader, kind, owner.GetNamespace(), owner.GetUID())
+	if err != nil {
+		return nil, err
+	}
+	orphans, err := Controlled(ctx, reader, kind, owner.GetNamespace(), none)
+	return append(own, orphans...), err
+}
 
 // IsOf says whether a reference names an object of a kind, in whatever version of its group.
 func IsOf(ref *metav1.OwnerReference, kind schema.GroupVersionKind) bool {
 	return ref != nil && ref.Kind == kind.Kind && strings.HasPrefix(ref.APIVersion, kind.Group+"/")
 }
 
-// Claim decides which objects of an owner's namespace are the owner's. The owner adopts an orphan
-// that the selector matches and releases an own object that it no longer matches. An owner that is
-// being deleted adopts and releases nothing.
-func Claim[C metav1.Object](
-	owner metav1.Object, selector labels.Selector, objects []C,
-) (owned []C, actions []action.Action) {
+// Claim decides which objects are the owner's. It adopts an orphan that the selector matches and
+// releases an own object that it no longer matches, unless it is being deleted itself.
+func Claim[C metav1.Object](owner metav1.Object, selector labels.Selector, all []C) (own []C, actions []action.Action) {
 	terminating := owner.GetDeletionTimestamp() != nil
-	for _, object := range objects {
+	for _, object := range all {
 		ref := metav1.GetControllerOfNoCopy(object)
 		matches := selector.Matches(labels.Set(object.GetLabels()))
 		switch {
 		case ref != nil && ref.UID != owner.GetUID():
 		case ref != nil && matches:
-			owned = append(owned, object)
+			own = append(own, object)
 		case ref != nil && !terminating:
 			actions = append(actions, action.Release{Object: object, Reason: "its labels no longer match the selector"})
 		case ref == nil && matches && !terminating && object.GetDeletionTimestamp() == nil:
-			owned = append(owned, object)
+			own = append(own, object)
 			actions = append(actions, action.Adopt{Object: object, Reason: "the selector matches it and nobody controls it"})
 		}
 	}
-	return owned, actions
+	return own, actions
 }
 
-// Owners maps an object to the owners to reconcile when it changes: its controller, or all that
-// might adopt it.
+// Owners maps an object to the owners to reconcile when it changes: its controller, or all whose
+// selector matches it.
 func Owners[T client.Object](
-	ctx context.Context, reader client.Reader, owners kinds.Kind[T], object client.Object,
+	ctx context.Context, reader client.Reader, owners kinds.Kind[T], selectorOf func(T) *metav1.LabelSelector,
+	object client.Object,
 ) []reconcile.Request {
-	if ref := metav1.GetControllerOfNoCopy(object); ref != nil {
-		if !IsOf(ref, owners.GroupVersionKind) {
-			return nil
-		}
+	ref := metav1.GetControllerOfNoCopy(object)
+	switch {
+	case IsOf(ref, owners.GroupVersionKind):
 		return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: object.GetNamespace(), Name: ref.Name}}}
-	}
-	if object.GetDeletionTimestamp() != nil || len(object.GetLabels()) == 0 {
+	case ref != nil, object.GetDeletionTimestamp() != nil, len(object.GetLabels()) == 0:
 		return nil
 	}
-	all, err := owners.List(ctx, reader, client.InNamespace(object.GetNamespace()))
-	if err != nil {
-		return nil
-	}
-	var requests []reconcile.Request
-	for _, owner := range all {
+	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // fails only when the process ends
+	return lo.FilterMap(all, func(owner T, _ int) (reconcile.Request, bool) {
 		selector, err := metav1.LabelSelectorAsSelector(selectorOf(owner))
-		if err == nil && !selector.Empty() && selector.Matches(labels.Set(object.GetLabels())) {
-			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(owner)})
-		}
-	}
-	return requests
+		matches := err == nil && !selector.Empty() && selector.Matches(labels.Set(object.GetLabels()))
+		return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(owner)}, matches
+	})
 }
 
-func selectorOf(owner client.Object) *metav1.LabelSelector {
-	switch o := owner.(type) {
-	case *appsv1.Deployment:
-		return o.Spec.Selector
-	case *appsv1.ReplicaSet:
-		return o.Spec.Selector
-	}
-	return nil
-}
-
-// MayAdopt returns ErrStale if the API server, not a cache, says that an owner is gone or being
-// deleted. A cache that does not show the owner's deletion yet would let it adopt again what the
-// garbage collector has just orphaned (https://github.com/kubernetes/kubernetes/issues/42639).
+// MayAdopt returns ErrStale if the API server says that an owner is gone or being deleted. A cache
+// that does not show that yet would let the owner adopt what the garbage collector has just
+// orphaned (https://github.com/kubernetes/kubernetes/issues/42639).
 func MayAdopt[T client.Object](ctx context.Context, live client.Reader, kind kinds.Kind[T], owner T) error {
 	current, _, err := kind.Get(ctx, live, client.ObjectKeyFromObject(owner))
-	switch {
-	case apierrors.IsNotFound(err),
-		err == nil && (current.GetUID() != owner.GetUID() || current.GetDeletionTimestamp() != nil):
-		return expectations.ErrStale
-	case err != nil:
+	if client.IgnoreNotFound(err) != nil {
 		return fmt.Errorf("asking whether %s/%s may adopt: %w", owner.GetNamespace(), owner.GetName(), err)
+	}
+	if err != nil || current.GetUID() != owner.GetUID() || current.GetDeletionTimestamp() != nil {
+		return expectations.ErrStale
 	}
 	return nil
 }
 
-// Replace writes refs in place of what an object's ownerReferences say of an owner, and records
-// that write. The error is ErrStale if the object has changed since it was read. The object gets
-// the new resourceVersion, for an action that follows.
+// Replace writes refs in place of an object's references to an owner, and records that. The error
+// is ErrStale if the object has changed since it was read. The object gets the new resourceVersion.
 func Replace[C client.Object](
 	ctx context.Context, c client.Client, tracker *expectations.Tracker, kind kinds.Kind[C],
 	owner client.Object, object C, refs ...metav1.OwnerReference,

@@ -2,12 +2,10 @@
 // writes.
 //
 // A loop records in its Tracker what it wrote for which owner, and reconciles that owner again only
-// when the cache holds it. Nothing blocks: the write comes as a watch event, and that event
-// enqueues the owner again. After a restart there is nothing to remember, because the first list
-// already holds what was written before.
+// when the cache holds it. Nothing blocks: the watch event of the write enqueues the owner again.
+// After a restart there is nothing to remember: the first list holds what was written before.
 //
-// resourceVersions are compared as numbers, which the API promises from Kubernetes 1.35 on and etcd
-// has always given.
+// resourceVersions are compared as numbers, which the API promises from Kubernetes 1.35 on.
 package expectations
 
 import (
@@ -23,21 +21,16 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 )
 
-// ErrStale says that something has changed since it was observed, so that the rest of a plan is
-// void.
+// ErrStale says that something changed after it was observed: the rest of a plan is void.
 var ErrStale = errors.New("something changed after it was observed")
 
-// OrStale returns ErrStale for an error that says that an object changed or is gone, and any other
-// error as it is.
+// OrStale returns ErrStale if an object changed or is gone, and any other error as it is.
 func OrStale(err error) error {
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return ErrStale
 	}
 	return err
 }
-
-// Store is an informer's store; it knows the newest resourceVersion that it holds.
-type Store = consistency.LastSyncRVGetter
 
 // Tracker remembers the writes of one loop. It is safe for concurrent use.
 type Tracker struct {
@@ -48,7 +41,7 @@ type Tracker struct {
 }
 
 // New returns a Tracker of writes to what stores hold.
-func New(stores map[schema.GroupResource]Store) *Tracker {
+func New(stores map[schema.GroupResource]consistency.LastSyncRVGetter) *Tracker {
 	return &Tracker{
 		versions: consistency.NewConsistencyStore(stores),
 		deleted:  map[types.NamespacedName]sets.Set[types.UID]{},
@@ -81,12 +74,9 @@ func (t *Tracker) Deleted(owner types.NamespacedName, uid types.UID) {
 func (t *Tracker) Deleting(owner types.NamespacedName, cached []*corev1.Pod) sets.Set[types.UID] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(t.deleted[owner]) == 0 {
-		return nil
-	}
-	deleting := sets.New[types.UID]()
+	deleted, deleting := t.deleted[owner], sets.New[types.UID]()
 	for _, pod := range cached {
-		if pod.DeletionTimestamp == nil && t.deleted[owner].Has(pod.UID) {
+		if pod.DeletionTimestamp == nil && deleted.Has(pod.UID) {
 			deleting.Insert(pod.UID)
 		}
 	}
@@ -94,8 +84,8 @@ func (t *Tracker) Deleting(owner types.NamespacedName, cached []*corev1.Pod) set
 		delete(t.deleted, owner)
 		return nil
 	}
-	t.deleted[owner] = deleting
-	return deleting.Clone()
+	t.deleted[owner] = deleting.Clone()
+	return deleting
 }
 
 // Forget drops what is remembered of an owner that is gone.

@@ -1,6 +1,5 @@
 // Package kinds lets one loop serve a workload kind in several API groups: the loops know the types
-// of apps/v1 only, and a Kind converts objects of one group to these and back. It stores nothing
-// and decides nothing.
+// of apps/v1 only, and a Kind reads and writes the objects of one group as these.
 //
 // Changes are sent as merge patches of the fields that apps/v1 has, with the resourceVersion that
 // was read, never as whole objects: a loop must not lose the fields that a group adds.
@@ -18,8 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
-	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"flyball.dev/apis/apps/v1alpha1"
@@ -28,10 +25,11 @@ import (
 
 // Kind is a kind of one API group, whose objects the loops see as T.
 type Kind[T client.Object] struct {
-	// GroupVersionKind is what a ControllerRef to such an object says.
 	schema.GroupVersionKind
-	// Resource is the kind's plural in the API server.
 	Resource schema.GroupResource
+	// object and list are empty, and of the group's own types.
+	object client.Object
+	list   client.ObjectList
 }
 
 // Group is one API group's pair of workload kinds.
@@ -40,96 +38,55 @@ type Group struct {
 	ReplicaSets Kind[*appsv1.ReplicaSet]
 }
 
-// Options are the fields of a group's spec and status that apps/v1 lacks. Those of apps/v1 objects
-// are all zero.
-type Options struct {
-	// Rollback and Partition are of Deployments, PodsToDelete of ReplicaSets.
-	Rollback     v1alpha1.Rollback
-	Partition    *intstr.IntOrString
-	PodsToDelete []string
-	// Status is what was last reported.
-	Status Status
-}
-
-// Status are the fields of an object's status that apps/v1 lacks. Writing them to an apps/v1 object
-// does nothing.
-type Status struct {
-	Selector            string
-	AvailableReplicaSet string
-	Rollback            *v1alpha1.RollbackStatus
-}
-
 // For returns the kinds of an API group and version.
 func For(version schema.GroupVersion) (Group, error) {
-	if version != appsv1.SchemeGroupVersion && version != v1alpha1.GroupVersion {
-		return Group{}, fmt.Errorf("finding the workload kinds of %s: the loops serve %s and %s only", version,
-			appsv1.SchemeGroupVersion, v1alpha1.GroupVersion)
+	switch version {
+	case appsv1.SchemeGroupVersion:
+		return Group{
+			kind[*appsv1.Deployment](version, "Deployment", &appsv1.Deployment{}, &appsv1.DeploymentList{}),
+			kind[*appsv1.ReplicaSet](version, "ReplicaSet", &appsv1.ReplicaSet{}, &appsv1.ReplicaSetList{}),
+		}, nil
+	case v1alpha1.GroupVersion:
+		return Group{
+			kind[*appsv1.Deployment](version, "Deployment", &v1alpha1.Deployment{}, &v1alpha1.DeploymentList{}),
+			kind[*appsv1.ReplicaSet](version, "ReplicaSet", &v1alpha1.ReplicaSet{}, &v1alpha1.ReplicaSetList{}),
+		}, nil
 	}
-	return Group{
-		Deployments: kind[*appsv1.Deployment](version.WithKind("Deployment")),
-		ReplicaSets: kind[*appsv1.ReplicaSet](version.WithKind("ReplicaSet")),
-	}, nil
+	return Group{}, fmt.Errorf("finding the workload kinds of %s: the loops serve %s and %s only", version,
+		appsv1.SchemeGroupVersion, v1alpha1.GroupVersion)
 }
 
 // Pods are the same for all groups.
-func Pods() Kind[*corev1.Pod] { return kind[*corev1.Pod](corev1.SchemeGroupVersion.WithKind("Pod")) }
+func Pods() Kind[*corev1.Pod] {
+	return kind[*corev1.Pod](corev1.SchemeGroupVersion, "Pod", &corev1.Pod{}, &corev1.PodList{})
+}
 
-func kind[T client.Object](kind schema.GroupVersionKind) Kind[T] {
-	resource, _ := meta.UnsafeGuessKindToResource(kind)
-	return Kind[T]{kind, resource.GroupResource()}
+func kind[T client.Object](v schema.GroupVersion, name string, object client.Object, list client.ObjectList) Kind[T] {
+	resource, _ := meta.UnsafeGuessKindToResource(v.WithKind(name))
+	return Kind[T]{v.WithKind(name), resource.GroupResource(), object, list}
 }
 
 // New returns an empty object of the group's own type.
-func (k Kind[T]) New() client.Object {
-	object, _ := k.types()
-	return object
+func (k Kind[T]) New() client.Object { return k.object.DeepCopyObject().(client.Object) }
+
+// Read converts an object of the group's own type. The result has apiVersion and kind, for Events,
+// and shares memory with the object, which may be a cache's.
+func (k Kind[T]) Read(object client.Object) (T, v1alpha1.Options) {
+	apps, options := v1alpha1.ToApps(object)
+	apps.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
+	return apps.(T), options
 }
 
-// types returns an empty object and an empty list of the group's own types.
-func (k Kind[T]) types() (client.Object, client.ObjectList) {
-	switch k.GroupVersionKind {
-	case v1alpha1.GroupVersion.WithKind("Deployment"):
-		return &v1alpha1.Deployment{}, &v1alpha1.DeploymentList{}
-	case v1alpha1.GroupVersion.WithKind("ReplicaSet"):
-		return &v1alpha1.ReplicaSet{}, &v1alpha1.ReplicaSetList{}
-	case appsv1.SchemeGroupVersion.WithKind("Deployment"):
-		return &appsv1.Deployment{}, &appsv1.DeploymentList{}
-	case appsv1.SchemeGroupVersion.WithKind("ReplicaSet"):
-		return &appsv1.ReplicaSet{}, &appsv1.ReplicaSetList{}
+// Write converts an object, and the fields that its status lacks, to the group's own type.
+func (k Kind[T]) Write(object T, status v1alpha1.OptionsStatus) client.Object {
+	if k.Group != v1alpha1.GroupVersion.Group {
+		return object
 	}
-	return &corev1.Pod{}, &corev1.PodList{}
-}
-
-// Read converts an object of the group's own type. The result has the group's apiVersion and kind,
-// for Events. It shares memory with the object, which may be a cache's.
-func (k Kind[T]) Read(object client.Object) (T, Options) {
-	var options Options
-	switch o := object.(type) {
-	case *v1alpha1.Deployment:
-		object, options = readDeployment(o)
-	case *v1alpha1.ReplicaSet:
-		object, options = readReplicaSet(o)
-	}
-	object.GetObjectKind().SetGroupVersionKind(k.GroupVersionKind)
-	return object.(T), options
-}
-
-// Write converts an object, and the fields that its status lacks, to the group's own type. The
-// result shares memory with the object and lacks the fields that only Options hold.
-func (k Kind[T]) Write(object T, status Status) client.Object {
-	if k.Group == v1alpha1.GroupVersion.Group {
-		switch o := client.Object(object).(type) {
-		case *appsv1.Deployment:
-			return writeDeployment(o, status)
-		case *appsv1.ReplicaSet:
-			return writeReplicaSet(o, status)
-		}
-	}
-	return object
+	return v1alpha1.FromApps(object, status).(client.Object)
 }
 
 // Get reads one object. The error is the reader's own.
-func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, Options, error) {
+func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.NamespacedName) (T, v1alpha1.Options, error) {
 	object := k.New()
 	err := reader.Get(ctx, key, object)
 	read, options := k.Read(object)
@@ -138,7 +95,7 @@ func (k Kind[T]) Get(ctx context.Context, reader client.Reader, key types.Namesp
 
 // List reads the objects that opts select. What they point to may be a cache's.
 func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.ListOption) (items []T, err error) {
-	_, list := k.types()
+	list := k.list.DeepCopyObject().(client.ObjectList)
 	if err := reader.List(ctx, list, append(opts, client.UnsafeDisableDeepCopy)...); err != nil {
 		return nil, fmt.Errorf("listing %s: %w", k.Resource, err)
 	}
@@ -152,7 +109,7 @@ func (k Kind[T]) List(ctx context.Context, reader client.Reader, opts ...client.
 
 // Create creates an object and returns it as the API server stored it.
 func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T, error) {
-	created := k.Write(object.DeepCopyObject().(T), Status{})
+	created := k.Write(object.DeepCopyObject().(T), v1alpha1.OptionsStatus{})
 	err := writer.Create(ctx, created)
 	read, _ := k.Read(created)
 	return read, err
@@ -161,7 +118,8 @@ func (k Kind[T]) Create(ctx context.Context, writer client.Writer, object T) (T,
 // Patch sends the difference between before and after and returns the object as stored. The error
 // is a Conflict if the object has changed since before was read.
 func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after T) (T, error) {
-	object, patch, err := k.patch(before, after, Status{}, Status{})
+	nothing := v1alpha1.OptionsStatus{}
+	object, patch, err := k.patch(k.Write(before, nothing), k.Write(after, nothing))
 	if err == nil {
 		err = writer.Patch(ctx, object, patch)
 	}
@@ -169,15 +127,17 @@ func (k Kind[T]) Patch(ctx context.Context, writer client.Writer, before, after 
 	return stored, err
 }
 
-// PatchStatus writes the status, if it changed, and records that write; was and is are its fields
-// that apps/v1 lacks. A Conflict is no error: the event of the other write enqueues the object.
+// PatchStatus writes the status, if it changed, and records that; was and is are what apps/v1
+// lacks. A Conflict is no error: the event of the other write enqueues the object.
 func (k Kind[T]) PatchStatus(
-	ctx context.Context, writer client.StatusClient, tracker *expectations.Tracker, before, after T, was, is Status,
+	ctx context.Context, writer client.StatusClient, tracker *expectations.Tracker, before, after T,
+	was, is v1alpha1.OptionsStatus,
 ) error {
-	if equality.Semantic.DeepEqual(k.Write(before, was), k.Write(after, is)) {
+	from, to := k.Write(before, was), k.Write(after, is)
+	if equality.Semantic.DeepEqual(from, to) {
 		return nil
 	}
-	object, patch, err := k.patch(before, after, was, is)
+	object, patch, err := k.patch(from, to)
 	if err == nil {
 		err = writer.Status().Patch(ctx, object, patch)
 	}
@@ -191,59 +151,10 @@ func (k Kind[T]) PatchStatus(
 }
 
 // patch returns an object to patch, without anything else in it, and what to send.
-func (k Kind[T]) patch(before, after T, was, is Status) (client.Object, client.Patch, error) {
+func (k Kind[T]) patch(from, to client.Object) (client.Object, client.Patch, error) {
 	object := k.New()
-	object.SetNamespace(before.GetNamespace())
-	object.SetName(before.GetName())
-	from := client.MergeFromWithOptions(k.Write(before, was), client.MergeFromWithOptimisticLock{})
-	data, err := from.Data(k.Write(after, is))
+	object.SetNamespace(from.GetNamespace())
+	object.SetName(from.GetName())
+	data, err := client.MergeFromWithOptions(from, client.MergeFromWithOptimisticLock{}).Data(to)
 	return object, client.RawPatch(types.MergePatchType, data), err
-}
-
-func readDeployment(o *v1alpha1.Deployment) (*appsv1.Deployment, Options) {
-	d := &appsv1.Deployment{ObjectMeta: o.ObjectMeta, Spec: o.Spec.DeploymentSpec, Status: o.Status.DeploymentStatus}
-	d.Spec.Strategy = o.Spec.Strategy.DeploymentStrategy
-	options := Options{
-		Rollback: ptr.Deref(o.Spec.Rollback, v1alpha1.Rollback{}),
-		Status:   Status{o.Status.Selector, o.Status.AvailableReplicaSet, o.Status.Rollback},
-	}
-	if rolling := o.Spec.Strategy.RollingUpdate; rolling != nil {
-		d.Spec.Strategy.RollingUpdate = &rolling.RollingUpdateDeployment
-		options.Partition = rolling.Partition
-	} else if o.Spec.Strategy.Type == appsv1.RollingUpdateDeploymentStrategyType {
-		// As apps/v1 has it. The schema cannot: it would have to know that the type is not
-		// Recreate.
-		quarter := new(intstr.FromString("25%"))
-		d.Spec.Strategy.RollingUpdate = &appsv1.RollingUpdateDeployment{MaxSurge: quarter, MaxUnavailable: quarter}
-	}
-	return d, options
-}
-
-func writeDeployment(d *appsv1.Deployment, status Status) client.Object {
-	o := &v1alpha1.Deployment{ObjectMeta: d.ObjectMeta, Spec: v1alpha1.DeploymentSpec{DeploymentSpec: d.Spec}}
-	o.Status = v1alpha1.DeploymentStatus{
-		DeploymentStatus: d.Status, Selector: status.Selector,
-		AvailableReplicaSet: status.AvailableReplicaSet, Rollback: status.Rollback,
-	}
-	o.Spec.Strategy.DeploymentStrategy = d.Spec.Strategy
-	if rolling := d.Spec.Strategy.RollingUpdate; rolling != nil {
-		o.Spec.Strategy.RollingUpdate = &v1alpha1.RollingUpdateDeployment{RollingUpdateDeployment: *rolling}
-	}
-	return o
-}
-
-func readReplicaSet(o *v1alpha1.ReplicaSet) (*appsv1.ReplicaSet, Options) {
-	options := Options{Status: Status{Selector: o.Status.Selector}}
-	if o.Spec.ScaleDown != nil {
-		options.PodsToDelete = o.Spec.ScaleDown.PodsToDelete
-	}
-	set := &appsv1.ReplicaSet{ObjectMeta: o.ObjectMeta, Spec: o.Spec.ReplicaSetSpec, Status: o.Status.ReplicaSetStatus}
-	return set, options
-}
-
-func writeReplicaSet(s *appsv1.ReplicaSet, status Status) client.Object {
-	return &v1alpha1.ReplicaSet{
-		ObjectMeta: s.ObjectMeta, Spec: v1alpha1.ReplicaSetSpec{ReplicaSetSpec: s.Spec},
-		Status: v1alpha1.ReplicaSetStatus{ReplicaSetStatus: s.Status, Selector: status.Selector},
-	}
 }

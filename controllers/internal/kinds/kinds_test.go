@@ -100,7 +100,7 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(kinds.Options{Rollback: *stored.Spec.Rollback, Partition: rolling.Partition}, was); diff != "" {
+	if diff := cmp.Diff(v1alpha1.Options{Rollback: *stored.Spec.Rollback, Partition: rolling.Partition}, was); diff != "" {
 		t.Errorf("options (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(rolling.MaxSurge, d.Spec.Strategy.RollingUpdate.MaxSurge); diff != "" {
@@ -113,7 +113,7 @@ func TestOptions(t *testing.T) {
 	}
 	after = d.DeepCopy()
 	after.Status.Replicas = 5
-	is := kinds.Status{Selector: "app=web", AvailableReplicaSet: "web-1", Rollback: &v1alpha1.RollbackStatus{Reason: "CrashLoop"}}
+	is := v1alpha1.OptionsStatus{Selector: "app=web", AvailableReplicaSet: "web-1", Rollback: &v1alpha1.RollbackStatus{Reason: "CrashLoop"}}
 	if err = group.Deployments.PatchStatus(t.Context(), server, expectations.New(nil), d, after, was.Status, is); err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestOptions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(apps.Deployments.Write(d, kinds.Status{}), apps.Deployments.Write(d, is)); diff != "" {
+	if diff := cmp.Diff(apps.Deployments.Write(d, v1alpha1.OptionsStatus{}), apps.Deployments.Write(d, is)); diff != "" {
 		t.Errorf("apps/v1 keeps what it has no field for: %s", diff)
 	}
 	nothing := &v1alpha1.Deployment{Spec: v1alpha1.DeploymentSpec{Strategy: v1alpha1.DeploymentStrategy{DeploymentStrategy: appsv1.DeploymentStrategy{Type: appsv1.RollingUpdateDeploymentStrategyType}}}}
