@@ -290,7 +290,7 @@ func testRestart(t *testing.T) {
 	if out := flyball(t, "agent", "--detach"); !strings.Contains(out, "Node "+second+" is Ready") {
 		t.Errorf("it printed %q", out)
 	}
-	if out, err := there("grep", "put aside", "/var/lib/flyball/log/flyball.log"); err != nil {
+	if out, err := there("grep", "it was renamed", "/var/lib/flyball/log/flyball.log"); err != nil {
 		t.Error("the log does not say what has become of the serving certificate:", err, out)
 	}
 	after := cluster.Await(t, ns, "steady", cluster.Ready)
