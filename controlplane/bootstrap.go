@@ -14,6 +14,7 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/samber/lo"
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -36,22 +37,20 @@ const fieldManager = "flyball"
 //go:embed manifests/*.yaml
 var manifests embed.FS
 
-// bootstrap is the component that applies all manifests. It is up once they exist and every
-// CustomResourceDefinition among them is served. It retries while that fails, since the cause may
-// go away (a webhook that does not answer).
-type bootstrap struct {
-	cfg   Config
-	creds *credentials
-}
-
-func (bootstrap) name() string { return PartBootstrap }
-
-func (b bootstrap) run(ctx context.Context, up func()) error {
-	objects, err := readManifests(b.cfg, b.creds.ca.PEM)
+// runBootstrap applies all manifests. It is up once they exist and every CustomResourceDefinition
+// among them is served. It retries while that fails, since the cause may go away (a webhook that
+// does not answer).
+func (s *server) runBootstrap(ctx context.Context, up func()) error {
+	objects, err := readAll(s.render, manifests)
 	if err != nil {
 		return err
 	}
-	rc, err := loadKubeconfig(b.creds.admin)
+	callers, err := readAll(plain, s.cfg.Manifests...)
+	if err != nil {
+		return err
+	}
+	objects = append(objects, callers...)
+	rc, err := loadKubeconfig(s.cfg.kubeconfig("admin"))
 	if err != nil {
 		return err
 	}
@@ -68,7 +67,7 @@ func (b bootstrap) run(ctx context.Context, up func()) error {
 			return nil
 		}
 		if ctx.Err() == nil {
-			b.cfg.progress(PartBootstrap, StateStarting, err)
+			s.cfg.progress(PartBootstrap, StateStarting, err)
 			klog.FromContext(ctx).Error(err, "Applying manifests failed, trying again")
 		}
 		select {
@@ -82,7 +81,7 @@ func (b bootstrap) run(ctx context.Context, up func()) error {
 // Apply applies all manifests in from and returns once objects of every CustomResourceDefinition
 // among them can be watched.
 func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
-	objects, err := readPlain(from)
+	objects, err := readAll(plain, from...)
 	if err != nil {
 		return err
 	}
@@ -121,68 +120,52 @@ func served(crd *unstructured.Unstructured) (paths []string) {
 	return paths
 }
 
-// readManifests reads our manifests and the caller's, in this order.
-func readManifests(cfg Config, ca []byte) ([]*unstructured.Unstructured, error) {
-	objects, err := readAll(manifests, func(data []byte) ([]byte, error) { return render(string(data), cfg, ca) })
-	if err != nil {
-		return nil, err
-	}
-	callers, err := readPlain(cfg.Manifests)
-	return append(objects, callers...), err
-}
+// plain is for manifests that are not templates.
+func plain(manifest []byte) ([]byte, error) { return manifest, nil }
 
-// readPlain reads manifests that are not templates.
-func readPlain(all []fs.FS) (objects []*unstructured.Unstructured, err error) {
+// readAll reads all manifests, except for kustomizations, each after prepare.
+func readAll(prepare func([]byte) ([]byte, error), all ...fs.FS) (objects []*unstructured.Unstructured, err error) {
 	for _, from := range all {
-		got, err := readAll(from, func(data []byte) ([]byte, error) { return data, nil })
-		if err != nil {
+		if err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
+				return err
+			}
+			data, err := fs.ReadFile(from, name)
+			if err == nil {
+				data, err = prepare(data)
+			}
+			if err == nil {
+				objects, err = decode(objects, data)
+			}
+			if err != nil {
+				return fmt.Errorf("reading the manifest %s: %w", name, err)
+			}
+			return nil
+		}); err != nil {
 			return nil, err
 		}
-		objects = append(objects, got...)
 	}
 	return objects, nil
 }
 
-// readAll reads the manifests in from, except for kustomizations, each after prepare.
-func readAll(from fs.FS, prepare func([]byte) ([]byte, error)) (objects []*unstructured.Unstructured, err error) {
-	err = fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
-			return err
-		}
-		data, err := fs.ReadFile(from, name)
-		if err == nil {
-			data, err = prepare(data)
-		}
-		var got []*unstructured.Unstructured
-		if err == nil {
-			got, err = decode(data)
-		}
-		if err != nil {
-			return fmt.Errorf("reading the manifest %s: %w", name, err)
-		}
-		objects = append(objects, got...)
-		return nil
-	})
-	return objects, err
-}
-
-func render(text string, cfg Config, ca []byte) ([]byte, error) {
-	t, err := template.New("").Option("missingkey=error").Parse(text)
+func (s *server) render(manifest []byte) ([]byte, error) {
+	t, err := template.New("").Option("missingkey=error").Parse(string(manifest))
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
+	cfg := s.cfg
 	err = t.Execute(&b, map[string]any{
 		"ClusterCIDRs": commas(cfg.ClusterCIDRs), "ServiceCIDRs": commas(cfg.ServiceCIDRs), "ClusterDNS": commas(cfg.ClusterDNS),
 		"FirstDNS": cfg.ClusterDNS[0], "ClusterDomain": cfg.ClusterDomain,
-		"Server": cfg.URL(), "CA": base64.StdEncoding.EncodeToString(ca),
+		"Server": cfg.URL(), "CA": base64.StdEncoding.EncodeToString(s.creds.ca.PEM),
 		"UserKubeletClient": userKubeletClient, "UserDNS": userDNS, "UserApprover": userApprover,
 	})
 	return b.Bytes(), err
 }
 
-func decode(data []byte) ([]*unstructured.Unstructured, error) {
-	var objects []*unstructured.Unstructured
+// decode appends the objects of a manifest.
+func decode(objects []*unstructured.Unstructured, data []byte) ([]*unstructured.Unstructured, error) {
 	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096); ; {
 		o := &unstructured.Unstructured{}
 		err := d.Decode(&o.Object)
@@ -202,14 +185,9 @@ func decode(data []byte) ([]*unstructured.Unstructured, error) {
 
 // applyAll applies definitions and namespaces first, then the objects that may need them.
 func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
-	var first, then []*unstructured.Unstructured
-	for _, o := range objects {
-		if k := o.GetKind(); k == "CustomResourceDefinition" || k == "Namespace" {
-			first = append(first, o)
-		} else {
-			then = append(then, o)
-		}
-	}
+	first, then := lo.FilterReject(objects, func(o *unstructured.Unstructured, _ int) bool {
+		return o.GetKind() == "CustomResourceDefinition" || o.GetKind() == "Namespace"
+	})
 	for _, stage := range [][]*unstructured.Unstructured{first, then} {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(bootstrapParallelism)
@@ -255,13 +233,10 @@ func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, cr
 	}
 	defer w.Stop()
 	for event := range w.ResultChan() {
-		switch o := event.Object.(type) {
-		case *unstructured.Unstructured:
-			if established(o) {
-				return nil
-			}
-		case *metav1.Status:
-			return fmt.Errorf("watching CustomResourceDefinition %s: %w", crd.GetName(), apierrors.FromObject(o))
+		if o, ok := event.Object.(*unstructured.Unstructured); !ok {
+			return fmt.Errorf("watching CustomResourceDefinition %s: %w", crd.GetName(), apierrors.FromObject(event.Object))
+		} else if established(o) {
+			return nil
 		}
 	}
 	return fmt.Errorf("waiting for CustomResourceDefinition %s to be established: the watch ended", crd.GetName())

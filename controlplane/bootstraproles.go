@@ -12,6 +12,7 @@ import (
 	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/component-helpers/auth/rbac/reconciliation"
 	schedulingapiv1 "k8s.io/kubernetes/pkg/apis/scheduling/v1"
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
@@ -98,16 +99,8 @@ func inParallel(ctx context.Context, steps []func() error) error {
 	g.SetLimit(bootstrapParallelism)
 	for _, step := range steps {
 		g.Go(func() error {
-			var last error
 			backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Cap: time.Second, Steps: 35}
-			err := wait.ExponentialBackoffWithContext(ctx, backoff, func(context.Context) (bool, error) {
-				last = step()
-				return last == nil, nil
-			})
-			if err != nil && last != nil {
-				return last
-			}
-			return err
+			return retry.OnError(backoff, func(error) bool { return ctx.Err() == nil }, step)
 		})
 	}
 	return g.Wait()

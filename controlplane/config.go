@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/samber/lo"
 )
 
 // The components, as Config.Progress gets them, in the order in which they start.
@@ -113,6 +115,11 @@ func (c Config) server(elem ...string) string {
 	return filepath.Join(append([]string{c.DataDir, "server"}, elem...)...)
 }
 
+// kubeconfig is that of a component of the server.
+func (c Config) kubeconfig(component string) string {
+	return c.server("kubeconfig", component+".kubeconfig")
+}
+
 // etcdDir is the directory that etcd writes to. It can be a mount of its own.
 func (c Config) etcdDir() string { return c.server("etcd") }
 
@@ -144,9 +151,7 @@ func (c Config) URL() string {
 }
 
 // localURL is where the components on this host reach kube-apiserver.
-func (c Config) localURL() string { return "https://" + c.localAddress() }
-
-func (c Config) localAddress() string {
+func (c Config) localURL() string {
 	host := c.BindAddress
 	switch {
 	case host.IsUnspecified() && host.Is4():
@@ -154,7 +159,7 @@ func (c Config) localAddress() string {
 	case host.IsUnspecified():
 		host = netip.IPv6Loopback()
 	}
-	return netip.AddrPortFrom(host, uint16(c.Port)).String()
+	return "https://" + netip.AddrPortFrom(host, uint16(c.Port)).String()
 }
 
 func (c Config) port() string { return strconv.Itoa(c.Port) }
@@ -167,12 +172,5 @@ func (c Config) progress(component, state string, err error) {
 
 // commas joins addresses or ranges as upstream's flags, and our files, have them.
 func commas[T fmt.Stringer](list []T) string {
-	var b strings.Builder
-	for i, item := range list {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(item.String())
-	}
-	return b.String()
+	return strings.Join(lo.Map(list, func(item T, _ int) string { return item.String() }), ",")
 }

@@ -10,13 +10,14 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	kcmconfig "k8s.io/kubernetes/cmd/kube-controller-manager/app/config"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 )
 
 func controllerManagerFlags(cfg Config, c *credentials) []string {
 	flags := []string{
-		"--kubeconfig=" + c.controllerManager,
+		"--kubeconfig=" + cfg.kubeconfig(PartControllerManager),
 		// All that are on by default, except for the two that package controllers replaces, and the
 		// one that removes expired bootstrap tokens.
 		"--controllers=*," + names.TokenCleanerController + ",-" + names.ReplicaSetController + ",-" + names.DeploymentController,
@@ -47,29 +48,23 @@ func controllerManagerFlags(cfg Config, c *credentials) []string {
 	return flags
 }
 
-func parseControllerManager(flags []string) (*options.KubeControllerManagerOptions, error) {
-	o, err := options.NewKubeControllerManagerOptions()
-	if err != nil {
-		return nil, fmt.Errorf("configuring kube-controller-manager: %w", err)
-	}
+func (s *server) runControllerManager(ctx context.Context, up func()) error {
+	return ControllerManager(ctx, controllerManagerFlags(s.cfg, s.creds), up)
+}
+
+// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. It calls up
+// once one of them has created the service account that Pods of the namespace "default" need: from
+// then on Pods are admitted, and the other controllers have started.
+func ControllerManager(ctx context.Context, flags []string, up func()) error {
 	known, off, aliases := app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()
-	if err := parse(o.Flags(known, off, aliases), flags); err != nil {
-		return nil, fmt.Errorf("configuring kube-controller-manager: %w", err)
+	o, err := options.NewKubeControllerManagerOptions()
+	if err == nil {
+		err = parse(o.Flags(known, off, aliases), flags)
 	}
-	return o, nil
-}
-
-// controllerManager is the component that runs upstream's controllers. It is up once one of them
-// has created the service account that Pods of the namespace "default" need: from then on Pods are
-// admitted, and the other controllers have started.
-type controllerManager struct {
-	options *options.KubeControllerManagerOptions
-}
-
-func (controllerManager) name() string { return PartControllerManager }
-
-func (c controllerManager) run(ctx context.Context, up func()) error {
-	config, err := c.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	var config *kcmconfig.Config
+	if err == nil {
+		config, err = o.Config(ctx, known, off, aliases)
+	}
 	if err != nil {
 		return fmt.Errorf("configuring kube-controller-manager: %w", err)
 	}

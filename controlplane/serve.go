@@ -125,23 +125,3 @@ func replaceHooks(config *app.Config) map[string]genericapiserver.PostStartHookF
 	}
 	return hooks
 }
-
-// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. up is called
-// when Pods of the namespace "default" are admitted.
-func ControllerManager(ctx context.Context, flags []string, up func()) error {
-	o, err := parseControllerManager(flags)
-	if err != nil {
-		return err
-	}
-	return controllerManager{o}.run(ctx, up)
-}
-
-// Scheduler runs kube-scheduler with upstream's flags until ctx ends. up is called when its caches
-// are filled.
-func Scheduler(ctx context.Context, flags []string, up func()) error {
-	o, err := parseScheduler(flags)
-	if err != nil {
-		return err
-	}
-	return scheduler{o}.run(ctx, up)
-}

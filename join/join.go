@@ -22,7 +22,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/certificate"
@@ -31,6 +30,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"flyball.dev/internal/atomicfile"
+	"flyball.dev/internal/kubeconfig"
 )
 
 // approvalTimeout is how long the server may take to issue the node's first certificate.
@@ -123,16 +123,10 @@ func (c *Cluster) Move(dir, server string, nodeIPs []netip.Addr) error {
 // writeKubeconfigs refers to the certificate by its file, so that client-go reads it again when it
 // is renewed.
 func (c *Cluster) writeKubeconfigs(dir string) error {
-	const name = "flyball"
-	pair := current(dir, clientPair)
-	data, err := clientcmd.Write(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: c.Server, CertificateAuthority: filepath.Join(dir, caFile)}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {ClientCertificate: pair, ClientKey: pair}},
-		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name}},
-		CurrentContext: name,
-	})
+	pair, cluster := current(dir, clientPair), clientcmdapi.Cluster{Server: c.Server, CertificateAuthority: filepath.Join(dir, caFile)}
+	data, err := kubeconfig.Encode(cluster, "flyball", clientcmdapi.AuthInfo{ClientCertificate: pair, ClientKey: pair})
 	if err != nil {
-		return fmt.Errorf("encoding the node's kubeconfig: %w", err)
+		return err
 	}
 	for _, file := range kubeconfigs {
 		if err := atomicfile.Write(filepath.Join(dir, file), data, 0o600); err != nil {

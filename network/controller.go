@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/nft"
 )
 
@@ -133,7 +134,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	factory := informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(trimNode))
 	nodes := factory.Core().V1().Nodes().Informer()
-	changed := make(trigger, 1)
+	changed := trigger.New()
 	if _, err := nodes.AddEventHandler(changed); err != nil {
 		return fmt.Errorf("watching nodes: %w", err)
 	}
@@ -159,25 +160,6 @@ func Run(ctx context.Context, cfg Config) error {
 	c := controller{cfg: cfg, nodes: nodes.GetStore()}
 	return c.run(ctx, changed)
 }
-
-// trigger has an item if anything changed since the last sync, whatever it was.
-type trigger chan struct{}
-
-func (t trigger) set() {
-	select {
-	case t <- struct{}{}:
-	default:
-	}
-}
-
-// OnAdd implements cache.ResourceEventHandler.
-func (t trigger) OnAdd(any, bool) { t.set() }
-
-// OnUpdate implements cache.ResourceEventHandler.
-func (t trigger) OnUpdate(any, any) { t.set() }
-
-// OnDelete implements cache.ResourceEventHandler.
-func (t trigger) OnDelete(any) { t.set() }
 
 type controller struct {
 	cfg      Config

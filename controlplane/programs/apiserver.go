@@ -41,6 +41,13 @@ type Server struct {
 	Options *options.ServerRunOptions
 }
 
+// ServerOf returns the Server that another process has started with args. client is an
+// administrator's, with a bearer token.
+func ServerOf(args []string, client *rest.Config) (Server, error) {
+	o, err := controlplane.ParseAPIServer(args)
+	return Server{Client: client, Options: o}, err
+}
+
 // Behind runs loops behind a kube-apiserver, in the same process, until ctx ends. It calls up once
 // all of them are up; until then the server is not healthy. If it fails, the server ends.
 type Behind func(ctx context.Context, server Server, up func()) error

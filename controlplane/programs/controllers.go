@@ -7,16 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 
-	"golang.org/x/sync/errgroup"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 
 	"flyball.dev/controlplane"
+	"flyball.dev/internal/kubeconfig"
 )
 
 // podRanges are candidates for the range of Pod addresses, a /24 per node. The first that does not
@@ -32,37 +30,29 @@ func RunControllers(ctx context.Context, server Server, up func()) error {
 		return fmt.Errorf("creating a directory for the controllers: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	kubeconfig := filepath.Join(dir, "kubeconfig")
-	if err := writeKubeconfig(kubeconfig, server.Client); err != nil {
+	file := filepath.Join(dir, "kubeconfig")
+	if err := writeKubeconfig(file, server.Client); err != nil {
 		return err
 	}
-	var starting sync.WaitGroup
-	starting.Add(2)
-
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return controlplane.ControllerManager(ctx, controllerManagerFlags(server.Options, kubeconfig), starting.Done)
-	})
-	g.Go(func() error { return controlplane.Scheduler(ctx, clientFlags(kubeconfig), starting.Done) })
-	started := make(chan struct{})
-	go func() { starting.Wait(); close(started) }()
-	g.Go(func() error {
-		select {
-		case <-started:
-		case <-ctx.Done():
-			return nil
-		}
+	return Loops{
+		Awaited: []Behind{
+			func(ctx context.Context, server Server, up func()) error {
+				return controlplane.ControllerManager(ctx, controllerManagerFlags(server.Options, file), up)
+			},
+			func(ctx context.Context, _ Server, up func()) error {
+				return controlplane.Scheduler(ctx, clientFlags(file), up)
+			},
+		},
+		Late: collectGarbage, // it watches every kind, and there is no garbage yet
+	}.Run(ctx, server, func() {
 		_ = os.RemoveAll(dir) // upstream's programs have read the file, which holds an administrator's token
 		up()
-		// The collector watches every kind. There is no garbage yet, so it starts last.
-		return collectGarbage(ctx, server.Client)
 	})
-	return g.Wait()
 }
 
-func controllerManagerFlags(o *options.ServerRunOptions, kubeconfig string) []string {
+func controllerManagerFlags(o *options.ServerRunOptions, file string) []string {
 	services := o.ServiceClusterIPRanges
-	flags := append(clientFlags(kubeconfig),
+	flags := append(clientFlags(file),
 		"--controllers="+strings.Join([]string{
 			"*",
 			"-" + names.ReplicaSetController, "-" + names.DeploymentController, // package controllers has ours
@@ -84,9 +74,9 @@ func controllerManagerFlags(o *options.ServerRunOptions, kubeconfig string) []st
 	return flags
 }
 
-func clientFlags(kubeconfig string) []string {
+func clientFlags(file string) []string {
 	return []string{
-		"--kubeconfig=" + kubeconfig, "--leader-elect=false", "--secure-port=0", "--profiling=false",
+		"--kubeconfig=" + file, "--leader-elect=false", "--secure-port=0", "--profiling=false",
 		"--kube-api-qps=10000", "--kube-api-burst=10000",
 	}
 }
@@ -109,16 +99,12 @@ func podRange(services string) netip.Prefix {
 
 // writeKubeconfig writes the kubeconfig of upstream's programs.
 func writeKubeconfig(path string, client *rest.Config) error {
-	const name = "flyball"
-	config := api.Config{
-		Clusters: map[string]*api.Cluster{name: {
-			Server: client.Host, CertificateAuthorityData: client.CAData, TLSServerName: client.ServerName,
-		}},
-		AuthInfos:      map[string]*api.AuthInfo{name: {Token: client.BearerToken}},
-		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: name}},
-		CurrentContext: name,
+	cluster := api.Cluster{Server: client.Host, CertificateAuthorityData: client.CAData, TLSServerName: client.ServerName}
+	data, err := kubeconfig.Encode(cluster, "flyball", api.AuthInfo{Token: client.BearerToken})
+	if err == nil {
+		err = os.WriteFile(path, data, 0o600)
 	}
-	if err := clientcmd.WriteToFile(config, path); err != nil {
+	if err != nil {
 		return fmt.Errorf("writing the controllers' kubeconfig: %w", err)
 	}
 	return nil

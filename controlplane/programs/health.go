@@ -78,16 +78,9 @@ func (h *health) wrap(loopback *rest.Config, handler http.Handler) http.Handler 
 func (h *health) wait(ctx context.Context) bool {
 	select {
 	case <-h.opened:
-		return true
-	default:
-	}
-	timeout := time.NewTimer(healthTimeout)
-	defer timeout.Stop()
-	select {
-	case <-h.opened:
 	case <-h.stopped:
 	case <-ctx.Done():
-	case <-timeout.C:
+	case <-time.After(healthTimeout):
 		return false
 	}
 	return true

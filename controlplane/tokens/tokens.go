@@ -18,6 +18,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	certutil "k8s.io/client-go/util/cert"
@@ -135,4 +136,16 @@ func Server(ctx context.Context, client kubernetes.Interface) (url string, ca *x
 		return "", nil, fmt.Errorf("reading the cluster's CA from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
 	}
 	return config.Clusters[""].Server, certs[0], nil
+}
+
+// Heading names the columns of Row, separated by tabs.
+const Heading = "ID\tEXPIRES IN\tDESCRIPTION"
+
+// Row is the token as a line of a table, without its secret.
+func (t Token) Row(now time.Time) string {
+	expires := "never"
+	if !t.Expires.IsZero() {
+		expires = duration.HumanDuration(t.Expires.Sub(now))
+	}
+	return fmt.Sprintf("%s\t%s\t%s", t.ID, expires, t.Description)
 }
