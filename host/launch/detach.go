@@ -75,16 +75,13 @@ func (o Options) detach(ctx context.Context, flags, env []string) error {
 		close(ended)
 	}()
 
-	printer := progress.New(os.Stdout, time.Now())
-	states, drawn := make(chan []status.Component), make(chan struct{})
-	go func() { printer.Follow(states); close(drawn) }()
+	states, stop := progress.New(os.Stdout, time.Now()).Follow()
 	// Reads end when the child listens, or is dead.
 	_, _ = io.Copy(io.Discard, listening)
 	watchCtx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	last, err := status.Watch(watchCtx, o.Role.Socket(o.RunDir), states)
-	close(states)
-	<-drawn
+	stop()
 	switch {
 	case ctx.Err() != nil:
 		_ = cmd.Process.Signal(syscall.SIGTERM)
