@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+
+	"flyball.dev/internal/kubeconfig"
 )
 
 // shutdownGrace is how long requests in flight, including watches, may take when kube-apiserver
@@ -27,7 +29,7 @@ func (s *server) runAPIServer(ctx context.Context, up func()) error {
 	defer stop()
 	ready := make(chan struct{})
 	go func() {
-		if rc, err := loadKubeconfig(s.cfg.kubeconfig("admin")); err == nil && WaitReady(serving, rc) == nil {
+		if rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin")); err == nil && WaitReady(serving, rc) == nil {
 			close(ready)
 			up()
 		}
@@ -119,32 +121,16 @@ func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
 	}
 	defer client.CloseIdleConnections()
-	for {
+	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rc.Host+path, nil)
 		if err != nil {
-			return fmt.Errorf("asking kube-apiserver for %s: %w", path, err)
+			return false, fmt.Errorf("asking kube-apiserver for %s: %w", path, err)
 		}
-		if resp, err := client.Do(req); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false, nil //nolint:nilerr // it is repeated
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// loadKubeconfig makes a client configuration without client-side limits: kube-apiserver has
-// priority and fairness.
-func loadKubeconfig(path string) (*rest.Config, error) {
-	rc, err := clientcmd.BuildConfigFromFlags("", path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig %s: %w", path, err)
-	}
-	rc.QPS = -1
-	return rc, nil
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK, nil
+	})
 }

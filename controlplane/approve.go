@@ -9,12 +9,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"flyball.dev/controlplane/approver"
+	"flyball.dev/internal/kubeconfig"
 )
 
 // runApprover approves kubelets' serving certificates. No kubelet may have a certificate for a name
 // or address of kube-apiserver, nor for an address of a Pod or Service.
 func (s *server) runApprover(ctx context.Context, up func()) error {
-	rc, err := loadKubeconfig(s.cfg.kubeconfig(PartApprover))
+	rc, err := kubeconfig.Client(s.cfg.kubeconfig(PartApprover))
 	if err != nil {
 		return err
 	}

@@ -16,19 +16,23 @@ import (
 
 	"github.com/samber/lo"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/internal/kubeconfig"
 )
 
-// fieldManager owns the fields that bootstrap applies.
 const fieldManager = "flyball"
 
 // manifests holds the objects that every cluster has beside the caller's manifests. They are
@@ -50,7 +54,7 @@ func (s *server) runBootstrap(ctx context.Context, up func()) error {
 		return err
 	}
 	objects = append(objects, callers...)
-	rc, err := loadKubeconfig(s.cfg.kubeconfig("admin"))
+	rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin"))
 	if err != nil {
 		return err
 	}
@@ -98,26 +102,18 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 		}
 		// A definition is established a moment before its cache is filled. Until then, watches are
 		// refused for a second.
-		for _, path := range served(o) {
-			if err := waitOK(ctx, rc, path+"?limit=1&resourceVersion=0"); err != nil {
+		crd := typed(o).Spec
+		for _, v := range crd.Versions {
+			path := fmt.Sprintf("/apis/%s/%s/%s?limit=1&resourceVersion=0", crd.Group, v.Name, crd.Names.Plural)
+			if !v.Served {
+				continue
+			}
+			if err := waitOK(ctx, rc, path); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-// served returns the paths at which a CustomResourceDefinition's objects are served.
-func served(crd *unstructured.Unstructured) (paths []string) {
-	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
-	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
-	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
-	for _, v := range versions {
-		if v, ok := v.(map[string]any); ok && v["served"] == true {
-			paths = append(paths, fmt.Sprintf("/apis/%s/%v/%s", group, v["name"], plural))
-		}
-	}
-	return paths
 }
 
 // plain is for manifests that are not templates.
@@ -164,7 +160,6 @@ func (s *server) render(manifest []byte) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// decode appends the objects of a manifest.
 func decode(objects []*unstructured.Unstructured, data []byte) ([]*unstructured.Unstructured, error) {
 	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096); ; {
 		o := &unstructured.Unstructured{}
@@ -219,7 +214,6 @@ func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstru
 	return nil
 }
 
-// waitEstablished returns when the definition crd is served.
 func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, crd *unstructured.Unstructured) error {
 	if established(crd) {
 		return nil
@@ -242,12 +236,12 @@ func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, cr
 	return fmt.Errorf("waiting for CustomResourceDefinition %s to be established: the watch ended", crd.GetName())
 }
 
-func established(crd *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-	for _, c := range conditions {
-		if c, ok := c.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
-			return true
-		}
-	}
-	return false
+func established(o *unstructured.Unstructured) bool {
+	crd := typed(o)
+	return apihelpers.IsCRDConditionTrue(&crd, apiextensionsv1.Established)
+}
+
+func typed(o *unstructured.Unstructured) (crd apiextensionsv1.CustomResourceDefinition) {
+	_ = runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &crd) // kube-apiserver refuses another form
+	return crd
 }

@@ -13,7 +13,6 @@ type started struct {
 	up, done chan struct{}
 }
 
-// group starts components in order and stops them in reverse order.
 type group struct {
 	ctx      context.Context // ends when the caller's ends, or when a component fails
 	fail     context.CancelCauseFunc

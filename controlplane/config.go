@@ -115,7 +115,6 @@ func (c Config) server(elem ...string) string {
 	return filepath.Join(append([]string{c.DataDir, "server"}, elem...)...)
 }
 
-// kubeconfig is that of a component of the server.
 func (c Config) kubeconfig(component string) string {
 	return c.server("kubeconfig", component+".kubeconfig")
 }
@@ -130,19 +129,13 @@ func (c Config) etcdSocket() string { return filepath.Join(c.RunDir, "etcd", "cl
 // nodeCIDRBits is the prefix length of the range that one node gets of a cluster CIDR: 256
 // addresses, or upstream's /64.
 func nodeCIDRBits(cluster netip.Prefix) int {
-	if cluster.Addr().Is6() {
-		return 64
-	}
-	return 24
+	return lo.Ternary(cluster.Addr().Is6(), 64, 24)
 }
 
 // apiServiceIPs are the addresses of the Service default/kubernetes: always the first of each
 // range.
-func (c Config) apiServiceIPs() (ips []netip.Addr) {
-	for _, services := range c.ServiceCIDRs {
-		ips = append(ips, services.Masked().Addr().Next())
-	}
-	return ips
+func (c Config) apiServiceIPs() []netip.Addr {
+	return lo.Map(c.ServiceCIDRs, func(r netip.Prefix, _ int) netip.Addr { return r.Masked().Addr().Next() })
 }
 
 // URL is where other hosts reach kube-apiserver.

@@ -1,9 +1,13 @@
 package controlplane
 
 import (
+	"context"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
 
 	"flyball.dev/controlplane/pki"
 )
@@ -18,7 +22,6 @@ const (
 	userApprover      = "system:flyball:csr-approver"
 )
 
-// credentials are the files that the components of the server start with.
 type credentials struct {
 	ca, frontProxyCA *pki.CA
 	// servingCert, kubeletClient and frontProxyClient each hold a key and its certificate.
@@ -129,4 +132,24 @@ func servingLeaf(cfg Config) pki.Leaf {
 		}
 	}
 	return l
+}
+
+const renewEvery = time.Hour
+
+// renewCertificates renews what ensureCredentials has issued: a server may run for longer than a
+// certificate is valid. Its clients read the files again, kube-apiserver within a minute and
+// client-go within five.
+func (s *server) renewCertificates(ctx context.Context, up func()) error {
+	up()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(renewEvery, s.store.Life/100)):
+		}
+		if _, err := ensureCredentials(s.cfg, s.store); err != nil {
+			klog.FromContext(ctx).Error(err, "Renewing certificates failed, trying again")
+			s.cfg.progress(PartCertificates, StateUp, err)
+		}
+	}
 }

@@ -129,7 +129,6 @@ func checkDatabase(path string) error {
 	return db.Close()
 }
 
-// etcdReady returns when etcd accepts writes.
 func etcdReady(ctx context.Context, etcd *embed.Etcd) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -14,14 +14,19 @@ import (
 // 3 s.
 const unthrottledQPS = "1000"
 
-func (s *server) runScheduler(ctx context.Context, up func()) error {
-	return Scheduler(ctx, []string{
-		"--kubeconfig=" + s.cfg.kubeconfig(PartScheduler),
+// ClientFlags are flags of upstream's programs that are clients of a kube-apiserver in this process.
+func ClientFlags(kubeconfig, qps string) []string {
+	return []string{
+		"--kubeconfig=" + kubeconfig,
 		"--leader-elect=false", // losing an election would end the process
-		"--secure-port=0",      // kube-apiserver serves its metrics too, since they share this process
+		"--secure-port=0",      // kube-apiserver serves their metrics too
 		"--profiling=false",
-		"--kube-api-qps=" + unthrottledQPS, "--kube-api-burst=" + unthrottledQPS,
-	}, up)
+		"--kube-api-qps=" + qps, "--kube-api-burst=" + qps,
+	}
+}
+
+func (s *server) runScheduler(ctx context.Context, up func()) error {
+	return Scheduler(ctx, ClientFlags(s.cfg.kubeconfig(PartScheduler), unthrottledQPS), up)
 }
 
 // Scheduler runs kube-scheduler with upstream's flags until ctx ends. It calls up when its caches

@@ -3,9 +3,9 @@ package approver
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -119,13 +119,9 @@ func (c *controller) reconcile(ctx context.Context, now time.Time) (requeueAfter
 		}
 	}
 	c.reported = reported
-	if len(delays) == 0 {
-		return 0
-	}
-	return slices.Min(delays)
+	return lo.Min(delays) // 0 if there is none
 }
 
-// trimNode keeps the fields of a Node that the plan reads.
 func trimNode(obj any) (any, error) {
 	n, ok := obj.(*v1.Node)
 	if !ok {

@@ -87,7 +87,6 @@ func (s *Store) Restore(ctx context.Context, revision int64) (changed int, err e
 	return changed, errors.New("restoring the cluster: another client keeps writing to etcd")
 }
 
-// read returns all keys, sorted.
 func (s *Store) read(ctx context.Context, at ...clientv3.OpOption) ([]record, error) {
 	got, err := s.client.Get(ctx, s.prefix, append(at, clientv3.WithPrefix())...)
 	if errors.Is(err, rpctypes.ErrCompacted) {

@@ -50,7 +50,6 @@ func planLeaf(have *x509.Certificate, want Leaf, now time.Time) (reason string) 
 	return ""
 }
 
-// renewAt is the end of the first two thirds of a certificate's validity.
 func renewAt(c *x509.Certificate) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 3 * 2)
 }

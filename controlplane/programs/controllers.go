@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
@@ -21,6 +20,9 @@ import (
 // overlap with the Services' range is used: no packet is ever sent there.
 var podRanges = []netip.Prefix{netip.MustParsePrefix("10.128.0.0/9"), netip.MustParsePrefix("172.16.0.0/12")}
 
+// unthrottledQPS is more than any test reaches.
+const unthrottledQPS = "10000"
+
 // RunControllers is a Behind: it runs kube-scheduler and upstream's controllers, except those of
 // ReplicaSets and Deployments, as the server's own user. The token controller signs with the
 // server's key.
@@ -31,8 +33,15 @@ func RunControllers(ctx context.Context, server Server, up func()) error {
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "kubeconfig")
-	if err := writeKubeconfig(file, server.Client); err != nil {
-		return err
+	cluster := api.Cluster{
+		Server: server.Client.Host, CertificateAuthorityData: server.Client.CAData, TLSServerName: server.Client.ServerName,
+	}
+	data, err := kubeconfig.Encode(cluster, "flyball", api.AuthInfo{Token: server.Client.BearerToken})
+	if err == nil {
+		err = os.WriteFile(file, data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the controllers' kubeconfig: %w", err)
 	}
 	return Loops{
 		Awaited: []Behind{
@@ -40,7 +49,7 @@ func RunControllers(ctx context.Context, server Server, up func()) error {
 				return controlplane.ControllerManager(ctx, controllerManagerFlags(server.Options, file), up)
 			},
 			func(ctx context.Context, _ Server, up func()) error {
-				return controlplane.Scheduler(ctx, clientFlags(file), up)
+				return controlplane.Scheduler(ctx, controlplane.ClientFlags(file, unthrottledQPS), up)
 			},
 		},
 		Late: collectGarbage, // it watches every kind, and there is no garbage yet
@@ -52,7 +61,7 @@ func RunControllers(ctx context.Context, server Server, up func()) error {
 
 func controllerManagerFlags(o *options.ServerRunOptions, file string) []string {
 	services := o.ServiceClusterIPRanges
-	flags := append(clientFlags(file),
+	flags := append(controlplane.ClientFlags(file, unthrottledQPS),
 		"--controllers="+strings.Join([]string{
 			"*",
 			"-" + names.ReplicaSetController, "-" + names.DeploymentController, // package controllers has ours
@@ -74,13 +83,6 @@ func controllerManagerFlags(o *options.ServerRunOptions, file string) []string {
 	return flags
 }
 
-func clientFlags(file string) []string {
-	return []string{
-		"--kubeconfig=" + file, "--leader-elect=false", "--secure-port=0", "--profiling=false",
-		"--kube-api-qps=10000", "--kube-api-burst=10000",
-	}
-}
-
 // podRange is the first of podRanges that overlaps with none of the Services' ranges, a list with
 // commas.
 func podRange(services string) netip.Prefix {
@@ -95,17 +97,4 @@ func podRange(services string) netip.Prefix {
 		}
 	}
 	return podRanges[0]
-}
-
-// writeKubeconfig writes the kubeconfig of upstream's programs.
-func writeKubeconfig(path string, client *rest.Config) error {
-	cluster := api.Cluster{Server: client.Host, CertificateAuthorityData: client.CAData, TLSServerName: client.ServerName}
-	data, err := kubeconfig.Encode(cluster, "flyball", api.AuthInfo{Token: client.BearerToken})
-	if err == nil {
-		err = os.WriteFile(path, data, 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("writing the controllers' kubeconfig: %w", err)
-	}
-	return nil
 }

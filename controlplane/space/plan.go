@@ -40,13 +40,9 @@ type Level int
 
 // The levels, from everything to nothing.
 const (
-	// All writes: there is space.
-	All Level = iota
-	// Essential writes free space or report status.
-	Essential
-	// Leases only, since there was no space until a moment ago.
-	Leases
-	// None at all.
+	All       Level = iota // there is space
+	Essential              // those that free space or report status
+	Leases                 // there was no space until a moment ago
 	None
 )
 
