@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -249,11 +250,7 @@ func Routes() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	var to []netip.Prefix
-	for _, r := range host.Routes {
-		to = append(to, r.To)
-	}
-	return to, nil
+	return lo.Map(host.Routes, func(r Route, _ int) netip.Prefix { return r.To }), nil
 }
 
 // Cleanup removes everything that Setup and Run made, and the interfaces of the Pods that are still
@@ -261,20 +258,18 @@ func Routes() ([]netip.Prefix, error) {
 func Cleanup(cfg Config) error { return cleanup(cfg, resultsDir) }
 
 func cleanup(cfg Config, results string) error {
-	var errs []error
 	host, err := observe()
 	if err == nil {
 		err = act(planRemoval(cfg.ClusterDNS, host))
 	}
 	table := nft.Transaction{Table: masqueradeTable}
 	table.Remove()
-	errs = append(errs, err, syncForward(klog.Background(), nil), nft.Kernel{}.Apply(table))
-	errs = append(errs, os.RemoveAll(cfg.IPAMDir), removeConflist(cfg.CNIConfDir))
+	err = errors.Join(err, syncForward(klog.Background(), nil), nft.Kernel{}.Apply(table),
+		os.RemoveAll(cfg.IPAMDir), removeConflist(cfg.CNIConfDir))
 	if cfg.CNIBinDir != "" {
-		errs = append(errs, unlinkPlugins(cfg.CNIBinDir, results))
+		err = errors.Join(err, unlinkPlugins(cfg.CNIBinDir, results))
 	}
-	errs = append(errs, removeResults(results))
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(err, removeResults(results)); err != nil {
 		return fmt.Errorf("removing the node network: %w", err)
 	}
 	return nil
