@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -152,6 +153,28 @@ func checkName(ctx context.Context, client kubernetes.Interface, s *session) err
 		return nil
 	}
 	return nameTaken(node, listOf(s.cfg.NodeIPs))
+}
+
+// nameTaken returns an error if a node with these addresses may not join with the name of the Node.
+// A Node that is not Ready is taken over, since its host may have been replaced. A Node with one of
+// the addresses is this host, which joins again.
+func nameTaken(node *v1.Node, addresses List) error {
+	var at string
+	for _, a := range node.Status.Addresses {
+		if a.Type == v1.NodeInternalIP {
+			if slices.Contains(addresses, a.Address) {
+				return nil
+			}
+			at = a.Address
+		}
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == v1.NodeReady && c.Status == v1.ConditionTrue {
+			return fmt.Errorf("joining as %s: a node with this name at %s is Ready; choose another name with --node-name, or delete that Node (`flyball kubectl delete node %s` on the server) if its host no longer exists",
+				node.Name, at, node.Name)
+		}
+	}
+	return nil
 }
 
 // subject is the identity of a node
