@@ -41,20 +41,10 @@ type Image struct {
 	Pinned bool
 }
 
-// Import loads every image of an archive, in `docker save` or OCI layout format, into the runtime
+// load loads every image of an archive, in `docker save` or OCI layout format, into the runtime
 // behind socket and returns their names. When it returns, CRI shows them and a container can be
 // started from them at once. It skips images that exist with the same name and content, if r is an
-// io.ReadSeeker, such as an *os.File.
-func Import(ctx context.Context, socket string, r io.Reader) ([]string, error) {
-	return load(ctx, socket, r, false)
-}
-
-// Preload is Import of images that no registry has. It pins them, so that image garbage collection
-// keeps them.
-func Preload(ctx context.Context, socket string, r io.Reader) ([]string, error) {
-	return load(ctx, socket, r, true)
-}
-
+// io.ReadSeeker, such as an *os.File. Image garbage collection keeps those that are pinned.
 func load(ctx context.Context, socket string, r io.Reader, pinned bool) ([]string, error) {
 	c, err := dial(socket)
 	if err != nil {

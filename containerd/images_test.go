@@ -5,7 +5,6 @@ package containerd
 import (
 	"bytes"
 	"context"
-	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -122,7 +121,7 @@ func TestImages(t *testing.T) {
 		img := sample(t)
 		for format, archive := range archives(t, ref, img) {
 			for range 2 {
-				if _, err := Import(ctx, c.Socket, archive); err != nil {
+				if _, err := load(ctx, c.Socket, archive, false); err != nil {
 					t.Fatalf("importing %s (%s): %v", ref, format, err)
 				}
 			}
@@ -132,8 +131,8 @@ func TestImages(t *testing.T) {
 	}
 	// One that is there already gets its pin all the same.
 	bundled := archives(t, "example.com/a:2", sample(t))["OCI layout"]
-	for _, load := range []func(context.Context, string, io.Reader) ([]string, error){Import, Preload, Preload, Import} {
-		names, err := load(ctx, c.Socket, bundled)
+	for _, pinned := range []bool{false, true, true, false} {
+		names, err := load(ctx, c.Socket, bundled, pinned)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,7 +140,7 @@ func TestImages(t *testing.T) {
 			t.Errorf("names -want +got:\n%s", diff)
 		}
 	}
-	if _, err := Import(ctx, c.Socket, strings.NewReader("no archive")); err == nil {
+	if _, err := load(ctx, c.Socket, strings.NewReader("no archive"), false); err == nil {
 		t.Error("importing no archive gives no error")
 	}
 

@@ -36,22 +36,27 @@ func limitLog(ctx context.Context, file string) {
 }
 
 // rotate copies file to file.1 and empties it, when it is larger than limit.
-func rotate(file string, limit int64) error {
+func rotate(file string, limit int64) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("rotating the log %s: %w", file, err)
+		}
+	}()
 	info, err := os.Stat(file)
 	if os.IsNotExist(err) || err == nil && info.Size() <= limit {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("rotating the log %s: %w", file, err)
+		return err
 	}
 	src, err := os.Open(file)
 	if err != nil {
-		return fmt.Errorf("rotating the log %s: %w", file, err)
+		return err
 	}
 	defer func() { _ = src.Close() }()
 	dst, err := os.OpenFile(file+".1", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, info.Mode().Perm())
 	if err != nil {
-		return fmt.Errorf("rotating the log %s: %w", file, err)
+		return err
 	}
 	_, err = io.Copy(dst, io.LimitReader(src, limit))
 	if cerr := dst.Close(); err == nil {
@@ -61,10 +66,7 @@ func rotate(file string, limit int64) error {
 	if terr := os.Truncate(file, 0); err == nil {
 		err = terr
 	}
-	if err != nil {
-		return fmt.Errorf("rotating the log %s: %w", file, err)
-	}
-	return nil
+	return err
 }
 
 // lastLine returns the last line of a log, for an error message.

@@ -108,7 +108,7 @@ func TestPrivateImages(t *testing.T) {
 	}
 	for i, step := range steps {
 		if step.imports != "" {
-			if _, err := Import(ctx, c.Socket, archives(t, step.imports, img)["OCI layout"]); err != nil {
+			if _, err := load(ctx, c.Socket, archives(t, step.imports, img)["OCI layout"], false); err != nil {
 				t.Fatal(err)
 			}
 		}

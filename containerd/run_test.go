@@ -119,7 +119,7 @@ func importFile(t *testing.T, c Config, name string) []string {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	names, err := Import(context.Background(), c.Socket, f)
+	names, err := load(context.Background(), c.Socket, f, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,15 +3,14 @@ package controlplane
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 
-	"flyball.dev/controlplane/space"
+	"flyball.dev/internal/kubeconfig"
 )
 
 // shutdownGrace is how long requests in flight, including watches, may take when kube-apiserver
@@ -23,25 +22,14 @@ const shutdownGrace = time.Second
 // minute after which `flyball down` kills.
 const startGrace = 20 * time.Second
 
-// apiServer is the component that serves the API on a listener. The listener is open already, so
-// that a port in use is noticed before anything starts, and early clients wait for the answer
-// instead of polling.
-type apiServer struct {
-	options  *options.ServerRunOptions
-	listener net.Listener
-	guard    *space.Guard
-	// admin is the kubeconfig by which it is asked whether it is ready.
-	admin string
-}
-
-func (apiServer) name() string { return PartAPIServer }
-
-func (a apiServer) run(ctx context.Context, up func()) error {
+// runAPIServer serves the API. Its listener is open already, so that a port in use is noticed before
+// anything starts, and early clients wait for the answer instead of polling.
+func (s *server) runAPIServer(ctx context.Context, up func()) error {
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ready := make(chan struct{})
 	go func() {
-		if waitReady(serving, a.admin) == nil {
+		if rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin")); err == nil && WaitReady(serving, rc) == nil {
 			close(ready)
 			up()
 		}
@@ -54,8 +42,7 @@ func (a apiServer) run(ctx context.Context, up func()) error {
 		case <-time.After(startGrace):
 		}
 	})
-	a.options.SecureServing.Listener = a.listener
-	return APIServer{Options: a.options, CloseGrace: shutdownGrace / 4, WrapAPI: a.guard.Wrap}.Run(serving)
+	return APIServer{Options: s.apiServer, CloseGrace: shutdownGrace / 4, WrapAPI: s.guard.Wrap}.Run(serving)
 }
 
 // apiServerFlags are the flags of kube-apiserver that differ from upstream's defaults, in
@@ -112,22 +99,13 @@ func presenceFlags(cfg Config) []string {
 	return []string{"--endpoint-reconciler-type=master-count", "--feature-gates=UnknownVersionInteroperabilityProxy=false"}
 }
 
-// parseAPIServer turns flags into options, as the command does.
-func parseAPIServer(flags []string) (*options.ServerRunOptions, error) {
+// ParseAPIServer turns flags of kube-apiserver into options, as the command does.
+func ParseAPIServer(flags []string) (*options.ServerRunOptions, error) {
 	o := options.NewServerRunOptions()
 	if err := parse(o.Flags(), flags); err != nil {
 		return nil, fmt.Errorf("configuring kube-apiserver: %w", err)
 	}
 	return o, nil
-}
-
-// waitReady is WaitReady for the client of a kubeconfig.
-func waitReady(ctx context.Context, kubeconfig string) error {
-	rc, err := loadKubeconfig(kubeconfig)
-	if err != nil {
-		return err
-	}
-	return WaitReady(ctx, rc)
 }
 
 // WaitReady returns when /readyz answers that kube-apiserver is ready, or with an error when ctx
@@ -143,32 +121,16 @@ func waitOK(ctx context.Context, rc *rest.Config, path string) error {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
 	}
 	defer client.CloseIdleConnections()
-	for {
+	return wait.PollUntilContextCancel(ctx, 10*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, rc.Host+path, nil)
 		if err != nil {
-			return fmt.Errorf("asking kube-apiserver for %s: %w", path, err)
+			return false, fmt.Errorf("asking kube-apiserver for %s: %w", path, err)
 		}
-		if resp, err := client.Do(req); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return nil
-			}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false, nil //nolint:nilerr // it is repeated
 		}
-		select {
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
-}
-
-// loadKubeconfig makes a client configuration without client-side limits: kube-apiserver has
-// priority and fairness.
-func loadKubeconfig(path string) (*rest.Config, error) {
-	rc, err := clientcmd.BuildConfigFromFlags("", path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig %s: %w", path, err)
-	}
-	rc.QPS = -1
-	return rc, nil
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK, nil
+	})
 }

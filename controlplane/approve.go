@@ -9,19 +9,13 @@ import (
 	"k8s.io/client-go/rest"
 
 	"flyball.dev/controlplane/approver"
+	"flyball.dev/internal/kubeconfig"
 )
 
-// csrApprover is the component that approves kubelets' serving certificates. No kubelet may have a
-// certificate for a name or address of kube-apiserver, nor for an address of a Pod or Service.
-type csrApprover struct {
-	cfg        Config
-	kubeconfig string
-}
-
-func (csrApprover) name() string { return PartApprover }
-
-func (a csrApprover) run(ctx context.Context, up func()) error {
-	rc, err := loadKubeconfig(a.kubeconfig)
+// runApprover approves kubelets' serving certificates. No kubelet may have a certificate for a name
+// or address of kube-apiserver, nor for an address of a Pod or Service.
+func (s *server) runApprover(ctx context.Context, up func()) error {
+	rc, err := kubeconfig.Client(s.cfg.kubeconfig(PartApprover))
 	if err != nil {
 		return err
 	}
@@ -29,11 +23,11 @@ func (a csrApprover) run(ctx context.Context, up func()) error {
 	if err != nil {
 		return fmt.Errorf("connecting to kube-apiserver: %w", err)
 	}
-	api := servingLeaf(a.cfg)
+	api := servingLeaf(s.cfg)
 	return approver.Run(ctx, approver.Config{
 		Client: client, Ready: up,
 		Protected: approver.Protected{
-			Names: api.DNSNames, Addresses: api.Addresses, Ranges: slices.Concat(a.cfg.ClusterCIDRs, a.cfg.ServiceCIDRs),
+			Names: api.DNSNames, Addresses: api.Addresses, Ranges: slices.Concat(s.cfg.ClusterCIDRs, s.cfg.ServiceCIDRs),
 		},
 	})
 }

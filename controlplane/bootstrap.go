@@ -14,20 +14,25 @@ import (
 	"text/template"
 	"time"
 
+	"github.com/samber/lo"
 	"golang.org/x/sync/errgroup"
+	"k8s.io/apiextensions-apiserver/pkg/apihelpers"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/internal/kubeconfig"
 )
 
-// fieldManager owns the fields that bootstrap applies.
 const fieldManager = "flyball"
 
 // manifests holds the objects that every cluster has beside the caller's manifests. They are
@@ -36,22 +41,20 @@ const fieldManager = "flyball"
 //go:embed manifests/*.yaml
 var manifests embed.FS
 
-// bootstrap is the component that applies all manifests. It is up once they exist and every
-// CustomResourceDefinition among them is served. It retries while that fails, since the cause may
-// go away (a webhook that does not answer).
-type bootstrap struct {
-	cfg   Config
-	creds *credentials
-}
-
-func (bootstrap) name() string { return PartBootstrap }
-
-func (b bootstrap) run(ctx context.Context, up func()) error {
-	objects, err := readManifests(b.cfg, b.creds.ca.PEM)
+// runBootstrap applies all manifests. It is up once they exist and every CustomResourceDefinition
+// among them is served. It retries while that fails, since the cause may go away (a webhook that
+// does not answer).
+func (s *server) runBootstrap(ctx context.Context, up func()) error {
+	objects, err := readAll(s.render, manifests)
 	if err != nil {
 		return err
 	}
-	rc, err := loadKubeconfig(b.creds.admin)
+	callers, err := readAll(plain, s.cfg.Manifests...)
+	if err != nil {
+		return err
+	}
+	objects = append(objects, callers...)
+	rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin"))
 	if err != nil {
 		return err
 	}
@@ -68,7 +71,7 @@ func (b bootstrap) run(ctx context.Context, up func()) error {
 			return nil
 		}
 		if ctx.Err() == nil {
-			b.cfg.progress(PartBootstrap, StateStarting, err)
+			s.cfg.progress(PartBootstrap, StateStarting, err)
 			klog.FromContext(ctx).Error(err, "Applying manifests failed, trying again")
 		}
 		select {
@@ -82,7 +85,7 @@ func (b bootstrap) run(ctx context.Context, up func()) error {
 // Apply applies all manifests in from and returns once objects of every CustomResourceDefinition
 // among them can be watched.
 func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
-	objects, err := readPlain(from)
+	objects, err := readAll(plain, from...)
 	if err != nil {
 		return err
 	}
@@ -99,8 +102,13 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 		}
 		// A definition is established a moment before its cache is filled. Until then, watches are
 		// refused for a second.
-		for _, path := range served(o) {
-			if err := waitOK(ctx, rc, path+"?limit=1&resourceVersion=0"); err != nil {
+		crd := typed(o).Spec
+		for _, v := range crd.Versions {
+			path := fmt.Sprintf("/apis/%s/%s/%s?limit=1&resourceVersion=0", crd.Group, v.Name, crd.Names.Plural)
+			if !v.Served {
+				continue
+			}
+			if err := waitOK(ctx, rc, path); err != nil {
 				return err
 			}
 		}
@@ -108,81 +116,51 @@ func Apply(ctx context.Context, rc *rest.Config, from []fs.FS) error {
 	return nil
 }
 
-// served returns the paths at which a CustomResourceDefinition's objects are served.
-func served(crd *unstructured.Unstructured) (paths []string) {
-	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
-	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
-	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
-	for _, v := range versions {
-		if v, ok := v.(map[string]any); ok && v["served"] == true {
-			paths = append(paths, fmt.Sprintf("/apis/%s/%v/%s", group, v["name"], plural))
-		}
-	}
-	return paths
-}
+// plain is for manifests that are not templates.
+func plain(manifest []byte) ([]byte, error) { return manifest, nil }
 
-// readManifests reads our manifests and the caller's, in this order.
-func readManifests(cfg Config, ca []byte) ([]*unstructured.Unstructured, error) {
-	objects, err := readAll(manifests, func(data []byte) ([]byte, error) { return render(string(data), cfg, ca) })
-	if err != nil {
-		return nil, err
-	}
-	callers, err := readPlain(cfg.Manifests)
-	return append(objects, callers...), err
-}
-
-// readPlain reads manifests that are not templates.
-func readPlain(all []fs.FS) (objects []*unstructured.Unstructured, err error) {
+// readAll reads all manifests, except for kustomizations, each after prepare.
+func readAll(prepare func([]byte) ([]byte, error), all ...fs.FS) (objects []*unstructured.Unstructured, err error) {
 	for _, from := range all {
-		got, err := readAll(from, func(data []byte) ([]byte, error) { return data, nil })
-		if err != nil {
+		if err := fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
+			if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
+				return err
+			}
+			data, err := fs.ReadFile(from, name)
+			if err == nil {
+				data, err = prepare(data)
+			}
+			if err == nil {
+				objects, err = decode(objects, data)
+			}
+			if err != nil {
+				return fmt.Errorf("reading the manifest %s: %w", name, err)
+			}
+			return nil
+		}); err != nil {
 			return nil, err
 		}
-		objects = append(objects, got...)
 	}
 	return objects, nil
 }
 
-// readAll reads the manifests in from, except for kustomizations, each after prepare.
-func readAll(from fs.FS, prepare func([]byte) ([]byte, error)) (objects []*unstructured.Unstructured, err error) {
-	err = fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || path.Ext(name) != ".yaml" || strings.HasPrefix(path.Base(name), "kustomiz") {
-			return err
-		}
-		data, err := fs.ReadFile(from, name)
-		if err == nil {
-			data, err = prepare(data)
-		}
-		var got []*unstructured.Unstructured
-		if err == nil {
-			got, err = decode(data)
-		}
-		if err != nil {
-			return fmt.Errorf("reading the manifest %s: %w", name, err)
-		}
-		objects = append(objects, got...)
-		return nil
-	})
-	return objects, err
-}
-
-func render(text string, cfg Config, ca []byte) ([]byte, error) {
-	t, err := template.New("").Option("missingkey=error").Parse(text)
+func (s *server) render(manifest []byte) ([]byte, error) {
+	t, err := template.New("").Option("missingkey=error").Parse(string(manifest))
 	if err != nil {
 		return nil, err
 	}
 	var b bytes.Buffer
+	cfg := s.cfg
 	err = t.Execute(&b, map[string]any{
 		"ClusterCIDRs": commas(cfg.ClusterCIDRs), "ServiceCIDRs": commas(cfg.ServiceCIDRs), "ClusterDNS": commas(cfg.ClusterDNS),
 		"FirstDNS": cfg.ClusterDNS[0], "ClusterDomain": cfg.ClusterDomain,
-		"Server": cfg.URL(), "CA": base64.StdEncoding.EncodeToString(ca),
+		"Server": cfg.URL(), "CA": base64.StdEncoding.EncodeToString(s.creds.ca.PEM),
 		"UserKubeletClient": userKubeletClient, "UserDNS": userDNS, "UserApprover": userApprover,
 	})
 	return b.Bytes(), err
 }
 
-func decode(data []byte) ([]*unstructured.Unstructured, error) {
-	var objects []*unstructured.Unstructured
+func decode(objects []*unstructured.Unstructured, data []byte) ([]*unstructured.Unstructured, error) {
 	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096); ; {
 		o := &unstructured.Unstructured{}
 		err := d.Decode(&o.Object)
@@ -202,14 +180,9 @@ func decode(data []byte) ([]*unstructured.Unstructured, error) {
 
 // applyAll applies definitions and namespaces first, then the objects that may need them.
 func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstructured.Unstructured) error {
-	var first, then []*unstructured.Unstructured
-	for _, o := range objects {
-		if k := o.GetKind(); k == "CustomResourceDefinition" || k == "Namespace" {
-			first = append(first, o)
-		} else {
-			then = append(then, o)
-		}
-	}
+	first, then := lo.FilterReject(objects, func(o *unstructured.Unstructured, _ int) bool {
+		return o.GetKind() == "CustomResourceDefinition" || o.GetKind() == "Namespace"
+	})
 	for _, stage := range [][]*unstructured.Unstructured{first, then} {
 		g, ctx := errgroup.WithContext(ctx)
 		g.SetLimit(bootstrapParallelism)
@@ -241,7 +214,6 @@ func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstru
 	return nil
 }
 
-// waitEstablished returns when the definition crd is served.
 func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, crd *unstructured.Unstructured) error {
 	if established(crd) {
 		return nil
@@ -255,24 +227,21 @@ func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, cr
 	}
 	defer w.Stop()
 	for event := range w.ResultChan() {
-		switch o := event.Object.(type) {
-		case *unstructured.Unstructured:
-			if established(o) {
-				return nil
-			}
-		case *metav1.Status:
-			return fmt.Errorf("watching CustomResourceDefinition %s: %w", crd.GetName(), apierrors.FromObject(o))
+		if o, ok := event.Object.(*unstructured.Unstructured); !ok {
+			return fmt.Errorf("watching CustomResourceDefinition %s: %w", crd.GetName(), apierrors.FromObject(event.Object))
+		} else if established(o) {
+			return nil
 		}
 	}
 	return fmt.Errorf("waiting for CustomResourceDefinition %s to be established: the watch ended", crd.GetName())
 }
 
-func established(crd *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
-	for _, c := range conditions {
-		if c, ok := c.(map[string]any); ok && c["type"] == "Established" && c["status"] == "True" {
-			return true
-		}
-	}
-	return false
+func established(o *unstructured.Unstructured) bool {
+	crd := typed(o)
+	return apihelpers.IsCRDConditionTrue(&crd, apiextensionsv1.Established)
+}
+
+func typed(o *unstructured.Unstructured) (crd apiextensionsv1.CustomResourceDefinition) {
+	_ = runtime.DefaultUnstructuredConverter.FromUnstructured(o.Object, &crd) // kube-apiserver refuses another form
+	return crd
 }

@@ -2,16 +2,16 @@ package controlplane
 
 import (
 	"context"
-	"fmt"
+	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	"golang.org/x/sync/errgroup"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/wait"
-	genericapiserver "k8s.io/apiserver/pkg/server"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/retry"
 	"k8s.io/component-helpers/auth/rbac/reconciliation"
 	schedulingapiv1 "k8s.io/kubernetes/pkg/apis/scheduling/v1"
 	"k8s.io/kubernetes/plugin/pkg/auth/authorizer/rbac/bootstrappolicy"
@@ -21,73 +21,48 @@ import (
 // together.
 const bootstrapParallelism = 8
 
-// ensureRoles creates upstream's default roles and bindings, or adds missing rules to them, with
+// defaultRoles creates upstream's default roles and bindings, or adds missing rules to them, with
 // upstream's reconciliation: a role whose annotation excludes it stays as it is. kube-apiserver is
 // ready when all of them exist.
 //
 // Upstream's hook also migrates roles of releases before 1.9 (aggregation, split bindings); no
 // cluster of ours has any.
-func ensureRoles(hook genericapiserver.PostStartHookContext) error {
-	client, err := unlimited(hook.LoopbackClientConfig)
-	if err != nil {
-		return err
-	}
-	var steps []func() error
+func defaultRoles(_ context.Context, client kubernetes.Interface) (steps []func() error) {
 	role := func(r reconciliation.RuleOwner, m reconciliation.RuleOwnerModifier) {
-		steps = append(steps, func() error {
-			_, err := (&reconciliation.ReconcileRoleOptions{Role: r, Client: m, Confirm: true}).Run()
-			return err
-		})
+		options := &reconciliation.ReconcileRoleOptions{Role: r, Client: m, Confirm: true}
+		steps = append(steps, func() error { _, err := options.Run(); return err })
 	}
 	binding := func(b reconciliation.RoleBinding, m reconciliation.RoleBindingModifier) {
-		steps = append(steps, func() error {
-			_, err := (&reconciliation.ReconcileRoleBindingOptions{RoleBinding: b, Client: m, Confirm: true}).Run()
-			return err
-		})
+		options := &reconciliation.ReconcileRoleBindingOptions{RoleBinding: b, Client: m, Confirm: true}
+		steps = append(steps, func() error { _, err := options.Run(); return err })
 	}
-	rbac := client.RbacV1()
+	rbac, namespaces := client.RbacV1(), client.CoreV1().Namespaces()
 	for _, r := range append(bootstrappolicy.ClusterRoles(), bootstrappolicy.ControllerRoles()...) {
 		role(reconciliation.ClusterRoleRuleOwner{ClusterRole: &r}, reconciliation.ClusterRoleModifier{Client: rbac.ClusterRoles()})
 	}
 	for _, b := range append(bootstrappolicy.ClusterRoleBindings(), bootstrappolicy.ControllerRoleBindings()...) {
 		binding(reconciliation.ClusterRoleBindingAdapter{ClusterRoleBinding: &b}, reconciliation.ClusterRoleBindingClientAdapter{Client: rbac.ClusterRoleBindings()})
 	}
-	for _, rs := range bootstrappolicy.NamespaceRoles() {
-		for _, r := range rs {
-			role(reconciliation.RoleRuleOwner{Role: &r}, reconciliation.RoleModifier{Client: rbac, NamespaceClient: client.CoreV1().Namespaces()})
-		}
+	for _, r := range slices.Concat(lo.Values(bootstrappolicy.NamespaceRoles())...) {
+		role(reconciliation.RoleRuleOwner{Role: &r}, reconciliation.RoleModifier{Client: rbac, NamespaceClient: namespaces})
 	}
-	for _, bs := range bootstrappolicy.NamespaceRoleBindings() {
-		for _, b := range bs {
-			binding(reconciliation.RoleBindingAdapter{RoleBinding: &b}, reconciliation.RoleBindingClientAdapter{Client: rbac, NamespaceClient: client.CoreV1().Namespaces()})
-		}
+	for _, b := range slices.Concat(lo.Values(bootstrappolicy.NamespaceRoleBindings())...) {
+		binding(reconciliation.RoleBindingAdapter{RoleBinding: &b}, reconciliation.RoleBindingClientAdapter{Client: rbac, NamespaceClient: namespaces})
 	}
-	if err := inParallel(hook, steps); err != nil {
-		return fmt.Errorf("creating the default RBAC roles: %w", err)
-	}
-	return nil
+	return steps
 }
 
-// ensurePriorityClasses creates system-node-critical and system-cluster-critical.
-func ensurePriorityClasses(hook genericapiserver.PostStartHookContext) error {
-	client, err := unlimited(hook.LoopbackClientConfig)
-	if err != nil {
-		return err
-	}
-	var steps []func() error
+func priorityClasses(ctx context.Context, client kubernetes.Interface) (steps []func() error) {
 	for _, pc := range schedulingapiv1.SystemPriorityClasses() {
 		steps = append(steps, func() error {
-			_, err := client.SchedulingV1().PriorityClasses().Create(hook, pc, metav1.CreateOptions{})
+			_, err := client.SchedulingV1().PriorityClasses().Create(ctx, pc, metav1.CreateOptions{})
 			if apierrors.IsAlreadyExists(err) {
 				return nil
 			}
 			return err
 		})
 	}
-	if err := inParallel(hook, steps); err != nil {
-		return fmt.Errorf("creating the system's priority classes: %w", err)
-	}
-	return nil
+	return steps
 }
 
 // inParallel runs the steps and retries each for half a minute: the server's caches may not be
@@ -98,27 +73,9 @@ func inParallel(ctx context.Context, steps []func() error) error {
 	g.SetLimit(bootstrapParallelism)
 	for _, step := range steps {
 		g.Go(func() error {
-			var last error
 			backoff := wait.Backoff{Duration: 10 * time.Millisecond, Factor: 2, Cap: time.Second, Steps: 35}
-			err := wait.ExponentialBackoffWithContext(ctx, backoff, func(context.Context) (bool, error) {
-				last = step()
-				return last == nil, nil
-			})
-			if err != nil && last != nil {
-				return last
-			}
-			return err
+			return retry.OnError(backoff, func(error) bool { return ctx.Err() == nil }, step)
 		})
 	}
 	return g.Wait()
-}
-
-func unlimited(rc *rest.Config) (kubernetes.Interface, error) {
-	rc = rest.CopyConfig(rc)
-	rc.QPS = -1
-	client, err := kubernetes.NewForConfig(rc)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to kube-apiserver: %w", err)
-	}
-	return client, nil
 }

@@ -7,20 +7,12 @@ import (
 	"slices"
 )
 
-// component is one of those that Run starts. run serves until ctx ends. It calls up once, when the
-// components that need this one may start.
-type component interface {
-	name() string
-	run(ctx context.Context, up func()) error
-}
-
 // started is a component that group.start has started, and what other components need of it.
 type started struct {
 	cancel   context.CancelFunc
 	up, done chan struct{}
 }
 
-// group starts components in order and stops them in reverse order.
 type group struct {
 	ctx      context.Context // ends when the caller's ends, or when a component fails
 	fail     context.CancelCauseFunc
@@ -34,9 +26,10 @@ func newGroup(ctx context.Context, progress func(component, state string, err er
 	return g
 }
 
-// start runs a component once those that it needs are up. The component's context does not end with
+// start runs the component called name once those that it needs are up. run serves until ctx ends,
+// and calls up once, when the components that need this one may start. Its context does not end with
 // the group's, so that wait can stop one component after the other.
-func (g *group) start(c component, needs ...*started) *started {
+func (g *group) start(name string, run func(ctx context.Context, up func()) error, needs ...*started) *started {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(g.ctx))
 	s := &started{cancel: cancel, up: make(chan struct{}), done: make(chan struct{})}
 	g.all = append(g.all, s)
@@ -52,16 +45,16 @@ func (g *group) start(c component, needs ...*started) *started {
 		if g.ctx.Err() != nil {
 			return
 		}
-		g.progress(c.name(), StateStarting, nil)
-		err := c.run(ctx, func() { g.progress(c.name(), StateUp, nil); close(s.up) })
+		g.progress(name, StateStarting, nil)
+		err := run(ctx, func() { g.progress(name, StateUp, nil); close(s.up) })
 		switch {
 		case ctx.Err() != nil:
 			err = nil // it was stopped, and an error then means nothing
 		case err == nil:
-			err = fmt.Errorf("running %s: it ended by itself; see the log", c.name())
+			err = fmt.Errorf("running %s: it ended by itself; see the log", name)
 		}
 		g.fail(err)
-		g.progress(c.name(), StateDown, err)
+		g.progress(name, StateDown, err)
 	}()
 	return s
 }

@@ -10,11 +10,8 @@ import (
 
 // fakeComponent fails with err, or is up until it is stopped.
 type fakeComponent struct {
-	called string
-	err    error
+	err error
 }
-
-func (f fakeComponent) name() string { return f.called }
 
 func (f fakeComponent) run(ctx context.Context, up func()) error {
 	if f.err != nil {
@@ -56,10 +53,10 @@ func TestGroup(t *testing.T) {
 					stop()
 				}
 			})
-			a := g.start(fakeComponent{called: "a"})
-			b := g.start(fakeComponent{called: "b"}, a)
-			c := g.start(fakeComponent{called: "c", err: tc.last}, b)
-			g.start(fakeComponent{called: "d"}, c)
+			a := g.start("a", fakeComponent{}.run)
+			b := g.start("b", fakeComponent{}.run, a)
+			c := g.start("c", fakeComponent{err: tc.last}.run, b)
+			g.start("d", fakeComponent{}.run, c)
 			err := g.wait()
 			got = slices.DeleteFunc(got, func(s string) bool { return s[0] == 'd' })
 			if !errors.Is(err, tc.last) || !slices.Equal(got, tc.want) {

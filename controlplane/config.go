@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/samber/lo"
 )
 
 // The components, as Config.Progress gets them, in the order in which they start.
@@ -113,6 +115,10 @@ func (c Config) server(elem ...string) string {
 	return filepath.Join(append([]string{c.DataDir, "server"}, elem...)...)
 }
 
+func (c Config) kubeconfig(component string) string {
+	return c.server("kubeconfig", component+".kubeconfig")
+}
+
 // etcdDir is the directory that etcd writes to. It can be a mount of its own.
 func (c Config) etcdDir() string { return c.server("etcd") }
 
@@ -123,19 +129,13 @@ func (c Config) etcdSocket() string { return filepath.Join(c.RunDir, "etcd", "cl
 // nodeCIDRBits is the prefix length of the range that one node gets of a cluster CIDR: 256
 // addresses, or upstream's /64.
 func nodeCIDRBits(cluster netip.Prefix) int {
-	if cluster.Addr().Is6() {
-		return 64
-	}
-	return 24
+	return lo.Ternary(cluster.Addr().Is6(), 64, 24)
 }
 
 // apiServiceIPs are the addresses of the Service default/kubernetes: always the first of each
 // range.
-func (c Config) apiServiceIPs() (ips []netip.Addr) {
-	for _, services := range c.ServiceCIDRs {
-		ips = append(ips, services.Masked().Addr().Next())
-	}
-	return ips
+func (c Config) apiServiceIPs() []netip.Addr {
+	return lo.Map(c.ServiceCIDRs, func(r netip.Prefix, _ int) netip.Addr { return r.Masked().Addr().Next() })
 }
 
 // URL is where other hosts reach kube-apiserver.
@@ -144,9 +144,7 @@ func (c Config) URL() string {
 }
 
 // localURL is where the components on this host reach kube-apiserver.
-func (c Config) localURL() string { return "https://" + c.localAddress() }
-
-func (c Config) localAddress() string {
+func (c Config) localURL() string {
 	host := c.BindAddress
 	switch {
 	case host.IsUnspecified() && host.Is4():
@@ -154,7 +152,7 @@ func (c Config) localAddress() string {
 	case host.IsUnspecified():
 		host = netip.IPv6Loopback()
 	}
-	return netip.AddrPortFrom(host, uint16(c.Port)).String()
+	return "https://" + netip.AddrPortFrom(host, uint16(c.Port)).String()
 }
 
 func (c Config) port() string { return strconv.Itoa(c.Port) }
@@ -167,12 +165,5 @@ func (c Config) progress(component, state string, err error) {
 
 // commas joins addresses or ranges as upstream's flags, and our files, have them.
 func commas[T fmt.Stringer](list []T) string {
-	var b strings.Builder
-	for i, item := range list {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(item.String())
-	}
-	return b.String()
+	return strings.Join(lo.Map(list, func(item T, _ int) string { return item.String() }), ",")
 }

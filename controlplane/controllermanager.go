@@ -6,17 +6,19 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/samber/lo"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	kcmconfig "k8s.io/kubernetes/cmd/kube-controller-manager/app/config"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
 	"k8s.io/kubernetes/cmd/kube-controller-manager/names"
 )
 
 func controllerManagerFlags(cfg Config, c *credentials) []string {
-	flags := []string{
-		"--kubeconfig=" + c.controllerManager,
+	flags := append(ClientFlags(cfg.kubeconfig(PartControllerManager), unthrottledQPS), []string{
 		// All that are on by default, except for the two that package controllers replaces, and the
 		// one that removes expired bootstrap tokens.
 		"--controllers=*," + names.TokenCleanerController + ",-" + names.ReplicaSetController + ",-" + names.DeploymentController,
@@ -28,48 +30,35 @@ func controllerManagerFlags(cfg Config, c *credentials) []string {
 		"--allocate-node-cidrs=true",
 		"--cluster-cidr=" + commas(cfg.ClusterCIDRs),
 		"--service-cluster-ip-range=" + commas(cfg.ServiceCIDRs),
-		"--leader-elect=false", // losing an election would end the process
-		"--secure-port=0",      // kube-apiserver serves its metrics too, since they share this process
-		"--profiling=false",
-		"--kube-api-qps=" + unthrottledQPS, "--kube-api-burst=" + unthrottledQPS,
 		// It creates this directory, by default outside of DataDir, in /usr/libexec.
 		"--flex-volume-plugin-dir=" + cfg.server("flexvolume"),
 		// Some controllers block in a watch until kube-apiserver is gone.
 		"--controller-shutdown-timeout=500ms",
-	}
+	}...)
 	for _, cidr := range cfg.ClusterCIDRs {
-		family := "4"
-		if cidr.Addr().Is6() {
-			family = "6"
-		}
+		family := lo.Ternary(cidr.Addr().Is6(), "6", "4")
 		flags = append(flags, "--node-cidr-mask-size-ipv"+family+"="+strconv.Itoa(nodeCIDRBits(cidr)))
 	}
 	return flags
 }
 
-func parseControllerManager(flags []string) (*options.KubeControllerManagerOptions, error) {
-	o, err := options.NewKubeControllerManagerOptions()
-	if err != nil {
-		return nil, fmt.Errorf("configuring kube-controller-manager: %w", err)
-	}
+func (s *server) runControllerManager(ctx context.Context, up func()) error {
+	return ControllerManager(ctx, controllerManagerFlags(s.cfg, s.creds), up)
+}
+
+// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. It calls up
+// once one of them has created the service account that Pods of the namespace "default" need: from
+// then on Pods are admitted, and the other controllers have started.
+func ControllerManager(ctx context.Context, flags []string, up func()) error {
 	known, off, aliases := app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases()
-	if err := parse(o.Flags(known, off, aliases), flags); err != nil {
-		return nil, fmt.Errorf("configuring kube-controller-manager: %w", err)
+	o, err := options.NewKubeControllerManagerOptions()
+	if err == nil {
+		err = parse(o.Flags(known, off, aliases), flags)
 	}
-	return o, nil
-}
-
-// controllerManager is the component that runs upstream's controllers. It is up once one of them
-// has created the service account that Pods of the namespace "default" need: from then on Pods are
-// admitted, and the other controllers have started.
-type controllerManager struct {
-	options *options.KubeControllerManagerOptions
-}
-
-func (controllerManager) name() string { return PartControllerManager }
-
-func (c controllerManager) run(ctx context.Context, up func()) error {
-	config, err := c.options.Config(ctx, app.KnownControllers(), app.ControllersDisabledByDefault(), app.ControllerAliases())
+	var config *kcmconfig.Config
+	if err == nil {
+		config, err = o.Config(ctx, known, off, aliases)
+	}
 	if err != nil {
 		return fmt.Errorf("configuring kube-controller-manager: %w", err)
 	}
@@ -88,20 +77,13 @@ func (c controllerManager) run(ctx context.Context, up func()) error {
 // waitServiceAccount returns true when the service account default/default exists, and false when
 // ctx ends.
 func waitServiceAccount(ctx context.Context, client kubernetes.Interface) bool {
-	for ctx.Err() == nil {
+	return wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		w, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=default"})
 		if err != nil {
-			select {
-			case <-ctx.Done():
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
+			return false, nil //nolint:nilerr // it is repeated
 		}
+		defer w.Stop()
 		event := <-w.ResultChan() // a watch without a resource version begins with the objects that exist
-		w.Stop()
-		if event.Type == watch.Added {
-			return true
-		}
-	}
-	return false
+		return event.Type == watch.Added, nil
+	}) == nil
 }

@@ -27,6 +27,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	bundled "flyball.dev/controlplane/version"
+	"flyball.dev/internal/kubeconfig"
 )
 
 // process is a control plane in a process of its own.
@@ -135,9 +136,9 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func connect(t *testing.T, kubeconfig string) kubernetes.Interface {
+func connect(t *testing.T, file string) kubernetes.Interface {
 	t.Helper()
-	rc, err := loadKubeconfig(kubeconfig)
+	rc, err := kubeconfig.Client(file)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,13 @@
 package controlplane
 
 import (
+	"context"
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"time"
+
+	"k8s.io/klog/v2"
 
 	"flyball.dev/controlplane/pki"
 )
@@ -18,15 +22,12 @@ const (
 	userApprover      = "system:flyball:csr-approver"
 )
 
-// credentials are the files that the components of the server start with.
 type credentials struct {
 	ca, frontProxyCA *pki.CA
 	// servingCert, kubeletClient and frontProxyClient each hold a key and its certificate.
 	servingCert, kubeletClient, frontProxyClient string
 	// serviceAccountKey signs the tokens of service accounts.
 	serviceAccountKey string
-	// admin, scheduler, controllerManager and approver are kubeconfigs.
-	admin, scheduler, controllerManager, approver string
 }
 
 // ensureCredentials creates or renews all certificates, keys and kubeconfigs of this server. Beside
@@ -59,75 +60,55 @@ func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) 
 		}
 		*l.path = pair.Path
 	}
-	kubeconfigs := cfg.server("kubeconfig")
-	c.admin = filepath.Join(kubeconfigs, "admin.kubeconfig")
-	c.scheduler = filepath.Join(kubeconfigs, "kube-scheduler.kubeconfig")
-	c.controllerManager = filepath.Join(kubeconfigs, "kube-controller-manager.kubeconfig")
-	c.approver = filepath.Join(kubeconfigs, "csr-approver.kubeconfig")
-	if err := writeKubeconfigs(cfg, store, c.ca, []client{
-		{adminLeaf, c.admin},
-		{pki.Leaf{Name: "kube-scheduler", CommonName: "system:kube-scheduler"}, c.scheduler},
-		{pki.Leaf{Name: "kube-controller-manager", CommonName: "system:kube-controller-manager"}, c.controllerManager},
-		{pki.Leaf{Name: "controllers", CommonName: userControllers}, filepath.Join(kubeconfigs, "controllers.kubeconfig")},
-		{pki.Leaf{Name: "csr-approver", CommonName: userApprover}, c.approver},
-	}); err != nil {
+	admin := pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"system:masters"}}
+	if err := writeKubeconfigs(cfg, store, c.ca, cfg.server("kubeconfig"),
+		admin,
+		pki.Leaf{Name: PartScheduler, CommonName: "system:kube-scheduler"},
+		pki.Leaf{Name: PartControllerManager, CommonName: "system:kube-controller-manager"},
+		pki.Leaf{Name: "controllers", CommonName: userControllers},
+		pki.Leaf{Name: PartApprover, CommonName: userApprover},
+	); err != nil {
 		return nil, err
 	}
-	if err := writeAdminKubeconfig(cfg, store, c.ca); err != nil {
-		return nil, err
+	if cfg.AdminKubeconfig != "" { // the one that people copy to other hosts
+		pair, err := store.Issue(c.ca, admin)
+		if err == nil {
+			err = pki.WriteKubeconfig(cfg.AdminKubeconfig, cfg.localURL(), c.ca, pair, true)
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
 	return c, ensureAgentCredentials(cfg, store, c.ca)
-}
-
-// adminLeaf is the administrator's certificate.
-var adminLeaf = pki.Leaf{Name: "admin", CommonName: "admin", Organization: []string{"system:masters"}}
-
-// writeAdminKubeconfig writes the one kubeconfig that people copy to other hosts.
-func writeAdminKubeconfig(cfg Config, store pki.Store, ca *pki.CA) error {
-	if cfg.AdminKubeconfig == "" {
-		return nil
-	}
-	pair, err := store.Issue(ca, adminLeaf)
-	if err != nil {
-		return err
-	}
-	return pki.WriteKubeconfig(cfg.AdminKubeconfig, cfg.localURL(), ca, pair)
 }
 
 // ensureAgentCredentials writes the files that the node agent of this host needs. On a host that
 // joins, package join requests and writes the same.
 func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.CA) error {
-	dir := filepath.Join(cfg.DataDir, "agent")
-	store.Dir = dir
-	if _, err := store.Issue(ca, pki.Leaf{
-		Name: "serving", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"},
-		DNSNames: []string{cfg.NodeName}, Addresses: append(slices.Clip(cfg.NodeIPs), netip.MustParseAddr("127.0.0.1")),
-	}); err != nil {
+	store.Dir = filepath.Join(cfg.DataDir, "agent")
+	node := pki.Leaf{Name: "kubelet", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"}}
+	serving := node
+	serving.Name, serving.DNSNames = "serving", []string{cfg.NodeName}
+	serving.Addresses = append(slices.Clip(cfg.NodeIPs), netip.MustParseAddr("127.0.0.1"))
+	if _, err := store.Issue(ca, serving); err != nil {
 		return err
 	}
-	if err := writeKubeconfigs(cfg, store, ca, []client{
-		{pki.Leaf{Name: "kubelet", CommonName: "system:node:" + cfg.NodeName, Organization: []string{"system:nodes"}}, filepath.Join(dir, "kubelet.kubeconfig")},
-		{pki.Leaf{Name: "proxy", CommonName: "system:kube-proxy"}, filepath.Join(dir, "proxy.kubeconfig")},
-		{pki.Leaf{Name: "dns", CommonName: userDNS}, filepath.Join(dir, "dns.kubeconfig")},
-	}); err != nil {
+	if err := writeKubeconfigs(cfg, store, ca, store.Dir,
+		node, pki.Leaf{Name: "proxy", CommonName: "system:kube-proxy"}, pki.Leaf{Name: "dns", CommonName: userDNS},
+	); err != nil {
 		return err
 	}
-	return pki.WriteFile(filepath.Join(dir, "client-ca.crt"), ca.PEM, 0o644)
+	return pki.WriteFile(filepath.Join(store.Dir, "client-ca.crt"), ca.PEM, 0o644)
 }
 
-// client is an identity and the kubeconfig that carries it.
-type client struct {
-	leaf pki.Leaf
-	path string
-}
-
-func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.CA, clients []client) error {
-	for _, c := range clients {
-		pair, err := store.Issue(ca, c.leaf)
-		if err != nil {
-			return err
+// writeKubeconfigs writes NAME.kubeconfig into dir for each leaf.
+func writeKubeconfigs(cfg Config, store pki.Store, ca *pki.CA, dir string, leaves ...pki.Leaf) error {
+	for _, l := range leaves {
+		pair, err := store.Issue(ca, l)
+		if err == nil {
+			err = pki.WriteKubeconfig(filepath.Join(dir, l.Name+".kubeconfig"), cfg.localURL(), ca, pair, false)
 		}
-		if err := pki.WriteLocalKubeconfig(c.path, cfg.localURL(), ca, pair); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -151,4 +132,24 @@ func servingLeaf(cfg Config) pki.Leaf {
 		}
 	}
 	return l
+}
+
+const renewEvery = time.Hour
+
+// renewCertificates renews what ensureCredentials has issued: a server may run for longer than a
+// certificate is valid. Its clients read the files again, kube-apiserver within a minute and
+// client-go within five.
+func (s *server) renewCertificates(ctx context.Context, up func()) error {
+	up()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(min(renewEvery, s.store.Life/100)):
+		}
+		if _, err := ensureCredentials(s.cfg, s.store); err != nil {
+			klog.FromContext(ctx).Error(err, "Renewing certificates failed, trying again")
+			s.cfg.progress(PartCertificates, StateUp, err)
+		}
+	}
 }

@@ -15,19 +15,11 @@ const (
 	logReserve      = 64 << 10
 )
 
-// diskGuard is the component that lets kube-apiserver refuse writes while etcd's file system has no
-// space.
-type diskGuard struct {
-	guard *space.Guard
-	off   bool
-}
-
-func (diskGuard) name() string { return PartDisk }
-
-func (d diskGuard) run(ctx context.Context, up func()) error {
+// guardDisk lets kube-apiserver refuse writes while etcd's file system has no space.
+func (s *server) guardDisk(ctx context.Context, up func()) error {
 	up()
-	if !d.off {
-		d.guard.Run(ctx)
+	if !s.cfg.unguarded {
+		s.guard.Run(ctx)
 	}
 	<-ctx.Done()
 	return nil

@@ -8,7 +8,7 @@
 //	kube-apiserver          apiserver.go; its first objects are in bootstraproles.go
 //	kube-controller-manager controllermanager.go
 //	kube-scheduler          scheduler.go
-//	certificates            certificates.go renews them
+//	certificates            credentials.go renews them
 //	bootstrap               bootstrap.go applies manifests/ and Config.Manifests
 //	csr-approver            approve.go, approver/
 //	disk                    disk.go, space/

@@ -38,17 +38,9 @@ const (
 	etcdBatchInterval, etcdBatchLimit = 5 * time.Minute, 1000
 )
 
-// etcdServer is the component that serves the database to kube-apiserver. It is up when it accepts
-// writes.
-type etcdServer struct {
-	cfg       Config
-	clusterID string
-}
-
-func (etcdServer) name() string { return PartEtcd }
-
-func (e etcdServer) run(ctx context.Context, up func()) error {
-	etcd, err := startEtcd(ctx, e.cfg)
+// runEtcd serves the database to kube-apiserver. It is up when it accepts writes.
+func (s *server) runEtcd(ctx context.Context, up func()) error {
+	etcd, err := startEtcd(ctx, s.cfg)
 	if err != nil {
 		return err
 	}
@@ -56,7 +48,7 @@ func (e etcdServer) run(ctx context.Context, up func()) error {
 	if err := etcdReady(ctx, etcd); err != nil {
 		return err
 	}
-	if err := claimDatabase(ctx, etcd, e.cfg, e.clusterID); err != nil {
+	if err := claimDatabase(ctx, etcd, s.cfg, s.clusterID); err != nil {
 		return err
 	}
 	up()
@@ -137,7 +129,6 @@ func checkDatabase(path string) error {
 	return db.Close()
 }
 
-// etcdReady returns when etcd accepts writes.
 func etcdReady(ctx context.Context, etcd *embed.Etcd) error {
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()

@@ -69,12 +69,8 @@ func (c klogCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.Chec
 }
 
 func (c klogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range append(slices.Clip(c.fields), fields...) {
-		f.AddTo(enc)
-	}
 	var b strings.Builder
-	for k, v := range enc.Fields {
+	for k, v := range values(append(slices.Clip(c.fields), fields...)) {
 		fmt.Fprintf(&b, " %s=%v", k, v)
 	}
 	switch {
@@ -90,6 +86,14 @@ func (c klogCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 
 func (c klogCore) Sync() error { return nil }
 
+func values(fields []zapcore.Field) map[string]any {
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	return enc.Fields
+}
+
 // fatalHook runs after etcd has logged a fatal error, where zap would end the process. etcd's locks
 // stay locked then, so this process cannot use its data again.
 type fatalHook struct {
@@ -104,9 +108,5 @@ func (h fatalHook) OnWrite(e *zapcore.CheckedEntry, fields []zapcore.Field) {
 			h.outOfSpace(fmt.Errorf("running etcd: %s: %w", e.Message, err))
 		}
 	}
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range fields {
-		f.AddTo(enc)
-	}
-	panic(fmt.Sprint(e.Message, " ", enc.Fields))
+	panic(fmt.Sprint(e.Message, " ", values(fields)))
 }

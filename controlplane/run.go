@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/rest"
 	cliflag "k8s.io/component-base/cli/flag"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	upstream "k8s.io/kubernetes/pkg/controlplane/apiserver"
 
 	"flyball.dev/controlplane/pki"
@@ -40,45 +41,42 @@ func Run(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("opening the API port: %w", err)
 	}
 	defer listener.Close()
-	c, err := prepare(cfg)
+	s, err := prepare(cfg)
 	if err != nil {
 		return err
 	}
-	c.apiServer.listener = listener
+	s.apiServer.SecureServing.Listener = listener
 	// Upstream's components log for their developers, through the logger in their context; see
 	// LogTo.
-	return c.run(klog.NewContext(ctx, klog.Background()), cfg)
+	return s.run(klog.NewContext(ctx, klog.Background()))
 }
 
-// components are those of one server, configured and not started.
-type components struct {
-	etcd              etcdServer
-	apiServer         apiServer
-	controllerManager controllerManager
-	scheduler         scheduler
-	certificates      certificates
-	bootstrap         bootstrap
-	approver          csrApprover
-	disk              diskGuard
+// server is what the components of one server start with.
+type server struct {
+	cfg       Config
+	clusterID string
+	creds     *credentials
+	store     pki.Store
+	guard     *space.Guard
+	apiServer *options.ServerRunOptions
 }
 
 // run runs the components until ctx ends or one of them fails.
-func (c *components) run(ctx context.Context, cfg Config) error {
-	g := newGroup(ctx, cfg.progress)
-	etcd := g.start(c.etcd)
-	api := g.start(c.apiServer, etcd)
-	g.start(c.controllerManager, api)
-	g.start(c.scheduler, api)
-	g.start(c.certificates, api)
-	bootstrapped := g.start(c.bootstrap, api)
-	g.start(c.approver, bootstrapped) // its role is one of the manifests
-	g.start(c.disk, bootstrapped)     // refusing a write of kube-apiserver's start would end the process
+func (s *server) run(ctx context.Context) error {
+	g := newGroup(ctx, s.cfg.progress)
+	etcd := g.start(PartEtcd, s.runEtcd)
+	api := g.start(PartAPIServer, s.runAPIServer, etcd)
+	g.start(PartControllerManager, s.runControllerManager, api)
+	g.start(PartScheduler, s.runScheduler, api)
+	g.start(PartCertificates, s.renewCertificates, api)
+	bootstrapped := g.start(PartBootstrap, s.runBootstrap, api)
+	g.start(PartApprover, s.runApprover, bootstrapped) // its role is one of the manifests
+	g.start(PartDisk, s.guardDisk, bootstrapped)       // refusing a write of kube-apiserver's start would end the process
 	return g.wait()
 }
 
-// prepare creates or checks the files that the components start with, and their options. It starts
-// nothing.
-func prepare(cfg Config) (*components, error) {
+// prepare creates or checks the files that the components start with. It starts nothing.
+func prepare(cfg Config) (*server, error) {
 	cluster, existing, err := readCluster(cfg)
 	if err != nil {
 		return nil, err
@@ -96,25 +94,12 @@ func prepare(cfg Config) (*components, error) {
 	if err := cluster.write(cfg); err != nil {
 		return nil, err
 	}
-	guard := newGuard(cfg)
-	c := &components{
-		etcd:         etcdServer{cfg: cfg, clusterID: cluster.ID},
-		apiServer:    apiServer{admin: creds.admin, guard: guard},
-		certificates: certificates{cfg: cfg, store: store},
-		bootstrap:    bootstrap{cfg: cfg, creds: creds},
-		approver:     csrApprover{cfg: cfg, kubeconfig: creds.approver},
-		disk:         diskGuard{guard: guard, off: cfg.unguarded},
-	}
-	if c.apiServer.options, err = parseAPIServer(apiServerFlags(cfg, creds, encryption)); err != nil {
+	o, err := ParseAPIServer(apiServerFlags(cfg, creds, encryption))
+	if err != nil {
 		return nil, err
 	}
-	if c.scheduler.options, err = parseScheduler(schedulerFlags(creds)); err != nil {
-		return nil, err
-	}
-	if c.controllerManager.options, err = parseControllerManager(controllerManagerFlags(cfg, creds)); err != nil {
-		return nil, err
-	}
-	return c, setUpstreamGlobals()
+	s := &server{cfg: cfg, clusterID: cluster.ID, creds: creds, store: store, guard: newGuard(cfg), apiServer: o}
+	return s, setUpstreamGlobals()
 }
 
 // identityRenewal is how often kube-apiserver renews the Lease that names it, which is valid for an

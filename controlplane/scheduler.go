@@ -14,37 +14,34 @@ import (
 // 3 s.
 const unthrottledQPS = "1000"
 
-func schedulerFlags(c *credentials) []string {
+// ClientFlags are flags of upstream's programs that are clients of a kube-apiserver in this process.
+func ClientFlags(kubeconfig, qps string) []string {
 	return []string{
-		"--kubeconfig=" + c.scheduler,
+		"--kubeconfig=" + kubeconfig,
 		"--leader-elect=false", // losing an election would end the process
-		"--secure-port=0",      // kube-apiserver serves its metrics too, since they share this process
+		"--secure-port=0",      // kube-apiserver serves their metrics too
 		"--profiling=false",
-		"--kube-api-qps=" + unthrottledQPS, "--kube-api-burst=" + unthrottledQPS,
+		"--kube-api-qps=" + qps, "--kube-api-burst=" + qps,
 	}
 }
 
-func parseScheduler(flags []string) (*options.Options, error) {
+func (s *server) runScheduler(ctx context.Context, up func()) error {
+	return Scheduler(ctx, ClientFlags(s.cfg.kubeconfig(PartScheduler), unthrottledQPS), up)
+}
+
+// Scheduler runs kube-scheduler with upstream's flags until ctx ends. It calls up when its caches
+// are filled.
+func Scheduler(ctx context.Context, flags []string, up func()) error {
 	o := options.NewOptions()
-	if err := parse(*o.Flags, flags); err != nil {
-		return nil, fmt.Errorf("configuring kube-scheduler: %w", err)
+	err := parse(*o.Flags, flags)
+	if err == nil {
+		o.InformerName, err = cache.NewInformerName(PartScheduler)
 	}
-	return o, nil
-}
-
-// scheduler is the component that runs kube-scheduler. It is up when its caches are filled.
-type scheduler struct{ options *options.Options }
-
-func (scheduler) name() string { return PartScheduler }
-
-func (s scheduler) run(ctx context.Context, up func()) error {
-	name, err := cache.NewInformerName(PartScheduler)
 	if err != nil {
 		return fmt.Errorf("configuring kube-scheduler: %w", err)
 	}
-	defer name.Release()
-	s.options.InformerName = name
-	config, upstream, err := app.Setup(ctx, s.options)
+	defer o.InformerName.Release()
+	config, upstream, err := app.Setup(ctx, o)
 	if err != nil {
 		return fmt.Errorf("configuring kube-scheduler: %w", err)
 	}

@@ -11,8 +11,10 @@ import (
 	schedulingv1 "k8s.io/api/scheduling/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	genericapiserver "k8s.io/apiserver/pkg/server"
+	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
+	aggregator "k8s.io/kube-aggregator/pkg/apiserver"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app"
 	"k8s.io/kubernetes/cmd/kube-apiserver/app/options"
 	rbacrest "k8s.io/kubernetes/pkg/registry/rbac/rest"
@@ -35,25 +37,27 @@ type APIServer struct {
 // Run serves until ctx ends.
 func (s APIServer) Run(ctx context.Context) error {
 	completed, err := s.Options.Complete(ctx)
+	if err == nil {
+		err = errors.Join(completed.Validate()...)
+	}
+	var config *app.Config
+	if err == nil {
+		completed.InformerName, err = cache.NewInformerName(PartAPIServer)
+		defer completed.InformerName.Release()
+	}
+	if err == nil {
+		config, err = app.NewConfig(completed)
+	}
 	if err != nil {
 		return fmt.Errorf("configuring kube-apiserver: %w", err)
 	}
-	if err := errors.Join(completed.Validate()...); err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	name, err := cache.NewInformerName(PartAPIServer)
-	if err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	defer name.Release()
-	completed.InformerName = name
-	config, err := app.NewConfig(completed)
-	if err != nil {
-		return fmt.Errorf("configuring kube-apiserver: %w", err)
-	}
-	prepared, err := s.build(config)
+	built, err := s.build(config)
 	if err != nil {
 		return err
+	}
+	prepared, err := built.PrepareRun()
+	if err != nil {
+		return fmt.Errorf("preparing kube-apiserver: %w", err)
 	}
 	if err := prepared.Run(ctx); err != nil {
 		return fmt.Errorf("running kube-apiserver: %w", err)
@@ -61,12 +65,8 @@ func (s APIServer) Run(ctx context.Context) error {
 	return nil
 }
 
-type runnable interface {
-	Run(ctx context.Context) error
-}
-
 // build makes the chain of servers, with our hooks in place of two of upstream's.
-func (s APIServer) build(config *app.Config) (runnable, error) {
+func (s APIServer) build(config *app.Config) (*aggregator.APIAggregator, error) {
 	hooks := replaceHooks(config)
 	outer := &config.Aggregator.GenericConfig.Config
 	build, loopback := outer.BuildHandlerChainFunc, outer.LoopbackClientConfig
@@ -95,11 +95,7 @@ func (s APIServer) build(config *app.Config) (runnable, error) {
 			return nil, fmt.Errorf("building kube-apiserver: %w", err)
 		}
 	}
-	prepared, err := server.PrepareRun()
-	if err != nil {
-		return nil, fmt.Errorf("preparing kube-apiserver: %w", err)
-	}
-	return prepared, nil
+	return server, nil
 }
 
 // replaceHooks switches off two hooks that begin with a pause of one second and then create their
@@ -110,38 +106,30 @@ func replaceHooks(config *app.Config) map[string]genericapiserver.PostStartHookF
 	outer.DisabledPostStartHooks = outer.DisabledPostStartHooks.Clone() // the inner server has the same map
 	hooks := map[string]genericapiserver.PostStartHookFunc{}
 	for _, hook := range []struct {
-		name  string
-		group schema.GroupVersion
-		run   genericapiserver.PostStartHookFunc
+		name    string
+		group   schema.GroupVersion
+		creates string
+		steps   func(ctx context.Context, client kubernetes.Interface) []func() error
 	}{
-		{rbacrest.PostStartHookName, rbacv1.SchemeGroupVersion, ensureRoles},
-		{schedulingrest.PostStartHookName, schedulingv1.SchemeGroupVersion, ensurePriorityClasses},
+		{rbacrest.PostStartHookName, rbacv1.SchemeGroupVersion, "the default RBAC roles", defaultRoles},
+		{schedulingrest.PostStartHookName, schedulingv1.SchemeGroupVersion, "the system's priority classes", priorityClasses},
 	} {
 		if inner.DisabledPostStartHooks.Has(hook.name) || !config.KubeAPIs.ControlPlane.APIResourceConfigSource.AnyResourceForGroupEnabled(hook.group.Group) {
 			continue // the hook or the whole group is switched off
 		}
 		inner.DisabledPostStartHooks.Insert(hook.name)
-		hooks[hook.name] = hook.run
+		hooks[hook.name] = func(ctx genericapiserver.PostStartHookContext) error {
+			rc := rest.CopyConfig(ctx.LoopbackClientConfig)
+			rc.QPS = -1
+			client, err := kubernetes.NewForConfig(rc)
+			if err == nil {
+				err = inParallel(ctx, hook.steps(ctx, client))
+			}
+			if err != nil {
+				return fmt.Errorf("creating %s: %w", hook.creates, err)
+			}
+			return nil
+		}
 	}
 	return hooks
-}
-
-// ControllerManager runs upstream's controllers with upstream's flags until ctx ends. up is called
-// when Pods of the namespace "default" are admitted.
-func ControllerManager(ctx context.Context, flags []string, up func()) error {
-	o, err := parseControllerManager(flags)
-	if err != nil {
-		return err
-	}
-	return controllerManager{o}.run(ctx, up)
-}
-
-// Scheduler runs kube-scheduler with upstream's flags until ctx ends. up is called when its caches
-// are filled.
-func Scheduler(ctx context.Context, flags []string, up func()) error {
-	o, err := parseScheduler(flags)
-	if err != nil {
-		return err
-	}
-	return scheduler{o}.run(ctx, up)
 }

@@ -5,13 +5,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
+	certutil "k8s.io/client-go/util/cert"
+
+	"flyball.dev/internal/kubeconfig"
 )
 
 // Credentials are the files in an agent's directory by which the components of a node are known to
@@ -21,17 +22,13 @@ type Credentials struct {
 	Dir string
 }
 
-// Client reads a kubeconfig for one of our components. It sets no rate limit: kube-apiserver's
-// priority and fairness shares the server out between all clients.
-func Client(kubeconfig, component string) (*rest.Config, error) {
-	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, err
+// Client reads a kubeconfig for one of our components.
+func Client(path, component string) (*rest.Config, error) {
+	c, err := kubeconfig.Client(path)
+	if err == nil {
+		c.UserAgent = "flyball-" + component
 	}
-	c.QPS = -1
-	c.UserAgent = "flyball-" + component
-	c.Timeout = 0 // watches last
-	return c, nil
+	return c, err
 }
 
 // Kubelet, Proxy and DNS are the identities of these components. The user agent names the component
@@ -52,14 +49,9 @@ func (c Credentials) DNS(component string) (*rest.Config, error) {
 
 // ClientCA is the certificate authority of the clients that the kubelet accepts.
 func (c Credentials) ClientCA() (*x509.CertPool, error) {
-	file := filepath.Join(c.Dir, caFile)
-	ca, err := os.ReadFile(file)
+	pool, err := certutil.NewPool(filepath.Join(c.Dir, caFile))
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA of clients: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(ca) {
-		return nil, fmt.Errorf("reading the CA of clients: %s holds no certificate", file)
 	}
 	return pool, nil
 }

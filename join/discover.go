@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"fmt"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -69,5 +70,14 @@ func pinned(server string, cluster *clientcmdapi.Cluster, pin string) (*x509.Cer
 	if err != nil {
 		return nil, fmt.Errorf("reading the CA of the cluster at %s: %w; is it a Flyball server?", server, err)
 	}
-	return choose(server, certs, pin)
+	var found []string
+	for _, c := range certs {
+		have := Pin(c)
+		if have == pin { // the others are not trusted: an impostor may have added them
+			return c, nil
+		}
+		found = append(found, have)
+	}
+	return nil, fmt.Errorf("trusting the server at %s: the CA of its cluster has the hash %s, --token has %s: one of the two belongs to another cluster; create a token on that server with `flyball token create`, or correct --server",
+		server, strings.Join(found, ", "), pin)
 }

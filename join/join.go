@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -22,7 +23,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	certutil "k8s.io/client-go/util/cert"
 	"k8s.io/client-go/util/certificate"
@@ -31,6 +31,7 @@ import (
 	"k8s.io/klog/v2"
 
 	"flyball.dev/internal/atomicfile"
+	"flyball.dev/internal/kubeconfig"
 )
 
 // approvalTimeout is how long the server may take to issue the node's first certificate.
@@ -123,16 +124,10 @@ func (c *Cluster) Move(dir, server string, nodeIPs []netip.Addr) error {
 // writeKubeconfigs refers to the certificate by its file, so that client-go reads it again when it
 // is renewed.
 func (c *Cluster) writeKubeconfigs(dir string) error {
-	const name = "flyball"
-	pair := current(dir, clientPair)
-	data, err := clientcmd.Write(clientcmdapi.Config{
-		Clusters:       map[string]*clientcmdapi.Cluster{name: {Server: c.Server, CertificateAuthority: filepath.Join(dir, caFile)}},
-		AuthInfos:      map[string]*clientcmdapi.AuthInfo{name: {ClientCertificate: pair, ClientKey: pair}},
-		Contexts:       map[string]*clientcmdapi.Context{name: {Cluster: name, AuthInfo: name}},
-		CurrentContext: name,
-	})
+	pair, cluster := current(dir, clientPair), clientcmdapi.Cluster{Server: c.Server, CertificateAuthority: filepath.Join(dir, caFile)}
+	data, err := kubeconfig.Encode(cluster, "flyball", clientcmdapi.AuthInfo{ClientCertificate: pair, ClientKey: pair})
 	if err != nil {
-		return fmt.Errorf("encoding the node's kubeconfig: %w", err)
+		return err
 	}
 	for _, file := range kubeconfigs {
 		if err := atomicfile.Write(filepath.Join(dir, file), data, 0o600); err != nil {
@@ -158,6 +153,28 @@ func checkName(ctx context.Context, client kubernetes.Interface, s *session) err
 		return nil
 	}
 	return nameTaken(node, listOf(s.cfg.NodeIPs))
+}
+
+// nameTaken returns an error if a node with these addresses may not join with the name of the Node.
+// A Node that is not Ready is taken over, since its host may have been replaced. A Node with one of
+// the addresses is this host, which joins again.
+func nameTaken(node *v1.Node, addresses List) error {
+	var at string
+	for _, a := range node.Status.Addresses {
+		if a.Type == v1.NodeInternalIP {
+			if slices.Contains(addresses, a.Address) {
+				return nil
+			}
+			at = a.Address
+		}
+	}
+	for _, c := range node.Status.Conditions {
+		if c.Type == v1.NodeReady && c.Status == v1.ConditionTrue {
+			return fmt.Errorf("joining as %s: a node with this name at %s is Ready; choose another name with --node-name, or delete that Node (`flyball kubectl delete node %s` on the server) if its host no longer exists",
+				node.Name, at, node.Name)
+		}
+	}
+	return nil
 }
 
 // subject is the identity of a node

@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"flyball.dev/internal/atomicfile"
 )
 
 const (
@@ -145,15 +147,7 @@ func writeConflist(dir string, content []byte) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("writing the CNI configuration: %w", err)
 	}
-	// A name that the runtime does not take for a configuration.
-	tmp := filepath.Join(dir, "."+conflistName+".tmp")
-	if err := os.WriteFile(tmp, content, 0o644); err != nil {
-		return fmt.Errorf("writing the CNI configuration: %w", err)
-	}
-	if err := os.Rename(tmp, file); err != nil {
-		return fmt.Errorf("writing the CNI configuration: %w", err)
-	}
-	return nil
+	return atomicfile.Write(file, content, 0o644)
 }
 
 // removeResults removes what libcni kept of Pods of ours for which the runtime did not call the

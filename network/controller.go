@@ -10,12 +10,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/nft"
 )
 
@@ -133,7 +135,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	factory := informers.NewSharedInformerFactoryWithOptions(client, resync, informers.WithTransform(trimNode))
 	nodes := factory.Core().V1().Nodes().Informer()
-	changed := make(trigger, 1)
+	changed := trigger.New()
 	if _, err := nodes.AddEventHandler(changed); err != nil {
 		return fmt.Errorf("watching nodes: %w", err)
 	}
@@ -159,25 +161,6 @@ func Run(ctx context.Context, cfg Config) error {
 	c := controller{cfg: cfg, nodes: nodes.GetStore()}
 	return c.run(ctx, changed)
 }
-
-// trigger has an item if anything changed since the last sync, whatever it was.
-type trigger chan struct{}
-
-func (t trigger) set() {
-	select {
-	case t <- struct{}{}:
-	default:
-	}
-}
-
-// OnAdd implements cache.ResourceEventHandler.
-func (t trigger) OnAdd(any, bool) { t.set() }
-
-// OnUpdate implements cache.ResourceEventHandler.
-func (t trigger) OnUpdate(any, any) { t.set() }
-
-// OnDelete implements cache.ResourceEventHandler.
-func (t trigger) OnDelete(any) { t.set() }
 
 type controller struct {
 	cfg      Config
@@ -267,11 +250,7 @@ func Routes() ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, err
 	}
-	var to []netip.Prefix
-	for _, r := range host.Routes {
-		to = append(to, r.To)
-	}
-	return to, nil
+	return lo.Map(host.Routes, func(r Route, _ int) netip.Prefix { return r.To }), nil
 }
 
 // Cleanup removes everything that Setup and Run made, and the interfaces of the Pods that are still
@@ -279,20 +258,18 @@ func Routes() ([]netip.Prefix, error) {
 func Cleanup(cfg Config) error { return cleanup(cfg, resultsDir) }
 
 func cleanup(cfg Config, results string) error {
-	var errs []error
 	host, err := observe()
 	if err == nil {
 		err = act(planRemoval(cfg.ClusterDNS, host))
 	}
 	table := nft.Transaction{Table: masqueradeTable}
 	table.Remove()
-	errs = append(errs, err, syncForward(klog.Background(), nil), nft.Kernel{}.Apply(table))
-	errs = append(errs, os.RemoveAll(cfg.IPAMDir), removeConflist(cfg.CNIConfDir))
+	err = errors.Join(err, syncForward(klog.Background(), nil), nft.Kernel{}.Apply(table),
+		os.RemoveAll(cfg.IPAMDir), removeConflist(cfg.CNIConfDir))
 	if cfg.CNIBinDir != "" {
-		errs = append(errs, unlinkPlugins(cfg.CNIBinDir, results))
+		err = errors.Join(err, unlinkPlugins(cfg.CNIBinDir, results))
 	}
-	errs = append(errs, removeResults(results))
-	if err := errors.Join(errs...); err != nil {
+	if err := errors.Join(err, removeResults(results)); err != nil {
 		return fmt.Errorf("removing the node network: %w", err)
 	}
 	return nil

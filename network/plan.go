@@ -2,9 +2,12 @@ package network
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/samber/lo"
 )
 
 const (
@@ -24,12 +27,8 @@ type Node struct {
 
 // internalIP is the Node's first address of the family of a range; the zero address if it has none.
 func (n Node) internalIP(of netip.Prefix) netip.Addr {
-	for _, a := range n.InternalIPs {
-		if a.Is4() == of.Addr().Is4() {
-			return a
-		}
-	}
-	return netip.Addr{}
+	a, _ := lo.Find(n.InternalIPs, func(a netip.Addr) bool { return a.Is4() == of.Addr().Is4() })
+	return a
 }
 
 // Route is a route of ours, marked with our protocol, or in Host.Foreign another program's.
@@ -125,17 +124,14 @@ func (a Action) String() string {
 // conflict returns an error that names the address or route of the host that a range of the cluster
 // overlaps. The default route overlaps nothing, nor does a route that leads nowhere.
 func conflict(clusters, services []netip.Prefix, h Host) error {
+	var errs []error
 	for _, cidr := range clusters {
-		if err := h.overlap(cidr, "cluster CIDR", "clusterCIDR"); err != nil {
-			return err
-		}
+		errs = append(errs, h.overlap(cidr, "cluster CIDR", "clusterCIDR"))
 	}
 	for _, cidr := range services {
-		if err := h.overlap(cidr, "Service CIDR", "serviceCIDR"); err != nil {
-			return err
-		}
+		errs = append(errs, h.overlap(cidr, "Service CIDR", "serviceCIDR"))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (h Host) overlap(cidr netip.Prefix, name, option string) error {
@@ -162,18 +158,14 @@ func planBase(clusters, services []netip.Prefix, dns []netip.Addr, h Host) []Act
 	for _, cidr := range slices.Concat(clusters, services) {
 		r := Route{To: cidr, Unreachable: true, Metric: lastMetric}
 		if !slices.Contains(h.Routes, r) {
-			actions = append(actions, Action{
-				Do: AddRoute, Route: r,
-				Reason: "packets to a Pod or Service that does not exist must not leave the host",
-			})
+			reason := "packets to a Pod or Service that does not exist must not leave the host"
+			actions = append(actions, Action{Do: AddRoute, Route: r, Reason: reason})
 		}
 	}
 	for _, d := range dns {
 		if a := hostPrefix(d); !slices.Contains(h.LoopbackAddresses, a) {
-			actions = append(actions, Action{
-				Do: AddAddress, Link: "lo", Address: a,
-				Reason: "the cluster's DNS server answers on this address on every node",
-			})
+			reason := "the cluster's DNS server answers on this address on every node"
+			actions = append(actions, Action{Do: AddAddress, Link: "lo", Address: a, Reason: reason})
 		}
 	}
 	return actions
@@ -233,14 +225,7 @@ func toOthers(self Node, clusters []netip.Prefix, nodes []Node) []Route {
 // byOthers separates the actions that depend on other nodes from those that this node needs for
 // itself. A node that cannot be reached must not keep the Pods of this one from starting.
 func byOthers(actions []Action) (own, others []Action) {
-	for _, a := range actions {
-		if a.Do == AddRoute && a.Route.Via.IsValid() {
-			others = append(others, a)
-		} else {
-			own = append(own, a)
-		}
-	}
-	return own, others
+	return lo.FilterReject(actions, func(a Action, _ int) bool { return a.Do != AddRoute || !a.Route.Via.IsValid() })
 }
 
 // usable reports whether a podCIDR lies in one of the cluster's and has space for a gateway and a
@@ -255,30 +240,22 @@ func plan(w Wanted, h Host) []Action {
 	var actions []Action
 	if len(w.PodCIDRs) > 0 {
 		if !h.HasBridge || !h.BridgeUp {
-			actions = append(actions, Action{
-				Do: AddBridge, Link: Bridge, Address: w.Gateways[0], MTU: w.MTU,
-				Reason: "the Pods of this node share it",
-			})
+			reason := "the Pods of this node share it"
+			actions = append(actions, Action{Do: AddBridge, Link: Bridge, Address: w.Gateways[0], MTU: w.MTU, Reason: reason})
 		} else if h.BridgeMTU != w.MTU {
-			actions = append(actions, Action{
-				Do: SetMTU, Link: Bridge, MTU: w.MTU,
-				Reason: "the interface that leads out of this host has this MTU",
-			})
+			reason := "the interface that leads out of this host has this MTU"
+			actions = append(actions, Action{Do: SetMTU, Link: Bridge, MTU: w.MTU, Reason: reason})
 		}
 		for _, a := range h.BridgeAddress {
 			if !slices.Contains(w.Gateways, a) {
-				actions = append(actions, Action{
-					Do: RemoveAddress, Link: Bridge, Address: a,
-					Reason: "it is not in the node's podCIDR",
-				})
+				reason := "it is not in the node's podCIDR"
+				actions = append(actions, Action{Do: RemoveAddress, Link: Bridge, Address: a, Reason: reason})
 			}
 		}
 		for _, a := range w.Gateways {
 			if !slices.Contains(h.BridgeAddress, a) {
-				actions = append(actions, Action{
-					Do: AddAddress, Link: Bridge, Address: a,
-					Reason: "it is the gateway of the node's podCIDR",
-				})
+				reason := "it is the gateway of the node's podCIDR"
+				actions = append(actions, Action{Do: AddAddress, Link: Bridge, Address: a, Reason: reason})
 			}
 		}
 	}

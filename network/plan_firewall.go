@@ -3,6 +3,7 @@ package network
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"flyball.dev/nft"
 )
@@ -38,12 +39,7 @@ const maxJumps = 16
 
 // dropsAny reports whether a base chain drops packets of the Pods of any of the ranges.
 func dropsAny(c nft.FilterChain, clusters []netip.Prefix) bool {
-	for _, cidr := range clusters {
-		if drops(c, cidr) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(clusters, func(cidr netip.Prefix) bool { return drops(c, cidr) })
 }
 
 // drops reports whether a base chain drops packets, or rejects them: by its policy, as Docker's and

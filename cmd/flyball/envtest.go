@@ -111,7 +111,7 @@ func behind(m envtest.Mode) programs.Behind {
 	if !m.Controllers {
 		return nil
 	}
-	b := envtest.Behind{
+	b := programs.Loops{
 		Awaited: []programs.Behind{loops{appsv1.SchemeGroupVersion}.run, programs.RunControllers}, Late: runOurLoops,
 	}
 	if m.Nodes > 0 {

@@ -3,11 +3,12 @@ package approver
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/informers"
@@ -15,6 +16,8 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/internal/trigger"
 )
 
 // retryAfter is when an approval that failed is tried again, unless something changes before.
@@ -33,9 +36,8 @@ type controller struct {
 	Config
 
 	requests, nodes cache.SharedIndexInformer
-	// changed holds one event while something has changed since the last reconcile.
-	changed chan struct{}
-	events  record.EventRecorder
+	changed         trigger.Trigger
+	events          record.EventRecorder
 	// reported has the last Event about each request that is not approved, so that it is not
 	// repeated.
 	reported map[string]string
@@ -53,12 +55,10 @@ func Run(ctx context.Context, cfg Config) error {
 		Config:   cfg,
 		requests: requests.Certificates().V1().CertificateSigningRequests().Informer(),
 		nodes:    nodes.Core().V1().Nodes().Informer(),
-		changed:  make(chan struct{}, 1), events: events, reported: map[string]string{},
+		changed:  trigger.New(), events: events, reported: map[string]string{},
 	}
 	for _, i := range []cache.SharedIndexInformer{c.requests, c.nodes} {
-		if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{
-			AddFunc: func(any) { c.enqueue() }, UpdateFunc: func(any, any) { c.enqueue() }, DeleteFunc: func(any) { c.enqueue() },
-		}); err != nil {
+		if _, err := i.AddEventHandler(c.changed); err != nil {
 			return fmt.Errorf("watching certificate signing requests: %w", err)
 		}
 	}
@@ -70,13 +70,6 @@ func Run(ctx context.Context, cfg Config) error {
 		c.run(ctx)
 	}
 	return nil
-}
-
-func (c *controller) enqueue() {
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
 }
 
 func (c *controller) run(ctx context.Context) {
@@ -126,13 +119,9 @@ func (c *controller) reconcile(ctx context.Context, now time.Time) (requeueAfter
 		}
 	}
 	c.reported = reported
-	if len(delays) == 0 {
-		return 0
-	}
-	return slices.Min(delays)
+	return lo.Min(delays) // 0 if there is none
 }
 
-// trimNode keeps the fields of a Node that the plan reads.
 func trimNode(obj any) (any, error) {
 	n, ok := obj.(*v1.Node)
 	if !ok {
@@ -141,4 +130,18 @@ func trimNode(obj any) (any, error) {
 	small := &v1.Node{Status: v1.NodeStatus{Addresses: n.Status.Addresses}}
 	small.Name, small.UID, small.ResourceVersion = n.Name, n.UID, n.ResourceVersion
 	return small, nil
+}
+
+// approve adds the condition. The resourceVersion is a precondition: the request is approved as it
+// was read.
+func (c *controller) approve(ctx context.Context, request *certificatesv1.CertificateSigningRequest, reason string) error {
+	approved := request.DeepCopy()
+	approved.Status.Conditions = append(approved.Status.Conditions, certificatesv1.CertificateSigningRequestCondition{
+		Type: certificatesv1.CertificateApproved, Status: v1.ConditionTrue, Reason: reasonApproved, Message: reason,
+	})
+	_, err := c.Client.CertificatesV1().CertificateSigningRequests().UpdateApproval(ctx, approved.Name, approved, metav1.UpdateOptions{})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || ctx.Err() != nil {
+		return nil //nolint:nilerr // the watch has a newer version
+	}
+	return err
 }

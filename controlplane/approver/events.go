@@ -25,14 +25,12 @@ const (
 	hintWaiting = "; it is approved as soon as that has changed" + hintLeft
 )
 
-// newEvents returns a recorder that works until stop is called.
 func newEvents(ctx context.Context, client kubernetes.Interface) (recorder record.EventRecorder, stop func()) {
 	broadcaster := record.NewBroadcaster(record.WithContext(ctx))
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: client.CoreV1().Events("")})
 	return broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "flyball-csr-approver"}), broadcaster.Shutdown
 }
 
-// report emits an Event that says why a request is not approved.
 func (c *controller) report(ctx context.Context, request *certificatesv1.CertificateSigningRequest, action Action) {
 	reason, hint := reasonLeft, hintLeft
 	if action.Do == Wait {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -35,14 +36,10 @@ type Verdict string
 
 // The verdicts.
 const (
-	// Ignore requests for another signer, and those that are decided.
-	Ignore Verdict = "ignore"
-	// Approve it.
+	Ignore  Verdict = "ignore" // it is for another signer, or decided
 	Approve Verdict = "approve"
-	// Wait because a change of a Node may make it right.
-	Wait Verdict = "wait"
-	// Leave it to an administrator.
-	Leave Verdict = "leave"
+	Wait    Verdict = "wait"  // a change of a Node may make it right
+	Leave   Verdict = "leave" // to an administrator
 )
 
 // Action is the verdict, with the reason.
@@ -92,11 +89,8 @@ func judge(s State) Action {
 	if err := request.CheckSignature(); err != nil {
 		return leave("its signature is not that of its key: %v", err)
 	}
-	usages := sets.NewString()
-	for _, u := range r.Spec.Usages {
-		usages.Insert(string(u))
-	}
-	if err := certificates.ValidateKubeletServingCSR(request, usages); err != nil {
+	usages := lo.Map(r.Spec.Usages, func(u certificatesv1.KeyUsage, _ int) string { return string(u) })
+	if err := certificates.ValidateKubeletServingCSR(request, sets.NewString(usages...)); err != nil {
 		return leave("it is not a request for a kubelet's serving certificate: %v", err)
 	}
 	name, isNode := strings.CutPrefix(r.Spec.Username, nodeUserPrefix)
@@ -109,7 +103,6 @@ func judge(s State) Action {
 	return planNames(s, name, request)
 }
 
-// decided reports whether the request has been approved, denied or failed.
 func decided(r *certificatesv1.CertificateSigningRequest) bool {
 	return len(r.Status.Certificate) > 0 || slices.ContainsFunc(r.Status.Conditions, func(c certificatesv1.CertificateSigningRequestCondition) bool {
 		return c.Type == certificatesv1.CertificateApproved || c.Type == certificatesv1.CertificateDenied || c.Type == certificatesv1.CertificateFailed
@@ -157,25 +150,16 @@ func planNames(s State, name string, request *x509.CertificateRequest) Action {
 // othersReporting returns the other Nodes that report a name or address too, sorted: the same State
 // gives the same reason.
 func othersReporting(nodes []*v1.Node, name, asked string) []string {
-	var others []string
-	for _, n := range nodes {
-		if n.Name != name && slices.Contains(reported(n), asked) {
-			others = append(others, n.Name)
-		}
-	}
+	others := lo.FilterMap(nodes, func(n *v1.Node, _ int) (string, bool) {
+		return n.Name, n.Name != name && slices.Contains(reported(n), asked)
+	})
 	slices.Sort(others)
 	return others
 }
 
-// reported returns the names and addresses of a Node.
 func reported(n *v1.Node) []string {
-	names := []string{n.Name}
-	for _, a := range n.Status.Addresses {
-		if !slices.Contains(names, a.Address) {
-			names = append(names, a.Address)
-		}
-	}
-	return names
+	addresses := lo.Map(n.Status.Addresses, func(a v1.NodeAddress, _ int) string { return a.Address })
+	return lo.Uniq(append([]string{n.Name}, addresses...))
 }
 
 // forbid returns why no node may have a name or an address; "" if one may.

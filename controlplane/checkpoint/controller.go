@@ -11,6 +11,7 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 )
 
@@ -86,7 +87,6 @@ func (s *Store) Restore(ctx context.Context, revision int64) (changed int, err e
 	return changed, errors.New("restoring the cluster: another client keeps writing to etcd")
 }
 
-// read returns all keys, sorted.
 func (s *Store) read(ctx context.Context, at ...clientv3.OpOption) ([]record, error) {
 	got, err := s.client.Get(ctx, s.prefix, append(at, clientv3.WithPrefix())...)
 	if errors.Is(err, rpctypes.ErrCompacted) {
@@ -100,4 +100,36 @@ func (s *Store) read(ctx context.Context, at ...clientv3.OpOption) ([]record, er
 		records = append(records, record{key: string(kv.Key), value: kv.Value, lease: kv.Lease})
 	}
 	return records, nil
+}
+
+// parallel is how many writes are under way at a time. Each waits for etcd's log, which writes
+// several at once.
+const parallel = 32
+
+// apply writes the changes, each in a revision of its own: caches order the objects of a kind by
+// it.
+func (s *Store) apply(ctx context.Context, changes []change) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, c := range changes {
+		g.Go(func() error {
+			if c.delete {
+				if _, err := s.client.Delete(ctx, c.key); err != nil {
+					return fmt.Errorf("deleting %s: %w", c.key, err)
+				}
+				return nil
+			}
+			_, err := s.client.Put(ctx, c.key, string(c.value), clientv3.WithLease(clientv3.LeaseID(c.lease)))
+			if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+				// The lease of an object that expires, an Event, has ended. The object stays as
+				// long as the cluster.
+				_, err = s.client.Put(ctx, c.key, string(c.value))
+			}
+			if err != nil {
+				return fmt.Errorf("writing %s: %w", c.key, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
 }

@@ -10,5 +10,4 @@
 //
 //	controller.go connects to etcd, observes, plans and acts until both states are equal
 //	plan.go       the difference of two states
-//	act.go        writes it
 package checkpoint

@@ -32,7 +32,6 @@ var kept = []string{
 // restored before its definition.
 var automanaged = []byte("kube-aggregator.kubernetes.io/automanaged")
 
-// apiServices are registered under this key.
 const apiServices = "apiregistration.k8s.io/apiservices/"
 
 // definitions come first: what they define is served a moment later.
@@ -66,12 +65,9 @@ func plan(prefix string, then, now []record) (first, rest []change) {
 	return first, rest
 }
 
-// stays reports whether a checkpoint leaves a key as it is.
 func stays(name string, value []byte) bool {
-	for _, k := range kept {
-		if strings.HasPrefix(name, k) {
-			return true
-		}
+	if slices.ContainsFunc(kept, func(k string) bool { return strings.HasPrefix(name, k) }) {
+		return true
 	}
 	return strings.HasPrefix(name, apiServices) && bytes.Contains(value, automanaged)
 }

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"flyball.dev/controlplane/envtest/help"
 )
@@ -48,11 +49,14 @@ func Assets() (string, error) {
 // storeHelp lets the program answer at once when envtest asks it for its flags. Without that it
 // answers all the same.
 func storeHelp(path string) {
-	if help.Current(path) {
+	program, err := os.Stat(path)
+	if err != nil || help.Current(path) {
 		return
 	}
 	if text, err := exec.Command(path, help.Slow).CombinedOutput(); err == nil {
-		_ = help.Store(path, text)
+		_ = replace(help.File(path), func(temporary string) error {
+			return errors.Join(os.WriteFile(temporary, text, 0o600), os.Chtimes(temporary, time.Time{}, program.ModTime()))
+		})
 	}
 }
 

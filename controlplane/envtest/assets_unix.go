@@ -8,7 +8,6 @@ import (
 	"syscall"
 )
 
-// extension is that of programs.
 const extension = ""
 
 // ensure makes path a link to executable.

@@ -7,7 +7,6 @@ import (
 	"os"
 )
 
-// extension is that of programs.
 const extension = ".exe"
 
 // ensure makes path the same file as executable, or a copy of it on another volume: links that are

@@ -55,15 +55,11 @@ func Parse(text string) (Mode, error) {
 	}
 	for word := range strings.SplitSeq(text, ",") {
 		switch name, value, found := strings.Cut(strings.TrimSpace(word), "="); {
+		case name == "controllers" && mode.Controllers || name == "nodes" && mode.Nodes != 0:
+			return Mode{}, fail("%q is there twice", name)
 		case name == "controllers" && !found:
-			if mode.Controllers {
-				return Mode{}, fail("%q is there twice", name)
-			}
 			mode.Controllers = true
 		case name == "nodes" && found:
-			if mode.Nodes != 0 {
-				return Mode{}, fail("%q is there twice", name)
-			}
 			n, err := strconv.Atoi(value)
 			switch {
 			case errors.Is(err, strconv.ErrSyntax):

@@ -7,34 +7,25 @@ import (
 	"os"
 	"path/filepath"
 
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 
 	"flyball.dev/internal/atomicfile"
+	"flyball.dev/internal/kubeconfig"
 )
 
 // WriteKubeconfig writes a kubeconfig, mode 0600, for the user of pair and the kube-apiserver at
-// server, a URL. It contains the key, so it can be copied, and is valid as long as the certificate.
-func WriteKubeconfig(path, server string, ca *CA, pair *Pair) error {
-	return writeKubeconfig(path, server, ca, pair, &api.AuthInfo{ClientCertificateData: pair.PEM, ClientKeyData: pair.KeyPEM})
-}
-
-// WriteLocalKubeconfig is WriteKubeconfig for long-running clients on this host: it refers to
-// pair's file, so that client-go reads the certificate again when it is renewed.
-func WriteLocalKubeconfig(path, server string, ca *CA, pair *Pair) error {
-	return writeKubeconfig(path, server, ca, pair, &api.AuthInfo{ClientCertificate: pair.Path, ClientKey: pair.Path})
-}
-
-func writeKubeconfig(path, server string, ca *CA, pair *Pair, user *api.AuthInfo) error {
-	const name = "flyball"
-	data, err := clientcmd.Write(api.Config{
-		Clusters:       map[string]*api.Cluster{name: {Server: server, CertificateAuthorityData: ca.PEM}},
-		AuthInfos:      map[string]*api.AuthInfo{pair.Cert.Subject.CommonName: user},
-		Contexts:       map[string]*api.Context{name: {Cluster: name, AuthInfo: pair.Cert.Subject.CommonName}},
-		CurrentContext: name,
-	})
+// server, a URL. A portable one contains the key, so it can be copied, and is valid as long as the
+// certificate. Others, for long-running clients on this host, refer to pair's file, so that client-go
+// reads the certificate again when it is renewed.
+func WriteKubeconfig(path, server string, ca *CA, pair *Pair, portable bool) error {
+	user := api.AuthInfo{ClientCertificate: pair.Path, ClientKey: pair.Path}
+	if portable {
+		user = api.AuthInfo{ClientCertificateData: pair.PEM, ClientKeyData: pair.KeyPEM}
+	}
+	cluster := api.Cluster{Server: server, CertificateAuthorityData: ca.PEM}
+	data, err := kubeconfig.Encode(cluster, pair.Cert.Subject.CommonName, user)
 	if err != nil {
-		return fmt.Errorf("encoding the kubeconfig %s: %w", path, err)
+		return err
 	}
 	return WriteFile(path, data, 0o600)
 }

@@ -4,8 +4,9 @@ import (
 	"crypto/x509"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/sets"
 )
 
 const (
@@ -49,17 +50,11 @@ func planLeaf(have *x509.Certificate, want Leaf, now time.Time) (reason string) 
 	return ""
 }
 
-// renewAt is the end of the first two thirds of a certificate's validity.
 func renewAt(c *x509.Certificate) time.Time {
 	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 3 * 2)
 }
 
-func sameStrings(a, b []string) bool {
-	a, b = slices.Clone(a), slices.Clone(b)
-	slices.Sort(a)
-	slices.Sort(b)
-	return slices.Equal(a, b)
-}
+func sameStrings(a, b []string) bool { return sets.New(a...).Equal(sets.New(b...)) }
 
 func sameAddresses(c *x509.Certificate, want []netip.Addr) bool {
 	var have, wanted []string

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
 	"path/filepath"
 	"slices"
 	"time"
@@ -73,7 +72,7 @@ func (s Store) CA(name, commonName string) (*CA, error) {
 		now := s.now()
 		pair, err = create(path, func(key crypto.Signer) ([]byte, error) {
 			template := &x509.Certificate{
-				SerialNumber: serial(), Subject: pkix.Name{CommonName: commonName},
+				Subject:   pkix.Name{CommonName: commonName},
 				NotBefore: now.Add(-clockSkew), NotAfter: now.Add(caLife),
 				KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 				BasicConstraintsValid: true, IsCA: true,
@@ -139,9 +138,8 @@ func (s Store) SigningKey(name string) (string, error) {
 
 func (l Leaf) template(now time.Time, life time.Duration) *x509.Certificate {
 	t := &x509.Certificate{
-		SerialNumber: serial(),
-		Subject:      pkix.Name{CommonName: l.CommonName, Organization: l.Organization},
-		NotBefore:    now.Add(-min(clockSkew, life/10)), NotAfter: now.Add(life),
+		Subject:   pkix.Name{CommonName: l.CommonName, Organization: l.Organization},
+		NotBefore: now.Add(-min(clockSkew, life/10)), NotAfter: now.Add(life),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 		DNSNames:    l.DNSNames,
@@ -203,13 +201,4 @@ func newPair(path string, key crypto.PrivateKey, c *x509.Certificate) (*Pair, er
 
 func missing(path string) error {
 	return fmt.Errorf("reading %s: the cluster in this data directory was created with it, and it is missing; restore the file from a backup, or start with a new data directory", path)
-}
-
-// serial is a random serial number of 127 bits; RFC 5280 wants them positive and at most 20 octets.
-func serial() *big.Int {
-	n, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
-	if err != nil {
-		panic(err) // crypto/rand does not fail on Linux
-	}
-	return n.Add(n, big.NewInt(1))
 }

@@ -114,7 +114,7 @@ func TestIssued(t *testing.T) {
 		t.Errorf("%s, which is handed out, holds a key", ca.CertPath)
 	}
 	kubeconfig := filepath.Join(t.TempDir(), "a", "kubeconfig")
-	if err := WriteKubeconfig(kubeconfig, "https://127.0.0.1:6443", ca, client); err != nil {
+	if err := WriteKubeconfig(kubeconfig, "https://127.0.0.1:6443", ca, client, true); err != nil {
 		t.Fatal(err)
 	}
 	rc, err := clientcmd.BuildConfigFromFlags("", kubeconfig)

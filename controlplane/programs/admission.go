@@ -13,7 +13,6 @@ import (
 	corev1conversion "k8s.io/kubernetes/pkg/apis/core/v1"
 )
 
-// podAdmission is the name of the admission plugin that calls a PodCheck.
 const podAdmission = "flyball.dev/PodAnnotations"
 
 // PodCheck validates the annotations of a Pod for the loops that run behind the server.

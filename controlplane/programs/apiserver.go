@@ -41,6 +41,13 @@ type Server struct {
 	Options *options.ServerRunOptions
 }
 
+// ServerOf returns the Server that another process has started with args. client is an
+// administrator's, with a bearer token.
+func ServerOf(args []string, client *rest.Config) (Server, error) {
+	o, err := controlplane.ParseAPIServer(args)
+	return Server{Client: client, Options: o}, err
+}
+
 // Behind runs loops behind a kube-apiserver, in the same process, until ctx ends. It calls up once
 // all of them are up; until then the server is not healthy. If it fails, the server ends.
 type Behind func(ctx context.Context, server Server, up func()) error
@@ -105,9 +112,15 @@ func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind
 	context.AfterFunc(ctx, func() {
 		time.Sleep(stopGrace)
 		klog.Flush()
-		os.Exit(exitCode(context.Cause(ctx)))
+		if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+			fmt.Fprintln(os.Stderr, "Error:", cause)
+			os.Exit(1)
+		}
+		os.Exit(0) // it was asked to end
 	})
-	health := newHealth(ctx, delayGC())
+	health := &health{
+		settle: delayGC(), stopped: ctx.Done(), loopback: make(chan *rest.Config, 1), opened: make(chan struct{}),
+	}
 	behindEnded := make(chan struct{})
 	go func() {
 		defer close(behindEnded)
@@ -126,15 +139,6 @@ func runAPIServer(cmd *cobra.Command, o *options.ServerRunOptions, behind Behind
 		return cause
 	}
 	return err
-}
-
-// exitCode is 0 for a process that was asked to end. Otherwise it prints the error and is 1.
-func exitCode(cause error) int {
-	if errors.Is(cause, context.Canceled) {
-		return 0
-	}
-	fmt.Fprintln(os.Stderr, "Error:", cause)
-	return 1
 }
 
 // startHeap is how large the heap may grow before the first garbage collections. A start allocates

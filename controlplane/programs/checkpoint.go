@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	"k8s.io/apiserver/pkg/storage/storagebackend"
 
 	"flyball.dev/controlplane/checkpoint"
@@ -65,18 +67,9 @@ func (c *checkpoints) wrap(handler http.Handler) http.Handler {
 // writes reports whether a request may change an object. Streams to Pods and Services are POSTs
 // too, but long-running.
 func writes(r *http.Request) bool {
-	switch r.Method {
-	case http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete:
-	default:
-		return false
-	}
-	for segment := range strings.SplitSeq(r.URL.Path, "/") {
-		switch segment {
-		case "exec", "attach", "portforward", "proxy":
-			return false
-		}
-	}
-	return true
+	methods := []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+	return slices.Contains(methods, r.Method) &&
+		lo.None(strings.Split(r.URL.Path, "/"), []string{"exec", "attach", "portforward", "proxy"})
 }
 
 func (c *checkpoints) serve(w http.ResponseWriter, r *http.Request) {
@@ -89,11 +82,10 @@ func (c *checkpoints) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	answer, err := c.answer(r)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusInternalServerError)
-		return
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(answer)
 	}
-	body, err := json.Marshal(answer)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

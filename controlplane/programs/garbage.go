@@ -16,9 +16,10 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/restmapper"
-	"k8s.io/client-go/tools/cache"
 	"k8s.io/controller-manager/pkg/informerfactory"
 	"k8s.io/kubernetes/pkg/controller/garbagecollector"
+
+	"flyball.dev/internal/trigger"
 )
 
 // Intervals at which upstream's collector discovers kinds: short for a while after a definition has
@@ -40,8 +41,8 @@ const collectorWorkers = 100
 // discovers kinds every 30 seconds, and until then collects no dependents of an object of a new
 // kind. That is longer than most tests wait, so here it discovers kinds when a definition has
 // changed.
-func collectGarbage(ctx context.Context, rc *rest.Config) error {
-	rc = rest.AddUserAgent(rc, "generic-garbage-collector")
+func collectGarbage(ctx context.Context, server Server, _ func()) error {
+	rc := rest.AddUserAgent(server.Client, "generic-garbage-collector")
 	rc.QPS = -1
 	client, err := kubernetes.NewForConfig(rc)
 	if err != nil {
@@ -52,12 +53,12 @@ func collectGarbage(ctx context.Context, rc *rest.Config) error {
 		return fmt.Errorf("connecting the garbage collector: %w", err)
 	}
 	objects := metadatainformer.NewSharedInformerFactory(metadataClient, 0)
-	kinds := &kinds{ServerResourcesInterface: client.Discovery(), ctx: ctx, changed: make(chan struct{}, 1)}
+	kinds := &kinds{ServerResourcesInterface: client.Discovery(), ctx: ctx, changed: trigger.New()}
 	for _, definitions := range []schema.GroupVersionResource{
 		{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"},
 		{Group: "apiregistration.k8s.io", Version: "v1", Resource: "apiservices"},
 	} {
-		if _, err := objects.ForResource(definitions).Informer().AddEventHandler(kinds.handler()); err != nil {
+		if _, err := objects.ForResource(definitions).Informer().AddEventHandler(kinds.changed); err != nil {
 			return fmt.Errorf("watching %s: %w", definitions.Resource, err)
 		}
 	}
@@ -83,7 +84,7 @@ type kinds struct {
 	discovery.ServerResourcesInterface
 
 	ctx        context.Context
-	changed    chan struct{}
+	changed    trigger.Trigger
 	discovered bool
 	soon       time.Time // until when discovery is frequent
 }
@@ -106,16 +107,4 @@ func (k *kinds) ServerPreferredResources() ([]*metav1.APIResourceList, error) {
 	}
 	k.discovered = true
 	return k.ServerResourcesInterface.ServerPreferredResources()
-}
-
-func (k *kinds) handler() cache.ResourceEventHandler {
-	enqueue := func() {
-		select {
-		case k.changed <- struct{}{}:
-		default:
-		}
-	}
-	return cache.ResourceEventHandlerFuncs{
-		AddFunc: func(any) { enqueue() }, UpdateFunc: func(any, any) { enqueue() }, DeleteFunc: func(any) { enqueue() },
-	}
 }

@@ -15,22 +15,15 @@ import (
 // healthTimeout is how long a health request waits for a server that is starting before it fails.
 const healthTimeout = 5 * time.Second
 
-// healthPaths are the paths of health requests.
 var healthPaths = map[string]bool{"/healthz": true, "/livez": true, "/readyz": true}
 
 // health lets early health requests wait until the server and the loops behind it are up. envtest
 // polls every 100 ms; this way it learns it at once and not at its next request.
 type health struct {
 	stopped  <-chan struct{}
-	loopback chan *rest.Config
+	loopback chan *rest.Config // holds one
 	opened   chan struct{}
-	settle   func()
-}
-
-// newHealth returns the health of a server that stops when ctx ends. settle is called when it is
-// up.
-func newHealth(ctx context.Context, settle func()) *health {
-	return &health{settle: settle, stopped: ctx.Done(), loopback: make(chan *rest.Config, 1), opened: make(chan struct{})}
+	settle   func() // called when the server is up
 }
 
 // open answers health requests once the server and the loops behind it are up. It returns when ctx
@@ -53,8 +46,7 @@ func (h *health) open(ctx context.Context, o *options.ServerRunOptions, behind B
 		up()
 		return nil
 	}
-	err := behind(ctx, Server{Client: loopback, Options: o}, up)
-	if err != nil && ctx.Err() == nil {
+	if err := behind(ctx, Server{Client: loopback, Options: o}, up); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("running the loops behind kube-apiserver: %w", err)
 	}
 	return nil
@@ -74,20 +66,12 @@ func (h *health) wrap(loopback *rest.Config, handler http.Handler) http.Handler 
 	})
 }
 
-// wait returns true when the server may answer a health request.
 func (h *health) wait(ctx context.Context) bool {
-	select {
-	case <-h.opened:
-		return true
-	default:
-	}
-	timeout := time.NewTimer(healthTimeout)
-	defer timeout.Stop()
 	select {
 	case <-h.opened:
 	case <-h.stopped:
 	case <-ctx.Done():
-	case <-timeout.C:
+	case <-time.After(healthTimeout):
 		return false
 	}
 	return true

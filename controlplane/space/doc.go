@@ -14,8 +14,7 @@
 // the file. So it can fail, and the process restart once, with "no space left on device" after
 // space was freed. Nothing is lost by that.
 //
-//	controller.go observes the free space and plans the level of writes that are admitted
+//	controller.go observes the free space, plans the level of writes that are admitted, and refuses the others
 //	plan.go       the levels, and which write each admits
-//	act.go        refuses the others
 //	await.go      waits for enough space to start
 package space

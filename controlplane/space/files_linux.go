@@ -36,20 +36,16 @@ func Reserve(path string, more int64) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err != nil {
-		return fmt.Errorf("reserving space: %w", err)
-	}
-	defer f.Close()
 	var stat unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
-		return fmt.Errorf("reserving space for %s: %w", path, err)
+	if err == nil {
+		defer f.Close()
+		err = unix.Fstat(int(f.Fd()), &stat)
 	}
 	const blockBytes = 512 // of st_blocks, see stat(2)
-	if stat.Blocks*blockBytes >= stat.Size+more {
-		return nil
+	if err == nil && stat.Blocks*blockBytes < stat.Size+more {
+		// Twice as much, so that a growing file does not need this every time.
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, stat.Size+2*more)
 	}
-	// Twice as much, so that a growing file does not need this every time.
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, stat.Size+2*more)
 	if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
 		return fmt.Errorf("reserving space for %s: %w", path, err)
 	}

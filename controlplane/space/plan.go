@@ -2,6 +2,7 @@ package space
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -39,13 +40,9 @@ type Level int
 
 // The levels, from everything to nothing.
 const (
-	// All writes: there is space.
-	All Level = iota
-	// Essential writes free space or report status.
-	Essential
-	// Leases only, since there was no space until a moment ago.
-	Leases
-	// None at all.
+	All       Level = iota // there is space
+	Essential              // those that free space or report status
+	Leases                 // there was no space until a moment ago
 	None
 )
 
@@ -110,16 +107,9 @@ func (w Write) finalizes() bool {
 
 // stored reports whether the write reaches etcd.
 func (w Write) stored() bool {
-	switch w.Verb {
-	case "create", "update", "patch", "delete", "deletecollection":
-	default:
-		return false
-	}
-	switch w.Subresource {
-	case "exec", "attach", "portforward", "proxy", "token":
-		return false
-	}
-	return !strings.HasSuffix(w.Resource, "reviews") // token and access reviews are not stored
+	return slices.Contains([]string{"create", "update", "patch", "delete", "deletecollection"}, w.Verb) &&
+		!slices.Contains([]string{"exec", "attach", "portforward", "proxy", "token"}, w.Subresource) &&
+		!strings.HasSuffix(w.Resource, "reviews") // token and access reviews are not stored
 }
 
 // Error says how much space is free, how much is needed, and what to do.

@@ -6,6 +6,7 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -14,16 +15,19 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	certutil "k8s.io/client-go/util/cert"
 	bootstrapapi "k8s.io/cluster-bootstrap/token/api"
 	bootstraputil "k8s.io/cluster-bootstrap/token/util"
 	bootstrapsecrets "k8s.io/cluster-bootstrap/util/secrets"
+	bootstraptoken "k8s.io/kubernetes/cmd/kubeadm/app/apis/bootstraptoken/v1"
 )
 
 // Token is a bootstrap token.
@@ -52,22 +56,14 @@ func Create(ctx context.Context, client kubernetes.Interface, ttl time.Duration,
 }
 
 func (t Token) secret() *v1.Secret {
-	s := &v1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: bootstraputil.BootstrapTokenSecretName(t.ID), Namespace: metav1.NamespaceSystem},
-		Type:       bootstrapapi.SecretTypeBootstrapToken,
-		Data: map[string][]byte{
-			bootstrapapi.BootstrapTokenIDKey:               []byte(t.ID),
-			bootstrapapi.BootstrapTokenSecretKey:           []byte(t.Secret),
-			bootstrapapi.BootstrapTokenUsageAuthentication: []byte("true"),
-		},
-	}
-	if t.Description != "" {
-		s.Data[bootstrapapi.BootstrapTokenDescriptionKey] = []byte(t.Description)
+	token := bootstraptoken.BootstrapToken{
+		Token:       &bootstraptoken.BootstrapTokenString{ID: t.ID, Secret: t.Secret},
+		Description: t.Description, Usages: []string{"authentication"},
 	}
 	if !t.Expires.IsZero() {
-		s.Data[bootstrapapi.BootstrapTokenExpirationKey] = []byte(t.Expires.Format(time.RFC3339))
+		token.Expires = &metav1.Time{Time: t.Expires}
 	}
-	return s
+	return bootstraptoken.BootstrapTokenToSecret(&token)
 }
 
 // List returns all valid tokens without their secrets, sorted by expiry.
@@ -89,13 +85,10 @@ func List(ctx context.Context, client kubernetes.Interface, now time.Time) ([]To
 		all = append(all, t)
 	}
 	slices.SortFunc(all, func(a, b Token) int {
-		switch {
-		case a.Expires.IsZero() != b.Expires.IsZero():
-			return map[bool]int{true: 1, false: -1}[a.Expires.IsZero()]
-		case !a.Expires.Equal(b.Expires):
-			return a.Expires.Compare(b.Expires)
+		if a.Expires.IsZero() != b.Expires.IsZero() {
+			return lo.Ternary(a.Expires.IsZero(), 1, -1) // never comes last
 		}
-		return strings.Compare(a.ID, b.ID)
+		return cmp.Or(a.Expires.Compare(b.Expires), strings.Compare(a.ID, b.ID))
 	})
 	return all, nil
 }
@@ -135,4 +128,16 @@ func Server(ctx context.Context, client kubernetes.Interface) (url string, ca *x
 		return "", nil, fmt.Errorf("reading the cluster's CA from ConfigMap %s/%s: %w", cm.Namespace, cm.Name, err)
 	}
 	return config.Clusters[""].Server, certs[0], nil
+}
+
+// Heading names the columns of Row, separated by tabs.
+const Heading = "ID\tEXPIRES IN\tDESCRIPTION"
+
+// Row is the token as a line of a table, without its secret.
+func (t Token) Row(now time.Time) string {
+	expires := "never"
+	if !t.Expires.IsZero() {
+		expires = duration.HumanDuration(t.Expires.Sub(now))
+	}
+	return fmt.Sprintf("%s\t%s\t%s", t.ID, expires, t.Description)
 }

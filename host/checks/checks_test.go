@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
 func goodHost() Host {
@@ -49,12 +51,12 @@ func TestCheck(t *testing.T) {
 		},
 		"Container": {
 			reason:  "Root in a container is not enough.",
-			mutate:  func(h *Host, _ *Want) { h.Capabilities = 1 << capSysResource },
+			mutate:  func(h *Host, _ *Want) { h.Capabilities = 1 << unix.CAP_SYS_RESOURCE },
 			missing: []string{"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "privileged"},
 		},
 		"NoSysResource": {
 			reason:   "It costs a feature only.",
-			mutate:   func(h *Host, _ *Want) { h.Capabilities &^= 1 << capSysResource },
+			mutate:   func(h *Host, _ *Want) { h.Capabilities &^= 1 << unix.CAP_SYS_RESOURCE },
 			warnings: []string{"CAP_SYS_RESOURCE"},
 		},
 		"DroppingFirewall": {reason: "Flyball lets the packets of Pods pass itself.", mutate: func(h *Host, _ *Want) {
@@ -138,17 +140,15 @@ func checkMissing(t *testing.T, reason string, err error, want []string) {
 }
 
 func TestParse(t *testing.T) {
-	routes := "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n" +
-		"eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n" +
-		"eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n" +
-		"*\t00002A0A\t00000000\t0201\t0\t0\t0\t0000FFFF\t0\t0\t0\n"
-	want := []Route{
-		{"eth0", netip.MustParsePrefix("0.0.0.0/0")},
-		{"eth0", netip.MustParsePrefix("192.0.2.0/24")},
-		{"", netip.MustParsePrefix("10.42.0.0/16")},
-	}
-	if diff := cmp.Diff(want, parseRoutes(routes), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
-		t.Errorf("parseRoutes(): -want, +got:\n%s", diff)
+	dst := &net.IPNet{IP: net.IPv4(10, 42, 0, 0).To4(), Mask: net.CIDRMask(16, 32)}
+	for want, route := range map[Route]netlink.Route{
+		{"lo", netip.MustParsePrefix("0.0.0.0/0")}:    {LinkIndex: 1, Type: unix.RTN_UNICAST},
+		{"lo", netip.MustParsePrefix("10.42.0.0/16")}: {Dst: dst, MultiPath: []*netlink.NexthopInfo{{LinkIndex: 1}}, Type: unix.RTN_UNICAST},
+		{"", netip.MustParsePrefix("10.42.0.0/16")}:   {Dst: dst, LinkIndex: 1, Type: unix.RTN_UNREACHABLE},
+	} {
+		if got := routeOf(route); got != want {
+			t.Errorf("routeOf(%v) = %v, want %v", route, got, want)
+		}
 	}
 
 	mounts := "cgroup /sys/fs/cgroup/cpu cgroup rw,cpu,cpuacct 0 0\ncgroup /hidden cgroup rw,memory 0 0\ncgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\n"

@@ -3,9 +3,6 @@
 package checks
 
 import (
-	"bufio"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -14,9 +11,10 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/prometheus/procfs"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -43,14 +41,9 @@ func Observe(w Want) Host {
 }
 
 func effectiveCapabilities() uint64 {
-	data, _ := os.ReadFile("/proc/self/status")
-	for line := range strings.Lines(string(data)) {
-		if value, found := strings.CutPrefix(line, "CapEff:"); found {
-			caps, _ := strconv.ParseUint(strings.TrimSpace(value), 16, 64)
-			return caps
-		}
-	}
-	return 0
+	self, _ := procfs.Self()
+	status, _ := self.NewStatus()
+	return status.CapEff
 }
 
 // observeCgroups returns the version that /sys/fs/cgroup offers, and the controllers. A host with
@@ -163,87 +156,55 @@ func observeAddresses() []Address {
 }
 
 func observeRoutes() []Route {
-	data, _ := os.ReadFile("/proc/net/route")
-	return parseRoutes(string(data))
-}
-
-// rejectFlag marks a route that leads nowhere (RTF_REJECT).
-const rejectFlag = 0x200
-
-// parseRoutes reads /proc/net/route: hexadecimal addresses in the host's byte order.
-func parseRoutes(table string) []Route {
+	routes, _ := netlink.RouteList(nil, netlink.FAMILY_V4)
 	var out []Route
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) < 8 {
-			continue
-		}
-		dst, err1 := strconv.ParseUint(f[1], 16, 32)
-		flags, err2 := strconv.ParseUint(f[3], 16, 32)
-		mask, err3 := strconv.ParseUint(f[7], 16, 32)
-		if errors.Join(err1, err2, err3) != nil {
-			continue // the heading
-		}
-		ones, _ := net.IPMask(native(uint32(mask))).Size()
-		r := Route{Interface: f[0], Prefix: netip.PrefixFrom(netip.AddrFrom4([4]byte(native(uint32(dst)))), ones)}
-		if flags&rejectFlag != 0 {
-			r.Interface = ""
-		}
-		out = append(out, r)
+	for _, r := range routes {
+		out = append(out, routeOf(r))
 	}
 	return out
 }
 
-func native(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+// routeOf reads an IPv4 route. Of several interfaces that it leads to, it has the first.
+func routeOf(r netlink.Route) Route {
+	out := Route{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}
+	if r.Dst != nil {
+		out.Prefix, _ = netip.ParsePrefix(r.Dst.String())
+	}
+	if len(r.MultiPath) > 0 {
+		r.LinkIndex = r.MultiPath[0].LinkIndex
+	}
+	if link, err := net.InterfaceByIndex(r.LinkIndex); err == nil && r.Type == unix.RTN_UNICAST {
+		out.Interface = link.Name
+	}
+	return out
+}
 
-// listenState is TCP_LISTEN in /proc/net/tcp.
-const listenState = "0A"
+// listenState is TCP_LISTEN of the kernel's tcp_states.h.
+const listenState = 10
 
 // listener finds the process that listens on a TCP port, in this network namespace.
 func listener(port int) (Listener, bool) {
-	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
-		data, _ := os.ReadFile(table)
-		if inode, used := listeningInode(string(data), port); used {
-			return socketOwner(inode), true
+	fs, _ := procfs.NewDefaultFS()
+	tcp, _ := fs.NetTCP()
+	tcp6, _ := fs.NetTCP6()
+	for _, socket := range append(tcp, tcp6...) {
+		if socket.St == listenState && socket.LocalPort == uint64(port) {
+			return socketOwner(fs, socket.Inode), true
 		}
 	}
 	return Listener{}, false
 }
 
-// listeningInode reads /proc/net/tcp or tcp6.
-func listeningInode(table string, port int) (string, bool) {
-	want := strings.ToUpper(hex.EncodeToString(binary.BigEndian.AppendUint16(nil, uint16(port))))
-	for line := range strings.Lines(table) {
-		f := strings.Fields(line)
-		if len(f) > 9 && f[3] == listenState && strings.HasSuffix(f[1], ":"+want) {
-			return f[9], true
+func socketOwner(fs procfs.FS, inode uint64) Listener {
+	processes, _ := fs.AllProcs()
+	for _, p := range processes {
+		if targets, _ := p.FileDescriptorTargets(); slices.Contains(targets, fmt.Sprintf("socket:[%d]", inode)) {
+			name, err := p.Comm()
+			if err != nil {
+				name = "another process"
+			}
+			return Listener{PID: p.PID, Name: name}
 		}
 	}
-	return "", false
-}
-
-func socketOwner(inode string) Listener {
-	fds, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	i := slices.IndexFunc(fds, func(fd string) bool {
-		target, err := os.Readlink(fd)
-		return err == nil && target == "socket:["+inode+"]"
-	})
-	if i < 0 {
-		return Listener{}
-	}
-	pid := strings.Split(fds[i], "/")[2]
-	l := Listener{Name: processName("/proc/" + pid)}
-	l.PID, _ = strconv.Atoi(pid)
-	return l
-}
-
-func processName(proc string) string {
-	f, err := os.Open(filepath.Join(proc, "comm"))
-	if err != nil {
-		return "another process"
-	}
-	defer f.Close()
-	scanner := bufio.NewScanner(f)
-	scanner.Scan()
-	return scanner.Text()
+	return Listener{}
 }

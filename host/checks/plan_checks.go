@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // MinFreeBytes is the least that the data directory's file system must have free: etcd stops
@@ -17,13 +19,6 @@ const MinFreeBytes = 1 << 30
 
 // minFreeInodes is a small image's worth.
 const minFreeInodes = 10_000
-
-// Bits of the capabilities that are needed (capabilities(7)).
-const (
-	capNetAdmin    = 12
-	capSysAdmin    = 21
-	capSysResource = 24
-)
 
 // Controllers without which limits mean nothing, and those that only some features need.
 var (
@@ -104,14 +99,14 @@ func capabilities(h Host) []Finding {
 	for _, c := range []struct {
 		name string
 		bit  uint
-	}{{"CAP_SYS_ADMIN", capSysAdmin}, {"CAP_NET_ADMIN", capNetAdmin}} {
+	}{{"CAP_SYS_ADMIN", unix.CAP_SYS_ADMIN}, {"CAP_NET_ADMIN", unix.CAP_NET_ADMIN}} {
 		f := Finding{Name: c.name, Required: true, OK: has(c.bit), Detail: "held"}
 		if !f.OK {
 			f.Detail, f.Remedy = "root does not hold it here", "run flyball outside of a container, or in a privileged one"
 		}
 		findings = append(findings, f)
 	}
-	f := Finding{Name: "CAP_SYS_RESOURCE", OK: has(capSysResource), Detail: "held"}
+	f := Finding{Name: "CAP_SYS_RESOURCE", OK: has(unix.CAP_SYS_RESOURCE), Detail: "held"}
 	if !f.OK {
 		f.Detail = "not held: the kernel may choose Guaranteed Pods when it is out of memory"
 		f.Remedy = "grant CAP_SYS_RESOURCE to let flyball lower oom_score_adj"

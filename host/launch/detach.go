@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"flyball.dev/host/instance"
 	"flyball.dev/host/logging"
@@ -75,16 +78,13 @@ func (o Options) detach(ctx context.Context, flags, env []string) error {
 		close(ended)
 	}()
 
-	printer := progress.New(os.Stdout, time.Now())
-	states, drawn := make(chan []status.Component), make(chan struct{})
-	go func() { printer.Follow(states); close(drawn) }()
+	states, stop := progress.New(os.Stdout, time.Now()).Follow()
 	// Reads end when the child listens, or is dead.
 	_, _ = io.Copy(io.Discard, listening)
 	watchCtx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	last, err := status.Watch(watchCtx, o.Role.Socket(o.RunDir), states)
-	close(states)
-	<-drawn
+	stop()
 	switch {
 	case ctx.Err() != nil:
 		_ = cmd.Process.Signal(syscall.SIGTERM)
@@ -160,3 +160,15 @@ func childError(path string) string {
 	}
 	return text
 }
+
+// LeaveShell makes the process independent of the shell that started it: of its umask, and of the
+// files that it left open. A lock among these would live as long as the container runtime does.
+func LeaveShell() {
+	setUmask()
+	_ = unix.CloseRange(listeningFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; not worth failing for
+}
+
+// setUmask sets the umask of a service: files for containers, their users and log shippers get the
+// mode with which they are made, and children such as the container runtime inherit it. Secrets do
+// not depend on it: their files and directories are made for root alone.
+func setUmask() { unix.Umask(0o022) }

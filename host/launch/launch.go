@@ -156,20 +156,34 @@ func (o Options) run(ctx context.Context, s *supervisor.Supervisor) error {
 	defer starting.Wait()
 	startCtx, stopStarting := context.WithCancel(ctx)
 	defer stopStarting()
-	starting.Go(func() { o.settle(startCtx, &s.Status) })
-	if !o.Background {
-		starting.Go(func() { show(startCtx, os.Stdout, &s.Status) })
-	}
+	starting.Go(func() { o.follow(startCtx, &s.Status) })
 	return s.Run(ctx)
 }
 
-// settle calls Settled when the start is over.
-func (o Options) settle(ctx context.Context, t *status.Table) {
-	if o.Settled == nil || t.WaitSettled(ctx) != nil {
-		return
+// follow draws the progress, in the foreground, until the start is over. It calls Settled then.
+func (o Options) follow(ctx context.Context, t *status.Table) {
+	var states chan<- []status.Component
+	stop := func() {}
+	if !o.Background {
+		states, stop = progress.New(os.Stdout, time.Now()).Follow()
 	}
-	if err := o.Settled(); err != nil {
-		klog.FromContext(ctx).Error(err, "The memory that the start needed is kept")
+	over := false
+	for components, settled := range t.Changes(ctx) {
+		if states != nil {
+			states <- components
+		}
+		if over = settled; over {
+			break
+		}
+	}
+	stop()
+	if over && !o.Background {
+		fmt.Println(interruptHint)
+	}
+	if over && o.Settled != nil {
+		if err := o.Settled(); err != nil {
+			klog.FromContext(ctx).Error(err, "The memory that the start needed is kept")
+		}
 	}
 }
 
@@ -202,42 +216,6 @@ func Stop(ctx context.Context, runDir string, p Program, purge bool, printer *pr
 		printer.Done(step.Name, time.Since(began))
 	}
 	return errors.Join(errs...)
-}
-
-// show draws the progress until the start is over.
-func show(ctx context.Context, out *os.File, t *status.Table) {
-	states, drawn := make(chan []status.Component), make(chan struct{})
-	go func() {
-		defer close(drawn)
-		progress.New(out, time.Now()).Follow(states)
-	}()
-	settled := send(ctx, t, states)
-	close(states)
-	<-drawn
-	if settled {
-		fmt.Fprintln(out, interruptHint)
-	}
-}
-
-// send sends the components after each change. It returns true when the start is over, and false
-// when ctx ends first.
-func send(ctx context.Context, t *status.Table, states chan<- []status.Component) bool {
-	for {
-		components, settled, changed := t.Snapshot()
-		select {
-		case states <- components:
-		case <-ctx.Done():
-			return false
-		}
-		if settled {
-			return true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return false
-		}
-	}
 }
 
 // openLog opens the log file. It is used in the foreground too: what upstream's components log

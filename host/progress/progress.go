@@ -58,9 +58,7 @@ func (p *Printer) Show(components []status.Component) {
 
 // linef prints a line above the spinner.
 func (p *Printer) linef(format string, args ...any) {
-	if p.terminal {
-		fmt.Fprint(p.out, clearLine)
-	}
+	p.clear()
 	fmt.Fprintf(p.out, " "+format+"\n", args...)
 }
 
@@ -79,8 +77,8 @@ func (p *Printer) Warn(what error) {
 	p.linef("! %v", what)
 }
 
-// Clear removes the spinner.
-func (p *Printer) Clear() {
+// clear removes the spinner.
+func (p *Printer) clear() {
 	if p.terminal {
 		fmt.Fprint(p.out, clearLine)
 	}
@@ -106,12 +104,24 @@ func (p *Printer) spin(components []status.Component) {
 	fmt.Fprint(p.out, clearLine+string(line))
 }
 
-// Follow shows the states it is given until the channel is closed, and keeps the spinner moving in
+// Follow shows the states that are sent to it until stop is called, and keeps the spinner moving in
 // between.
-func (p *Printer) Follow(states <-chan []status.Component) {
+func (p *Printer) Follow() (states chan<- []status.Component, stop func()) {
+	received, drawn := make(chan []status.Component), make(chan struct{})
+	go func() {
+		defer close(drawn)
+		p.follow(received)
+	}()
+	return received, func() {
+		close(received)
+		<-drawn
+	}
+}
+
+func (p *Printer) follow(states <-chan []status.Component) {
 	ticker := time.NewTicker(frameEvery)
 	defer ticker.Stop()
-	defer p.Clear()
+	defer p.clear()
 	var last []status.Component
 	for {
 		select {

@@ -74,16 +74,9 @@ func Serve(ctx context.Context, l net.Listener, about Status, t *Table) error {
 		_ = json.NewEncoder(w).Encode(s) // the reader went away
 	})
 	mux.HandleFunc("GET /watch", func(w http.ResponseWriter, r *http.Request) {
-		for {
-			e := event{Status: about}
-			var changed <-chan struct{}
-			e.Components, e.Settled, changed = t.Snapshot()
+		e := event{Status: about}
+		for e.Components, e.Settled = range t.Changes(r.Context()) {
 			if json.NewEncoder(w).Encode(e) != nil || http.NewResponseController(w).Flush() != nil {
-				return
-			}
-			select {
-			case <-changed:
-			case <-r.Context().Done():
 				return
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"sync"
@@ -136,45 +137,32 @@ func (t *Table) WasReady() bool {
 	return slices.ContainsFunc(t.entries, func(e *Entry) bool { return e.required && e.component.Took > 0 })
 }
 
-// WaitSettled returns once the start is over, see Snapshot.
-func (t *Table) WaitSettled(ctx context.Context) error {
-	for {
-		_, settled, changed := t.Snapshot()
-		if settled {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for the start to be over: %w", ctx.Err())
+// Changes yields the present components and those after each change, and whether they have settled,
+// see Snapshot. It ends with ctx.
+func (t *Table) Changes(ctx context.Context) iter.Seq2[[]Component, bool] {
+	return func(yield func([]Component, bool) bool) {
+		for {
+			components, settled, changed := t.Snapshot()
+			if !yield(components, settled) {
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
 		}
 	}
 }
 
 // WaitUp returns once all of these components are up.
 func (t *Table) WaitUp(ctx context.Context, entries []*Entry) error {
-	for {
-		missing, changed := t.notUp(entries)
-		if len(missing) == 0 {
+	for range t.Changes(ctx) {
+		if !slices.ContainsFunc(entries, func(e *Entry) bool { return e.State() != Up }) {
 			return nil
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %v: %w", missing, ctx.Err())
-		}
 	}
-}
-
-func (t *Table) notUp(entries []*Entry) (names []string, changed <-chan struct{}) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, e := range entries {
-		if e.component.State != Up {
-			names = append(names, e.component.Name)
-		}
-	}
-	return names, t.changed
+	return ctx.Err()
 }
 
 // Require keeps the start from being over before this component is up.

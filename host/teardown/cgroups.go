@@ -6,7 +6,9 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/samber/lo"
 
 	"flyball.dev/host/cgroups"
 )
@@ -17,14 +19,8 @@ const podsCgroup = "kubepods"
 
 // cgroupRoots are the mounted hierarchies: one of v2, and any number of v1.
 func cgroupRoots() []string {
-	mounts, _ := os.ReadFile("/proc/self/mounts")
-	var roots []string
-	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 2 && (f[2] == "cgroup" || f[2] == "cgroup2") {
-			roots = append(roots, f[1])
-		}
-	}
-	return roots
+	mounts, _ := mountinfo.GetMounts(mountinfo.FSTypeFilter("cgroup", "cgroup2"))
+	return lo.Map(mounts, func(m *mountinfo.Info, _ int) string { return m.Mountpoint })
 }
 
 // removeCgroups removes the cgroups of the Pods with these UIDs, and kills what still runs in them.

@@ -2,7 +2,7 @@
 // the program is even initialised. envtest asks both each time it starts, to see which flags there
 // are, and would wait a tenth of a second for a hundred API groups to be set up that nobody uses.
 //
-// The file lies beside the program, was written by that program (Store), and counts as long as it
+// The file lies beside the program, was written by that program, and counts as long as it
 // has the program's time of modification. Go initialises packages by their path as soon as what
 // they import is; so this one must import nothing but os, and comes before most of what is slow.
 package help
@@ -22,7 +22,7 @@ func init() { //nolint:gochecknoinits // main begins when all packages are initi
 	if !Current(os.Args[0]) {
 		return
 	}
-	text, err := os.ReadFile(file(os.Args[0]))
+	text, err := os.ReadFile(File(os.Args[0]))
 	if err != nil {
 		return
 	}
@@ -38,44 +38,12 @@ func Current(path string) bool {
 	if err != nil {
 		return false
 	}
-	stored, err := os.Stat(file(path))
+	stored, err := os.Stat(File(path))
 	return err == nil && stored.ModTime().Equal(program.ModTime())
 }
 
-// Store stores what the program at path prints when it is asked for help.
-func Store(path string, text []byte) error {
-	program, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	temporary, err := os.CreateTemp(directory(path), ".help-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(text)
-	if closeErr := temporary.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Chtimes(temporary.Name(), program.ModTime(), program.ModTime())
-	}
-	if err == nil {
-		err = os.Rename(temporary.Name(), file(path))
-	}
-	return err
-}
-
-func file(path string) string { return path + ".help" }
-
-func directory(path string) string {
-	for i := len(path) - 1; i >= 0; i-- {
-		if os.IsPathSeparator(path[i]) {
-			return path[:i+1]
-		}
-	}
-	return "."
-}
+// File is where the help of the program at path is stored.
+func File(path string) string { return path + ".help" }
 
 // isTerminal says whether f wraps lines for somebody to read.
 func isTerminal(f *os.File) bool {

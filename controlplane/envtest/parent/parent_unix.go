@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interval is how often the parent is checked.
 const interval = 250 * time.Millisecond
 
 // detached reports whether this process was started to outlive its parent, as nohup and setsid do.

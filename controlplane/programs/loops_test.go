@@ -1,4 +1,4 @@
-package envtest
+package programs
 
 import (
 	"context"
@@ -6,8 +6,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"flyball.dev/controlplane/programs"
 )
 
 // worker works after a while, or fails.
@@ -16,7 +14,7 @@ type worker struct {
 	err   error
 }
 
-func (w worker) run(ctx context.Context, _ programs.Server, up func()) error {
+func (w worker) run(ctx context.Context, _ Server, up func()) error {
 	time.Sleep(w.takes)
 	if w.err != nil {
 		return w.err
@@ -26,11 +24,11 @@ func (w worker) run(ctx context.Context, _ programs.Server, up func()) error {
 	return nil
 }
 
-func TestBehind(t *testing.T) {
+func TestLoops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		began := time.Now()
-		err := Behind{Awaited: []programs.Behind{worker{takes: time.Second}.run, worker{takes: 3 * time.Second}.run}, Late: worker{}.run}.Run(ctx, programs.Server{}, func() {
+		err := Loops{Awaited: []Behind{worker{takes: time.Second}.run, worker{takes: 3 * time.Second}.run}, Late: worker{}.run}.Run(ctx, Server{}, func() {
 			if took := time.Since(began); took != 3*time.Second {
 				t.Errorf("all work after %s, want 3s", took)
 			}
@@ -42,10 +40,10 @@ func TestBehind(t *testing.T) {
 	})
 }
 
-func TestBehindFails(t *testing.T) {
+func TestLoopsFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("no kinds")
-		err := Behind{Awaited: []programs.Behind{worker{}.run, worker{takes: time.Second, err: broken}.run}}.Run(t.Context(), programs.Server{}, func() { t.Error("up was called") })
+		err := Loops{Awaited: []Behind{worker{}.run, worker{takes: time.Second, err: broken}.run}}.Run(t.Context(), Server{}, func() { t.Error("up was called") })
 		if !errors.Is(err, broken) {
 			t.Errorf("Run() = %v, want %v", err, broken)
 		}
