@@ -11,9 +11,11 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
 )
 
 // container is one instance of a container.
@@ -23,16 +25,14 @@ type container struct {
 	config  *runtimeapi.ContainerConfig
 	does    behaviour
 
-	state                      runtimeapi.ContainerState
-	created, started, finished time.Time
-	end                        end
-	// timer calls expired.
-	timer *time.Timer
-	// deleted is closed when the Pod is deleted before the start, ended when the container has
-	// ended.
-	deleted, ended chan struct{}
+	state runtimeapi.ContainerState
 	// stopped is when StopContainer was called first, or zero.
-	stopped time.Time
+	created, started, stopped, finished time.Time
+
+	end   end
+	timer *time.Timer // calls expired
+	// deleted is closed when the Pod is deleted before the start, ended when the container has ended.
+	deleted, ended chan struct{}
 }
 
 // end is the result of a container.
@@ -49,18 +49,15 @@ func (c *container) name() string   { return c.config.GetMetadata().GetName() }
 
 // ownEnd is the result if it is not stopped.
 func (c *container) ownEnd() end {
-	e := end{code: c.does.exitCode, reason: c.does.exitReason, message: c.does.message}
-	if e.reason == "" {
-		e.reason = "Completed"
-		if e.code != 0 {
-			e.reason = "Error"
-		}
+	reason := "Completed"
+	if c.does.exitCode != 0 {
+		reason = "Error"
 	}
-	return e
+	return end{c.does.exitCode, cmp.Or(c.does.exitReason, reason), c.does.message}
 }
 
-// CreateContainer implements CRI. It fails if an annotation is invalid, as it does
-// with an invalid configuration.
+// CreateContainer implements CRI. It fails if an annotation is invalid, as it does with an invalid
+// configuration.
 func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContainerRequest, _ ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,7 +107,6 @@ func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContai
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
 	switch {
 	case c.state != runtimeapi.ContainerState_CONTAINER_CREATED:
 		return nil, status.Errorf(codes.FailedPrecondition, "starting container %s: it was started before", c.id)
@@ -118,13 +114,12 @@ func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContai
 		r.exit(c, end{code: 128, reason: "StartError", message: c.does.startError})
 		return nil, errors.New(c.does.startError)
 	}
-	c.state, c.started = runtimeapi.ContainerState_CONTAINER_RUNNING, now
+	c.state, c.started = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now()
 	r.schedule(c)
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
-// schedule sets the timer to the end of a running container. The caller holds the
-// lock.
+// schedule sets the timer to the end of a running container. The caller holds the lock.
 func (r *runtime) schedule(c *container) {
 	var at time.Time
 	if c.does.exits {
@@ -142,7 +137,6 @@ func (r *runtime) schedule(c *container) {
 	c.timer.Reset(max(0, time.Until(at)))
 }
 
-// expired ends a container.
 func (r *runtime) expired(c *container) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,8 +158,7 @@ func (r *runtime) exit(c *container, how end) {
 	r.changed(c.podUID())
 }
 
-// StopContainer implements CRI: it stops the container, and kills it after the
-// timeout in seconds.
+// StopContainer implements CRI: it stops the container, and kills it after the timeout in seconds.
 func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error) {
 	c, err := r.container(in.ContainerId)
 	if err != nil {
@@ -224,8 +217,8 @@ func (r *runtime) container(id string) (*container, error) {
 	return c, nil
 }
 
-// podChanged applies the present annotations of a Pod. Creating the next container
-// reports errors in them.
+// podChanged applies the present annotations of a Pod. Creating the next container reports errors in
+// them.
 func (r *runtime) podChanged(pod *v1.Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -240,13 +233,11 @@ func (r *runtime) podChanged(pod *v1.Pod) {
 				close(c.deleted)
 			}
 		}
-		does, err := behaviourOf(pod, c.name())
-		if err != nil {
-			continue
-		}
-		c.does = does
-		if c.state == runtimeapi.ContainerState_CONTAINER_RUNNING {
-			r.schedule(c)
+		if does, err := behaviourOf(pod, c.name()); err == nil {
+			c.does = does
+			if c.state == runtimeapi.ContainerState_CONTAINER_RUNNING {
+				r.schedule(c)
+			}
 		}
 	}
 }
@@ -268,12 +259,13 @@ func (r *runtime) UpdateContainerResources(_ context.Context, in *runtimeapi.Upd
 // ListContainers implements CRI.
 func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
 	f := in.GetFilter()
+	selector := labels.SelectorFromSet(f.GetLabelSelector())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := &runtimeapi.ListContainersResponse{}
 	for _, c := range r.containers {
 		if f.GetId() != "" && f.Id != c.id || f.GetPodSandboxId() != "" && f.PodSandboxId != c.sandbox.id ||
-			f.GetState() != nil && f.State.State != c.state || !selected(c.config.Labels, f.GetLabelSelector()) {
+			f.GetState() != nil && f.State.State != c.state || !selector.Matches(labels.Set(c.config.Labels)) {
 			continue
 		}
 		list.Containers = append(list.Containers, &runtimeapi.Container{
@@ -286,11 +278,8 @@ func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainer
 	return list, nil
 }
 
-// annotationMessagePolicy says whether the log is the fallback for a termination message.
-const annotationMessagePolicy = "io.kubernetes.container.terminationMessagePolicy"
-
-// ContainerStatus implements CRI. It writes the log file if the request is verbose,
-// or if the agent will read the log.
+// ContainerStatus implements CRI. It writes the log file if the request is verbose, or if the agent
+// will read the log as the termination message.
 func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
 	r.mu.Lock()
 	c := r.containers[in.ContainerId]
@@ -309,7 +298,8 @@ func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerSta
 	}
 	log, started := c.does.log, c.started
 	r.mu.Unlock()
-	if in.Verbose || st.ExitCode != 0 && st.Annotations[annotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError) {
+	fallback := st.Annotations[cri.AnnotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError)
+	if in.Verbose || st.ExitCode != 0 && fallback {
 		if err := r.logs.write(st.Id, log, started); err != nil {
 			return nil, status.Error(codes.Internal, err.Error())
 		}
@@ -317,16 +307,14 @@ func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerSta
 	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
 }
 
-// ContainerStats implements CRI. Without processes all values are zero.
+// ContainerStats implements CRI. Without processes no memory is used.
 func (r *runtime) ContainerStats(_ context.Context, in *runtimeapi.ContainerStatsRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatsResponse, error) {
 	c, err := r.container(in.ContainerId)
 	if err != nil {
 		return nil, err
 	}
-	nothing := &runtimeapi.UInt64Value{}
 	return &runtimeapi.ContainerStatsResponse{Stats: &runtimeapi.ContainerStats{
 		Attributes: &runtimeapi.ContainerAttributes{Id: c.id, Metadata: c.config.Metadata, Labels: c.config.Labels},
-		Cpu:        &runtimeapi.CpuUsage{Timestamp: time.Now().UnixNano(), UsageCoreNanoSeconds: nothing},
-		Memory:     &runtimeapi.MemoryUsage{Timestamp: time.Now().UnixNano(), UsageBytes: nothing, WorkingSetBytes: nothing},
+		Memory:     &runtimeapi.MemoryUsage{Timestamp: time.Now().UnixNano(), UsageBytes: &runtimeapi.UInt64Value{}},
 	}}, nil
 }

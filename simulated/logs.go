@@ -2,9 +2,7 @@ package simulated
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +10,8 @@ import (
 	"time"
 )
 
-// logFiles are the logs of containers, files in CRI's format. A file is written when
-// it is requested, so that without readers nothing is written to disk.
+// logFiles are the logs of containers, files in CRI's format. A file is written when it is requested,
+// so that without readers nothing is written to disk.
 type logFiles struct {
 	// dir is created with the first log.
 	dir string
@@ -56,7 +54,7 @@ func (l *logFiles) remove(id string) {
 }
 
 func (l *logFiles) removeAll() error {
-	if err := os.RemoveAll(l.dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := os.RemoveAll(l.dir); err != nil {
 		return fmt.Errorf("removing the logs of simulated containers: %w", err)
 	}
 	return nil

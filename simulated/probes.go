@@ -10,8 +10,7 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// asker answers probes by the present annotations of the Pod, for all kinds of
-// handlers.
+// asker answers probes by the present annotations of the Pod, for all kinds of handlers.
 type asker struct{ pods *podSource }
 
 // Ask implements probes.Asker.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,38 +22,38 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/cri-streaming/pkg/streaming"
 
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/volumes"
 )
 
 const (
-	// maxPods is how many Pods a node runs, unless Config.Capacity says otherwise.
+	// maxPods is how many Pods a node runs.
 	maxPods = 110
-	// startAtOnce is how many nodes register at the same time: the API server
-	// would reject a thousand.
+	// startAtOnce is how many nodes register at the same time: the API server would reject a thousand.
 	startAtOnce = 16
-	// recorders is the largest number of queues of Events. One per node would take
-	// a hundred megabytes for a thousand nodes, and a single one overflows. With
-	// many nodes there are fewRecorders, which may overflow: when thousands of Pods
-	// start at once, most writes are Events, and Pods must not wait for them.
+	// recorders is the largest number of queues of Events. One per node would take a hundred
+	// megabytes for a thousand nodes, and a single one overflows. With many nodes there are
+	// fewRecorders, which may overflow: when thousands of Pods start at once, most writes are Events,
+	// and Pods must not wait for them.
 	recorders, fewRecorders = 8, 2
-	// fewNodes renew their Leases every ten seconds, as any node does. More nodes
-	// renew them half as often: a thousand would write a hundred times per second.
-	// The node lifecycle controller gives a node up after 50 s.
+	// fewNodes renew their Leases every ten seconds, as any node does. More nodes renew them half as
+	// often: a thousand would write a hundred times per second. The node lifecycle controller gives a
+	// node up after 50 s.
 	fewNodes   = 100
 	slowLeases = 80 * time.Second
 )
 
-// The ranges of addresses, at which nothing answers. No network has them: RFC 2544
-// reserves them for benchmarks.
+// The ranges of addresses, at which nothing answers. No network has them: RFC 2544 reserves them for
+// benchmarks.
 var (
 	podRange  = netip.MustParsePrefix("198.18.0.0/16")
 	nodeRange = netip.MustParsePrefix("198.19.0.0/16")
 )
 
-// Run runs the nodes until ctx ends, or returns an error if they cannot run. Their
-// Nodes and Pods stay in the API server.
+// Run runs the nodes until ctx ends, or returns an error if they cannot run. Their Nodes and Pods
+// stay in the API server.
 func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg, err = cfg.complete(); err != nil {
 		return err
@@ -81,13 +80,11 @@ type shared struct {
 	events                []record.EventBroadcaster
 	addresses             *addresses
 	logs                  *logFiles
-	streams               *streams
+	streams               streaming.Server
 	port                  int
 
 	all    []*simulatedNode
 	byName map[string]*simulatedNode
-	// owners has the node of each Pod, by the Pod's UID.
-	owners sync.Map
 }
 
 func newShared(cfg Config) (*shared, error) {
@@ -108,15 +105,14 @@ func newShared(cfg Config) (*shared, error) {
 	})
 	slim := informers.WithTransform(withoutManagedFields)
 	s.pods = informers.NewSharedInformerFactoryWithOptions(s.client, 0, bound, slim).Core().V1().Pods().Informer()
+	if err := s.pods.AddIndexers(podIndexers); err != nil {
+		return nil, fmt.Errorf("indexing the Pods of simulated nodes: %w", err)
+	}
 	others := informers.NewSharedInformerFactoryWithOptions(s.client, 0, slim).Core().V1()
 	s.nodes, s.services = others.Nodes().Informer(), others.Services().Informer()
 	s.volumes, err = volumes.New(volumes.Config{
-		NoFiles: true, RootDir: s.logs.dir, Client: s.client, Allocatable: s.allocatable,
-		Changed: func(uid types.UID) {
-			if n, ok := s.owners.Load(uid); ok {
-				n.(*simulatedNode).Pods.Retry(uid) //nolint:forcetypeassert // nothing else is in there
-			}
-		},
+		NoFiles: true, RootDir: s.logs.dir, Client: s.client, Changed: s.retry,
+		Allocatable: func() v1.ResourceList { return node.Allocatable(capacity()) },
 		Event: func(p *v1.Pod, kind, reason, message string) {
 			s.recorder(0, p.Spec.NodeName).Event(p, kind, reason, message)
 		},
@@ -124,8 +120,18 @@ func newShared(cfg Config) (*shared, error) {
 	return s, err
 }
 
-// withoutManagedFields removes the managed fields, which the agent never reads and
-// which are often half of an object.
+// retry has a node try again what failed for a Pod.
+func (s *shared) retry(uid types.UID) {
+	pods, _ := s.pods.GetIndexer().ByIndex(byUID, string(uid)) // the index exists
+	for _, p := range pods {
+		if n := s.byName[p.(*v1.Pod).Spec.NodeName]; n != nil {
+			n.Pods.Retry(uid)
+		}
+	}
+}
+
+// withoutManagedFields removes the managed fields, which the agent never reads and which are often
+// half of an object.
 func withoutManagedFields(obj any) (any, error) {
 	if o, ok := obj.(metav1.Object); ok {
 		o.SetManagedFields(nil)
@@ -230,21 +236,9 @@ func (s *shared) leaseDuration() time.Duration {
 	return slowLeases
 }
 
-// allocatable of each node replaces missing limits in the downward API.
-func (s *shared) allocatable() v1.ResourceList { return node.Allocatable(s.cfg.capacity()) }
-
-func (s *shared) nodeIP(i int) netip.Addr {
+func nodeIP(i int) netip.Addr {
 	base := nodeRange.Addr().As4()
 	i++
 	base[2], base[3] = base[2]+byte(i>>8), byte(i)
 	return netip.AddrFrom4(base)
-}
-
-// nodeAddresses have this host as host name: the API server connects to the server
-// of all nodes there.
-func (s *shared) nodeAddresses(n *simulatedNode) []v1.NodeAddress {
-	return []v1.NodeAddress{
-		{Type: v1.NodeInternalIP, Address: n.ip.String()},
-		{Type: v1.NodeHostName, Address: serverHost},
-	}
 }
