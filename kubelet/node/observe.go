@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 )
 
 const (
@@ -61,10 +62,10 @@ func (c *Controller) observeRuntime(ctx context.Context) {
 		}
 		c.runtime.version = version.RuntimeName + "://" + version.RuntimeVersion
 	}
-	c.runtime.conditions = nil
-	for _, condition := range status.GetStatus().GetConditions() {
-		c.runtime.conditions = append(c.runtime.conditions, runtimeCondition{
-			kind: condition.Type, ok: condition.Status, reason: condition.Reason, message: condition.Message,
+	c.runtime.status = kubecontainer.RuntimeStatus{}
+	for _, has := range status.GetStatus().GetConditions() {
+		c.runtime.status.Conditions = append(c.runtime.status.Conditions, kubecontainer.RuntimeCondition{
+			Type: kubecontainer.RuntimeConditionType(has.Type), Status: has.Status, Reason: has.Reason, Message: has.Message,
 		})
 	}
 	c.runtime.handlers, c.runtime.features = handlersAndFeatures(status)
