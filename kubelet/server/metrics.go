@@ -35,10 +35,7 @@ func gatherProcess() ([]*dto.MetricFamily, error) {
 func (s *Server) metrics() http.Handler {
 	own := prometheus.NewRegistry()
 	own.MustRegister(s.requests.collectors()...)
-	all := prometheus.Gatherers{prometheus.GathererFunc(gatherProcess), own}
-	if s.cfg.Metrics != nil {
-		all = append(all, s.cfg.Metrics)
-	}
+	all := prometheus.Gatherers{prometheus.GathererFunc(gatherProcess), own, s.cfg.Metrics}
 	// The failure of one gatherer must not hide the others.
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }

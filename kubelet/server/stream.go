@@ -22,13 +22,8 @@ import (
 
 // serveExec is kubectl exec and cp.
 func (s *Server) serveExec(w http.ResponseWriter, r *http.Request) {
-	pod, options, ok := s.streamRequest(w, r)
+	_, id, options, ok := s.streamRequest(w, r)
 	if !ok {
-		return
-	}
-	id, err := s.runningContainer(r.Context(), pod, r.PathValue("container"))
-	if err != nil {
-		_ = streaming.WriteError(err, w)
 		return
 	}
 	resp, err := s.cfg.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
@@ -40,13 +35,8 @@ func (s *Server) serveExec(w http.ResponseWriter, r *http.Request) {
 
 // serveAttach is kubectl attach and run -it.
 func (s *Server) serveAttach(w http.ResponseWriter, r *http.Request) {
-	pod, options, ok := s.streamRequest(w, r)
+	pod, id, options, ok := s.streamRequest(w, r)
 	if !ok {
-		return
-	}
-	id, err := s.runningContainer(r.Context(), pod, r.PathValue("container"))
-	if err != nil {
-		_ = streaming.WriteError(err, w)
 		return
 	}
 	// The container has a terminal or not since it started.
@@ -106,9 +96,8 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	resp, err := s.cfg.Runtime.ExecSync(r.Context(), &runtimeapi.ExecSyncRequest{
-		ContainerId: id, Cmd: strings.Split(r.URL.Query().Get("cmd"), " "),
-	})
+	cmd := strings.Split(r.URL.Query().Get("cmd"), " ")
+	resp, err := s.cfg.Runtime.ExecSync(r.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: cmd})
 	if err == nil && resp.ExitCode != 0 {
 		err = fmt.Errorf("command exited with %d: %s%s", resp.ExitCode, resp.Stdout, resp.Stderr)
 	}
@@ -120,15 +109,22 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(resp.Stdout, resp.Stderr...))
 }
 
-// streamRequest reads the Pod and the options of exec and attach.
-func (s *Server) streamRequest(w http.ResponseWriter, r *http.Request) (*v1.Pod, *remotecommand.Options, bool) {
+// streamRequest reads the Pod, the ID of the container and the options of exec and attach.
+func (s *Server) streamRequest(
+	w http.ResponseWriter, r *http.Request,
+) (pod *v1.Pod, id string, options *remotecommand.Options, ok bool) {
 	options, err := remotecommand.NewOptions(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
-		return nil, nil, false
+		return nil, "", nil, false
 	}
-	pod, ok := s.podOf(w, r)
-	return pod, options, ok
+	if pod, ok = s.podOf(w, r); !ok {
+		return nil, "", nil, false
+	}
+	if id, err = s.runningContainer(r.Context(), pod, r.PathValue("container")); err != nil {
+		_ = streaming.WriteError(err, w)
+	}
+	return pod, id, options, err == nil
 }
 
 func (s *Server) podOf(w http.ResponseWriter, r *http.Request) (*v1.Pod, bool) {
