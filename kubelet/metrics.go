@@ -56,10 +56,8 @@ var (
 // certificates measures how long the agent's certificates are valid. A missing one has no figure.
 type certificates struct{ cfg Config }
 
-// Describe implements prometheus.Collector.
 func (certificates) Describe(ch chan<- *prometheus.Desc) { ch <- clientTTL; ch <- serverTTL }
 
-// Collect implements prometheus.Collector.
 func (c certificates) Collect(ch chan<- prometheus.Metric) {
 	if end := c.client(); !end.IsZero() {
 		ch <- prometheus.MustNewConstMetric(clientTTL, prometheus.GaugeValue, time.Until(end).Seconds())

@@ -180,7 +180,6 @@ type volumeChanges struct {
 	pods  *pod.Manager
 }
 
-// Run implements component.
 func (c volumeChanges) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, c.queue.ShutDown)()
 	for {

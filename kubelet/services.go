@@ -23,7 +23,6 @@ func newServices(client kubernetes.Interface) services {
 	return s
 }
 
-// Run implements component.
 func (s services) Run(ctx context.Context) error {
 	s.informer.Informer().RunWithContext(ctx)
 	return nil

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -29,8 +30,9 @@ type container struct {
 	// stopped is when StopContainer was called first, or zero.
 	created, started, stopped, finished time.Time
 
-	end   end
-	timer *time.Timer // calls expired
+	end    end
+	logged *string     // the log in its file; nil: there is no file
+	timer  *time.Timer // calls expired
 	// deleted is closed when the Pod is deleted before the start, ended when the container has ended.
 	deleted, ended chan struct{}
 }
@@ -87,7 +89,6 @@ func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContai
 	return &runtimeapi.CreateContainerResponse{ContainerId: c.id}, nil
 }
 
-// StartContainer implements CRI.
 func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StartContainerResponse, error) {
 	c, err := r.container(in.ContainerId)
 	if err != nil {
@@ -189,7 +190,6 @@ func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContaine
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// RemoveContainer implements CRI.
 func (r *runtime) RemoveContainer(_ context.Context, in *runtimeapi.RemoveContainerRequest, _ ...grpc.CallOption) (*runtimeapi.RemoveContainerResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,7 +203,9 @@ func (r *runtime) RemoveContainer(_ context.Context, in *runtimeapi.RemoveContai
 
 // forget is called with the lock held.
 func (r *runtime) forget(c *container) {
-	r.logs.remove(c.id)
+	if c.logged != nil {
+		_ = os.Remove(r.logPath(c))
+	}
 	delete(r.containers, c.id)
 }
 
@@ -242,7 +244,6 @@ func (r *runtime) podChanged(pod *v1.Pod) {
 	}
 }
 
-// UpdateContainerResources implements CRI.
 func (r *runtime) UpdateContainerResources(_ context.Context, in *runtimeapi.UpdateContainerResourcesRequest, _ ...grpc.CallOption) (*runtimeapi.UpdateContainerResourcesResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -256,7 +257,6 @@ func (r *runtime) UpdateContainerResources(_ context.Context, in *runtimeapi.Upd
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
-// ListContainers implements CRI.
 func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
 	f := in.GetFilter()
 	selector := labels.SelectorFromSet(f.GetLabelSelector())
@@ -282,9 +282,9 @@ func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainer
 // will read the log as the termination message.
 func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	c := r.containers[in.ContainerId]
 	if c == nil {
-		r.mu.Unlock()
 		return nil, notFound("container", in.ContainerId)
 	}
 	st := &runtimeapi.ContainerStatus{
@@ -293,14 +293,12 @@ func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerSta
 		ExitCode: c.end.code, Reason: c.end.reason, Message: c.end.message,
 		Image:    &runtimeapi.ImageSpec{Image: nameOf(c.config.GetImage())},
 		ImageRef: digestOf(c.config.GetImage()), Labels: c.config.Labels, Annotations: c.config.Annotations,
-		LogPath:   r.logs.path(c.id),
+		LogPath:   r.logPath(c),
 		Resources: &runtimeapi.ContainerResources{Linux: c.config.GetLinux().GetResources()},
 	}
-	log, started := c.does.log, c.started
-	r.mu.Unlock()
 	fallback := st.Annotations[cri.AnnotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError)
 	if in.Verbose || st.ExitCode != 0 && fallback {
-		if err := r.logs.write(st.Id, log, started); err != nil {
+		if err := r.writeLog(c); err != nil {
 			return nil, status.Error(codes.Internal, err.Error())
 		}
 	}

@@ -41,7 +41,6 @@ type eventStream struct {
 	changed workqueue.TypedInterface[string]
 }
 
-// Recv implements the stream.
 func (s *eventStream) Recv() (*runtimeapi.ContainerEventResponse, error) {
 	uid, shutdown := s.changed.Get()
 	if shutdown {

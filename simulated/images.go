@@ -135,7 +135,6 @@ func (s *imageStore) pullOf(in *runtimeapi.PullImageRequest) (after time.Duratio
 	return after, failure
 }
 
-// ListImages implements CRI.
 func (s *imageStore) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	goruntime "runtime"
 	"strconv"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -45,7 +46,7 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 	n.podSrc = &podSource{node: n.name, pods: s.pods.GetIndexer()}
 	n.nodeSrc = &nodeSource{name: n.name, nodes: s.nodes.GetStore()}
 	n.images = newImageStore(n.podSrc)
-	n.runtime = newRuntime(n.podSrc, n.nodeSrc, s.addresses, s.logs, s.streams)
+	n.runtime = newRuntime(n.podSrc, n.nodeSrc, s.addresses, s.logDir, s.streams)
 	client, err := s.clientOf(n.name)
 	if err != nil {
 		return nil, err
@@ -59,7 +60,10 @@ func (s *shared) newNode(i int) (*simulatedNode, error) {
 
 // host is what the agent of a node has instead of a real host.
 func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder record.EventRecorder) kubelet.Host {
-	capacity := capacity()
+	capacity, lease := capacity(), time.Duration(0) // as any node
+	if s.cfg.Nodes > fewNodes {
+		lease = slowLeases
+	}
 	return kubelet.Host{
 		Client: client, Recorder: recorder, CRI: remote.New(n.runtime, n.images),
 		Node: node.Config{
@@ -74,7 +78,7 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 					OperatingSystem: "linux", Architecture: goruntime.GOARCH, KubeletVersion: version.Get().String(),
 				},
 			},
-			Source: n.nodeSrc, LeaseDuration: s.leaseDuration(),
+			Source: n.nodeSrc, LeaseDuration: lease,
 		},
 		Probes: probes.Config{Asker: asker{n.podSrc}},
 		Images: images.Config{Secrets: s.volumes},
@@ -89,7 +93,6 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 	}
 }
 
-// run runs the node until ctx ends.
 func (n *simulatedNode) run(ctx context.Context) error {
 	defer n.runtime.stop()
 	return n.Run(ctx)
@@ -126,8 +129,5 @@ func (noCgroups) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) 
 type hookTransport struct{}
 
 func (hookTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	return &http.Response{
-		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Body: http.NoBody, Request: r, Header: http.Header{},
-	}, nil
+	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Body: http.NoBody, Request: r}, nil
 }

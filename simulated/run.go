@@ -54,17 +54,20 @@ var (
 
 // Run runs the nodes until ctx ends, or returns an error if they cannot run. Their Nodes and Pods
 // stay in the API server.
-func Run(ctx context.Context, cfg Config) (err error) {
-	if cfg, err = cfg.complete(); err != nil {
+func Run(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.complete()
+	if err != nil {
 		return err
 	}
 	s, err := newShared(cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.logs.removeAll()) }()
 	if err = s.run(ctx); ctx.Err() != nil {
-		return nil // it was stopped, and an error then means nothing
+		err = nil // it was stopped, and an error then means nothing
+	}
+	if removeErr := os.RemoveAll(s.logDir); removeErr != nil {
+		err = errors.Join(err, fmt.Errorf("removing the logs of simulated containers: %w", removeErr))
 	}
 	return err
 }
@@ -79,7 +82,7 @@ type shared struct {
 	volumes               *volumes.Manager
 	events                []record.EventBroadcaster
 	addresses             *addresses
-	logs                  *logFiles
+	logDir                string // it is made with the first log
 	streams               streaming.Server
 	port                  int
 
@@ -98,7 +101,7 @@ func newShared(cfg Config) (*shared, error) {
 	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
 		return nil, fmt.Errorf("creating the API client of simulated nodes: %w", err)
 	}
-	s.logs = &logFiles{dir: filepath.Join(os.TempDir(), "flyball-simulated-"+newID()[:16]), written: map[string]string{}}
+	s.logDir = filepath.Join(os.TempDir(), "flyball-simulated-"+newID()[:16])
 	// Pods that are not bound to a node are not needed.
 	bound := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
@@ -111,7 +114,7 @@ func newShared(cfg Config) (*shared, error) {
 	others := informers.NewSharedInformerFactoryWithOptions(s.client, 0, slim).Core().V1()
 	s.nodes, s.services = others.Nodes().Informer(), others.Services().Informer()
 	s.volumes, err = volumes.New(volumes.Config{
-		NoFiles: true, RootDir: s.logs.dir, Client: s.client, Changed: s.retry,
+		NoFiles: true, RootDir: s.logDir, Client: s.client, Changed: s.retry,
 		Allocatable: func() v1.ResourceList { return node.Allocatable(capacity()) },
 		Event: func(p *v1.Pod, kind, reason, message string) {
 			s.recorder(0, p.Spec.NodeName).Event(p, kind, reason, message)
@@ -142,8 +145,12 @@ func withoutManagedFields(obj any) (any, error) {
 // run starts everything in order, and returns when all of it has ended.
 func (s *shared) run(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
-	defer s.stopEvents()
 	s.startEvents(ctx)
+	defer func() {
+		for _, b := range s.events {
+			b.Shutdown()
+		}
+	}()
 	if err := s.serve(ctx, all); err != nil {
 		return err
 	}
@@ -174,8 +181,13 @@ func (s *shared) run(ctx context.Context) error {
 
 // start starts the nodes, startAtOnce at a time, and calls Ready when Awaited of them are ready.
 func (s *shared) start(ctx context.Context, all *errgroup.Group) {
+	ready := func() {
+		if s.cfg.Ready != nil {
+			s.cfg.Ready()
+		}
+	}
 	if s.cfg.Awaited == 0 {
-		s.ready() // there are no nodes
+		ready() // there are no nodes
 	}
 	starting := make(chan struct{}, startAtOnce)
 	var started atomic.Int64
@@ -190,19 +202,13 @@ func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 			select {
 			case <-n.ready:
 				if started.Add(1) == int64(s.cfg.Awaited) {
-					s.ready()
+					ready()
 				}
 			case <-ctx.Done():
 			}
 			<-starting
 			return nil
 		})
-	}
-}
-
-func (s *shared) ready() {
-	if s.cfg.Ready != nil {
-		s.cfg.Ready()
 	}
 }
 
@@ -218,27 +224,13 @@ func (s *shared) startEvents(ctx context.Context) {
 	}
 }
 
-func (s *shared) stopEvents() {
-	for _, b := range s.events {
-		b.Shutdown()
-	}
-}
-
 // recorder returns the recorder of a node's Events.
 func (s *shared) recorder(i int, nodeName string) record.EventRecorder {
 	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: nodeName})
 }
 
-func (s *shared) leaseDuration() time.Duration {
-	if s.cfg.Nodes <= fewNodes {
-		return 0 // as any node
-	}
-	return slowLeases
-}
-
 func nodeIP(i int) netip.Addr {
-	base := nodeRange.Addr().As4()
-	i++
-	base[2], base[3] = base[2]+byte(i>>8), byte(i)
-	return netip.AddrFrom4(base)
+	ip := nodeRange.Addr().As4()
+	ip[2], ip[3] = byte((i+1)>>8), byte(i+1)
+	return netip.AddrFrom4(ip)
 }

@@ -24,8 +24,8 @@ type runtime struct {
 
 	pods    *podSource
 	node    *nodeSource
-	common  *addresses // for nodes without a range
-	logs    *logFiles
+	common  *addresses       // for nodes without a range
+	logDir  string           // of all nodes; it is made with the first log
 	streams streaming.Server // of all nodes
 
 	mu         sync.Mutex
@@ -36,11 +36,11 @@ type runtime struct {
 }
 
 func newRuntime(
-	pods *podSource, node *nodeSource, common *addresses, logs *logFiles, streams streaming.Server,
+	pods *podSource, node *nodeSource, common *addresses, logDir string, streams streaming.Server,
 ) *runtime {
 	return &runtime{
 		RuntimeServiceClient: runtimeapi.NewRuntimeServiceClient(unimplemented{}),
-		pods:                 pods, node: node, common: common, logs: logs, streams: streams,
+		pods:                 pods, node: node, common: common, logDir: logDir, streams: streams,
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, listeners: map[*eventStream]bool{},
 	}
 }
@@ -67,12 +67,10 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Version implements CRI.
 func (*runtime) Version(context.Context, *runtimeapi.VersionRequest, ...grpc.CallOption) (*runtimeapi.VersionResponse, error) {
 	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: runtimeName, RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
 }
 
-// Status implements CRI.
 func (*runtime) Status(context.Context, *runtimeapi.StatusRequest, ...grpc.CallOption) (*runtimeapi.StatusResponse, error) {
 	return &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{

@@ -69,7 +69,7 @@ func TestPodAddresses(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r := newRuntime(nil, &nodeSource{name: "n1", nodes: nodes}, nil, nil, nil)
+	r := newRuntime(nil, &nodeSource{name: "n1", nodes: nodes}, nil, "", nil)
 	created, err := r.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{}})
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestNodeIPs(t *testing.T) {
 // TestEvents: several changes of a Pod are one event, and the stream ends
 // with its context.
 func TestEvents(t *testing.T) {
-	r := newRuntime(nil, nil, nil, nil, nil)
+	r := newRuntime(nil, nil, nil, "", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := r.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err != nil {
@@ -133,7 +133,7 @@ func TestEvents(t *testing.T) {
 
 // TestUnknownCalls: what the agent does not use is refused, and does not panic.
 func TestUnknownCalls(t *testing.T) {
-	_, err := newRuntime(nil, nil, nil, nil, nil).CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{})
+	_, err := newRuntime(nil, nil, nil, "", nil).CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{})
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("error %v", err)
 	}

@@ -36,7 +36,6 @@ func (s *sandbox) state() runtimeapi.PodSandboxState {
 	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 }
 
-// RunPodSandbox implements CRI.
 func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error) {
 	s := &sandbox{id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true}
 	r.mu.Lock()
@@ -124,7 +123,6 @@ func (r *runtime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemovePodSa
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
 
-// PodSandboxStatus implements CRI.
 func (r *runtime) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxStatusRequest, _ ...grpc.CallOption) (*runtimeapi.PodSandboxStatusResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -146,7 +144,6 @@ func (r *runtime) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxS
 	return &runtimeapi.PodSandboxStatusResponse{Status: st}, nil
 }
 
-// ListPodSandbox implements CRI.
 func (r *runtime) ListPodSandbox(_ context.Context, in *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
 	f := in.GetFilter()
 	selector := labels.SelectorFromSet(f.GetLabelSelector())

@@ -130,17 +130,14 @@ func (r reader) ContainerStatus(ctx context.Context, in *runtimeapi.ContainerSta
 	}}, nil
 }
 
-// Exec implements CRI.
 func (r *runtime) Exec(_ context.Context, in *runtimeapi.ExecRequest, _ ...grpc.CallOption) (*runtimeapi.ExecResponse, error) {
 	return r.streams.GetExec(in)
 }
 
-// Attach implements CRI.
 func (r *runtime) Attach(_ context.Context, in *runtimeapi.AttachRequest, _ ...grpc.CallOption) (*runtimeapi.AttachResponse, error) {
 	return r.streams.GetAttach(in)
 }
 
-// PortForward implements CRI.
 func (*runtime) PortForward(context.Context, *runtimeapi.PortForwardRequest, ...grpc.CallOption) (*runtimeapi.PortForwardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "forwarding a port: the Pod is simulated, and nothing listens there")
 }

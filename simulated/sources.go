@@ -47,7 +47,6 @@ func (s *podSource) Run(ctx context.Context, handler cache.ResourceEventHandler,
 	return nil
 }
 
-// Pods implements pod.Source.
 func (s *podSource) Pods() []*v1.Pod {
 	objs, _ := s.pods.ByIndex(byNode, s.node) // the index exists
 	pods := make([]*v1.Pod, len(objs))
@@ -57,7 +56,6 @@ func (s *podSource) Pods() []*v1.Pod {
 	return pods
 }
 
-// Pod implements pod.Source.
 func (s *podSource) Pod(namespace, name string) (*v1.Pod, bool) {
 	obj, ok, err := s.pods.GetByKey(namespace + "/" + name)
 	if err != nil || !ok || obj.(*v1.Pod).Spec.NodeName != s.node {
@@ -97,7 +95,6 @@ type nodeSource struct {
 	changed atomic.Pointer[func()]
 }
 
-// Run implements node.Source.
 func (s *nodeSource) Run(ctx context.Context, changed func()) {
 	s.changed.Store(&changed)
 	changed() // the Node may exist already
@@ -105,7 +102,6 @@ func (s *nodeSource) Run(ctx context.Context, changed func()) {
 	s.changed.Store(nil)
 }
 
-// Node implements node.Source.
 func (s *nodeSource) Node() *v1.Node {
 	obj, ok, err := s.nodes.GetByKey(s.name)
 	if err != nil || !ok {
