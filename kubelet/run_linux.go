@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -59,10 +60,10 @@ func Run(ctx context.Context, cfg Config) error {
 	recorder := broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: cfg.NodeName})
 
 	components, err := wire(ctx, cfg, Host{Client: client, Recorder: recorder, CRI: rt})
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return nil // stopped while it waited for the runtime
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	return runAll(ctx, components...)
@@ -209,11 +210,7 @@ func newClient(cfg *rest.Config) (kubernetes.Interface, error) {
 
 // render is what CRI configs contain of this host.
 func render(cfg Config) (containers.Node, error) {
-	resolv := cfg.ResolvConf
-	if resolv == "" {
-		resolv = "/etc/resolv.conf"
-	}
-	n, err := containers.DetectNode(resolv)
+	n, err := containers.DetectNode(cmp.Or(cfg.ResolvConf, "/etc/resolv.conf"))
 	n.Owner = cfg.RootDir
 	n.PodLogsDir, n.SeccompDir = cfg.PodLogsDir, filepath.Join(cfg.RootDir, "seccomp")
 	return n, err
