@@ -33,8 +33,10 @@ type container struct {
 	end    end
 	logged *string     // the log in its file; nil: there is no file
 	timer  *time.Timer // calls expired
-	// deleted is closed when the Pod is deleted before the start, ended when the container has ended.
-	deleted, ended chan struct{}
+	// podDeleted ends when deletePod is called, ended is closed when the container has ended.
+	podDeleted context.Context
+	deletePod  context.CancelFunc
+	ended      chan struct{}
 }
 
 // end is the result of a container.
@@ -77,30 +79,27 @@ func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContai
 	}
 	c := &container{
 		id: newID(), sandbox: s, config: in.Config, does: does,
-		state: runtimeapi.ContainerState_CONTAINER_CREATED, created: time.Now(),
-		deleted: make(chan struct{}), ended: make(chan struct{}),
+		state: runtimeapi.ContainerState_CONTAINER_CREATED, created: time.Now(), ended: make(chan struct{}),
 	}
 	c.timer = time.AfterFunc(time.Hour, func() { r.expired(c) })
 	c.timer.Stop()
+	c.podDeleted, c.deletePod = context.WithCancel(context.Background())
 	if pod.DeletionTimestamp != nil {
-		close(c.deleted)
+		c.deletePod()
 	}
 	r.containers[c.id] = c
 	return &runtimeapi.CreateContainerResponse{ContainerId: c.id}, nil
 }
 
 func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StartContainerResponse, error) {
-	c, err := r.container(in.ContainerId)
+	c, does, err := r.container(in.ContainerId)
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	after := c.does.startAfter
-	r.mu.Unlock()
-	if after > 0 {
+	if does.startAfter > 0 {
 		select {
-		case <-time.After(after):
-		case <-c.deleted:
+		case <-time.After(does.startAfter):
+		case <-c.podDeleted.Done():
 			return nil, status.Error(codes.Canceled, "the Pod was deleted while the container started")
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
@@ -161,7 +160,7 @@ func (r *runtime) exit(c *container, how end) {
 
 // StopContainer implements CRI: it stops the container, and kills it after the timeout in seconds.
 func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error) {
-	c, err := r.container(in.ContainerId)
+	c, _, err := r.container(in.ContainerId)
 	if err != nil {
 		return nil, err
 	}
@@ -209,14 +208,15 @@ func (r *runtime) forget(c *container) {
 	delete(r.containers, c.id)
 }
 
-func (r *runtime) container(id string) (*container, error) {
+// container returns a container, and what it does at present.
+func (r *runtime) container(id string) (*container, behaviour, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.containers[id]
 	if c == nil {
-		return nil, notFound("container", id)
+		return nil, behaviour{}, notFound("container", id)
 	}
-	return c, nil
+	return c, c.does, nil
 }
 
 // podChanged applies the present annotations of a Pod. Creating the next container reports errors in
@@ -228,12 +228,8 @@ func (r *runtime) podChanged(pod *v1.Pod) {
 		if c.podUID() != string(pod.UID) {
 			continue
 		}
-		if pod.DeletionTimestamp != nil && c.state == runtimeapi.ContainerState_CONTAINER_CREATED {
-			select {
-			case <-c.deleted:
-			default:
-				close(c.deleted)
-			}
+		if pod.DeletionTimestamp != nil {
+			c.deletePod()
 		}
 		if does, err := behaviourOf(pod, c.name()); err == nil {
 			c.does = does
@@ -307,7 +303,7 @@ func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerSta
 
 // ContainerStats implements CRI. Without processes no memory is used.
 func (r *runtime) ContainerStats(_ context.Context, in *runtimeapi.ContainerStatsRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatsResponse, error) {
-	c, err := r.container(in.ContainerId)
+	c, _, err := r.container(in.ContainerId)
 	if err != nil {
 		return nil, err
 	}

@@ -13,7 +13,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -27,6 +26,7 @@ import (
 	"k8s.io/cri-streaming/pkg/streaming"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/server"
 )
@@ -151,43 +151,37 @@ func (r *runtime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ 
 	if c == nil || c.state != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return nil, notFound("running container", in.ContainerId)
 	}
-	resp := &runtimeapi.ExecSyncResponse{ExitCode: c.does.execCode}
-	if c.does.exec != nil {
-		resp.Stdout = []byte(*c.does.exec)
-	}
-	return resp, nil
+	out := []byte(ptr.Deref(c.does.exec, ""))
+	return &runtimeapi.ExecSyncResponse{ExitCode: c.does.execCode, Stdout: out}, nil
 }
 
 // streams is what exec and attach do. It implements streaming.Runtime.
 type streams struct{ shared *shared }
 
-// container finds a container, and the runtime of its node.
-func (s streams) container(id string) (*runtime, *container, error) {
+// container finds a container of any node, and what it does.
+func (s streams) container(id string) (*container, behaviour, error) {
 	for _, n := range s.shared.all {
-		if c, err := n.runtime.container(id); err == nil {
-			return n.runtime, c, nil
+		if c, does, err := n.runtime.container(id); err == nil {
+			return c, does, nil
 		}
 	}
-	return nil, nil, notFound("container", id)
+	return nil, behaviour{}, notFound("container", id)
 }
 
 // Exec prints the value of the annotation, or why nothing can be executed.
 func (s streams) Exec(_ context.Context, id string, cmd []string, _ io.Reader, out, errOut io.WriteCloser, tty bool, _ <-chan remotecommand.TerminalSize) error {
-	rt, c, err := s.container(id)
+	c, does, err := s.container(id)
 	if err != nil {
 		return err
 	}
-	rt.mu.Lock()
-	does, name := c.does, c.name()
-	rt.mu.Unlock()
 	if does.exec == nil {
 		to := errOut
 		if tty || to == nil {
 			to = out
 		}
 		if to != nil {
-			fmt.Fprintf(to, "%s: container %q is simulated and executes nothing; what a command prints can be set with the annotation %s on the Pod\n",
-				strings.Join(cmd, " "), name, Prefix+Exec)
+			fmt.Fprintf(to, "%s: container %q is simulated and executes nothing; what a command prints can be set with "+
+				"the annotation %s on the Pod\n", strings.Join(cmd, " "), c.name(), Prefix+Exec)
 		}
 		return exitError(cannotExecute)
 	}
@@ -203,20 +197,17 @@ func (s streams) Exec(_ context.Context, id string, cmd []string, _ io.Reader, o
 }
 
 func exitError(code int32) error {
-	return utilexec.CodeExitError{Err: errors.New("command terminated with exit code " + strconv.Itoa(int(code))), Code: int(code)}
+	return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: int(code)}
 }
 
 // Attach prints the log, and returns when the container ends.
 func (s streams) Attach(ctx context.Context, id string, _ io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
-	rt, c, err := s.container(id)
+	c, does, err := s.container(id)
 	if err != nil {
 		return err
 	}
-	rt.mu.Lock()
-	text := c.does.log
-	rt.mu.Unlock()
 	if out != nil {
-		if _, err := io.WriteString(out, text); err != nil {
+		if _, err := io.WriteString(out, does.log); err != nil {
 			return err
 		}
 	}
