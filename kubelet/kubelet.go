@@ -16,8 +16,7 @@ import (
 )
 
 // Host is what an agent runs Pods on: this host (run_linux.go), or what package simulated has in
-// its place. Node, Probes, Images and Pods have the fields that differ between hosts; NewAgent sets
-// all others.
+// its place. Node, Probes, Images and Pods have the fields that NewAgent does not set.
 type Host struct {
 	// Client has the identity of the node and no rate limit. Recorder publishes the node's Events.
 	Client   kubernetes.Interface

@@ -33,7 +33,6 @@ type leftovers struct {
 	cgroups podCgroups
 }
 
-// list implements pod.Config's Leftovers.
 func (l leftovers) list() ([]types.UID, error) {
 	found, err := l.files.ListPods()
 	inCgroups, cgroupsErr := l.cgroups.ListPods()

@@ -22,8 +22,7 @@ const (
 	authorizeTimeout = 30 * time.Second
 )
 
-// authorize gives nodes their permissions if the API server does not: a plain envtest has no Node
-// authorizer.
+// authorize gives nodes their permissions: the API server of envtest has no Node authorizer.
 func (s *shared) authorize(ctx context.Context) error {
 	if s.cfg.Nodes == 0 {
 		return nil
@@ -58,7 +57,7 @@ func (s *shared) authorize(ctx context.Context) error {
 	return nil
 }
 
-// mayReport reports whether a node may update its status.
+// mayReport says whether a node may update its status.
 func mayReport(ctx context.Context, client kubernetes.Interface, name string) (bool, error) {
 	review := &authorizationv1.SelfSubjectAccessReview{}
 	review.Spec.ResourceAttributes = &authorizationv1.ResourceAttributes{

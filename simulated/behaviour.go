@@ -87,10 +87,8 @@ type verdict struct {
 
 func (v verdict) at(running time.Duration) bool { return v.ok == (running >= v.after) }
 
-// setting reads the value of one annotation.
-type setting func(b *behaviour, value string) error
-
-var settings = map[string]setting{
+// settings read the value of one annotation.
+var settings = map[string]func(b *behaviour, value string) error{
 	PullAfter:  func(b *behaviour, v string) (err error) { b.pullAfter, err = duration(v, maxPull); return err },
 	PullError:  func(b *behaviour, v string) (err error) { b.pullError, err = text(v); return err },
 	StartAfter: func(b *behaviour, v string) (err error) { b.startAfter, err = duration(v, maxStart); return err },
@@ -154,8 +152,7 @@ func readAnnotations(pod *v1.Pod, container string) (does behaviour, errs []erro
 // annotation is one with Prefix. container is empty if it applies to all regular ones.
 type annotation struct{ key, setting, container string }
 
-// annotationsOf returns the annotations of a Pod with Prefix, those for one container last: they
-// win.
+// annotationsOf returns the annotations with Prefix, those for one container last: they win.
 func annotationsOf(pod *v1.Pod) []annotation {
 	var found []annotation
 	for key := range pod.Annotations {
@@ -170,7 +167,6 @@ func annotationsOf(pod *v1.Pod) []annotation {
 	return found
 }
 
-// read reads the annotation into b.
 func (a annotation) read(pod *v1.Pod, b *behaviour) error {
 	read := settings[a.setting]
 	if read == nil {

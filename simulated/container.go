@@ -19,7 +19,6 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// container is one instance of a container.
 type container struct {
 	id      string
 	sandbox *sandbox
@@ -219,8 +218,7 @@ func (r *runtime) container(id string) (*container, behaviour, error) {
 	return c, c.does, nil
 }
 
-// podChanged applies the present annotations of a Pod. Creating the next container reports errors in
-// them.
+// podChanged applies the annotations of a Pod. Creating the next container reports errors in them.
 func (r *runtime) podChanged(pod *v1.Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

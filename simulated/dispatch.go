@@ -60,7 +60,6 @@ func (s *shared) nodeChanged(obj any) {
 	}
 }
 
-// servicesOf lists the Services of a namespace.
 func (s *shared) servicesOf(_ context.Context, namespace string) ([]*v1.Service, error) {
 	return corelisters.NewServiceLister(s.services.GetIndexer()).Services(namespace).List(labels.Everything())
 }

@@ -78,8 +78,7 @@ func (s *imageStore) ImageStatus(_ context.Context, in *runtimeapi.ImageStatusRe
 	return &runtimeapi.ImageStatusResponse{Image: s.images[idOf(in.GetImage().GetImage())]}, nil
 }
 
-// PullImage implements CRI. The annotations of the containers with the image decide about its
-// result.
+// PullImage implements CRI. Annotations decide about the result.
 func (s *imageStore) PullImage(ctx context.Context, in *runtimeapi.PullImageRequest, _ ...grpc.CallOption) (*runtimeapi.PullImageResponse, error) {
 	after, failure := s.pullOf(in)
 	if after > 0 {

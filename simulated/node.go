@@ -27,7 +27,7 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// simulatedNode is one node: the agent on a runtime in memory.
+// simulatedNode is the agent on a runtime in memory.
 type simulatedNode struct {
 	*kubelet.Agent
 
@@ -98,7 +98,6 @@ func (n *simulatedNode) run(ctx context.Context) error {
 	return n.Run(ctx)
 }
 
-// clientOf returns a client with the identity of a node.
 func (s *shared) clientOf(name string) (kubernetes.Interface, error) {
 	cfg := rest.CopyConfig(s.rest)
 	cfg.Impersonate = identityOf(name)

@@ -45,8 +45,7 @@ const (
 	slowLeases = 80 * time.Second
 )
 
-// The ranges of addresses, at which nothing answers. No network has them: RFC 2544 reserves them for
-// benchmarks.
+// The ranges of addresses, which RFC 2544 reserves for benchmarks. Nothing answers at them.
 var (
 	podRange  = netip.MustParsePrefix("198.18.0.0/16")
 	nodeRange = netip.MustParsePrefix("198.19.0.0/16")
@@ -224,7 +223,6 @@ func (s *shared) startEvents(ctx context.Context) {
 	}
 }
 
-// recorder returns the recorder of a node's Events.
 func (s *shared) recorder(i int, nodeName string) record.EventRecorder {
 	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: nodeName})
 }

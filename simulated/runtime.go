@@ -90,7 +90,6 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// stop stops all timers.
 func (r *runtime) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -142,8 +142,7 @@ func (*runtime) PortForward(context.Context, *runtimeapi.PortForwardRequest, ...
 	return nil, status.Error(codes.Unimplemented, "forwarding a port: the Pod is simulated, and nothing listens there")
 }
 
-// ExecSync implements CRI. It runs exec hooks, which succeed unless an annotation has another exit
-// code.
+// ExecSync implements CRI, for hooks: they succeed unless an annotation has another exit code.
 func (r *runtime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -75,8 +75,7 @@ func (r Rotator) Reconcile(ctx context.Context, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// running maps the keys of the running containers of this agent to their IDs. Only these can begin
-// a new log.
+// running maps the keys of the running containers of this agent to their IDs.
 func (r Rotator) running(ctx context.Context) (map[string]string, error) {
 	resp, err := r.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
 		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},

@@ -81,8 +81,7 @@ func (c *Controller) observeImages(ctx context.Context, now time.Time) {
 	c.images, c.imagesAt = largestImages(list.Images), now
 }
 
-// largestImages are those that the scheduler wants to know: it prefers a node that has to pull
-// less.
+// largestImages are for the scheduler, which prefers a node that has to pull less.
 func largestImages(images []*runtimeapi.Image) []v1.ContainerImage {
 	sorted := slices.SortedFunc(slices.Values(images), func(a, b *runtimeapi.Image) int {
 		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Id, b.Id))

@@ -19,8 +19,7 @@ import (
 
 // processMetrics are the prefixes of the process's metrics that upstream's kubelet has too. The
 // process has one registry, also for the API server and others that may run in it, and no way to
-// gather only some of its metrics: the others are dropped after gathering. They have a /metrics of
-// their own.
+// gather only some of its metrics: the others, which have their own /metrics, are dropped.
 var processMetrics = []string{"go_", "process_", "rest_client_", "kubernetes_build_info", "kubernetes_feature_enabled"}
 
 func gatherProcess() ([]*dto.MetricFamily, error) {
@@ -107,7 +106,6 @@ func pathLabel(path string) string {
 	return "other"
 }
 
-// methodLabel is the same for methods.
 func methodLabel(method string) string {
 	if _, ok := verbs[method]; ok {
 		return method

@@ -123,8 +123,7 @@ func (p *Provider) container(
 	return s
 }
 
-// logs measures the logs of a container, in NAMESPACE_POD_UID/CONTAINER as everywhere in
-// Kubernetes.
+// logs measures the logs of a container, in NAMESPACE_POD_UID/CONTAINER.
 func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *statsapi.FsStats {
 	l := fileSystem(p.cfg.PodLogsDir, metav1.Now())
 	if l == nil {
@@ -146,8 +145,7 @@ func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *s
 	return l
 }
 
-// ephemeral adds up what counts as a Pod's ephemeral-storage: writable layers and logs, without
-// volumes.
+// ephemeral adds up what counts as a Pod's ephemeral-storage: writable layers and logs.
 func ephemeral(containers []statsapi.ContainerStats) *statsapi.FsStats {
 	var sum *statsapi.FsStats
 	for _, c := range containers {

@@ -25,8 +25,7 @@ type Config struct {
 	PodLogsDir string
 }
 
-// Provider measures on demand. Between two calls it remembers only the node's CPU time, to report a
-// rate.
+// Provider measures on demand. It remembers only the node's CPU time, to report a rate.
 type Provider struct {
 	cfg     Config
 	started time.Time
