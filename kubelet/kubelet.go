@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
 	"flyball.dev/kubelet/cri/remote"
@@ -28,6 +29,16 @@ type Host struct {
 	Probes probes.Config
 	Images images.Config
 	Pods   pod.Config
+}
+
+// ClientConfig is cfg for an agent's client, which has no rate limit: the number of changes on the
+// node bounds what it writes, and the API server's priority and fairness shares its time.
+func ClientConfig(cfg *rest.Config, userAgent string) *rest.Config {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.UserAgent = -1, userAgent
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return cfg
 }
 
 // Agent is what every node has.

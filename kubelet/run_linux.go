@@ -12,7 +12,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 
@@ -39,9 +38,9 @@ func Run(ctx context.Context, cfg Config) error {
 			return fmt.Errorf("making the kubelet's directories: %w", err)
 		}
 	}
-	client, err := newClient(cfg.Client)
+	client, err := kubernetes.NewForConfig(ClientConfig(cfg.Client, "flyball-kubelet"))
 	if err != nil {
-		return err
+		return fmt.Errorf("making the kubelet's API client: %w", err)
 	}
 	rt, err := remote.Dial(cfg.CRIEndpoint)
 	if err != nil {
@@ -191,21 +190,6 @@ func (c volumeChanges) Run(ctx context.Context) error {
 		c.pods.Retry(uid)
 		c.queue.Done(uid)
 	}
-}
-
-// newClient returns a client without a rate limit: the number of changes on the node bounds what
-// the agent writes, and the API server's priority and fairness shares its time.
-func newClient(cfg *rest.Config) (kubernetes.Interface, error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.QPS = -1
-	cfg.UserAgent = "flyball-kubelet"
-	cfg.ContentType = "application/vnd.kubernetes.protobuf"
-	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("making the kubelet's API client: %w", err)
-	}
-	return client, nil
 }
 
 // render is what CRI configs contain of this host.

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/cri-streaming/pkg/streaming"
 
+	"flyball.dev/kubelet"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/volumes"
 )
@@ -91,11 +92,7 @@ type shared struct {
 
 func newShared(cfg Config) (*shared, error) {
 	s := &shared{cfg: cfg, addresses: newAddresses(podRange), byName: map[string]*simulatedNode{}}
-	s.rest = rest.CopyConfig(cfg.Client)
-	s.rest.QPS = -1 // nodes write only as often as something happens on them
-	s.rest.UserAgent = "flyball-simulated-kubelet"
-	s.rest.ContentType = "application/vnd.kubernetes.protobuf"
-	s.rest.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	s.rest = kubelet.ClientConfig(cfg.Client, "flyball-simulated-kubelet")
 	var err error
 	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
 		return nil, fmt.Errorf("creating the API client of simulated nodes: %w", err)
@@ -188,16 +185,15 @@ func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 	if s.cfg.Awaited == 0 {
 		ready() // there are no nodes
 	}
-	starting := make(chan struct{}, startAtOnce)
+	var starting errgroup.Group
+	starting.SetLimit(startAtOnce)
 	var started atomic.Int64
 	for _, n := range s.all {
-		select {
-		case starting <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		all.Go(func() error { return n.run(ctx) })
-		all.Go(func() error {
+		starting.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			all.Go(func() error { return n.run(ctx) })
 			select {
 			case <-n.ready:
 				if started.Add(1) == int64(s.cfg.Awaited) {
@@ -205,10 +201,10 @@ func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 				}
 			case <-ctx.Done():
 			}
-			<-starting
 			return nil
 		})
 	}
+	_ = starting.Wait()
 }
 
 func (s *shared) startEvents(ctx context.Context) {
