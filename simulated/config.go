@@ -29,9 +29,7 @@ type Config struct {
 
 func (c Config) complete() (Config, error) {
 	c.Prefix = cmp.Or(c.Prefix, "simulated-")
-	if c.Awaited == 0 || c.Awaited > c.Nodes {
-		c.Awaited = c.Nodes
-	}
+	c.Awaited = min(cmp.Or(c.Awaited, c.Nodes), c.Nodes)
 	var errs []error
 	if c.Client == nil {
 		errs = append(errs, errors.New("there is no client of the API server"))

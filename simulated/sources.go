@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 )
 
 // Indexes of the Pods of all nodes.
@@ -112,12 +113,8 @@ func (s *nodeSource) Node() *v1.Node {
 
 // podCIDRs returns the ranges of the node's Pods: one or two, none before they are assigned.
 func (s *nodeSource) podCIDRs() []netip.Prefix {
-	node := s.Node()
-	if node == nil {
-		return nil
-	}
 	var ranges []netip.Prefix
-	for _, text := range node.Spec.PodCIDRs {
+	for _, text := range ptr.Deref(s.Node(), v1.Node{}).Spec.PodCIDRs {
 		if prefix, err := netip.ParsePrefix(text); err == nil {
 			ranges = append(ranges, prefix)
 		}

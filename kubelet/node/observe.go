@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -86,14 +87,10 @@ func largestImages(images []*runtimeapi.Image) []v1.ContainerImage {
 	sorted := slices.SortedFunc(slices.Values(images), func(a, b *runtimeapi.Image) int {
 		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Id, b.Id))
 	})
-	largest := []v1.ContainerImage{}
-	for _, image := range sorted[:min(len(sorted), MaxImages)] {
+	return lo.Map(lo.Slice(sorted, 0, MaxImages), func(image *runtimeapi.Image, _ int) v1.ContainerImage {
 		names := slices.Concat(image.RepoDigests, image.RepoTags)
-		largest = append(largest, v1.ContainerImage{
-			Names: names[:min(len(names), maxNamesPerImage)], SizeBytes: int64(image.Size),
-		})
-	}
-	return largest
+		return v1.ContainerImage{Names: lo.Slice(names, 0, maxNamesPerImage), SizeBytes: int64(image.Size)}
+	})
 }
 
 // handlersAndFeatures translates what the runtime can do into the API's terms, sorted: the order of
