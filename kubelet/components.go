@@ -11,8 +11,7 @@ type component interface {
 }
 
 // runAll starts components in order. When ctx ends or one of them fails, it stops them in reverse
-// order, each after the next has returned. The error is that of the first that failed; nil if ctx
-// ended.
+// order, each after the next has returned. It returns the first failure, nil if ctx ended.
 func runAll(ctx context.Context, components ...component) error {
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)

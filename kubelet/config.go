@@ -27,8 +27,7 @@ type Config struct {
 	// sandboxes and containers whose label names its RootDir; otherwise it owns all, those of older
 	// versions included.
 	SharedRuntime bool
-	// CNIConfig is a file without which Pods have no network, even if a shared runtime reports one.
-	// Optional.
+	// CNIConfig is a file without which Pods have no network, whatever a shared runtime says. Optional.
 	CNIConfig string
 	// ClusterDNS are the name servers of Pods: one or two, the primary first. ClusterDomain is the
 	// cluster's DNS domain.
@@ -55,9 +54,8 @@ type Config struct {
 	// PreloadedImagesVerificationAllowlist are the exceptions under NeverVerifyAllowlistedImages.
 	ImagePullCredentialsVerificationPolicy string
 	PreloadedImagesVerificationAllowlist   []string
-	// Report is called with each failure of the agent as a whole that it retries: the Node cannot
-	// be registered, the runtime hangs. Failures of a Pod are in the Pod's status and Events.
-	// Optional.
+	// Report is called with each failure that concerns no single Pod and is retried: the Node cannot
+	// be registered, the runtime hangs. Optional.
 	Report func(error)
 	// Metrics are served under /metrics besides the agent's own. Optional.
 	Metrics []prometheus.Collector

@@ -21,7 +21,7 @@ import (
 func configuration(cfg Config, reserved v1.ResourceList) *kubeletconfig.KubeletConfiguration {
 	verify := kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.ImagePullCredentialsVerificationPolicy)
 	c := &kubeletconfig.KubeletConfiguration{
-		TypeMeta:                         metav1.TypeMeta{APIVersion: kubeletconfig.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
+		TypeMeta:                         metav1.TypeMeta{APIVersion: "kubelet.config.k8s.io/v1beta1", Kind: "KubeletConfiguration"},
 		Address:                          cfg.BindAddress.String(),
 		Port:                             int32(cfg.Port),
 		PodLogsDir:                       cfg.PodLogsDir,

@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 
 	"flyball.dev/kubelet/cri/remote"
@@ -16,8 +17,7 @@ import (
 )
 
 // Host is what an agent runs Pods on: this host (run_linux.go), or what package simulated has in
-// its place. Node, Probes, Images and Pods have the fields that differ between hosts; NewAgent sets
-// all others.
+// its place. Node, Probes, Images and Pods have the fields that NewAgent does not set.
 type Host struct {
 	// Client has the identity of the node and no rate limit. Recorder publishes the node's Events.
 	Client   kubernetes.Interface
@@ -29,6 +29,16 @@ type Host struct {
 	Probes probes.Config
 	Images images.Config
 	Pods   pod.Config
+}
+
+// ClientConfig is cfg for an agent's client, which has no rate limit: the number of changes on the
+// node bounds what it writes, and the API server's priority and fairness shares its time.
+func ClientConfig(cfg *rest.Config, userAgent string) *rest.Config {
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS, cfg.UserAgent = -1, userAgent
+	cfg.ContentType = "application/vnd.kubernetes.protobuf"
+	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	return cfg
 }
 
 // Agent is what every node has.

@@ -26,29 +26,25 @@ type podCgroups interface {
 // The agent kills the processes of its leftovers, and every kubelet gives its cgroups the same
 // names: the containers of another, stopped kubelet on this host run on in theirs. So a Pod is ours
 // only if it has a directory below our RootDir, or a record of a volume. A crash before that
-// directory was made, or after it was removed, leaves no more than an empty cgroup, and an empty
-// cgroup is safe to remove. What the runtime runs need not be found here, with one exception: Pods
-// in a shared runtime from before their containers had our label are found by their directories.
+// directory was made, or after it was removed, leaves no more than an empty cgroup, which is safe to
+// remove. Pods in a shared runtime whose containers have no label yet are found by their directories.
 type leftovers struct {
 	files   podFiles
 	cgroups podCgroups
 }
 
-// list implements pod.Config's Leftovers.
 func (l leftovers) list() ([]types.UID, error) {
-	ours, err := l.files.ListPods()
+	found, err := l.files.ListPods()
 	inCgroups, cgroupsErr := l.cgroups.ListPods()
-	errs := []error{err, cgroupsErr}
-	found := slices.Clone(ours)
+	err = errors.Join(err, cgroupsErr)
 	for _, uid := range inCgroups {
-		if slices.Contains(ours, uid) {
+		if slices.Contains(found, uid) {
 			continue
 		}
-		empty, err := l.cgroups.Empty(uid)
-		errs = append(errs, err)
-		if empty {
+		empty, emptyErr := l.cgroups.Empty(uid)
+		if err = errors.Join(err, emptyErr); empty {
 			found = append(found, uid)
 		}
 	}
-	return found, errors.Join(errs...)
+	return found, err
 }

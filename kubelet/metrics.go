@@ -56,44 +56,24 @@ var (
 // certificates measures how long the agent's certificates are valid. A missing one has no figure.
 type certificates struct{ cfg Config }
 
-// Describe implements prometheus.Collector.
 func (certificates) Describe(ch chan<- *prometheus.Desc) { ch <- clientTTL; ch <- serverTTL }
 
-// Collect implements prometheus.Collector.
 func (c certificates) Collect(ch chan<- prometheus.Metric) {
-	if end := c.client(); !end.IsZero() {
-		ch <- prometheus.MustNewConstMetric(clientTTL, prometheus.GaugeValue, time.Until(end).Seconds())
-	}
-	if end := c.server(); !end.IsZero() {
-		ch <- prometheus.MustNewConstMetric(serverTTL, prometheus.GaugeValue, time.Until(end).Seconds())
-	}
-}
-
-func (c certificates) client() time.Time {
-	if c.cfg.Client == nil {
-		return time.Time{}
+	ttl := func(d *prometheus.Desc, c *x509.Certificate) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, time.Until(c.NotAfter).Seconds())
 	}
 	raw := c.cfg.Client.CertData
-	if file := c.cfg.Client.CertFile; len(raw) == 0 && file != "" {
-		raw, _ = os.ReadFile(file)
+	if len(raw) == 0 {
+		raw, _ = os.ReadFile(c.cfg.Client.CertFile)
 	}
 	if all, err := cert.ParseCertsPEM(raw); err == nil {
-		return all[0].NotAfter
-	}
-	return time.Time{}
-}
-
-func (c certificates) server() time.Time {
-	if c.cfg.GetCertificate == nil {
-		return time.Time{}
+		ttl(clientTTL, all[0])
 	}
 	shown, err := c.cfg.GetCertificate(&tls.ClientHelloInfo{})
 	if err != nil || shown == nil || len(shown.Certificate) == 0 {
-		return time.Time{}
+		return
 	}
-	parsed, err := x509.ParseCertificate(shown.Certificate[0])
-	if err != nil {
-		return time.Time{}
+	if parsed, err := x509.ParseCertificate(shown.Certificate[0]); err == nil {
+		ttl(serverTTL, parsed)
 	}
-	return parsed.NotAfter
 }

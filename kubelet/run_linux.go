@@ -1,6 +1,7 @@
 package kubelet
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -11,7 +12,6 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/kubernetes/scheme"
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 
@@ -38,9 +38,9 @@ func Run(ctx context.Context, cfg Config) error {
 			return fmt.Errorf("making the kubelet's directories: %w", err)
 		}
 	}
-	client, err := newClient(cfg.Client)
+	client, err := kubernetes.NewForConfig(ClientConfig(cfg.Client, "flyball-kubelet"))
 	if err != nil {
-		return err
+		return fmt.Errorf("making the kubelet's API client: %w", err)
 	}
 	rt, err := remote.Dial(cfg.CRIEndpoint)
 	if err != nil {
@@ -59,10 +59,10 @@ func Run(ctx context.Context, cfg Config) error {
 	recorder := broadcaster.NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: cfg.NodeName})
 
 	components, err := wire(ctx, cfg, Host{Client: client, Recorder: recorder, CRI: rt})
-	if err != nil && ctx.Err() != nil {
+	switch {
+	case err != nil && ctx.Err() != nil:
 		return nil // stopped while it waited for the runtime
-	}
-	if err != nil {
+	case err != nil:
 		return err
 	}
 	return runAll(ctx, components...)
@@ -180,7 +180,6 @@ type volumeChanges struct {
 	pods  *pod.Manager
 }
 
-// Run implements component.
 func (c volumeChanges) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, c.queue.ShutDown)()
 	for {
@@ -193,28 +192,9 @@ func (c volumeChanges) Run(ctx context.Context) error {
 	}
 }
 
-// newClient returns a client without a rate limit: the number of changes on the node bounds what
-// the agent writes, and the API server's priority and fairness shares its time.
-func newClient(cfg *rest.Config) (kubernetes.Interface, error) {
-	cfg = rest.CopyConfig(cfg)
-	cfg.QPS = -1
-	cfg.UserAgent = "flyball-kubelet"
-	cfg.ContentType = "application/vnd.kubernetes.protobuf"
-	cfg.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
-	client, err := kubernetes.NewForConfig(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("making the kubelet's API client: %w", err)
-	}
-	return client, nil
-}
-
 // render is what CRI configs contain of this host.
 func render(cfg Config) (containers.Node, error) {
-	resolv := cfg.ResolvConf
-	if resolv == "" {
-		resolv = "/etc/resolv.conf"
-	}
-	n, err := containers.DetectNode(resolv)
+	n, err := containers.DetectNode(cmp.Or(cfg.ResolvConf, "/etc/resolv.conf"))
 	n.Owner = cfg.RootDir
 	n.PodLogsDir, n.SeccompDir = cfg.PodLogsDir, filepath.Join(cfg.RootDir, "seccomp")
 	return n, err

@@ -23,7 +23,6 @@ func newServices(client kubernetes.Interface) services {
 	return s
 }
 
-// Run implements component.
 func (s services) Run(ctx context.Context) error {
 	s.informer.Informer().RunWithContext(ctx)
 	return nil
@@ -31,8 +30,7 @@ func (s services) Run(ctx context.Context) error {
 
 // list returns the Services of a namespace, once they have been read.
 func (s services) list(ctx context.Context, namespace string) ([]*v1.Service, error) {
-	synced := s.informer.Informer().HasSynced
-	if !synced() && !cache.WaitForCacheSync(ctx.Done(), synced) {
+	if !cache.WaitForCacheSync(ctx.Done(), s.informer.Informer().HasSynced) {
 		return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
 	}
 	return s.informer.Lister().Services(namespace).List(labels.Everything())

@@ -81,13 +81,14 @@ func stopPod(
 		})
 	}
 	all.Wait()
+	doing := "stopping"
 	_, err := rt.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: s.Id})
-	if err != nil && !remote.IsNotFound(err) {
-		return fmt.Errorf("stopping Pod %s/%s: %w", s.GetMetadata().GetNamespace(), s.GetMetadata().GetName(), err)
+	if err == nil || remote.IsNotFound(err) {
+		doing = "removing"
+		_, err = rt.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id})
 	}
-	_, err = rt.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: s.Id})
 	if err != nil && !remote.IsNotFound(err) {
-		return fmt.Errorf("removing Pod %s/%s: %w", s.GetMetadata().GetNamespace(), s.GetMetadata().GetName(), err)
+		return fmt.Errorf("%s Pod %s/%s: %w", doing, s.GetMetadata().GetNamespace(), s.GetMetadata().GetName(), err)
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func newSysctls(ctx context.Context, unsafe []string) (sysctls, error) {
 	return sysctls{allowlist}, nil
 }
 
-// forbid implements pod.Config's Sysctls.
+// forbid returns the reason and the message of a refusal, empty if there is none.
 func (s sysctls) forbid(pod *v1.Pod) (reason, message string) {
 	r := s.allowlist.Admit(context.Background(), &lifecycle.PodAdmitAttributes{Pod: pod})
 	return r.Reason, r.Message

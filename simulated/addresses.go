@@ -24,21 +24,19 @@ func newAddresses(from netip.Prefix) *addresses {
 func (a *addresses) allocate() (netip.Addr, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	first := a.last
-	for ip := first.Next(); ip != first; ip = ip.Next() {
-		if !a.from.Contains(ip) {
-			ip = a.from.Addr().Next()
-			if ip == first {
-				break
-			}
-			continue
-		}
-		if !a.used[ip] {
+	gateway := a.from.Addr().Next()
+	for ip := a.last.Next(); ; ip = ip.Next() {
+		switch {
+		case !a.from.Contains(ip):
+			ip = gateway // and go on after it
+		case !a.used[ip]:
 			a.used[ip], a.last = true, ip
 			return ip, nil
 		}
+		if ip == a.last {
+			return netip.Addr{}, fmt.Errorf("no address of %s is free", a.from)
+		}
 	}
-	return netip.Addr{}, fmt.Errorf("no address of %s is free", a.from)
 }
 
 func (a *addresses) release(ip netip.Addr) {

@@ -13,18 +13,16 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// roleOfNodes is upstream's role of nodes. The Node authorizer replaces it, so by
-// default nothing binds it.
-const roleOfNodes = "system:node"
+const (
+	// roleOfNodes is upstream's. By default nothing binds it, since the Node authorizer replaces it.
+	roleOfNodes = "system:node"
+	// bindingOfNodes is created without the Node authorizer.
+	bindingOfNodes = "flyball:simulated-nodes"
+	// authorizeTimeout is how long the API server may take to observe the binding.
+	authorizeTimeout = 30 * time.Second
+)
 
-// authorizeTimeout is how long the API server may take to observe the binding.
-const authorizeTimeout = 30 * time.Second
-
-// bindingOfNodes is the name of the binding that is created without the Node authorizer.
-const bindingOfNodes = "flyball:simulated-nodes"
-
-// authorize gives nodes their permissions if the API server does not: a plain
-// envtest has no Node authorizer.
+// authorize gives nodes their permissions: the API server of envtest has no Node authorizer.
 func (s *shared) authorize(ctx context.Context) error {
 	if s.cfg.Nodes == 0 {
 		return nil
@@ -36,7 +34,8 @@ func (s *shared) authorize(ctx context.Context) error {
 	}
 	allowed, err := mayReport(ctx, client, name)
 	if err != nil {
-		return fmt.Errorf("asking the API server what %s may do; the client of simulated nodes must be an administrator's: %w", identityOf(name).UserName, err)
+		return fmt.Errorf("asking the API server what %s may do; the client of simulated nodes must be an "+
+			"administrator's: %w", identityOf(name).UserName, err)
 	}
 	if allowed {
 		return nil
@@ -50,22 +49,21 @@ func (s *shared) authorize(ctx context.Context) error {
 		return fmt.Errorf("binding the role of nodes: %w", err)
 	}
 	// The API server observes it by a watch.
-	err = wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, authorizeTimeout, true, func(ctx context.Context) (bool, error) {
-		return mayReport(ctx, client, name)
-	})
-	if err != nil {
-		return fmt.Errorf("waiting until %s has the permissions of nodes, by the ClusterRoleBinding %s: %w", identityOf(name).UserName, bindingOfNodes, err)
+	may := func(ctx context.Context) (bool, error) { return mayReport(ctx, client, name) }
+	if err := wait.PollUntilContextTimeout(ctx, 5*time.Millisecond, authorizeTimeout, true, may); err != nil {
+		return fmt.Errorf("waiting until %s has the permissions of nodes, by the ClusterRoleBinding %s: %w",
+			identityOf(name).UserName, bindingOfNodes, err)
 	}
 	return nil
 }
 
-// mayReport reports whether a node may update its status.
+// mayReport says whether a node may update its status.
 func mayReport(ctx context.Context, client kubernetes.Interface, name string) (bool, error) {
-	review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{
-		Spec: authorizationv1.SelfSubjectAccessReviewSpec{ResourceAttributes: &authorizationv1.ResourceAttributes{
-			Verb: "patch", Resource: "nodes", Subresource: "status", Version: "v1", Name: name,
-		}},
-	}, metav1.CreateOptions{})
+	review := &authorizationv1.SelfSubjectAccessReview{}
+	review.Spec.ResourceAttributes = &authorizationv1.ResourceAttributes{
+		Verb: "patch", Resource: "nodes", Subresource: "status", Version: "v1", Name: name,
+	}
+	review, err := client.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, review, metav1.CreateOptions{})
 	if err != nil {
 		return false, err
 	}

@@ -16,13 +16,13 @@ import (
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/probes"
 )
 
-// Prefix of the annotations that say what a simulated container does. One of the
-// settings below follows it, and optionally a dot and the name of a container.
-// Without a name a setting applies to spec.containers. With a name it applies to
-// that container of any kind, and overrides the other.
+// Prefix of the annotations that say what a simulated container does. One of the settings below
+// follows it, and optionally a dot and the name of a container. Without a name a setting applies to
+// spec.containers. With a name it applies to that container of any kind, and overrides the other.
 const Prefix = "simulated.flyball.dev/"
 
 // The settings.
@@ -48,11 +48,10 @@ const (
 const never = "never"
 
 const (
-	// jobTakes is how long a container of a Job runs, or one that exits without
-	// ExitAfter.
+	// jobTakes is how long a container of a Job runs, or one that exits without ExitAfter.
 	jobTakes = 100 * time.Millisecond
-	// maxPull and maxStart limit the delays before the start of a container, maxRun
-	// those after it. maxStart is less than the agent's timeout of the runtime.
+	// maxPull and maxStart limit the delays before the start of a container, maxRun those after it.
+	// maxStart is less than the agent's timeout of the runtime.
 	maxPull, maxStart, maxRun = time.Hour, 3 * time.Minute, 24 * time.Hour
 )
 
@@ -80,8 +79,7 @@ type behaviour struct {
 	execCode int32
 }
 
-// verdict of a probe: ok once the container has run for after, and the opposite
-// before.
+// verdict of a probe: ok once the container has run for after, and the opposite before.
 type verdict struct {
 	ok    bool
 	after time.Duration
@@ -89,10 +87,8 @@ type verdict struct {
 
 func (v verdict) at(running time.Duration) bool { return v.ok == (running >= v.after) }
 
-// setting reads the value of one annotation.
-type setting func(b *behaviour, value string) error
-
-var settings = map[string]setting{
+// settings read the value of one annotation.
+var settings = map[string]func(b *behaviour, value string) error{
 	PullAfter:  func(b *behaviour, v string) (err error) { b.pullAfter, err = duration(v, maxPull); return err },
 	PullError:  func(b *behaviour, v string) (err error) { b.pullError, err = text(v); return err },
 	StartAfter: func(b *behaviour, v string) (err error) { b.startAfter, err = duration(v, maxStart); return err },
@@ -120,48 +116,43 @@ var settings = map[string]setting{
 	ExecCode:  func(b *behaviour, v string) (err error) { b.execCode, err = code(v); return err },
 }
 
-// behaviourOf reads the behaviour of a container from the annotations of its Pod. An
-// error names every invalid annotation of the Pod, for all containers.
+// behaviourOf reads the behaviour of a container from the annotations of its Pod. An error names
+// every invalid annotation of the Pod, for all containers.
 func behaviourOf(pod *v1.Pod, container string) (behaviour, error) {
-	does, others := byDefault(pod, container), newBehaviour()
-	set := map[string]bool{}
-	errs := readAll(pod, func(a annotation) *behaviour {
-		if a.container != container && (a.container != "" || !isRegular(pod, container)) {
-			return &others
-		}
-		set[a.setting] = true
-		return &does
-	})
-	if (set[ExitCode] || set[ExitReason]) && !set[ExitAfter] && !does.exits {
-		does.exits, does.exitAfter = true, jobTakes
-	}
+	does, errs := readAnnotations(pod, container)
 	return does, errors.Join(errs...)
 }
 
-// CheckAnnotations returns an error that names every annotation of a Pod that is
-// invalid for a simulated node, and what is allowed.
+// CheckAnnotations returns an error that names every annotation of a Pod that is invalid for a
+// simulated node, and what is allowed.
 func CheckAnnotations(pod *v1.Pod) error {
-	does := newBehaviour()
-	return utilerrors.NewAggregate(readAll(pod, func(annotation) *behaviour { return &does }))
+	_, errs := readAnnotations(pod, "")
+	return utilerrors.NewAggregate(errs)
 }
 
-// readAll reads each annotation of a Pod into the behaviour that to returns for it.
-func readAll(pod *v1.Pod, to func(annotation) *behaviour) (errs []error) {
+func readAnnotations(pod *v1.Pod, container string) (does behaviour, errs []error) {
+	does = byDefault(pod, container)
+	_, kind := cri.FindContainer(pod, container)
+	set := map[string]bool{}
 	for _, a := range annotationsOf(pod) {
-		if err := a.read(pod, to(a)); err != nil {
+		b := &behaviour{probes: map[probes.Kind]verdict{}} // of another container
+		if a.container == container || a.container == "" && kind == podutil.Containers {
+			b, set[a.setting] = &does, true
+		}
+		if err := a.read(pod, b); err != nil {
 			errs = append(errs, fmt.Errorf("annotation %s: %w", a.key, err))
 		}
 	}
-	return errs
+	if (set[ExitCode] || set[ExitReason]) && !set[ExitAfter] && !does.exits {
+		does.exits, does.exitAfter = true, jobTakes
+	}
+	return does, errs
 }
-
-func newBehaviour() behaviour { return behaviour{probes: map[probes.Kind]verdict{}} }
 
 // annotation is one with Prefix. container is empty if it applies to all regular ones.
 type annotation struct{ key, setting, container string }
 
-// annotationsOf returns the annotations of a Pod with Prefix, those for one container last: they
-// win.
+// annotationsOf returns the annotations with Prefix, those for one container last: they win.
 func annotationsOf(pod *v1.Pod) []annotation {
 	var found []annotation
 	for key := range pod.Annotations {
@@ -176,57 +167,35 @@ func annotationsOf(pod *v1.Pod) []annotation {
 	return found
 }
 
-// read reads the annotation into b.
 func (a annotation) read(pod *v1.Pod, b *behaviour) error {
 	read := settings[a.setting]
 	if read == nil {
 		return fmt.Errorf("there is no such setting; there are %s", strings.Join(slices.Sorted(maps.Keys(settings)), ", "))
 	}
-	if a.container != "" && !hasContainer(pod, a.container) {
+	if c, _ := cri.FindContainer(pod, a.container); a.container != "" && c == nil {
 		return fmt.Errorf("the Pod has no container %q", a.container)
 	}
 	return read(b, pod.Annotations[a.key])
 }
 
-// byDefault is the behaviour without annotations: a regular container runs until it
-// is stopped, or completes soon if the Pod belongs to a Job. An init container
-// completes at once.
+// byDefault is the behaviour without annotations: a regular container runs until it is stopped, or
+// completes soon if the Pod belongs to a Job. An init container completes at once.
 func byDefault(pod *v1.Pod, container string) behaviour {
 	b := behaviour{probes: map[probes.Kind]verdict{
 		probes.Startup: {ok: true}, probes.Readiness: {ok: true}, probes.Liveness: {ok: true},
 	}}
-	switch {
-	case isInit(pod, container):
+	switch c, kind := cri.FindContainer(pod, container); {
+	case kind == podutil.InitContainers && !podutil.IsRestartableInitContainer(c):
 		b.exits = true
-	case isRegular(pod, container) && ofJob(pod):
+	case kind == podutil.Containers && ofJob(pod):
 		b.exits, b.exitAfter = true, jobTakes
 	}
 	return b
 }
 
 func ofJob(pod *v1.Pod) bool {
-	return pod.Spec.RestartPolicy != v1.RestartPolicyAlways &&
-		slices.ContainsFunc(pod.OwnerReferences, func(o metav1.OwnerReference) bool {
-			return o.Kind == "Job" && o.Controller != nil && *o.Controller
-		})
-}
-
-func isRegular(pod *v1.Pod, name string) bool {
-	return slices.ContainsFunc(pod.Spec.Containers, func(c v1.Container) bool { return c.Name == name })
-}
-
-// isInit reports whether it is an init container that must complete.
-func isInit(pod *v1.Pod, name string) bool {
-	return slices.ContainsFunc(pod.Spec.InitContainers, func(c v1.Container) bool {
-		return c.Name == name && (c.RestartPolicy == nil || *c.RestartPolicy != v1.ContainerRestartPolicyAlways)
-	})
-}
-
-func hasContainer(pod *v1.Pod, name string) bool {
-	missing := podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
-		return c.Name != name
-	})
-	return !missing
+	owner := metav1.GetControllerOf(pod)
+	return pod.Spec.RestartPolicy != v1.RestartPolicyAlways && owner != nil && owner.Kind == "Job"
 }
 
 func duration(value string, most time.Duration) (time.Duration, error) {

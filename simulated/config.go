@@ -1,11 +1,9 @@
 package simulated
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"maps"
-	"net/netip"
-	goruntime "runtime"
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
@@ -16,28 +14,13 @@ import (
 
 // Config is what Run needs. Client and Nodes are required.
 type Config struct {
-	// Client reaches the API server. It is an administrator's: it must be allowed to
-	// impersonate nodes, and to read Pods, Nodes, Services, ConfigMaps and Secrets.
-	// Its rate limits are not used.
+	// Client reaches the API server. It is an administrator's: it must be allowed to impersonate
+	// nodes, and to read Pods, Nodes, Services, ConfigMaps and Secrets. Its rate limits are not used.
 	Client *rest.Config
 	// Nodes is the number of nodes, 0 to 10000.
 	Nodes int
-	// Prefix of their names, "simulated-" by default: the nodes are simulated-0,
-	// simulated-1 and so on.
+	// Prefix of their names, "simulated-" by default: the nodes are simulated-0, simulated-1 and so on.
 	Prefix string
-	// Capacity of each node. By default 8 CPUs, 32 GiB of memory, 100 GiB of ephemeral
-	// storage and 110 Pods.
-	Capacity v1.ResourceList
-	// Labels that each Node has besides the well-known ones.
-	Labels map[string]string
-	// Architecture that the nodes report, as GOARCH; that of this program by default.
-	Architecture string
-	// ClusterDNS and ClusterDomain are for the Pods' name resolution;
-	// cluster.local by default.
-	ClusterDNS    []netip.Addr
-	ClusterDomain string
-	// Report is called with errors that do not belong to a Pod and are retried. May be nil.
-	Report func(error)
 	// Ready is called once, when Awaited of the Nodes are Ready. May be nil.
 	Ready func()
 	// Awaited is how many Nodes Ready waits for; 0 means all.
@@ -45,18 +28,8 @@ type Config struct {
 }
 
 func (c Config) complete() (Config, error) {
-	if c.Prefix == "" {
-		c.Prefix = "simulated-"
-	}
-	if c.Architecture == "" {
-		c.Architecture = goruntime.GOARCH
-	}
-	if c.ClusterDomain == "" {
-		c.ClusterDomain = "cluster.local"
-	}
-	if c.Awaited == 0 || c.Awaited > c.Nodes {
-		c.Awaited = c.Nodes
-	}
+	c.Prefix = cmp.Or(c.Prefix, "simulated-")
+	c.Awaited = min(cmp.Or(c.Awaited, c.Nodes), c.Nodes)
 	var errs []error
 	if c.Client == nil {
 		errs = append(errs, errors.New("there is no client of the API server"))
@@ -75,11 +48,11 @@ func (c Config) complete() (Config, error) {
 	return c, nil
 }
 
-func (c Config) capacity() v1.ResourceList {
-	all := v1.ResourceList{
+// capacity of each node.
+func capacity() v1.ResourceList {
+	return v1.ResourceList{
 		v1.ResourceCPU: resource.MustParse("8"), v1.ResourceMemory: resource.MustParse("32Gi"),
-		v1.ResourceEphemeralStorage: resource.MustParse("100Gi"), v1.ResourcePods: *resource.NewQuantity(maxPods, resource.DecimalSI),
+		v1.ResourceEphemeralStorage: resource.MustParse("100Gi"),
+		v1.ResourcePods:             *resource.NewQuantity(maxPods, resource.DecimalSI),
 	}
-	maps.Copy(all, c.Capacity)
-	return all
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -11,28 +12,30 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
 )
 
-// container is one instance of a container.
 type container struct {
 	id      string
 	sandbox *sandbox
 	config  *runtimeapi.ContainerConfig
 	does    behaviour
 
-	state                      runtimeapi.ContainerState
-	created, started, finished time.Time
-	end                        end
-	// timer calls expired.
-	timer *time.Timer
-	// deleted is closed when the Pod is deleted before the start, ended when the container has
-	// ended.
-	deleted, ended chan struct{}
+	state runtimeapi.ContainerState
 	// stopped is when StopContainer was called first, or zero.
-	stopped time.Time
+	created, started, stopped, finished time.Time
+
+	end    end
+	logged *string     // the log in its file; nil: there is no file
+	timer  *time.Timer // calls expired
+	// podDeleted ends when deletePod is called, ended is closed when the container has ended.
+	podDeleted context.Context
+	deletePod  context.CancelFunc
+	ended      chan struct{}
 }
 
 // end is the result of a container.
@@ -49,18 +52,15 @@ func (c *container) name() string   { return c.config.GetMetadata().GetName() }
 
 // ownEnd is the result if it is not stopped.
 func (c *container) ownEnd() end {
-	e := end{code: c.does.exitCode, reason: c.does.exitReason, message: c.does.message}
-	if e.reason == "" {
-		e.reason = "Completed"
-		if e.code != 0 {
-			e.reason = "Error"
-		}
+	reason := "Completed"
+	if c.does.exitCode != 0 {
+		reason = "Error"
 	}
-	return e
+	return end{c.does.exitCode, cmp.Or(c.does.exitReason, reason), c.does.message}
 }
 
-// CreateContainer implements CRI. It fails if an annotation is invalid, as it does
-// with an invalid configuration.
+// CreateContainer implements CRI. It fails if an annotation is invalid, as it does with an invalid
+// configuration.
 func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContainerRequest, _ ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -78,31 +78,27 @@ func (r *runtime) CreateContainer(_ context.Context, in *runtimeapi.CreateContai
 	}
 	c := &container{
 		id: newID(), sandbox: s, config: in.Config, does: does,
-		state: runtimeapi.ContainerState_CONTAINER_CREATED, created: time.Now(),
-		deleted: make(chan struct{}), ended: make(chan struct{}),
+		state: runtimeapi.ContainerState_CONTAINER_CREATED, created: time.Now(), ended: make(chan struct{}),
 	}
 	c.timer = time.AfterFunc(time.Hour, func() { r.expired(c) })
 	c.timer.Stop()
+	c.podDeleted, c.deletePod = context.WithCancel(context.Background())
 	if pod.DeletionTimestamp != nil {
-		close(c.deleted)
+		c.deletePod()
 	}
 	r.containers[c.id] = c
 	return &runtimeapi.CreateContainerResponse{ContainerId: c.id}, nil
 }
 
-// StartContainer implements CRI.
 func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StartContainerResponse, error) {
-	c, err := r.container(in.ContainerId)
+	c, does, err := r.container(in.ContainerId)
 	if err != nil {
 		return nil, err
 	}
-	r.mu.Lock()
-	after := c.does.startAfter
-	r.mu.Unlock()
-	if after > 0 {
+	if does.startAfter > 0 {
 		select {
-		case <-time.After(after):
-		case <-c.deleted:
+		case <-time.After(does.startAfter):
+		case <-c.podDeleted.Done():
 			return nil, status.Error(codes.Canceled, "the Pod was deleted while the container started")
 		case <-ctx.Done():
 			return nil, status.FromContextError(ctx.Err()).Err()
@@ -110,7 +106,6 @@ func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContai
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
 	switch {
 	case c.state != runtimeapi.ContainerState_CONTAINER_CREATED:
 		return nil, status.Errorf(codes.FailedPrecondition, "starting container %s: it was started before", c.id)
@@ -118,13 +113,12 @@ func (r *runtime) StartContainer(ctx context.Context, in *runtimeapi.StartContai
 		r.exit(c, end{code: 128, reason: "StartError", message: c.does.startError})
 		return nil, errors.New(c.does.startError)
 	}
-	c.state, c.started = runtimeapi.ContainerState_CONTAINER_RUNNING, now
+	c.state, c.started = runtimeapi.ContainerState_CONTAINER_RUNNING, time.Now()
 	r.schedule(c)
 	return &runtimeapi.StartContainerResponse{}, nil
 }
 
-// schedule sets the timer to the end of a running container. The caller holds the
-// lock.
+// schedule sets the timer to the end of a running container. The caller holds the lock.
 func (r *runtime) schedule(c *container) {
 	var at time.Time
 	if c.does.exits {
@@ -142,7 +136,6 @@ func (r *runtime) schedule(c *container) {
 	c.timer.Reset(max(0, time.Until(at)))
 }
 
-// expired ends a container.
 func (r *runtime) expired(c *container) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -164,10 +157,9 @@ func (r *runtime) exit(c *container, how end) {
 	r.changed(c.podUID())
 }
 
-// StopContainer implements CRI: it stops the container, and kills it after the
-// timeout in seconds.
+// StopContainer implements CRI: it stops the container, and kills it after the timeout in seconds.
 func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, _ ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error) {
-	c, err := r.container(in.ContainerId)
+	c, _, err := r.container(in.ContainerId)
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +188,6 @@ func (r *runtime) StopContainer(ctx context.Context, in *runtimeapi.StopContaine
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// RemoveContainer implements CRI.
 func (r *runtime) RemoveContainer(_ context.Context, in *runtimeapi.RemoveContainerRequest, _ ...grpc.CallOption) (*runtimeapi.RemoveContainerResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -210,22 +201,24 @@ func (r *runtime) RemoveContainer(_ context.Context, in *runtimeapi.RemoveContai
 
 // forget is called with the lock held.
 func (r *runtime) forget(c *container) {
-	r.logs.remove(c.id)
+	if c.logged != nil {
+		_ = os.Remove(r.logPath(c))
+	}
 	delete(r.containers, c.id)
 }
 
-func (r *runtime) container(id string) (*container, error) {
+// container returns a container, and what it does at present.
+func (r *runtime) container(id string) (*container, behaviour, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	c := r.containers[id]
 	if c == nil {
-		return nil, notFound("container", id)
+		return nil, behaviour{}, notFound("container", id)
 	}
-	return c, nil
+	return c, c.does, nil
 }
 
-// podChanged applies the present annotations of a Pod. Creating the next container
-// reports errors in them.
+// podChanged applies the annotations of a Pod. Creating the next container reports errors in them.
 func (r *runtime) podChanged(pod *v1.Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -233,25 +226,18 @@ func (r *runtime) podChanged(pod *v1.Pod) {
 		if c.podUID() != string(pod.UID) {
 			continue
 		}
-		if pod.DeletionTimestamp != nil && c.state == runtimeapi.ContainerState_CONTAINER_CREATED {
-			select {
-			case <-c.deleted:
-			default:
-				close(c.deleted)
+		if pod.DeletionTimestamp != nil {
+			c.deletePod()
+		}
+		if does, err := behaviourOf(pod, c.name()); err == nil {
+			c.does = does
+			if c.state == runtimeapi.ContainerState_CONTAINER_RUNNING {
+				r.schedule(c)
 			}
-		}
-		does, err := behaviourOf(pod, c.name())
-		if err != nil {
-			continue
-		}
-		c.does = does
-		if c.state == runtimeapi.ContainerState_CONTAINER_RUNNING {
-			r.schedule(c)
 		}
 	}
 }
 
-// UpdateContainerResources implements CRI.
 func (r *runtime) UpdateContainerResources(_ context.Context, in *runtimeapi.UpdateContainerResourcesRequest, _ ...grpc.CallOption) (*runtimeapi.UpdateContainerResourcesResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -265,15 +251,15 @@ func (r *runtime) UpdateContainerResources(_ context.Context, in *runtimeapi.Upd
 	return &runtimeapi.UpdateContainerResourcesResponse{}, nil
 }
 
-// ListContainers implements CRI.
 func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
 	f := in.GetFilter()
+	selector := labels.SelectorFromSet(f.GetLabelSelector())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := &runtimeapi.ListContainersResponse{}
 	for _, c := range r.containers {
 		if f.GetId() != "" && f.Id != c.id || f.GetPodSandboxId() != "" && f.PodSandboxId != c.sandbox.id ||
-			f.GetState() != nil && f.State.State != c.state || !selected(c.config.Labels, f.GetLabelSelector()) {
+			f.GetState() != nil && f.State.State != c.state || !selector.Matches(labels.Set(c.config.Labels)) {
 			continue
 		}
 		list.Containers = append(list.Containers, &runtimeapi.Container{
@@ -286,16 +272,13 @@ func (r *runtime) ListContainers(_ context.Context, in *runtimeapi.ListContainer
 	return list, nil
 }
 
-// annotationMessagePolicy says whether the log is the fallback for a termination message.
-const annotationMessagePolicy = "io.kubernetes.container.terminationMessagePolicy"
-
-// ContainerStatus implements CRI. It writes the log file if the request is verbose,
-// or if the agent will read the log.
+// ContainerStatus implements CRI. It writes the log file if the request is verbose, or if the agent
+// will read the log as the termination message.
 func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	c := r.containers[in.ContainerId]
 	if c == nil {
-		r.mu.Unlock()
 		return nil, notFound("container", in.ContainerId)
 	}
 	st := &runtimeapi.ContainerStatus{
@@ -304,29 +287,23 @@ func (r *runtime) ContainerStatus(_ context.Context, in *runtimeapi.ContainerSta
 		ExitCode: c.end.code, Reason: c.end.reason, Message: c.end.message,
 		Image:    &runtimeapi.ImageSpec{Image: nameOf(c.config.GetImage())},
 		ImageRef: digestOf(c.config.GetImage()), Labels: c.config.Labels, Annotations: c.config.Annotations,
-		LogPath:   r.logs.path(c.id),
+		LogPath:   r.logPath(c),
 		Resources: &runtimeapi.ContainerResources{Linux: c.config.GetLinux().GetResources()},
 	}
-	log, started := c.does.log, c.started
-	r.mu.Unlock()
-	if in.Verbose || st.ExitCode != 0 && st.Annotations[annotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError) {
-		if err := r.logs.write(st.Id, log, started); err != nil {
+	fallback := st.Annotations[cri.AnnotationMessagePolicy] == string(v1.TerminationMessageFallbackToLogsOnError)
+	if in.Verbose || st.ExitCode != 0 && fallback {
+		if err := r.writeLog(c); err != nil {
 			return nil, status.Error(codes.Internal, err.Error())
 		}
 	}
 	return &runtimeapi.ContainerStatusResponse{Status: st}, nil
 }
 
-// ContainerStats implements CRI. Without processes all values are zero.
+// ContainerStats implements CRI. Without processes no memory is used.
 func (r *runtime) ContainerStats(_ context.Context, in *runtimeapi.ContainerStatsRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatsResponse, error) {
-	c, err := r.container(in.ContainerId)
-	if err != nil {
+	if _, _, err := r.container(in.ContainerId); err != nil {
 		return nil, err
 	}
-	nothing := &runtimeapi.UInt64Value{}
-	return &runtimeapi.ContainerStatsResponse{Stats: &runtimeapi.ContainerStats{
-		Attributes: &runtimeapi.ContainerAttributes{Id: c.id, Metadata: c.config.Metadata, Labels: c.config.Labels},
-		Cpu:        &runtimeapi.CpuUsage{Timestamp: time.Now().UnixNano(), UsageCoreNanoSeconds: nothing},
-		Memory:     &runtimeapi.MemoryUsage{Timestamp: time.Now().UnixNano(), UsageBytes: nothing, WorkingSetBytes: nothing},
-	}}, nil
+	none := &runtimeapi.MemoryUsage{Timestamp: time.Now().UnixNano(), UsageBytes: &runtimeapi.UInt64Value{}}
+	return &runtimeapi.ContainerStatsResponse{Stats: &runtimeapi.ContainerStats{Memory: none}}, nil
 }

@@ -8,14 +8,15 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	corelisters "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/tools/cache"
 )
 
 // dispatch lets the watches deliver each node its Pods and its Node.
 func (s *shared) dispatch() (synced []cache.DoneChecker, err error) {
 	pods, podsErr := s.pods.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc: func(obj any) { s.podChanged(obj) }, UpdateFunc: func(_, obj any) { s.podChanged(obj) },
-		DeleteFunc: s.podGone,
+		AddFunc: func(obj any) { s.podChanged(nil, obj.(*v1.Pod)) }, DeleteFunc: s.podDeleted,
+		UpdateFunc: func(old, obj any) { s.podChanged(old.(*v1.Pod), obj.(*v1.Pod)) },
 	})
 	nodes, nodesErr := s.nodes.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: s.nodeChanged, UpdateFunc: func(_, obj any) { s.nodeChanged(obj) }, DeleteFunc: s.nodeChanged,
@@ -26,38 +27,29 @@ func (s *shared) dispatch() (synced []cache.DoneChecker, err error) {
 	return []cache.DoneChecker{pods.HasSyncedChecker(), nodes.HasSyncedChecker(), s.services.HasSyncedChecker()}, nil
 }
 
-func (s *shared) podChanged(obj any) {
-	p, ok := obj.(*v1.Pod)
-	if !ok {
-		return
+func (s *shared) podChanged(old, p *v1.Pod) {
+	if old != nil && old.Spec.NodeName != p.Spec.NodeName { // another Pod with the name of a deleted one
+		s.podDeleted(old)
+		old = nil
 	}
 	n := s.byName[p.Spec.NodeName]
 	if n == nil {
 		return
 	}
-	before, had := n.podSrc.Pod(p.Namespace, p.Name)
-	if had && before.UID != p.UID {
-		s.owners.Delete(before.UID)
-	}
-	s.owners.Store(p.UID, n)
 	n.images.importNeverPulled(p)
-	n.podSrc.set(p)
-	if had && ((p.DeletionTimestamp == nil) != (before.DeletionTimestamp == nil) || !maps.Equal(p.Annotations, before.Annotations)) {
+	n.podSrc.deliver(old, p)
+	if old != nil && ((p.DeletionTimestamp == nil) != (old.DeletionTimestamp == nil) ||
+		!maps.Equal(p.Annotations, old.Annotations)) {
 		n.runtime.podChanged(p)
 	}
 }
 
-func (s *shared) podGone(obj any) {
+func (s *shared) podDeleted(obj any) {
 	if t, ok := obj.(cache.DeletedFinalStateUnknown); ok {
 		obj = t.Obj
 	}
-	p, ok := obj.(*v1.Pod)
-	if !ok {
-		return
-	}
-	s.owners.Delete(p.UID)
-	if n := s.byName[p.Spec.NodeName]; n != nil {
-		n.podSrc.drop(p)
+	if p, ok := obj.(*v1.Pod); ok && s.byName[p.Spec.NodeName] != nil {
+		s.byName[p.Spec.NodeName].podSrc.deliver(p, nil)
 	}
 }
 
@@ -68,11 +60,6 @@ func (s *shared) nodeChanged(obj any) {
 	}
 }
 
-// servicesOf lists the Services of a namespace.
 func (s *shared) servicesOf(_ context.Context, namespace string) ([]*v1.Service, error) {
-	var list []*v1.Service
-	err := cache.ListAllByNamespace(s.services.GetIndexer(), namespace, labels.Everything(), func(o any) {
-		list = append(list, o.(*v1.Service)) //nolint:forcetypeassert // an informer of Services
-	})
-	return list, err
+	return corelisters.NewServiceLister(s.services.GetIndexer()).Services(namespace).List(labels.Everything())
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -18,15 +19,11 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
-const (
-	// imageSize in bytes and imageUser are those of every image. runAsNonRoot allows
-	// the user.
-	imageSize = 50 << 20
-	imageUser = 65532
-)
+// imageSize in bytes and imageUser are those of every image. runAsNonRoot allows the user.
+const imageSize, imageUser = 50 << 20, 65532
 
-// imageStore has every image that was pulled. It can pull any name. It implements
-// CRI's ImageService.
+// imageStore has every image that was pulled. It can pull any name. It implements CRI's
+// ImageService.
 type imageStore struct {
 	runtimeapi.ImageServiceClient // answers Unimplemented
 
@@ -81,8 +78,7 @@ func (s *imageStore) ImageStatus(_ context.Context, in *runtimeapi.ImageStatusRe
 	return &runtimeapi.ImageStatusResponse{Image: s.images[idOf(in.GetImage().GetImage())]}, nil
 }
 
-// PullImage implements CRI. The annotations of the containers with the image decide about its
-// result.
+// PullImage implements CRI. Annotations decide about the result.
 func (s *imageStore) PullImage(ctx context.Context, in *runtimeapi.PullImageRequest, _ ...grpc.CallOption) (*runtimeapi.PullImageResponse, error) {
 	after, failure := s.pullOf(in)
 	if after > 0 {
@@ -110,45 +106,37 @@ func (s *imageStore) add(name string) string {
 	return image.Id
 }
 
-// importNeverPulled adds the images that containers of the Pod use and never pull: a Pod with the pull
-// policy Never expects that an administrator has imported them.
+// importNeverPulled adds the images that containers of the Pod use and never pull: a Pod with the
+// pull policy Never expects that an administrator has imported them.
 func (s *imageStore) importNeverPulled(p *v1.Pod) {
-	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+	for c := range podutil.ContainerIter(&p.Spec, podutil.AllContainers) {
 		if name := c.Image; c.ImagePullPolicy == v1.PullNever {
 			if repository(name) == name {
 				name += ":latest" // the agent's name
 			}
 			s.add(name)
 		}
-		return true
-	})
+	}
 }
 
-// pullOf returns how long a pull takes and why it fails, by the annotations of those
-// containers of the Pod that have the image. Creating the container reports errors in
-// annotations.
+// pullOf returns how long a pull takes and why it fails, by the annotations of those containers of
+// the Pod that have the image. Creating the container reports errors in annotations.
 func (s *imageStore) pullOf(in *runtimeapi.PullImageRequest) (after time.Duration, failure string) {
 	p := s.pods.current(in.GetSandboxConfig().GetMetadata())
 	if p == nil {
 		return 0, ""
 	}
-	podutil.VisitContainers(&p.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+	for c := range podutil.ContainerIter(&p.Spec, podutil.AllContainers) {
 		if does, err := behaviourOf(p, c.Name); err == nil && c.Image == nameOf(in.Image) {
 			after, failure = max(after, does.pullAfter), cmp.Or(failure, does.pullError)
 		}
-		return true
-	})
+	}
 	return after, failure
 }
 
-// ListImages implements CRI.
 func (s *imageStore) ListImages(context.Context, *runtimeapi.ListImagesRequest, ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	list := &runtimeapi.ListImagesResponse{}
-	for _, image := range s.images {
-		list.Images = append(list.Images, image)
-	}
-	slices.SortFunc(list.Images, func(a, b *runtimeapi.Image) int { return cmp.Compare(a.Id, b.Id) })
-	return list, nil
+	byID := func(a, b *runtimeapi.Image) int { return cmp.Compare(a.Id, b.Id) }
+	return &runtimeapi.ListImagesResponse{Images: slices.SortedFunc(maps.Values(s.images), byID)}, nil
 }

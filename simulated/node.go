@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	goruntime "runtime"
+	"strconv"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,7 +27,7 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// simulatedNode is one node: the agent on a runtime in memory.
+// simulatedNode is the agent on a runtime in memory.
 type simulatedNode struct {
 	*kubelet.Agent
 
@@ -39,38 +42,43 @@ type simulatedNode struct {
 
 // newNode creates a node, which does nothing before run.
 func (s *shared) newNode(i int) (*simulatedNode, error) {
-	n := &simulatedNode{
-		name: fmt.Sprintf("%s%d", s.cfg.Prefix, i), ip: s.nodeIP(i), podSrc: newPodSource(), ready: make(chan struct{}),
-	}
+	n := &simulatedNode{name: s.cfg.Prefix + strconv.Itoa(i), ip: nodeIP(i), ready: make(chan struct{})}
+	n.podSrc = &podSource{node: n.name, pods: s.pods.GetIndexer()}
 	n.nodeSrc = &nodeSource{name: n.name, nodes: s.nodes.GetStore()}
 	n.images = newImageStore(n.podSrc)
-	n.runtime = newRuntime(n.podSrc, n.nodeSrc, s.addresses, s.logs)
+	n.runtime = newRuntime(n.podSrc, n.nodeSrc, s.addresses, s.logDir, s.streams)
 	client, err := s.clientOf(n.name)
 	if err != nil {
 		return nil, err
 	}
 	n.Agent = kubelet.NewAgent(kubelet.Config{
-		NodeName: n.name, NodeIPs: []netip.Addr{n.ip}, Port: s.port, NodeLabels: s.cfg.Labels,
-		ClusterDNS: s.cfg.ClusterDNS, ClusterDomain: s.cfg.ClusterDomain,
-		Report: s.cfg.Report, Ready: func() { close(n.ready) },
+		NodeName: n.name, NodeIPs: []netip.Addr{n.ip}, Port: s.port, ClusterDomain: "cluster.local",
+		Ready: func() { close(n.ready) },
 	}, s.host(n, client, s.recorder(i, n.name)))
 	return n, nil
 }
 
 // host is what the agent of a node has instead of a real host.
 func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder record.EventRecorder) kubelet.Host {
-	capacity := s.cfg.capacity()
+	capacity, lease := capacity(), time.Duration(0) // as any node
+	if s.cfg.Nodes > fewNodes {
+		lease = slowLeases
+	}
 	return kubelet.Host{
 		Client: client, Recorder: recorder, CRI: remote.New(n.runtime, n.images),
 		Node: node.Config{
 			Host: node.HostInfo{
-				Capacity: capacity, Addresses: s.nodeAddresses(n),
+				Capacity: capacity,
+				// The API server connects to the server of all nodes at the host name.
+				Addresses: []v1.NodeAddress{
+					{Type: v1.NodeInternalIP, Address: n.ip.String()}, {Type: v1.NodeHostName, Address: serverHost},
+				},
 				System: v1.NodeSystemInfo{
 					MachineID: n.name, SystemUUID: n.name, BootID: n.name, KernelVersion: "simulated", OSImage: "Simulated (Flyball)",
-					OperatingSystem: "linux", Architecture: s.cfg.Architecture, KubeletVersion: version.Get().String(),
+					OperatingSystem: "linux", Architecture: goruntime.GOARCH, KubeletVersion: version.Get().String(),
 				},
 			},
-			Source: n.nodeSrc, LeaseDuration: s.leaseDuration(),
+			Source: n.nodeSrc, LeaseDuration: lease,
 		},
 		Probes: probes.Config{Asker: asker{n.podSrc}},
 		Images: images.Config{Secrets: s.volumes},
@@ -85,13 +93,11 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 	}
 }
 
-// run runs the node until ctx ends.
 func (n *simulatedNode) run(ctx context.Context) error {
 	defer n.runtime.stop()
 	return n.Run(ctx)
 }
 
-// clientOf returns a client with the identity of a node.
 func (s *shared) clientOf(name string) (kubernetes.Interface, error) {
 	cfg := rest.CopyConfig(s.rest)
 	cfg.Impersonate = identityOf(name)
@@ -114,8 +120,6 @@ func (noCgroups) EnsurePod(pod *v1.Pod) (string, error) {
 }
 func (noCgroups) GrowPod(*v1.Pod) error     { return nil }
 func (noCgroups) RemovePod(types.UID) error { return nil }
-
-// PodMemory implements pod.Cgroups. Pods use no memory.
 func (noCgroups) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) {
 	return 0, 0, false, nil
 }
@@ -124,8 +128,5 @@ func (noCgroups) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error) 
 type hookTransport struct{}
 
 func (hookTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	return &http.Response{
-		StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Body: http.NoBody, Request: r, Header: http.Header{},
-	}, nil
+	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Body: http.NoBody, Request: r}, nil
 }

@@ -10,11 +10,9 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// asker answers probes by the present annotations of the Pod, for all kinds of
-// handlers.
+// asker answers probes by the present annotations of the Pod, for all kinds of handlers.
 type asker struct{ pods *podSource }
 
-// Ask implements probes.Asker.
 func (a asker) Ask(_ context.Context, pod *v1.Pod, t probes.Target, kind probes.Kind, _ *v1.Probe) (bool, string, error) {
 	if now, ok := a.pods.Pod(pod.Namespace, pod.Name); ok && now.UID == pod.UID {
 		pod = now

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,49 +22,52 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/tools/record"
+	"k8s.io/cri-streaming/pkg/streaming"
 
+	"flyball.dev/kubelet"
 	"flyball.dev/kubelet/node"
 	"flyball.dev/kubelet/volumes"
 )
 
 const (
-	// maxPods is how many Pods a node runs, unless Config.Capacity says otherwise.
+	// maxPods is how many Pods a node runs.
 	maxPods = 110
-	// startAtOnce is how many nodes register at the same time: the API server
-	// would reject a thousand.
+	// startAtOnce is how many nodes register at the same time: the API server would reject a thousand.
 	startAtOnce = 16
-	// recorders is the largest number of queues of Events. One per node would take
-	// a hundred megabytes for a thousand nodes, and a single one overflows. With
-	// many nodes there are fewRecorders, which may overflow: when thousands of Pods
-	// start at once, most writes are Events, and Pods must not wait for them.
+	// recorders is the largest number of queues of Events. One per node would take a hundred
+	// megabytes for a thousand nodes, and a single one overflows. With many nodes there are
+	// fewRecorders, which may overflow: when thousands of Pods start at once, most writes are Events,
+	// and Pods must not wait for them.
 	recorders, fewRecorders = 8, 2
-	// fewNodes renew their Leases every ten seconds, as any node does. More nodes
-	// renew them half as often: a thousand would write a hundred times per second.
-	// The node lifecycle controller gives a node up after 50 s.
+	// fewNodes renew their Leases every ten seconds, as any node does. More nodes renew them half as
+	// often: a thousand would write a hundred times per second. The node lifecycle controller gives a
+	// node up after 50 s.
 	fewNodes   = 100
 	slowLeases = 80 * time.Second
 )
 
-// The ranges of addresses, at which nothing answers. No network has them: RFC 2544
-// reserves them for benchmarks.
+// The ranges of addresses, which RFC 2544 reserves for benchmarks. Nothing answers at them.
 var (
 	podRange  = netip.MustParsePrefix("198.18.0.0/16")
 	nodeRange = netip.MustParsePrefix("198.19.0.0/16")
 )
 
-// Run runs the nodes until ctx ends, or returns an error if they cannot run. Their
-// Nodes and Pods stay in the API server.
-func Run(ctx context.Context, cfg Config) (err error) {
-	if cfg, err = cfg.complete(); err != nil {
+// Run runs the nodes until ctx ends, or returns an error if they cannot run. Their Nodes and Pods
+// stay in the API server.
+func Run(ctx context.Context, cfg Config) error {
+	cfg, err := cfg.complete()
+	if err != nil {
 		return err
 	}
 	s, err := newShared(cfg)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, s.logs.removeAll()) }()
 	if err = s.run(ctx); ctx.Err() != nil {
-		return nil // it was stopped, and an error then means nothing
+		err = nil // it was stopped, and an error then means nothing
+	}
+	if removeErr := os.RemoveAll(s.logDir); removeErr != nil {
+		err = errors.Join(err, fmt.Errorf("removing the logs of simulated containers: %w", removeErr))
 	}
 	return err
 }
@@ -80,43 +82,36 @@ type shared struct {
 	volumes               *volumes.Manager
 	events                []record.EventBroadcaster
 	addresses             *addresses
-	logs                  *logFiles
-	streams               *streams
+	logDir                string // it is made with the first log
+	streams               streaming.Server
 	port                  int
 
 	all    []*simulatedNode
 	byName map[string]*simulatedNode
-	// owners has the node of each Pod, by the Pod's UID.
-	owners sync.Map
 }
 
 func newShared(cfg Config) (*shared, error) {
 	s := &shared{cfg: cfg, addresses: newAddresses(podRange), byName: map[string]*simulatedNode{}}
-	s.rest = rest.CopyConfig(cfg.Client)
-	s.rest.QPS = -1 // nodes write only as often as something happens on them
-	s.rest.UserAgent = "flyball-simulated-kubelet"
-	s.rest.ContentType = "application/vnd.kubernetes.protobuf"
-	s.rest.AcceptContentTypes = "application/vnd.kubernetes.protobuf,application/json"
+	s.rest = kubelet.ClientConfig(cfg.Client, "flyball-simulated-kubelet")
 	var err error
 	if s.client, err = kubernetes.NewForConfig(s.rest); err != nil {
 		return nil, fmt.Errorf("creating the API client of simulated nodes: %w", err)
 	}
-	s.logs = &logFiles{dir: filepath.Join(os.TempDir(), "flyball-simulated-"+newID()[:16]), written: map[string]string{}}
+	s.logDir = filepath.Join(os.TempDir(), "flyball-simulated-"+newID()[:16])
 	// Pods that are not bound to a node are not needed.
 	bound := informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 		o.FieldSelector = fields.OneTermNotEqualSelector("spec.nodeName", "").String()
 	})
 	slim := informers.WithTransform(withoutManagedFields)
 	s.pods = informers.NewSharedInformerFactoryWithOptions(s.client, 0, bound, slim).Core().V1().Pods().Informer()
+	if err := s.pods.AddIndexers(podIndexers); err != nil {
+		return nil, fmt.Errorf("indexing the Pods of simulated nodes: %w", err)
+	}
 	others := informers.NewSharedInformerFactoryWithOptions(s.client, 0, slim).Core().V1()
 	s.nodes, s.services = others.Nodes().Informer(), others.Services().Informer()
 	s.volumes, err = volumes.New(volumes.Config{
-		NoFiles: true, RootDir: s.logs.dir, Client: s.client, Allocatable: s.allocatable,
-		Changed: func(uid types.UID) {
-			if n, ok := s.owners.Load(uid); ok {
-				n.(*simulatedNode).Pods.Retry(uid) //nolint:forcetypeassert // nothing else is in there
-			}
-		},
+		NoFiles: true, RootDir: s.logDir, Client: s.client, Changed: s.retry,
+		Allocatable: func() v1.ResourceList { return node.Allocatable(capacity()) },
 		Event: func(p *v1.Pod, kind, reason, message string) {
 			s.recorder(0, p.Spec.NodeName).Event(p, kind, reason, message)
 		},
@@ -124,8 +119,18 @@ func newShared(cfg Config) (*shared, error) {
 	return s, err
 }
 
-// withoutManagedFields removes the managed fields, which the agent never reads and
-// which are often half of an object.
+// retry has a node try again what failed for a Pod.
+func (s *shared) retry(uid types.UID) {
+	pods, _ := s.pods.GetIndexer().ByIndex(byUID, string(uid)) // the index exists
+	for _, p := range pods {
+		if n := s.byName[p.(*v1.Pod).Spec.NodeName]; n != nil {
+			n.Pods.Retry(uid)
+		}
+	}
+}
+
+// withoutManagedFields removes the managed fields, which the agent never reads and which are often
+// half of an object.
 func withoutManagedFields(obj any) (any, error) {
 	if o, ok := obj.(metav1.Object); ok {
 		o.SetManagedFields(nil)
@@ -136,8 +141,12 @@ func withoutManagedFields(obj any) (any, error) {
 // run starts everything in order, and returns when all of it has ended.
 func (s *shared) run(ctx context.Context) error {
 	all, ctx := errgroup.WithContext(ctx)
-	defer s.stopEvents()
 	s.startEvents(ctx)
+	defer func() {
+		for _, b := range s.events {
+			b.Shutdown()
+		}
+	}()
 	if err := s.serve(ctx, all); err != nil {
 		return err
 	}
@@ -168,36 +177,34 @@ func (s *shared) run(ctx context.Context) error {
 
 // start starts the nodes, startAtOnce at a time, and calls Ready when Awaited of them are ready.
 func (s *shared) start(ctx context.Context, all *errgroup.Group) {
-	if s.cfg.Awaited == 0 {
-		s.ready() // there are no nodes
+	ready := func() {
+		if s.cfg.Ready != nil {
+			s.cfg.Ready()
+		}
 	}
-	starting := make(chan struct{}, startAtOnce)
+	if s.cfg.Awaited == 0 {
+		ready() // there are no nodes
+	}
+	var starting errgroup.Group
+	starting.SetLimit(startAtOnce)
 	var started atomic.Int64
 	for _, n := range s.all {
-		select {
-		case starting <- struct{}{}:
-		case <-ctx.Done():
-			return
-		}
-		all.Go(func() error { return n.run(ctx) })
-		all.Go(func() error {
+		starting.Go(func() error {
+			if ctx.Err() != nil {
+				return nil
+			}
+			all.Go(func() error { return n.run(ctx) })
 			select {
 			case <-n.ready:
 				if started.Add(1) == int64(s.cfg.Awaited) {
-					s.ready()
+					ready()
 				}
 			case <-ctx.Done():
 			}
-			<-starting
 			return nil
 		})
 	}
-}
-
-func (s *shared) ready() {
-	if s.cfg.Ready != nil {
-		s.cfg.Ready()
-	}
+	_ = starting.Wait()
 }
 
 func (s *shared) startEvents(ctx context.Context) {
@@ -212,39 +219,12 @@ func (s *shared) startEvents(ctx context.Context) {
 	}
 }
 
-func (s *shared) stopEvents() {
-	for _, b := range s.events {
-		b.Shutdown()
-	}
-}
-
-// recorder returns the recorder of a node's Events.
 func (s *shared) recorder(i int, nodeName string) record.EventRecorder {
 	return s.events[i%len(s.events)].NewRecorder(scheme.Scheme, v1.EventSource{Component: "kubelet", Host: nodeName})
 }
 
-func (s *shared) leaseDuration() time.Duration {
-	if s.cfg.Nodes <= fewNodes {
-		return 0 // as any node
-	}
-	return slowLeases
-}
-
-// allocatable of each node replaces missing limits in the downward API.
-func (s *shared) allocatable() v1.ResourceList { return node.Allocatable(s.cfg.capacity()) }
-
-func (s *shared) nodeIP(i int) netip.Addr {
-	base := nodeRange.Addr().As4()
-	i++
-	base[2], base[3] = base[2]+byte(i>>8), byte(i)
-	return netip.AddrFrom4(base)
-}
-
-// nodeAddresses have this host as host name: the API server connects to the server
-// of all nodes there.
-func (s *shared) nodeAddresses(n *simulatedNode) []v1.NodeAddress {
-	return []v1.NodeAddress{
-		{Type: v1.NodeInternalIP, Address: n.ip.String()},
-		{Type: v1.NodeHostName, Address: serverHost},
-	}
+func nodeIP(i int) netip.Addr {
+	ip := nodeRange.Addr().As4()
+	ip[2], ip[3] = byte((i+1)>>8), byte(i+1)
+	return netip.AddrFrom4(ip)
 }

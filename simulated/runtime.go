@@ -11,21 +11,22 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-streaming/pkg/streaming"
 )
 
 // runtimeName is in the Node's status and in the IDs of containers: simulated://….
 const runtimeName = "simulated"
 
-// runtime is a container runtime without processes. It implements the methods of
-// CRI's RuntimeService that the node agent uses.
+// runtime is a container runtime without processes. It implements the methods of CRI's
+// RuntimeService that the node agent uses.
 type runtime struct {
 	runtimeapi.RuntimeServiceClient // answers Unimplemented
 
-	pods *podSource
-	node *nodeSource
-	// common has the addresses for nodes without a range.
-	common *addresses
-	logs   *logFiles
+	pods    *podSource
+	node    *nodeSource
+	common  *addresses       // for nodes without a range
+	logDir  string           // of all nodes; it is made with the first log
+	streams streaming.Server // of all nodes
 
 	mu         sync.Mutex
 	own        []*addresses // of the node's podCIDRs
@@ -34,10 +35,12 @@ type runtime struct {
 	listeners  map[*eventStream]bool
 }
 
-func newRuntime(pods *podSource, node *nodeSource, common *addresses, logs *logFiles) *runtime {
+func newRuntime(
+	pods *podSource, node *nodeSource, common *addresses, logDir string, streams streaming.Server,
+) *runtime {
 	return &runtime{
 		RuntimeServiceClient: runtimeapi.NewRuntimeServiceClient(unimplemented{}),
-		pods:                 pods, node: node, common: common, logs: logs,
+		pods:                 pods, node: node, common: common, logDir: logDir, streams: streams,
 		sandboxes: map[string]*sandbox{}, containers: map[string]*container{}, listeners: map[*eventStream]bool{},
 	}
 }
@@ -64,12 +67,10 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-// Version implements CRI.
 func (*runtime) Version(context.Context, *runtimeapi.VersionRequest, ...grpc.CallOption) (*runtimeapi.VersionResponse, error) {
 	return &runtimeapi.VersionResponse{Version: "0.1.0", RuntimeName: runtimeName, RuntimeVersion: "1", RuntimeApiVersion: "v1"}, nil
 }
 
-// Status implements CRI.
 func (*runtime) Status(context.Context, *runtimeapi.StatusRequest, ...grpc.CallOption) (*runtimeapi.StatusResponse, error) {
 	return &runtimeapi.StatusResponse{
 		Status: &runtimeapi.RuntimeStatus{Conditions: []*runtimeapi.RuntimeCondition{
@@ -82,16 +83,6 @@ func (*runtime) Status(context.Context, *runtimeapi.StatusRequest, ...grpc.CallO
 	}, nil
 }
 
-// selected reports whether labels match a filter.
-func selected(labels, selector map[string]string) bool {
-	for name, value := range selector {
-		if labels[name] != value {
-			return false
-		}
-	}
-	return true
-}
-
 func nanos(t time.Time) int64 {
 	if t.IsZero() {
 		return 0
@@ -99,7 +90,6 @@ func nanos(t time.Time) int64 {
 	return t.UnixNano()
 }
 
-// stop stops all timers.
 func (r *runtime) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -69,7 +69,7 @@ func TestPodAddresses(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	r := newRuntime(newPodSource(), &nodeSource{name: "n1", nodes: nodes}, nil, nil)
+	r := newRuntime(nil, &nodeSource{name: "n1", nodes: nodes}, nil, "", nil)
 	created, err := r.RunPodSandbox(t.Context(), &runtimeapi.RunPodSandboxRequest{Config: &runtimeapi.PodSandboxConfig{}})
 	if err != nil {
 		t.Fatal(err)
@@ -93,10 +93,9 @@ func TestPodAddresses(t *testing.T) {
 }
 
 func TestNodeIPs(t *testing.T) {
-	s := &shared{}
 	seen := map[netip.Addr]bool{}
 	for i := range 10000 {
-		ip := s.nodeIP(i)
+		ip := nodeIP(i)
 		if seen[ip] || !nodeRange.Contains(ip) {
 			t.Fatalf("node %d has %s", i, ip)
 		}
@@ -107,7 +106,7 @@ func TestNodeIPs(t *testing.T) {
 // TestEvents: several changes of a Pod are one event, and the stream ends
 // with its context.
 func TestEvents(t *testing.T) {
-	r := newRuntime(newPodSource(), nil, nil, nil)
+	r := newRuntime(nil, nil, nil, "", nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := r.GetContainerEvents(ctx, &runtimeapi.GetEventsRequest{})
 	if err != nil {
@@ -125,6 +124,8 @@ func TestEvents(t *testing.T) {
 	if event, err := stream.Recv(); status.Code(err) != codes.Canceled {
 		t.Errorf("received %v, %v after the end", event, err)
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	if len(r.listeners) != 0 {
 		t.Error("the runtime still has a listener")
 	}
@@ -132,50 +133,70 @@ func TestEvents(t *testing.T) {
 
 // TestUnknownCalls: what the agent does not use is refused, and does not panic.
 func TestUnknownCalls(t *testing.T) {
-	_, err := newRuntime(newPodSource(), nil, nil, nil).CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{})
+	_, err := newRuntime(nil, nil, nil, "", nil).CheckpointContainer(t.Context(), &runtimeapi.CheckpointContainerRequest{})
 	if status.Code(err) != codes.Unimplemented {
 		t.Errorf("error %v", err)
 	}
 }
 
-// TestPodSource: a handler hears of what was there, and then of each change in order.
+// TestPodSource: a handler gets the Pods that were there, and then each change in order.
 func TestPodSource(t *testing.T) {
-	s := newPodSource()
+	store := cache.NewIndexer(cache.MetaNamespaceKeyFunc, podIndexers)
+	s := &podSource{node: "n1", pods: store}
 	pod := func(name, version string) *v1.Pod {
-		return &v1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, ResourceVersion: version}}
+		return &v1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: name, ResourceVersion: version}, Spec: v1.PodSpec{NodeName: "n1"},
+		}
 	}
-	s.set(pod("a", "1"))
-	heard := make(chan string, 10)
+	set := func(old, p *v1.Pod) {
+		if err := store.Add(p); err != nil {
+			t.Fatal(err)
+		}
+		s.deliver(old, p)
+	}
+	other := pod("other", "9")
+	other.Spec.NodeName = "n2"
+	if err := store.Add(other); err != nil {
+		t.Fatal(err)
+	}
+	set(nil, pod("a", "1"))
+	got := make(chan string, 10)
 	name := func(obj any) string { p := obj.(*v1.Pod); return p.Name + p.ResourceVersion }
 	ctx, cancel := context.WithCancel(t.Context())
 	done, synced := make(chan error), make(chan struct{})
 	go func() {
 		done <- s.Run(ctx, cache.ResourceEventHandlerFuncs{
-			AddFunc:    func(obj any) { heard <- "add " + name(obj) },
-			UpdateFunc: func(old, obj any) { heard <- "update " + name(old) + " " + name(obj) },
-			DeleteFunc: func(obj any) { heard <- "delete " + name(obj) },
+			AddFunc:    func(obj any) { got <- "add " + name(obj) },
+			UpdateFunc: func(old, obj any) { got <- "update " + name(old) + " " + name(obj) },
+			DeleteFunc: func(obj any) { got <- "delete " + name(obj) },
 		}, func() { close(synced) })
 	}()
 	<-synced
-	s.set(pod("b", "2"))
-	s.set(pod("a", "3"))
-	s.drop(pod("a", "4"))
+	set(nil, pod("b", "2"))
+	set(pod("a", "1"), pod("a", "3"))
+	if err := store.Delete(pod("a", "4")); err != nil {
+		t.Fatal(err)
+	}
+	s.deliver(pod("a", "4"), nil)
 	for _, want := range []string{"add a1", "add b2", "update a1 a3", "delete a4"} {
-		if got := <-heard; got != want {
-			t.Errorf("heard %q, want %q", got, want)
+		if event := <-got; event != want {
+			t.Errorf("got %q, want %q", event, want)
 		}
 	}
 	if _, ok := s.Pod("ns", "a"); ok || len(s.Pods()) != 1 {
-		t.Errorf("left are %v", s.Pods())
+		t.Errorf("there are still %v", s.Pods())
+	}
+	if _, ok := s.Pod("ns", "other"); ok {
+		t.Error("the source has a Pod of another node")
 	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	s.set(pod("c", "5"))
+	set(nil, pod("c", "5"))
 	select {
-	case got := <-heard:
-		t.Errorf("heard %q after the end", got)
+	case event := <-got:
+		t.Errorf("got %q after the end", event)
 	case <-time.After(time.Millisecond):
 	}
 }

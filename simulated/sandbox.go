@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"k8s.io/apimachinery/pkg/labels"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 )
 
@@ -24,6 +25,10 @@ type sandbox struct {
 
 func (s *sandbox) podUID() string { return s.config.GetMetadata().GetUid() }
 
+func (s *sandbox) namespaces() *runtimeapi.NamespaceOption {
+	return s.config.GetLinux().GetSecurityContext().GetNamespaceOptions()
+}
+
 func (s *sandbox) state() runtimeapi.PodSandboxState {
 	if s.ready {
 		return runtimeapi.PodSandboxState_SANDBOX_READY
@@ -31,12 +36,11 @@ func (s *sandbox) state() runtimeapi.PodSandboxState {
 	return runtimeapi.PodSandboxState_SANDBOX_NOTREADY
 }
 
-// RunPodSandbox implements CRI.
 func (r *runtime) RunPodSandbox(_ context.Context, in *runtimeapi.RunPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error) {
 	s := &sandbox{id: newID(), handler: in.RuntimeHandler, config: in.Config, created: time.Now(), ready: true}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if options := in.Config.GetLinux().GetSecurityContext().GetNamespaceOptions(); options.GetNetwork() != runtimeapi.NamespaceMode_NODE {
+	if s.namespaces().GetNetwork() != runtimeapi.NamespaceMode_NODE {
 		for _, pool := range r.pools() {
 			ip, err := pool.allocate()
 			if err != nil {
@@ -106,22 +110,19 @@ func (r *runtime) stopSandbox(s *sandbox) {
 func (r *runtime) RemovePodSandbox(_ context.Context, in *runtimeapi.RemovePodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.RemovePodSandboxResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := r.sandboxes[in.PodSandboxId]
-	if s == nil {
-		return &runtimeapi.RemovePodSandboxResponse{}, nil
-	}
-	r.stopSandbox(s)
-	for _, c := range r.containers {
-		if c.sandbox == s {
-			r.forget(c)
+	if s := r.sandboxes[in.PodSandboxId]; s != nil {
+		r.stopSandbox(s)
+		for _, c := range r.containers {
+			if c.sandbox == s {
+				r.forget(c)
+			}
 		}
+		delete(r.sandboxes, s.id)
+		r.changed(s.podUID())
 	}
-	delete(r.sandboxes, s.id)
-	r.changed(s.podUID())
 	return &runtimeapi.RemovePodSandboxResponse{}, nil
 }
 
-// PodSandboxStatus implements CRI.
 func (r *runtime) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxStatusRequest, _ ...grpc.CallOption) (*runtimeapi.PodSandboxStatusResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -132,29 +133,26 @@ func (r *runtime) PodSandboxStatus(_ context.Context, in *runtimeapi.PodSandboxS
 	st := &runtimeapi.PodSandboxStatus{
 		Id: s.id, Metadata: s.config.Metadata, State: s.state(), CreatedAt: nanos(s.created),
 		Labels: s.config.Labels, Annotations: s.config.Annotations, RuntimeHandler: s.handler,
-		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{
-			Options: s.config.GetLinux().GetSecurityContext().GetNamespaceOptions(),
-		}},
+		Linux: &runtimeapi.LinuxPodSandboxStatus{Namespaces: &runtimeapi.Namespace{Options: s.namespaces()}},
 	}
-	for i, a := range s.addresses {
-		if i == 0 {
-			st.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: a.ip.String()}
-		} else {
+	if len(s.addresses) > 0 {
+		st.Network = &runtimeapi.PodSandboxNetworkStatus{Ip: s.addresses[0].ip.String()}
+		for _, a := range s.addresses[1:] {
 			st.Network.AdditionalIps = append(st.Network.AdditionalIps, &runtimeapi.PodIP{Ip: a.ip.String()})
 		}
 	}
 	return &runtimeapi.PodSandboxStatusResponse{Status: st}, nil
 }
 
-// ListPodSandbox implements CRI.
 func (r *runtime) ListPodSandbox(_ context.Context, in *runtimeapi.ListPodSandboxRequest, _ ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
 	f := in.GetFilter()
+	selector := labels.SelectorFromSet(f.GetLabelSelector())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := &runtimeapi.ListPodSandboxResponse{}
 	for _, s := range r.sandboxes {
 		if f.GetId() != "" && f.Id != s.id || f.GetState() != nil && f.State.State != s.state() ||
-			!selected(s.config.Labels, f.GetLabelSelector()) {
+			!selector.Matches(labels.Set(s.config.Labels)) {
 			continue
 		}
 		list.Items = append(list.Items, &runtimeapi.PodSandbox{

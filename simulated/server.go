@@ -6,16 +6,13 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
@@ -24,24 +21,26 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/cert"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/cri-streaming/pkg/streaming"
 	"k8s.io/cri-streaming/pkg/streaming/remotecommand"
 	utilexec "k8s.io/utils/exec"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/server"
 )
 
-// serverHost is the address of the kubelets of all nodes: one server serves all of
-// them, since the API server requests Pods by namespace and name.
+// serverHost is the address of the kubelets of all nodes: one server serves all of them, since the
+// API server requests Pods by namespace and name.
 const serverHost = "127.0.0.1"
 
 // cannotExecute is a shell's exit code for a command that cannot be executed.
 const cannotExecute = 126
 
-// serve starts the server of all nodes, and the server of their streams. Neither
-// authenticates clients: a plain envtest has no identity for its API server, and the
-// servers return nothing but values of annotations.
+// serve starts the server of all nodes, and the server of their streams. Neither authenticates
+// clients: a plain envtest has no identity for its API server, and the servers return nothing but
+// values of annotations.
 func (s *shared) serve(ctx context.Context, all *errgroup.Group) error {
 	certificate, err := selfSigned()
 	if err != nil {
@@ -58,19 +57,18 @@ func (s *shared) serve(ctx context.Context, all *errgroup.Group) error {
 		return fmt.Errorf("opening a port for the streams of simulated nodes: %w", err)
 	}
 	s.port = kubelets.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // a TCP listener
-	s.streams, err = newStreams(s, ends.Addr().String())
-	if err != nil {
-		_ = kubelets.Close()
-		_ = ends.Close()
-		return err
+	cfg := streaming.DefaultConfig
+	cfg.Addr, cfg.BaseURL = ends.Addr().String(), &url.URL{Scheme: "http", Host: ends.Addr().String()}
+	if s.streams, err = streaming.NewServer(cfg, streams{s}); err != nil {
+		_, _ = kubelets.Close(), ends.Close()
+		return fmt.Errorf("creating the server of streams: %w", err)
 	}
-	handler := server.Containers(server.Config{Pods: allPods{s}, Runtime: router{shared: s}})
 	all.Go(func() error {
 		return serveUntil(ctx, tls.NewListener(kubelets, &tls.Config{
 			Certificates: []tls.Certificate{certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"},
-		}), handler)
+		}), s)
 	})
-	all.Go(func() error { return serveUntil(ctx, ends, s.streams.server) })
+	all.Go(func() error { return serveUntil(ctx, ends, s.streams) })
 	return nil
 }
 
@@ -91,133 +89,60 @@ func serveUntil(ctx context.Context, l net.Listener, handler http.Handler) error
 	return nil
 }
 
-// selfSigned returns a certificate that no client verifies. client-go's helper would generate RSA
-// keys, which takes longer.
+// selfSigned returns a certificate that no client verifies.
 func selfSigned() (tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader) // RSA takes longer
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("generating a key for simulated nodes: %w", err)
 	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(now.UnixNano()), NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(1, 0, 0),
-		IPAddresses: []net.IP{net.ParseIP(serverHost)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-	}
-	raw, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	certificate, err := cert.NewSelfSignedCACert(cert.Config{CommonName: serverHost}, key)
 	if err != nil {
 		return tls.Certificate{}, fmt.Errorf("creating a certificate for simulated nodes: %w", err)
 	}
-	return tls.Certificate{Certificate: [][]byte{raw}, PrivateKey: key}, nil
+	return tls.Certificate{Certificate: [][]byte{certificate.Raw}, PrivateKey: key}, nil
 }
 
-// allPods are the Pods of all nodes, with the status that their workers have.
-type allPods struct{ shared *shared }
-
-func (a allPods) Pods() []*v1.Pod { return nil } // not served
-
-func (a allPods) Pod(namespace, name string) (*v1.Pod, bool) {
-	obj, ok, err := a.shared.pods.GetStore().GetByKey(namespace + "/" + name)
-	if err != nil || !ok {
-		return nil, false
-	}
-	n := a.shared.byName[obj.(*v1.Pod).Spec.NodeName] //nolint:forcetypeassert // an informer of Pods
-	if n == nil {
-		return nil, false
-	}
-	return n.Pods.Pod(namespace, name)
-}
-
-// router calls the runtime of the node that has a container or sandbox.
-type router struct {
-	shared *shared
-}
-
-func (r router) nodes(do func(*runtime) bool) {
-	for _, n := range r.shared.all {
-		if do(n.runtime) {
+// ServeHTTP passes a request for /exec/NAMESPACE/POD/…, say, to the node of the Pod.
+func (s *shared) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	path := append(strings.Split(r.URL.Path, "/"), "", "", "")
+	obj, ok, err := s.pods.GetStore().GetByKey(path[2] + "/" + path[3])
+	if err == nil && ok {
+		if n := s.byName[obj.(*v1.Pod).Spec.NodeName]; n != nil {
+			server.Containers(server.Config{Pods: n.Pods, Runtime: reader{n.runtime}}).ServeHTTP(w, r)
 			return
 		}
 	}
+	http.Error(w, "pod does not exist", http.StatusNotFound)
 }
 
-// ContainerStatus implements server.Runtime. The caller is about to read the log. A
-// removed container has ended, for clients that follow its log, and has no log.
-func (r router) ContainerStatus(ctx context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
-	resp := &runtimeapi.ContainerStatusResponse{Status: &runtimeapi.ContainerStatus{
+// reader is the runtime of a node for readers of logs.
+type reader struct{ *runtime }
+
+// ContainerStatus writes the log, which the caller is about to read. A removed container has ended,
+// for clients that follow its log, and has no log.
+func (r reader) ContainerStatus(ctx context.Context, in *runtimeapi.ContainerStatusRequest, _ ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error) {
+	resp, err := r.runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: in.ContainerId, Verbose: true})
+	if status.Code(err) != codes.NotFound {
+		return resp, err
+	}
+	return &runtimeapi.ContainerStatusResponse{Status: &runtimeapi.ContainerStatus{
 		Id: in.ContainerId, State: runtimeapi.ContainerState_CONTAINER_EXITED,
-	}}
-	var err error
-	r.nodes(func(rt *runtime) bool {
-		if _, unknown := rt.container(in.ContainerId); unknown != nil {
-			return false
-		}
-		resp, err = rt.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: in.ContainerId, Verbose: true})
-		return true
-	})
-	return resp, err
+	}}, nil
 }
 
-// ListContainers implements server.Runtime.
-func (r router) ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
-	list := &runtimeapi.ListContainersResponse{}
-	r.nodes(func(rt *runtime) bool {
-		some, err := rt.ListContainers(ctx, in, opts...)
-		list.Containers = append(list.Containers, some.GetContainers()...)
-		return err != nil
-	})
-	return list, nil
+func (r *runtime) Exec(_ context.Context, in *runtimeapi.ExecRequest, _ ...grpc.CallOption) (*runtimeapi.ExecResponse, error) {
+	return r.streams.GetExec(in)
 }
 
-// ListPodSandbox implements server.Runtime.
-func (r router) ListPodSandbox(ctx context.Context, in *runtimeapi.ListPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
-	list := &runtimeapi.ListPodSandboxResponse{}
-	r.nodes(func(rt *runtime) bool {
-		some, err := rt.ListPodSandbox(ctx, in, opts...)
-		list.Items = append(list.Items, some.GetItems()...)
-		return err != nil
-	})
-	return list, nil
+func (r *runtime) Attach(_ context.Context, in *runtimeapi.AttachRequest, _ ...grpc.CallOption) (*runtimeapi.AttachResponse, error) {
+	return r.streams.GetAttach(in)
 }
 
-// ExecSync implements server.Runtime.
-func (r router) ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
-	resp, err := (*runtimeapi.ExecSyncResponse)(nil), notFound("container", in.ContainerId)
-	r.nodes(func(rt *runtime) bool {
-		if _, unknown := rt.container(in.ContainerId); unknown != nil {
-			return false
-		}
-		resp, err = rt.ExecSync(ctx, in, opts...)
-		return true
-	})
-	return resp, err
-}
-
-// Exec implements server.Runtime.
-func (r router) Exec(_ context.Context, in *runtimeapi.ExecRequest, _ ...grpc.CallOption) (*runtimeapi.ExecResponse, error) {
-	return r.shared.streams.server.GetExec(in)
-}
-
-// Attach implements server.Runtime.
-func (r router) Attach(_ context.Context, in *runtimeapi.AttachRequest, _ ...grpc.CallOption) (*runtimeapi.AttachResponse, error) {
-	return r.shared.streams.server.GetAttach(in)
-}
-
-// PortForward implements server.Runtime.
-func (r router) PortForward(context.Context, *runtimeapi.PortForwardRequest, ...grpc.CallOption) (*runtimeapi.PortForwardResponse, error) {
+func (*runtime) PortForward(context.Context, *runtimeapi.PortForwardRequest, ...grpc.CallOption) (*runtimeapi.PortForwardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "forwarding a port: the Pod is simulated, and nothing listens there")
 }
 
-func (r router) container(id string) (rt *runtime, c *container) {
-	r.nodes(func(candidate *runtime) bool {
-		found, err := candidate.container(id)
-		rt, c = candidate, found
-		return err == nil
-	})
-	return rt, c
-}
-
-// ExecSync implements CRI. It runs exec hooks, which succeed unless an annotation has
-// another exit code.
+// ExecSync implements CRI, for hooks: they succeed unless an annotation has another exit code.
 func (r *runtime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -225,47 +150,37 @@ func (r *runtime) ExecSync(_ context.Context, in *runtimeapi.ExecSyncRequest, _ 
 	if c == nil || c.state != runtimeapi.ContainerState_CONTAINER_RUNNING {
 		return nil, notFound("running container", in.ContainerId)
 	}
-	resp := &runtimeapi.ExecSyncResponse{ExitCode: c.does.execCode}
-	if c.does.exec != nil {
-		resp.Stdout = []byte(*c.does.exec)
-	}
-	return resp, nil
+	out := []byte(ptr.Deref(c.does.exec, ""))
+	return &runtimeapi.ExecSyncResponse{ExitCode: c.does.execCode, Stdout: out}, nil
 }
 
-// streams serves exec and attach. It implements streaming.Runtime.
-type streams struct {
-	router router
-	server streaming.Server
-}
+// streams is what exec and attach do. It implements streaming.Runtime.
+type streams struct{ shared *shared }
 
-func newStreams(s *shared, address string) (*streams, error) {
-	st := &streams{router: router{s}}
-	cfg := streaming.DefaultConfig
-	cfg.Addr, cfg.BaseURL = address, &url.URL{Scheme: "http", Host: address}
-	var err error
-	if st.server, err = streaming.NewServer(cfg, st); err != nil {
-		return nil, fmt.Errorf("creating the server of streams: %w", err)
+// container finds a container of any node, and what it does.
+func (s streams) container(id string) (*container, behaviour, error) {
+	for _, n := range s.shared.all {
+		if c, does, err := n.runtime.container(id); err == nil {
+			return c, does, nil
+		}
 	}
-	return st, nil
+	return nil, behaviour{}, notFound("container", id)
 }
 
 // Exec prints the value of the annotation, or why nothing can be executed.
-func (s *streams) Exec(_ context.Context, id string, cmd []string, _ io.Reader, out, errOut io.WriteCloser, tty bool, _ <-chan remotecommand.TerminalSize) error {
-	rt, c := s.router.container(id)
-	if c == nil {
-		return notFound("container", id)
+func (s streams) Exec(_ context.Context, id string, cmd []string, _ io.Reader, out, errOut io.WriteCloser, tty bool, _ <-chan remotecommand.TerminalSize) error {
+	c, does, err := s.container(id)
+	if err != nil {
+		return err
 	}
-	rt.mu.Lock()
-	does, name := c.does, c.name()
-	rt.mu.Unlock()
 	if does.exec == nil {
 		to := errOut
 		if tty || to == nil {
 			to = out
 		}
 		if to != nil {
-			fmt.Fprintf(to, "%s: container %q is simulated and executes nothing; what a command prints can be set with the annotation %s on the Pod\n",
-				strings.Join(cmd, " "), name, Prefix+Exec)
+			fmt.Fprintf(to, "%s: container %q is simulated and executes nothing; what a command prints can be set with "+
+				"the annotation %s on the Pod\n", strings.Join(cmd, " "), c.name(), Prefix+Exec)
 		}
 		return exitError(cannotExecute)
 	}
@@ -281,20 +196,17 @@ func (s *streams) Exec(_ context.Context, id string, cmd []string, _ io.Reader, 
 }
 
 func exitError(code int32) error {
-	return utilexec.CodeExitError{Err: errors.New("command terminated with exit code " + strconv.Itoa(int(code))), Code: int(code)}
+	return utilexec.CodeExitError{Err: fmt.Errorf("command terminated with exit code %d", code), Code: int(code)}
 }
 
 // Attach prints the log, and returns when the container ends.
-func (s *streams) Attach(ctx context.Context, id string, _ io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
-	rt, c := s.router.container(id)
-	if c == nil {
-		return notFound("container", id)
+func (s streams) Attach(ctx context.Context, id string, _ io.Reader, out, _ io.WriteCloser, _ bool, _ <-chan remotecommand.TerminalSize) error {
+	c, does, err := s.container(id)
+	if err != nil {
+		return err
 	}
-	rt.mu.Lock()
-	text := c.does.log
-	rt.mu.Unlock()
 	if out != nil {
-		if _, err := io.WriteString(out, text); err != nil {
+		if _, err := io.WriteString(out, does.log); err != nil {
 			return err
 		}
 	}
@@ -306,6 +218,6 @@ func (s *streams) Attach(ctx context.Context, id string, _ io.Reader, out, _ io.
 }
 
 // PortForward implements streaming.Runtime. It is never called.
-func (*streams) PortForward(context.Context, string, int32, io.ReadWriteCloser) error {
+func (streams) PortForward(context.Context, string, int32, io.ReadWriteCloser) error {
 	return errors.New("nothing listens in a simulated Pod")
 }

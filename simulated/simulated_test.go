@@ -93,7 +93,7 @@ func start(t *testing.T, nodes int, change ...func(*Config)) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	begun := time.Now()
 	done, ready := make(chan error, 1), make(chan struct{})
-	cfg := Config{Client: admin, Nodes: nodes, Prefix: r.prefix, Ready: func() { close(ready) }, Report: func(err error) { t.Log(err) }}
+	cfg := Config{Client: admin, Nodes: nodes, Prefix: r.prefix, Ready: func() { close(ready) }}
 	for _, f := range change {
 		f(&cfg)
 	}

@@ -10,22 +10,29 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/utils/ptr"
 )
 
-// podSource has the Pods of one node, from the watch of all nodes' Pods. It
-// implements pod.Source.
+// Indexes of the Pods of all nodes.
+const byNode, byUID = "node", "uid"
+
+var podIndexers = cache.Indexers{
+	byNode: func(obj any) ([]string, error) { return []string{obj.(*v1.Pod).Spec.NodeName}, nil },
+	byUID:  func(obj any) ([]string, error) { return []string{string(obj.(*v1.Pod).UID)}, nil },
+}
+
+// podSource has the Pods of one node, from the watch of all nodes' Pods. It implements pod.Source.
 type podSource struct {
-	mu   sync.RWMutex
-	pods map[string]*v1.Pod // by namespace/name
+	node string
+	pods cache.Indexer
 
 	// delivering keeps the handler's events in order.
 	delivering sync.Mutex
 	handler    cache.ResourceEventHandler // nil before and after Run
 }
 
-func newPodSource() *podSource { return &podSource{pods: map[string]*v1.Pod{}} }
-
-// Run implements pod.Source. The watch has delivered all Pods before.
+// Run implements pod.Source. The watch has delivered all Pods before. Events that are on their way
+// are delivered again.
 func (s *podSource) Run(ctx context.Context, handler cache.ResourceEventHandler, synced func()) error {
 	s.delivering.Lock()
 	s.handler = handler
@@ -41,23 +48,21 @@ func (s *podSource) Run(ctx context.Context, handler cache.ResourceEventHandler,
 	return nil
 }
 
-// Pods implements pod.Source.
 func (s *podSource) Pods() []*v1.Pod {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	pods := make([]*v1.Pod, 0, len(s.pods))
-	for _, p := range s.pods {
-		pods = append(pods, p)
+	objs, _ := s.pods.ByIndex(byNode, s.node) // the index exists
+	pods := make([]*v1.Pod, len(objs))
+	for i, obj := range objs {
+		pods[i] = obj.(*v1.Pod)
 	}
 	return pods
 }
 
-// Pod implements pod.Source.
 func (s *podSource) Pod(namespace, name string) (*v1.Pod, bool) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	p, ok := s.pods[namespace+"/"+name]
-	return p, ok
+	obj, ok, err := s.pods.GetByKey(namespace + "/" + name)
+	if err != nil || !ok || obj.(*v1.Pod).Spec.NodeName != s.node {
+		return nil, false
+	}
+	return obj.(*v1.Pod), true
 }
 
 // current returns a Pod if the API server has it with this UID, otherwise nil.
@@ -69,17 +74,14 @@ func (s *podSource) current(m *runtimeapi.PodSandboxMetadata) *v1.Pod {
 	return p
 }
 
-// set stores a Pod and delivers an event.
-func (s *podSource) set(p *v1.Pod) {
+// deliver delivers an event: the Pod was added if old is nil, and deleted if p is nil.
+func (s *podSource) deliver(old, p *v1.Pod) {
 	s.delivering.Lock()
 	defer s.delivering.Unlock()
-	key := p.Namespace + "/" + p.Name
-	s.mu.Lock()
-	old := s.pods[key]
-	s.pods[key] = p
-	s.mu.Unlock()
 	switch {
 	case s.handler == nil:
+	case p == nil:
+		s.handler.OnDelete(old)
 	case old == nil:
 		s.handler.OnAdd(p, false)
 	default:
@@ -87,26 +89,13 @@ func (s *podSource) set(p *v1.Pod) {
 	}
 }
 
-func (s *podSource) drop(p *v1.Pod) {
-	s.delivering.Lock()
-	defer s.delivering.Unlock()
-	s.mu.Lock()
-	delete(s.pods, p.Namespace+"/"+p.Name)
-	s.mu.Unlock()
-	if s.handler != nil {
-		s.handler.OnDelete(p)
-	}
-}
-
-// nodeSource has the object of one node, from the watch of all Nodes. It
-// implements node.Source.
+// nodeSource has the object of one node, from the watch of all Nodes. It implements node.Source.
 type nodeSource struct {
 	name    string
 	nodes   cache.Store
 	changed atomic.Pointer[func()]
 }
 
-// Run implements node.Source.
 func (s *nodeSource) Run(ctx context.Context, changed func()) {
 	s.changed.Store(&changed)
 	changed() // the Node may exist already
@@ -114,23 +103,18 @@ func (s *nodeSource) Run(ctx context.Context, changed func()) {
 	s.changed.Store(nil)
 }
 
-// Node implements node.Source.
 func (s *nodeSource) Node() *v1.Node {
 	obj, ok, err := s.nodes.GetByKey(s.name)
 	if err != nil || !ok {
 		return nil
 	}
-	return obj.(*v1.Node) //nolint:forcetypeassert // an informer of Nodes
+	return obj.(*v1.Node)
 }
 
 // podCIDRs returns the ranges of the node's Pods: one or two, none before they are assigned.
 func (s *nodeSource) podCIDRs() []netip.Prefix {
-	node := s.Node()
-	if node == nil {
-		return nil
-	}
 	var ranges []netip.Prefix
-	for _, text := range node.Spec.PodCIDRs {
+	for _, text := range ptr.Deref(s.Node(), v1.Node{}).Spec.PodCIDRs {
 		if prefix, err := netip.ParsePrefix(text); err == nil {
 			ranges = append(ranges, prefix)
 		}

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"google.golang.org/grpc"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -19,12 +18,6 @@ import (
 
 // period between two polls, as upstream's.
 const period = 10 * time.Second
-
-// Runtime is what a Rotator needs of CRI's RuntimeService.
-type Runtime interface {
-	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
-	ReopenContainerLog(ctx context.Context, in *runtimeapi.ReopenContainerLogRequest, opts ...grpc.CallOption) (*runtimeapi.ReopenContainerLogResponse, error)
-}
 
 // Owner knows the containers of this agent in a runtime that others use too; *remote.Client
 // implements it.
@@ -37,7 +30,7 @@ type Owner interface {
 type Rotator struct {
 	// Dir has the logs of Pods, /var/log/pods.
 	Dir     string
-	Runtime Runtime
+	Runtime runtimeapi.RuntimeServiceClient
 	// Owner limits the Rotator to the logs of its containers. Optional.
 	Owner  Owner
 	Policy Policy
@@ -82,8 +75,7 @@ func (r Rotator) Reconcile(ctx context.Context, now time.Time) error {
 	return errors.Join(errs...)
 }
 
-// running maps the keys of the running containers of this agent to their IDs. Only these can begin
-// a new log.
+// running maps the keys of the running containers of this agent to their IDs.
 func (r Rotator) running(ctx context.Context) (map[string]string, error) {
 	resp, err := r.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{Filter: &runtimeapi.ContainerFilter{
 		State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},

@@ -58,6 +58,8 @@ func TestPlan(t *testing.T) {
 
 // writer is a runtime with one container, which holds its log open.
 type writer struct {
+	runtimeapi.RuntimeServiceClient
+
 	path    string
 	file    *os.File
 	refuses bool

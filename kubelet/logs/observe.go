@@ -2,8 +2,10 @@ package logs
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -26,27 +28,23 @@ func ofContainer(dir string) []log {
 	if err != nil {
 		return nil // removed meanwhile, or no directory
 	}
-	found := map[string]*log{}
+	found := map[string]log{} // by attempt
 	for _, e := range entries {
 		attempt, rest, ok := strings.Cut(e.Name(), ".log")
 		info, err := e.Info()
 		if !ok || err != nil || !info.Mode().IsRegular() {
 			continue
 		}
-		l := found[attempt]
-		if l == nil {
-			l = &log{path: filepath.Join(dir, attempt+".log"), size: -1}
-			found[attempt] = l
+		l, known := found[attempt]
+		if !known {
+			l = log{path: filepath.Join(dir, attempt+".log"), size: -1}
 		}
 		if rest == "" {
 			l.size = info.Size()
 		} else {
 			l.rotated = append(l.rotated, filepath.Join(dir, e.Name()))
 		}
+		found[attempt] = l
 	}
-	var logs []log
-	for _, l := range found {
-		logs = append(logs, *l)
-	}
-	return logs
+	return slices.Collect(maps.Values(found))
 }

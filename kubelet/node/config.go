@@ -1,11 +1,9 @@
 package node
 
 import (
-	"context"
 	"net/netip"
 	"time"
 
-	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
@@ -15,28 +13,14 @@ import (
 // DefaultLeaseDuration is how long the Lease is valid after a renewal.
 const DefaultLeaseDuration = 40 * time.Second
 
-// Runtime is what the Node's status reports of CRI's RuntimeService;
-// runtimeapi.RuntimeServiceClient implements it.
-type Runtime interface {
-	Version(ctx context.Context, in *runtimeapi.VersionRequest, opts ...grpc.CallOption) (*runtimeapi.VersionResponse, error)
-	Status(ctx context.Context, in *runtimeapi.StatusRequest, opts ...grpc.CallOption) (*runtimeapi.StatusResponse, error)
-}
-
-// Images is what the Node's status reports of CRI's ImageService; runtimeapi.ImageServiceClient
-// implements it.
-type Images interface {
-	ListImages(ctx context.Context, in *runtimeapi.ListImagesRequest, opts ...grpc.CallOption) (*runtimeapi.ListImagesResponse, error)
-}
-
 // Config of a Controller. A field is required unless its comment says otherwise.
 type Config struct {
-	// Name of the Node.
 	Name string
 	// IPs are the addresses of the Node: one or two, the primary first.
 	IPs     []netip.Addr
 	Client  kubernetes.Interface
-	Runtime Runtime
-	Images  Images
+	Runtime runtimeapi.RuntimeServiceClient
+	Images  runtimeapi.ImageServiceClient
 	// Port of the kubelet's server.
 	Port int
 	// Host is what the Node reports of its host, see ReadHostInfo.
@@ -57,7 +41,7 @@ type Config struct {
 	VolumesInUse func() []v1.UniqueVolumeName
 	// Changed is called after the Node has changed. It must not block. Optional.
 	Changed func()
-	// Recorder publishes Events about the Node. Optional.
+	// Recorder publishes Events about the Node.
 	Recorder record.EventRecorder
 	// Report is called each time that the Node cannot be registered or its status cannot be
 	// written; both are retried. If nil, the errors are logged.

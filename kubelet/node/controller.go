@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -12,12 +13,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/tools/record"
 )
 
 // Controller registers the Node, renews its Lease and keeps its status up to date.
 type Controller struct {
-	cfg Config
+	cfg  Config
+	self identity
 
 	// What the status loop remembers. It saves calls and writes, and is not needed for correctness.
 	runtime     runtimeState
@@ -31,19 +32,18 @@ type Controller struct {
 
 // New returns a Controller that does nothing until Run.
 func New(cfg Config) *Controller {
-	if cfg.LeaseDuration == 0 {
-		cfg.LeaseDuration = DefaultLeaseDuration
-	}
+	cfg.LeaseDuration = cmp.Or(cfg.LeaseDuration, DefaultLeaseDuration)
 	if cfg.Source == nil {
 		cfg.Source = NewWatch(cfg.Client, cfg.Name)
-	}
-	if cfg.Recorder == nil {
-		cfg.Recorder = &record.FakeRecorder{}
 	}
 	if cfg.Trigger == nil {
 		cfg.Trigger = NewTrigger()
 	}
-	return &Controller{cfg: cfg, pressureAt: map[v1.NodeConditionType]time.Time{}}
+	if cfg.Host.Addresses == nil {
+		cfg.Host.Addresses = addresses(cfg.Name, cfg.IPs)
+	}
+	self := identity{name: cfg.Name, port: cfg.Port, labels: cfg.Labels, host: cfg.Host}
+	return &Controller{cfg: cfg, self: self, pressureAt: map[v1.NodeConditionType]time.Time{}}
 }
 
 // Run registers the Node, then renews its Lease and reports its status until ctx ends. It does not
@@ -88,7 +88,7 @@ func (c *Controller) Object() *v1.Node { return c.cfg.Source.Node() }
 func (c *Controller) register(ctx context.Context) error {
 	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Cap: 7 * time.Second, Steps: 1 << 30}
 	for {
-		err := c.create(ctx, plan(c.identity(), c.observe(ctx), 0, time.Now()))
+		err := c.create(ctx, plan(c.self, c.observe(ctx), 0, time.Now()))
 		if err == nil {
 			c.cfg.Recorder.Event(Reference(c.cfg.Name), v1.EventTypeNormal, "Starting", "Starting kubelet.")
 			return nil
@@ -120,7 +120,7 @@ func (c *Controller) reconcile(ctx context.Context, pause time.Duration) time.Du
 	}
 	state := c.observe(ctx)
 	state.existing = existing
-	out := plan(c.identity(), state, pause, time.Now())
+	out := plan(c.self, state, pause, time.Now())
 	if out.write == nil {
 		c.reportReady(out) // after a restart the API server may have all of it already
 		return out.requeueAfter
@@ -138,30 +138,21 @@ func (c *Controller) get(ctx context.Context) (*v1.Node, error) {
 	cached := c.Object()
 	if cached == nil { // deleted, or not watched yet: the watch may lag behind our own creation
 		n, err := c.cfg.Client.CoreV1().Nodes().Get(ctx, c.cfg.Name, metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
+		switch {
+		case apierrors.IsNotFound(err):
 			return nil, nil
-		}
-		if err != nil {
+		case err != nil:
 			return nil, fmt.Errorf("getting Node %s: %w", c.cfg.Name, err)
 		}
 		return n, nil
 	}
-	if c.written == nil || cached.UID != c.written.UID {
-		return cached, nil
+	if c.written != nil && cached.UID == c.written.UID {
+		newer, err := resourceversion.CompareResourceVersion(c.written.ResourceVersion, cached.ResourceVersion)
+		if err == nil && newer > 0 {
+			return c.written, nil
+		}
 	}
-	newer, err := resourceversion.CompareResourceVersion(c.written.ResourceVersion, cached.ResourceVersion)
-	if err != nil || newer <= 0 {
-		return cached, nil
-	}
-	return c.written, nil
-}
-
-func (c *Controller) identity() identity {
-	id := identity{name: c.cfg.Name, port: c.cfg.Port, labels: c.cfg.Labels, host: c.cfg.Host}
-	if id.addresses = id.host.Addresses; id.addresses == nil {
-		id.addresses = addresses(c.cfg.Name, c.cfg.IPs)
-	}
-	return id
+	return cached, nil
 }
 
 func addresses(name string, ips []netip.Addr) []v1.NodeAddress {

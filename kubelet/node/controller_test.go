@@ -33,6 +33,9 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 type fakeCRI struct {
+	runtimeapi.RuntimeServiceClient
+	runtimeapi.ImageServiceClient
+
 	mu      sync.Mutex
 	down    bool
 	network bool
@@ -157,7 +160,7 @@ func TestReport(t *testing.T) {
 	cri := &fakeCRI{network: true}
 	n := New(Config{
 		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Client: client, Runtime: cri, Images: cri, Port: 10250,
-		Host: hostInfo(t), RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: cancel,
+		Host: hostInfo(t), RootDir: t.TempDir(), Recorder: record.NewFakeRecorder(100), Report: func(err error) { reported <- err }, Ready: cancel,
 	})
 	if err := n.Run(ctx); err != nil {
 		t.Fatal(err)
@@ -248,7 +251,7 @@ func TestDeletedNode(t *testing.T) {
 		reported, ready, ended := make(chan error, 100), make(chan struct{}), make(chan error, 1)
 		n := New(Config{
 			Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Client: client, Runtime: cri, Images: cri, Port: 10250,
-			Host: hostInfo(t), RootDir: t.TempDir(), Report: func(err error) { reported <- err }, Ready: func() { close(ready) },
+			Host: hostInfo(t), RootDir: t.TempDir(), Recorder: record.NewFakeRecorder(100), Report: func(err error) { reported <- err }, Ready: func() { close(ready) },
 		})
 		go func() { ended <- n.Run(ctx) }()
 		soon(t, ready, "it is Ready")

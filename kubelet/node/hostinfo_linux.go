@@ -96,10 +96,7 @@ func readUsage(rootDir string) usage {
 // firstLine returns the first line of the first file that has one.
 func firstLine(files ...string) string {
 	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			continue
-		}
+		b, _ := os.ReadFile(f)
 		line, _, _ := strings.Cut(string(b), "\n")
 		if line = strings.TrimSpace(line); line != "" {
 			return line

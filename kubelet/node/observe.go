@@ -6,9 +6,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 )
 
 const (
@@ -61,10 +63,10 @@ func (c *Controller) observeRuntime(ctx context.Context) {
 		}
 		c.runtime.version = version.RuntimeName + "://" + version.RuntimeVersion
 	}
-	c.runtime.conditions = nil
-	for _, condition := range status.GetStatus().GetConditions() {
-		c.runtime.conditions = append(c.runtime.conditions, runtimeCondition{
-			kind: condition.Type, ok: condition.Status, reason: condition.Reason, message: condition.Message,
+	c.runtime.status = kubecontainer.RuntimeStatus{}
+	for _, has := range status.GetStatus().GetConditions() {
+		c.runtime.status.Conditions = append(c.runtime.status.Conditions, kubecontainer.RuntimeCondition{
+			Type: kubecontainer.RuntimeConditionType(has.Type), Status: has.Status, Reason: has.Reason, Message: has.Message,
 		})
 	}
 	c.runtime.handlers, c.runtime.features = handlersAndFeatures(status)
@@ -80,20 +82,15 @@ func (c *Controller) observeImages(ctx context.Context, now time.Time) {
 	c.images, c.imagesAt = largestImages(list.Images), now
 }
 
-// largestImages are those that the scheduler wants to know: it prefers a node that has to pull
-// less.
+// largestImages are for the scheduler, which prefers a node that has to pull less.
 func largestImages(images []*runtimeapi.Image) []v1.ContainerImage {
 	sorted := slices.SortedFunc(slices.Values(images), func(a, b *runtimeapi.Image) int {
 		return cmp.Or(cmp.Compare(b.Size, a.Size), cmp.Compare(a.Id, b.Id))
 	})
-	largest := []v1.ContainerImage{}
-	for _, image := range sorted[:min(len(sorted), MaxImages)] {
+	return lo.Map(lo.Slice(sorted, 0, MaxImages), func(image *runtimeapi.Image, _ int) v1.ContainerImage {
 		names := slices.Concat(image.RepoDigests, image.RepoTags)
-		largest = append(largest, v1.ContainerImage{
-			Names: names[:min(len(names), maxNamesPerImage)], SizeBytes: int64(image.Size),
-		})
-	}
-	return largest
+		return v1.ContainerImage{Names: lo.Slice(names, 0, maxNamesPerImage), SizeBytes: int64(image.Size)}
+	})
 }
 
 // handlersAndFeatures translates what the runtime can do into the API's terms, sorted: the order of

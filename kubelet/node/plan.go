@@ -1,18 +1,20 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/nodedeclaredfeatures/features/extendwebsocketstokubelet"
 	"k8s.io/component-helpers/nodedeclaredfeatures/features/inplacepodresize"
 	"k8s.io/component-helpers/nodedeclaredfeatures/features/restartallcontainers"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 )
 
 const (
@@ -38,30 +40,20 @@ type state struct {
 
 // runtimeState is what CRI reports of the runtime.
 type runtimeState struct {
-	answered   time.Time // of the last answer; zero: never
-	silent     bool      // the last call had no answer
-	conditions []runtimeCondition
-	version    string // containerd://2.4.2
-	handlers   []v1.NodeRuntimeHandler
-	features   *v1.NodeFeatures
-}
-
-type runtimeCondition struct {
-	kind, reason, message string
-	ok                    bool
-}
-
-func (c runtimeCondition) String() string {
-	return fmt.Sprintf("%s=%t reason:%s message:%s", c.kind, c.ok, c.reason, c.message)
+	answered time.Time                   // of the last answer; zero: never
+	silent   bool                        // the last call had no answer
+	status   kubecontainer.RuntimeStatus // only its conditions
+	version  string                      // containerd://2.4.2
+	handlers []v1.NodeRuntimeHandler
+	features *v1.NodeFeatures
 }
 
 // identity is the configuration that the plan needs.
 type identity struct {
-	name      string
-	addresses []v1.NodeAddress
-	port      int
-	labels    map[string]string
-	host      HostInfo
+	name   string
+	port   int
+	labels map[string]string
+	host   HostInfo
 }
 
 // outcome is what is to be done: write the Node, if it is not nil, for the reason, then publish the
@@ -106,30 +98,20 @@ func desired(id identity, s state, now time.Time) *v1.Node {
 	if s.existing != nil {
 		n = s.existing.DeepCopy()
 	}
-	if n.Labels == nil {
-		n.Labels = map[string]string{}
-	}
-	maps.Copy(n.Labels, labels(id))
-	if n.Annotations == nil {
-		n.Annotations = map[string]string{}
-	}
+	n.Labels = lo.Assign(n.Labels, labels(id))
 	// The attach-detach controller attaches volumes only for nodes with this annotation.
-	n.Annotations["volumes.kubernetes.io/controller-managed-attach-detach"] = "true"
+	metav1.SetMetaDataAnnotation(&n.ObjectMeta, "volumes.kubernetes.io/controller-managed-attach-detach", "true")
 
 	status := &n.Status
 	setResources(status, id.host.Capacity)
-	status.Addresses = id.addresses
+	status.Addresses = id.host.Addresses
 	status.DaemonEndpoints.KubeletEndpoint.Port = int32(id.port)
-	version := status.NodeInfo.ContainerRuntimeVersion
+	// Until the runtime has answered, keep what the last agent wrote.
+	version := cmp.Or(s.runtime.version, status.NodeInfo.ContainerRuntimeVersion, "Unknown")
 	status.NodeInfo = id.host.System
-	switch {
-	case s.runtime.version != "":
-		status.NodeInfo.ContainerRuntimeVersion = s.runtime.version
+	status.NodeInfo.ContainerRuntimeVersion = version
+	if s.runtime.version != "" {
 		status.RuntimeHandlers, status.Features = s.runtime.handlers, s.runtime.features
-	case version != "": // the runtime has not answered yet: keep what the last agent wrote
-		status.NodeInfo.ContainerRuntimeVersion = version
-	default:
-		status.NodeInfo.ContainerRuntimeVersion = "Unknown"
 	}
 	if s.images != nil { // as with the runtime's version
 		status.Images = s.images
@@ -152,12 +134,10 @@ var declaredFeatures = []string{
 
 func labels(id identity) map[string]string {
 	os, arch := id.host.System.OperatingSystem, id.host.System.Architecture
-	l := map[string]string{
+	return lo.Assign(map[string]string{
 		v1.LabelHostname: id.name, v1.LabelOSStable: os, v1.LabelArchStable: arch,
 		"beta.kubernetes.io/os": os, "beta.kubernetes.io/arch": arch,
-	}
-	maps.Copy(l, id.labels)
-	return l
+	}, id.labels)
 }
 
 // withoutHeartbeats is the Node without the times that each write changes.
@@ -172,10 +152,11 @@ func withoutHeartbeats(n *v1.Node) *v1.Node {
 // transitions are the Events about a change, with upstream's reasons and messages.
 func transitions(before, after *v1.Node) []event {
 	var events []event
-	boot := after.Status.NodeInfo.BootID
-	if before != nil && before.Status.NodeInfo.BootID != "" && before.Status.NodeInfo.BootID != boot {
-		message := fmt.Sprintf("Node %s has been rebooted, boot id: %s", after.Name, boot)
-		events = append(events, event{"NodeRebooted", message})
+	if before == nil {
+		before = &v1.Node{}
+	}
+	if was, is := before.Status.NodeInfo.BootID, after.Status.NodeInfo.BootID; was != "" && was != is {
+		events = append(events, event{"NodeRebooted", fmt.Sprintf("Node %s has been rebooted, boot id: %s", after.Name, is)})
 	}
 	for _, c := range after.Status.Conditions {
 		was := condition(before, c.Type).Status

@@ -1,12 +1,15 @@
 package node
 
 import (
-	"slices"
+	"fmt"
 	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	nodeutil "k8s.io/component-helpers/node/util"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
+	"k8s.io/utils/ptr"
 )
 
 const (
@@ -58,39 +61,30 @@ func setConditions(status *v1.NodeStatus, s state, now time.Time) {
 // status changed.
 func setCondition(status *v1.NodeStatus, c v1.NodeCondition, now time.Time) {
 	c.LastHeartbeatTime, c.LastTransitionTime = metav1.NewTime(now), metav1.NewTime(now)
-	i := slices.IndexFunc(status.Conditions, func(has v1.NodeCondition) bool { return has.Type == c.Type })
-	if i < 0 {
+	_, has := nodeutil.GetNodeCondition(status, c.Type)
+	if has == nil {
 		status.Conditions = append(status.Conditions, c)
 		return
 	}
-	if status.Conditions[i].Status == c.Status {
-		c.LastTransitionTime = status.Conditions[i].LastTransitionTime
+	if has.Status == c.Status {
+		c.LastTransitionTime = has.LastTransitionTime
 	}
-	status.Conditions[i] = c
+	*has = c
 }
 
 // condition returns the Node's condition of a type, without a status if there is none.
 func condition(n *v1.Node, kind v1.NodeConditionType) v1.NodeCondition {
-	if n != nil {
-		for _, c := range n.Status.Conditions {
-			if c.Type == kind {
-				return c
-			}
-		}
-	}
-	return v1.NodeCondition{Type: kind}
+	_, c := nodeutil.GetNodeCondition(&n.Status, kind)
+	return ptr.Deref(c, v1.NodeCondition{})
 }
 
 func readyCondition(r runtimeState, now time.Time) v1.NodeCondition {
-	problems := r.problems(now)
-	c := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionFalse, Reason: reasonNotReady}
-	switch len(problems) {
-	case 0:
-		c.Status, c.Reason, c.Message = v1.ConditionTrue, reasonReady, messageReady
-	case 1:
-		c.Message = problems[0]
-	default:
-		c.Message = "[" + strings.Join(problems, ", ") + "]"
+	c := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: reasonReady, Message: messageReady}
+	if problems := r.problems(now); len(problems) > 0 {
+		c.Status, c.Reason, c.Message = v1.ConditionFalse, reasonNotReady, strings.Join(problems, ", ")
+		if len(problems) > 1 {
+			c.Message = "[" + c.Message + "]"
+		}
 	}
 	return c
 }
@@ -104,17 +98,11 @@ func (r runtimeState) problems(now time.Time) []string {
 	if now.Sub(r.answered) > runtimeGrace {
 		problems = append(problems, runtimeDown)
 	}
-	for _, need := range []struct{ kind, problem string }{
-		{"RuntimeReady", "container runtime not ready"},
-		{"NetworkReady", "container runtime network not ready"},
-	} {
-		i := slices.IndexFunc(r.conditions, func(c runtimeCondition) bool { return c.kind == need.kind })
-		switch {
-		case i < 0:
-			problems = append(problems, need.problem+": <nil>")
-		case !r.conditions[i].ok:
-			problems = append(problems, need.problem+": "+r.conditions[i].String())
-		}
+	if c := r.status.GetRuntimeCondition(kubecontainer.RuntimeReady); c == nil || !c.Status {
+		problems = append(problems, fmt.Sprintf("container runtime not ready: %v", c))
+	}
+	if c := r.status.GetRuntimeCondition(kubecontainer.NetworkReady); c == nil || !c.Status {
+		problems = append(problems, fmt.Sprintf("container runtime network not ready: %v", c))
 	}
 	return problems
 }

@@ -1,9 +1,9 @@
 package node
 
 import (
-	"maps"
 	"strings"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -49,20 +49,14 @@ func Allocatable(capacity v1.ResourceList) v1.ResourceList {
 // setResources sets ours and keeps those of others (device plugins, extended resources that an
 // administrator patched in). Huge pages of a size that the kernel no longer has are removed.
 func setResources(s *v1.NodeStatus, capacity v1.ResourceList) {
-	if s.Capacity == nil {
-		s.Capacity = v1.ResourceList{}
-	}
-	if s.Allocatable == nil {
-		s.Allocatable = v1.ResourceList{}
-	}
 	for name := range s.Capacity {
 		if _, ours := capacity[name]; !ours && strings.HasPrefix(string(name), v1.ResourceHugePagesPrefix) {
 			delete(s.Capacity, name)
 			delete(s.Allocatable, name)
 		}
 	}
-	maps.Copy(s.Capacity, capacity)
-	maps.Copy(s.Allocatable, Allocatable(capacity))
+	s.Capacity = lo.Assign(s.Capacity, capacity)
+	s.Allocatable = lo.Assign(s.Allocatable, Allocatable(capacity))
 	for name, q := range s.Capacity {
 		if _, ok := s.Allocatable[name]; !ok {
 			s.Allocatable[name] = q.DeepCopy()

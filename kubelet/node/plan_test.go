@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	"pgregory.net/rapid"
 )
 
@@ -16,8 +17,8 @@ var (
 	t0   = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	self = identity{
 		name: "n1", port: 10250, labels: map[string]string{"disk": "fast"},
-		addresses: addresses("n1", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}),
 		host: HostInfo{
+			Addresses: addresses("n1", []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}),
 			Capacity: v1.ResourceList{
 				"cpu": resource.MustParse("2"), "memory": resource.MustParse("8Gi"), "pods": resource.MustParse("110"),
 				"ephemeral-storage": resource.MustParse("100Gi"), "hugepages-2Mi": resource.MustParse("1Gi"),
@@ -32,8 +33,8 @@ var (
 
 func healthy(now time.Time) state {
 	return state{
-		runtime: runtimeState{answered: now, version: "containerd://2.4.2", conditions: []runtimeCondition{
-			{kind: "RuntimeReady", ok: true}, {kind: "NetworkReady", ok: true},
+		runtime: runtimeState{answered: now, version: "containerd://2.4.2", status: kubecontainer.RuntimeStatus{
+			Conditions: []kubecontainer.RuntimeCondition{{Type: "RuntimeReady", Status: true}, {Type: "NetworkReady", Status: true}},
 		}},
 		usage: usage{memoryAvailable: 4 << 30, disk: 100, diskAvailable: 50, inodes: 100, inodesAvailable: 50},
 	}
@@ -49,7 +50,9 @@ func TestPlan(t *testing.T) {
 		Events                      []string
 	}
 	notReady := func(o *state) {
-		o.runtime.conditions[1] = runtimeCondition{kind: "NetworkReady", reason: "NetworkPluginNotReady", message: "cni plugin not initialized"}
+		o.runtime.status.Conditions[1] = kubecontainer.RuntimeCondition{
+			Type: "NetworkReady", Reason: "NetworkPluginNotReady", Message: "cni plugin not initialized",
+		}
 	}
 	const noNetwork = "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:cni plugin not initialized"
 	tests := map[string]struct {
@@ -237,8 +240,8 @@ func TestPlanConverges(t *testing.T) {
 		o.existing = registered()
 		o.existing.Labels["theirs"] = "x"
 		o.existing.Spec.Unschedulable = true
-		for i := range o.runtime.conditions {
-			o.runtime.conditions[i].ok = rapid.Bool().Draw(t, "condition")
+		for i := range o.runtime.status.Conditions {
+			o.runtime.status.Conditions[i].Status = rapid.Bool().Draw(t, "condition")
 		}
 		o.usage.memoryAvailable = rapid.Uint64Range(0, 1<<31).Draw(t, "memory")
 		o.usage.diskAvailable = rapid.Uint64Range(0, 100).Draw(t, "disk")

@@ -36,7 +36,6 @@ func NewWatch(client kubernetes.Interface, name string) Source {
 	return nodeWatch{name, coreinformers.NewFilteredNodeInformer(client, 0, cache.Indexers{}, only)}
 }
 
-// Run implements Source.
 func (w nodeWatch) Run(ctx context.Context, changed func()) {
 	if _, err := w.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc: func(any) { changed() }, UpdateFunc: func(any, any) { changed() }, DeleteFunc: func(any) { changed() },
@@ -46,7 +45,6 @@ func (w nodeWatch) Run(ctx context.Context, changed func()) {
 	w.informer.RunWithContext(ctx)
 }
 
-// Node implements Source.
 func (w nodeWatch) Node() *v1.Node {
 	obj, ok, err := w.informer.GetStore().GetByKey(w.name)
 	if err != nil || !ok {

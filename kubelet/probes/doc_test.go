@@ -12,10 +12,7 @@ import (
 )
 
 func TestDocumentation(t *testing.T) {
-	documented, err := metricsdoc.Names("../..", "/metrics/probes")
-	if err != nil {
-		t.Fatal(err)
-	}
+	documented := metricsdoc.Names(t, "../..", "/metrics/probes")
 	m := newMetrics()
 	m.count(&v1.Pod{}, loopKey{}, Success, time.Second)
 	families, err := m.registry.Gather()

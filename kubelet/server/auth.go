@@ -51,8 +51,7 @@ func newAuth(cfg Config) (*auth, error) {
 	return &auth{node: cfg.NodeName, authn: authn, authz: authz}, nil
 }
 
-// require makes a handler that serves only authorized callers. The messages are upstream's: kubectl
-// shows them.
+// require serves only authorized callers. The messages are upstream's: kubectl shows them.
 func (a *auth) require(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		log := klog.FromContext(r.Context())

@@ -27,10 +27,7 @@ func TestDocumentation(t *testing.T) {
 		"/metrics: requests": metricsdoc.Described(newRequests().collectors()...),
 		"/metrics/resource":  served,
 	} {
-		documented, err := metricsdoc.Names("../..", heading)
-		if err != nil {
-			t.Fatal(err)
-		}
+		documented := metricsdoc.Names(t, "../..", heading)
 		if diff := cmp.Diff(sets.List(documented), sets.List(want)); diff != "" {
 			t.Errorf("docs/metrics.md, %s, lists other metrics than are served (-listed +served):\n%s", heading, diff)
 		}

@@ -42,7 +42,9 @@ import (
 // fakeCRI is a runtime with one pod. Its streams are served by the library that
 // containerd serves them with.
 type fakeCRI struct {
+	runtimeapi.RuntimeServiceClient
 	streaming.Server
+
 	logPath string
 
 	mu      sync.Mutex
@@ -213,7 +215,7 @@ func newFixture(t *testing.T) *fixture {
 	own.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "of_this_agent", Help: "A metric that is not the whole process's."}))
 	cadvisor := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "container_last_seen 1\n") })
 	f.server, err = New(Config{
-		Metrics: own, Cadvisor: cadvisor,
+		Metrics: own, Cadvisor: cadvisor, ProbeMetrics: http.NotFoundHandler(), Healthy: func() error { return nil },
 		NodeName: "n1", Client: f.api(), Pods: fakePods{[]*v1.Pod{webPod()}}, Runtime: f.cri, Stats: fakeStats{},
 		GetCertificate: always(f.ca.issue(t, "n1")), ClientCA: f.ca.pool, HostLogDir: hostLogs,
 	})

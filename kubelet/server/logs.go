@@ -16,6 +16,7 @@ import (
 	"k8s.io/cri-client/pkg/logs"
 	corev1 "k8s.io/kubernetes/pkg/apis/core/v1"
 	"k8s.io/kubernetes/pkg/apis/core/v1/validation"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -76,10 +77,7 @@ func containerToRead(pod *v1.Pod, container string, previous bool) (string, erro
 		return "", fmt.Errorf("container %q in pod %q is not available", container, pod.Name)
 	}
 	last, state := status.LastTerminationState.Terminated, status.State
-	id := ""
-	if last != nil {
-		id = last.ContainerID
-	}
+	id := ptr.Deref(last, v1.ContainerStateTerminated{}).ContainerID
 	switch {
 	case previous && id == "":
 		return "", fmt.Errorf("previous terminated container %q in pod %q not found", container, pod.Name)
@@ -129,13 +127,11 @@ func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOpti
 		wanted.Since = o.SinceTime.Time
 	}
 	stdout, stderr := out, out
-	if o.Stream != nil {
-		switch *o.Stream {
-		case v1.LogStreamStdout:
-			stderr = nil
-		case v1.LogStreamStderr:
-			stdout = nil
-		}
+	switch ptr.Deref(o.Stream, v1.LogStreamAll) {
+	case v1.LogStreamStdout:
+		stderr = nil
+	case v1.LogStreamStderr:
+		stdout = nil
 	}
 	return logs.ReadLogs(ctx, path, cri.BareID(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
 }
@@ -144,10 +140,9 @@ func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOpti
 // asks whether the container still runs.
 type statusOnly struct {
 	internalapi.RuntimeService
-	runtime Runtime
+	runtime runtimeapi.RuntimeServiceClient
 }
 
-// ContainerStatus implements the library's interface.
 func (s statusOnly) ContainerStatus(
 	ctx context.Context, id string, verbose bool,
 ) (*runtimeapi.ContainerStatusResponse, error) {

@@ -19,8 +19,7 @@ import (
 
 // processMetrics are the prefixes of the process's metrics that upstream's kubelet has too. The
 // process has one registry, also for the API server and others that may run in it, and no way to
-// gather only some of its metrics: the others are dropped after gathering. They have a /metrics of
-// their own.
+// gather only some of its metrics: the others, which have their own /metrics, are dropped.
 var processMetrics = []string{"go_", "process_", "rest_client_", "kubernetes_build_info", "kubernetes_feature_enabled"}
 
 func gatherProcess() ([]*dto.MetricFamily, error) {
@@ -35,10 +34,7 @@ func gatherProcess() ([]*dto.MetricFamily, error) {
 func (s *Server) metrics() http.Handler {
 	own := prometheus.NewRegistry()
 	own.MustRegister(s.requests.collectors()...)
-	all := prometheus.Gatherers{prometheus.GathererFunc(gatherProcess), own}
-	if s.cfg.Metrics != nil {
-		all = append(all, s.cfg.Metrics)
-	}
+	all := prometheus.Gatherers{prometheus.GathererFunc(gatherProcess), own, s.cfg.Metrics}
 	// The failure of one gatherer must not hide the others.
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{ErrorHandling: promhttp.ContinueOnError})
 }
@@ -110,7 +106,6 @@ func pathLabel(path string) string {
 	return "other"
 }
 
-// methodLabel is the same for methods.
 func methodLabel(method string) string {
 	if _, ok := verbs[method]; ok {
 		return method

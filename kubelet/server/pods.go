@@ -25,10 +25,9 @@ func (s *Server) servePods(w http.ResponseWriter, _ *http.Request) {
 // serveRunningPods lists all Pods that the runtime runs, also those of others. They have only a
 // name and containers: the runtime knows no more.
 func (s *Server) serveRunningPods(w http.ResponseWriter, r *http.Request) {
+	running := &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING}
 	list, err := s.cfg.Runtime.ListContainers(r.Context(), &runtimeapi.ListContainersRequest{
-		Filter: &runtimeapi.ContainerFilter{
-			State: &runtimeapi.ContainerStateValue{State: runtimeapi.ContainerState_CONTAINER_RUNNING},
-		},
+		Filter: &runtimeapi.ContainerFilter{State: running},
 	})
 	if err != nil {
 		http.Error(w, "listing containers: "+err.Error(), http.StatusInternalServerError)

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -17,7 +18,6 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
-	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/client-go/kubernetes"
@@ -34,25 +34,6 @@ type Pods interface {
 	Pod(namespace, name string) (*v1.Pod, bool)
 }
 
-// Runtime is what the server needs of CRI; runtimeapi.RuntimeServiceClient implements it.
-type Runtime interface {
-	streams
-	lists
-	ContainerStatus(ctx context.Context, in *runtimeapi.ContainerStatusRequest, opts ...grpc.CallOption) (*runtimeapi.ContainerStatusResponse, error)
-	ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error)
-}
-
-type streams interface {
-	Exec(ctx context.Context, in *runtimeapi.ExecRequest, opts ...grpc.CallOption) (*runtimeapi.ExecResponse, error)
-	Attach(ctx context.Context, in *runtimeapi.AttachRequest, opts ...grpc.CallOption) (*runtimeapi.AttachResponse, error)
-	PortForward(ctx context.Context, in *runtimeapi.PortForwardRequest, opts ...grpc.CallOption) (*runtimeapi.PortForwardResponse, error)
-}
-
-type lists interface {
-	ListPodSandbox(ctx context.Context, in *runtimeapi.ListPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error)
-	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
-}
-
 // Stats measures what the node and its Pods use; *stats.Provider implements it.
 type Stats interface {
 	Summary(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.Summary, error)
@@ -64,15 +45,15 @@ type Config struct {
 	// Client authenticates and authorizes callers through the API server.
 	Client  kubernetes.Interface
 	Pods    Pods
-	Runtime Runtime
+	Runtime runtimeapi.RuntimeServiceClient
 	Stats   Stats
-	// Metrics are served under /metrics together with those of the process. Optional.
+	// Metrics are served under /metrics together with those of the process.
 	Metrics prometheus.Gatherer
-	// ProbeMetrics is served under /metrics/probes, Cadvisor under /metrics/cadvisor. Optional.
+	// ProbeMetrics is served under /metrics/probes, Cadvisor under /metrics/cadvisor.
 	ProbeMetrics, Cadvisor http.Handler
-	// Healthy fails /healthz while it returns an error. Optional.
+	// Healthy fails /healthz while it returns an error.
 	Healthy func() error
-	// Configuration is served under /configz. Optional.
+	// Configuration is served under /configz.
 	Configuration *kubeletconfig.KubeletConfiguration
 
 	BindAddress netip.Addr
@@ -98,9 +79,7 @@ type Server struct {
 
 // New returns a Server that does not listen yet.
 func New(cfg Config) (*Server, error) {
-	if cfg.HostLogDir == "" {
-		cfg.HostLogDir = "/var/log"
-	}
+	cfg.HostLogDir = cmp.Or(cfg.HostLogDir, "/var/log")
 	a, err := newAuth(cfg)
 	if err != nil {
 		return nil, err
@@ -161,16 +140,12 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // Handler serves all paths, with authentication and authorization.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	healthz.InstallHandler(mux, healthz.PingHealthz, healthz.NamedCheck("syncloop", func(*http.Request) error {
-		if s.cfg.Healthy == nil {
-			return nil
-		}
-		return s.cfg.Healthy()
-	}))
-	mux.HandleFunc("GET /pods", s.servePods)
-	mux.HandleFunc("GET /pods/{$}", s.servePods)
-	mux.HandleFunc("GET /runningpods", s.serveRunningPods)
-	mux.HandleFunc("GET /runningpods/{$}", s.serveRunningPods)
+	runtime := healthz.NamedCheck("syncloop", func(*http.Request) error { return s.cfg.Healthy() })
+	healthz.InstallHandler(mux, healthz.PingHealthz, runtime)
+	for _, end := range []string{"", "/{$}"} {
+		mux.HandleFunc("GET /pods"+end, s.servePods)
+		mux.HandleFunc("GET /runningpods"+end, s.serveRunningPods)
+	}
 	mux.HandleFunc("GET /logs/", s.serveHostLogs)
 	mux.HandleFunc("GET /configz", s.serveConfiguration)
 	mux.HandleFunc("GET /stats/summary", s.serveSummary)
@@ -178,12 +153,8 @@ func (s *Server) Handler() http.Handler {
 	s.handleContainers(mux)
 	mux.Handle("GET /metrics", s.metrics())
 	mux.Handle("GET /metrics/resource", resourceMetrics(s.cfg.Stats))
-	if s.cfg.ProbeMetrics != nil {
-		mux.Handle("GET /metrics/probes", s.cfg.ProbeMetrics)
-	}
-	if s.cfg.Cadvisor != nil {
-		mux.Handle("GET /metrics/cadvisor", s.cfg.Cadvisor)
-	}
+	mux.Handle("GET /metrics/probes", s.cfg.ProbeMetrics)
+	mux.Handle("GET /metrics/cadvisor", s.cfg.Cadvisor)
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -202,17 +173,13 @@ func Containers(cfg Config) http.Handler {
 
 func (s *Server) handleContainers(mux *http.ServeMux) {
 	mux.HandleFunc("GET /containerLogs/{namespace}/{pod}/{container}", s.serveContainerLogs)
-	for _, name := range []string{"{namespace}/{pod}/{container}", "{namespace}/{pod}/{uid}/{container}"} {
+	for _, pod := range []string{"{namespace}/{pod}", "{namespace}/{pod}/{uid}"} {
 		for _, method := range []string{"GET", "POST"} {
-			mux.HandleFunc(method+" /exec/"+name, s.serveExec)
-			mux.HandleFunc(method+" /attach/"+name, s.serveAttach)
+			mux.HandleFunc(method+" /exec/"+pod+"/{container}", s.serveExec)
+			mux.HandleFunc(method+" /attach/"+pod+"/{container}", s.serveAttach)
+			mux.HandleFunc(method+" /portForward/"+pod, s.servePortForward)
 		}
-		mux.HandleFunc("POST /run/"+name, s.serveRun)
-	}
-	for _, name := range []string{"{namespace}/{pod}", "{namespace}/{pod}/{uid}"} {
-		for _, method := range []string{"GET", "POST"} {
-			mux.HandleFunc(method+" /portForward/"+name, s.servePortForward)
-		}
+		mux.HandleFunc("POST /run/"+pod+"/{container}", s.serveRun)
 	}
 }
 

@@ -22,13 +22,8 @@ import (
 
 // serveExec is kubectl exec and cp.
 func (s *Server) serveExec(w http.ResponseWriter, r *http.Request) {
-	pod, options, ok := s.streamRequest(w, r)
+	_, id, options, ok := s.streamRequest(w, r)
 	if !ok {
-		return
-	}
-	id, err := s.runningContainer(r.Context(), pod, r.PathValue("container"))
-	if err != nil {
-		_ = streaming.WriteError(err, w)
 		return
 	}
 	resp, err := s.cfg.Runtime.Exec(r.Context(), &runtimeapi.ExecRequest{
@@ -40,13 +35,8 @@ func (s *Server) serveExec(w http.ResponseWriter, r *http.Request) {
 
 // serveAttach is kubectl attach and run -it.
 func (s *Server) serveAttach(w http.ResponseWriter, r *http.Request) {
-	pod, options, ok := s.streamRequest(w, r)
+	pod, id, options, ok := s.streamRequest(w, r)
 	if !ok {
-		return
-	}
-	id, err := s.runningContainer(r.Context(), pod, r.PathValue("container"))
-	if err != nil {
-		_ = streaming.WriteError(err, w)
 		return
 	}
 	// The container has a terminal or not since it started.
@@ -66,10 +56,8 @@ func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
-	// A tunnel carries SPDY inside a WebSocket, and names the ports inside SPDY.
-	tunnel := wsstream.IsWebSocketRequestWithTunnelingProtocol(r)
 	options := &portforward.V4Options{}
-	if !tunnel {
+	if !wsstream.IsWebSocketRequestWithTunnelingProtocol(r) { // a tunnel names the ports inside SPDY
 		var err error
 		if options, err = portforward.NewV4Options(r); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
@@ -83,16 +71,7 @@ func (s *Server) servePortForward(w http.ResponseWriter, r *http.Request) {
 	}
 	in := &runtimeapi.PortForwardRequest{PodSandboxId: id, Port: options.Ports}
 	resp, err := s.cfg.Runtime.PortForward(r.Context(), in)
-	target, err := parsed(resp.GetUrl(), err)
-	if err != nil {
-		_ = streaming.WriteError(err, w)
-		return
-	}
-	h := upgrade(target)
-	if tunnel {
-		h = translator.NewTunnelingHandler(h)
-	}
-	h.ServeHTTP(w, r)
+	connect(w, r, resp.GetUrl(), err, nil)
 }
 
 // serveRun runs a command until it ends and answers with its output.
@@ -106,9 +85,8 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
-	resp, err := s.cfg.Runtime.ExecSync(r.Context(), &runtimeapi.ExecSyncRequest{
-		ContainerId: id, Cmd: strings.Split(r.URL.Query().Get("cmd"), " "),
-	})
+	cmd := strings.Split(r.URL.Query().Get("cmd"), " ")
+	resp, err := s.cfg.Runtime.ExecSync(r.Context(), &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: cmd})
 	if err == nil && resp.ExitCode != 0 {
 		err = fmt.Errorf("command exited with %d: %s%s", resp.ExitCode, resp.Stdout, resp.Stderr)
 	}
@@ -120,15 +98,22 @@ func (s *Server) serveRun(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(append(resp.Stdout, resp.Stderr...))
 }
 
-// streamRequest reads the Pod and the options of exec and attach.
-func (s *Server) streamRequest(w http.ResponseWriter, r *http.Request) (*v1.Pod, *remotecommand.Options, bool) {
+// streamRequest reads the Pod, the ID of the container and the options of exec and attach.
+func (s *Server) streamRequest(
+	w http.ResponseWriter, r *http.Request,
+) (pod *v1.Pod, id string, options *remotecommand.Options, ok bool) {
 	options, err := remotecommand.NewOptions(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
-		return nil, nil, false
+		return nil, "", nil, false
 	}
-	pod, ok := s.podOf(w, r)
-	return pod, options, ok
+	if pod, ok = s.podOf(w, r); !ok {
+		return nil, "", nil, false
+	}
+	if id, err = s.runningContainer(r.Context(), pod, r.PathValue("container")); err != nil {
+		_ = streaming.WriteError(err, w)
+	}
+	return pod, id, options, err == nil
 }
 
 func (s *Server) podOf(w http.ResponseWriter, r *http.Request) (*v1.Pod, bool) {
@@ -174,36 +159,30 @@ func (s *Server) readySandbox(ctx context.Context, pod *v1.Pod) (string, error) 
 }
 
 // connect connects the caller with the runtime's streaming server, at the address of this stream.
+// The options are those of exec and attach, nil for port-forward. Runtimes do not have kubectl's
+// newest protocols, on WebSockets: streams are translated to SPDY, and a tunnel has SPDY inside.
 func connect(w http.ResponseWriter, r *http.Request, at string, err error, o *remotecommand.Options) {
-	target, err := parsed(at, err)
+	var target *url.URL
+	if err == nil {
+		if target, err = url.Parse(at); err != nil {
+			err = fmt.Errorf("parsing the runtime's streaming address: %w", err)
+		}
+	}
 	if err != nil {
 		_ = streaming.WriteError(err, w)
 		return
 	}
-	h := upgrade(target)
-	// Runtimes do not have the newest protocol of kubectl, on WebSockets; it is translated to SPDY.
-	if wsstream.IsWebSocketRequestWithStreamCloseProtocol(r) {
+	const wrapTransport, upgradeRequired = false, true
+	var h http.Handler = proxy.NewUpgradeAwareHandler(target, nil, wrapTransport, upgradeRequired, responder{})
+	switch {
+	case o == nil && wsstream.IsWebSocketRequestWithTunnelingProtocol(r):
+		h = translator.NewTunnelingHandler(h)
+	case o != nil && wsstream.IsWebSocketRequestWithStreamCloseProtocol(r):
 		h = translator.NewStreamTranslatorHandler(target, nil, 0, translator.Options{
 			Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Tty: o.TTY,
 		})
 	}
 	h.ServeHTTP(w, r)
-}
-
-func parsed(at string, err error) (*url.URL, error) {
-	if err != nil {
-		return nil, err
-	}
-	target, err := url.Parse(at)
-	if err != nil {
-		return nil, fmt.Errorf("parsing the runtime's streaming address: %w", err)
-	}
-	return target, nil
-}
-
-func upgrade(target *url.URL) http.Handler {
-	const wrapTransport, upgradeRequired = false, true
-	return proxy.NewUpgradeAwareHandler(target, nil, wrapTransport, upgradeRequired, responder{})
 }
 
 type responder struct{}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/procfs"
@@ -109,12 +110,10 @@ func nodeNetwork(proc procfs.FS, now metav1.Time) *statsapi.NetworkStats {
 	if err != nil {
 		return nil
 	}
+	delete(devices, "lo")
 	n := &statsapi.NetworkStats{Time: now}
 	main := defaultInterface(proc)
 	for name, d := range devices {
-		if name == "lo" {
-			continue
-		}
 		i := statsapi.InterfaceStats{
 			Name: name, RxBytes: new(d.RxBytes), RxErrors: new(d.RxErrors),
 			TxBytes: new(d.TxBytes), TxErrors: new(d.TxErrors),
@@ -128,14 +127,10 @@ func nodeNetwork(proc procfs.FS, now metav1.Time) *statsapi.NetworkStats {
 }
 
 func defaultInterface(proc procfs.FS) string {
-	routes, err := proc.NetRoute()
-	if err != nil {
-		return ""
-	}
-	for _, r := range routes {
-		if r.Destination == 0 && r.Mask == 0 {
-			return r.Iface
-		}
+	routes, _ := proc.NetRoute()
+	all := func(r procfs.NetRouteLine) bool { return r.Destination == 0 && r.Mask == 0 }
+	if i := slices.IndexFunc(routes, all); i >= 0 {
+		return routes[i].Iface
 	}
 	return ""
 }

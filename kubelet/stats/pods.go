@@ -19,9 +19,8 @@ import (
 
 // pods measures each Pod whose sandbox runs.
 func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.PodStats, error) {
-	measured, err := p.cfg.Runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{
-		Filter: &runtimeapi.PodSandboxStatsFilter{LabelSelector: p.cfg.Owned},
-	})
+	filter := &runtimeapi.PodSandboxStatsFilter{LabelSelector: p.cfg.Owned}
+	measured, err := p.cfg.Runtime.ListPodSandboxStats(ctx, &runtimeapi.ListPodSandboxStatsRequest{Filter: filter})
 	if err != nil {
 		return nil, fmt.Errorf("measuring the pods through the container runtime: %w", err)
 	}
@@ -87,8 +86,8 @@ func (p *Provider) pod(
 		return pod
 	}
 	pod.Network = network(linux.Network)
-	if n := number(linux.Process.GetProcessCount()); n != nil {
-		pod.ProcessStats = &statsapi.ProcessStats{ProcessCount: n}
+	if n := linux.Process.GetProcessCount(); n != nil {
+		pod.ProcessStats = &statsapi.ProcessStats{ProcessCount: &n.Value}
 	}
 	pod.EphemeralStorage = ephemeral(pod.Containers)
 	return pod
@@ -124,14 +123,9 @@ func (p *Provider) container(
 	return s
 }
 
-// logs measures the logs of a container, in NAMESPACE_POD_UID/CONTAINER as everywhere in
-// Kubernetes.
+// logs measures the logs of a container, in NAMESPACE_POD_UID/CONTAINER.
 func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *statsapi.FsStats {
-	if p.cfg.PodLogsDir == "" {
-		return nil
-	}
-	now := metav1.Now()
-	l := fileSystem(p.cfg.PodLogsDir, now)
+	l := fileSystem(p.cfg.PodLogsDir, metav1.Now())
 	if l == nil {
 		return nil
 	}
@@ -151,8 +145,7 @@ func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *s
 	return l
 }
 
-// ephemeral adds up what counts as a Pod's ephemeral-storage: writable layers and logs, without
-// volumes.
+// ephemeral adds up what counts as a Pod's ephemeral-storage: writable layers and logs.
 func ephemeral(containers []statsapi.ContainerStats) *statsapi.FsStats {
 	var sum *statsapi.FsStats
 	for _, c := range containers {
@@ -161,9 +154,8 @@ func ephemeral(containers []statsapi.ContainerStats) *statsapi.FsStats {
 				continue
 			}
 			if sum == nil {
-				first := *fs
-				sum = &first
-				sum.UsedBytes, sum.InodesUsed = ptr.To[uint64](0), ptr.To[uint64](0)
+				sum = new(*fs)
+				sum.UsedBytes, sum.InodesUsed = new(uint64), new(uint64)
 			}
 			*sum.UsedBytes += ptr.Deref(fs.UsedBytes, 0)
 			*sum.InodesUsed += ptr.Deref(fs.InodesUsed, 0)

@@ -8,40 +8,24 @@ import (
 	"time"
 
 	"github.com/prometheus/procfs"
-	"google.golang.org/grpc"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 )
 
-// Runtime is what a Provider needs of CRI's RuntimeService; runtimeapi.RuntimeServiceClient
-// implements it.
-type Runtime interface {
-	ListPodSandboxStats(ctx context.Context, in *runtimeapi.ListPodSandboxStatsRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxStatsResponse, error)
-	ListPodSandbox(ctx context.Context, in *runtimeapi.ListPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error)
-	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
-}
-
-// Images is what a Provider needs of CRI's ImageService; runtimeapi.ImageServiceClient implements
-// it.
-type Images interface {
-	ImageFsInfo(ctx context.Context, in *runtimeapi.ImageFsInfoRequest, opts ...grpc.CallOption) (*runtimeapi.ImageFsInfoResponse, error)
-}
-
 // Config of a Provider.
 type Config struct {
 	NodeName string
-	Runtime  Runtime
-	Images   Images
+	Runtime  runtimeapi.RuntimeServiceClient
+	Images   runtimeapi.ImageServiceClient
 	// Owned are labels of the sandboxes and containers to measure; all if empty.
 	Owned map[string]string
 	// RootDir is on the file system that is reported as the node's.
 	RootDir string
-	// PodLogsDir has the logs of containers; they are not measured if it is empty.
+	// PodLogsDir has the logs of containers.
 	PodLogsDir string
 }
 
-// Provider measures on demand. Between two calls it remembers only the node's CPU time, to report a
-// rate.
+// Provider measures on demand. It remembers only the node's CPU time, to report a rate.
 type Provider struct {
 	cfg     Config
 	started time.Time

@@ -22,6 +22,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const second = int64(1e9)
 
 type fakeCRI struct {
+	runtimeapi.RuntimeServiceClient
+	runtimeapi.ImageServiceClient
+
 	stats []*runtimeapi.PodSandboxStats
 	err   error
 	mount string

@@ -3,37 +3,36 @@
 package metricsdoc
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/util/sets"
 )
 
-var row = regexp.MustCompile("^\\| `([a-z0-9_]+)`")
+var row = regexp.MustCompile("(?m)^\\| `([a-z0-9_]+)`")
 
 // Names are the metrics in the tables of the section of docs/metrics.md with a heading; root is
 // the path of the repository.
-func Names(root, heading string) (sets.Set[string], error) {
+func Names(t *testing.T, root, heading string) sets.Set[string] {
+	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(root, "docs", "metrics.md"))
 	if err != nil {
-		return nil, fmt.Errorf("reading the list of metrics: %w", err)
+		t.Fatal(err)
 	}
 	_, section, ok := strings.Cut(string(raw), "\n## "+heading+"\n")
 	if !ok {
-		return nil, fmt.Errorf("reading the list of metrics: docs/metrics.md has no section %q", heading)
+		t.Fatalf("docs/metrics.md has no section %q", heading)
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	names := sets.New[string]()
-	for line := range strings.Lines(section) {
-		if m := row.FindStringSubmatch(line); m != nil {
-			names.Insert(m[1])
-		}
+	for _, m := range row.FindAllStringSubmatch(section, -1) {
+		names.Insert(m[1])
 	}
-	return names, nil
+	return names
 }
 
 var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)

@@ -23,10 +23,7 @@ var undescribed = []string{
 }
 
 func TestDocumentation(t *testing.T) {
-	documented, err := metricsdoc.Names(repository, "/metrics/cadvisor")
-	if err != nil {
-		t.Fatal(err)
-	}
+	documented := metricsdoc.Names(t, repository, "/metrics/cadvisor")
 	m := &source{hostInfo: &hostInfo{}}
 	can := metricsdoc.Described(
 		metrics.NewPrometheusMachineCollector(m, kinds(true)),
@@ -40,10 +37,7 @@ func TestDocumentation(t *testing.T) {
 }
 
 func TestServedIsDocumented(t *testing.T) {
-	documented, err := metricsdoc.Names(repository, "/metrics/cadvisor")
-	if err != nil {
-		t.Fatal(err)
-	}
+	documented := metricsdoc.Names(t, repository, "/metrics/cadvisor")
 	cfg := world(t, 1)
 	fill(t, cfg, "main0")
 	if more := sets.KeySet(scrape(t, cfg)).Difference(documented); len(more) > 0 {

@@ -27,14 +27,12 @@ var (
 	fsInodesFree = fsDesc("container_fs_inodes_free", "Number of inodes of a file system of the node that are free.")
 )
 
-// Describe implements prometheus.Collector.
 func (fileSystems) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{fsLimit, fsUsage, fsInodes, fsInodesFree} {
 		ch <- d
 	}
 }
 
-// Collect implements prometheus.Collector.
 func (f fileSystems) Collect(ch chan<- prometheus.Metric) {
 	mounts, err := procfs.GetMounts()
 	if err != nil {

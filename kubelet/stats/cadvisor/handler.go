@@ -3,7 +3,6 @@
 package cadvisor
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"os"
@@ -16,7 +15,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -25,21 +23,11 @@ import (
 	"flyball.dev/kubelet/cgroups"
 )
 
-// Runtime is what a handler needs of CRI; runtimeapi.RuntimeServiceClient implements it.
-type Runtime interface {
-	ListPodSandbox(ctx context.Context, in *runtimeapi.ListPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error)
-	ListContainers(ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error)
-}
-
-// Groups lists the cgroups to measure; *cgroups.Manager implements it.
-type Groups interface {
-	Groups() ([]cgroups.Group, error)
-}
-
 // Config of a handler. All fields are required.
 type Config struct {
-	Runtime Runtime
-	Cgroups Groups
+	Runtime runtimeapi.RuntimeServiceClient
+	// Cgroups lists the cgroups to measure.
+	Cgroups *cgroups.Manager
 	// Capacity and System describe the host, as its Node does.
 	Capacity v1.ResourceList
 	System   v1.NodeSystemInfo

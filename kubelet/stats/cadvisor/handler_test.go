@@ -38,7 +38,11 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fakeRuntime has a sandbox "boxN" and a container "mainN" for each Pod.
-type fakeRuntime struct{ pods []*v1.Pod }
+type fakeRuntime struct {
+	runtimeapi.RuntimeServiceClient
+
+	pods []*v1.Pod
+}
 
 func (f fakeRuntime) ListPodSandbox(context.Context, *runtimeapi.ListPodSandboxRequest, ...grpc.CallOption) (*runtimeapi.ListPodSandboxResponse, error) {
 	r := &runtimeapi.ListPodSandboxResponse{}

@@ -40,8 +40,6 @@ func (h *hostInfo) withDevices() *hostInfo {
 	return &now
 }
 
-// GetMachineInfo implements the library's interface.
 func (h *hostInfo) GetMachineInfo() (*info.MachineInfo, error) { return &h.MachineInfo, nil }
 
-// GetVersionInfo implements the library's interface.
 func (h *hostInfo) GetVersionInfo() (*info.VersionInfo, error) { return &h.version, nil }

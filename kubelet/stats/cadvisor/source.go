@@ -3,12 +3,9 @@
 package cadvisor
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -17,8 +14,8 @@ import (
 	"github.com/google/cadvisor/lib/container/libcontainer"
 	"github.com/google/cadvisor/lib/metrics"
 	info "github.com/google/cadvisor/lib/model"
+	libcgroups "github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/fscommon"
-	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
 	"flyball.dev/kubelet/cgroups"
@@ -29,8 +26,7 @@ import (
 // the series of cgroups, and not those of the host and its file systems.
 const timeout = 2 * time.Second
 
-// source measures the host and its cgroups for the library. It remembers nothing between two
-// scrapes.
+// source measures the host and its cgroups for the library.
 type source struct {
 	*hostInfo
 
@@ -134,27 +130,19 @@ func controller(dirs map[string]string, name string) (dir string, v2 bool) {
 
 func firstProcess(dirs map[string]string) int {
 	dir, _ := controller(dirs, "memory")
-	f, err := os.Open(filepath.Join(dir, "cgroup.procs"))
-	if err != nil {
+	pids, err := libcgroups.GetPids(dir)
+	if err != nil || len(pids) == 0 {
 		return 0
 	}
-	defer func() { _ = f.Close() }()
-	lines := bufio.NewScanner(f)
-	if !lines.Scan() {
-		return 0
-	}
-	pid, _ := strconv.Atoi(lines.Text())
-	return pid
+	return pids[0]
 }
 
 // sameNetwork says whether a process is in our own network namespace, the node's: its traffic is
 // not the Pod's alone. It is true if the namespaces cannot be read.
 func sameNetwork(pid int) bool {
-	var its, ours unix.Stat_t
-	if unix.Stat(fmt.Sprintf("/proc/%d/ns/net", pid), &its) != nil || unix.Stat("/proc/self/ns/net", &ours) != nil {
-		return true
-	}
-	return its.Ino == ours.Ino
+	its, err := os.Stat(fmt.Sprintf("/proc/%d/ns/net", pid))
+	ours, oursErr := os.Stat("/proc/self/ns/net")
+	return err != nil || oursErr != nil || os.SameFile(its, ours)
 }
 
 // oomKills is how many processes of the cgroup the kernel killed because memory was short.
