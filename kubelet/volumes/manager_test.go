@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
@@ -355,7 +356,7 @@ func TestContents(t *testing.T) {
 
 func isTmpfs(t *testing.T, dir string) bool {
 	t.Helper()
-	is, err := isMountPoint(dir)
+	is, err := mountinfo.Mounted(dir)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/kubernetes/pkg/volume/util/subpath"
@@ -49,7 +50,7 @@ func (m *Manager) bindSubPath(uid types.UID, container string, index int, sub Su
 type syscallMounter struct{ mount.Interface }
 
 // IsMountPoint implements mount.Interface.
-func (syscallMounter) IsMountPoint(path string) (bool, error) { return isMountPoint(path) }
+func (syscallMounter) IsMountPoint(path string) (bool, error) { return mountinfo.Mounted(path) }
 
 // Unmount implements mount.Interface.
 func (syscallMounter) Unmount(path string) error { return mounts.Unmount(path) }
