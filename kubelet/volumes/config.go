@@ -54,12 +54,9 @@ type Mounted struct {
 	SELinuxRelabel bool
 }
 
-// ReasonFailedMount is the reason of every Error.
-const ReasonFailedMount = "FailedMount"
-
 // Error says which volume could not be mounted, in the words of an Event.
 type Error struct {
-	Volume, Reason, Message string
+	Message string
 	// Waiting says that the volume has only waited for something that usually takes a moment, such
 	// as its attachment, and not yet for long: not worth an Event.
 	Waiting bool
@@ -83,9 +80,6 @@ type Source interface {
 var _ Source = (*Manager)(nil)
 
 func mountError(volume string, err error) *Error {
-	var waiting WaitingError
-	return &Error{
-		Volume: volume, Reason: ReasonFailedMount, Err: err, Waiting: errors.As(err, &waiting),
-		Message: fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err),
-	}
+	_, waiting := errors.AsType[WaitingError](err)
+	return &Error{Message: fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err), Waiting: waiting, Err: err}
 }

@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/volume"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
+	"k8s.io/utils/ptr"
 )
 
 // payload is the files of a volume by path.
@@ -53,10 +55,7 @@ func (m *Manager) write(spec Spec, target string, memory bool, files payload, ne
 }
 
 func fsGroup(pod *v1.Pod) *int64 {
-	if pod.Spec.SecurityContext == nil {
-		return nil
-	}
-	return pod.Spec.SecurityContext.FSGroup
+	return ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).FSGroup
 }
 
 // own gives everything in dir to the group, and lets it read, and write unless readOnly.
@@ -100,12 +99,6 @@ func makeDir(dir string, group *int64) error {
 
 // file is one file of a payload. Its own mode and user take precedence over the volume's.
 func file(data []byte, mode, defaultMode *int32, user, defaultUser *int64) volumeutil.FileProjection {
-	if mode == nil {
-		mode = defaultMode
-	}
-	perm := int32(0o644)
-	if mode != nil {
-		perm = *mode
-	}
-	return volumeutil.FileProjection{Data: data, Mode: perm, FsUser: volumeutil.ResolvesFsUser(defaultUser, user)}
+	mode = cmp.Or(mode, defaultMode, new(v1.ProjectedVolumeSourceDefaultMode))
+	return volumeutil.FileProjection{Data: data, Mode: *mode, FsUser: volumeutil.ResolvesFsUser(defaultUser, user)}
 }

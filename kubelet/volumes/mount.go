@@ -11,9 +11,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/volumes/internal/bundles"
 	"flyball.dev/kubelet/volumes/internal/objects"
@@ -34,6 +35,7 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 		s = &podState{}
 		m.states[pod.UID] = s
 	}
+	s.pod.Store(pod)
 	m.mu.Unlock()
 
 	s.mu.Lock()
@@ -41,23 +43,22 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 	if s.gone {
 		return nil, fmt.Errorf("mounting volumes: Pod %s is being unmounted", pod.UID)
 	}
-	s.pod = pod
 	// All objects are requested at once; each volume then waits for its own.
 	m.objects.Hold(pod.UID, references(pod))
 	queries, certificates := projections(pod)
 	m.bundles.Hold(pod.UID, queries)
 	m.certificates.Hold(pod.UID, certificates && !m.cfg.NoFiles)
-	m.count(pod, s.mounted)
 	mounted, err := m.mountAll(ctx, pod)
-	s.mounted = s.mounted || err == nil
-	m.count(pod, s.mounted)
+	if err == nil {
+		s.mounted.Store(true)
+	}
 	return mounted, s.waited(err)
 }
 
 // waited marks the error of a Pod whose volumes only wait, and have not done so for long.
 func (s *podState) waited(err error) error {
-	var e *Error
-	if !errors.As(err, &e) || !e.Waiting {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || !e.Waiting {
 		s.waiting = time.Time{}
 		return err
 	}
@@ -75,7 +76,6 @@ func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted
 			return nil, fmt.Errorf("making the Pod's directory: %w", err)
 		}
 	}
-	used := usedVolumes(pod)
 	var (
 		wg      sync.WaitGroup
 		mu      sync.Mutex
@@ -83,23 +83,17 @@ func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted
 		next    time.Time
 		mounted = map[string]Mounted{}
 	)
-	for i := range pod.Spec.Volumes {
-		vol := &pod.Spec.Volumes[i]
-		if !used.Has(vol.Name) {
-			continue
-		}
+	for _, spec := range specsOf(pod) {
 		wg.Go(func() {
-			p, err := m.mountOne(ctx, Spec{Pod: pod, Volume: vol})
+			p, err := m.mountOne(ctx, spec)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				errs = append(errs, mountError(vol.Name, err))
+				errs = append(errs, mountError(spec.Volume.Name, err))
 				return
 			}
-			mounted[vol.Name] = p.Mounted
-			if !p.Next.IsZero() && (next.IsZero() || p.Next.Before(next)) {
-				next = p.Next
-			}
+			mounted[spec.Volume.Name] = p.Mounted
+			next = earlier(next, p.Next)
 		})
 	}
 	wg.Wait()
@@ -112,17 +106,21 @@ func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted
 	return mounted, nil
 }
 
+// earlier of two times, of which zero is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
 // join leaves out volumes that only wait if others have failed.
 func join(errs []*Error) error {
 	if slices.ContainsFunc(errs, func(e *Error) bool { return !e.Waiting }) {
 		errs = slices.DeleteFunc(errs, func(e *Error) bool { return e.Waiting })
 	}
 	slices.SortFunc(errs, func(a, b *Error) int { return strings.Compare(a.Message, b.Message) })
-	var all []error
-	for _, e := range errs {
-		all = append(all, e)
-	}
-	return errors.Join(all...)
+	return errors.Join(lo.Map(errs, func(e *Error, _ int) error { return e })...)
 }
 
 func (m *Manager) mountOne(ctx context.Context, spec Spec) (Published, error) {
@@ -135,11 +133,13 @@ func (m *Manager) mountOne(ctx context.Context, spec Spec) (Published, error) {
 	}
 	begun := time.Now()
 	var published Published
-	v, err := m.want(ctx, p, spec)
-	if err == nil {
-		published, err = m.publish(ctx, v, p, spec)
+	var err error
+	if staging, ok := p.(StagingPlugin); ok && !m.cfg.NoFiles {
+		published, err = m.publish(ctx, staging, spec)
+	} else {
+		published, err = p.Publish(ctx, spec, Volume{}, Paths{Target: m.volumeDir(p.Name(), spec.target())})
 	}
-	m.metrics.took(p.Name(), "volume_mount", err, time.Since(begun))
+	m.measure(p.Name(), "volume_mount", begun, err)
 	return published, err
 }
 
@@ -161,11 +161,8 @@ func references(pod *v1.Pod) []objects.Key {
 // projections are the queries for ClusterTrustBundles in the Pod's projected volumes, and whether
 // one of these has a certificate.
 func projections(pod *v1.Pod) (queries []bundles.Query, certificates bool) {
-	for i := range pod.Spec.Volumes {
-		if pod.Spec.Volumes[i].Projected == nil {
-			continue
-		}
-		for _, s := range pod.Spec.Volumes[i].Projected.Sources {
+	for _, v := range pod.Spec.Volumes {
+		for _, s := range ptr.Deref(v.Projected, v1.ProjectedVolumeSource{}).Sources {
 			certificates = certificates || s.PodCertificate != nil
 			if s.ClusterTrustBundle == nil {
 				continue
@@ -176,25 +173,4 @@ func projections(pod *v1.Pod) (queries []bundles.Query, certificates bool) {
 		}
 	}
 	return queries, certificates
-}
-
-// usedVolumes are those that a container mounts or reads. A volume that no container uses is not
-// mounted, so that it cannot keep the Pod from running.
-func usedVolumes(pod *v1.Pod) sets.Set[string] {
-	used := sets.New[string]()
-	podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
-		for _, mount := range c.VolumeMounts {
-			used.Insert(mount.Name)
-		}
-		for _, device := range c.VolumeDevices {
-			used.Insert(device.Name)
-		}
-		for _, e := range c.Env {
-			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
-				used.Insert(e.ValueFrom.FileKeyRef.VolumeName)
-			}
-		}
-		return true
-	})
-	return used
 }

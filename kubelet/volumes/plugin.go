@@ -7,6 +7,8 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 
 	"flyball.dev/kubelet/volumes/plan"
 )
@@ -48,6 +50,30 @@ type StagingPlugin interface {
 type Spec struct {
 	Pod    *v1.Pod
 	Volume *v1.Volume
+	// PersistentVolume is what the claim of Volume is bound to; nil if it is not a claim, or not bound yet.
+	PersistentVolume *v1.PersistentVolume
+}
+
+// specsOf are the volumes of a Pod that a container mounts or reads. A volume that no container uses is
+// not mounted, so that it cannot keep the Pod from running.
+func specsOf(pod *v1.Pod) []Spec {
+	mounts, devices, _ := volumeutil.GetPodVolumeNames(pod, false)
+	used := mounts.Union(devices)
+	podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
+				used.Insert(e.ValueFrom.FileKeyRef.VolumeName)
+			}
+		}
+		return true
+	})
+	var specs []Spec
+	for i := range pod.Spec.Volumes {
+		if used.Has(pod.Spec.Volumes[i].Name) {
+			specs = append(specs, Spec{Pod: pod, Volume: &pod.Spec.Volumes[i]})
+		}
+	}
+	return specs
 }
 
 func (s Spec) target() plan.Target { return plan.Target{Pod: s.Pod.UID, Volume: s.Volume.Name} }

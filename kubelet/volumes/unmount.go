@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 
@@ -34,7 +36,6 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	m.objects.Hold(uid, nil)
 	m.bundles.Hold(uid, nil)
 	m.certificates.Hold(uid, false)
-	m.tokens.forget(uid)
 	var errs []error
 	for t, v := range m.targetsOf(uid) {
 		m.unwant(v, t)
@@ -49,9 +50,9 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 		}
 	}
 	m.mu.Lock()
+	defer m.mu.Unlock()
 	delete(m.states, uid)
-	m.mu.Unlock()
-	m.metrics.forget(uid)
+	maps.DeleteFunc(m.tokens, func(k tokenKey, _ *authenticationv1.TokenRequest) bool { return k.pod == uid })
 	return nil
 }
 

@@ -122,12 +122,12 @@ func (s State) InNeed() bool { return s.Attach && !s.Idle() }
 // Idle says whether nothing of the volume is on the node and no Pod wants it.
 func (s State) Idle() bool { return s.staged() == Absent && !s.used() }
 
-// Waiting are the targets that want the volume and do not have it.
-func (s State) Waiting() []Target {
-	var waiting []Target
+// Waiting are the Pods that want the volume and do not have it.
+func (s State) Waiting() []types.UID {
+	var waiting []types.UID
 	for t := range s.Wanted {
 		if s.Progress[t] != Done {
-			waiting = append(waiting, t)
+			waiting = append(waiting, t.Pod)
 		}
 	}
 	return waiting

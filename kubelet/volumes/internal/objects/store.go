@@ -40,7 +40,6 @@ type Store struct {
 
 	mu      sync.Mutex
 	watched map[Key]*watched
-	holds   map[types.UID]sets.Set[Key]
 	closed  bool
 	running sync.WaitGroup
 }
@@ -48,26 +47,24 @@ type Store struct {
 // New returns an empty Store. changed is called with the holders of an object after it was changed, created
 // or deleted, but not when it is first read.
 func New(client kubernetes.Interface, changed func(holders []types.UID)) *Store {
-	return &Store{client: client, changed: changed, watched: map[Key]*watched{}, holds: map[types.UID]sets.Set[Key]{}}
+	return &Store{client: client, changed: changed, watched: map[Key]*watched{}}
 }
 
 // Hold makes holder hold exactly these keys, and starts and stops watches accordingly. It does not wait.
 func (s *Store) Hold(holder types.UID, keys []Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before, now := s.holds[holder], sets.New(keys...)
-	for key := range now.Difference(before) {
-		w := s.watched[key]
-		if w == nil && !s.closed {
-			w = s.start(key)
-		}
-		if w != nil {
-			w.holders.Insert(holder)
-		}
+	if s.closed {
+		return
 	}
-	for key := range before.Difference(now) {
-		w := s.watched[key]
-		if w == nil {
+	for _, key := range keys {
+		if s.watched[key] == nil {
+			s.start(key)
+		}
+		s.watched[key].holders.Insert(holder)
+	}
+	for key, w := range s.watched {
+		if slices.Contains(keys, key) {
 			continue
 		}
 		if w.holders.Delete(holder); w.holders.Len() == 0 {
@@ -75,20 +72,14 @@ func (s *Store) Hold(holder types.UID, keys []Key) {
 			delete(s.watched, key)
 		}
 	}
-	if now.Len() == 0 {
-		delete(s.holds, holder)
-	} else {
-		s.holds[holder] = now
-	}
 }
 
 // start is called with mu held.
-func (s *Store) start(key Key) *watched {
+func (s *Store) start(key Key) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &watched{store: s, key: key, holders: sets.New[types.UID](), ready: make(chan struct{}), cancel: cancel}
 	s.watched[key] = w
 	s.running.Go(func() { w.run(ctx) })
-	return w
 }
 
 func (s *Store) notify(w *watched) {
@@ -108,7 +99,6 @@ func (s *Store) Close() {
 		w.cancel()
 	}
 	clear(s.watched)
-	clear(s.holds)
 	s.mu.Unlock()
 	s.running.Wait()
 }

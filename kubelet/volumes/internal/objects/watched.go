@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 )
 
 // object is a ConfigMap or a Secret.
@@ -100,75 +101,64 @@ func (w *watched) watch(ctx context.Context) error {
 			return apierrors.FromObject(event.Object)
 		case !ok || event.Type == watch.Bookmark || o.GetName() != w.key.Name:
 		case event.Type == watch.Deleted:
-			w.updateNewer(o, w.notFound())
+			w.update(o, w.key.notFound())
 		default:
-			w.updateNewer(o, nil)
+			w.update(o, nil)
 		}
 	}
 }
 
-// updateNewer ignores a state that is older than the known one: the watch begins with the state in the API
+// update ignores a state that is older than the known one: the watch begins with the state in the API
 // server's cache, and fetch has read from etcd.
-func (w *watched) updateNewer(o object, err error) {
+func (w *watched) update(o object, err error) {
 	w.mu.Lock()
-	known := w.object
-	w.mu.Unlock()
-	if known != nil {
-		c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), known.GetResourceVersion())
+	if w.object != nil && o != nil {
+		c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), w.object.GetResourceVersion())
 		if cmpErr == nil && c < 0 {
+			w.mu.Unlock()
 			return
 		}
 	}
 	if err != nil {
 		o = nil
 	}
-	w.update(o, err)
-}
-
-func (w *watched) update(o object, err error) {
-	w.mu.Lock()
 	first := !w.answered
 	// A failed request says nothing about the object.
 	keep := err != nil && !apierrors.IsNotFound(err) && w.object != nil
-	same := w.same(o, err)
+	changed := !keep && !w.same(o, err)
 	if !keep {
 		w.object, w.err, w.answered = o, err, true
 	}
 	w.mu.Unlock()
 	if first {
 		close(w.ready)
-	} else if !keep && !same {
+	} else if changed {
 		w.store.notify(w)
 	}
 }
 
 // same is called with mu held.
 func (w *watched) same(o object, err error) bool {
-	if (w.err == nil) != (err == nil) {
-		return false
-	}
-	if err != nil {
-		return apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
+	if w.err != nil || err != nil {
+		return w.err != nil && err != nil && apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
 	}
 	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() &&
 		w.object.GetResourceVersion() == o.GetResourceVersion()
 }
 
-func (w *watched) notFound() error {
-	return apierrors.NewNotFound(v1.Resource(string(w.key.Kind)), w.key.Name)
-}
+// notFound names the resource in the singular, as upstream's kubelet has it in Events.
+func (k Key) notFound() error { return apierrors.NewNotFound(v1.Resource(string(k.Kind)), k.Name) }
 
 // fetch reads the object from etcd, not from the API server's cache.
 func fetch(ctx context.Context, client kubernetes.Interface, key Key) (object, error) {
-	o, err := Retry(ctx, func() (object, error) {
+	o, err := Retry(PodUnknown, func() (object, error) {
 		if key.Kind == Secret {
 			return client.CoreV1().Secrets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 		}
 		return client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
 	})
 	if apierrors.IsNotFound(err) {
-		// In the singular, as upstream's kubelet has it in Events.
-		return nil, apierrors.NewNotFound(v1.Resource(string(key.Kind)), key.Name)
+		return nil, key.notFound()
 	} else if err != nil {
 		return nil, fmt.Errorf("reading %s %s/%s: %w", key.Kind, key.Namespace, key.Name, err)
 	}
@@ -197,37 +187,23 @@ func immutable(o object) bool {
 	return false
 }
 
-// Retry repeats a request for about a second while the API server does not know that the Pod is on
-// this node: the node, the Node authorizer and the NodeRestriction admission each have a watch, and
-// the node's may be ahead.
-func Retry[T any](ctx context.Context, ask func() (T, error)) (T, error) {
-	return RetryIf(ctx, podUnknown, ask)
-}
-
-// RetryIf is Retry for errors that behind knows.
-func RetryIf[T any](ctx context.Context, behind func(error) bool, ask func() (T, error)) (T, error) {
+// Retry repeats a request for about a second while its error says that the API server is behind.
+func Retry[T any](behind func(error) bool, request func() (T, error)) (answer T, err error) {
 	backoff := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 13}
-	for {
-		answer, err := ask()
-		if !behind(err) || backoff.Steps <= 1 {
-			return answer, err
-		}
-		select {
-		case <-ctx.Done():
-			return answer, err
-		case <-time.After(backoff.Step()):
-		}
-	}
+	err = retry.OnError(backoff, behind, func() error {
+		answer, err = request()
+		return err
+	})
+	return answer, err
 }
 
-func podUnknown(err error) bool {
-	var status apierrors.APIStatus
-	if apierrors.IsForbidden(err) {
-		return true
+// PodUnknown says that the API server does not know yet that the Pod is on this node: the node, the Node
+// authorizer and the NodeRestriction admission each have a watch, and the node's may be ahead.
+func PodUnknown(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !apierrors.IsNotFound(err) || !ok || status.ErrStatus.Details == nil {
+		return apierrors.IsForbidden(err)
 	}
-	if !apierrors.IsNotFound(err) || !errors.As(err, &status) || status.Status().Details == nil {
-		return false
-	}
-	kind := status.Status().Details.Kind
+	kind := status.ErrStatus.Details.Kind
 	return kind == "pod" || kind == "pods"
 }

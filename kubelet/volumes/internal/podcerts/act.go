@@ -53,7 +53,7 @@ func (s *Store) act(ctx context.Context, e *entry, a action, pod *v1.Pod, p *v1.
 
 // create makes a request with a new key.
 func (s *Store) create(ctx context.Context, pod *v1.Pod, p *v1.PodCertificateProjection) (*pending, error) {
-	account, err := objects.Retry(ctx, func() (*v1.ServiceAccount, error) {
+	account, err := objects.Retry(objects.PodUnknown, func() (*v1.ServiceAccount, error) {
 		return s.cfg.Client.CoreV1().ServiceAccounts(pod.Namespace).Get(ctx, pod.Spec.ServiceAccountName, metav1.GetOptions{})
 	})
 	if err != nil {
@@ -67,7 +67,7 @@ func (s *Store) create(ctx context.Context, pod *v1.Pod, p *v1.PodCertificatePro
 	if err != nil {
 		return nil, err
 	}
-	request, err := objects.RetryIf(ctx, admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
+	request, err := objects.Retry(admissionBehind, func() (*certificatesv1.PodCertificateRequest, error) {
 		requests := s.cfg.Client.CertificatesV1().PodCertificateRequests(pod.Namespace)
 		return requests.Create(ctx, requestFor(pod, p, account, node, csr), metav1.CreateOptions{})
 	})
@@ -83,6 +83,6 @@ func (s *Store) create(ctx context.Context, pod *v1.Pod, p *v1.PodCertificatePro
 // admissionBehind says whether the NodeRestriction admission does not know the Pod yet, or has an old
 // state of it: the error is Forbidden, or no API error.
 func admissionBehind(err error) bool {
-	var status apierrors.APIStatus
-	return errors.As(err, &status) && (apierrors.IsForbidden(err) || status.Status().Code == http.StatusInternalServerError)
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	return ok && (apierrors.IsForbidden(err) || status.ErrStatus.Code == http.StatusInternalServerError)
 }
