@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -48,11 +49,8 @@ func (m *Manager) nodeVolume(plugin string, volume Volume) *nodeVolume {
 			Attach: volume.Attach, Stage: volume.Stage, Exclusive: volume.Exclusive,
 			Wanted: map[plan.Target]bool{}, Progress: map[plan.Target]plan.Progress{},
 		}}
-		for _, p := range m.plugins {
-			if s, ok := p.(StagingPlugin); ok && p.Name() == plugin {
-				v.staging = s
-			}
-		}
+		p, _ := lo.Find(m.plugins, func(p Plugin) bool { return p.Name() == plugin })
+		v.staging, _ = p.(StagingPlugin)
 		m.volumes[volume.Name] = v
 	}
 	return v

@@ -80,7 +80,7 @@ func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted
 		wg      sync.WaitGroup
 		mu      sync.Mutex
 		errs    []*Error
-		next    time.Time
+		next    []time.Time
 		mounted = map[string]Mounted{}
 	)
 	for _, spec := range specsOf(pod) {
@@ -93,25 +93,17 @@ func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted
 				return
 			}
 			mounted[spec.Volume.Name] = p.Mounted
-			next = earlier(next, p.Next)
+			next = append(next, p.Next)
 		})
 	}
 	wg.Wait()
 	if len(errs) > 0 {
 		return nil, join(errs)
 	}
-	if !next.IsZero() {
-		m.refreshing.AddAfter(pod.UID, time.Until(next))
+	if next = lo.Compact(next); len(next) > 0 {
+		m.refreshing.AddAfter(pod.UID, time.Until(lo.Earliest(next...)))
 	}
 	return mounted, nil
-}
-
-// earlier of two times, of which zero is never.
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 // join leaves out volumes that only wait if others have failed.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
@@ -113,12 +114,8 @@ func (w WaitingError) Error() string { return string(w) }
 
 // pluginFor returns the plugin of a volume, nil if there is none.
 func (m *Manager) pluginFor(spec Spec) Plugin {
-	for _, p := range m.plugins {
-		if p.CanSupport(spec) {
-			return p
-		}
-	}
-	return nil
+	p, _ := lo.Find(m.plugins, func(p Plugin) bool { return p.CanSupport(spec) })
+	return p
 }
 
 // sourceOf is the name of the field of the volume that is set, as users write it.

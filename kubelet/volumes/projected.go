@@ -3,11 +3,11 @@ package volumes
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 	"k8s.io/utils/ptr"
@@ -36,12 +36,8 @@ func (p projected) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths
 	if err := errors.Join(errs...); err != nil {
 		return Published{}, err
 	}
-	files, next := payload{}, time.Time{}
-	for i := range sources {
-		maps.Copy(files, payloads[i])
-		next = earlier(next, expiries[i])
-	}
-	return p.m.write(spec, paths.Target, inMemory, files, next)
+	next := lo.Earliest(lo.Compact(expiries)...)
+	return p.m.write(spec, paths.Target, inMemory, lo.Assign(payloads...), next)
 }
 
 // projection returns the files of one source, and when they expire, zero for never.

@@ -20,9 +20,6 @@ import (
 // afterwards (CVE-2017-1002101), and makes the directory if it is missing.
 func (m *Manager) bindSubPath(uid types.UID, container string, index int, sub SubPath, volume string) (string, error) {
 	host := filepath.Join(volume, sub.Path)
-	if m.cfg.NoFiles {
-		return host, nil
-	}
 	sp := subpath.New(syscallMounter{})
 	if _, err := os.Stat(host); errors.Is(err, fs.ErrNotExist) {
 		info, err := os.Stat(volume)

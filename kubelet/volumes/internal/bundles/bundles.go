@@ -150,18 +150,12 @@ func (s *Store) Anchors(ctx context.Context, q Query, optional bool) ([]byte, er
 // that files are not rewritten without a change. It is not that of the bundles: nobody must rely on it (see
 // the field trustBundle in the API).
 func normalize(list []*certificatesv1.ClusterTrustBundle, seed maphash.Seed) []byte {
-	hashes := map[string]uint64{}
 	var anchors [][]byte
 	for _, b := range list {
-		for _, der := range pemtext.Decode([]byte(b.Spec.TrustBundle)) {
-			if _, known := hashes[string(der)]; !known {
-				hashes[string(der)] = maphash.Bytes(seed, der)
-				anchors = append(anchors, der)
-			}
-		}
+		anchors = append(anchors, pemtext.Decode([]byte(b.Spec.TrustBundle))...)
 	}
 	slices.SortFunc(anchors, func(a, b []byte) int {
-		return cmp.Or(cmp.Compare(hashes[string(a)], hashes[string(b)]), bytes.Compare(a, b))
+		return cmp.Or(cmp.Compare(maphash.Bytes(seed, a), maphash.Bytes(seed, b)), bytes.Compare(a, b))
 	})
-	return pemtext.Encode(anchors)
+	return pemtext.Encode(slices.CompactFunc(anchors, bytes.Equal))
 }

@@ -3,6 +3,7 @@
 package lazy
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"sync"
@@ -78,32 +79,23 @@ func (i *Informer) Index(ctx context.Context) (cache.Indexer, error) {
 	if r == nil {
 		return nil, fmt.Errorf("reading %s: they are not watched any more", i.what)
 	}
-	if r.informer.HasSynced() {
-		return r.informer.GetIndexer(), nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	select {
 	case <-r.informer.HasSyncedChecker().Done():
 		return r.informer.GetIndexer(), nil
 	case <-ctx.Done():
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return nil, fmt.Errorf("reading %s: %w", i.what, cmp.Or(r.err, context.Cause(ctx)))
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.err != nil {
-		return nil, fmt.Errorf("reading %s: %w", i.what, r.err)
-	}
-	return nil, fmt.Errorf("reading %s: %w", i.what, context.Cause(ctx))
 }
 
 // Close stops the informer for good and waits for its end.
 func (i *Informer) Close() {
 	i.mu.Lock()
 	i.closed = true
-	if i.current != nil {
-		i.current.cancel()
-		i.current = nil
-	}
 	i.mu.Unlock()
+	i.Need(false)
 	i.running.Wait()
 }

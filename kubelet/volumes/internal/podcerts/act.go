@@ -35,8 +35,8 @@ func (s *Store) act(ctx context.Context, e *entry, a action, pod *v1.Pod, p *v1.
 	case create:
 		e.pending = created
 	case adopt:
-		e.have = &credential{
-			key: e.pending.key, chain: pemtext.Encode(pemtext.Decode([]byte(a.chain))),
+		e.have = &Credential{
+			Key: e.pending.key, Chain: pemtext.Encode(pemtext.Decode([]byte(a.chain))),
 			refreshAt: a.beginRefreshAt.Add(e.pending.jitter), notAfter: a.expiresAt,
 		}
 		e.pending, e.overdue, e.expired = nil, false, false

@@ -15,17 +15,16 @@ import (
 // newKey makes a key of a type in the words of the API, as PEM, with an empty
 // PKCS#10 request that proves its possession, as DER.
 func newKey(keyType string) (keyPEM, csr []byte, err error) {
+	var der []byte
 	key, err := generate(keyType)
+	if err == nil {
+		der, err = x509.MarshalPKCS8PrivateKey(key)
+	}
+	if err == nil {
+		csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a key of type %q: %w", keyType, err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encoding a key of type %q: %w", keyType, err)
-	}
-	csr, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("proving possession of a key of type %q: %w", keyType, err)
 	}
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), csr, nil
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/samber/lo"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +24,7 @@ const (
 // state is what is known of the certificate for one source.
 type state struct {
 	// have is the credential in use.
-	have *credential
+	have *Credential
 	// pending is the request that the signer has not answered yet.
 	pending *pending
 	// request is the pending one as watched, nil if it is not there.
@@ -34,9 +35,11 @@ type state struct {
 	overdue, expired bool
 }
 
-// credential is a key with its chain of certificates, both PEM.
-type credential struct {
-	key, chain          []byte
+// Credential is a key with its chain of certificates, both PEM.
+type Credential struct {
+	Key, Chain []byte
+	// Next is when to call Store.Credential again.
+	Next                time.Time
 	refreshAt, notAfter time.Time
 }
 
@@ -130,27 +133,22 @@ func refusal(r *certificatesv1.PodCertificateRequest, c metav1.Condition, how st
 }
 
 func nextCheck(s state) time.Time {
-	var next time.Time
-	at := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
+	var times []time.Time
 	if s.pending != nil && s.request == nil {
-		at(s.pending.abandonAt)
+		times = append(times, s.pending.abandonAt)
 	}
 	if h := s.have; h != nil {
 		if s.pending == nil {
-			at(h.refreshAt)
+			times = append(times, h.refreshAt)
 		}
 		if !s.overdue {
-			at(h.refreshAt.Add(overdueAfter))
+			times = append(times, h.refreshAt.Add(overdueAfter))
 		}
 		if !s.expired {
-			at(h.notAfter)
+			times = append(times, h.notAfter)
 		}
 	}
-	return next
+	return lo.Earliest(times...)
 }
 
 // requestFor is a request in the name of a Pod. The UIDs have the API server refuse it if the Pod, its
