@@ -8,14 +8,25 @@ package objects
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/util/retry"
 )
 
 // Kind of an object.
@@ -129,4 +140,191 @@ func get[T object](ctx context.Context, s *Store, key Key) (T, error) {
 		return none, err
 	}
 	return o.(T), nil
+}
+
+// object is a ConfigMap or a Secret.
+type object interface {
+	metav1.Object
+	runtime.Object
+}
+
+// watched is one object with its watch.
+type watched struct {
+	store   *Store
+	key     Key
+	holders sets.Set[types.UID] // guarded by the Store's lock
+	cancel  context.CancelFunc
+	// ready is closed when there is a first answer.
+	ready chan struct{}
+
+	mu       sync.Mutex
+	answered bool
+	object   object
+	err      error
+}
+
+func (w *watched) get(ctx context.Context) (object, error) {
+	select {
+	case <-w.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for %s %s/%s: %w", w.key.Kind, w.key.Namespace, w.key.Name, context.Cause(ctx))
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.object, w.err
+}
+
+// run reads the object, then watches it, again and again until ctx ends.
+func (w *watched) run(ctx context.Context) {
+	delay := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 6, Cap: 30 * time.Second}
+	for backoff := delay; ctx.Err() == nil; {
+		o, err := fetch(ctx, w.store.client, w.key)
+		if ctx.Err() != nil {
+			return
+		}
+		w.update(o, err)
+		if o != nil && immutable(o) {
+			return
+		}
+		if err == nil || apierrors.IsNotFound(err) {
+			if err = w.watch(ctx); err == nil {
+				// The server ends watches now and then; that is not a failure.
+				backoff = delay
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(backoff.Step()):
+		}
+	}
+}
+
+// watch follows the object until the server ends the watch, or ctx ends.
+func (w *watched) watch(ctx context.Context) error {
+	events, err := startWatch(ctx, w.store.client, w.key)
+	if err != nil {
+		return err
+	}
+	defer events.Stop()
+	for {
+		var event watch.Event
+		var open bool
+		select {
+		case event, open = <-events.ResultChan():
+		case <-ctx.Done():
+		}
+		if !open {
+			return nil
+		}
+		o, ok := event.Object.(object)
+		switch {
+		case event.Type == watch.Error:
+			return apierrors.FromObject(event.Object)
+		case !ok || event.Type == watch.Bookmark || o.GetName() != w.key.Name:
+		case event.Type == watch.Deleted:
+			w.update(o, w.key.notFound())
+		default:
+			w.update(o, nil)
+		}
+	}
+}
+
+// update ignores a state that is older than the known one: the watch begins with the state in the API
+// server's cache, and fetch has read from etcd.
+func (w *watched) update(o object, err error) {
+	w.mu.Lock()
+	if w.object != nil && o != nil {
+		c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), w.object.GetResourceVersion())
+		if cmpErr == nil && c < 0 {
+			w.mu.Unlock()
+			return
+		}
+	}
+	if err != nil {
+		o = nil
+	}
+	first := !w.answered
+	// A failed request says nothing about the object.
+	keep := err != nil && !apierrors.IsNotFound(err) && w.object != nil
+	changed := !keep && !w.same(o, err)
+	if !keep {
+		w.object, w.err, w.answered = o, err, true
+	}
+	w.mu.Unlock()
+	if first {
+		close(w.ready)
+	} else if changed {
+		w.store.notify(w)
+	}
+}
+
+// same is called with mu held.
+func (w *watched) same(o object, err error) bool {
+	if w.err != nil || err != nil {
+		return w.err != nil && err != nil && apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
+	}
+	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() &&
+		w.object.GetResourceVersion() == o.GetResourceVersion()
+}
+
+// notFound names the resource in the singular, as upstream's kubelet has it in Events.
+func (k Key) notFound() error { return apierrors.NewNotFound(v1.Resource(string(k.Kind)), k.Name) }
+
+// fetch reads the object from etcd, not from the API server's cache.
+func fetch(ctx context.Context, client kubernetes.Interface, key Key) (object, error) {
+	o, err := Retry(PodUnknown, func() (object, error) {
+		if key.Kind == Secret {
+			return client.CoreV1().Secrets(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+		}
+		return client.CoreV1().ConfigMaps(key.Namespace).Get(ctx, key.Name, metav1.GetOptions{})
+	})
+	if apierrors.IsNotFound(err) {
+		return nil, key.notFound()
+	} else if err != nil {
+		return nil, fmt.Errorf("reading %s %s/%s: %w", key.Kind, key.Namespace, key.Name, err)
+	}
+	return o, nil
+}
+
+func startWatch(ctx context.Context, client kubernetes.Interface, key Key) (watch.Interface, error) {
+	opts := metav1.ListOptions{
+		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, key.Name).String(),
+		// From the state in the server's cache: it never expires, as the version of our object could.
+		ResourceVersion: "0",
+	}
+	if key.Kind == Secret {
+		return client.CoreV1().Secrets(key.Namespace).Watch(ctx, opts)
+	}
+	return client.CoreV1().ConfigMaps(key.Namespace).Watch(ctx, opts)
+}
+
+func immutable(o object) bool {
+	switch o := o.(type) {
+	case *v1.ConfigMap:
+		return o.Immutable != nil && *o.Immutable
+	case *v1.Secret:
+		return o.Immutable != nil && *o.Immutable
+	}
+	return false
+}
+
+// Retry repeats a request for about a second while its error says that the API server is behind.
+func Retry[T any](behind func(error) bool, request func() (T, error)) (answer T, err error) {
+	backoff := wait.Backoff{Duration: 5 * time.Millisecond, Factor: 1.5, Jitter: 0.2, Steps: 13}
+	err = retry.OnError(backoff, behind, func() error {
+		answer, err = request()
+		return err
+	})
+	return answer, err
+}
+
+// PodUnknown says that the API server does not know yet that the Pod is on this node: the node, the Node
+// authorizer and the NodeRestriction admission each have a watch, and the node's may be ahead.
+func PodUnknown(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !apierrors.IsNotFound(err) || !ok || status.ErrStatus.Details == nil {
+		return apierrors.IsForbidden(err)
+	}
+	kind := status.ErrStatus.Details.Kind
+	return kind == "pod" || kind == "pods"
 }
