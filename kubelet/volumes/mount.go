@@ -52,8 +52,8 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 	}
 	// All objects are requested at once; each volume then waits for its own.
 	m.objects.Hold(pod.UID, references(pod))
-	queries, certificates := projections(pod)
-	m.bundles.Hold(pod.UID, queries)
+	sources, certificates := projections(pod)
+	m.bundles.Hold(pod.UID, sources)
 	m.certificates.Hold(pod.UID, certificates && !m.cfg.NoFiles)
 	mounted, err := m.mountAll(ctx, pod)
 	if err == nil {
@@ -157,21 +157,18 @@ func references(pod *v1.Pod) []objects.Key {
 	return slices.DeleteFunc(keys, func(k objects.Key) bool { return k.Name == "" })
 }
 
-// projections are the queries for ClusterTrustBundles in the Pod's projected volumes, and whether
-// one of these has a certificate.
-func projections(pod *v1.Pod) (queries []bundles.Query, certificates bool) {
+// projections are the ClusterTrustBundles in the Pod's projected volumes, and whether one of these has a
+// certificate.
+func projections(pod *v1.Pod) (sources []*bundles.Source, certificates bool) {
 	for _, v := range pod.Spec.Volumes {
 		for _, s := range ptr.Deref(v.Projected, v1.ProjectedVolumeSource{}).Sources {
 			certificates = certificates || s.PodCertificate != nil
-			if s.ClusterTrustBundle == nil {
-				continue
-			}
-			if q, err := bundles.QueryOf(s.ClusterTrustBundle); err == nil { // else mounting the volume says so
-				queries = append(queries, q)
+			if s.ClusterTrustBundle != nil {
+				sources = append(sources, s.ClusterTrustBundle)
 			}
 		}
 	}
-	return queries, certificates
+	return sources, certificates
 }
 
 // Unmount unpublishes every volume of the Pod, removes every mount and directory of it and forgets
@@ -194,9 +191,11 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	m.bundles.Hold(uid, nil)
 	m.certificates.Hold(uid, false)
 	var errs []error
-	for t, v := range m.targetsOf(uid) {
-		m.unwant(v, t)
-		errs = append(errs, m.release(ctx, v, t))
+	for t, v := range m.targets() {
+		if t.Pod == uid {
+			m.unwant(v, t)
+			errs = append(errs, m.release(ctx, v, t))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err
@@ -213,16 +212,14 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	return nil
 }
 
-// targetsOf are the recorded volumes of a Pod.
-func (m *Manager) targetsOf(uid types.UID) map[plan.Target]*nodeVolume {
+// targets are the recorded volumes of all Pods.
+func (m *Manager) targets() map[plan.Target]*nodeVolume {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	targets := map[plan.Target]*nodeVolume{}
 	for _, v := range m.volumes {
 		for _, t := range v.state.Targets() {
-			if t.Pod == uid {
-				targets[t] = v
-			}
+			targets[t] = v
 		}
 	}
 	return targets
@@ -241,12 +238,8 @@ func (m *Manager) ListPods() ([]types.UID, error) {
 			uids.Insert(types.UID(e.Name()))
 		}
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, v := range m.volumes {
-		for _, t := range v.state.Targets() {
-			uids.Insert(t.Pod)
-		}
+	for t := range m.targets() {
+		uids.Insert(t.Pod)
 	}
 	return sets.List(uids), nil
 }

@@ -2,12 +2,12 @@ package volumes
 
 import (
 	"context"
-	"reflect"
 	"strings"
 	"time"
 
 	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 
@@ -120,12 +120,6 @@ func (m *Manager) pluginFor(spec Spec) Plugin {
 
 // sourceOf is the name of the field of the volume that is set, as users write it.
 func sourceOf(source v1.VolumeSource) string {
-	v := reflect.ValueOf(source)
-	for i := range v.NumField() {
-		if f := v.Field(i); f.Kind() == reflect.Pointer && !f.IsNil() {
-			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-			return name
-		}
-	}
-	return "(none)"
+	fields, _ := runtime.DefaultUnstructuredConverter.ToUnstructured(&source)
+	return strings.Join(lo.Keys(fields), ", ")
 }

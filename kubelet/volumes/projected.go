@@ -10,9 +10,7 @@ import (
 	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
-	"k8s.io/utils/ptr"
 
-	"flyball.dev/kubelet/volumes/internal/bundles"
 	"flyball.dev/kubelet/volumes/internal/podcerts"
 )
 
@@ -61,23 +59,15 @@ func (m *Manager) projection(ctx context.Context, spec Spec, index int) (files p
 		token, next, err = m.token(ctx, pod, p.ServiceAccountToken)
 		files = payload{p.ServiceAccountToken.Path: guarded([]byte(token), spec, p.ServiceAccountToken.User)}
 	case p.ClusterTrustBundle != nil:
-		files, err = m.trustBundleFiles(ctx, spec, p.ClusterTrustBundle)
+		var anchors []byte
+		anchors, err = m.bundles.Anchors(ctx, p.ClusterTrustBundle)
+		files = payload{p.ClusterTrustBundle.Path: guarded(anchors, spec, p.ClusterTrustBundle.User)}
 	case p.PodCertificate != nil && !m.cfg.NoFiles: // a key that nobody uses is not worth a signature
 		return m.certificateFiles(ctx, spec, index)
 	case p.PodCertificate == nil:
 		err = errors.New("projected source is of a kind that is not supported yet")
 	}
 	return files, next, err
-}
-
-// trustBundleFiles are the certificates of ClusterTrustBundles, all in one file.
-func (m *Manager) trustBundleFiles(ctx context.Context, spec Spec, p *v1.ClusterTrustBundleProjection) (payload, error) {
-	query, err := bundles.QueryOf(p)
-	if err != nil {
-		return nil, err
-	}
-	anchors, err := m.bundles.Anchors(ctx, query, ptr.Deref(p.Optional, false))
-	return payload{p.Path: guarded(anchors, spec, p.User)}, err
 }
 
 // certificateFiles are a key and its certificates, in one file or in two.

@@ -15,11 +15,11 @@ import (
 // readTimeout bounds the wait for the first list of objects.
 const readTimeout = 30 * time.Second
 
-// Informer is started and stopped as needed.
-type Informer struct {
+// Informer of objects of type *T is started and stopped as needed.
+type Informer[T any] struct {
 	what    string
 	create  func() cache.SharedIndexInformer
-	handler cache.ResourceEventHandler
+	changed func(before, after *T)
 
 	mu      sync.Mutex
 	current *run
@@ -36,14 +36,14 @@ type run struct {
 	err error // the last failure to list or watch
 }
 
-// New returns an Informer that does not run yet. what is the resource, for errors; handler is called after
-// the index has the change.
-func New(what string, create func() cache.SharedIndexInformer, handler cache.ResourceEventHandler) *Informer {
-	return &Informer{what: what, create: create, handler: handler}
+// New returns an Informer that does not run yet. what is the resource, for errors; changed is called after
+// the index has the change, with nil for what does not exist.
+func New[T any](what string, create func() cache.SharedIndexInformer, changed func(before, after *T)) *Informer[T] {
+	return &Informer[T]{what: what, create: create, changed: changed}
 }
 
 // Need starts or stops the informer. It does not wait.
-func (i *Informer) Need(needed bool) {
+func (i *Informer[T]) Need(needed bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
@@ -56,11 +56,15 @@ func (i *Informer) Need(needed bool) {
 }
 
 // start is called with mu held.
-func (i *Informer) start() *run {
+func (i *Informer[T]) start() *run {
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &run{informer: i.create(), cancel: cancel}
 	// Both fail only once the informer runs.
-	_, _ = r.informer.AddEventHandler(i.handler)
+	_, _ = r.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+		AddFunc:    func(o any) { i.changed(nil, object[T](o)) },
+		UpdateFunc: func(before, after any) { i.changed(object[T](before), object[T](after)) },
+		DeleteFunc: func(o any) { i.changed(object[T](o), nil) },
+	})
 	_ = r.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
@@ -70,9 +74,17 @@ func (i *Informer) start() *run {
 	return r
 }
 
+func object[T any](o any) *T {
+	if gone, ok := o.(cache.DeletedFinalStateUnknown); ok {
+		o = gone.Obj
+	}
+	t, _ := o.(*T)
+	return t
+}
+
 // Index returns the watched objects, once they were listed. It waits for that, but not for long: the error
 // becomes an Event.
-func (i *Informer) Index(ctx context.Context) (cache.Indexer, error) {
+func (i *Informer[T]) Index(ctx context.Context) (cache.Indexer, error) {
 	i.mu.Lock()
 	r := i.current
 	i.mu.Unlock()
@@ -92,7 +104,7 @@ func (i *Informer) Index(ctx context.Context) (cache.Indexer, error) {
 }
 
 // Close stops the informer for good and waits for its end.
-func (i *Informer) Close() {
+func (i *Informer[T]) Close() {
 	i.mu.Lock()
 	i.closed = true
 	i.mu.Unlock()

@@ -1,6 +1,7 @@
 package podcerts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -46,7 +47,7 @@ type Config struct {
 // Store has the certificates of this node's Pods.
 type Store struct {
 	cfg      Config
-	informer *lazy.Informer
+	informer *lazy.Informer[certificatesv1.PodCertificateRequest]
 
 	mu      sync.Mutex
 	holders sets.Set[types.UID]
@@ -75,11 +76,7 @@ func New(cfg Config) *Store {
 			o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", cfg.NodeName).String()
 		}
 		return informers.NewFilteredPodCertificateRequestInformer(cfg.Client, metav1.NamespaceAll, 0, indexers, ofNode)
-	}, cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { s.observed(o, false) },
-		UpdateFunc: func(_, o any) { s.observed(o, false) },
-		DeleteFunc: func(o any) { s.observed(o, true) },
-	})
+	}, s.changed)
 	return s
 }
 
@@ -100,16 +97,10 @@ func (s *Store) Hold(pod types.UID, needs bool) {
 // Close ends the watch and waits for its end.
 func (s *Store) Close() { s.informer.Close() }
 
-// observed handles a watch event of a request.
-func (s *Store) observed(o any, gone bool) {
-	if d, ok := o.(cache.DeletedFinalStateUnknown); ok {
-		o = d.Obj
-	}
-	r, ok := o.(*certificatesv1.PodCertificateRequest)
-	if !ok {
-		return
-	}
-	answered := gone || verdict(r) != nil
+// changed handles a watch event of a request.
+func (s *Store) changed(before, after *certificatesv1.PodCertificateRequest) {
+	r := cmp.Or(after, before)
+	answered := after == nil || verdict(after) != nil
 	waiting := false
 	s.mu.Lock()
 	for source, e := range s.entries {
