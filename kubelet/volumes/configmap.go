@@ -22,7 +22,7 @@ func (p configMap) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths
 	if err != nil {
 		return Published{}, err
 	}
-	return p.m.write(spec, paths.Target, onDisk, files, time.Time{})
+	return p.m.write(spec, paths.Target, files, time.Time{})
 }
 
 func (m *Manager) configMapFiles(ctx context.Context, namespace string, s *v1.ConfigMapVolumeSource) (payload, error) {

@@ -118,11 +118,12 @@ func writeHosts(path string, h *HostsFile) error {
 }
 
 func writeFile(path string, content []byte, perm os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
+	err := os.MkdirAll(filepath.Dir(path), 0o750)
+	if err == nil {
+		err = os.WriteFile(path, content, perm)
 	}
-	if err := os.WriteFile(path, content, perm); err != nil {
-		return err
+	if err == nil {
+		err = os.Chmod(path, perm) // independent of the umask
 	}
-	return os.Chmod(path, perm) // independent of the umask
+	return err
 }

@@ -16,15 +16,9 @@ import (
 // payload is the files of a volume by path.
 type payload map[string]volumeutil.FileProjection
 
-// Where the files of a volume lie: secret ones are kept off the disk.
-const (
-	onDisk   = false
-	inMemory = true
-)
-
 // write makes target a directory with these files, and replaces them all at once when they change.
 // next is when they expire, zero for never.
-func (m *Manager) write(spec Spec, target string, memory bool, files payload, next time.Time) (Published, error) {
+func (m *Manager) write(spec Spec, target string, files payload, next time.Time) (Published, error) {
 	out := Published{Mounted: Mounted{HostPath: target, ReadOnly: true, SELinuxRelabel: true}, Next: next}
 	if m.cfg.NoFiles {
 		return out, nil
@@ -32,7 +26,7 @@ func (m *Manager) write(spec Spec, target string, memory bool, files payload, ne
 	if err := makeDir(target, nil); err != nil {
 		return out, err
 	}
-	if memory {
+	if spec.Volume.ConfigMap == nil { // the other contents are kept off the disk
 		if err := mountTmpfs(target, 0, nil); err != nil {
 			return out, err
 		}
@@ -82,16 +76,17 @@ func makeDir(dir string, group *int64) error {
 	}
 	// No volume has such a name: they are DNS labels.
 	draft := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new")
-	if err := os.MkdirAll(draft, 0o750); err != nil {
-		return fmt.Errorf("making the volume's directory: %w", err)
+	err := os.MkdirAll(draft, 0o750)
+	if err == nil {
+		err = os.Chmod(draft, 0o777) // independent of the umask
 	}
-	if err := os.Chmod(draft, 0o777); err != nil { // independent of the umask
-		return fmt.Errorf("opening the volume's directory to the Pod: %w", err)
+	if err == nil {
+		err = own(draft, group, false)
 	}
-	if err := own(draft, group, false); err != nil {
-		return err
+	if err == nil {
+		err = os.Rename(draft, dir)
 	}
-	if err := os.Rename(draft, dir); err != nil {
+	if err != nil {
 		return fmt.Errorf("making the volume's directory: %w", err)
 	}
 	return nil

@@ -108,13 +108,16 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-func work[T comparable](ctx context.Context, queue workqueue.TypedInterface[T], do func(context.Context, T)) {
-	for {
-		item, shutdown := queue.Get()
-		if shutdown {
-			return
+// work off a queue. Items whose work failed are tried again.
+func work[T comparable](
+	ctx context.Context, queue workqueue.TypedRateLimitingInterface[T], do func(context.Context, T) error,
+) {
+	for item, shutdown := queue.Get(); !shutdown; item, shutdown = queue.Get() {
+		if err := do(ctx, item); err == nil {
+			queue.Forget(item)
+		} else if ctx.Err() == nil {
+			queue.AddRateLimited(item)
 		}
-		do(ctx, item)
 		queue.Done(item)
 	}
 }
@@ -128,50 +131,42 @@ func (m *Manager) podsChanged(uids []types.UID) {
 }
 
 // refresh brings the contents of a mounted Pod up to date.
-func (m *Manager) refresh(ctx context.Context, uid types.UID) {
+func (m *Manager) refresh(ctx context.Context, uid types.UID) error {
 	m.mu.Lock()
 	s := m.states[uid]
 	m.mu.Unlock()
 	if s == nil {
-		m.refreshing.Forget(uid)
-		return
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {
-		return
-	}
-	if !s.mounted.Load() {
+		return nil
+	} else if !s.mounted.Load() {
 		// The object has changed while Mount was waiting for another one. Mount has to be called again.
-		m.refreshing.Forget(uid)
 		m.cfg.Changed(uid)
-		return
+		return nil
 	}
 	_, err := m.mountAll(ctx, s.pod.Load())
-	switch {
-	case err == nil:
-		m.refreshing.Forget(uid)
-	case ctx.Err() == nil:
+	if err != nil && ctx.Err() == nil {
 		m.cfg.Event(s.pod.Load(), v1.EventTypeWarning, events.FailedMountVolume, err.Error())
-		m.refreshing.AddRateLimited(uid)
 	}
+	return err
 }
 
 // unstageIdle unstages a volume unless a Pod uses it.
-func (m *Manager) unstageIdle(ctx context.Context, name v1.UniqueVolumeName) {
+func (m *Manager) unstageIdle(ctx context.Context, name v1.UniqueVolumeName) error {
 	m.mu.Lock()
 	v := m.volumes[name]
 	m.mu.Unlock()
 	if v == nil {
-		m.unstaging.Forget(name)
-		return
+		return nil
 	}
-	if err := m.release(ctx, v, plan.Target{}); err == nil {
-		m.unstaging.Forget(name)
-	} else if ctx.Err() == nil {
+	err := m.release(ctx, v, plan.Target{})
+	if err != nil && ctx.Err() == nil {
 		klog.FromContext(ctx).Error(err, "Cannot unstage a volume that no Pod uses, trying again", "volume", name)
-		m.unstaging.AddRateLimited(name)
 	}
+	return err
 }
 
 // ConfigMap implements Source.

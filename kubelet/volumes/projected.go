@@ -35,7 +35,7 @@ func (p projected) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths
 		return Published{}, err
 	}
 	next := lo.Earliest(lo.Compact(expiries)...)
-	return p.m.write(spec, paths.Target, inMemory, lo.Assign(payloads...), next)
+	return p.m.write(spec, paths.Target, lo.Assign(payloads...), next)
 }
 
 // projection returns the files of one source, and when they expire, zero for never.

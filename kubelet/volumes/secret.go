@@ -22,7 +22,7 @@ func (p secret) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (
 	if err != nil {
 		return Published{}, err
 	}
-	return p.m.write(spec, paths.Target, inMemory, files, time.Time{})
+	return p.m.write(spec, paths.Target, files, time.Time{})
 }
 
 func (m *Manager) secretFiles(ctx context.Context, namespace string, s *v1.SecretVolumeSource) (payload, error) {

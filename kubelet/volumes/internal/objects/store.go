@@ -27,6 +27,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/ptr"
 )
 
 // Kind of an object.
@@ -135,11 +136,8 @@ func get[T object](ctx context.Context, s *Store, key Key) (T, error) {
 	} else {
 		o, err = w.get(ctx)
 	}
-	if err != nil {
-		var none T
-		return none, err
-	}
-	return o.(T), nil
+	t, _ := o.(T) // nil if there is an error
+	return t, err
 }
 
 // object is a ConfigMap or a Secret.
@@ -206,16 +204,8 @@ func (w *watched) watch(ctx context.Context) error {
 		return err
 	}
 	defer events.Stop()
-	for {
-		var event watch.Event
-		var open bool
-		select {
-		case event, open = <-events.ResultChan():
-		case <-ctx.Done():
-		}
-		if !open {
-			return nil
-		}
+	defer context.AfterFunc(ctx, events.Stop)()
+	for event := range events.ResultChan() {
 		o, ok := event.Object.(object)
 		switch {
 		case event.Type == watch.Error:
@@ -227,6 +217,7 @@ func (w *watched) watch(ctx context.Context) error {
 			w.update(o, nil)
 		}
 	}
+	return nil
 }
 
 // update ignores a state that is older than the known one: the watch begins with the state in the API
@@ -299,13 +290,9 @@ func startWatch(ctx context.Context, client kubernetes.Interface, key Key) (watc
 }
 
 func immutable(o object) bool {
-	switch o := o.(type) {
-	case *v1.ConfigMap:
-		return o.Immutable != nil && *o.Immutable
-	case *v1.Secret:
-		return o.Immutable != nil && *o.Immutable
-	}
-	return false
+	cm, _ := o.(*v1.ConfigMap)
+	secret, _ := o.(*v1.Secret)
+	return cm != nil && ptr.Deref(cm.Immutable, false) || secret != nil && ptr.Deref(secret.Immutable, false)
 }
 
 // Retry repeats a request for about a second while its error says that the API server is behind.
