@@ -30,22 +30,15 @@ type FilesSpec struct {
 }
 
 // HostsFile is an /etc/hosts: Header, then the content of NodeFile if that is set, then Entries.
-type HostsFile struct {
-	Header   string
-	NodeFile string
-	Entries  string
-}
+type HostsFile struct{ Header, NodeFile, Entries string }
 
 // SubPath is a path inside a volume, relative and already expanded.
-type SubPath struct {
-	Volume, Path string
-}
+type SubPath struct{ Volume, Path string }
 
 // Files are the host paths of what a FilesSpec asked for.
 type Files struct {
-	EtcHosts       string
-	TerminationLog string
-	SubPaths       map[int]string
+	EtcHosts, TerminationLog string
+	SubPaths                 map[int]string
 }
 
 // Prepare makes the files of one container outside of its volumes. It is idempotent. A container whose

@@ -3,6 +3,7 @@ package volumes
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -229,14 +230,8 @@ func (m *Manager) settle(v *nodeVolume, before bool) {
 func (m *Manager) VolumesInUse() []v1.UniqueVolumeName {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var names []v1.UniqueVolumeName
-	for name, v := range m.volumes {
-		if v.state.InNeed() {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+	needed := lo.PickBy(m.volumes, func(_ v1.UniqueVolumeName, v *nodeVolume) bool { return v.state.InNeed() })
+	return slices.Sorted(maps.Keys(needed))
 }
 
 // NodeChanged has the Pods reconciled that wait for the Node's status. It does not block.

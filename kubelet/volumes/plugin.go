@@ -17,16 +17,14 @@ import (
 // Plugin is one kind of volume. Its methods are idempotent, may wait for the API server until ctx
 // ends, and are called for several Pods at once.
 type Plugin interface {
-	// Name is upstream's name of the plugin, such as kubernetes.io/empty-dir. The directory of the
-	// kind's volumes is called after it.
+	// Name is upstream's, such as kubernetes.io/empty-dir. Directories are called after it.
 	Name() string
 	// CanSupport says whether the volume is of this kind.
 	CanSupport(spec Spec) bool
-	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It
-	// is called again whenever the Pod or an object that it refers to has changed, and after a
-	// restart, and leaves alone what is already right. If the plugin is not a StagingPlugin, volume is
-	// empty and Publish has no counterpart: everything it makes lies below the target and is unmounted
-	// and removed with the Pod's directory.
+	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It is
+	// called again when the Pod or an object that it refers to has changed, and after a restart. If the
+	// plugin is not a StagingPlugin, volume is empty, and everything that Publish makes lies below the
+	// target and is removed with the Pod's directory.
 	Publish(ctx context.Context, spec Spec, volume Volume, paths Paths) (Published, error)
 }
 
@@ -81,10 +79,8 @@ func (s Spec) target() plan.Target { return plan.Target{Pod: s.Pod.UID, Volume: 
 
 // Paths of a volume on the host.
 type Paths struct {
-	// Target is for the Pod alone.
-	Target string
-	// Staging is where the volume is staged; empty if it is not.
-	Staging string
+	Target  string // for the Pod alone
+	Staging string // where the volume is staged; empty if it is not
 }
 
 // Volume is a volume of a StagingPlugin on this node.

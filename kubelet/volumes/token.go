@@ -16,10 +16,8 @@ import (
 )
 
 const (
-	// tokenTimeout bounds a request for a token.
-	tokenTimeout = 10 * time.Second
-	// tokenRetry is when to try again to renew a token that is still valid.
-	tokenRetry = time.Minute
+	tokenTimeout = 10 * time.Second // of a request
+	tokenRetry   = time.Minute      // when to try again to renew a token that is still valid
 )
 
 // tokenKey names the service account token of a mounted Pod. Tokens are in memory only: a restarted agent

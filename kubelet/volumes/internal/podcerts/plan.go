@@ -23,16 +23,12 @@ const (
 
 // state is what is known of the certificate for one source.
 type state struct {
-	// have is the credential in use.
-	have *Credential
-	// pending is the request that the signer has not answered yet.
-	pending *pending
-	// request is the pending one as watched, nil if it is not there.
-	request *certificatesv1.PodCertificateRequest
-	// refused is why there will never be a certificate.
-	refused string
-	// overdue and expired say that there was an Event.
-	overdue, expired bool
+	have    *Credential                           // in use
+	pending *pending                              // the request that the signer has not answered yet
+	request *certificatesv1.PodCertificateRequest // the pending one as watched, nil if it is not there
+	refused string                                // why there will never be a certificate
+
+	overdue, expired bool // there was an Event
 }
 
 // Credential is a key with its chain of certificates, both PEM.
@@ -44,10 +40,9 @@ type Credential struct {
 }
 
 type pending struct {
-	name string
-	key  []byte
-	// jitter delays the refresh of the certificate.
-	jitter time.Duration
+	name   string
+	key    []byte
+	jitter time.Duration // delays the refresh of the certificate
 	// seen says that the watch had the request. If it has it no more, the request was deleted.
 	seen bool
 	// abandonAt is when the request counts as deleted if the watch never had it.

@@ -24,14 +24,10 @@ import (
 )
 
 const (
-	// signerTimeout is how long Credential waits for the signer. Most answer at once.
-	signerTimeout = 5 * time.Second
-	// retryAfter is when to try again to create the request for a refresh.
-	retryAfter = time.Minute
-	// spread keeps Pods that started together from renewing together.
-	spread = 5 * time.Minute
-	// abandonAfter is long enough for any watch to deliver what was created.
-	abandonAfter = 10 * time.Minute
+	signerTimeout = 5 * time.Second  // how long Credential waits for the signer; most answer at once
+	retryAfter    = time.Minute      // when to try again to create the request for a refresh
+	spread        = 5 * time.Minute  // keeps Pods that started together from renewing together
+	abandonAfter  = 10 * time.Minute // long enough for any watch to deliver what was created
 )
 
 // Config of a Store.
