@@ -81,9 +81,9 @@ func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]M
 		if err := writeFile(files.TerminationLog, nil, 0o666); err != nil {
 			return files, fmt.Errorf("making the termination log: %w", err)
 		}
-	}
-	if spec.TerminationLog && spec.Attempt >= 3 { // nobody reads that of three attempts ago any more
-		_ = os.Remove(m.TerminationLog(pod.UID, spec.Container, spec.Attempt-3))
+		if spec.Attempt >= 3 { // nobody reads that of three attempts ago any more
+			_ = os.Remove(m.TerminationLog(pod.UID, spec.Container, spec.Attempt-3))
+		}
 	}
 	return files, nil
 }

@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,9 +70,7 @@ func (s *podState) waited(err error) error {
 		s.waiting = time.Time{}
 		return err
 	}
-	if s.waiting.IsZero() {
-		s.waiting = time.Now()
-	}
+	s.waiting = cmp.Or(s.waiting, time.Now())
 	e.Waiting = time.Since(s.waiting) < waitTimeout
 	return err
 }

@@ -21,19 +21,12 @@ type Informer[T any] struct {
 	create  func() cache.SharedIndexInformer
 	changed func(before, after *T)
 
-	mu      sync.Mutex
-	current *run
-	closed  bool
-	running sync.WaitGroup
-}
-
-// run is one life of the informer.
-type run struct {
-	informer cache.SharedIndexInformer
-	cancel   context.CancelFunc
-
-	mu  sync.Mutex
-	err error // the last failure to list or watch
+	mu       sync.Mutex
+	informer cache.SharedIndexInformer // nil unless needed
+	cancel   context.CancelFunc        // ends it
+	err      error                     // of the last attempt to list or watch that failed
+	closed   bool
+	running  sync.WaitGroup
 }
 
 // New returns an Informer that does not run yet. what is the resource, for errors; changed is called after
@@ -47,31 +40,33 @@ func (i *Informer[T]) Need(needed bool) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	switch {
-	case needed && i.current == nil && !i.closed:
-		i.current = i.start()
-	case !needed && i.current != nil:
-		i.current.cancel()
-		i.current = nil
+	case needed && i.informer == nil && !i.closed:
+		i.start()
+	case !needed && i.informer != nil:
+		i.cancel()
+		i.informer = nil
 	}
 }
 
 // start is called with mu held.
-func (i *Informer[T]) start() *run {
+func (i *Informer[T]) start() {
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &run{informer: i.create(), cancel: cancel}
+	informer := i.create()
+	i.informer, i.cancel, i.err = informer, cancel, nil
 	// Both fail only once the informer runs.
-	_, _ = r.informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
+	_, _ = informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(o any) { i.changed(nil, object[T](o)) },
 		UpdateFunc: func(before, after any) { i.changed(object[T](before), object[T](after)) },
 		DeleteFunc: func(o any) { i.changed(object[T](o), nil) },
 	})
-	_ = r.informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		r.err = err
+	_ = informer.SetWatchErrorHandlerWithContext(func(_ context.Context, _ *cache.Reflector, err error) {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		if i.informer == informer {
+			i.err = err
+		}
 	})
-	i.running.Go(func() { r.informer.RunWithContext(ctx) })
-	return r
+	i.running.Go(func() { informer.RunWithContext(ctx) })
 }
 
 func object[T any](o any) *T {
@@ -86,20 +81,20 @@ func object[T any](o any) *T {
 // becomes an Event.
 func (i *Informer[T]) Index(ctx context.Context) (cache.Indexer, error) {
 	i.mu.Lock()
-	r := i.current
+	informer := i.informer
 	i.mu.Unlock()
-	if r == nil {
+	if informer == nil {
 		return nil, fmt.Errorf("reading %s: they are not watched any more", i.what)
 	}
 	ctx, cancel := context.WithTimeout(ctx, readTimeout)
 	defer cancel()
 	select {
-	case <-r.informer.HasSyncedChecker().Done():
-		return r.informer.GetIndexer(), nil
+	case <-informer.HasSyncedChecker().Done():
+		return informer.GetIndexer(), nil
 	case <-ctx.Done():
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		return nil, fmt.Errorf("reading %s: %w", i.what, cmp.Or(r.err, context.Cause(ctx)))
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		return nil, fmt.Errorf("reading %s: %w", i.what, cmp.Or(i.err, context.Cause(ctx)))
 	}
 }
 
