@@ -73,5 +73,6 @@ var _ Source = (*Manager)(nil)
 
 func mountError(volume string, err error) *Error {
 	_, waiting := errors.AsType[WaitingError](err)
-	return &Error{Message: fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err), Waiting: waiting, Err: err}
+	message := fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err)
+	return &Error{Message: message, Waiting: waiting, Err: err}
 }

@@ -54,7 +54,8 @@ func fsGroup(pod *v1.Pod) *int64 {
 
 // own gives everything in dir to the group, and lets it read, and write unless readOnly.
 func own(dir string, group *int64, readOnly bool) error {
-	if err := volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, group, nil, nil).ChangePermissions(); err != nil {
+	ownership := volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, group, nil, nil)
+	if err := ownership.ChangePermissions(); err != nil {
 		return fmt.Errorf("giving the volume to its fsGroup: %w", err)
 	}
 	return nil

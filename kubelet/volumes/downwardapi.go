@@ -62,7 +62,8 @@ func ResourceValue(
 		}
 	}
 	if selector.ContainerName != "" || c == nil {
-		return resource.ExtractResourceValueByContainerNameAndNodeAllocatable(selector, pod, selector.ContainerName, available)
+		name := selector.ContainerName
+		return resource.ExtractResourceValueByContainerNameAndNodeAllocatable(selector, pod, name, available)
 	}
 	c = c.DeepCopy()
 	resource.MergeContainerResourceLimits(c, available)

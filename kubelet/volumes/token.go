@@ -58,9 +58,9 @@ func (m *Manager) token(
 func (m *Manager) requestToken(
 	ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection,
 ) (*authenticationv1.TokenRequest, error) {
+	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		ExpirationSeconds: p.ExpirationSeconds,
-		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		ExpirationSeconds: p.ExpirationSeconds, BoundObjectRef: bound,
 	}}
 	if p.Audience != "" {
 		request.Spec.Audiences = []string{p.Audience}

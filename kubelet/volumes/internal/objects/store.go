@@ -10,7 +10,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -94,15 +93,6 @@ func (s *Store) start(key Key) {
 	s.running.Go(func() { w.run(ctx) })
 }
 
-func (s *Store) notify(w *watched) {
-	s.mu.Lock()
-	holders := slices.Collect(maps.Keys(w.holders))
-	s.mu.Unlock()
-	if len(holders) > 0 {
-		s.changed(holders)
-	}
-}
-
 // Close ends all watches and waits for them.
 func (s *Store) Close() {
 	s.mu.Lock()
@@ -129,15 +119,21 @@ func get[T object](ctx context.Context, s *Store, key Key) (T, error) {
 	s.mu.Lock()
 	w := s.watched[key]
 	s.mu.Unlock()
-	var o object
-	var err error
 	if w == nil {
-		o, err = fetch(ctx, s.client, key)
-	} else {
-		o, err = w.get(ctx)
+		o, err := fetch(ctx, s.client, key)
+		t, _ := o.(T) // nil if there is an error
+		return t, err
 	}
-	t, _ := o.(T) // nil if there is an error
-	return t, err
+	select {
+	case <-w.ready:
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t, _ := w.object.(T)
+		return t, w.err
+	case <-ctx.Done():
+		var none T
+		return none, fmt.Errorf("waiting for %s %s/%s: %w", key.Kind, key.Namespace, key.Name, context.Cause(ctx))
+	}
 }
 
 // object is a ConfigMap or a Secret.
@@ -148,28 +144,15 @@ type object interface {
 
 // watched is one object with its watch.
 type watched struct {
-	store   *Store
-	key     Key
-	holders sets.Set[types.UID] // guarded by the Store's lock
-	cancel  context.CancelFunc
-	// ready is closed when there is a first answer.
-	ready chan struct{}
+	store  *Store
+	key    Key
+	cancel context.CancelFunc
+	ready  chan struct{} // closed when there is a first answer
 
-	mu       sync.Mutex
-	answered bool
-	object   object
-	err      error
-}
-
-func (w *watched) get(ctx context.Context) (object, error) {
-	select {
-	case <-w.ready:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("waiting for %s %s/%s: %w", w.key.Kind, w.key.Namespace, w.key.Name, context.Cause(ctx))
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.object, w.err
+	// The Store's lock guards what follows. Before the first answer there is neither object nor err.
+	holders sets.Set[types.UID]
+	object  object
+	err     error
 }
 
 // run reads the object, then watches it, again and again until ctx ends.
@@ -220,42 +203,35 @@ func (w *watched) watch(ctx context.Context) error {
 	return nil
 }
 
-// update ignores a state that is older than the known one: the watch begins with the state in the API
-// server's cache, and fetch has read from etcd.
+// update remembers a state, and notifies the holders if it differs from the known one.
 func (w *watched) update(o object, err error) {
-	w.mu.Lock()
-	if w.object != nil && o != nil {
-		c, cmpErr := resourceversion.CompareResourceVersion(o.GetResourceVersion(), w.object.GetResourceVersion())
-		if cmpErr == nil && c < 0 {
-			w.mu.Unlock()
-			return
-		}
+	w.store.mu.Lock()
+	first, changed := w.object == nil && w.err == nil, false
+	switch {
+	case w.object != nil && o != nil && older(o, w.object):
+		// The watch begins with the state in the API server's cache, and fetch has read from etcd.
+	case w.object != nil && err != nil && !apierrors.IsNotFound(err):
+		// A failed request says nothing about the object.
+	case err != nil:
+		changed = w.err == nil || apierrors.ReasonForError(w.err) != apierrors.ReasonForError(err)
+		w.object, w.err = nil, err
+	default:
+		changed = w.object == nil || o.GetUID() != w.object.GetUID() || o.GetResourceVersion() == "" ||
+			o.GetResourceVersion() != w.object.GetResourceVersion()
+		w.object, w.err = o, nil
 	}
-	if err != nil {
-		o = nil
-	}
-	first := !w.answered
-	// A failed request says nothing about the object.
-	keep := err != nil && !apierrors.IsNotFound(err) && w.object != nil
-	changed := !keep && !w.same(o, err)
-	if !keep {
-		w.object, w.err, w.answered = o, err, true
-	}
-	w.mu.Unlock()
+	holders := sets.List(w.holders)
+	w.store.mu.Unlock()
 	if first {
 		close(w.ready)
-	} else if changed {
-		w.store.notify(w)
+	} else if changed && len(holders) > 0 {
+		w.store.changed(holders)
 	}
 }
 
-// same is called with mu held.
-func (w *watched) same(o object, err error) bool {
-	if w.err != nil || err != nil {
-		return w.err != nil && err != nil && apierrors.ReasonForError(w.err) == apierrors.ReasonForError(err)
-	}
-	return w.object != nil && o.GetResourceVersion() != "" && w.object.GetUID() == o.GetUID() &&
-		w.object.GetResourceVersion() == o.GetResourceVersion()
+func older(o, than object) bool {
+	c, err := resourceversion.CompareResourceVersion(o.GetResourceVersion(), than.GetResourceVersion())
+	return err == nil && c < 0
 }
 
 // notFound names the resource in the singular, as upstream's kubelet has it in Events.

@@ -124,7 +124,8 @@ func verdict(r *certificatesv1.PodCertificateRequest) action {
 }
 
 func refusal(r *certificatesv1.PodCertificateRequest, c metav1.Condition, how string) string {
-	return fmt.Sprintf("PodCertificateRequest %s/%s %s, reason=%q, message=%q", r.Namespace, r.Name, how, c.Reason, c.Message)
+	const format = "PodCertificateRequest %s/%s %s, reason=%q, message=%q"
+	return fmt.Sprintf(format, r.Namespace, r.Name, how, c.Reason, c.Message)
 }
 
 func nextCheck(s state) time.Time {
