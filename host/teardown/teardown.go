@@ -16,6 +16,8 @@ import (
 	"syscall"
 
 	"k8s.io/apimachinery/pkg/util/sets"
+
+	"flyball.dev/internal/mounts"
 )
 
 // Step is one thing to remove.
@@ -76,8 +78,11 @@ type Dirs struct {
 func (p Pods) Steps(d Dirs, purge bool) []Step {
 	steps := []Step{
 		{"removing cgroups", p.removeCgroups},
-		{"unmounting", func(context.Context) error { return unmount(d.Run, d.Kubelet, filepath.Join(d.Data, "containerd")) }},
-		{"removing run-time files", func(context.Context) error { return removeTree(d.Run) }},
+		{"unmounting", func(context.Context) error {
+			containerd := filepath.Join(d.Data, "containerd")
+			return errors.Join(mounts.UnmountBelow(d.Run), mounts.UnmountBelow(d.Kubelet), mounts.UnmountBelow(containerd))
+		}},
+		{"removing run-time files", func(context.Context) error { return mounts.RemoveTree(d.Run) }},
 	}
 	if purge {
 		steps = append(steps, Step{"removing data", func(context.Context) error { return p.removeData(d) }})
@@ -100,7 +105,7 @@ var dataDirs = []string{"server", "agent", "kubelet", "containerd", "log"}
 func (p Pods) removeData(d Dirs) error {
 	var errs []error
 	for _, dir := range dataDirs {
-		errs = append(errs, removeTree(filepath.Join(d.Data, dir)))
+		errs = append(errs, mounts.RemoveTree(filepath.Join(d.Data, dir)))
 	}
 	errs = append(errs, removePodLogs(d.PodLogs, p.UIDs()), removeFile(d.AdminKubeconfig))
 	if err := errors.Join(errs...); err != nil {
@@ -126,7 +131,7 @@ func removePodLogs(dir string, uids []string) error {
 		}
 		logs, _ := filepath.Glob(filepath.Join(dir, "*_"+uid))
 		for _, d := range logs {
-			errs = append(errs, removeTree(d))
+			errs = append(errs, mounts.RemoveTree(d))
 		}
 	}
 	_, _ = os.Remove(linkDir), os.Remove(dir) // if they are empty

@@ -7,16 +7,7 @@ import (
 	"runtime"
 )
 
-var errUnsupported = errors.New("directories with mounts are removed on Linux only, and this is " + runtime.GOOS)
-
-// Below returns the mount points at or below a directory.
-func Below(string) ([]string, error) { return nil, errUnsupported }
-
-// Unmount unmounts a path.
-func Unmount(string) error { return errUnsupported }
-
-// RemoveAll unmounts everything below dir and then deletes it.
-func RemoveAll(string) error { return errUnsupported }
-
-// RemoveTree deletes a directory.
-func RemoveTree(string) error { return errUnsupported }
+// RemoveAll unmounts everything below a directory and then removes it.
+func RemoveAll(string) error {
+	return errors.New("directories with mounts are removed on Linux only, and this is " + runtime.GOOS)
+}

@@ -19,25 +19,20 @@ type Config struct {
 	Client kubernetes.Interface
 	// NodeName of this node.
 	NodeName string
-	// NoFiles makes a Manager that finds out whether volumes can be mounted, and mounts none: for
-	// simulated nodes.
+	// NoFiles, for simulated nodes, only finds out whether volumes can be mounted.
 	NoFiles bool
 	// Plugins are kinds of volumes besides those of this package. May be nil.
 	Plugins []Plugin
-	// Allocatable of this node: bounds memory-backed volumes and replaces missing limits in the
-	// downward API.
+	// Allocatable of this node bounds volumes in memory and replaces missing limits in the downward API.
 	Allocatable func() v1.ResourceList
-	// Node returns the Node as last watched, nil if it was not seen yet. Volumes that are attached
-	// wait for its status.
+	// Node as last watched, nil if it was not seen yet. Volumes that are attached wait for its status.
 	Node func() *v1.Node
 	// InUseChanged is called when VolumesInUse changed. It must not block.
 	InUseChanged func()
-	// Changed is called when an object that the Pod refers to, and may be waiting for, has changed
-	// or appeared, so that the Pod is reconciled without waiting for its back-off. It must not
-	// block.
+	// Changed is called when an object that the Pod refers to has changed or appeared, so that the Pod is
+	// reconciled without waiting for its back-off. It must not block.
 	Changed func(types.UID)
-	// Event records an event about the Pod, for failures to refresh contents and refused
-	// certificates.
+	// Event records an Event about contents that cannot be refreshed, and refused certificates.
 	Event func(pod *v1.Pod, eventtype, reason, message string)
 }
 
@@ -45,8 +40,7 @@ type Config struct {
 type Mounted struct {
 	// HostPath is the directory (for hostPath: a file of any type) on the host; empty for an Image.
 	HostPath string
-	// Image says that the content is that of the image which the volume names. The runtime mounts
-	// it.
+	// Image says that the runtime mounts the image which the volume names.
 	Image bool
 	// ReadOnly forbids writing even if the container asks for it.
 	ReadOnly bool
@@ -54,14 +48,10 @@ type Mounted struct {
 	SELinuxRelabel bool
 }
 
-// ReasonFailedMount is the reason of every Error.
-const ReasonFailedMount = "FailedMount"
-
 // Error says which volume could not be mounted, in the words of an Event.
 type Error struct {
-	Volume, Reason, Message string
-	// Waiting says that the volume has only waited for something that usually takes a moment, such
-	// as its attachment, and not yet for long: not worth an Event.
+	Message string
+	// Waiting, for something that usually takes a moment, such as an attachment, is not worth an Event.
 	Waiting bool
 	Err     error
 }
@@ -73,8 +63,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Source reads ConfigMaps and Secrets of mounted Pods. *Manager is one.
 type Source interface {
-	// ConfigMap returns the object that is watched, or fetches it. The result is
-	// shared and must not be changed. A missing object is a NotFound API error.
+	// ConfigMap returns a shared object, which must not be changed. A missing one is a NotFound API error.
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	// Secret is the same for Secrets.
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
@@ -83,9 +72,7 @@ type Source interface {
 var _ Source = (*Manager)(nil)
 
 func mountError(volume string, err error) *Error {
-	var waiting WaitingError
-	return &Error{
-		Volume: volume, Reason: ReasonFailedMount, Err: err, Waiting: errors.As(err, &waiting),
-		Message: fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err),
-	}
+	_, waiting := errors.AsType[WaitingError](err)
+	message := fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err)
+	return &Error{Message: message, Waiting: waiting, Err: err}
 }

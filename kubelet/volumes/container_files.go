@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	v1 "k8s.io/api/core/v1"
@@ -29,44 +30,35 @@ type FilesSpec struct {
 }
 
 // HostsFile is an /etc/hosts: Header, then the content of NodeFile if that is set, then Entries.
-type HostsFile struct {
-	Header   string
-	NodeFile string
-	Entries  string
-}
+type HostsFile struct{ Header, NodeFile, Entries string }
 
 // SubPath is a path inside a volume, relative and already expanded.
-type SubPath struct {
-	Volume, Path string
-}
+type SubPath struct{ Volume, Path string }
 
 // Files are the host paths of what a FilesSpec asked for.
 type Files struct {
-	EtcHosts       string
-	TerminationLog string
-	SubPaths       map[int]string
+	EtcHosts, TerminationLog string
+	SubPaths                 map[int]string
 }
 
 // Prepare makes the files of one container outside of its volumes. It is idempotent. A container whose
 // files cannot be made waits with CreateContainerConfigError and the text of the error.
 func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]Mounted, spec FilesSpec) (Files, error) {
-	var files Files
+	files := Files{SubPaths: map[int]string{}}
 	if spec.Hosts != nil {
 		files.EtcHosts = filepath.Join(m.podDir(pod.UID), "etc-hosts")
-		if err := m.writeHosts(files.EtcHosts, spec.Hosts); err != nil {
-			return files, err
-		}
 	}
 	if spec.TerminationLog {
 		files.TerminationLog = m.TerminationLog(pod.UID, spec.Container, spec.Attempt)
-		if err := m.makeTerminationLog(pod.UID, spec.Container, spec.Attempt); err != nil {
-			return files, err
-		}
 	}
 	for index, sub := range spec.SubPaths {
 		vol, ok := mounted[sub.Volume]
 		if !ok {
 			return files, fmt.Errorf("cannot find volume %q to mount into container %q", sub.Volume, spec.Container)
+		}
+		files.SubPaths[index] = filepath.Join(vol.HostPath, sub.Path)
+		if m.cfg.NoFiles {
+			continue
 		}
 		path, err := m.bindSubPath(pod.UID, spec.Container, index, sub, vol.HostPath)
 		if err != nil {
@@ -75,10 +67,23 @@ func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]M
 				"pod", klog.KObj(pod), "container", spec.Container, "volume", sub.Volume)
 			return files, fmt.Errorf("failed to prepare subPath for volumeMount %q of container %q", sub.Volume, spec.Container)
 		}
-		if files.SubPaths == nil {
-			files.SubPaths = map[int]string{}
-		}
 		files.SubPaths[index] = path
+	}
+	if m.cfg.NoFiles {
+		return files, nil
+	}
+	if spec.Hosts != nil {
+		if err := writeHosts(files.EtcHosts, spec.Hosts); err != nil {
+			return files, fmt.Errorf("writing the Pod's hosts file: %w", err)
+		}
+	}
+	if spec.TerminationLog { // any user may write to it
+		if err := writeFile(files.TerminationLog, nil, 0o666); err != nil {
+			return files, fmt.Errorf("making the termination log: %w", err)
+		}
+		if spec.Attempt >= 3 { // nobody reads that of three attempts ago any more
+			_ = os.Remove(m.TerminationLog(pod.UID, spec.Container, spec.Attempt-3))
+		}
 	}
 	return files, nil
 }
@@ -90,49 +95,28 @@ func (m *Manager) TerminationLog(uid types.UID, container string, attempt uint32
 
 // writeHosts leaves a file alone that is right already, and never replaces it by another one: running
 // containers have it mounted.
-func (m *Manager) writeHosts(path string, h *HostsFile) error {
-	if m.cfg.NoFiles {
-		return nil
-	}
-	content := []byte(h.Header)
+func writeHosts(path string, h *HostsFile) error {
+	var node []byte
 	if h.NodeFile != "" {
-		node, err := os.ReadFile(h.NodeFile)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		var err error
+		if node, err = os.ReadFile(h.NodeFile); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("reading the node's hosts file: %w", err)
 		}
-		content = append(content, node...)
 	}
-	content = append(content, h.Entries...)
+	content := slices.Concat([]byte(h.Header), node, []byte(h.Entries))
 	if old, err := os.ReadFile(path); err == nil && bytes.Equal(old, content) {
 		return nil
 	}
-	if err := writeFile(path, content, 0o644); err != nil {
-		return fmt.Errorf("writing the Pod's hosts file: %w", err)
-	}
-	return nil
-}
-
-// makeTerminationLog makes an empty file that any user may write to, and deletes the one of three
-// attempts ago, which nobody reads any more.
-func (m *Manager) makeTerminationLog(uid types.UID, container string, attempt uint32) error {
-	if m.cfg.NoFiles {
-		return nil
-	}
-	if err := writeFile(m.TerminationLog(uid, container, attempt), nil, 0o666); err != nil {
-		return fmt.Errorf("making the termination log: %w", err)
-	}
-	if attempt >= 3 {
-		_ = os.Remove(m.TerminationLog(uid, container, attempt-3))
-	}
-	return nil
+	return writeFile(path, content, 0o644)
 }
 
 func writeFile(path string, content []byte, perm os.FileMode) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return err
+	err := os.MkdirAll(filepath.Dir(path), 0o750)
+	if err == nil {
+		err = os.WriteFile(path, content, perm)
 	}
-	if err := os.WriteFile(path, content, perm); err != nil {
-		return err
+	if err == nil {
+		err = os.Chmod(path, perm) // independent of the umask
 	}
-	return os.Chmod(path, perm) // independent of the umask
+	return err
 }

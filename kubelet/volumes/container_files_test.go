@@ -139,15 +139,15 @@ func TestSubPathStaysInVolume(t *testing.T) {
 }
 
 func TestHostsFileKeepsItsInode(t *testing.T) {
-	path, m := filepath.Join(t.TempDir(), "etc-hosts"), &Manager{}
-	if err := m.writeHosts(path, &HostsFile{Header: "a"}); err != nil {
+	path := filepath.Join(t.TempDir(), "etc-hosts")
+	if err := writeHosts(path, &HostsFile{Header: "a"}); err != nil {
 		t.Fatal(err)
 	}
 	before, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.writeHosts(path, &HostsFile{Header: "b"}); err != nil {
+	if err := writeHosts(path, &HostsFile{Header: "b"}); err != nil {
 		t.Fatal(err)
 	}
 	after, err := os.Stat(path)

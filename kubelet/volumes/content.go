@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,20 +10,15 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/volume"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
+	"k8s.io/utils/ptr"
 )
 
 // payload is the files of a volume by path.
 type payload map[string]volumeutil.FileProjection
 
-// Where the files of a volume lie: secret ones are kept off the disk.
-const (
-	onDisk   = false
-	inMemory = true
-)
-
 // write makes target a directory with these files, and replaces them all at once when they change.
 // next is when they expire, zero for never.
-func (m *Manager) write(spec Spec, target string, memory bool, files payload, next time.Time) (Published, error) {
+func (m *Manager) write(spec Spec, target string, files payload, next time.Time) (Published, error) {
 	out := Published{Mounted: Mounted{HostPath: target, ReadOnly: true, SELinuxRelabel: true}, Next: next}
 	if m.cfg.NoFiles {
 		return out, nil
@@ -30,7 +26,7 @@ func (m *Manager) write(spec Spec, target string, memory bool, files payload, ne
 	if err := makeDir(target, nil); err != nil {
 		return out, err
 	}
-	if memory {
+	if spec.Volume.ConfigMap == nil { // the other contents are kept off the disk
 		if err := mountTmpfs(target, 0, nil); err != nil {
 			return out, err
 		}
@@ -53,15 +49,13 @@ func (m *Manager) write(spec Spec, target string, memory bool, files payload, ne
 }
 
 func fsGroup(pod *v1.Pod) *int64 {
-	if pod.Spec.SecurityContext == nil {
-		return nil
-	}
-	return pod.Spec.SecurityContext.FSGroup
+	return ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).FSGroup
 }
 
 // own gives everything in dir to the group, and lets it read, and write unless readOnly.
 func own(dir string, group *int64, readOnly bool) error {
-	if err := volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, group, nil, nil).ChangePermissions(); err != nil {
+	ownership := volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, group, nil, nil)
+	if err := ownership.ChangePermissions(); err != nil {
 		return fmt.Errorf("giving the volume to its fsGroup: %w", err)
 	}
 	return nil
@@ -83,16 +77,17 @@ func makeDir(dir string, group *int64) error {
 	}
 	// No volume has such a name: they are DNS labels.
 	draft := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".new")
-	if err := os.MkdirAll(draft, 0o750); err != nil {
-		return fmt.Errorf("making the volume's directory: %w", err)
+	err := os.MkdirAll(draft, 0o750)
+	if err == nil {
+		err = os.Chmod(draft, 0o777) // independent of the umask
 	}
-	if err := os.Chmod(draft, 0o777); err != nil { // independent of the umask
-		return fmt.Errorf("opening the volume's directory to the Pod: %w", err)
+	if err == nil {
+		err = own(draft, group, false)
 	}
-	if err := own(draft, group, false); err != nil {
-		return err
+	if err == nil {
+		err = os.Rename(draft, dir)
 	}
-	if err := os.Rename(draft, dir); err != nil {
+	if err != nil {
 		return fmt.Errorf("making the volume's directory: %w", err)
 	}
 	return nil
@@ -100,12 +95,6 @@ func makeDir(dir string, group *int64) error {
 
 // file is one file of a payload. Its own mode and user take precedence over the volume's.
 func file(data []byte, mode, defaultMode *int32, user, defaultUser *int64) volumeutil.FileProjection {
-	if mode == nil {
-		mode = defaultMode
-	}
-	perm := int32(0o644)
-	if mode != nil {
-		perm = *mode
-	}
-	return volumeutil.FileProjection{Data: data, Mode: perm, FsUser: volumeutil.ResolvesFsUser(defaultUser, user)}
+	mode = cmp.Or(mode, defaultMode, new(v1.ProjectedVolumeSourceDefaultMode))
+	return volumeutil.FileProjection{Data: data, Mode: *mode, FsUser: volumeutil.ResolvesFsUser(defaultUser, user)}
 }

@@ -18,8 +18,6 @@
 // Nothing in memory is needed to unmount: the records, the Pod's directory and the kernel's mount
 // table suffice. No directory is removed as long as anything is mounted in it.
 //
-// ConfigMaps and Secrets are watched one by one, for as long as a mounted Pod refers to them. The same
-// objects serve the environment of containers (package containers) and image pulls (package images).
-// ClusterTrustBundles and this node's PodCertificateRequests are watched while a projected volume needs
-// them.
+// ConfigMaps and Secrets are watched one by one, for as long as a mounted Pod refers to them. They also
+// serve the environment of containers (package containers) and image pulls (package images).
 package volumes

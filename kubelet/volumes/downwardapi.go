@@ -24,7 +24,7 @@ func (p downwardAPI) Publish(_ context.Context, spec Spec, _ Volume, paths Paths
 	if err != nil {
 		return Published{}, err
 	}
-	return p.m.write(spec, paths.Target, inMemory, files, time.Time{})
+	return p.m.write(spec, paths.Target, files, time.Time{})
 }
 
 func (m *Manager) downwardFiles(
@@ -62,7 +62,8 @@ func ResourceValue(
 		}
 	}
 	if selector.ContainerName != "" || c == nil {
-		return resource.ExtractResourceValueByContainerNameAndNodeAllocatable(selector, pod, selector.ContainerName, available)
+		name := selector.ContainerName
+		return resource.ExtractResourceValueByContainerNameAndNodeAllocatable(selector, pod, name, available)
 	}
 	c = c.DeepCopy()
 	resource.MergeContainerResourceLimits(c, available)

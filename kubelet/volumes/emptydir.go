@@ -3,7 +3,9 @@ package volumes
 import (
 	"context"
 	"fmt"
+	"slices"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
@@ -38,20 +40,15 @@ func (p emptyDir) Publish(_ context.Context, spec Spec, _ Volume, paths Paths) (
 // tmpfsSize is the least of sizeLimit, the memory limit of the Pod, and the memory of the node.
 func (m *Manager) tmpfsSize(spec Spec) int64 {
 	allocatable := m.cfg.Allocatable()
-	size := allocatable.Memory().Value()
-	consider := func(limit int64) {
-		if limit > 0 && (size == 0 || limit < size) {
-			size = limit
-		}
-	}
+	sizes := []int64{allocatable.Memory().Value()}
 	if allLimited(spec.Pod) {
 		limits := resourcehelper.PodLimits(spec.Pod, resourcehelper.PodResourcesOptions{})
-		consider(limits.Memory().Value())
+		sizes = append(sizes, limits.Memory().Value())
 	}
 	if limit := spec.Volume.EmptyDir.SizeLimit; limit != nil {
-		consider(limit.Value())
+		sizes = append(sizes, limit.Value())
 	}
-	return size
+	return lo.Min(lo.Filter(sizes, func(size int64, _ int) bool { return size > 0 }))
 }
 
 // allLimited says whether the Pod's memory is limited as a whole.
@@ -59,12 +56,7 @@ func allLimited(pod *v1.Pod) bool {
 	if r := pod.Spec.Resources; r != nil && !r.Limits.Memory().IsZero() {
 		return true
 	}
-	for _, list := range [][]v1.Container{pod.Spec.InitContainers, pod.Spec.Containers} {
-		for _, c := range list {
-			if c.Resources.Limits.Memory().IsZero() {
-				return false
-			}
-		}
-	}
-	return true
+	return lo.EveryBy(slices.Concat(pod.Spec.InitContainers, pod.Spec.Containers), func(c v1.Container) bool {
+		return !c.Resources.Limits.Memory().IsZero()
+	})
 }

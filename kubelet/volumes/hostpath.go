@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/volume/util/hostutil"
@@ -31,19 +30,21 @@ func (p hostPath) Publish(_ context.Context, spec Spec, _ Volume, _ Paths) (Publ
 // checkHostPath makes what the type says should be made and refuses anything of another type. Links
 // are followed, as they are when the runtime mounts the path.
 func checkHostPath(path string, want v1.HostPathType) error {
+	_, err := os.Stat(path)
+	missing := errors.Is(err, fs.ErrNotExist)
 	switch want {
 	case v1.HostPathUnset:
 		return nil
 	case v1.HostPathDirectoryOrCreate:
 		want = v1.HostPathDirectory
-		if missing(path) {
+		if missing {
 			if err := os.MkdirAll(path, 0o755); err != nil {
 				return fmt.Errorf("making hostPath directory: %w", err)
 			}
 		}
 	case v1.HostPathFileOrCreate:
 		want = v1.HostPathFile
-		if missing(path) {
+		if missing {
 			if err := createFile(path); err != nil {
 				return err
 			}
@@ -59,19 +60,13 @@ func checkHostPath(path string, want v1.HostPathType) error {
 	return nil
 }
 
-func missing(path string) bool {
-	_, err := os.Stat(path)
-	return errors.Is(err, fs.ErrNotExist)
-}
-
 // createFile makes an empty file, but not its directory: that is the API's contract.
 func createFile(path string) error {
-	if missing(filepath.Dir(path)) {
+	f, err := os.OpenFile(path, os.O_CREATE, 0o644)
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("making hostPath file %s: its directory does not exist; "+
 			"create it, or use type DirectoryOrCreate for it", path)
-	}
-	f, err := os.OpenFile(path, os.O_CREATE, 0o644)
-	if err != nil {
+	} else if err != nil {
 		return fmt.Errorf("making hostPath file: %w", err)
 	}
 	return f.Close()

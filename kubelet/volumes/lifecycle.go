@@ -3,13 +3,14 @@ package volumes
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -18,8 +19,8 @@ import (
 	"flyball.dev/kubelet/volumes/plan"
 )
 
-// nodeVolume is a volume on this node. Those of a StagingPlugin are in Manager.volumes; any other
-// belongs to one Pod and is forgotten once it is published, since its directory is its record.
+// nodeVolume is a volume of a StagingPlugin on this node. Any other volume belongs to one Pod, whose
+// directory is its record.
 type nodeVolume struct {
 	// plugin that a record names; staging is nil if it does not exist, or stages nothing.
 	plugin  string
@@ -49,57 +50,63 @@ func (m *Manager) nodeVolume(plugin string, volume Volume) *nodeVolume {
 			Attach: volume.Attach, Stage: volume.Stage, Exclusive: volume.Exclusive,
 			Wanted: map[plan.Target]bool{}, Progress: map[plan.Target]plan.Progress{},
 		}}
-		for _, p := range m.plugins {
-			if s, ok := p.(StagingPlugin); ok && p.Name() == plugin {
-				v.staging = s
-			}
-		}
+		p, _ := lo.Find(m.plugins, func(p Plugin) bool { return p.Name() == plugin })
+		v.staging, _ = p.(StagingPlugin)
 		m.volumes[volume.Name] = v
 	}
 	return v
 }
 
-// want finds out which volume it is and notes that the Pod wants it.
-func (m *Manager) want(ctx context.Context, p Plugin, spec Spec) (*nodeVolume, error) {
-	t := spec.target()
-	staging, ok := p.(StagingPlugin)
-	if !ok || m.cfg.NoFiles {
-		return &nodeVolume{plugin: p.Name(), state: plan.State{
-			Wanted: map[plan.Target]bool{t: true}, Progress: map[plan.Target]plan.Progress{},
-		}}, nil
-	}
-	volume, err := staging.Identify(ctx, spec)
+// publish finds out which volume it is, notes that the Pod wants it, and carries out the plan for that.
+func (m *Manager) publish(ctx context.Context, p StagingPlugin, spec Spec) (published Published, err error) {
+	volume, err := p.Identify(ctx, spec)
 	if err != nil {
-		return nil, err
+		return published, err
 	}
-	m.mu.Lock()
-	v := m.nodeVolume(p.Name(), volume)
-	before := v.state.InNeed()
-	v.state.Wanted[t] = true
-	if v.state.Progress[t] == plan.Done {
-		v.state.Progress[t] = plan.Begun // again: the Pod may have changed
-	}
-	m.settle(v, before)
-	return v, nil
-}
-
-// publish carries out the plan for a Pod that wants the volume.
-func (m *Manager) publish(ctx context.Context, v *nodeVolume, p Plugin, spec Spec) (published Published, err error) {
+	t := spec.target()
+	v := m.want(p.Name(), volume, t)
 	v.acting.Lock()
 	defer v.acting.Unlock()
 	for err == nil {
-		switch a := m.next(ctx, v, spec.target()).(type) {
+		var path string
+		switch a := m.next(ctx, v, t).(type) {
 		case nil:
 			return published, nil
 		case plan.Stage:
-			err = m.stage(ctx, v, spec)
+			if path, err = m.begin(v, plan.Target{}); err == nil {
+				err = p.Stage(ctx, spec, volume, path)
+			}
+			if err == nil {
+				m.set(v, plan.Target{}, plan.Done)
+			}
 		case plan.Publish:
-			published, err = m.publishTo(ctx, v, p, spec)
+			paths := Paths{}
+			if volume.Stage {
+				paths.Staging = m.path(v, plan.Target{})
+			}
+			if paths.Target, err = m.begin(v, t); err == nil {
+				published, err = p.Publish(ctx, spec, volume, paths)
+			}
+			if err == nil {
+				m.set(v, t, plan.Done)
+			}
 		default:
 			err = WaitingError(a.Why())
 		}
 	}
-	return Published{}, err
+	return published, err
+}
+
+// want notes that a Pod wants the volume.
+func (m *Manager) want(plugin string, volume Volume, t plan.Target) *nodeVolume {
+	m.mu.Lock()
+	v := m.nodeVolume(plugin, volume)
+	defer m.settle(v, v.state.InNeed())
+	v.state.Wanted[t] = true
+	if v.state.Progress[t] == plan.Done {
+		v.state.Progress[t] = plan.Begun // again: the Pod may have changed
+	}
+	return v
 }
 
 // release carries out the plan for a target that does not want the volume, or for none.
@@ -107,23 +114,17 @@ func (m *Manager) release(ctx context.Context, v *nodeVolume, t plan.Target) err
 	v.acting.Lock()
 	defer v.acting.Unlock()
 	for {
-		begun := time.Now()
-		operation, act := "", m.next(ctx, v, t)
-		var err error
-		switch act.(type) {
-		case nil, plan.Wait:
-			return nil
-		case plan.Unpublish:
-			operation, err = "volume_unmount", m.undo(ctx, v, t)
+		switch m.next(ctx, v, t).(type) {
 		case plan.Unstage:
 			if t != (plan.Target{}) { // the Pod does not wait for it
 				m.unstaging.Add(v.volume.Name)
 				return nil
 			}
-			operation, err = "unmount_device", m.undo(ctx, v, t)
+		case plan.Unpublish:
+		default:
+			return nil
 		}
-		m.metrics.took(v.plugin, operation, err, time.Since(begun))
-		if err != nil {
+		if err := m.undo(ctx, v, t); err != nil {
 			return err
 		}
 	}
@@ -143,40 +144,11 @@ func (m *Manager) next(ctx context.Context, v *nodeVolume, t plan.Target) plan.A
 		}
 	}
 	a := plan.Next(s, t)
-	if a != nil && v.recorded() {
+	if a != nil {
 		klog.FromContext(ctx).V(2).Info("Acting on a volume", "volume", v.volume.Name, "podUID", t.Pod,
 			"action", fmt.Sprintf("%T", a), "reason", a.Why())
 	}
 	return a
-}
-
-func (m *Manager) stage(ctx context.Context, v *nodeVolume, spec Spec) error {
-	path, err := m.begin(v, plan.Target{})
-	if err == nil {
-		err = v.staging.Stage(ctx, spec, v.volume, path)
-	}
-	if err == nil {
-		m.set(v, plan.Target{}, plan.Done)
-	}
-	return err
-}
-
-func (m *Manager) publishTo(ctx context.Context, v *nodeVolume, p Plugin, spec Spec) (Published, error) {
-	t := spec.target()
-	paths := Paths{Target: m.path(v, t)}
-	if v.recorded() {
-		if _, err := m.begin(v, t); err != nil {
-			return Published{}, err
-		}
-	}
-	if v.volume.Stage {
-		paths.Staging = m.path(v, plan.Target{})
-	}
-	published, err := p.Publish(ctx, spec, v.volume, paths)
-	if err == nil {
-		m.set(v, t, plan.Done)
-	}
-	return published, err
 }
 
 // begin records that the volume is about to be staged or published, and makes the parent of the path.
@@ -198,59 +170,46 @@ func (m *Manager) begin(v *nodeVolume, t plan.Target) (path string, err error) {
 }
 
 // undo unpublishes or unstages the volume, removes the path with its parent, and then the record.
-func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) error {
-	if v.staging == nil {
-		return fmt.Errorf("unmounting volume %s: plugin %s does not exist any more", v.volume.Name, v.plugin)
-	}
+func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) (err error) {
 	m.set(v, t, plan.Begun)
-	path := m.path(v, t)
-	var err error
-	if t == (plan.Target{}) {
+	path, operation, begun := m.path(v, t), "volume_unmount", time.Now()
+	switch {
+	case v.staging == nil:
+		err = fmt.Errorf("plugin %s does not exist any more", v.plugin)
+	case t == (plan.Target{}):
+		operation = "unmount_device"
 		err = v.staging.Unstage(ctx, v.volume, path)
-	} else if err = m.unbindSubPaths(t); err == nil { // they keep the volume busy
-		err = v.staging.Unpublish(ctx, v.volume, path)
+	default:
+		// SubPaths keep the volume busy.
+		if err = mounts.RemoveAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume)); err == nil {
+			err = v.staging.Unpublish(ctx, v.volume, path)
+		}
 	}
 	if err == nil {
-		err = removeEmpty(path, filepath.Dir(path))
+		err = removeEmpty(path, filepath.Dir(path), m.records.path(record{v.plugin, v.volume, t}))
 	}
-	if err == nil {
-		err = m.records.remove(record{v.plugin, v.volume, t})
-	}
+	m.measure(v.plugin, operation, begun, err)
 	if err != nil {
 		return fmt.Errorf("unmounting volume %s from %s: %w", v.volume.Name, path, err)
 	}
 	m.set(v, t, plan.Absent)
+	m.reconcileWaiting(func(other *nodeVolume) bool { return other == v && v.volume.Exclusive })
 	return nil
 }
 
-func (m *Manager) unbindSubPaths(t plan.Target) error {
-	return mounts.RemoveAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume))
-}
-
-// recorded says whether the volume is that of a StagingPlugin.
-func (v *nodeVolume) recorded() bool { return v.volume.Name != "" }
-
 func (m *Manager) set(v *nodeVolume, t plan.Target, p plan.Progress) {
 	m.mu.Lock()
-	before := v.state.InNeed()
-	v.state.Progress[t] = p
-	var waiting []types.UID
-	if p == plan.Absent {
+	defer m.settle(v, v.state.InNeed())
+	if v.state.Progress[t] = p; p == plan.Absent {
 		delete(v.state.Progress, t)
-		if v.state.Exclusive {
-			waiting = v.waiting()
-		}
 	}
-	m.settle(v, before)
-	m.podsChanged(waiting)
 }
 
 // unwant notes that the Pod does not want the volume any more.
 func (m *Manager) unwant(v *nodeVolume, t plan.Target) {
 	m.mu.Lock()
-	before := v.state.InNeed()
+	defer m.settle(v, v.state.InNeed())
 	delete(v.state.Wanted, t)
-	m.settle(v, before)
 }
 
 // settle forgets a volume when it has left the node, and has the Node's status reported if
@@ -271,47 +230,33 @@ func (m *Manager) settle(v *nodeVolume, before bool) {
 func (m *Manager) VolumesInUse() []v1.UniqueVolumeName {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var names []v1.UniqueVolumeName
-	for name, v := range m.volumes {
-		if v.state.InNeed() {
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
+	needed := lo.PickBy(m.volumes, func(_ v1.UniqueVolumeName, v *nodeVolume) bool { return v.state.InNeed() })
+	return slices.Sorted(maps.Keys(needed))
 }
 
 // NodeChanged has the Pods reconciled that wait for the Node's status. It does not block.
 func (m *Manager) NodeChanged() {
+	m.reconcileWaiting(func(v *nodeVolume) bool { return v.volume.Attach })
+}
+
+// reconcileWaiting has the Pods reconciled that want one of the changed volumes and do not have it.
+func (m *Manager) reconcileWaiting(changed func(*nodeVolume) bool) {
+	var pods []types.UID
 	m.mu.Lock()
-	var waiting []types.UID
 	for _, v := range m.volumes {
-		if v.state.Attach {
-			waiting = append(waiting, v.waiting()...)
+		if changed(v) {
+			pods = append(pods, v.state.Waiting()...)
 		}
 	}
 	m.mu.Unlock()
-	m.podsChanged(waiting)
+	m.podsChanged(pods)
 }
 
-// waiting are the Pods that want the volume and do not have it. It is called with Manager.mu held.
-func (v *nodeVolume) waiting() []types.UID {
-	var pods []types.UID
-	for _, t := range v.state.Waiting() {
-		pods = append(pods, t.Pod)
-	}
-	return pods
-}
-
-// path is where the volume is published, or staged for the empty target. That of a StagingPlugin is
-// one level deeper: its parent is ours alone.
+// path is where the volume is published, or staged for the empty target. Its parent is ours alone.
 func (m *Manager) path(v *nodeVolume, t plan.Target) string {
-	switch {
-	case t == (plan.Target{}):
+	if t == (plan.Target{}) {
 		plugins := filepath.Join(filepath.Dir(m.pods), "plugins")
 		return filepath.Join(plugins, filepath.FromSlash(v.plugin), hash(string(v.volume.Name)), "globalmount")
-	case v.recorded():
-		return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(v.plugin, "/", "~"), t.Volume, "mount")
 	}
-	return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(v.plugin, "/", "~"), t.Volume)
+	return filepath.Join(m.volumeDir(v.plugin, t), "mount")
 }

@@ -91,13 +91,13 @@ func (d *disk) Stage(_ context.Context, _ Spec, v Volume, path string) error {
 func (d *disk) Publish(_ context.Context, s Spec, _ Volume, paths Paths) (Published, error) {
 	out := Published{Mounted: Mounted{HostPath: paths.Target}}
 	return out, d.call("publish "+string(s.Pod.UID), func() error {
-		if staged, err := isMountPoint(paths.Staging); err != nil || !staged {
+		if staged, err := mountinfo.Mounted(paths.Staging); err != nil || !staged {
 			d.t.Errorf("published before it was staged: %v", err)
 		}
 		if err := os.MkdirAll(paths.Target, 0o755); err != nil {
 			return err
 		}
-		if published, err := isMountPoint(paths.Target); err != nil || published {
+		if published, err := mountinfo.Mounted(paths.Target); err != nil || published {
 			return err
 		}
 		return unix.Mount(paths.Staging, paths.Target, "", unix.MS_BIND, "")
@@ -143,9 +143,13 @@ func (d *disk) Unstage(_ context.Context, v Volume, path string) error {
 
 func mountsBelow(t *testing.T, dir string) []string {
 	t.Helper()
-	paths, err := mounts.Below(dir)
+	infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(dir))
 	if err != nil {
 		t.Fatal(err)
+	}
+	var paths []string
+	for _, info := range infos {
+		paths = append(paths, info.Mountpoint)
 	}
 	return paths
 }
@@ -217,7 +221,7 @@ func TestManyPods(t *testing.T) {
 			for range 10 {
 				if mounted, err := m.Mount(t.Context(), p); err != nil {
 					t.Error(err)
-				} else if on, err := isMountPoint(mounted["v"].HostPath); err != nil || !on {
+				} else if on, err := mountinfo.Mounted(mounted["v"].HostPath); err != nil || !on {
 					t.Errorf("not mounted: %v", err)
 				}
 				if err := m.Unmount(t.Context(), p.UID); err != nil {

@@ -3,14 +3,18 @@ package volumes
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 
 	"flyball.dev/kubelet/volumes/internal/bundles"
 	"flyball.dev/kubelet/volumes/internal/objects"
@@ -22,11 +26,10 @@ import (
 type Manager struct {
 	cfg     Config
 	plugins []Plugin
-	metrics *metrics
+	seconds *prometheus.HistogramVec
 	pods    string // RootDir/pods, links resolved: the kernel's mount table has no links
 	records records
 	objects *objects.Store
-	tokens  tokens
 	// bundles and certificates are sources of projected volumes.
 	bundles      *bundles.Store
 	certificates *podcerts.Store
@@ -38,15 +41,19 @@ type Manager struct {
 	mu      sync.Mutex
 	states  map[types.UID]*podState
 	volumes map[v1.UniqueVolumeName]*nodeVolume
+	tokens  map[tokenKey]*authenticationv1.TokenRequest
 }
 
 // podState is what is remembered of one mounted Pod, only to keep it fresh.
 type podState struct {
-	mu  sync.Mutex
-	pod *v1.Pod
+	// pod as last given to Mount.
+	pod atomic.Pointer[v1.Pod]
 	// mounted says that Mount has succeeded once, so that there is something to refresh.
-	mounted bool
-	gone    bool
+	mounted atomic.Bool
+
+	// mu is held while the Pod's volumes are mounted or unmounted.
+	mu   sync.Mutex
+	gone bool
 	// waiting is when the Pod's volumes began to wait.
 	waiting time.Time
 }
@@ -59,10 +66,10 @@ func New(cfg Config) (*Manager, error) {
 		root = resolved
 	}
 	m := &Manager{
-		cfg: cfg, metrics: newMetrics(), pods: filepath.Join(root, "pods"), records: records{filepath.Join(root, "volumes")},
-		tokens:     tokens{known: map[tokenKey]*authenticationv1.TokenRequest{}},
+		cfg: cfg, seconds: newSeconds(), pods: filepath.Join(root, "pods"), records: records{filepath.Join(root, "volumes")},
 		refreshing: newQueue[types.UID](), unstaging: newQueue[v1.UniqueVolumeName](),
 		states: map[types.UID]*podState{}, volumes: map[v1.UniqueVolumeName]*nodeVolume{},
+		tokens: map[tokenKey]*authenticationv1.TokenRequest{},
 	}
 	m.plugins = append([]Plugin{
 		emptyDir{m}, hostPath{m}, configMap{m}, secret{m}, downwardAPI{m}, projected{m}, image{},
@@ -101,13 +108,16 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-func work[T comparable](ctx context.Context, queue workqueue.TypedInterface[T], do func(context.Context, T)) {
-	for {
-		item, shutdown := queue.Get()
-		if shutdown {
-			return
+// work off a queue. Items whose work failed are tried again.
+func work[T comparable](
+	ctx context.Context, queue workqueue.TypedRateLimitingInterface[T], do func(context.Context, T) error,
+) {
+	for item, shutdown := queue.Get(); !shutdown; item, shutdown = queue.Get() {
+		if err := do(ctx, item); err == nil {
+			queue.Forget(item)
+		} else if ctx.Err() == nil {
+			queue.AddRateLimited(item)
 		}
-		do(ctx, item)
 		queue.Done(item)
 	}
 }
@@ -121,50 +131,42 @@ func (m *Manager) podsChanged(uids []types.UID) {
 }
 
 // refresh brings the contents of a mounted Pod up to date.
-func (m *Manager) refresh(ctx context.Context, uid types.UID) {
+func (m *Manager) refresh(ctx context.Context, uid types.UID) error {
 	m.mu.Lock()
 	s := m.states[uid]
 	m.mu.Unlock()
 	if s == nil {
-		m.refreshing.Forget(uid)
-		return
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.gone {
-		return
-	}
-	if !s.mounted {
+		return nil
+	} else if !s.mounted.Load() {
 		// The object has changed while Mount was waiting for another one. Mount has to be called again.
-		m.refreshing.Forget(uid)
 		m.cfg.Changed(uid)
-		return
+		return nil
 	}
-	_, err := m.mountAll(ctx, s.pod)
-	switch {
-	case err == nil:
-		m.refreshing.Forget(uid)
-	case ctx.Err() == nil:
-		m.cfg.Event(s.pod, v1.EventTypeWarning, ReasonFailedMount, err.Error())
-		m.refreshing.AddRateLimited(uid)
+	_, err := m.mountAll(ctx, s.pod.Load())
+	if err != nil && ctx.Err() == nil {
+		m.cfg.Event(s.pod.Load(), v1.EventTypeWarning, events.FailedMountVolume, err.Error())
 	}
+	return err
 }
 
 // unstageIdle unstages a volume unless a Pod uses it.
-func (m *Manager) unstageIdle(ctx context.Context, name v1.UniqueVolumeName) {
+func (m *Manager) unstageIdle(ctx context.Context, name v1.UniqueVolumeName) error {
 	m.mu.Lock()
 	v := m.volumes[name]
 	m.mu.Unlock()
 	if v == nil {
-		m.unstaging.Forget(name)
-		return
+		return nil
 	}
-	if err := m.release(ctx, v, plan.Target{}); err == nil {
-		m.unstaging.Forget(name)
-	} else if ctx.Err() == nil {
+	err := m.release(ctx, v, plan.Target{})
+	if err != nil && ctx.Err() == nil {
 		klog.FromContext(ctx).Error(err, "Cannot unstage a volume that no Pod uses, trying again", "volume", name)
-		m.unstaging.AddRateLimited(name)
 	}
+	return err
 }
 
 // ConfigMap implements Source.
@@ -179,3 +181,7 @@ func (m *Manager) Secret(ctx context.Context, namespace, name string) (*v1.Secre
 
 func (m *Manager) podDir(uid types.UID) string     { return filepath.Join(m.pods, string(uid)) }
 func (m *Manager) volumesDir(uid types.UID) string { return filepath.Join(m.podDir(uid), "volumes") }
+
+func (m *Manager) volumeDir(plugin string, t plan.Target) string {
+	return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(plugin, "/", "~"), t.Volume)
+}

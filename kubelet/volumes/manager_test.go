@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
@@ -322,7 +323,7 @@ func TestContents(t *testing.T) {
 			mounted, err := f.Mount(t.Context(), p)
 			if tc.err != "" {
 				var e *Error
-				if !errors.As(err, &e) || e.Reason != ReasonFailedMount || e.Volume != "v" || e.Message != tc.err {
+				if !errors.As(err, &e) || e.Message != tc.err {
 					t.Errorf("%s\nMount() = %v, want %s", tc.reason, err, tc.err)
 				}
 				return
@@ -355,7 +356,7 @@ func TestContents(t *testing.T) {
 
 func isTmpfs(t *testing.T, dir string) bool {
 	t.Helper()
-	is, err := isMountPoint(dir)
+	is, err := mountinfo.Mounted(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -538,7 +539,7 @@ func TestTokenCannotBeRenewed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, known := range f.Manager.tokens.known {
+	for _, known := range f.Manager.tokens {
 		known.Status.ExpirationTimestamp = metav1.NewTime(time.Now().Add(time.Minute))
 	}
 	f.client.PrependReactor("create", "serviceaccounts", func(clienttesting.Action) (bool, runtime.Object, error) {
@@ -548,7 +549,7 @@ func TestTokenCannotBeRenewed(t *testing.T) {
 	if err != nil || again != token || time.Until(next) < tokenRetry/2 {
 		t.Errorf("token() = %q, %v, %v", again, next, err)
 	}
-	for _, known := range f.Manager.tokens.known {
+	for _, known := range f.Manager.tokens {
 		known.Status.ExpirationTimestamp = metav1.NewTime(time.Now())
 	}
 	if _, _, err := f.token(t.Context(), pod(), source); err == nil {

@@ -19,16 +19,16 @@ func TestTotalVolumes(t *testing.T) {
 volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",state="actual_state_of_world"} 1
 volume_manager_total_volumes{plugin_name="kubernetes.io/empty-dir",state="desired_state_of_world"} 1
 `
-	if err := testutil.CollectAndCompare(total{f.metrics}, strings.NewReader(want)); err != nil {
+	if err := testutil.CollectAndCompare(total{f.Manager}, strings.NewReader(want)); err != nil {
 		t.Error(err)
 	}
-	if n := testutil.CollectAndCount(f.metrics.seconds); n != 1 {
+	if n := testutil.CollectAndCount(f.seconds); n != 1 {
 		t.Errorf("a mount was measured %d times, want 1", n)
 	}
 	if err := f.Unmount(context.Background(), p.UID); err != nil {
 		t.Fatal(err)
 	}
-	if n := testutil.CollectAndCount(total{f.metrics}); n != 0 {
+	if n := testutil.CollectAndCount(total{f.Manager}); n != 0 {
 		t.Errorf("after unmounting, %d series of volumes are left", n)
 	}
 }

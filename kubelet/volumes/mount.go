@@ -1,9 +1,12 @@
 package volumes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,12 +14,18 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
+	authenticationv1 "k8s.io/api/authentication/v1"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
+	"flyball.dev/internal/mounts"
 	"flyball.dev/kubelet/volumes/internal/bundles"
 	"flyball.dev/kubelet/volumes/internal/objects"
+	"flyball.dev/kubelet/volumes/plan"
 )
 
 // waitTimeout is how long volumes may wait before that is worth an Event.
@@ -34,6 +43,7 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 		s = &podState{}
 		m.states[pod.UID] = s
 	}
+	s.pod.Store(pod)
 	m.mu.Unlock()
 
 	s.mu.Lock()
@@ -41,29 +51,26 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 	if s.gone {
 		return nil, fmt.Errorf("mounting volumes: Pod %s is being unmounted", pod.UID)
 	}
-	s.pod = pod
 	// All objects are requested at once; each volume then waits for its own.
 	m.objects.Hold(pod.UID, references(pod))
-	queries, certificates := projections(pod)
-	m.bundles.Hold(pod.UID, queries)
+	sources, certificates := projections(pod)
+	m.bundles.Hold(pod.UID, sources)
 	m.certificates.Hold(pod.UID, certificates && !m.cfg.NoFiles)
-	m.count(pod, s.mounted)
 	mounted, err := m.mountAll(ctx, pod)
-	s.mounted = s.mounted || err == nil
-	m.count(pod, s.mounted)
+	if err == nil {
+		s.mounted.Store(true)
+	}
 	return mounted, s.waited(err)
 }
 
 // waited marks the error of a Pod whose volumes only wait, and have not done so for long.
 func (s *podState) waited(err error) error {
-	var e *Error
-	if !errors.As(err, &e) || !e.Waiting {
+	e, ok := errors.AsType[*Error](err)
+	if !ok || !e.Waiting {
 		s.waiting = time.Time{}
 		return err
 	}
-	if s.waiting.IsZero() {
-		s.waiting = time.Now()
-	}
+	s.waiting = cmp.Or(s.waiting, time.Now())
 	e.Waiting = time.Since(s.waiting) < waitTimeout
 	return err
 }
@@ -75,39 +82,32 @@ func (m *Manager) mountAll(ctx context.Context, pod *v1.Pod) (map[string]Mounted
 			return nil, fmt.Errorf("making the Pod's directory: %w", err)
 		}
 	}
-	used := usedVolumes(pod)
 	var (
 		wg      sync.WaitGroup
 		mu      sync.Mutex
 		errs    []*Error
-		next    time.Time
+		next    []time.Time
 		mounted = map[string]Mounted{}
 	)
-	for i := range pod.Spec.Volumes {
-		vol := &pod.Spec.Volumes[i]
-		if !used.Has(vol.Name) {
-			continue
-		}
+	for _, spec := range specsOf(pod) {
 		wg.Go(func() {
-			p, err := m.mountOne(ctx, Spec{Pod: pod, Volume: vol})
+			p, err := m.mountOne(ctx, spec)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
-				errs = append(errs, mountError(vol.Name, err))
+				errs = append(errs, mountError(spec.Volume.Name, err))
 				return
 			}
-			mounted[vol.Name] = p.Mounted
-			if !p.Next.IsZero() && (next.IsZero() || p.Next.Before(next)) {
-				next = p.Next
-			}
+			mounted[spec.Volume.Name] = p.Mounted
+			next = append(next, p.Next)
 		})
 	}
 	wg.Wait()
 	if len(errs) > 0 {
 		return nil, join(errs)
 	}
-	if !next.IsZero() {
-		m.refreshing.AddAfter(pod.UID, time.Until(next))
+	if next = lo.Compact(next); len(next) > 0 {
+		m.refreshing.AddAfter(pod.UID, time.Until(lo.Earliest(next...)))
 	}
 	return mounted, nil
 }
@@ -118,11 +118,7 @@ func join(errs []*Error) error {
 		errs = slices.DeleteFunc(errs, func(e *Error) bool { return e.Waiting })
 	}
 	slices.SortFunc(errs, func(a, b *Error) int { return strings.Compare(a.Message, b.Message) })
-	var all []error
-	for _, e := range errs {
-		all = append(all, e)
-	}
-	return errors.Join(all...)
+	return errors.Join(lo.Map(errs, func(e *Error, _ int) error { return e })...)
 }
 
 func (m *Manager) mountOne(ctx context.Context, spec Spec) (Published, error) {
@@ -135,11 +131,13 @@ func (m *Manager) mountOne(ctx context.Context, spec Spec) (Published, error) {
 	}
 	begun := time.Now()
 	var published Published
-	v, err := m.want(ctx, p, spec)
-	if err == nil {
-		published, err = m.publish(ctx, v, p, spec)
+	var err error
+	if staging, ok := p.(StagingPlugin); ok && !m.cfg.NoFiles {
+		published, err = m.publish(ctx, staging, spec)
+	} else {
+		published, err = p.Publish(ctx, spec, Volume{}, Paths{Target: m.volumeDir(p.Name(), spec.target())})
 	}
-	m.metrics.took(p.Name(), "volume_mount", err, time.Since(begun))
+	m.measure(p.Name(), "volume_mount", begun, err)
 	return published, err
 }
 
@@ -158,43 +156,89 @@ func references(pod *v1.Pod) []objects.Key {
 	return slices.DeleteFunc(keys, func(k objects.Key) bool { return k.Name == "" })
 }
 
-// projections are the queries for ClusterTrustBundles in the Pod's projected volumes, and whether
-// one of these has a certificate.
-func projections(pod *v1.Pod) (queries []bundles.Query, certificates bool) {
-	for i := range pod.Spec.Volumes {
-		if pod.Spec.Volumes[i].Projected == nil {
-			continue
-		}
-		for _, s := range pod.Spec.Volumes[i].Projected.Sources {
+// projections are the ClusterTrustBundles in the Pod's projected volumes, and whether one of these has a
+// certificate.
+func projections(pod *v1.Pod) (sources []*bundles.Source, certificates bool) {
+	for _, v := range pod.Spec.Volumes {
+		for _, s := range ptr.Deref(v.Projected, v1.ProjectedVolumeSource{}).Sources {
 			certificates = certificates || s.PodCertificate != nil
-			if s.ClusterTrustBundle == nil {
-				continue
-			}
-			if q, err := bundles.QueryOf(s.ClusterTrustBundle); err == nil { // else mounting the volume says so
-				queries = append(queries, q)
+			if s.ClusterTrustBundle != nil {
+				sources = append(sources, s.ClusterTrustBundle)
 			}
 		}
 	}
-	return queries, certificates
+	return sources, certificates
 }
 
-// usedVolumes are those that a container mounts or reads. A volume that no container uses is not
-// mounted, so that it cannot keep the Pod from running.
-func usedVolumes(pod *v1.Pod) sets.Set[string] {
-	used := sets.New[string]()
-	podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
-		for _, mount := range c.VolumeMounts {
-			used.Insert(mount.Name)
+// Unmount unpublishes every volume of the Pod, removes every mount and directory of it and forgets
+// it. It is idempotent, and works for Pods that were mounted by an earlier process. Call it when no
+// container of the Pod runs any more.
+func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
+	// One name, and no way out of the directory of all Pods: everything below is deleted.
+	if name := string(uid); !filepath.IsLocal(name) || name == "." || filepath.Base(name) != name {
+		return fmt.Errorf("unmounting volumes: %q is not the UID of a Pod", uid)
+	}
+	m.mu.Lock()
+	s := m.states[uid]
+	m.mu.Unlock()
+	if s != nil {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.gone = true
+	}
+	m.objects.Hold(uid, nil)
+	m.bundles.Hold(uid, nil)
+	m.certificates.Hold(uid, false)
+	var errs []error
+	for t, v := range m.targets() {
+		if t.Pod == uid {
+			m.unwant(v, t)
+			errs = append(errs, m.release(ctx, v, t))
 		}
-		for _, device := range c.VolumeDevices {
-			used.Insert(device.Name)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	if !m.cfg.NoFiles {
+		if err := mounts.RemoveAll(m.podDir(uid)); err != nil {
+			return err
 		}
-		for _, e := range c.Env {
-			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
-				used.Insert(e.ValueFrom.FileKeyRef.VolumeName)
-			}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.states, uid)
+	maps.DeleteFunc(m.tokens, func(k tokenKey, _ *authenticationv1.TokenRequest) bool { return k.pod == uid })
+	return nil
+}
+
+// targets are the recorded volumes of all Pods.
+func (m *Manager) targets() map[plan.Target]*nodeVolume {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	targets := map[plan.Target]*nodeVolume{}
+	for _, v := range m.volumes {
+		for _, t := range v.state.Targets() {
+			targets[t] = v
 		}
-		return true
-	})
-	return used
+	}
+	return targets
+}
+
+// ListPods returns the UIDs of all Pods that have a directory or a recorded volume, for finding
+// orphans.
+func (m *Manager) ListPods() ([]types.UID, error) {
+	entries, err := os.ReadDir(m.pods)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("listing directories of Pods: %w", err)
+	}
+	uids := sets.New[types.UID]()
+	for _, e := range entries {
+		if e.IsDir() {
+			uids.Insert(types.UID(e.Name()))
+		}
+	}
+	for t := range m.targets() {
+		uids.Insert(t.Pod)
+	}
+	return sets.List(uids), nil
 }

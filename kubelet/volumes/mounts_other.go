@@ -4,7 +4,6 @@ package volumes
 
 import (
 	"errors"
-	"path/filepath"
 	"runtime"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -15,9 +14,6 @@ var errNoMounts = errors.New("volumes are mounted on Linux only, and this is " +
 
 func mountTmpfs(string, int64, *int64) error { return errNoMounts }
 
-func (m *Manager) bindSubPath(_ types.UID, _ string, _ int, sub SubPath, volume string) (string, error) {
-	if m.cfg.NoFiles {
-		return filepath.Join(volume, sub.Path), nil
-	}
+func (*Manager) bindSubPath(types.UID, string, int, SubPath, string) (string, error) {
 	return "", errNoMounts
 }

@@ -2,11 +2,14 @@ package volumes
 
 import (
 	"context"
-	"reflect"
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	volumeutil "k8s.io/kubernetes/pkg/volume/util"
 
 	"flyball.dev/kubelet/volumes/plan"
 )
@@ -14,16 +17,14 @@ import (
 // Plugin is one kind of volume. Its methods are idempotent, may wait for the API server until ctx
 // ends, and are called for several Pods at once.
 type Plugin interface {
-	// Name is upstream's name of the plugin, such as kubernetes.io/empty-dir. The directory of the
-	// kind's volumes is called after it.
+	// Name is upstream's, such as kubernetes.io/empty-dir. Directories are called after it.
 	Name() string
 	// CanSupport says whether the volume is of this kind.
 	CanSupport(spec Spec) bool
-	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It
-	// is called again whenever the Pod or an object that it refers to has changed, and after a
-	// restart, and leaves alone what is already right. If the plugin is not a StagingPlugin, volume is
-	// empty and Publish has no counterpart: everything it makes lies below the target and is unmounted
-	// and removed with the Pod's directory.
+	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It is
+	// called again when the Pod or an object that it refers to has changed, and after a restart. If the
+	// plugin is not a StagingPlugin, volume is empty, and everything that Publish makes lies below the
+	// target and is removed with the Pod's directory.
 	Publish(ctx context.Context, spec Spec, volume Volume, paths Paths) (Published, error)
 }
 
@@ -48,16 +49,38 @@ type StagingPlugin interface {
 type Spec struct {
 	Pod    *v1.Pod
 	Volume *v1.Volume
+	// PersistentVolume is what the claim of Volume is bound to; nil if it is not a claim, or not bound yet.
+	PersistentVolume *v1.PersistentVolume
+}
+
+// specsOf are the volumes of a Pod that a container mounts or reads. A volume that no container uses is
+// not mounted, so that it cannot keep the Pod from running.
+func specsOf(pod *v1.Pod) []Spec {
+	mounts, devices, _ := volumeutil.GetPodVolumeNames(pod, false)
+	used := mounts.Union(devices)
+	podutil.VisitContainers(&pod.Spec, podutil.AllContainers, func(c *v1.Container, _ podutil.ContainerType) bool {
+		for _, e := range c.Env {
+			if e.ValueFrom != nil && e.ValueFrom.FileKeyRef != nil {
+				used.Insert(e.ValueFrom.FileKeyRef.VolumeName)
+			}
+		}
+		return true
+	})
+	var specs []Spec
+	for i := range pod.Spec.Volumes {
+		if used.Has(pod.Spec.Volumes[i].Name) {
+			specs = append(specs, Spec{Pod: pod, Volume: &pod.Spec.Volumes[i]})
+		}
+	}
+	return specs
 }
 
 func (s Spec) target() plan.Target { return plan.Target{Pod: s.Pod.UID, Volume: s.Volume.Name} }
 
 // Paths of a volume on the host.
 type Paths struct {
-	// Target is for the Pod alone.
-	Target string
-	// Staging is where the volume is staged; empty if it is not.
-	Staging string
+	Target  string // for the Pod alone
+	Staging string // where the volume is staged; empty if it is not
 }
 
 // Volume is a volume of a StagingPlugin on this node.
@@ -87,22 +110,12 @@ func (w WaitingError) Error() string { return string(w) }
 
 // pluginFor returns the plugin of a volume, nil if there is none.
 func (m *Manager) pluginFor(spec Spec) Plugin {
-	for _, p := range m.plugins {
-		if p.CanSupport(spec) {
-			return p
-		}
-	}
-	return nil
+	p, _ := lo.Find(m.plugins, func(p Plugin) bool { return p.CanSupport(spec) })
+	return p
 }
 
 // sourceOf is the name of the field of the volume that is set, as users write it.
 func sourceOf(source v1.VolumeSource) string {
-	v := reflect.ValueOf(source)
-	for i := range v.NumField() {
-		if f := v.Field(i); f.Kind() == reflect.Pointer && !f.IsNil() {
-			name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
-			return name
-		}
-	}
-	return "(none)"
+	fields, _ := runtime.DefaultUnstructuredConverter.ToUnstructured(&source)
+	return strings.Join(lo.Keys(fields), ", ")
 }

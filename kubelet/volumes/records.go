@@ -2,7 +2,6 @@ package volumes
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,8 +36,6 @@ func (r records) write(rec record) error {
 	}
 	return nil
 }
-
-func (r records) remove(rec record) error { return removeEmpty(r.path(rec)) }
 
 // read returns all records. A file that cannot be read stays where it is, with a message in the log.
 func (r records) read() ([]record, error) {
@@ -88,6 +85,5 @@ func removeEmpty(paths ...string) error {
 
 // hash makes a file name of a name with any characters.
 func hash(name string) string {
-	sum := sha256.Sum256([]byte(name))
-	return hex.EncodeToString(sum[:])
+	return fmt.Sprintf("%x", sha256.Sum256([]byte(name)))
 }

@@ -3,8 +3,6 @@ package volumes
 import (
 	"context"
 	"fmt"
-	"maps"
-	"sync"
 	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -18,19 +16,12 @@ import (
 )
 
 const (
-	// tokenTimeout bounds a request for a token.
-	tokenTimeout = 10 * time.Second
-	// tokenRetry is when to try again to renew a token that is still valid.
-	tokenRetry = time.Minute
+	tokenTimeout = 10 * time.Second // of a request
+	tokenRetry   = time.Minute      // when to try again to renew a token that is still valid
 )
 
-// tokens are the service account tokens of mounted Pods. They are in memory only: a restarted agent
+// tokenKey names the service account token of a mounted Pod. Tokens are in memory only: a restarted agent
 // requests new ones.
-type tokens struct {
-	mu    sync.Mutex
-	known map[tokenKey]*authenticationv1.TokenRequest
-}
-
 type tokenKey struct {
 	pod      types.UID
 	audience string
@@ -43,9 +34,9 @@ func (m *Manager) token(
 	ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection,
 ) (string, time.Time, error) {
 	key := tokenKey{pod.UID, p.Audience, ptr.Deref(p.ExpirationSeconds, 0)}
-	m.tokens.mu.Lock()
-	known := m.tokens.known[key]
-	m.tokens.mu.Unlock()
+	m.mu.Lock()
+	known := m.tokens[key]
+	m.mu.Unlock()
 	if known != nil && time.Now().Before(renewal(known)) {
 		return known.Status.Token, renewal(known), nil
 	}
@@ -56,11 +47,10 @@ func (m *Manager) token(
 		return known.Status.Token, time.Now().Add(tokenRetry), nil
 	case err != nil:
 		return "", time.Time{}, fmt.Errorf("failed to fetch token: %w", err) // upstream's words
-	}
-	if !m.cfg.NoFiles { // else nobody reads it
-		m.tokens.mu.Lock()
-		m.tokens.known[key] = fresh
-		m.tokens.mu.Unlock()
+	case !m.cfg.NoFiles: // else nobody reads it
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.tokens[key] = fresh
 	}
 	return fresh.Status.Token, renewal(fresh), nil
 }
@@ -68,26 +58,19 @@ func (m *Manager) token(
 func (m *Manager) requestToken(
 	ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection,
 ) (*authenticationv1.TokenRequest, error) {
+	bound := &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID}
 	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{
-		ExpirationSeconds: p.ExpirationSeconds,
-		BoundObjectRef:    &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: pod.UID},
+		ExpirationSeconds: p.ExpirationSeconds, BoundObjectRef: bound,
 	}}
 	if p.Audience != "" {
 		request.Spec.Audiences = []string{p.Audience}
 	}
 	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
 	defer cancel()
-	return objects.Retry(ctx, func() (*authenticationv1.TokenRequest, error) {
+	return objects.Retry(objects.PodUnknown, func() (*authenticationv1.TokenRequest, error) {
 		accounts := m.cfg.Client.CoreV1().ServiceAccounts(pod.Namespace)
 		return accounts.CreateToken(ctx, pod.Spec.ServiceAccountName, request, metav1.CreateOptions{})
 	})
-}
-
-// forget drops the tokens of a Pod.
-func (t *tokens) forget(pod types.UID) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	maps.DeleteFunc(t.known, func(k tokenKey, _ *authenticationv1.TokenRequest) bool { return k.pod == pod })
 }
 
 // renewal is when to request a new token.

@@ -1,17 +1,13 @@
 // Package plan decides what the node does next with one of its volumes: stage it once for all
 // Pods, publish it to a Pod, unpublish it, unstage it.
 //
-// Next is a pure function. Package volumes observes (records on disk, what Pods want, the Node's
-// status), calls it until it returns nil, and carries the actions out. Each action is recorded on
-// disk before it is carried out, so that Progress of a restarted agent is Begun wherever the
-// former process did anything that it did not undo. Actions are idempotent: what is Begun is done
-// again, or undone.
+// Package volumes calls Next until it returns nil, and carries the actions out. Each is recorded on disk
+// before, so that Progress of a restarted agent is Begun wherever the former process did anything that
+// it did not undo. Actions are idempotent: what is Begun is done again, or undone.
 package plan
 
 import (
-	"maps"
-	"slices"
-
+	"github.com/samber/lo"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -19,35 +15,26 @@ import (
 type Progress int
 
 const (
-	// Absent says that nothing was done, or that all of it was undone.
-	Absent Progress = iota
-	// Begun says that a record exists, but not whether the action ended.
-	Begun
-	// Done says that the action succeeded in this process.
-	Done
+	Absent Progress = iota // nothing was done, or all of it was undone
+	Begun                  // a record exists, but not whether the action ended
+	Done                   // the action succeeded in this process
 )
 
 // Target is where a volume is published: a volume in the spec of a Pod. The empty Target is where it
 // is staged.
 type Target struct {
-	Pod types.UID
-	// Volume is its name in the spec.
-	Volume string
+	Pod    types.UID
+	Volume string // its name in the spec
 }
 
 // State of one volume on the node.
 type State struct {
-	// Attach says that the attach/detach controller attaches the volume to the node first.
-	Attach bool
-	// Stage says that the volume is staged once per node before it is published to Pods.
-	Stage bool
-	// Exclusive is the access mode ReadWriteOncePod.
-	Exclusive bool
-
+	Attach    bool // the attach/detach controller attaches the volume to the node first
+	Stage     bool // the volume is staged once per node before it is published to Pods
+	Exclusive bool // access mode ReadWriteOncePod
 	// InUse and Attached say whether the Node's status lists the volume in volumesInUse and in
 	// volumesAttached.
 	InUse, Attached bool
-
 	// Wanted are the targets whose Pods are to have the volume.
 	Wanted map[Target]bool
 	// Progress of publishing, by target, and of staging. What is Absent is left out.
@@ -66,15 +53,11 @@ func (r Reason) Why() string { return string(r) }
 // The actions.
 type (
 	// Wait until the Node's status or the use by another Pod changes.
-	Wait struct{ Reason }
-	// Stage the volume.
-	Stage struct{ Reason }
-	// Publish the volume to the target.
-	Publish struct{ Reason }
-	// Unpublish the volume from the target.
-	Unpublish struct{ Reason }
-	// Unstage the volume.
-	Unstage struct{ Reason }
+	Wait      struct{ Reason }
+	Stage     struct{ Reason }
+	Publish   struct{ Reason } // to the target
+	Unpublish struct{ Reason } // from the target
+	Unstage   struct{ Reason }
 )
 
 // Reasons of Wait.
@@ -122,37 +105,20 @@ func (s State) InNeed() bool { return s.Attach && !s.Idle() }
 // Idle says whether nothing of the volume is on the node and no Pod wants it.
 func (s State) Idle() bool { return s.staged() == Absent && !s.used() }
 
-// Waiting are the targets that want the volume and do not have it.
-func (s State) Waiting() []Target {
-	var waiting []Target
-	for t := range s.Wanted {
-		if s.Progress[t] != Done {
-			waiting = append(waiting, t)
-		}
-	}
-	return waiting
+// Waiting are the Pods that want the volume and do not have it.
+func (s State) Waiting() []types.UID {
+	return lo.FilterMapToSlice(s.Wanted, func(t Target, _ bool) (types.UID, bool) { return t.Pod, s.Progress[t] != Done })
 }
 
 func (s State) staged() Progress { return s.Progress[Target{}] }
 
 // Targets are those that want the volume or may have it.
 func (s State) Targets() []Target {
-	targets := slices.Collect(maps.Keys(s.Wanted))
-	for t := range s.Progress {
-		if t != (Target{}) && !s.Wanted[t] {
-			targets = append(targets, t)
-		}
-	}
-	return targets
+	return lo.Without(lo.Union(lo.Keys(s.Wanted), lo.Keys(s.Progress)), Target{})
 }
 
 func (s State) used() bool { return len(s.Targets()) > 0 }
 
 func (s State) publishedToOther(t Target) bool {
-	for other := range s.Progress {
-		if other != (Target{}) && other.Pod != t.Pod {
-			return true
-		}
-	}
-	return false
+	return lo.SomeBy(lo.Keys(s.Progress), func(other Target) bool { return other != (Target{}) && other.Pod != t.Pod })
 }

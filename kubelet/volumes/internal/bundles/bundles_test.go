@@ -62,7 +62,7 @@ func TestAnchors(t *testing.T) {
 	)
 	store := New(client, func([]types.UID) {})
 	defer store.Close()
-	store.Hold("u", []Query{{Name: "alone"}})
+	store.Hold("u", []*Source{{Name: new("alone")}})
 	yes := &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}
 	cases := map[string]struct {
 		reason string
@@ -93,11 +93,7 @@ func TestAnchors(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			var text []byte
-			q, err := QueryOf(&tc.source)
-			if err == nil {
-				text, err = store.Anchors(t.Context(), q, tc.source.Optional != nil && *tc.source.Optional)
-			}
+			text, err := store.Anchors(t.Context(), &tc.source)
 			if err == nil && text == nil || err != nil && err.Error() != tc.err || err == nil && tc.err != "" {
 				t.Fatalf("%s: %q, error %v, want %s", tc.reason, text, err, tc.err)
 			}
@@ -138,14 +134,11 @@ func TestChanges(t *testing.T) {
 	})
 	store := New(client, func(holders []types.UID) { changed <- holders })
 	defer store.Close()
-	all, err := QueryOf(&v1.ClusterTrustBundleProjection{SignerName: new("s/1"), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	store.Hold("by-name", []Query{{Name: "b"}})
-	store.Hold("by-signer", []Query{all})
+	all := &Source{SignerName: new("s/1"), LabelSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"alive": "yes"}}}
+	store.Hold("by-name", []*Source{{Name: new("b")}})
+	store.Hold("by-signer", []*Source{all})
 	// Read, so that what comes now are changes.
-	if _, err := store.Anchors(t.Context(), Query{Name: "b"}, true); err != nil {
+	if _, err := store.Anchors(t.Context(), &Source{Name: new("b"), Optional: new(true)}); err != nil {
 		t.Fatal(err)
 	}
 	<-watching
@@ -184,19 +177,19 @@ func TestChanges(t *testing.T) {
 func TestNobodyNeedsIt(t *testing.T) {
 	client := fake.NewClientset()
 	store := New(client, func([]types.UID) {})
-	if _, err := store.Anchors(t.Context(), Query{Name: "b"}, true); err == nil {
+	if _, err := store.Anchors(t.Context(), &Source{Name: new("b"), Optional: new(true)}); err == nil {
 		t.Error("Anchors() succeeded without anybody who holds a query")
 	}
-	store.Hold("u", []Query{{Name: "b"}})
-	if _, err := store.Anchors(t.Context(), Query{Name: "b"}, true); err != nil {
+	store.Hold("u", []*Source{{Name: new("b")}})
+	if _, err := store.Anchors(t.Context(), &Source{Name: new("b"), Optional: new(true)}); err != nil {
 		t.Error(err)
 	}
 	store.Hold("u", nil)
-	if _, err := store.Anchors(t.Context(), Query{Name: "b"}, true); err == nil {
+	if _, err := store.Anchors(t.Context(), &Source{Name: new("b"), Optional: new(true)}); err == nil {
 		t.Error("Anchors() succeeded after the last holder has gone")
 	}
 	store.Close()
-	store.Hold("u", []Query{{Name: "b"}})
+	store.Hold("u", []*Source{{Name: new("b")}})
 	store.Close()
 }
 
@@ -209,12 +202,12 @@ func TestUnreadable(t *testing.T) {
 	})
 	store := New(client, func([]types.UID) {})
 	defer store.Close()
-	store.Hold("u", []Query{{Name: "b"}})
+	store.Hold("u", []*Source{{Name: new("b")}})
 	<-failed
 	<-failed // the first failure was noted before the second attempt
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
-	_, err := store.Anchors(ctx, Query{Name: "b"}, true)
+	_, err := store.Anchors(ctx, &Source{Name: new("b"), Optional: new(true)})
 	if err == nil || !strings.Contains(err.Error(), "not for you") {
 		t.Errorf("Anchors() = %v, want the cause", err)
 	}

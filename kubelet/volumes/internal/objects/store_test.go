@@ -36,7 +36,7 @@ func TestRetry(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				asked := 0
-				_, err := Retry(t.Context(), func() (int, error) {
+				_, err := Retry(PodUnknown, func() (int, error) {
 					asked++
 					if asked <= len(tc.errs) {
 						return 0, tc.errs[asked-1]
@@ -54,7 +54,7 @@ func TestRetry(t *testing.T) {
 func TestRetryEnds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		began := time.Now()
-		_, err := Retry(t.Context(), func() (int, error) { return 0, errForbidden })
+		_, err := Retry(PodUnknown, func() (int, error) { return 0, errForbidden })
 		if took := time.Since(began); !apierrors.IsForbidden(err) || took < 500*time.Millisecond || took > 3*time.Second {
 			t.Errorf("gave up with %v after %v, want forbidden after about a second", err, took)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/samber/lo"
 	certificatesv1 "k8s.io/api/certificates/v1"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,29 +23,26 @@ const (
 
 // state is what is known of the certificate for one source.
 type state struct {
-	// have is the credential in use.
-	have *credential
-	// pending is the request that the signer has not answered yet.
-	pending *pending
-	// request is the pending one as watched, nil if it is not there.
-	request *certificatesv1.PodCertificateRequest
-	// refused is why there will never be a certificate.
-	refused string
-	// overdue and expired say that there was an Event.
-	overdue, expired bool
+	have    *Credential                           // in use
+	pending *pending                              // the request that the signer has not answered yet
+	request *certificatesv1.PodCertificateRequest // the pending one as watched, nil if it is not there
+	refused string                                // why there will never be a certificate
+
+	overdue, expired bool // there was an Event
 }
 
-// credential is a key with its chain of certificates, both PEM.
-type credential struct {
-	key, chain          []byte
+// Credential is a key with its chain of certificates, both PEM.
+type Credential struct {
+	Key, Chain []byte
+	// Next is when to call Store.Credential again.
+	Next                time.Time
 	refreshAt, notAfter time.Time
 }
 
 type pending struct {
-	name string
-	key  []byte
-	// jitter delays the refresh of the certificate.
-	jitter time.Duration
+	name   string
+	key    []byte
+	jitter time.Duration // delays the refresh of the certificate
 	// seen says that the watch had the request. If it has it no more, the request was deleted.
 	seen bool
 	// abandonAt is when the request counts as deleted if the watch never had it.
@@ -126,31 +124,27 @@ func verdict(r *certificatesv1.PodCertificateRequest) action {
 }
 
 func refusal(r *certificatesv1.PodCertificateRequest, c metav1.Condition, how string) string {
-	return fmt.Sprintf("PodCertificateRequest %s/%s %s, reason=%q, message=%q", r.Namespace, r.Name, how, c.Reason, c.Message)
+	const format = "PodCertificateRequest %s/%s %s, reason=%q, message=%q"
+	return fmt.Sprintf(format, r.Namespace, r.Name, how, c.Reason, c.Message)
 }
 
 func nextCheck(s state) time.Time {
-	var next time.Time
-	at := func(t time.Time) {
-		if next.IsZero() || t.Before(next) {
-			next = t
-		}
-	}
+	var times []time.Time
 	if s.pending != nil && s.request == nil {
-		at(s.pending.abandonAt)
+		times = append(times, s.pending.abandonAt)
 	}
 	if h := s.have; h != nil {
 		if s.pending == nil {
-			at(h.refreshAt)
+			times = append(times, h.refreshAt)
 		}
 		if !s.overdue {
-			at(h.refreshAt.Add(overdueAfter))
+			times = append(times, h.refreshAt.Add(overdueAfter))
 		}
 		if !s.expired {
-			at(h.notAfter)
+			times = append(times, h.notAfter)
 		}
 	}
-	return next
+	return lo.Earliest(times...)
 }
 
 // requestFor is a request in the name of a Pod. The UIDs have the API server refuse it if the Pod, its

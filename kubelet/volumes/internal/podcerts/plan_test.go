@@ -29,10 +29,10 @@ func answered(condition string) *certificatesv1.PodCertificateRequest {
 func TestPlan(t *testing.T) {
 	waiting := &pending{name: "req-1", seen: true, abandonAt: noon.Add(abandonAfter)}
 	unseen := &pending{name: "req-1", abandonAt: noon.Add(abandonAfter)}
-	fresh := &credential{refreshAt: noon.Add(time.Hour), notAfter: noon.Add(2 * time.Hour)}
-	due := &credential{refreshAt: noon, notAfter: noon.Add(time.Hour)}
-	overdue := &credential{refreshAt: noon.Add(-overdueAfter), notAfter: noon.Add(time.Hour)}
-	expired := &credential{refreshAt: noon.Add(-time.Hour), notAfter: noon}
+	fresh := &Credential{refreshAt: noon.Add(time.Hour), notAfter: noon.Add(2 * time.Hour)}
+	due := &Credential{refreshAt: noon, notAfter: noon.Add(time.Hour)}
+	overdue := &Credential{refreshAt: noon.Add(-overdueAfter), notAfter: noon.Add(time.Hour)}
+	expired := &Credential{refreshAt: noon.Add(-time.Hour), notAfter: noon}
 	cases := map[string]struct {
 		reason string
 		state  state
@@ -103,7 +103,7 @@ func TestPlanSettles(t *testing.T) {
 		}
 		s := state{overdue: rapid.Bool().Draw(t, "overdue"), expired: rapid.Bool().Draw(t, "expired")}
 		if rapid.Bool().Draw(t, "have") {
-			s.have = &credential{refreshAt: at("refresh"), notAfter: at("expiry")}
+			s.have = &Credential{refreshAt: at("refresh"), notAfter: at("expiry")}
 		}
 		if rapid.Bool().Draw(t, "pending") {
 			s.pending = &pending{seen: rapid.Bool().Draw(t, "seen"), abandonAt: at("abandon")}
@@ -126,7 +126,7 @@ func TestPlanSettles(t *testing.T) {
 			case create:
 				s.pending, s.request = &pending{abandonAt: noon.Add(abandonAfter)}, nil
 			case adopt:
-				s.have, s.pending, s.request = &credential{refreshAt: a.beginRefreshAt, notAfter: a.expiresAt}, nil, nil
+				s.have, s.pending, s.request = &Credential{refreshAt: a.beginRefreshAt, notAfter: a.expiresAt}, nil, nil
 				s.overdue, s.expired = false, false
 			case refuse:
 				s.refused = a.message

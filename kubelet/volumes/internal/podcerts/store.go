@@ -1,9 +1,11 @@
 package podcerts
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -22,14 +24,10 @@ import (
 )
 
 const (
-	// signerTimeout is how long Credential waits for the signer. Most answer at once.
-	signerTimeout = 5 * time.Second
-	// retryAfter is when to try again to create the request for a refresh.
-	retryAfter = time.Minute
-	// spread keeps Pods that started together from renewing together.
-	spread = 5 * time.Minute
-	// abandonAfter is long enough for any watch to deliver what was created.
-	abandonAfter = 10 * time.Minute
+	signerTimeout = 5 * time.Second  // how long Credential waits for the signer; most answer at once
+	retryAfter    = time.Minute      // when to try again to create the request for a refresh
+	spread        = 5 * time.Minute  // keeps Pods that started together from renewing together
+	abandonAfter  = 10 * time.Minute // long enough for any watch to deliver what was created
 )
 
 // Config of a Store.
@@ -45,7 +43,7 @@ type Config struct {
 // Store has the certificates of this node's Pods.
 type Store struct {
 	cfg      Config
-	informer *lazy.Informer
+	informer *lazy.Informer[certificatesv1.PodCertificateRequest]
 
 	mu      sync.Mutex
 	holders sets.Set[types.UID]
@@ -65,27 +63,16 @@ type entry struct {
 	answered chan struct{}
 }
 
-// Credential is the content of the volume, as PEM.
-type Credential struct {
-	Key, Chain []byte
-	// Next is when to call Credential again.
-	Next time.Time
-}
-
 // New returns a Store that watches nothing yet.
 func New(cfg Config) *Store {
 	s := &Store{cfg: cfg, holders: sets.New[types.UID](), entries: map[Source]*entry{}}
 	s.informer = lazy.New("PodCertificateRequests", func() cache.SharedIndexInformer {
 		indexers := cache.Indexers{cache.NamespaceIndex: cache.MetaNamespaceIndexFunc}
-		return informers.NewFilteredPodCertificateRequestInformer(cfg.Client, metav1.NamespaceAll, 0, indexers, func(o *metav1.ListOptions) {
-			// The Node authorizer allows no more.
+		ofNode := func(o *metav1.ListOptions) { // the Node authorizer allows no more
 			o.FieldSelector = fields.OneTermEqualSelector("spec.nodeName", cfg.NodeName).String()
-		})
-	}, cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { s.observed(o, false) },
-		UpdateFunc: func(_, o any) { s.observed(o, false) },
-		DeleteFunc: func(o any) { s.observed(o, true) },
-	})
+		}
+		return informers.NewFilteredPodCertificateRequestInformer(cfg.Client, metav1.NamespaceAll, 0, indexers, ofNode)
+	}, s.changed)
 	return s
 }
 
@@ -98,11 +85,7 @@ func (s *Store) Hold(pod types.UID, needs bool) {
 		s.holders.Insert(pod)
 	} else {
 		s.holders.Delete(pod)
-		for source := range s.entries {
-			if source.Pod == pod {
-				delete(s.entries, source)
-			}
-		}
+		maps.DeleteFunc(s.entries, func(source Source, _ *entry) bool { return source.Pod == pod })
 	}
 	s.informer.Need(s.holders.Len() > 0)
 }
@@ -110,16 +93,10 @@ func (s *Store) Hold(pod types.UID, needs bool) {
 // Close ends the watch and waits for its end.
 func (s *Store) Close() { s.informer.Close() }
 
-// observed handles a watch event of a request.
-func (s *Store) observed(o any, gone bool) {
-	if d, ok := o.(cache.DeletedFinalStateUnknown); ok {
-		o = d.Obj
-	}
-	r, ok := o.(*certificatesv1.PodCertificateRequest)
-	if !ok {
-		return
-	}
-	answered := gone || verdict(r) != nil
+// changed handles a watch event of a request.
+func (s *Store) changed(before, after *certificatesv1.PodCertificateRequest) {
+	r := cmp.Or(after, before)
+	answered := after == nil || verdict(after) != nil
 	waiting := false
 	s.mu.Lock()
 	for source, e := range s.entries {
@@ -145,9 +122,10 @@ func (s *Store) observed(o any, gone bool) {
 func (s *Store) Credential(
 	ctx context.Context, pod *v1.Pod, source Source, p *v1.PodCertificateProjection,
 ) (Credential, error) {
+	var c Credential
 	index, err := s.informer.Index(ctx)
 	if err != nil {
-		return Credential{}, err
+		return c, err
 	}
 	s.mu.Lock()
 	if s.entries[source] == nil {
@@ -162,23 +140,25 @@ func (s *Store) Credential(
 		now, next, err := s.reconcile(ctx, e, index, pod, p)
 		switch {
 		case now.refused != "":
-			return Credential{}, errors.New(now.refused)
+			return c, errors.New(now.refused)
 		case now.have != nil:
 			if err != nil {
 				klog.FromContext(ctx).Error(err, "Cannot refresh a certificate, trying again",
 					"pod", klog.KObj(pod), "signer", p.SignerName)
 			}
-			return Credential{Key: now.have.key, Chain: now.have.chain, Next: next}, nil
+			c = *now.have
+			c.Next = next
+			return c, nil
 		case err != nil:
-			return Credential{}, err
+			return c, err
 		}
 		select {
 		case <-e.answered:
 		case <-timeout.C:
-			return Credential{}, fmt.Errorf("waiting for a certificate: signer %q has not answered PodCertificateRequest %s/%s yet",
-				p.SignerName, pod.Namespace, now.pending.name)
+			return c, fmt.Errorf("waiting for a certificate: "+
+				"signer %q has not answered PodCertificateRequest %s/%s yet", p.SignerName, pod.Namespace, now.pending.name)
 		case <-ctx.Done():
-			return Credential{}, fmt.Errorf("waiting for a certificate: %w", context.Cause(ctx))
+			return c, fmt.Errorf("waiting for a certificate: %w", context.Cause(ctx))
 		}
 	}
 }
