@@ -16,7 +16,7 @@ import (
 // ReasonCreateContainerConfigError is the reason of every Error.
 const ReasonCreateContainerConfigError = "CreateContainerConfigError"
 
-// Error is why a container cannot be configured: a reason and a message of the Pod's status.
+// Error is why a container cannot be configured: reason and message are for the Pod's status.
 type Error struct {
 	Reason, Message string
 	Err             error
@@ -65,11 +65,8 @@ type Input struct {
 // Files describes the files that the container needs on the host before it is created. It reads
 // Node, Pod, Container, Attempt, Env, PodIPs and Volumes of the Input.
 func Files(in Input) (volumes.FilesSpec, error) {
-	spec := volumes.FilesSpec{
-		Container:      in.Container.Name,
-		Attempt:        in.Attempt,
-		TerminationLog: in.Container.TerminationMessagePath != "",
-	}
+	c := in.Container
+	spec := volumes.FilesSpec{Container: c.Name, Attempt: in.Attempt, TerminationLog: c.TerminationMessagePath != ""}
 	var err error
 	if wantsHosts(in) {
 		if spec.Hosts, err = hostsFile(in.Pod, in.PodIPs, in.Node.ClusterDomain); err != nil {
@@ -97,7 +94,10 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 	if err != nil {
 		return nil, configError(err)
 	}
-	if refs := volumeImages(mounts); len(refs) > 0 {
+	refs := lo.FilterMap(mounts, func(m *runtimeapi.Mount, _ int) (string, bool) {
+		return m.GetImage().GetImage(), m.GetImage().GetImage() != ""
+	})
+	if refs = lo.Uniq(refs); len(refs) > 0 {
 		annotations[cri.AnnotationImageVolumes] = strings.Join(refs, ",")
 	}
 	signal, err := stopSignal(c)
@@ -105,25 +105,16 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 		return nil, configError(err)
 	}
 	command, args := kubecontainer.ExpandContainerCommandAndArgs(c, envVars(in.Env))
+	labels := podLabels(pod, in.Node.Owner)
+	labels[cri.LabelContainerName] = c.Name
 	return &runtimeapi.ContainerConfig{
-		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
-		Image:       &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
-		Command:     command,
-		Args:        args,
-		WorkingDir:  c.WorkingDir,
-		Envs:        in.Env,
-		Mounts:      mounts,
-		Labels:      containerLabels(pod, c, in.Node.Owner),
-		Annotations: annotations,
-		LogPath:     relativeLogPath(c.Name, in.Attempt),
-		Stdin:       c.Stdin,
-		StdinOnce:   c.StdinOnce,
-		Tty:         c.TTY,
-		StopSignal:  signal,
-		Linux: &runtimeapi.LinuxContainerConfig{
-			Resources:       Resources(in.Node, pod, c),
-			SecurityContext: security,
-		},
+		Metadata: &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
+		Image:    &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
+		Command:  command, Args: args, WorkingDir: c.WorkingDir, Envs: in.Env, Mounts: mounts,
+		Labels: labels, Annotations: annotations,
+		LogPath: relativeLogPath(c.Name, in.Attempt),
+		Stdin:   c.Stdin, StdinOnce: c.StdinOnce, Tty: c.TTY, StopSignal: signal,
+		Linux: &runtimeapi.LinuxContainerConfig{Resources: Resources(in.Node, pod, c), SecurityContext: security},
 	}, nil
 }
 

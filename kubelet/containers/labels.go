@@ -4,10 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
-	"maps"
 	"path/filepath"
 	"strconv"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 
 	"flyball.dev/kubelet/cri"
@@ -26,39 +26,16 @@ func PodLogsDir(base string, pod *v1.Pod) string {
 	return filepath.Join(base, pod.Namespace+"_"+pod.Name+"_"+string(pod.UID))
 }
 
-// ContainerLogPath is the absolute path of one attempt's log:
-// PodLogsDir/NAMESPACE_NAME_UID/CONTAINER/ATTEMPT.log.
-func ContainerLogPath(base string, pod *v1.Pod, container string, attempt uint32) string {
-	return filepath.Join(PodLogsDir(base, pod), relativeLogPath(container, attempt))
-}
-
+// relativeLogPath is the path of one attempt's log below PodLogsDir.
 func relativeLogPath(container string, attempt uint32) string {
 	return filepath.Join(container, strconv.FormatUint(uint64(attempt), 10)+".log")
 }
 
-// sandboxLabels are the Pod's own labels, overridden by those that identify it.
-func sandboxLabels(pod *v1.Pod, owner string) map[string]string {
-	labels := make(map[string]string, len(pod.Labels)+4)
-	maps.Copy(labels, pod.Labels)
-	maps.Copy(labels, podLabels(pod, owner))
-	return labels
-}
-
-func containerLabels(pod *v1.Pod, c *v1.Container, owner string) map[string]string {
-	labels := podLabels(pod, owner)
-	labels[cri.LabelContainerName] = c.Name
-	return labels
-}
-
 // podLabels identify the Pod and its owner.
 func podLabels(pod *v1.Pod, owner string) map[string]string {
-	labels := map[string]string{
-		cri.LabelPodName:      pod.Name,
-		cri.LabelPodNamespace: pod.Namespace,
-		cri.LabelPodUID:       string(pod.UID),
-	}
-	maps.Copy(labels, cri.OwnedBy(owner))
-	return labels
+	return lo.Assign(cri.OwnedBy(owner), map[string]string{
+		cri.LabelPodName: pod.Name, cri.LabelPodNamespace: pod.Namespace, cri.LabelPodUID: string(pod.UID),
+	})
 }
 
 func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[string]string, error) {
@@ -74,9 +51,8 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
 		a[cri.AnnotationTerminationGrace] = strconv.FormatInt(*s, 10)
 	}
-	encoded := map[string]any{
-		cri.AnnotationResources: cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources},
-	}
+	created := cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources}
+	encoded := map[string]any{cri.AnnotationResources: created}
 	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
 		encoded[cri.AnnotationPreStop] = c.Lifecycle.PreStop
 	}

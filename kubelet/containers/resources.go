@@ -15,7 +15,10 @@ func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContain
 	r := linuxResources(node, c.Resources.Requests, limits)
 	score := qos.GetContainerOOMScoreAdjust(pod, c, max(node.MemoryCapacity, 1))
 	r.OomScoreAdj = max(int64(score), node.LowestOOMScoreAdj)
-	r.HugepageLimits = hugepageLimits(node.HugepageSizes, limits)
+	wanted := cgroups.Hugepages(limits)
+	for _, size := range node.HugepageSizes { // each that the kernel has, nothing if the container asks for none
+		r.HugepageLimits = append(r.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: size, Limit: wanted[size]})
+	}
 	if node.SwapController {
 		// Containers do not swap: their memory limit bounds memory and swap together.
 		if node.CgroupV2 {
@@ -53,14 +56,4 @@ func linuxResources(node Node, requests, limits v1.ResourceList) *runtimeapi.Lin
 		r.Unified = map[string]string{"memory.oom.group": "1"}
 	}
 	return r
-}
-
-// hugepageLimits limits each size that the kernel has, to nothing if the container asks for none.
-func hugepageLimits(sizes []string, limits v1.ResourceList) []*runtimeapi.HugepageLimit {
-	wanted := cgroups.Hugepages(limits)
-	var out []*runtimeapi.HugepageLimit
-	for _, size := range sizes {
-		out = append(out, &runtimeapi.HugepageLimit{PageSize: size, Limit: wanted[size]})
-	}
-	return out
 }

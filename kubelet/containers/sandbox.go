@@ -4,6 +4,7 @@ import (
 	"errors"
 	"maps"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-helpers/node/util/sysctl"
 	resourcehelper "k8s.io/component-helpers/resource"
@@ -34,15 +35,12 @@ func Sandbox(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.PodSandboxConfig, er
 	}
 	return &runtimeapi.PodSandboxConfig{
 		Metadata: &runtimeapi.PodSandboxMetadata{
-			Name:      pod.Name,
-			Namespace: pod.Namespace,
-			Uid:       string(pod.UID),
-			Attempt:   opts.Attempt,
+			Name: pod.Name, Namespace: pod.Namespace, Uid: string(pod.UID), Attempt: opts.Attempt,
 		},
 		Hostname:     hostname,
 		LogDirectory: PodLogsDir(opts.Node.PodLogsDir, pod),
 		DnsConfig:    dns,
-		Labels:       sandboxLabels(pod, opts.Node.Owner),
+		Labels:       lo.Assign(pod.Labels, podLabels(pod, opts.Node.Owner)),
 		Annotations:  maps.Clone(pod.Annotations),
 		Linux:        linux,
 	}, nil
@@ -59,12 +57,19 @@ func sandboxLinux(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.LinuxPodSandbox
 		// The pause process needs no more than the default profile.
 		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
+	// The resources are hints for runtimes that size a virtual machine by them. The Pod's cgroup has
+	// the limits that count.
+	without := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
+	requests, limits := resourcehelper.PodRequests(pod, without), resourcehelper.PodLimits(pod, without)
 	linux := &runtimeapi.LinuxPodSandboxConfig{
 		CgroupParent:    opts.CgroupParent,
 		SecurityContext: sc,
 		Sysctls:         map[string]string{},
-		Resources:       sandboxResources(opts.Node, pod),
-		Overhead:        overheadResources(opts.Node, pod),
+		Resources:       linuxResources(opts.Node, requests, limits),
+		Overhead:        &runtimeapi.LinuxContainerResources{},
+	}
+	if pod.Spec.Overhead != nil {
+		linux.Overhead = linuxResources(opts.Node, pod.Spec.Overhead, pod.Spec.Overhead)
 	}
 	psc := pod.Spec.SecurityContext
 	if psc == nil {
@@ -81,20 +86,6 @@ func sandboxLinux(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.LinuxPodSandbox
 	return linux, err
 }
 
-// sandboxResources are hints for runtimes that size a virtual machine by them. The Pod's cgroup has
-// the limits that count.
-func sandboxResources(node Node, pod *v1.Pod) *runtimeapi.LinuxContainerResources {
-	opts := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
-	return linuxResources(node, resourcehelper.PodRequests(pod, opts), resourcehelper.PodLimits(pod, opts))
-}
-
-func overheadResources(node Node, pod *v1.Pod) *runtimeapi.LinuxContainerResources {
-	if pod.Spec.Overhead == nil {
-		return &runtimeapi.LinuxContainerResources{}
-	}
-	return linuxResources(node, pod.Spec.Overhead, pod.Spec.Overhead)
-}
-
 func namespaceOptions(pod *v1.Pod) (*runtimeapi.NamespaceOption, error) {
 	if !ptr.Deref(pod.Spec.HostUsers, true) {
 		// To ignore the field would run the Pod with more privileges than it asked for.
@@ -102,7 +93,6 @@ func namespaceOptions(pod *v1.Pod) (*runtimeapi.NamespaceOption, error) {
 	}
 	return &runtimeapi.NamespaceOption{
 		Network: runtimeutil.NetworkNamespaceForPod(pod),
-		Ipc:     runtimeutil.IpcNamespaceForPod(pod),
-		Pid:     runtimeutil.PidNamespaceForPod(pod),
+		Ipc:     runtimeutil.IpcNamespaceForPod(pod), Pid: runtimeutil.PidNamespaceForPod(pod),
 	}, nil
 }

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -95,74 +96,65 @@ func seccompProfile(dir string, pod *v1.Pod, c *v1.Container) (*runtimeapi.Secur
 	if c.SecurityContext != nil && c.SecurityContext.SeccompProfile != nil {
 		p = c.SecurityContext.SeccompProfile
 	}
-	switch {
-	case p == nil || p.Type == v1.SeccompProfileTypeUnconfined:
+	if p == nil {
 		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
-	case p.Type == v1.SeccompProfileTypeRuntimeDefault:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
-	case p.Type == v1.SeccompProfileTypeLocalhost && p.LocalhostProfile != nil && *p.LocalhostProfile != "":
-		return &runtimeapi.SecurityProfile{
-			ProfileType:  runtimeapi.SecurityProfile_Localhost,
-			LocalhostRef: filepath.Join(dir, *p.LocalhostProfile),
-		}, nil
-	case p.Type == v1.SeccompProfileTypeLocalhost:
-		//nolint:revive,staticcheck // upstream's text
-		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
 	}
-	return nil, fmt.Errorf("unknown seccomp profile type: %q", p.Type)
+	kind, ok := runtimeapi.SecurityProfile_ProfileType_value[string(p.Type)]
+	if !ok {
+		return nil, fmt.Errorf("unknown seccomp profile type: %q", p.Type)
+	}
+	out := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_ProfileType(kind)}
+	if p.Type == v1.SeccompProfileTypeLocalhost {
+		if ptr.Deref(p.LocalhostProfile, "") == "" {
+			//nolint:revive,staticcheck // upstream's text
+			return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
+		}
+		out.LocalhostRef = filepath.Join(dir, *p.LocalhostProfile)
+	}
+	return out, nil
 }
 
 func apparmorProfile(pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile, error) {
 	p := apparmor.GetProfile(pod, c)
-	switch {
-	case p == nil:
+	if p == nil {
 		return nil, nil
-	case p.Type == v1.AppArmorProfileTypeRuntimeDefault:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
-	case p.Type == v1.AppArmorProfileTypeUnconfined:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
-	case p.Type == v1.AppArmorProfileTypeLocalhost && p.LocalhostProfile != nil:
-		return &runtimeapi.SecurityProfile{
-			ProfileType:  runtimeapi.SecurityProfile_Localhost,
-			LocalhostRef: *p.LocalhostProfile,
-		}, nil
-	case p.Type == v1.AppArmorProfileTypeLocalhost:
-		return nil, errors.New("missing localhost apparmor profile name")
 	}
-	return nil, fmt.Errorf("unknown apparmor profile type: %q", p.Type)
+	kind, ok := runtimeapi.SecurityProfile_ProfileType_value[string(p.Type)]
+	if !ok {
+		return nil, fmt.Errorf("unknown apparmor profile type: %q", p.Type)
+	}
+	out := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_ProfileType(kind)}
+	if p.Type == v1.AppArmorProfileTypeLocalhost {
+		if p.LocalhostProfile == nil {
+			return nil, errors.New("missing localhost apparmor profile name")
+		}
+		out.LocalhostRef = *p.LocalhostProfile
+	}
+	return out, nil
 }
 
 func capabilities(c *v1.Capabilities) *runtimeapi.Capability {
 	if c == nil {
 		return nil
 	}
-	out := &runtimeapi.Capability{}
-	for _, name := range c.Add {
-		out.AddCapabilities = append(out.AddCapabilities, string(name))
-	}
-	for _, name := range c.Drop {
-		out.DropCapabilities = append(out.DropCapabilities, string(name))
-	}
-	return out
+	name := func(c v1.Capability, _ int) string { return string(c) }
+	return &runtimeapi.Capability{AddCapabilities: lo.Map(c.Add, name), DropCapabilities: lo.Map(c.Drop, name)}
 }
 
 // supplementalGroups are fsGroup and the groups of the Pod. The runtime adds the image's, if the
 // policy says so.
 func supplementalGroups(psc *v1.PodSecurityContext) []int64 {
-	var groups []int64
-	if psc.FSGroup != nil {
-		groups = append(groups, *psc.FSGroup)
+	if psc.FSGroup == nil {
+		return psc.SupplementalGroups
 	}
-	return append(groups, psc.SupplementalGroups...)
+	return append([]int64{*psc.FSGroup}, psc.SupplementalGroups...)
 }
 
 func groupsPolicy(psc *v1.PodSecurityContext) (runtimeapi.SupplementalGroupsPolicy, error) {
-	if psc.SupplementalGroupsPolicy == nil {
-		return runtimeapi.SupplementalGroupsPolicy_Merge, nil
-	}
-	v, ok := runtimeapi.SupplementalGroupsPolicy_value[string(*psc.SupplementalGroupsPolicy)]
+	policy := ptr.Deref(psc.SupplementalGroupsPolicy, v1.SupplementalGroupsPolicyMerge)
+	v, ok := runtimeapi.SupplementalGroupsPolicy_value[string(policy)]
 	if !ok {
-		return 0, fmt.Errorf("unsupported supplementalGroupsPolicy: %s", *psc.SupplementalGroupsPolicy)
+		return 0, fmt.Errorf("unsupported supplementalGroupsPolicy: %s", policy)
 	}
 	return runtimeapi.SupplementalGroupsPolicy(v), nil
 }
