@@ -1,6 +1,7 @@
 package images
 
 import (
+	"maps"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -18,40 +19,36 @@ type backoffKey struct {
 	image string
 }
 
-// failure is the last failed pull of a Pod's image.
+// failure is the last failed pull of a Pod's image, and the delay after it.
 type failure struct {
-	delay   time.Duration
-	until   time.Time
-	message string
-	err     error
+	err   *Error
+	delay time.Duration
 }
 
-// inBackoff returns the last failure if it is too early for another attempt.
-func (m *Manager) inBackoff(key backoffKey) (failure, bool) {
+// inBackoff returns the last failure if it is too early for another attempt, nil otherwise.
+func (m *Manager) inBackoff(key backoffKey) *Error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f, ok := m.backoff[key]
-	return f, ok && m.cfg.Now().Before(f.until)
-}
-
-// backOff records a failure and returns the time of the next attempt.
-func (m *Manager) backOff(key backoffKey, e *Error) time.Time {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	now := m.cfg.Now()
-	// The Pods of old failures are gone, or do not need the image any more.
-	for k, f := range m.backoff {
-		if now.Sub(f.until) > 2*maxBackoff {
-			delete(m.backoff, k)
-		}
+	if f, ok := m.backoff[key]; ok && time.Now().Before(f.err.RetryAt) {
+		return f.err
 	}
+	return nil
+}
+
+// backOff records a failure and sets the time of the next attempt.
+func (m *Manager) backOff(key backoffKey, e *Error) *Error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	// The Pods of old failures are gone, or do not need the image any more.
+	maps.DeleteFunc(m.backoff, func(_ backoffKey, f failure) bool { return now.Sub(f.err.RetryAt) > 2*maxBackoff })
 	delay := initialBackoff
 	if before, ok := m.backoff[key]; ok {
 		delay = min(before.delay*2, maxBackoff)
 	}
-	f := failure{delay: delay, until: now.Add(delay), message: e.Reason + ": " + e.Message, err: e.Err}
-	m.backoff[key] = f
-	return f.until
+	e.RetryAt = now.Add(delay)
+	m.backoff[key] = failure{e, delay}
+	return e
 }
 
 func (m *Manager) resetBackoff(key backoffKey) {

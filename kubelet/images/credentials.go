@@ -13,20 +13,14 @@ import (
 	credentialsecrets "k8s.io/kubernetes/pkg/credentialprovider/secrets"
 )
 
-// credentials are those of a Pod for an image.
-type credentials struct {
-	found []credentialprovider.TrackedAuthConfig
-	err   error
-}
-
 // credentials returns the credentials of the Pod for the image. It reads them at the first call for
 // a request.
 func (m *Manager) credentials(ctx context.Context, r *request) ([]credentialprovider.TrackedAuthConfig, error) {
-	if r.found == nil {
-		found, err := m.findCredentials(ctx, r)
-		r.found = &credentials{found, err}
+	if !r.read {
+		r.found, r.findErr = m.findCredentials(ctx, r)
+		r.read = true
 	}
-	return r.found.found, r.found.err
+	return r.found, r.findErr
 }
 
 // findCredentials returns those in the Pod's pull secrets that match the image's registry, the best
@@ -49,7 +43,7 @@ func (m *Manager) findCredentials(ctx context.Context, r *request) ([]credential
 		secrets = append(secrets, *secret)
 	}
 	if len(missing) > 0 {
-		r.record(v1.EventTypeWarning, eventNoSecret, fmt.Sprintf(
+		r.record(v1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf(
 			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.",
 			strings.Join(missing, ", ")))
 	}

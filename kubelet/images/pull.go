@@ -9,11 +9,13 @@ import (
 	"time"
 
 	"github.com/samber/lo"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
 	"k8s.io/kubernetes/pkg/credentialprovider"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 )
 
 // inspectTimeout bounds the calls of the runtime after a pull that find out which image it stored.
@@ -25,7 +27,7 @@ const cancelTime = 300 * time.Millisecond
 
 // pull pulls the image from its registry, with the credentials that the Pod has for it.
 func (m *Manager) pull(ctx context.Context, r *request) (string, error) {
-	requested := m.cfg.Now()
+	requested := time.Now()
 	unlock, err := m.lockPull(ctx, r.name)
 	if err != nil {
 		return "", err
@@ -41,8 +43,8 @@ func (m *Manager) pull(ctx context.Context, r *request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r.record(v1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.image))
-	began := m.cfg.Now()
+	r.record(v1.EventTypeNormal, events.PullingImage, fmt.Sprintf("Pulling image %q", r.image))
+	began := time.Now()
 	ref, image, err := m.pullRecorded(ctx, r, credentials)
 	if err != nil {
 		return "", err
@@ -50,8 +52,8 @@ func (m *Manager) pull(ctx context.Context, r *request) (string, error) {
 	if m.cfg.Pulled != nil {
 		m.cfg.Pulled()
 	}
-	ended := m.cfg.Now()
-	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf(
+	ended := time.Now()
+	r.record(v1.EventTypeNormal, events.PulledImage, fmt.Sprintf(
 		"Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.", r.image,
 		ended.Sub(began).Truncate(time.Millisecond), ended.Sub(requested).Truncate(time.Millisecond), image.GetSize()))
 	return ref, nil
@@ -157,10 +159,10 @@ func (m *Manager) pullWith(
 	return "", nil, errors.Join(errs...)
 }
 
-// pullLock serializes the pulls of one image. It is locked while its token is in the channel.
+// pullLock serializes the pulls of one image.
 type pullLock struct {
-	token chan struct{} // capacity 1
-	users int           // that hold it or wait for it
+	*semaphore.Weighted
+	users int // that hold it or wait for it
 }
 
 // lockPull returns when no other pull of the image runs; the caller calls unlock afterwards. It
@@ -169,7 +171,7 @@ func (m *Manager) lockPull(ctx context.Context, name string) (unlock func(), err
 	m.mu.Lock()
 	l := m.pulling[name]
 	if l == nil {
-		l = &pullLock{token: make(chan struct{}, 1)}
+		l = &pullLock{Weighted: semaphore.NewWeighted(1)}
 		m.pulling[name] = l
 	}
 	l.users++
@@ -181,13 +183,11 @@ func (m *Manager) lockPull(ctx context.Context, name string) (unlock func(), err
 			delete(m.pulling, name)
 		}
 	}
-	select {
-	case l.token <- struct{}{}:
-		return func() { <-l.token; leave() }, nil
-	case <-ctx.Done():
+	if l.Acquire(ctx, 1) != nil {
 		leave()
 		return nil, context.Cause(ctx)
 	}
+	return func() { l.Release(1); leave() }, nil
 }
 
 // pullError sets the reason: two failures that CRI defines have their own.

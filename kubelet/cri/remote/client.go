@@ -3,7 +3,6 @@ package remote
 import (
 	"context"
 	"fmt"
-	"net"
 	"strings"
 	"sync"
 	"time"
@@ -32,12 +31,11 @@ func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
 		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
-		if wait, ends := waits(req); ends {
-			if _, ok := ctx.Deadline(); !ok {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, timeout+wait)
-				defer cancel()
-			}
+		_, has := ctx.Deadline()
+		if wait, ends := waits(req); ends && !has {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, timeout+wait)
+			defer cancel()
 		}
 		return invoke(ctx, method, req, reply, conn, opts...)
 	}
@@ -72,11 +70,8 @@ type Client struct {
 	metrics *metrics
 
 	mu sync.Mutex
-	// details of containers and addresses of sandboxes by ID, see Observe.
-	containers map[string]cri.Container
-	sandboxes  map[string]cri.Sandbox
-	// known are the IDs in both, by Pod.
-	known map[types.UID][]string
+	// observed are the last observations that found something, by Pod.
+	observed map[types.UID]cri.Pod
 	// seen are the facts of the last relist, by Pod.
 	seen map[types.UID]string
 	// listed is when the last relist succeeded.
@@ -91,12 +86,8 @@ func Dial(endpoint string) (*Client, error) {
 		return nil, fmt.Errorf("connecting to the container runtime: endpoint %q is not a unix:// address", endpoint)
 	}
 	m := newMetrics()
-	conn, err := grpc.NewClient("passthrough:///"+path,
+	conn, err := grpc.NewClient("unix:"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority("localhost"),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
-		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
 				BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
@@ -117,8 +108,7 @@ func Dial(endpoint string) (*Client, error) {
 func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClient) *Client {
 	return &Client{
 		Runtime: rt, Images: images, metrics: newMetrics(),
-		containers: map[string]cri.Container{}, sandboxes: map[string]cri.Sandbox{},
-		known: map[types.UID][]string{}, seen: map[types.UID]string{}, listed: time.Now(),
+		observed: map[types.UID]cri.Pod{}, seen: map[types.UID]string{}, listed: time.Now(),
 	}
 }
 
@@ -162,8 +152,5 @@ func IsHung(err error) bool { return status.Code(err) == codes.DeadlineExceeded 
 
 // Message is the text of an error of the runtime, without the prefix of gRPC.
 func Message(err error) string {
-	if s, ok := status.FromError(err); ok {
-		return s.Message()
-	}
-	return err.Error()
+	return status.Convert(err).Message()
 }
