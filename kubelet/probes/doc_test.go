@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/kubernetes/pkg/probe"
 
 	"flyball.dev/kubelet/internal/metricsdoc"
 )
@@ -17,7 +18,7 @@ func TestDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newMetrics()
-	m.count(&v1.Pod{}, loopKey{}, Success, time.Second)
+	m.count(&v1.Pod{}, loopKey{}, probe.Success, time.Second)
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

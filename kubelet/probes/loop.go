@@ -73,11 +73,11 @@ func (m *Manager) observe(
 		return false, false, false
 	}
 	before := l.state
-	l.state = observe(before, got.outcome, got.message, at)
+	l.state = observe(before, got.verdict(), at)
 	if l.key.kind == Startup && l.state.started {
 		p.release(l.key.container)
 	}
-	m.metrics.count(p.pod, l.key, got.outcome, time.Since(at))
+	m.metrics.count(p.pod, l.key, got.verdict(), time.Since(at))
 	return before.verdict != l.state.verdict, before.retrying(), true
 }
 
@@ -91,26 +91,5 @@ func (p *podProbes) release(container string) {
 			default:
 			}
 		}
-	}
-}
-
-// add sets the verdict of one probe.
-func (r *Result) add(l *loop) {
-	switch l.key.kind {
-	case Startup:
-		r.Startup = l.state.verdict
-	case Liveness:
-		r.Liveness = l.state.verdict
-	case Readiness:
-		r.Readiness = l.state.verdict
-	}
-	if l.state.verdict != Failure {
-		return
-	}
-	if l.state.message != "" {
-		r.Message = l.state.message
-	}
-	if l.key.kind != Readiness {
-		r.TerminationGracePeriodSeconds = l.spec.TerminationGracePeriodSeconds
 	}
 }

@@ -3,6 +3,7 @@ package probes
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/probe"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // Runtime runs a command in a container; runtimeapi.RuntimeServiceClient does.
@@ -150,21 +154,27 @@ func (m *Manager) start(p *podProbes, key loopKey, t Target, spec *v1.Probe, noS
 	m.all.Go(func() { m.run(ctx, p, l) })
 }
 
-// Results returns the verdicts of a Pod's probes by container, for the targets of the last Set. A
-// container without a probe of some kind has Success.
-func (m *Manager) Results(uid types.UID) map[string]Result {
+// Results returns what the probes of a Pod have found, by container, for the targets of the last
+// Set. A probe that a container does not have succeeds.
+func (m *Manager) Results(uid types.UID) map[string]plan.Probed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.pods[uid]
 	if p == nil {
 		return nil
 	}
-	results := make(map[string]Result, len(p.targets))
+	results := make(map[string]plan.Probed, len(p.targets))
 	for name, t := range p.targets {
-		r := Result{Startup: Success, Liveness: Success, Readiness: Success, ContainerID: t.ContainerID}
-		for _, kind := range kinds {
-			if l := p.loops[loopKey{name, kind}]; l != nil {
-				r.add(l)
+		startup, readiness := p.loops[loopKey{name, Startup}], p.loops[loopKey{name, Readiness}]
+		r := plan.Probed{
+			ContainerID: t.ContainerID,
+			Started:     startup == nil || startup.state.verdict == probe.Success,
+			Ready:       readiness == nil || readiness.state.verdict == probe.Success,
+		}
+		for _, l := range []*loop{p.loops[loopKey{name, Liveness}], startup} {
+			if l != nil && l.state.verdict == probe.Failure {
+				r.Failed = strings.ToLower(string(l.key.kind))
+				r.TerminationGracePeriodSeconds = l.spec.TerminationGracePeriodSeconds
 			}
 		}
 		results[name] = r
