@@ -44,7 +44,9 @@ func (s *store) RemoveImage(_ context.Context, in *runtimeapi.RemoveImageRequest
 }
 
 // containers are those of the runtime.
-type containers struct{ runtimeapi.RuntimeServiceClient }
+type containers struct {
+	runtimeapi.RuntimeServiceClient
+}
 
 func (containers) ListContainers(context.Context, *runtimeapi.ListContainersRequest, ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
 	return &runtimeapi.ListContainersResponse{Containers: []*runtimeapi.Container{
