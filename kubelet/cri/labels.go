@@ -2,8 +2,10 @@ package cri
 
 import (
 	"encoding/json"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
 // Keys of labels and annotations that upstream's kubelet writes and the tools of the field read.
@@ -79,4 +81,41 @@ func OwnedBy(owner string) map[string]string {
 		return nil
 	}
 	return map[string]string{LabelOwner: owner}
+}
+
+// FindContainer returns a container of any kind in the Pod's spec, and its kind; nil and 0 if the
+// Pod is nil or has none of the name.
+func FindContainer(pod *v1.Pod, name string) (*v1.Container, podutil.ContainerType) {
+	if pod == nil {
+		return nil, 0
+	}
+	for c, kind := range podutil.ContainerIter(&pod.Spec, podutil.AllContainers) {
+		if c.Name == name {
+			return c, kind
+		}
+	}
+	return nil, 0
+}
+
+// FindStatus returns the status of a container of any kind in the Pod's status; nil if there is
+// none.
+func FindStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
+	s := &pod.Status
+	for _, list := range [][]v1.ContainerStatus{
+		s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses,
+	} {
+		if i, ok := podutil.GetIndexOfContainerStatus(list, name); ok {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// BareID is a container ID without the runtime's name: a Pod's status has containerd://ID, CRI has
+// ID.
+func BareID(id string) string {
+	if _, bare, ok := strings.Cut(id, "://"); ok {
+		return bare
+	}
+	return id
 }
