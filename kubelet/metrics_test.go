@@ -31,7 +31,7 @@ func TestDocumentation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	groups, err := cgroups.New(cgroups.Config{})
+	groups, err := cgroups.New(cgroups.Root)
 	if err != nil {
 		t.Skipf("no usable cgroups: %v", err)
 	}

@@ -87,7 +87,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	host.Node.Source, host.Node.Trigger = node.NewWatch(host.Client, cfg.NodeName), node.NewTrigger()
 	allocatable := node.Allocatable(info.Capacity)
 
-	groups, err := cgroups.New(cgroups.Config{})
+	groups, err := cgroups.New(cgroups.Root)
 	if err != nil {
 		return nil, err
 	}

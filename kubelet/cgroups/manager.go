@@ -17,11 +17,8 @@ import (
 	v1qos "k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 )
 
-// Config of a Manager.
-type Config struct {
-	// Root is the name of the top cgroup of all Pods; "kubepods" if empty.
-	Root string
-}
+// Root is upstream's name of the top cgroup of all Pods.
+const Root = "kubepods"
 
 // Manager makes and removes cgroups. Its methods may be called concurrently.
 type Manager struct {
@@ -34,16 +31,13 @@ type Manager struct {
 	shares uint64
 }
 
-// New finds out which version of cgroups the host has.
-func New(cfg Config) (*Manager, error) {
-	if cfg.Root == "" {
-		cfg.Root = "kubepods"
-	}
-	h, err := detect(cfg.Root)
+// New finds out which version of cgroups the host has. Below root, commonly Root, it keeps all Pods.
+func New(root string) (*Manager, error) {
+	h, err := detect(root)
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{root: cfg.Root, hierarchy: h, seconds: newSeconds()}, nil
+	return &Manager{root: root, hierarchy: h, seconds: newSeconds()}, nil
 }
 
 // EnsureNode makes the top and the class cgroups, with the memory and CPU of allocatable as the

@@ -78,15 +78,11 @@ func sandboxLinux(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.LinuxPodSandbox
 	if pod.Spec.Overhead != nil {
 		linux.Overhead = linuxResources(opts.Node, pod.Spec.Overhead, pod.Spec.Overhead)
 	}
-	psc := pod.Spec.SecurityContext
-	if psc == nil {
-		return linux, nil
-	}
+	psc := ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{})
 	for _, s := range psc.Sysctls {
 		linux.Sysctls[sysctl.NormalizeName(s.Name)] = s.Value
 	}
-	sc.RunAsUser = int64Value(psc.RunAsUser)
-	sc.RunAsGroup = int64Value(psc.RunAsGroup)
+	sc.RunAsUser, sc.RunAsGroup = int64Value(psc.RunAsUser), int64Value(psc.RunAsGroup)
 	sc.SupplementalGroups = supplementalGroups(psc)
 	sc.SelinuxOptions = selinuxOptions(psc.SELinuxOptions)
 	sc.SupplementalGroupsPolicy, err = groupsPolicy(psc)

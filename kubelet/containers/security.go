@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -54,10 +55,9 @@ func securityContext(in Input) (*runtimeapi.LinuxContainerSecurityContext, error
 	if out.Apparmor, err = apparmorProfile(pod, c); err != nil {
 		return nil, err
 	}
-	if psc := pod.Spec.SecurityContext; psc != nil {
-		out.SupplementalGroups = supplementalGroups(psc)
-		out.SupplementalGroupsPolicy, err = groupsPolicy(psc)
-	}
+	psc := ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{})
+	out.SupplementalGroups = supplementalGroups(psc)
+	out.SupplementalGroupsPolicy, err = groupsPolicy(psc)
 	return out, err
 }
 
@@ -89,29 +89,15 @@ func verifyNonRoot(in Input, sc *v1.SecurityContext) error {
 }
 
 func seccompProfile(dir string, pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile, error) {
-	var p *v1.SeccompProfile
-	if psc := pod.Spec.SecurityContext; psc != nil {
-		p = psc.SeccompProfile
+	p := cmp.Or(ptr.Deref(c.SecurityContext, v1.SecurityContext{}).SeccompProfile,
+		ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).SeccompProfile,
+		&v1.SeccompProfile{Type: v1.SeccompProfileTypeUnconfined})
+	file := ptr.Deref(p.LocalhostProfile, "")
+	if p.Type == v1.SeccompProfileTypeLocalhost && file == "" {
+		//nolint:revive,staticcheck // upstream's text
+		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
 	}
-	if c.SecurityContext != nil && c.SecurityContext.SeccompProfile != nil {
-		p = c.SecurityContext.SeccompProfile
-	}
-	if p == nil {
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
-	}
-	kind, ok := runtimeapi.SecurityProfile_ProfileType_value[string(p.Type)]
-	if !ok {
-		return nil, fmt.Errorf("unknown seccomp profile type: %q", p.Type)
-	}
-	out := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_ProfileType(kind)}
-	if p.Type == v1.SeccompProfileTypeLocalhost {
-		if ptr.Deref(p.LocalhostProfile, "") == "" {
-			//nolint:revive,staticcheck // upstream's text
-			return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
-		}
-		out.LocalhostRef = filepath.Join(dir, *p.LocalhostProfile)
-	}
-	return out, nil
+	return securityProfile("seccomp", string(p.Type), filepath.Join(dir, file))
 }
 
 func apparmorProfile(pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile, error) {
@@ -119,16 +105,21 @@ func apparmorProfile(pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile,
 	if p == nil {
 		return nil, nil
 	}
-	kind, ok := runtimeapi.SecurityProfile_ProfileType_value[string(p.Type)]
-	if !ok {
-		return nil, fmt.Errorf("unknown apparmor profile type: %q", p.Type)
+	if p.Type == v1.AppArmorProfileTypeLocalhost && p.LocalhostProfile == nil {
+		return nil, errors.New("missing localhost apparmor profile name")
 	}
-	out := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_ProfileType(kind)}
-	if p.Type == v1.AppArmorProfileTypeLocalhost {
-		if p.LocalhostProfile == nil {
-			return nil, errors.New("missing localhost apparmor profile name")
-		}
-		out.LocalhostRef = *p.LocalhostProfile
+	return securityProfile("apparmor", string(p.Type), ptr.Deref(p.LocalhostProfile, ""))
+}
+
+// securityProfile converts a profile; localhost is read only for the type Localhost.
+func securityProfile(of, kind, localhost string) (*runtimeapi.SecurityProfile, error) {
+	value, ok := runtimeapi.SecurityProfile_ProfileType_value[kind]
+	if !ok {
+		return nil, fmt.Errorf("unknown %s profile type: %q", of, kind)
+	}
+	out := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_ProfileType(value)}
+	if out.ProfileType == runtimeapi.SecurityProfile_Localhost {
+		out.LocalhostRef = localhost
 	}
 	return out, nil
 }
@@ -143,14 +134,14 @@ func capabilities(c *v1.Capabilities) *runtimeapi.Capability {
 
 // supplementalGroups are fsGroup and the groups of the Pod. The runtime adds the image's, if the
 // policy says so.
-func supplementalGroups(psc *v1.PodSecurityContext) []int64 {
+func supplementalGroups(psc v1.PodSecurityContext) []int64 {
 	if psc.FSGroup == nil {
 		return psc.SupplementalGroups
 	}
 	return append([]int64{*psc.FSGroup}, psc.SupplementalGroups...)
 }
 
-func groupsPolicy(psc *v1.PodSecurityContext) (runtimeapi.SupplementalGroupsPolicy, error) {
+func groupsPolicy(psc v1.PodSecurityContext) (runtimeapi.SupplementalGroupsPolicy, error) {
 	policy := ptr.Deref(psc.SupplementalGroupsPolicy, v1.SupplementalGroupsPolicyMerge)
 	v, ok := runtimeapi.SupplementalGroupsPolicy_value[string(policy)]
 	if !ok {

@@ -252,34 +252,25 @@ func (a *Access) failed(ctx context.Context, name, id string) {
 // Pods without a record, until the next start settles it.
 func (a *Access) unknown() { a.ended(func() {}) }
 
-// Snapshot is a moment before the images of the runtime were listed, see Prune.
-type Snapshot struct {
-	at             time.Time
-	running, begun int
-}
-
-// Snapshot returns the present moment.
-func (a *Access) Snapshot() Snapshot {
+// Prune removes the records of images whose IDs list does not return. A pull that overlaps with the
+// list may restore an image, so that Prune does nothing then.
+func (a *Access) Prune(ctx context.Context, list func() ([]string, error)) error {
 	if a == nil {
-		return Snapshot{}
+		return nil
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return Snapshot{at: time.Now(), running: a.running, begun: a.begun}
-}
-
-// Prune removes the records of images that are not in the list. ids were listed after the Snapshot.
-// A pull that overlaps may restore an image that is not in the list, so that Prune does nothing
-// then.
-func (a *Access) Prune(ctx context.Context, ids []string, since Snapshot) {
-	if a == nil {
-		return
+	since, running, begun := time.Now(), a.running, a.begun
+	a.mu.Unlock()
+	ids, err := list()
+	if err != nil {
+		return err
 	}
 	a.mu.Lock() // pulls begin under it
 	defer a.mu.Unlock()
-	if since.running == 0 && a.begun == since.begun {
-		a.records.PruneUnknownRecords(ctx, ids, since.at)
+	if running == 0 && a.begun == begun {
+		a.records.PruneUnknownRecords(ctx, ids, since)
 	}
+	return nil
 }
 
 // recorded converts credentials for a record: their Secret and their hash. Without credentials, or

@@ -462,11 +462,14 @@ func TestPrune(t *testing.T) {
 			if tc.before != nil {
 				tc.before(m.cfg.Access)
 			}
-			before := m.cfg.Access.Snapshot()
-			if tc.during != nil {
-				tc.during(m.cfg.Access)
+			if err := m.cfg.Access.Prune(t.Context(), func() ([]string, error) {
+				if tc.during != nil {
+					tc.during(m.cfg.Access)
+				}
+				return tc.left, nil
+			}); err != nil {
+				t.Fatal(err)
 			}
-			m.cfg.Access.Prune(t.Context(), tc.left, before)
 			if got := outcome(t, m, tenant("b", ""), private, v1.PullNever); got != tc.want {
 				t.Errorf("%s\nit is %s, want %s", tc.reason, got, tc.want)
 			}

@@ -78,7 +78,10 @@ func (c *Controller) Reconcile(ctx context.Context, now time.Time) error {
 			"Removing all unused images leaves %d bytes too few free on the disk of the images; delete files or Pods",
 			missing))
 	}
-	return errors.Join(err, c.prune(ctx))
+	return errors.Join(err, c.Access.Prune(ctx, func() ([]string, error) {
+		left, err := c.list(ctx)
+		return lo.Map(left, func(i *runtimeapi.Image, _ int) string { return i.Id }), err
+	}))
 }
 
 func (c *Controller) remove(ctx context.Context, removals []image) error {
@@ -95,18 +98,6 @@ func (c *Controller) remove(ctx context.Context, removals []image) error {
 		c.Removed()
 	}
 	return errors.Join(errs...)
-}
-
-// prune removes the records of images that the runtime no longer has.
-func (c *Controller) prune(ctx context.Context) error {
-	before := c.Access.Snapshot()
-	list, err := c.list(ctx)
-	if err != nil {
-		return err
-	}
-	ids := lo.Map(list, func(i *runtimeapi.Image, _ int) string { return i.Id })
-	c.Access.Prune(ctx, ids, before)
-	return nil
 }
 
 func (c *Controller) list(ctx context.Context) ([]*runtimeapi.Image, error) {
