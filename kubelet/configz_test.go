@@ -41,7 +41,7 @@ func TestConfiguration(t *testing.T) {
 		"clusterDomain":                          {"it is in Pods' resolv.conf", c.ClusterDomain, cfg.ClusterDomain},
 		"clusterDNS":                             {"it is in Pods' resolv.conf", c.ClusterDNS, []string{"10.43.0.10", "fd00::10"}},
 		"maxPods":                                {"the Node says so", int64(c.MaxPods), offered.Pods().Value()},
-		"cgroupRoot":                             {"/kubepods is in it, see cgroups.Config", c.CgroupRoot, "/"},
+		"cgroupRoot":                             {"/kubepods is in it, see cgroups.Root", c.CgroupRoot, "/"},
 		"cgroupsPerQOS":                          {"the classes have cgroups", *c.CgroupsPerQOS, true},
 		"cgroupDriver":                           {"cgroups.Manager writes the files itself", c.CgroupDriver, "cgroupfs"},
 		"allowedUnsafeSysctls":                   {"admission reads it", c.AllowedUnsafeSysctls, cfg.AllowedUnsafeSysctls},

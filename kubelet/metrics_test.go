@@ -29,7 +29,7 @@ import (
 
 func TestDocumentation(t *testing.T) {
 	documented := metricsdoc.Names(t, "..", "/metrics: the node agent")
-	groups, err := cgroups.New(cgroups.Config{})
+	groups, err := cgroups.New(cgroups.Root)
 	if err != nil {
 		t.Skipf("no usable cgroups: %v", err)
 	}

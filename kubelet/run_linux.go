@@ -87,7 +87,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	host.Node.Source, host.Node.Trigger = node.NewWatch(host.Client, cfg.NodeName), node.NewTrigger()
 	allocatable := node.Allocatable(info.Capacity)
 
-	groups, err := cgroups.New(cgroups.Config{})
+	groups, err := cgroups.New(cgroups.Root)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +131,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	agent := NewAgent(cfg, host)
 
 	collector := &gc.Controller{
-		Images: host.CRI.Images, Containers: host.CRI.Runtime, Access: access, Removed: agent.Node.Recheck,
+		Images: host.CRI.Images, Runtime: host.CRI.Runtime, Access: access, Removed: agent.Node.Recheck,
 		Event: func(kind, reason, message string) {
 			host.Recorder.Event(node.Reference(cfg.NodeName), kind, reason, message)
 		},

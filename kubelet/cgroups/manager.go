@@ -5,8 +5,10 @@ package cgroups
 import (
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	v1 "k8s.io/api/core/v1"
@@ -15,11 +17,8 @@ import (
 	v1qos "k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 )
 
-// Config of a Manager.
-type Config struct {
-	// Root is the name of the top cgroup of all Pods; "kubepods" if empty.
-	Root string
-}
+// Root is upstream's name of the top cgroup of all Pods.
+const Root = "kubepods"
 
 // Manager makes and removes cgroups. Its methods may be called concurrently.
 type Manager struct {
@@ -32,16 +31,13 @@ type Manager struct {
 	shares uint64
 }
 
-// New finds out which version of cgroups the host has.
-func New(cfg Config) (*Manager, error) {
-	if cfg.Root == "" {
-		cfg.Root = "kubepods"
-	}
-	h, err := detect(cfg.Root)
+// New finds out which version of cgroups the host has. Below root, commonly Root, it keeps all Pods.
+func New(root string) (*Manager, error) {
+	h, err := detect(root)
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{root: cfg.Root, hierarchy: h, seconds: newSeconds()}, nil
+	return &Manager{root: root, hierarchy: h, seconds: newSeconds()}, nil
 }
 
 // EnsureNode makes the top and the class cgroups, with the memory and CPU of allocatable as the
@@ -207,4 +203,30 @@ func (m *Manager) Remove() error {
 		return fmt.Errorf("removing the cgroup of all Pods: %w", err)
 	}
 	return nil
+}
+
+func newSeconds() *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "kubelet_cgroup_manager_duration_seconds",
+		Help: "How long it took to create, update or destroy a cgroup of a Pod.",
+	}, []string{"operation_type"})
+}
+
+// Collectors returns the metrics of the Manager, for a registry.
+func (m *Manager) Collectors() []prometheus.Collector { return []prometheus.Collector{m.seconds} }
+
+// measure begins to measure an operation. The function that it returns ends it.
+func (m *Manager) measure(operation string) func() {
+	begun := time.Now()
+	return func() { m.seconds.WithLabelValues(operation).Observe(time.Since(begun).Seconds()) }
+}
+
+// ensuring is the kind of operation that ensuring a cgroup is.
+func (m *Manager) ensuring(at string) string {
+	for _, dir := range m.hierarchy.dirs(at) {
+		if _, err := os.Stat(dir); err != nil {
+			return "create"
+		}
+	}
+	return "update"
 }

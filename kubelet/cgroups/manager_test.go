@@ -23,7 +23,7 @@ func hostManager(tb testing.TB) *Manager {
 	if os.Getuid() != 0 {
 		tb.Skip("making cgroups needs root")
 	}
-	m, err := New(Config{Root: fmt.Sprintf("flyball-test-%d", os.Getpid())})
+	m, err := New(fmt.Sprintf("flyball-test-%d", os.Getpid()))
 	if err != nil {
 		tb.Skipf("no usable cgroups: %v", err)
 	}
@@ -83,7 +83,7 @@ func TestLifeOnHost(t *testing.T) {
 		}
 	}
 	// A new Manager, as after a restart, leaves the weight of the class as it is.
-	again, err := New(Config{Root: m.root})
+	again, err := New(m.root)
 	if err != nil {
 		t.Fatal(err)
 	}

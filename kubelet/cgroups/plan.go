@@ -2,14 +2,12 @@ package cgroups
 
 import (
 	"path"
-	"slices"
 	"strings"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
-	resourcehelper "k8s.io/component-helpers/resource"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
-	v1qos "k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
 )
 
 // The kernel's bounds, from kernel/sched/sched.h and kernel/sched/core.c.
@@ -49,26 +47,6 @@ type Limits struct {
 	Hugepages map[string]uint64
 }
 
-// podLimits are the limits that the spec asks for. CPU and memory of the whole Pod are limited only
-// if each of its containers is, or the Pod itself.
-func podLimits(pod *v1.Pod) Limits {
-	requests := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
-	limits := resourcehelper.PodLimits(pod, resourcehelper.PodResourcesOptions{})
-	out := Limits{Hugepages: Hugepages(requests)}
-	if v1qos.GetPodQOS(pod) == v1.PodQOSBestEffort {
-		out.Shares = minShares
-		return out
-	}
-	out.Shares = Shares(requests.Cpu().MilliValue())
-	if limited(pod, v1.ResourceCPU) {
-		out.Quota = Quota(limits.Cpu().MilliValue())
-	}
-	if limited(pod, v1.ResourceMemory) {
-		out.Memory = limits.Memory().Value()
-	}
-	return out
-}
-
 // above leaves out the limits that would lower what a cgroup has.
 func (l Limits) above(shares, quota, memory int64) Limits {
 	if int64(l.Shares) <= shares {
@@ -81,17 +59,6 @@ func (l Limits) above(shares, quota, memory int64) Limits {
 		l.Memory = 0
 	}
 	return l
-}
-
-func limited(pod *v1.Pod, name v1.ResourceName) bool {
-	if r := pod.Spec.Resources; r != nil {
-		if q := r.Limits[name]; !q.IsZero() {
-			return true
-		}
-	}
-	unlimited := func(c v1.Container) bool { q := c.Resources.Limits[name]; return q.IsZero() }
-	return !slices.ContainsFunc(pod.Spec.Containers, unlimited) &&
-		!slices.ContainsFunc(pod.Spec.InitContainers, unlimited)
 }
 
 // Hugepages are the huge pages of a list, in bytes by page size in the kernel's notation, for
@@ -135,9 +102,5 @@ func podPath(root string, class v1.PodQOSClass, uid types.UID) string {
 
 // sumShares are the shares of a class: as many as its Pods have together.
 func sumShares(pods []uint64) uint64 {
-	var sum uint64
-	for _, shares := range pods {
-		sum += shares
-	}
-	return min(max(sum, minShares), maxShares)
+	return min(max(lo.Sum(pods), minShares), maxShares)
 }

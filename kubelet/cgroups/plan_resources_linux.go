@@ -4,8 +4,23 @@ import (
 	"sort"
 
 	libcgroups "github.com/opencontainers/cgroups"
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	resourcehelper "k8s.io/component-helpers/resource"
+	"k8s.io/kubernetes/pkg/kubelet/cm"
+	"k8s.io/utils/ptr"
 )
+
+// podLimits are the limits that the spec asks for. CPU and memory of the whole Pod are limited only
+// if each of its containers is, or the Pod itself.
+func podLimits(pod *v1.Pod) Limits {
+	const limitCPU, memoryQoS = true, false
+	c := cm.ResourceConfigForPod(pod, limitCPU, QuotaPeriod, memoryQoS, "")
+	return Limits{
+		Shares: *c.CPUShares, Quota: ptr.Deref(c.CPUQuota, 0), Memory: ptr.Deref(c.Memory, 0),
+		Hugepages: Hugepages(resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})),
+	}
+}
 
 // resources converts limits for the cgroup library. It leaves out those that the host has no
 // controller for: they must not keep the Pod from running.

@@ -8,7 +8,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
+	"k8s.io/kubernetes/pkg/kubelet/qos"
 
+	"flyball.dev/kubelet/cgroups"
 	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/volumes"
 )
@@ -16,7 +18,7 @@ import (
 // ReasonCreateContainerConfigError is the reason of every Error.
 const ReasonCreateContainerConfigError = "CreateContainerConfigError"
 
-// Error is why a container cannot be configured: a reason and a message of the Pod's status.
+// Error is why a container cannot be configured: reason and message are for the Pod's status.
 type Error struct {
 	Reason, Message string
 	Err             error
@@ -65,11 +67,8 @@ type Input struct {
 // Files describes the files that the container needs on the host before it is created. It reads
 // Node, Pod, Container, Attempt, Env, PodIPs and Volumes of the Input.
 func Files(in Input) (volumes.FilesSpec, error) {
-	spec := volumes.FilesSpec{
-		Container:      in.Container.Name,
-		Attempt:        in.Attempt,
-		TerminationLog: in.Container.TerminationMessagePath != "",
-	}
+	c := in.Container
+	spec := volumes.FilesSpec{Container: c.Name, Attempt: in.Attempt, TerminationLog: c.TerminationMessagePath != ""}
 	var err error
 	if wantsHosts(in) {
 		if spec.Hosts, err = hostsFile(in.Pod, in.PodIPs, in.Node.ClusterDomain); err != nil {
@@ -97,7 +96,10 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 	if err != nil {
 		return nil, configError(err)
 	}
-	if refs := volumeImages(mounts); len(refs) > 0 {
+	refs := lo.FilterMap(mounts, func(m *runtimeapi.Mount, _ int) (string, bool) {
+		return m.GetImage().GetImage(), m.GetImage().GetImage() != ""
+	})
+	if refs = lo.Uniq(refs); len(refs) > 0 {
 		annotations[cri.AnnotationImageVolumes] = strings.Join(refs, ",")
 	}
 	signal, err := stopSignal(c)
@@ -105,25 +107,16 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 		return nil, configError(err)
 	}
 	command, args := kubecontainer.ExpandContainerCommandAndArgs(c, envVars(in.Env))
+	labels := podLabels(pod, in.Node.Owner)
+	labels[cri.LabelContainerName] = c.Name
 	return &runtimeapi.ContainerConfig{
-		Metadata:    &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
-		Image:       &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
-		Command:     command,
-		Args:        args,
-		WorkingDir:  c.WorkingDir,
-		Envs:        in.Env,
-		Mounts:      mounts,
-		Labels:      containerLabels(pod, c, in.Node.Owner),
-		Annotations: annotations,
-		LogPath:     relativeLogPath(c.Name, in.Attempt),
-		Stdin:       c.Stdin,
-		StdinOnce:   c.StdinOnce,
-		Tty:         c.TTY,
-		StopSignal:  signal,
-		Linux: &runtimeapi.LinuxContainerConfig{
-			Resources:       Resources(in.Node, pod, c),
-			SecurityContext: security,
-		},
+		Metadata: &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
+		Image:    &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
+		Command:  command, Args: args, WorkingDir: c.WorkingDir, Envs: in.Env, Mounts: mounts,
+		Labels: labels, Annotations: annotations,
+		LogPath: relativeLogPath(c.Name, in.Attempt),
+		Stdin:   c.Stdin, StdinOnce: c.StdinOnce, Tty: c.TTY, StopSignal: signal,
+		Linux: &runtimeapi.LinuxContainerConfig{Resources: Resources(in.Node, pod, c), SecurityContext: security},
 	}, nil
 }
 
@@ -142,4 +135,53 @@ func envVars(env []*runtimeapi.KeyValue) []kubecontainer.EnvVar {
 	return lo.Map(env, func(kv *runtimeapi.KeyValue, _ int) kubecontainer.EnvVar {
 		return kubecontainer.EnvVar{Name: kv.Key, Value: string(kv.Value)}
 	})
+}
+
+// Resources renders the limits of a container that is created.
+func Resources(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
+	limits := cri.Limits(pod.Spec.Resources, c.Resources)
+	r := linuxResources(node, c.Resources.Requests, limits)
+	score := qos.GetContainerOOMScoreAdjust(pod, c, max(node.MemoryCapacity, 1))
+	r.OomScoreAdj = max(int64(score), node.LowestOOMScoreAdj)
+	wanted := cgroups.Hugepages(limits)
+	for _, size := range node.HugepageSizes { // each that the kernel has, nothing if the container asks for none
+		r.HugepageLimits = append(r.HugepageLimits, &runtimeapi.HugepageLimit{PageSize: size, Limit: wanted[size]})
+	}
+	if node.SwapController {
+		// Containers do not swap: their memory limit bounds memory and swap together.
+		if node.CgroupV2 {
+			r.Unified["memory.swap.max"] = "0"
+		} else {
+			r.MemorySwapLimitInBytes = r.MemoryLimitInBytes
+		}
+	}
+	return r
+}
+
+// Update renders the limits of a running container, without those that cannot change.
+func Update(node Node, pod *v1.Pod, c *v1.Container) *runtimeapi.LinuxContainerResources {
+	r := Resources(node, pod, c)
+	r.HugepageLimits = nil
+	return r
+}
+
+// linuxResources converts CPU and memory. A container with a limit and no request requests its
+// limit.
+func linuxResources(node Node, requests, limits v1.ResourceList) *runtimeapi.LinuxContainerResources {
+	request, ok := requests[v1.ResourceCPU]
+	if !ok {
+		request = *limits.Cpu()
+	}
+	r := &runtimeapi.LinuxContainerResources{
+		CpuShares:          int64(cgroups.Shares(request.MilliValue())),
+		CpuPeriod:          int64(cgroups.QuotaPeriod),
+		CpuQuota:           cgroups.Quota(limits.Cpu().MilliValue()),
+		MemoryLimitInBytes: limits.Memory().Value(),
+	}
+	if node.CgroupV2 {
+		// The kernel's OOM killer ends all processes of a container, since half a container is of
+		// no use.
+		r.Unified = map[string]string{"memory.oom.group": "1"}
+	}
+	return r
 }

@@ -273,11 +273,11 @@ func TestInfo(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := cri.Info{
-		PodName: "p", PodNamespace: "ns", PodUID: "u", Container: "c", Hash: Hash(c), RestartCount: 2,
+		Hash:                   Hash(c),
 		TerminationGracePeriod: ptr.To[int64](7), PreStop: c.Lifecycle.PreStop, Ports: c.Ports,
 		Created: &cri.CreatedResources{Container: c.Resources},
 	}
-	if diff := cmp.Diff(want, cri.ParseInfo(config.Labels, config.Annotations)); diff != "" {
+	if diff := cmp.Diff(want, cri.ParseInfo(config.Annotations)); diff != "" {
 		t.Errorf("ParseInfo() -want +got:\n%s", diff)
 	}
 	other := c.DeepCopy()

@@ -2,6 +2,7 @@ package containers
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/pkg/kubelet/util/format"
+	"k8s.io/utils/ptr"
 )
 
 // Limits of resolv.conf, the same that the API server holds dnsConfig to.
@@ -27,10 +29,11 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	switch policy := dnsPolicy(pod); {
 	case policy == v1.DNSNone:
 	case policy == v1.DNSClusterFirst && len(node.ClusterDNS) > 0:
-		for _, addr := range node.ClusterDNS {
-			dns.Servers = append(dns.Servers, addr.String())
+		dns.Servers = lo.Map(node.ClusterDNS, func(ip netip.Addr, _ int) string { return ip.String() })
+		if domain := node.ClusterDomain; domain != "" {
+			dns.Searches = []string{pod.Namespace + ".svc." + domain, "svc." + domain, domain}
 		}
-		dns.Searches = lo.Uniq(append(clusterSearches(pod.Namespace, node.ClusterDomain), host.GetSearches()...))
+		dns.Searches = lo.Uniq(append(dns.Searches, host.GetSearches()...))
 		dns.Options = []string{"ndots:5"}
 	default:
 		if policy == v1.DNSClusterFirst {
@@ -39,13 +42,15 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 					"Falling back to %q policy.",
 				format.Pod(pod), v1.DNSClusterFirst, v1.DNSDefault)})
 		}
-		dns.Servers = slices.Clone(host.GetServers())
-		dns.Searches = slices.Clone(host.GetSearches())
+		dns.Servers, dns.Searches = slices.Clone(host.GetServers()), slices.Clone(host.GetSearches())
 		dns.Options = slices.Clone(host.GetOptions())
 		if len(host.Loopback) > 0 && pod.Spec.HostNetwork {
 			dns.Servers = slices.Clone(host.Loopback)
 		} else if len(host.Loopback) > 0 {
-			warnings = append(warnings, loopbackOnly(host.Loopback))
+			warnings = append(warnings, Warning{"DNSConfigForming", fmt.Sprintf(
+				"The node's /etc/resolv.conf has name servers on its loopback only (%s), which this Pod cannot reach: "+
+					"it gets none. Name another server there, or in the Pod's dnsConfig.",
+				strings.Join(host.Loopback, ", "))})
 			// containerd replaces an empty config by a copy of the host's file.
 			dns.Options = append(dns.Options, "ndots:1")
 		}
@@ -58,44 +63,26 @@ func DNS(pod *v1.Pod, node Node) (*runtimeapi.DNSConfig, []Warning) {
 	return dns, append(warnings, fitDNS(dns)...)
 }
 
-// loopbackOnly warns that the Pod gets no name server of the host, since it has a loopback of its
-// own.
-func loopbackOnly(servers []string) Warning {
-	return Warning{"DNSConfigForming", fmt.Sprintf(
-		"The node's /etc/resolv.conf has name servers on its loopback only (%s), which this Pod cannot reach: "+
-			"it gets none. Name another server there, or in the Pod's dnsConfig.",
-		strings.Join(servers, ", "))}
-}
-
 // Warning is an Event about a Pod that runs nevertheless.
 type Warning struct{ Reason, Message string }
 
 // dnsPolicy is the effective policy: ClusterFirst means Default on the host's network.
 func dnsPolicy(pod *v1.Pod) v1.DNSPolicy {
-	switch pod.Spec.DNSPolicy {
-	case v1.DNSNone, v1.DNSDefault:
-		return pod.Spec.DNSPolicy
-	case v1.DNSClusterFirst:
-		if pod.Spec.HostNetwork {
-			return v1.DNSDefault
-		}
+	switch policy := pod.Spec.DNSPolicy; {
+	case policy == v1.DNSNone || policy == v1.DNSDefault:
+		return policy
+	case policy == v1.DNSClusterFirst && pod.Spec.HostNetwork:
+		return v1.DNSDefault
 	}
 	return v1.DNSClusterFirst
-}
-
-func clusterSearches(namespace, domain string) []string {
-	if domain == "" {
-		return nil
-	}
-	return []string{namespace + ".svc." + domain, "svc." + domain, domain}
 }
 
 // mergeOptions lets later options replace earlier ones of the same name, in place.
 func mergeOptions(options []string, more []v1.PodDNSConfigOption) []string {
 	for _, o := range more {
 		rendered := o.Name
-		if o.Value != nil && *o.Value != "" {
-			rendered += ":" + *o.Value
+		if value := ptr.Deref(o.Value, ""); value != "" {
+			rendered += ":" + value
 		}
 		same := func(s string) bool { name, _, _ := strings.Cut(s, ":"); return name == o.Name }
 		if i := slices.IndexFunc(options, same); i >= 0 {
@@ -116,10 +103,7 @@ func fitDNS(dns *runtimeapi.DNSConfig) []Warning {
 		warnings = append(warnings, Warning{"DNSConfigForming", "Nameserver limits were exceeded, " +
 			"some nameservers have been omitted, the applied nameserver line is: " + strings.Join(dns.Servers, " ")})
 	}
-	fit := dns.Searches
-	if len(fit) > maxSearchPaths {
-		fit = fit[:maxSearchPaths]
-	}
+	fit := dns.Searches[:min(len(dns.Searches), maxSearchPaths)]
 	fit = lo.Filter(fit, func(s string, _ int) bool { return len(s) <= utilvalidation.DNS1123SubdomainMaxLength })
 	for len(strings.Join(fit, " ")) > maxSearchListChars {
 		fit = fit[:len(fit)-1]

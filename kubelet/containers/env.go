@@ -41,13 +41,23 @@ func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.K
 	if err != nil {
 		return nil, configError(err)
 	}
-	env := &environment{values: map[string]string{}}
+	values, order := map[string]string{}, []string{} // the names in the order in which they were first set
+	set := func(name, value string) {
+		if _, ok := values[name]; !ok {
+			order = append(order, name)
+		}
+		values[name] = value
+	}
 	for _, from := range in.Container.EnvFrom {
-		if err := env.addFrom(ctx, src, in.Pod.Namespace, from); err != nil {
+		data, err := src.dataFrom(ctx, in.Pod.Namespace, from)
+		if err != nil {
 			return nil, configError(err)
 		}
+		for _, k := range slices.Sorted(maps.Keys(data)) {
+			set(from.Prefix+k, data[k])
+		}
 	}
-	expand := expansion.MappingFuncFor(env.values, services)
+	expand := expansion.MappingFuncFor(values, services)
 	for _, e := range in.Container.Env {
 		value, ok := "", true
 		if e.Value != "" {
@@ -58,54 +68,30 @@ func Environment(ctx context.Context, src EnvSources, in Input) ([]*runtimeapi.K
 			}
 		}
 		if ok {
-			env.set(e.Name, value)
+			set(e.Name, value)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(services)) {
-		if _, declared := env.values[name]; !declared {
-			env.set(name, services[name])
+		if _, declared := values[name]; !declared {
+			set(name, services[name])
 		}
 	}
-	return env.list(), nil
+	return lo.Map(order, func(name string, _ int) *runtimeapi.KeyValue {
+		return &runtimeapi.KeyValue{Key: name, Value: []byte(values[name])}
+	}), nil
 }
 
-// environment is a map with the order in which names were first set.
-type environment struct {
-	values map[string]string
-	order  []string
-}
-
-func (e *environment) set(name, value string) {
-	if _, ok := e.values[name]; !ok {
-		e.order = append(e.order, name)
-	}
-	e.values[name] = value
-}
-
-func (e *environment) list() []*runtimeapi.KeyValue {
-	var out []*runtimeapi.KeyValue
-	for _, name := range e.order {
-		out = append(out, &runtimeapi.KeyValue{Key: name, Value: []byte(e.values[name])})
-	}
-	return out
-}
-
-func (e *environment) addFrom(ctx context.Context, src EnvSources, namespace string, from v1.EnvFromSource) error {
-	var data map[string]string
-	var err error
+func (src EnvSources) dataFrom(ctx context.Context, ns string, from v1.EnvFromSource) (map[string]string, error) {
 	switch {
 	case from.ConfigMapRef != nil:
-		data, err = src.configMap(ctx, namespace, from.ConfigMapRef.Name, from.ConfigMapRef.Optional)
+		return src.configMap(ctx, ns, from.ConfigMapRef.Name, from.ConfigMapRef.Optional)
 	case from.SecretRef != nil:
-		data, err = src.secret(ctx, namespace, from.SecretRef.Name, from.SecretRef.Optional)
+		return src.secret(ctx, ns, from.SecretRef.Name, from.SecretRef.Optional)
 	}
-	for _, k := range slices.Sorted(maps.Keys(data)) {
-		e.set(from.Prefix+k, data[k])
-	}
-	return err
+	return nil, nil
 }
 
-// configMap returns the data of a ConfigMap; none if an optional one is missing.
+// configMap and secret return no data if an optional object is missing.
 func (src EnvSources) configMap(ctx context.Context, ns, name string, optional *bool) (map[string]string, error) {
 	cm, err := src.Objects.ConfigMap(ctx, ns, name)
 	if err != nil {
@@ -114,7 +100,6 @@ func (src EnvSources) configMap(ctx context.Context, ns, name string, optional *
 	return cm.Data, nil
 }
 
-// secret returns the data of a Secret; none if an optional one is missing.
 func (src EnvSources) secret(ctx context.Context, ns, name string, optional *bool) (map[string]string, error) {
 	s, err := src.Objects.Secret(ctx, ns, name)
 	if err != nil {
@@ -143,23 +128,23 @@ func resolve(ctx context.Context, src EnvSources, in Input, from *v1.EnvVarSourc
 	case from.ConfigMapKeyRef != nil:
 		ref := from.ConfigMapKeyRef
 		data, err := src.configMap(ctx, ns, ref.Name, ref.Optional)
-		value, ok = data[ref.Key]
-		if err == nil && !ok && !ptr.Deref(ref.Optional, false) {
-			err = fmt.Errorf("couldn't find key %v in ConfigMap %v/%v", ref.Key, ns, ref.Name)
-		}
-		return value, ok, err
+		return keyOf(data, err, "ConfigMap", ns+"/"+ref.Name, ref.Key, ref.Optional)
 	case from.SecretKeyRef != nil:
 		ref := from.SecretKeyRef
 		data, err := src.secret(ctx, ns, ref.Name, ref.Optional)
-		value, ok = data[ref.Key]
-		if err == nil && !ok && !ptr.Deref(ref.Optional, false) {
-			err = fmt.Errorf("couldn't find key %v in Secret %v/%v", ref.Key, ns, ref.Name)
-		}
-		return value, ok, err
+		return keyOf(data, err, "Secret", ns+"/"+ref.Name, ref.Key, ref.Optional)
 	case from.FileKeyRef != nil:
 		return fileValue(in, from.FileKeyRef)
 	}
 	return "", true, nil
+}
+
+func keyOf(data map[string]string, err error, kind, object, key string, optional *bool) (string, bool, error) {
+	value, ok := data[key]
+	if err == nil && !ok && !ptr.Deref(optional, false) {
+		err = fmt.Errorf("couldn't find key %v in %s %s", key, kind, object)
+	}
+	return value, ok, err
 }
 
 func fileValue(in Input, ref *v1.FileKeySelector) (value string, ok bool, err error) {
@@ -207,12 +192,11 @@ func fieldValue(in Input, ref *v1.ObjectFieldSelector) (string, error) {
 // serviceVariables are those of the Service kubernetes and, unless enableServiceLinks is false,
 // those of the Services in the Pod's namespace.
 func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[string]string, error) {
-	const apiServer = "kubernetes"
 	selected, err := servicesWithIP(ctx, src, metav1.NamespaceDefault)
 	if err != nil {
 		return nil, err
 	}
-	selected = lo.PickByKeys(selected, []string{apiServer})
+	selected = lo.PickByKeys(selected, []string{"kubernetes"})
 	if ptr.Deref(pod.Spec.EnableServiceLinks, true) {
 		own, err := servicesWithIP(ctx, src, pod.Namespace)
 		if err != nil {
@@ -220,11 +204,8 @@ func serviceVariables(ctx context.Context, src EnvSources, pod *v1.Pod) (map[str
 		}
 		maps.Copy(selected, own)
 	}
-	vars := map[string]string{}
-	for _, v := range envvars.FromServices(slices.Collect(maps.Values(selected))) {
-		vars[v.Name] = v.Value
-	}
-	return vars, nil
+	vars := envvars.FromServices(slices.Collect(maps.Values(selected)))
+	return lo.SliceToMap(vars, func(v v1.EnvVar) (string, string) { return v.Name, v.Value }), nil
 }
 
 // servicesWithIP returns the Services of a namespace that have an address, by name.
@@ -233,11 +214,7 @@ func servicesWithIP(ctx context.Context, src EnvSources, namespace string) (map[
 	if err != nil {
 		return nil, fmt.Errorf("services have not yet been read at least once, cannot construct envvars: %w", err)
 	}
-	byName := map[string]*v1.Service{}
-	for _, s := range services {
-		if v1helper.IsServiceIPSet(s) {
-			byName[s.Name] = s
-		}
-	}
-	return byName, nil
+	return lo.FilterSliceToMap(services, func(s *v1.Service) (string, *v1.Service, bool) {
+		return s.Name, s, v1helper.IsServiceIPSet(s)
+	}), nil
 }

@@ -1,6 +1,7 @@
 package containers
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -37,23 +38,17 @@ func hostname(pod *v1.Pod, clusterDomain string) (name, domain string, err error
 		name, err = truncateHostname(*o)
 		return name, "", err
 	}
-	name = pod.Name
-	if h := pod.Spec.Hostname; h != "" {
-		if msgs := validation.IsDNS1123Label(h); len(msgs) != 0 {
-			return "", "", fmt.Errorf("pod Hostname %q is not a valid DNS label: %s", h, strings.Join(msgs, ";"))
+	for _, f := range [][2]string{{"Hostname", pod.Spec.Hostname}, {"Subdomain", pod.Spec.Subdomain}} {
+		field, label := f[0], f[1]
+		if msgs := validation.IsDNS1123Label(label); label != "" && len(msgs) != 0 {
+			return "", "", fmt.Errorf("pod %s %q is not a valid DNS label: %s", field, label, strings.Join(msgs, ";"))
 		}
-		name = h
-	}
-	if name, err = truncateHostname(name); err != nil {
-		return "", "", err
 	}
 	if s := pod.Spec.Subdomain; s != "" {
-		if msgs := validation.IsDNS1123Label(s); len(msgs) != 0 {
-			return "", "", fmt.Errorf("pod Subdomain %q is not a valid DNS label: %s", s, strings.Join(msgs, ";"))
-		}
 		domain = fmt.Sprintf("%s.%s.svc.%s", s, pod.Namespace, clusterDomain)
 	}
-	return name, domain, nil
+	name, err = truncateHostname(cmp.Or(pod.Spec.Hostname, pod.Name))
+	return name, domain, err
 }
 
 func truncateHostname(name string) (string, error) {
@@ -91,26 +86,24 @@ func hostsFile(pod *v1.Pod, podIPs []string, clusterDomain string) (*volumes.Hos
 	if err != nil {
 		return nil, err
 	}
-	var b strings.Builder
-	b.WriteString(hostsLocal)
-	for _, ip := range podIPs {
-		if domain != "" {
-			fmt.Fprintf(&b, "%s\t%s.%s\t%s\n", ip, name, domain, name)
-		} else {
-			fmt.Fprintf(&b, "%s\t%s\n", ip, name)
-		}
+	names := name
+	if domain != "" {
+		names = name + "." + domain + "\t" + name
 	}
-	return &volumes.HostsFile{Header: hostsHeader, Entries: b.String() + aliases}, nil
+	entries := hostsLocal
+	for _, ip := range podIPs {
+		entries += ip + "\t" + names + "\n"
+	}
+	return &volumes.HostsFile{Header: hostsHeader, Entries: entries + aliases}, nil
 }
 
 func hostAliases(aliases []v1.HostAlias) string {
 	if len(aliases) == 0 {
 		return ""
 	}
-	var b strings.Builder
-	b.WriteString("\n# Entries added by HostAliases.\n")
+	entries := "\n# Entries added by HostAliases.\n"
 	for _, a := range aliases {
-		fmt.Fprintf(&b, "%s\t%s\n", a.IP, strings.Join(a.Hostnames, "\t"))
+		entries += a.IP + "\t" + strings.Join(a.Hostnames, "\t") + "\n"
 	}
-	return b.String()
+	return entries
 }

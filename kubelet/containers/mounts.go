@@ -9,6 +9,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/volumes"
@@ -22,19 +23,15 @@ func wantsHosts(in Input) bool {
 }
 
 func subPaths(in Input) (map[int]volumes.SubPath, error) {
-	var out map[int]volumes.SubPath
+	out := map[int]volumes.SubPath{}
 	for i, m := range in.Container.VolumeMounts {
 		sub, err := subPath(m, in.Env)
 		if err != nil {
 			return nil, err
 		}
-		if sub == "" || in.Volumes[m.Name].Image {
-			continue // the runtime finds the path in an image
+		if sub != "" && !in.Volumes[m.Name].Image { // the runtime finds the path in an image
+			out[i] = volumes.SubPath{Volume: m.Name, Path: sub}
 		}
-		if out == nil {
-			out = map[int]volumes.SubPath{}
-		}
-		out[i] = volumes.SubPath{Volume: m.Name, Path: sub}
 	}
 	return out, nil
 }
@@ -103,8 +100,8 @@ func imageMount(rendered *runtimeapi.Mount, in Input, m v1.VolumeMount) error {
 	rendered.Image = &runtimeapi.ImageSpec{
 		Image: ref, RuntimeHandler: in.RuntimeHandler, Annotations: in.Pod.Annotations,
 	}
-	for i := range in.Pod.Spec.Volumes {
-		if v := &in.Pod.Spec.Volumes[i]; v.Name == m.Name && v.Image != nil {
+	for _, v := range in.Pod.Spec.Volumes {
+		if v.Name == m.Name && v.Image != nil {
 			rendered.Image.UserSpecifiedImage = v.Image.Reference
 		}
 	}
@@ -113,46 +110,27 @@ func imageMount(rendered *runtimeapi.Mount, in Input, m v1.VolumeMount) error {
 	return err
 }
 
-// volumeImages are the IDs of the images among the mounts.
-func volumeImages(mounts []*runtimeapi.Mount) []string {
-	var refs []string
-	for _, m := range mounts {
-		if ref := m.GetImage().GetImage(); ref != "" && !slices.Contains(refs, ref) {
-			refs = append(refs, ref)
-		}
-	}
-	return refs
-}
-
 func volumeMount(m v1.VolumeMount, vol volumes.Mounted, supportsRRO bool) (*runtimeapi.Mount, error) {
-	propagation, err := mountPropagation(m.MountPropagation)
-	if err != nil {
-		return nil, err
+	mode := ptr.Deref(m.MountPropagation, v1.MountPropagationNone)
+	propagation, ok := propagations[mode]
+	if !ok {
+		return nil, fmt.Errorf("invalid MountPropagation mode: %q", mode)
 	}
 	recursive, err := cri.RecursiveReadOnly(m, supportsRRO)
 	if err != nil {
 		return nil, fmt.Errorf("failed to resolve recursive read-only mode: %w", err)
 	}
 	return &runtimeapi.Mount{
-		ContainerPath:     absolute(m.MountPath),
-		HostPath:          vol.HostPath,
-		Readonly:          m.ReadOnly || vol.ReadOnly,
-		RecursiveReadOnly: recursive,
-		SelinuxRelabel:    vol.SELinuxRelabel,
-		Propagation:       propagation,
+		ContainerPath: absolute(m.MountPath), HostPath: vol.HostPath,
+		Readonly: m.ReadOnly || vol.ReadOnly, RecursiveReadOnly: recursive,
+		SelinuxRelabel: vol.SELinuxRelabel, Propagation: propagation,
 	}, nil
 }
 
-func mountPropagation(mode *v1.MountPropagationMode) (runtimeapi.MountPropagation, error) {
-	switch {
-	case mode == nil || *mode == v1.MountPropagationNone:
-		return runtimeapi.MountPropagation_PROPAGATION_PRIVATE, nil
-	case *mode == v1.MountPropagationHostToContainer:
-		return runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER, nil
-	case *mode == v1.MountPropagationBidirectional:
-		return runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL, nil
-	}
-	return 0, fmt.Errorf("invalid MountPropagation mode: %q", *mode)
+var propagations = map[v1.MountPropagationMode]runtimeapi.MountPropagation{
+	v1.MountPropagationNone:            runtimeapi.MountPropagation_PROPAGATION_PRIVATE,
+	v1.MountPropagationHostToContainer: runtimeapi.MountPropagation_PROPAGATION_HOST_TO_CONTAINER,
+	v1.MountPropagationBidirectional:   runtimeapi.MountPropagation_PROPAGATION_BIDIRECTIONAL,
 }
 
 func absolute(p string) string {

@@ -10,8 +10,6 @@ import (
 // Node are the inputs that are the same for all Pods of the node. Only the file behind Resolver
 // changes while the agent runs.
 type Node struct {
-	// Name is the name of the Node object.
-	Name string
 	// IPs are the addresses of the node, the primary one first.
 	IPs []netip.Addr
 	// Owner is the value of LabelOwner; without one there is no such label.

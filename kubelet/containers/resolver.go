@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 	"sync"
 
@@ -63,21 +62,19 @@ func (r *Resolver) refresh() error {
 // hostDNS replaces the servers on the loopback, which a Pod with a network of its own does not
 // reach, by the upstream servers of systemd-resolved.
 func hostDNS(conf *runtimeapi.DNSConfig, upstream []string) HostDNS {
-	loopback, servers := lo.FilterReject(conf.Servers, func(s string, _ int) bool { return isLoopback(s) })
-	if len(loopback) > 0 {
-		servers = lo.Uniq(append(servers, lo.Reject(upstream, func(s string, _ int) bool { return isLoopback(s) })...))
+	isLoopback := func(server string, _ int) bool {
+		addr, err := netip.ParseAddr(server)
+		return err == nil && addr.Unmap().IsLoopback()
 	}
-	conf.Servers = servers
 	dns := HostDNS{DNSConfig: conf}
-	if len(servers) == 0 {
-		dns.Loopback = slices.Clone(loopback)
+	dns.Loopback, conf.Servers = lo.FilterReject(conf.Servers, isLoopback)
+	if len(dns.Loopback) > 0 {
+		conf.Servers = lo.Uniq(append(conf.Servers, lo.Reject(upstream, isLoopback)...))
+	}
+	if len(conf.Servers) > 0 {
+		dns.Loopback = nil
 	}
 	return dns
-}
-
-func isLoopback(server string) bool {
-	addr, err := netip.ParseAddr(server)
-	return err == nil && addr.Unmap().IsLoopback()
 }
 
 // parseResolvConf adds up name servers and options; the last search line wins.
@@ -90,17 +87,11 @@ func parseResolvConf(content string) *runtimeapi.DNSConfig {
 		}
 		switch rest := fields[1:]; fields[0] {
 		case "nameserver":
-			if len(rest) > 0 {
-				dns.Servers = append(dns.Servers, rest[0])
-			}
+			dns.Servers = append(dns.Servers, rest[:min(1, len(rest))]...)
 		case "search":
-			dns.Searches = nil
-			for _, s := range rest {
-				// The last dot of a domain makes no difference; a dot alone is no domain.
-				if s = strings.TrimSuffix(s, "."); s != "" {
-					dns.Searches = append(dns.Searches, s)
-				}
-			}
+			// The last dot of a domain makes no difference; a dot alone is no domain.
+			domains := lo.Map(rest, func(s string, _ int) string { return strings.TrimSuffix(s, ".") })
+			dns.Searches = lo.Compact(domains)
 		case "options":
 			dns.Options = append(dns.Options, rest...)
 		}

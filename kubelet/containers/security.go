@@ -1,12 +1,14 @@
 package containers
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -53,10 +55,9 @@ func securityContext(in Input) (*runtimeapi.LinuxContainerSecurityContext, error
 	if out.Apparmor, err = apparmorProfile(pod, c); err != nil {
 		return nil, err
 	}
-	if psc := pod.Spec.SecurityContext; psc != nil {
-		out.SupplementalGroups = supplementalGroups(psc)
-		out.SupplementalGroupsPolicy, err = groupsPolicy(psc)
-	}
+	psc := ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{})
+	out.SupplementalGroups = supplementalGroups(psc)
+	out.SupplementalGroupsPolicy, err = groupsPolicy(psc)
 	return out, err
 }
 
@@ -88,81 +89,63 @@ func verifyNonRoot(in Input, sc *v1.SecurityContext) error {
 }
 
 func seccompProfile(dir string, pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile, error) {
-	var p *v1.SeccompProfile
-	if psc := pod.Spec.SecurityContext; psc != nil {
-		p = psc.SeccompProfile
-	}
-	if c.SecurityContext != nil && c.SecurityContext.SeccompProfile != nil {
-		p = c.SecurityContext.SeccompProfile
-	}
-	switch {
-	case p == nil || p.Type == v1.SeccompProfileTypeUnconfined:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
-	case p.Type == v1.SeccompProfileTypeRuntimeDefault:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
-	case p.Type == v1.SeccompProfileTypeLocalhost && p.LocalhostProfile != nil && *p.LocalhostProfile != "":
-		return &runtimeapi.SecurityProfile{
-			ProfileType:  runtimeapi.SecurityProfile_Localhost,
-			LocalhostRef: filepath.Join(dir, *p.LocalhostProfile),
-		}, nil
-	case p.Type == v1.SeccompProfileTypeLocalhost:
+	p := cmp.Or(ptr.Deref(c.SecurityContext, v1.SecurityContext{}).SeccompProfile,
+		ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).SeccompProfile,
+		&v1.SeccompProfile{Type: v1.SeccompProfileTypeUnconfined})
+	file := ptr.Deref(p.LocalhostProfile, "")
+	if p.Type == v1.SeccompProfileTypeLocalhost && file == "" {
 		//nolint:revive,staticcheck // upstream's text
 		return nil, errors.New("localhostProfile must be set if seccompProfile type is Localhost.")
 	}
-	return nil, fmt.Errorf("unknown seccomp profile type: %q", p.Type)
+	return securityProfile("seccomp", string(p.Type), filepath.Join(dir, file))
 }
 
 func apparmorProfile(pod *v1.Pod, c *v1.Container) (*runtimeapi.SecurityProfile, error) {
 	p := apparmor.GetProfile(pod, c)
-	switch {
-	case p == nil:
+	if p == nil {
 		return nil, nil
-	case p.Type == v1.AppArmorProfileTypeRuntimeDefault:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault}, nil
-	case p.Type == v1.AppArmorProfileTypeUnconfined:
-		return &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_Unconfined}, nil
-	case p.Type == v1.AppArmorProfileTypeLocalhost && p.LocalhostProfile != nil:
-		return &runtimeapi.SecurityProfile{
-			ProfileType:  runtimeapi.SecurityProfile_Localhost,
-			LocalhostRef: *p.LocalhostProfile,
-		}, nil
-	case p.Type == v1.AppArmorProfileTypeLocalhost:
+	}
+	if p.Type == v1.AppArmorProfileTypeLocalhost && p.LocalhostProfile == nil {
 		return nil, errors.New("missing localhost apparmor profile name")
 	}
-	return nil, fmt.Errorf("unknown apparmor profile type: %q", p.Type)
+	return securityProfile("apparmor", string(p.Type), ptr.Deref(p.LocalhostProfile, ""))
+}
+
+// securityProfile converts a profile; localhost is read only for the type Localhost.
+func securityProfile(of, kind, localhost string) (*runtimeapi.SecurityProfile, error) {
+	value, ok := runtimeapi.SecurityProfile_ProfileType_value[kind]
+	if !ok {
+		return nil, fmt.Errorf("unknown %s profile type: %q", of, kind)
+	}
+	out := &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_ProfileType(value)}
+	if out.ProfileType == runtimeapi.SecurityProfile_Localhost {
+		out.LocalhostRef = localhost
+	}
+	return out, nil
 }
 
 func capabilities(c *v1.Capabilities) *runtimeapi.Capability {
 	if c == nil {
 		return nil
 	}
-	out := &runtimeapi.Capability{}
-	for _, name := range c.Add {
-		out.AddCapabilities = append(out.AddCapabilities, string(name))
-	}
-	for _, name := range c.Drop {
-		out.DropCapabilities = append(out.DropCapabilities, string(name))
-	}
-	return out
+	name := func(c v1.Capability, _ int) string { return string(c) }
+	return &runtimeapi.Capability{AddCapabilities: lo.Map(c.Add, name), DropCapabilities: lo.Map(c.Drop, name)}
 }
 
 // supplementalGroups are fsGroup and the groups of the Pod. The runtime adds the image's, if the
 // policy says so.
-func supplementalGroups(psc *v1.PodSecurityContext) []int64 {
-	var groups []int64
-	if psc.FSGroup != nil {
-		groups = append(groups, *psc.FSGroup)
+func supplementalGroups(psc v1.PodSecurityContext) []int64 {
+	if psc.FSGroup == nil {
+		return psc.SupplementalGroups
 	}
-	return append(groups, psc.SupplementalGroups...)
+	return append([]int64{*psc.FSGroup}, psc.SupplementalGroups...)
 }
 
-func groupsPolicy(psc *v1.PodSecurityContext) (runtimeapi.SupplementalGroupsPolicy, error) {
-	if psc.SupplementalGroupsPolicy == nil {
-		return runtimeapi.SupplementalGroupsPolicy_Merge, nil
-	}
-	v, ok := runtimeapi.SupplementalGroupsPolicy_value[string(*psc.SupplementalGroupsPolicy)]
+func groupsPolicy(psc v1.PodSecurityContext) (runtimeapi.SupplementalGroupsPolicy, error) {
+	policy := ptr.Deref(psc.SupplementalGroupsPolicy, v1.SupplementalGroupsPolicyMerge)
+	v, ok := runtimeapi.SupplementalGroupsPolicy_value[string(policy)]
 	if !ok {
-		return 0, fmt.Errorf("unsupported supplementalGroupsPolicy: %s", *psc.SupplementalGroupsPolicy)
+		return 0, fmt.Errorf("unsupported supplementalGroupsPolicy: %s", policy)
 	}
 	return runtimeapi.SupplementalGroupsPolicy(v), nil
 }

@@ -2,10 +2,10 @@ package cri
 
 import (
 	"encoding/json"
-	"strconv"
+	"strings"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
+	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 )
 
 // Keys of labels and annotations that upstream's kubelet writes and the tools of the field read.
@@ -37,52 +37,33 @@ const (
 	AnnotationImageVolumes = "flyball.dev/image-volumes"
 )
 
-// Info are the facts in the labels and annotations of a container: enough to end it gracefully when
-// its Pod is no longer known.
+// Info are facts in the annotations of a container: enough to end it gracefully when its Pod is no
+// longer known.
 type Info struct {
-	PodName, PodNamespace    string
-	PodUID                   types.UID
-	Container                string
-	Hash                     string
-	RestartCount             int
-	TerminationMessagePath   string
-	TerminationMessagePolicy v1.TerminationMessagePolicy
-	TerminationGracePeriod   *int64
-	DeletionGracePeriod      *int64
-	PreStop                  *v1.LifecycleHandler
-	Ports                    []v1.ContainerPort
+	Hash                                        string
+	TerminationGracePeriod, DeletionGracePeriod *int64 // in seconds
+	PreStop                                     *v1.LifecycleHandler
+	Ports                                       []v1.ContainerPort
 	// Created are the resources that the container was created with; nil if unknown.
 	Created *CreatedResources
 }
 
-// CreatedResources are the resources that a container was created with: its own and those of its
-// Pod.
+// CreatedResources are resources at the creation of a container: its own and those of its Pod.
 type CreatedResources struct {
 	Container v1.ResourceRequirements  `json:"container"`
 	Pod       *v1.ResourceRequirements `json:"pod,omitempty"`
 }
 
-// ParseInfo reads the labels and annotations of a container. Fields that are missing or unreadable
-// stay zero.
-func ParseInfo(labels, annotations map[string]string) Info {
-	info := Info{
-		PodName:                  labels[LabelPodName],
-		PodNamespace:             labels[LabelPodNamespace],
-		PodUID:                   types.UID(labels[LabelPodUID]),
-		Container:                labels[LabelContainerName],
-		Hash:                     annotations[AnnotationHash],
-		TerminationMessagePath:   annotations[AnnotationMessagePath],
-		TerminationMessagePolicy: v1.TerminationMessagePolicy(annotations[AnnotationMessagePolicy]),
-		TerminationGracePeriod:   parseInt(annotations[AnnotationTerminationGrace]),
-		DeletionGracePeriod:      parseInt(annotations[AnnotationDeletionGrace]),
-		PreStop:                  decode[*v1.LifecycleHandler](annotations[AnnotationPreStop]),
-		Ports:                    decode[[]v1.ContainerPort](annotations[AnnotationPorts]),
-		Created:                  decode[*CreatedResources](annotations[AnnotationResources]),
+// ParseInfo reads the annotations of a container. Fields that are missing or unreadable stay zero.
+func ParseInfo(annotations map[string]string) Info {
+	return Info{
+		Hash:                   annotations[AnnotationHash],
+		TerminationGracePeriod: decode[*int64](annotations[AnnotationTerminationGrace]),
+		DeletionGracePeriod:    decode[*int64](annotations[AnnotationDeletionGrace]),
+		PreStop:                decode[*v1.LifecycleHandler](annotations[AnnotationPreStop]),
+		Ports:                  decode[[]v1.ContainerPort](annotations[AnnotationPorts]),
+		Created:                decode[*CreatedResources](annotations[AnnotationResources]),
 	}
-	if n := parseInt(annotations[AnnotationRestartCount]); n != nil {
-		info.RestartCount = int(*n)
-	}
-	return info
 }
 
 // decode returns the zero value if raw is no JSON of the type.
@@ -94,18 +75,47 @@ func decode[T any](raw string) T {
 	return value
 }
 
-func parseInt(s string) *int64 {
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil {
-		return nil
-	}
-	return &n
-}
-
 // OwnedBy are the labels of an owner's sandboxes and containers; none if owner is empty.
 func OwnedBy(owner string) map[string]string {
 	if owner == "" {
 		return nil
 	}
 	return map[string]string{LabelOwner: owner}
+}
+
+// FindContainer returns a container of any kind in the Pod's spec, and its kind; nil and 0 if the
+// Pod is nil or has none of the name.
+func FindContainer(pod *v1.Pod, name string) (*v1.Container, podutil.ContainerType) {
+	if pod == nil {
+		return nil, 0
+	}
+	for c, kind := range podutil.ContainerIter(&pod.Spec, podutil.AllContainers) {
+		if c.Name == name {
+			return c, kind
+		}
+	}
+	return nil, 0
+}
+
+// FindStatus returns the status of a container of any kind in the Pod's status; nil if there is
+// none.
+func FindStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
+	s := &pod.Status
+	for _, list := range [][]v1.ContainerStatus{
+		s.ContainerStatuses, s.InitContainerStatuses, s.EphemeralContainerStatuses,
+	} {
+		if i, ok := podutil.GetIndexOfContainerStatus(list, name); ok {
+			return &list[i]
+		}
+	}
+	return nil
+}
+
+// BareID is a container ID without the runtime's name: a Pod's status has containerd://ID, CRI has
+// ID.
+func BareID(id string) string {
+	if _, bare, ok := strings.Cut(id, "://"); ok {
+		return bare
+	}
+	return id
 }

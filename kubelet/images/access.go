@@ -10,6 +10,7 @@ import (
 	"time"
 
 	dockerref "github.com/distribution/reference"
+	"github.com/samber/lo"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
@@ -38,9 +39,8 @@ type AccessConfig struct {
 // images outlive a restart. An image without a record was imported or preloaded. A nil *Access
 // allows all.
 //
-// Access adds to pullmanager what its users would notice: an image that was imported under one name
-// and pulled under another, an image that a failed pull has stored, and the order of names on the
-// disk.
+// Access adds what pullmanager lacks: an image that was imported under one name and pulled under
+// another, an image that a failed pull has stored, and the order of names on the disk.
 type Access struct {
 	records pullmanager.ImagePullManager
 	files   pullmanager.PullRecordsAccessor // of records
@@ -96,11 +96,10 @@ func settle(ctx context.Context, files pullmanager.PullRecordsAccessor, service 
 	}
 	for _, intent := range intents {
 		for _, image := range list.GetImages() {
-			if !named(image, intent.Image) {
-				continue
-			}
-			if err := recordInterrupted(log, files, intent.Image, image.Id); err != nil {
-				return err
+			if named(image, intent.Image) {
+				if err := recordInterrupted(log, files, intent.Image, image.Id); err != nil {
+					return err
+				}
 			}
 		}
 		if err := files.DeleteImagePullIntent(log, intent.Image); err != nil {
@@ -121,10 +120,8 @@ func recordInterrupted(log klog.Logger, files pullmanager.PullRecordsAccessor, n
 	if _, known := record.CredentialMapping[repository(name)]; known {
 		return nil
 	}
-	if record.CredentialMapping == nil {
-		record.CredentialMapping = map[string]kubeletconfig.ImagePullCredentials{}
-	}
-	record.CredentialMapping[repository(name)] = kubeletconfig.ImagePullCredentials{}
+	none := map[string]kubeletconfig.ImagePullCredentials{repository(name): {}}
+	record.CredentialMapping = lo.Assign(record.CredentialMapping, none)
 	record.LastUpdatedTime = metav1.Now()
 	if err := files.WriteImagePulledRecord(log, record); err != nil {
 		return fmt.Errorf("recording that image %s was pulled: %w", name, err)
@@ -137,8 +134,7 @@ func named(image *runtimeapi.Image, name string) bool {
 	return slices.Contains(image.GetRepoTags(), name) || slices.Contains(image.GetRepoDigests(), name)
 }
 
-// repository is a canonical name without tag and digest, which is the key of credentials in a
-// record.
+// repository is a canonical name without tag and digest, the key of credentials in a record.
 func repository(name string) string {
 	ref, err := dockerref.ParseDockerRef(name)
 	if err != nil {
@@ -176,20 +172,6 @@ func (a *Access) allows(
 	}
 	must, err := a.records.MustAttemptImagePull(ctx, name, image.Id, credentials)
 	return err == nil && !must
-}
-
-// sourcesOf returns the secrets and the service account of credentials.
-func sourcesOf(found []credentialprovider.TrackedAuthConfig) (
-	secrets []kubeletconfig.ImagePullSecret, account *kubeletconfig.ImagePullServiceAccount,
-) {
-	for i := range found {
-		c := recorded(&found[i])
-		secrets = append(secrets, c.KubernetesSecrets...)
-		if account == nil && len(c.KubernetesServiceAccounts) > 0 { // a Pod has one
-			account = &c.KubernetesServiceAccounts[0]
-		}
-	}
-	return secrets, account
 }
 
 // imported reports whether the image was pulled under another name and never under this one. An
@@ -234,81 +216,64 @@ func (a *Access) pulling(ctx context.Context, name string) error {
 	return nil
 }
 
-// pulled records the end of a pull: the ID of the image and the credentials that the registry
-// accepted, nil for none.
+// ended records the end of a pull.
+func (a *Access) ended(record func()) {
+	if a == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.running--
+	record()
+}
+
+// pulled records the ID of the image and the credentials that the registry accepted, nil for none.
 func (a *Access) pulled(ctx context.Context, name, id string, with *credentialprovider.TrackedAuthConfig) {
-	if a == nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.running--
-	credentials := recorded(with)
-	a.records.RecordImagePulled(ctx, canonical(name), id, &credentials)
+	a.ended(func() { a.records.RecordImagePulled(ctx, canonical(name), id, new(recorded(with))) })
 }
 
-// failed records the end of a pull that failed. id is the image that it stored nevertheless, which
-// must be pulled again; "" if it stored none.
+// failed records that a pull failed. id is the image that it stored nevertheless, which must be
+// pulled again; "" if it stored none.
 func (a *Access) failed(ctx context.Context, name, id string) {
-	if a == nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.running--
-	if id != "" {
+	a.ended(func() {
 		log := klog.FromContext(ctx)
-		if err := recordInterrupted(log, a.files, canonical(name), id); err != nil {
-			log.Error(err, "Cannot record a failed pull: the image needs another pull or a restart of the kubelet",
-				"image", name)
-			return // the intent stays
+		if id != "" {
+			if err := recordInterrupted(log, a.files, canonical(name), id); err != nil {
+				log.Error(err, "Cannot record a failed pull: the image needs another pull or a restart of the kubelet",
+					"image", name)
+				return // the intent stays
+			}
 		}
-	}
-	a.records.RecordImagePullFailed(ctx, canonical(name))
+		a.records.RecordImagePullFailed(ctx, canonical(name))
+	})
 }
 
-// unknown records the end of a pull that may have stored an image. Its intent stays, which forbids
-// the image to Pods without a record, until the next start settles it.
-func (a *Access) unknown() {
+// unknown ends a pull that may have stored an image. Its intent stays, which forbids the image to
+// Pods without a record, until the next start settles it.
+func (a *Access) unknown() { a.ended(func() {}) }
+
+// Prune removes the records of images whose IDs list does not return. A pull that overlaps with the
+// list may restore an image, so that Prune does nothing then.
+func (a *Access) Prune(ctx context.Context, list func() ([]string, error)) error {
 	if a == nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.running--
-}
-
-// Snapshot is a moment before the images of the runtime were listed, see Prune.
-type Snapshot struct {
-	at             time.Time
-	running, begun int
-}
-
-// Snapshot returns the present moment.
-func (a *Access) Snapshot() Snapshot {
-	if a == nil {
-		return Snapshot{}
+		return nil
 	}
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	return Snapshot{at: time.Now(), running: a.running, begun: a.begun}
-}
-
-// Prune removes the records of images that are not in the list. ids were listed after the Snapshot.
-// A pull that overlaps may restore an image that is not in the list, so that Prune does nothing
-// then.
-func (a *Access) Prune(ctx context.Context, ids []string, since Snapshot) {
-	if a == nil {
-		return
+	since, running, begun := time.Now(), a.running, a.begun
+	a.mu.Unlock()
+	ids, err := list()
+	if err != nil {
+		return err
 	}
 	a.mu.Lock() // pulls begin under it
 	defer a.mu.Unlock()
-	if since.running == 0 && a.begun == since.begun {
-		a.records.PruneUnknownRecords(ctx, ids, since.at)
+	if running == 0 && a.begun == begun {
+		a.records.PruneUnknownRecords(ctx, ids, since)
 	}
+	return nil
 }
 
-// recorded converts credentials for a record: their source and their hash. Without credentials, or
+// recorded converts credentials for a record: their Secret and their hash. Without credentials, or
 // with the node's own, an image is for all Pods.
 func recorded(c *credentialprovider.TrackedAuthConfig) kubeletconfig.ImagePullCredentials {
 	switch {
@@ -318,11 +283,6 @@ func recorded(c *credentialprovider.TrackedAuthConfig) kubeletconfig.ImagePullCr
 		s := c.Source.Secret
 		return kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{
 			{UID: s.UID, Namespace: s.Namespace, Name: s.Name, CredentialHash: c.AuthConfigHash},
-		}}
-	case c.Source.ServiceAccount != nil:
-		s := c.Source.ServiceAccount
-		return kubeletconfig.ImagePullCredentials{KubernetesServiceAccounts: []kubeletconfig.ImagePullServiceAccount{
-			{UID: s.UID, Namespace: s.Namespace, Name: s.Name},
 		}}
 	}
 	return kubeletconfig.ImagePullCredentials{}

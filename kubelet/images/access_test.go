@@ -117,7 +117,7 @@ func outcome(t *testing.T, m *Manager, p *v1.Pod, image string, policy v1.PullPo
 	switch {
 	case e != nil:
 		return e.Reason
-	case slices.ContainsFunc(events, func(e string) bool { return e == "Normal "+eventPulling+" Pulling image \""+image+"\"" }):
+	case slices.ContainsFunc(events, func(e string) bool { return e == "Normal Pulling Pulling image \""+image+"\"" }):
 		return "pulled"
 	}
 	return "present"
@@ -462,11 +462,14 @@ func TestPrune(t *testing.T) {
 			if tc.before != nil {
 				tc.before(m.cfg.Access)
 			}
-			before := m.cfg.Access.Snapshot()
-			if tc.during != nil {
-				tc.during(m.cfg.Access)
+			if err := m.cfg.Access.Prune(t.Context(), func() ([]string, error) {
+				if tc.during != nil {
+					tc.during(m.cfg.Access)
+				}
+				return tc.left, nil
+			}); err != nil {
+				t.Fatal(err)
 			}
-			m.cfg.Access.Prune(t.Context(), tc.left, before)
 			if got := outcome(t, m, tenant("b", ""), private, v1.PullNever); got != tc.want {
 				t.Errorf("%s\nit is %s, want %s", tc.reason, got, tc.want)
 			}
@@ -482,16 +485,14 @@ func begin(a *Access) {
 
 // TestRecorded: what is kept of credentials names their source and has no secret in it.
 func TestRecorded(t *testing.T) {
-	account := &credentialprovider.ServiceAccountCoordinates{UID: "u", Namespace: "ns", Name: "sa"}
 	for name, tc := range map[string]struct {
 		with *credentialprovider.TrackedAuthConfig
 		want internalconfig.ImagePullCredentials
 	}{
-		"None":           {nil, internalconfig.ImagePullCredentials{NodePodsAccessible: true}},
-		"OfTheNode":      {&credentialprovider.TrackedAuthConfig{}, internalconfig.ImagePullCredentials{NodePodsAccessible: true}},
-		"Secret":         {secretOf("s"), internalconfig.ImagePullCredentials{KubernetesSecrets: []internalconfig.ImagePullSecret{{UID: "s", Namespace: "of-s", Name: "s", CredentialHash: "hash"}}}},
-		"ServiceAccount": {&credentialprovider.TrackedAuthConfig{Source: &credentialprovider.CredentialSource{ServiceAccount: account}}, internalconfig.ImagePullCredentials{KubernetesServiceAccounts: []internalconfig.ImagePullServiceAccount{{UID: "u", Namespace: "ns", Name: "sa"}}}},
-		"Unknown":        {&credentialprovider.TrackedAuthConfig{Source: &credentialprovider.CredentialSource{}}, internalconfig.ImagePullCredentials{}},
+		"None":      {nil, internalconfig.ImagePullCredentials{NodePodsAccessible: true}},
+		"OfTheNode": {&credentialprovider.TrackedAuthConfig{}, internalconfig.ImagePullCredentials{NodePodsAccessible: true}},
+		"Secret":    {secretOf("s"), internalconfig.ImagePullCredentials{KubernetesSecrets: []internalconfig.ImagePullSecret{{UID: "s", Namespace: "of-s", Name: "s", CredentialHash: "hash"}}}},
+		"Unknown":   {&credentialprovider.TrackedAuthConfig{Source: &credentialprovider.CredentialSource{}}, internalconfig.ImagePullCredentials{}},
 	} {
 		if diff := cmp.Diff(tc.want, recorded(tc.with)); diff != "" {
 			t.Errorf("%s: -want +got:\n%s", name, diff)

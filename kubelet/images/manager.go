@@ -9,9 +9,13 @@ import (
 	"time"
 
 	dockerref "github.com/distribution/reference"
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/credentialprovider"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
+	"k8s.io/kubernetes/pkg/kubelet/events"
+	"k8s.io/utils/lru"
 )
 
 // Reasons of an Error, which are those of a waiting container.
@@ -21,17 +25,6 @@ const (
 	ReasonErrImageNeverPull = "ErrImageNeverPull"
 	ReasonInvalidImageName  = "InvalidImageName"
 	ReasonImageInspectError = "ImageInspectError"
-)
-
-// Reasons of Events.
-const (
-	eventPulling       = "Pulling"
-	eventPulled        = "Pulled"
-	eventFailed        = "Failed"
-	eventBackOff       = "BackOff"
-	eventInspectFailed = "InspectFailed"
-	eventNeverPull     = "ErrImageNeverPull"
-	eventNoSecret      = "FailedToRetrieveImagePullSecret"
 )
 
 // Secrets reads pull secrets. volumes.Manager is one.
@@ -49,8 +42,6 @@ type Config struct {
 	Access *Access
 	// Pulled is called after a pull, and must not block. May be nil.
 	Pulled func()
-	// Now is the clock; time.Now if nil.
-	Now func() time.Time
 }
 
 // Error is why a container has no image yet.
@@ -73,25 +64,18 @@ type Recorder = func(eventtype, reason, message string)
 // Manager pulls images. Its methods may be called concurrently.
 type Manager struct {
 	cfg Config
+	// inspected are images by ID. An ID identifies content: the user of the image does not change.
+	inspected *lru.Cache
 
 	mu      sync.Mutex
 	pulling map[string]*pullLock
 	backoff map[backoffKey]failure
-	users   map[string]user
-}
-
-type user struct {
-	uid  *int64
-	name string
 }
 
 // New returns a Manager.
 func New(cfg Config) *Manager {
-	if cfg.Now == nil {
-		cfg.Now = time.Now
-	}
 	return &Manager{
-		cfg: cfg, pulling: map[string]*pullLock{}, backoff: map[backoffKey]failure{}, users: map[string]user{},
+		cfg: cfg, inspected: lru.New(1000), pulling: map[string]*pullLock{}, backoff: map[backoffKey]failure{},
 	}
 }
 
@@ -104,7 +88,10 @@ type request struct {
 	sandbox *runtimeapi.PodSandboxConfig
 	record  Recorder
 
-	found *credentials // see Manager.credentials
+	// See Manager.credentials.
+	found   []credentialprovider.TrackedAuthConfig
+	findErr error
+	read    bool
 }
 
 func (r *request) spec() *runtimeapi.ImageSpec {
@@ -117,22 +104,22 @@ func (r *request) spec() *runtimeapi.ImageSpec {
 func (m *Manager) Ensure(
 	ctx context.Context, pod *v1.Pod, c *v1.Container, sandbox *runtimeapi.PodSandboxConfig, rec Recorder,
 ) (ref string, err error) {
-	policy := pullPolicy(c.ImagePullPolicy, c.Image)
-	return m.ensure(ctx, &request{pod: pod, image: c.Image, policy: policy, sandbox: sandbox, record: rec})
+	return m.ensure(ctx, &request{pod: pod, image: c.Image, policy: c.ImagePullPolicy, sandbox: sandbox, record: rec})
 }
 
 // EnsureVolume is Ensure for the image of a volume.
 func (m *Manager) EnsureVolume(
 	ctx context.Context, pod *v1.Pod, vol *v1.ImageVolumeSource, sandbox *runtimeapi.PodSandboxConfig, rec Recorder,
 ) (ref string, err error) {
-	policy := pullPolicy(vol.PullPolicy, vol.Reference)
-	return m.ensure(ctx, &request{pod: pod, image: vol.Reference, policy: policy, sandbox: sandbox, record: rec})
+	return m.ensure(ctx, &request{
+		pod: pod, image: vol.Reference, policy: vol.PullPolicy, sandbox: sandbox, record: rec,
+	})
 }
 
 func (m *Manager) ensure(ctx context.Context, r *request) (string, error) {
 	ref, err := m.get(ctx, r)
 	if e, ok := errors.AsType[*Error](err); ok {
-		r.record(v1.EventTypeWarning, eventFailed, "Error: "+e.Reason)
+		r.record(v1.EventTypeWarning, events.FailedToPullImage, "Error: "+e.Reason)
 	}
 	return ref, err
 }
@@ -140,8 +127,14 @@ func (m *Manager) ensure(ctx context.Context, r *request) (string, error) {
 func (m *Manager) get(ctx context.Context, r *request) (_ string, err error) {
 	if r.name, err = withTag(r.image); err != nil {
 		msg := fmt.Sprintf("Failed to apply default image tag %q: %v", r.image, err)
-		r.record(v1.EventTypeWarning, eventInspectFailed, msg)
+		r.record(v1.EventTypeWarning, events.FailedToInspectImage, msg)
 		return "", &Error{Reason: ReasonInvalidImageName, Message: msg, Err: err}
+	}
+	if r.policy == "" { // the API server has set it, except in tests and old objects
+		r.policy = v1.PullIfNotPresent
+		if strings.HasSuffix(r.name, ":latest") {
+			r.policy = v1.PullAlways
+		}
 	}
 	if r.policy != v1.PullAlways {
 		if ref, err := m.present(ctx, r); err != nil || ref != "" {
@@ -152,15 +145,16 @@ func (m *Manager) get(ctx context.Context, r *request) (_ string, err error) {
 		// The same message for an image that is present and not for this Pod, so that it learns
 		// nothing about others.
 		msg := fmt.Sprintf("Container image %q is not present with pull policy of Never", r.image)
-		r.record(v1.EventTypeWarning, eventNeverPull, msg)
+		r.record(v1.EventTypeWarning, events.ErrImageNeverPullPolicy, msg)
 		// The image may be imported.
-		return "", &Error{Reason: ReasonErrImageNeverPull, Message: msg, RetryAt: m.cfg.Now().Add(initialBackoff)}
+		return "", &Error{Reason: ReasonErrImageNeverPull, Message: msg, RetryAt: time.Now().Add(initialBackoff)}
 	}
 	key := backoffKey{r.pod.UID, r.name}
-	if f, ok := m.inBackoff(key); ok {
+	if e := m.inBackoff(key); e != nil {
 		msg := fmt.Sprintf("Back-off pulling image %q", r.image)
-		r.record(v1.EventTypeNormal, eventBackOff, msg)
-		return "", &Error{Reason: ReasonImagePullBackOff, Message: msg + ": " + f.message, RetryAt: f.until, Err: f.err}
+		r.record(v1.EventTypeNormal, events.BackOffPullImage, msg)
+		msg += ": " + e.Reason + ": " + e.Message
+		return "", &Error{Reason: ReasonImagePullBackOff, Message: msg, RetryAt: e.RetryAt, Err: e.Err}
 	}
 	ref, err := m.pull(ctx, r)
 	if err == nil {
@@ -170,10 +164,8 @@ func (m *Manager) get(ctx context.Context, r *request) (_ string, err error) {
 	if ctx.Err() != nil {
 		return "", fmt.Errorf("pulling image %q: %w", r.image, context.Cause(ctx))
 	}
-	r.record(v1.EventTypeWarning, eventFailed, fmt.Sprintf("Failed to pull image %q: %v", r.image, err))
-	e := pullError(r.image, err)
-	e.RetryAt = m.backOff(key, e)
-	return "", e
+	r.record(v1.EventTypeWarning, events.FailedToPullImage, fmt.Sprintf("Failed to pull image %q: %v", r.image, err))
+	return "", m.backOff(key, pullError(r.image, err))
 }
 
 // present returns the ID of the image if the runtime has it and the Pod may use it.
@@ -184,8 +176,8 @@ func (m *Manager) present(ctx context.Context, r *request) (string, error) {
 			return "", fmt.Errorf("inspecting image %q: %w", r.image, context.Cause(ctx))
 		}
 		msg := fmt.Sprintf("Failed to inspect image %q: %v", r.image, err)
-		r.record(v1.EventTypeWarning, eventInspectFailed, msg)
-		retry := m.cfg.Now().Add(initialBackoff)
+		r.record(v1.EventTypeWarning, events.FailedToInspectImage, msg)
+		retry := time.Now().Add(initialBackoff)
 		return "", &Error{Reason: ReasonImageInspectError, Message: msg, RetryAt: retry, Err: err}
 	}
 	if !m.usable(ctx, r, image) {
@@ -198,46 +190,35 @@ func (m *Manager) present(ctx context.Context, r *request) (string, error) {
 func (m *Manager) usable(ctx context.Context, r *request, image *runtimeapi.Image) bool {
 	sources := func() ([]kubeletconfig.ImagePullSecret, *kubeletconfig.ImagePullServiceAccount, error) {
 		found, err := m.credentials(ctx, r)
-		secrets, account := sourcesOf(found)
-		return secrets, account, err
+		return lo.FlatMap(found, func(c credentialprovider.TrackedAuthConfig, _ int) []kubeletconfig.ImagePullSecret {
+			return recorded(&c).KubernetesSecrets
+		}), nil, err
 	}
 	if image.GetId() == "" || !m.cfg.Access.allows(ctx, r.image, r.name, image, sources) {
 		return false
 	}
-	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf("Container image %q already present on machine", r.image))
+	r.record(v1.EventTypeNormal, events.PulledImage, fmt.Sprintf("Container image %q already present on machine", r.image))
 	return true
 }
 
-// inspect gets an image from the runtime, nil if it has none, and remembers its user.
+// inspect gets an image from the runtime, nil if it has none.
 func (m *Manager) inspect(ctx context.Context, spec *runtimeapi.ImageSpec) (*runtimeapi.Image, error) {
 	resp, err := m.cfg.Images.ImageStatus(ctx, &runtimeapi.ImageStatusRequest{Image: spec})
 	if err != nil || resp.GetImage() == nil {
 		return nil, err
 	}
-	u := user{name: resp.Image.Username}
-	if resp.Image.Uid != nil {
-		u.uid = &resp.Image.Uid.Value
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	// An ID identifies content, so that an entry never becomes stale; only their number is bounded.
-	if len(m.users) > 1000 {
-		clear(m.users)
-	}
-	m.users[resp.Image.Id] = u
+	m.inspected.Add(resp.Image.Id, resp.Image)
 	return resp.Image, nil
 }
 
 // User returns the user of an image: uid if it is numeric, else the name. ref comes from Ensure,
-// which has remembered the user.
+// which has inspected the image.
 func (m *Manager) User(ctx context.Context, ref string) (uid *int64, name string, err error) {
-	m.mu.Lock()
-	u, ok := m.users[ref]
-	m.mu.Unlock()
-	if ok {
-		return u.uid, u.name, nil
+	known, _ := m.inspected.Get(ref)
+	image, ok := known.(*runtimeapi.Image)
+	if !ok {
+		image, err = m.inspect(ctx, &runtimeapi.ImageSpec{Image: ref})
 	}
-	image, err := m.inspect(ctx, &runtimeapi.ImageSpec{Image: ref})
 	if err != nil {
 		return nil, "", fmt.Errorf("inspecting image %q: %w", ref, err)
 	}
@@ -262,16 +243,4 @@ func withTag(image string) (string, error) {
 		return image + ":latest", nil
 	}
 	return image, nil
-}
-
-// pullPolicy returns the default policy if policy is empty. The API server has set it, except in
-// tests and old objects.
-func pullPolicy(policy v1.PullPolicy, image string) v1.PullPolicy {
-	if policy != "" {
-		return policy
-	}
-	if name, err := withTag(image); err == nil && strings.HasSuffix(name, ":latest") {
-		return v1.PullAlways
-	}
-	return v1.PullIfNotPresent
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -18,10 +19,11 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 )
 
 // eventFailedWarning begins the Events of reason Failed.
-const eventFailedWarning = "Warning " + eventFailed + " "
+const eventFailedWarning = "Warning " + events.FailedToPullImage + " "
 
 // runtime is an image service that has what it was given or has pulled.
 type runtime struct {
@@ -84,16 +86,15 @@ func dockerConfig(registry, user string) *v1.Secret {
 	}}
 }
 
-func newTest(present ...string) (*Manager, *runtime, *time.Time) {
-	now := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+func newTest(present ...string) (*Manager, *runtime) {
 	r := &runtime{present: map[string]*runtimeapi.Image{}, refuse: map[string]error{}}
 	for _, name := range present {
 		r.present[name] = &runtimeapi.Image{Id: "sha256:" + name, Username: "web"}
 	}
-	m := New(Config{Images: r, Pulled: func() { r.notified++ }, Now: func() time.Time { return now }, Secrets: secrets{
+	m := New(Config{Images: r, Pulled: func() { r.notified++ }, Secrets: secrets{
 		"mine": dockerConfig("registry.example", "me"), "other": dockerConfig("other.example", "you"),
 	}})
-	return m, r, &now
+	return m, r
 }
 
 func testPod(secrets ...string) *v1.Pod {
@@ -142,7 +143,7 @@ func TestEnsure(t *testing.T) {
 		"Latest": {
 			reason: "without a tag it is latest, and latest is always pulled",
 			image:  "a", ref: "sha256:a:latest", present: []string{"a:latest"},
-			events: []string{"Normal " + eventPulling + ` Pulling image "a"`, fmt.Sprintf(pulled, "a")},
+			events: []string{"Normal " + events.PullingImage + ` Pulling image "a"`, fmt.Sprintf(pulled, "a")},
 			calls:  []string{`pull a:latest as ""`, "status sha256:a:latest"},
 		},
 		"Digest": {
@@ -160,7 +161,7 @@ func TestEnsure(t *testing.T) {
 			image:  "registry.example/team/a:1", policy: v1.PullIfNotPresent, secrets: []string{"other", "gone", "", "mine"}, ref: "sha256:registry.example/team/a:1",
 			events: []string{
 				"Warning FailedToRetrieveImagePullSecret Unable to retrieve some image pull secrets (gone); attempting to pull the image may not succeed.",
-				"Normal " + eventPulling + ` Pulling image "registry.example/team/a:1"`,
+				"Normal " + events.PullingImage + ` Pulling image "registry.example/team/a:1"`,
 				fmt.Sprintf(pulled, "registry.example/team/a:1"),
 			},
 			calls: []string{
@@ -173,7 +174,7 @@ func TestEnsure(t *testing.T) {
 			image:  "a:1", policy: v1.PullAlways, refuse: refused,
 			err: &Error{Reason: ReasonErrImagePull, Message: refused.Error()},
 			events: []string{
-				"Normal " + eventPulling + ` Pulling image "a:1"`,
+				"Normal " + events.PullingImage + ` Pulling image "a:1"`,
 				eventFailedWarning + `Failed to pull image "a:1": ` + refused.Error(),
 				"Warning Failed Error: ErrImagePull",
 			},
@@ -184,7 +185,7 @@ func TestEnsure(t *testing.T) {
 			image:  "a:1", policy: v1.PullAlways, refuse: status.Error(codes.Unknown, "RegistryUnavailable: try later"),
 			err: &Error{Reason: "RegistryUnavailable", Message: "image pull failed for a:1 because the registry is unavailable: try later"},
 			events: []string{
-				"Normal " + eventPulling + ` Pulling image "a:1"`,
+				"Normal " + events.PullingImage + ` Pulling image "a:1"`,
 				eventFailedWarning + `Failed to pull image "a:1": rpc error: code = Unknown desc = RegistryUnavailable: try later`,
 				"Warning Failed Error: RegistryUnavailable",
 			},
@@ -202,36 +203,40 @@ func TestEnsure(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			m, r, _ := newTest(tc.present...)
-			if tc.refuse != nil {
-				r.refuse[tc.image] = tc.refuse
-			}
-			ref, e, events := ensure(t, m, testPod(tc.secrets...), tc.image, tc.policy)
-			if diff := cmp.Diff(tc.ref, ref); diff != "" {
-				t.Errorf("%s\nEnsure() -want +got:\n%s", tc.reason, diff)
-			}
-			if e != nil {
-				e = &Error{Reason: e.Reason, Message: e.Message}
-			}
-			if diff := cmp.Diff(tc.err, e); diff != "" {
-				t.Errorf("%s\nerror -want +got:\n%s", tc.reason, diff)
-			}
-			if diff := cmp.Diff(tc.events, events); diff != "" {
-				t.Errorf("%s\nevents -want +got:\n%s", tc.reason, diff)
-			}
-			pulls := strings.Count(strings.Join(events, "\n"), "Successfully pulled")
-			if r.notified != pulls {
-				t.Errorf("Pulled was called %d times, want %d", r.notified, pulls)
-			}
-			if diff := cmp.Diff(tc.calls, r.calls); diff != "" {
-				t.Errorf("%s\ncalls -want +got:\n%s", tc.reason, diff)
-			}
+			synctest.Test(t, func(t *testing.T) {
+				m, r := newTest(tc.present...)
+				if tc.refuse != nil {
+					r.refuse[tc.image] = tc.refuse
+				}
+				ref, e, events := ensure(t, m, testPod(tc.secrets...), tc.image, tc.policy)
+				if diff := cmp.Diff(tc.ref, ref); diff != "" {
+					t.Errorf("%s\nEnsure() -want +got:\n%s", tc.reason, diff)
+				}
+				if e != nil {
+					e = &Error{Reason: e.Reason, Message: e.Message}
+				}
+				if diff := cmp.Diff(tc.err, e); diff != "" {
+					t.Errorf("%s\nerror -want +got:\n%s", tc.reason, diff)
+				}
+				if diff := cmp.Diff(tc.events, events); diff != "" {
+					t.Errorf("%s\nevents -want +got:\n%s", tc.reason, diff)
+				}
+				pulls := strings.Count(strings.Join(events, "\n"), "Successfully pulled")
+				if r.notified != pulls {
+					t.Errorf("Pulled was called %d times, want %d", r.notified, pulls)
+				}
+				if diff := cmp.Diff(tc.calls, r.calls); diff != "" {
+					t.Errorf("%s\ncalls -want +got:\n%s", tc.reason, diff)
+				}
+			})
 		})
 	}
 }
 
-func TestBackOff(t *testing.T) {
-	m, r, now := newTest()
+func TestBackOff(t *testing.T) { synctest.Test(t, testBackOff) }
+
+func testBackOff(t *testing.T) {
+	m, r := newTest()
 	r.refuse["a:1"] = errors.New("no")
 	var delays []time.Duration
 	for range 7 {
@@ -239,7 +244,7 @@ func TestBackOff(t *testing.T) {
 		if e.Reason != ReasonErrImagePull {
 			t.Fatalf("reason %s, want %s", e.Reason, ReasonErrImagePull)
 		}
-		delays = append(delays, e.RetryAt.Sub(*now)/time.Second)
+		delays = append(delays, time.Until(e.RetryAt)/time.Second)
 		// Asking too early says so, and does not ask the registry.
 		pulls := len(r.calls)
 		_, early, events := ensure(t, m, testPod(), "a:1", v1.PullAlways)
@@ -249,7 +254,7 @@ func TestBackOff(t *testing.T) {
 		if diff := cmp.Diff([]string{`Normal BackOff Back-off pulling image "a:1"`, "Warning Failed Error: ImagePullBackOff"}, events); diff != "" {
 			t.Fatalf("events -want +got:\n%s", diff)
 		}
-		*now = e.RetryAt
+		time.Sleep(time.Until(e.RetryAt)) // of the bubble
 	}
 	if diff := cmp.Diff([]time.Duration{10, 20, 40, 80, 160, 300, 300}, delays); diff != "" {
 		t.Errorf("delays in seconds -want +got:\n%s", diff)
@@ -268,7 +273,7 @@ func TestBackOff(t *testing.T) {
 }
 
 func TestOnePullPerImage(t *testing.T) {
-	m, r, _ := newTest()
+	m, r := newTest()
 	r.block = make(chan struct{})
 	var wg sync.WaitGroup
 	for range 5 {
@@ -293,12 +298,12 @@ func TestOnePullPerImage(t *testing.T) {
 }
 
 func TestCancelledPullIsNoFailure(t *testing.T) {
-	m, r, _ := newTest()
+	m, r := newTest()
 	r.block = make(chan struct{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := m.Ensure(ctx, testPod(), &v1.Container{Image: "a:1", ImagePullPolicy: v1.PullAlways}, nil, func(_, reason, _ string) {
-		if reason == eventFailed {
+		if reason == events.FailedToPullImage {
 			t.Error("an Event about a failure that is none")
 		}
 	})
@@ -308,7 +313,7 @@ func TestCancelledPullIsNoFailure(t *testing.T) {
 }
 
 func TestUser(t *testing.T) {
-	m, r, _ := newTest("a:1")
+	m, r := newTest("a:1")
 	ref, _, _ := ensure(t, m, testPod(), "a:1", v1.PullIfNotPresent)
 	calls := len(r.calls)
 	uid, name, err := m.User(t.Context(), ref)
@@ -337,7 +342,7 @@ func TestEnsureVolume(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			m, r, _ := newTest("here:1")
+			m, r := newTest("here:1")
 			r.refuse["refused:1"] = errors.New("no")
 			last := ""
 			ref, err := m.EnsureVolume(t.Context(), testPod(), &tc.vol, nil, func(kind, reason, message string) { last = kind + " " + reason + " " + message })

@@ -4,16 +4,23 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
+	dockerref "github.com/distribution/reference"
 	"github.com/samber/lo"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	crierrors "k8s.io/cri-api/pkg/errors"
+	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/credentialprovider"
+	credentialsecrets "k8s.io/kubernetes/pkg/credentialprovider/secrets"
+	"k8s.io/kubernetes/pkg/kubelet/events"
 )
 
 // inspectTimeout bounds the calls of the runtime after a pull that find out which image it stored.
@@ -25,7 +32,7 @@ const cancelTime = 300 * time.Millisecond
 
 // pull pulls the image from its registry, with the credentials that the Pod has for it.
 func (m *Manager) pull(ctx context.Context, r *request) (string, error) {
-	requested := m.cfg.Now()
+	requested := time.Now()
 	unlock, err := m.lockPull(ctx, r.name)
 	if err != nil {
 		return "", err
@@ -41,8 +48,8 @@ func (m *Manager) pull(ctx context.Context, r *request) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	r.record(v1.EventTypeNormal, eventPulling, fmt.Sprintf("Pulling image %q", r.image))
-	began := m.cfg.Now()
+	r.record(v1.EventTypeNormal, events.PullingImage, fmt.Sprintf("Pulling image %q", r.image))
+	began := time.Now()
 	ref, image, err := m.pullRecorded(ctx, r, credentials)
 	if err != nil {
 		return "", err
@@ -50,8 +57,8 @@ func (m *Manager) pull(ctx context.Context, r *request) (string, error) {
 	if m.cfg.Pulled != nil {
 		m.cfg.Pulled()
 	}
-	ended := m.cfg.Now()
-	r.record(v1.EventTypeNormal, eventPulled, fmt.Sprintf(
+	ended := time.Now()
+	r.record(v1.EventTypeNormal, events.PulledImage, fmt.Sprintf(
 		"Successfully pulled image %q in %v (%v including waiting). Image size: %v bytes.", r.image,
 		ended.Sub(began).Truncate(time.Millisecond), ended.Sub(requested).Truncate(time.Millisecond), image.GetSize()))
 	return ref, nil
@@ -157,10 +164,10 @@ func (m *Manager) pullWith(
 	return "", nil, errors.Join(errs...)
 }
 
-// pullLock serializes the pulls of one image. It is locked while its token is in the channel.
+// pullLock serializes the pulls of one image.
 type pullLock struct {
-	token chan struct{} // capacity 1
-	users int           // that hold it or wait for it
+	*semaphore.Weighted
+	users int // that hold it or wait for it
 }
 
 // lockPull returns when no other pull of the image runs; the caller calls unlock afterwards. It
@@ -169,7 +176,7 @@ func (m *Manager) lockPull(ctx context.Context, name string) (unlock func(), err
 	m.mu.Lock()
 	l := m.pulling[name]
 	if l == nil {
-		l = &pullLock{token: make(chan struct{}, 1)}
+		l = &pullLock{Weighted: semaphore.NewWeighted(1)}
 		m.pulling[name] = l
 	}
 	l.users++
@@ -181,13 +188,11 @@ func (m *Manager) lockPull(ctx context.Context, name string) (unlock func(), err
 			delete(m.pulling, name)
 		}
 	}
-	select {
-	case l.token <- struct{}{}:
-		return func() { <-l.token; leave() }, nil
-	case <-ctx.Done():
+	if l.Acquire(ctx, 1) != nil {
 		leave()
 		return nil, context.Cause(ctx)
 	}
+	return func() { l.Release(1); leave() }, nil
 }
 
 // pullError sets the reason: two failures that CRI defines have their own.
@@ -203,4 +208,114 @@ func pullError(image string, err error) *Error {
 		}
 	}
 	return &Error{Reason: ReasonErrImagePull, Message: err.Error(), Err: err}
+}
+
+// The time before the next pull of an image, which doubles with each failure.
+const (
+	initialBackoff = 10 * time.Second
+	maxBackoff     = 300 * time.Second
+)
+
+// backoffKey: Pods may have different credentials for the same image.
+type backoffKey struct {
+	pod   types.UID
+	image string
+}
+
+// failure is the last failed pull of a Pod's image, and the delay after it.
+type failure struct {
+	err   *Error
+	delay time.Duration
+}
+
+// inBackoff returns the last failure if it is too early for another attempt, nil otherwise.
+func (m *Manager) inBackoff(key backoffKey) *Error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f, ok := m.backoff[key]; ok && time.Now().Before(f.err.RetryAt) {
+		return f.err
+	}
+	return nil
+}
+
+// backOff records a failure and sets the time of the next attempt.
+func (m *Manager) backOff(key backoffKey, e *Error) *Error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	// The Pods of old failures are gone, or do not need the image any more.
+	maps.DeleteFunc(m.backoff, func(_ backoffKey, f failure) bool { return now.Sub(f.err.RetryAt) > 2*maxBackoff })
+	delay := initialBackoff
+	if before, ok := m.backoff[key]; ok {
+		delay = min(before.delay*2, maxBackoff)
+	}
+	e.RetryAt = now.Add(delay)
+	m.backoff[key] = failure{e, delay}
+	return e
+}
+
+func (m *Manager) resetBackoff(key backoffKey) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.backoff, key)
+}
+
+// credentials returns the credentials of the Pod for the image. It reads them at the first call for
+// a request.
+func (m *Manager) credentials(ctx context.Context, r *request) ([]credentialprovider.TrackedAuthConfig, error) {
+	if !r.read {
+		r.found, r.findErr = m.findCredentials(ctx, r)
+		r.read = true
+	}
+	return r.found, r.findErr
+}
+
+// findCredentials returns those in the Pod's pull secrets that match the image's registry, the best
+// match first, each with its secret. A missing secret is an Event and no error: the image may be
+// public.
+func (m *Manager) findCredentials(ctx context.Context, r *request) ([]credentialprovider.TrackedAuthConfig, error) {
+	var secrets []v1.Secret
+	var missing []string
+	for _, ref := range r.pod.Spec.ImagePullSecrets {
+		if ref.Name == "" { // the API accepts it
+			continue
+		}
+		secret, err := m.cfg.Secrets.Secret(ctx, r.pod.Namespace, ref.Name)
+		if err != nil {
+			klog.FromContext(ctx).V(2).Info("Pull secret is missing",
+				"pod", klog.KObj(r.pod), "secret", ref.Name, "err", err)
+			missing = append(missing, ref.Name)
+			continue
+		}
+		secrets = append(secrets, *secret)
+	}
+	if len(missing) > 0 {
+		r.record(v1.EventTypeWarning, "FailedToRetrieveImagePullSecret", fmt.Sprintf(
+			"Unable to retrieve some image pull secrets (%s); attempting to pull the image may not succeed.",
+			strings.Join(missing, ", ")))
+	}
+	if len(secrets) == 0 {
+		return nil, nil
+	}
+	keyring, err := credentialsecrets.MakeDockerKeyring(secrets, &credentialprovider.BasicDockerKeyring{})
+	if err != nil {
+		return nil, fmt.Errorf("reading pull secrets: %w", err)
+	}
+	named, err := dockerref.ParseNormalizedNamed(r.name)
+	if err != nil {
+		return nil, fmt.Errorf("parsing image name %q: %w", r.name, err)
+	}
+	found, _ := keyring.Lookup(named.Name())
+	return found, nil
+}
+
+// authConfig converts credentials for CRI; nil stays nil.
+func authConfig(c *credentialprovider.TrackedAuthConfig) *runtimeapi.AuthConfig {
+	if c == nil {
+		return nil
+	}
+	return &runtimeapi.AuthConfig{
+		Username: c.Username, Password: c.Password, Auth: c.Auth,
+		ServerAddress: c.ServerAddress, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
+	}
 }

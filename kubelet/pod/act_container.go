@@ -218,7 +218,7 @@ func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) {
 	inst := j.container(a.ID, a.Name)
 	spec := plan.SpecOf(j.pod, a.Name)
 	if spec == nil {
-		spec = &v1.Container{Name: a.Name, Ports: cri.ParseInfo(inst.Labels, inst.Annotations).Ports}
+		spec = &v1.Container{Name: a.Name, Ports: cri.ParseInfo(inst.Annotations).Ports}
 	}
 	if err := j.runHook(hookCtx, a.ID, spec, plan.PreStopOf(j.pod, inst)); err != nil && hookCtx.Err() == nil {
 		j.m.event(j.pod, a.Name, v1.EventTypeWarning, events.FailedPreStopHook, "PreStopHook failed")

@@ -10,7 +10,6 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
-	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/probes"
 )
 
@@ -39,20 +38,8 @@ func (w *worker) observe(ctx context.Context) error {
 		targets = append(targets, t)
 	}
 	w.m.cfg.Probes.Set(w.state.Pod, targets)
-	w.state.Probes = probed(w.m.cfg.Probes.Results(w.uid))
+	w.state.Probes = w.m.cfg.Probes.Results(w.uid)
 	return nil
-}
-
-func probed(results map[string]probes.Result) map[string]plan.Probed {
-	all := make(map[string]plan.Probed, len(results))
-	for name, r := range results {
-		failed, _ := r.Restart()
-		all[name] = plan.Probed{
-			ContainerID: r.ContainerID, Started: r.Startup == probes.Success, Ready: r.Readiness == probes.Success,
-			Failed: strings.ToLower(string(failed)), TerminationGracePeriodSeconds: r.TerminationGracePeriodSeconds,
-		}
-	}
-	return all
 }
 
 // withCutOffStarts reports a container whose start was cut off as created. When the agent ends,

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/kubernetes/pkg/probe"
 
 	"flyball.dev/kubelet/internal/metricsdoc"
 )
@@ -14,7 +15,7 @@ import (
 func TestDocumentation(t *testing.T) {
 	documented := metricsdoc.Names(t, "../..", "/metrics/probes")
 	m := newMetrics()
-	m.count(&v1.Pod{}, loopKey{}, Success, time.Second)
+	m.count(&v1.Pod{}, loopKey{}, probe.Success, time.Second)
 	families, err := m.registry.Gather()
 	if err != nil {
 		t.Fatal(err)

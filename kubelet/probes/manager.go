@@ -3,6 +3,7 @@ package probes
 import (
 	"context"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -10,6 +11,9 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/probe"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // Runtime runs a command in a container; runtimeapi.RuntimeServiceClient does.
@@ -150,21 +154,27 @@ func (m *Manager) start(p *podProbes, key loopKey, t Target, spec *v1.Probe, noS
 	m.all.Go(func() { m.run(ctx, p, l) })
 }
 
-// Results returns the verdicts of a Pod's probes by container, for the targets of the last Set. A
-// container without a probe of some kind has Success.
-func (m *Manager) Results(uid types.UID) map[string]Result {
+// Results returns what the probes of a Pod have found, by container, for the targets of the last
+// Set. A probe that a container does not have succeeds.
+func (m *Manager) Results(uid types.UID) map[string]plan.Probed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.pods[uid]
 	if p == nil {
 		return nil
 	}
-	results := make(map[string]Result, len(p.targets))
+	results := make(map[string]plan.Probed, len(p.targets))
 	for name, t := range p.targets {
-		r := Result{Startup: Success, Liveness: Success, Readiness: Success, ContainerID: t.ContainerID}
-		for _, kind := range kinds {
-			if l := p.loops[loopKey{name, kind}]; l != nil {
-				r.add(l)
+		startup, readiness := p.loops[loopKey{name, Startup}], p.loops[loopKey{name, Readiness}]
+		r := plan.Probed{
+			ContainerID: t.ContainerID,
+			Started:     startup == nil || startup.state.verdict == probe.Success,
+			Ready:       readiness == nil || readiness.state.verdict == probe.Success,
+		}
+		for _, l := range []*loop{p.loops[loopKey{name, Liveness}], startup} {
+			if l != nil && l.state.verdict == probe.Failure {
+				r.Failed = strings.ToLower(string(l.key.kind))
+				r.TerminationGracePeriodSeconds = l.spec.TerminationGracePeriodSeconds
 			}
 		}
 		results[name] = r
@@ -194,4 +204,91 @@ func (m *Manager) Stop() {
 	m.pods = map[types.UID]*podProbes{}
 	m.mu.Unlock()
 	m.all.Wait()
+}
+
+// kinds begin with Startup, which holds the others back.
+var kinds = []Kind{Startup, Readiness, Liveness}
+
+// loop is one probe of one container instance. The Manager's lock guards all but the channel.
+type loop struct {
+	key    loopKey
+	target Target
+	spec   *v1.Probe
+	state  state
+	cancel context.CancelFunc
+	wake   chan struct{} // capacity 1: the state has changed
+}
+
+// run waits until the probe is due, makes an attempt, observes its outcome and reports it, until
+// ctx ends.
+func (m *Manager) run(ctx context.Context, p *podProbes, l *loop) {
+	for {
+		m.mu.Lock()
+		at, due := next(l.state)
+		m.mu.Unlock()
+
+		var timer <-chan time.Time // nil blocks: a resting probe waits for wake
+		if due {
+			timer = time.After(time.Until(at))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.wake:
+			continue
+		case <-timer:
+		}
+
+		m.mu.Lock()
+		pod, target := p.pod, l.target
+		m.mu.Unlock()
+		at = time.Now()
+		got := m.prober.probe(ctx, pod, target, l.key.kind, l.spec)
+		changed, quiet, ok := m.observe(ctx, p, l, got, at)
+		if !ok {
+			return
+		}
+		if reason, message, ok := event(l.key.kind, got, quiet); ok && m.cfg.Record != nil {
+			m.cfg.Record(pod, target.Container, v1.EventTypeWarning, reason, message)
+		}
+		if changed {
+			select {
+			case m.changes <- pod.UID:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// observe updates the state after an attempt. It returns whether the verdict changed and whether a
+// failure is quiet; ok is false if the loop has ended, and the outcome with it.
+func (m *Manager) observe(
+	ctx context.Context, p *podProbes, l *loop, got answer, at time.Time,
+) (changed, quiet, ok bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if ctx.Err() != nil {
+		return false, false, false
+	}
+	before := l.state
+	l.state = observe(before, got.verdict(), at)
+	if l.key.kind == Startup && l.state.started {
+		p.release(l.key.container)
+	}
+	m.metrics.count(p.pod, l.key, got.verdict(), time.Since(at))
+	return before.verdict != l.state.verdict, before.retrying(), true
+}
+
+// release starts the probes that the startup probe held back. The caller holds the lock.
+func (p *podProbes) release(container string) {
+	for _, kind := range []Kind{Liveness, Readiness} {
+		if l := p.loops[loopKey{container, kind}]; l != nil && !l.state.started {
+			l.state.started = true
+			select {
+			case l.wake <- struct{}{}:
+			default:
+			}
+		}
+	}
 }

@@ -15,7 +15,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/kubernetes/pkg/probe"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 // fakeRuntime answers commands by their first word.
@@ -117,11 +120,19 @@ func target(id string) []Target {
 	return []Target{{Container: "main", ContainerID: id, StartedAt: time.Now()}}
 }
 
-func want(t *testing.T, f *fixture, startup, liveness, readiness Outcome) Result {
+func want(t *testing.T, f *fixture, startup, liveness, readiness probe.Result) plan.Probed {
 	t.Helper()
 	synctest.Wait()
 	got := f.Results("u1")["main"]
-	if d := cmp.Diff([]Outcome{startup, liveness, readiness}, []Outcome{got.Startup, got.Liveness, got.Readiness}); d != "" {
+	verdicts := []probe.Result{probe.Success, probe.Success, probe.Success}
+	f.Manager.mu.Lock()
+	for i, kind := range []Kind{Startup, Liveness, Readiness} {
+		if l := f.pods["u1"].loops[loopKey{"main", kind}]; l != nil {
+			verdicts[i] = l.state.verdict
+		}
+	}
+	f.Manager.mu.Unlock()
+	if d := cmp.Diff([]probe.Result{startup, liveness, readiness}, verdicts); d != "" {
 		t.Fatalf("startup, liveness, readiness (-want +got):\n%s", d)
 	}
 	return got
@@ -132,12 +143,16 @@ func want(t *testing.T, f *fixture, startup, liveness, readiness Outcome) Result
 func TestHungRuntime(t *testing.T) {
 	start(t, func(f *fixture) {
 		f.runtime.set("live", -3)
-		probe := run("live")
-		probe.FailureThreshold = 3
-		f.Set(podWith(v1.Container{LivenessProbe: probe}), target("a"))
+		check := run("live")
+		check.FailureThreshold = 3
+		f.Set(podWith(v1.Container{LivenessProbe: check}), target("a"))
 		time.Sleep(time.Hour)
-		if r := want(t, f, Success, Failure, Success); r.Message != `command timed out: "live" timed out after 1s` {
-			t.Errorf("the message is %q", r.Message)
+		want(t, f, probe.Success, probe.Failure, probe.Success)
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		const event = `main Unhealthy: Liveness probe failed: command timed out: "live" timed out after 1s`
+		if len(f.events) == 0 || f.events[len(f.events)-1] != event {
+			t.Errorf("the events are %q", f.events)
 		}
 	})
 }
@@ -145,7 +160,7 @@ func TestHungRuntime(t *testing.T) {
 func TestNoProbesMeansSuccess(t *testing.T) {
 	start(t, func(f *fixture) {
 		f.Set(podWith(v1.Container{}), target("a"))
-		if r := want(t, f, Success, Success, Success); !r.Ready() {
+		if r := want(t, f, probe.Success, probe.Success, probe.Success); !r.Started || !r.Ready {
 			t.Error("a container without probes is ready when it runs")
 		}
 		if f.Results("other") != nil {
@@ -159,13 +174,13 @@ func TestStartupThenReadiness(t *testing.T) {
 		f.runtime.set("up", 1)
 		pod := podWith(v1.Container{StartupProbe: run("up"), ReadinessProbe: run("ready"), LivenessProbe: run("live")})
 		f.Set(pod, target("a"))
-		want(t, f, Unknown, Success, Failure)
+		want(t, f, probe.Unknown, probe.Success, probe.Failure)
 		time.Sleep(9 * time.Second)
 		f.runtime.set("up", 0)
-		want(t, f, Unknown, Success, Failure)
+		want(t, f, probe.Unknown, probe.Success, probe.Failure)
 		time.Sleep(time.Second)
 		// No period passes between the startup probe and the first readiness probe.
-		if r := want(t, f, Success, Success, Success); !r.Ready() {
+		if r := want(t, f, probe.Success, probe.Success, probe.Success); !r.Started || !r.Ready {
 			t.Error("the container is ready")
 		}
 		if f.changes != 2 {
@@ -176,14 +191,14 @@ func TestStartupThenReadiness(t *testing.T) {
 
 func TestLivenessFailureAndNewContainer(t *testing.T) {
 	start(t, func(f *fixture) {
-		probe := run("live")
-		probe.TerminationGracePeriodSeconds = ptr.To[int64](7)
-		pod := podWith(v1.Container{LivenessProbe: probe})
+		check := run("live")
+		check.TerminationGracePeriodSeconds = ptr.To[int64](7)
+		pod := podWith(v1.Container{LivenessProbe: check})
 		f.runtime.set("live", 1)
 		f.Set(pod, target("a"))
 		time.Sleep(20 * time.Second)
-		r := want(t, f, Success, Failure, Success)
-		if kind, restart := r.Restart(); !restart || kind != Liveness || *r.TerminationGracePeriodSeconds != 7 || r.Message != "out of live" {
+		r := want(t, f, probe.Success, probe.Failure, probe.Success)
+		if r.Failed != "liveness" || *r.TerminationGracePeriodSeconds != 7 {
 			t.Errorf("the result is %+v", r)
 		}
 		count := f.runtime.count()
@@ -193,7 +208,7 @@ func TestLivenessFailureAndNewContainer(t *testing.T) {
 		}
 		f.runtime.set("live", 0)
 		f.Set(pod, target("b"))
-		if r := want(t, f, Success, Success, Success); r.ContainerID != "b" {
+		if r := want(t, f, probe.Success, probe.Success, probe.Success); r.ContainerID != "b" {
 			t.Errorf("results are of container %q, want b", r.ContainerID)
 		}
 		const event = "main Unhealthy: Liveness probe failed: out of live"
@@ -222,13 +237,13 @@ func TestDeletionKeepsReadinessOnly(t *testing.T) {
 		pod := podWith(v1.Container{LivenessProbe: run("live"), ReadinessProbe: run("ready")})
 		containers := target("a")
 		f.Set(pod, containers)
-		want(t, f, Success, Success, Success)
+		want(t, f, probe.Success, probe.Success, probe.Success)
 		ending := pod.DeepCopy()
 		ending.DeletionTimestamp = new(metav1.Now())
 		f.Set(ending, containers)
 		f.runtime.set("ready", 1)
 		time.Sleep(time.Minute)
-		want(t, f, Success, Success, Failure)
+		want(t, f, probe.Success, probe.Success, probe.Failure)
 	})
 }
 
@@ -241,9 +256,9 @@ func TestRestartOfTheAgent(t *testing.T) {
 		}}
 		old := []Target{{Container: "main", ContainerID: "a", StartedAt: time.Now().Add(-time.Hour)}}
 		f.Set(pod, old)
-		want(t, f, Success, Success, Success) // it was ready, and is until proven otherwise
-		time.Sleep(31 * time.Second)          // jitter of up to a period, then failureThreshold periods
-		want(t, f, Success, Success, Failure)
+		want(t, f, probe.Success, probe.Success, probe.Success) // it was ready, and is until proven otherwise
+		time.Sleep(31 * time.Second)                            // jitter of up to a period, then failureThreshold periods
+		want(t, f, probe.Success, probe.Success, probe.Failure)
 		for _, c := range f.runtime.calls {
 			if strings.HasPrefix(c, "a up") {
 				t.Error("the startup probe of a container that has started ran again")
@@ -271,14 +286,14 @@ func TestRuntimeErrors(t *testing.T) {
 		f.runtime.set("live", -2)
 		f.Set(podWith(v1.Container{LivenessProbe: run("live")}), target("a"))
 		time.Sleep(time.Minute)
-		want(t, f, Success, Success, Success)
+		want(t, f, probe.Success, probe.Success, probe.Success)
 		if f.runtime.count() < attempts || len(f.events) == 0 ||
 			!strings.HasPrefix(f.events[0], "main Unhealthy: Liveness probe errored and resulted in unknown state: ") {
 			t.Errorf("got %d calls and events %v", f.runtime.count(), f.events)
 		}
 		f.runtime.set("live", -1)
 		time.Sleep(time.Minute)
-		want(t, f, Success, Failure, Success)
+		want(t, f, probe.Success, probe.Failure, probe.Success)
 	})
 }
 

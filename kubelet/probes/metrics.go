@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/component-base/metrics"
+	"k8s.io/kubernetes/pkg/probe"
 )
 
 // probeMetrics are upstream's prober_* metrics, in a registry of the Manager's
@@ -37,9 +38,9 @@ func (m *Manager) MetricsHandler() http.Handler {
 	return metrics.HandlerFor(m.metrics.registry, metrics.HandlerOpts{ErrorHandling: metrics.ContinueOnError})
 }
 
-func (m *probeMetrics) count(pod *v1.Pod, key loopKey, got Outcome, took time.Duration) {
+func (m *probeMetrics) count(pod *v1.Pod, key loopKey, got probe.Result, took time.Duration) {
 	m.total.With(resultLabels(pod, key, got)).Inc()
-	if got != Failure {
+	if got != probe.Failure {
 		m.duration.With(durationLabels(pod, key)).Observe(took.Seconds())
 	}
 }
@@ -47,14 +48,14 @@ func (m *probeMetrics) count(pod *v1.Pod, key loopKey, got Outcome, took time.Du
 // forget drops the series of a probe that is gone: they are labelled by pod, and
 // would pile up for as long as the agent runs.
 func (m *probeMetrics) forget(pod *v1.Pod, key loopKey) {
-	for _, o := range []Outcome{Success, Failure, Unknown} {
+	for _, o := range []probe.Result{probe.Success, probe.Failure, probe.Unknown} {
 		m.total.Delete(resultLabels(pod, key, o))
 	}
 	m.duration.Delete(durationLabels(pod, key))
 }
 
-func resultLabels(pod *v1.Pod, key loopKey, got Outcome) map[string]string {
-	result := map[Outcome]string{Success: "successful", Failure: "failed", Unknown: "unknown"}[got]
+func resultLabels(pod *v1.Pod, key loopKey, got probe.Result) map[string]string {
+	result := map[probe.Result]string{probe.Success: "successful", probe.Failure: "failed", probe.Unknown: "unknown"}[got]
 	labels := durationLabels(pod, key)
 	labels["result"], labels["pod_uid"] = result, string(pod.UID)
 	return labels

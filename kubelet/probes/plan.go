@@ -1,25 +1,17 @@
 package probes
 
 import (
+	"cmp"
+	"maps"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/kubernetes/pkg/probe"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
-)
-
-// Outcome is the result of an attempt, and the verdict of a probe.
-type Outcome string
-
-const (
-	// Unknown means that an attempt could not be made, or that there is no verdict yet.
-	Unknown Outcome = "Unknown"
-	// Success means that the probe passed, or that the container has no such probe.
-	Success Outcome = "Success"
-	// Failure means that the attempt failed, or as many in a row as the threshold says.
-	Failure Outcome = "Failure"
 )
 
 // Kind is one of the three probes of a container, as upstream's Events and metrics spell it.
@@ -52,13 +44,14 @@ type state struct {
 	started bool // the startup probe passed, or there is none
 	held    bool // only a new container changes the verdict
 
-	verdict Outcome
-	message string
+	// verdict is Unknown until there is one. It changes after as many equal attempts in a row as the
+	// threshold says.
+	verdict probe.Result
 
-	last    Outcome   // of the last attempt
-	run     int       // how many attempts in a row had this outcome
-	tried   time.Time // when the last attempt began; zero: never
-	retries int       // quick retries so far; -1: no more
+	last    probe.Result // of the last attempt
+	run     int          // how many attempts in a row had this outcome
+	tried   time.Time    // when the last attempt began; zero: never
+	retries int          // quick retries so far; -1: no more
 }
 
 // thresholds are the numbers of a v1.Probe, with the API's defaults filled in.
@@ -70,39 +63,25 @@ type thresholds struct {
 func thresholdsOf(p *v1.Probe) thresholds {
 	seconds := func(n int32) time.Duration { return time.Duration(n) * time.Second }
 	return thresholds{
-		initialDelay: seconds(p.InitialDelaySeconds),
-		period:       seconds(orDefault(p.PeriodSeconds, 10)),
-		failure:      int(orDefault(p.FailureThreshold, 3)),
-		success:      int(orDefault(p.SuccessThreshold, 1)),
+		initialDelay: seconds(p.InitialDelaySeconds), period: seconds(cmp.Or(p.PeriodSeconds, 10)),
+		failure: int(cmp.Or(p.FailureThreshold, 3)), success: int(cmp.Or(p.SuccessThreshold, 1)),
 	}
-}
-
-func orDefault(n, otherwise int32) int32 {
-	if n > 0 {
-		return n
-	}
-	return otherwise
 }
 
 // begin is the state of a probe whose container started at begun. was is the verdict that the Pod's
-// status records for this container instance, Unknown if it records none.
-func begin(kind Kind, spec thresholds, begun time.Time, was Outcome) state {
+// status records for this container instance, probe.Unknown if it records none.
+func begin(kind Kind, spec thresholds, begun time.Time, was probe.Result) state {
 	s := state{kind: kind, spec: spec, begun: begun, verdict: was}
-	if was == Success {
+	if was == probe.Success {
 		s.retries = -1
 	}
-	switch kind {
-	case Startup:
-		s.started = was == Success
-		s.held = was == Success
-	case Liveness:
-		// Alive until proven otherwise.
-		s.verdict = Success
-	case Readiness:
-		// Not ready until proven otherwise.
-		if was != Success {
-			s.verdict = Failure
-		}
+	switch {
+	case kind == Startup:
+		s.started, s.held = was == probe.Success, was == probe.Success
+	case kind == Liveness: // alive until proven otherwise
+		s.verdict = probe.Success
+	case was != probe.Success: // not ready until proven otherwise
+		s.verdict = probe.Failure
 	}
 	return s
 }
@@ -115,10 +94,7 @@ func next(s state) (at time.Time, ok bool) {
 	}
 	if s.tried.IsZero() {
 		at = s.begun.Add(s.spec.initialDelay)
-		if at.Before(s.notBefore) {
-			at = s.notBefore
-		}
-		return at, true
+		return slices.MaxFunc([]time.Time{at, s.notBefore}, time.Time.Compare), true
 	}
 	return s.tried.Add(s.interval()), true
 }
@@ -137,16 +113,16 @@ func (s state) interval() time.Duration {
 }
 
 // observe is the state after an attempt that began at the given time. An attempt that could not be
-// made (Unknown) changes no verdict.
-func observe(s state, got Outcome, message string, at time.Time) state {
+// made (probe.Unknown) changes no verdict.
+func observe(s state, got probe.Result, at time.Time) state {
 	quick := s.retrying()
 	s.tried = at
-	if got == Success {
+	if got == probe.Success {
 		s.retries = -1
 	} else if s.retries >= 0 {
 		s.retries++
 	}
-	if got == Unknown || (quick && got == Failure) {
+	if got == probe.Unknown || (quick && got == probe.Failure) {
 		return s
 	}
 	if s.last == got {
@@ -154,65 +130,30 @@ func observe(s state, got Outcome, message string, at time.Time) state {
 	} else {
 		s.last, s.run = got, 1
 	}
-	if (got == Failure && s.run < s.spec.failure) || (got == Success && s.run < s.spec.success) {
+	if (got == probe.Failure && s.run < s.spec.failure) || (got == probe.Success && s.run < s.spec.success) {
 		return s
 	}
-	s.verdict, s.message = got, message
+	s.verdict = got
 	switch {
 	case s.kind == Startup:
 		// Either verdict stands until there is a new container: more attempts would run commands in
 		// one that is about to be stopped.
 		s.held = true
-		s.started = got == Success
-	case s.kind == Liveness && got == Failure:
+		s.started = got == probe.Success
+	case s.kind == Liveness && got == probe.Failure:
 		s.held = true
 	}
 	return s
 }
 
-// Result are the verdicts of the probes of one container.
-type Result struct {
-	Startup, Liveness, Readiness Outcome
-	// Message is that of the probe that failed; of liveness, if it and readiness did.
-	Message string
-	// ContainerID is the instance that was probed: a caller that has replaced it must not act on
-	// the result.
-	ContainerID string
-	// TerminationGracePeriodSeconds is that of the failed startup or liveness probe; nil if it has
-	// none, and the Pod's applies.
-	TerminationGracePeriodSeconds *int64
-}
-
-// Restart reports whether the container must be restarted, and because of which probe.
-func (r Result) Restart() (Kind, bool) {
-	switch {
-	case r.Startup == Failure:
-		return Startup, true
-	case r.Liveness == Failure:
-		return Liveness, true
-	}
-	return "", false
-}
-
-// Ready reports whether the container is ready for traffic.
-func (r Result) Ready() bool { return r.Startup == Success && r.Readiness == Success }
-
 // probed lists the probes of a container. A Pod that is being deleted keeps only readiness: nothing
 // restarts any more, but it must leave its Services when its server does not answer.
 func probed(pod *v1.Pod, c *v1.Container) map[Kind]*v1.Probe {
-	probes := map[Kind]*v1.Probe{}
-	if c.ReadinessProbe != nil {
-		probes[Readiness] = c.ReadinessProbe
+	probes := map[Kind]*v1.Probe{Readiness: c.ReadinessProbe}
+	if pod.DeletionTimestamp == nil {
+		probes[Startup], probes[Liveness] = c.StartupProbe, c.LivenessProbe
 	}
-	if pod.DeletionTimestamp != nil {
-		return probes
-	}
-	if c.StartupProbe != nil {
-		probes[Startup] = c.StartupProbe
-	}
-	if c.LivenessProbe != nil {
-		probes[Liveness] = c.LivenessProbe
-	}
+	maps.DeleteFunc(probes, func(_ Kind, p *v1.Probe) bool { return p == nil })
 	return probes
 }
 
@@ -227,13 +168,13 @@ func probeable(pod *v1.Pod, name string) *v1.Container {
 
 // recorded is the verdict in the Pod's status about this container instance, so that an agent that
 // has restarted continues from it.
-func recorded(pod *v1.Pod, t Target, kind Kind) Outcome {
+func recorded(pod *v1.Pod, t Target, kind Kind) probe.Result {
 	s := cri.FindStatus(pod, t.Container)
 	if s == nil || s.ContainerID == "" || cri.BareID(s.ContainerID) != cri.BareID(t.ContainerID) {
-		return Unknown
+		return probe.Unknown
 	}
 	if kind == Startup && ptr.Deref(s.Started, false) || kind == Readiness && s.Ready {
-		return Success
+		return probe.Success
 	}
-	return Unknown
+	return probe.Unknown
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kubernetes/pkg/probe"
 	"pgregory.net/rapid"
 )
 
@@ -15,91 +16,91 @@ var t0 = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 // trace plays a probe: an attempt begins whenever one is due, and answers come from the
 // list. It returns when attempts began, in milliseconds since the container
 // started, and the verdict after each answer.
-func trace(s state, answers ...Outcome) (tried []int64, verdicts []Outcome) {
+func trace(s state, answers ...probe.Result) (tried []int64, verdicts []probe.Result) {
 	for _, a := range answers {
 		at, ok := next(s)
 		if !ok {
 			break
 		}
-		s = observe(s, a, "", at)
+		s = observe(s, a, at)
 		tried, verdicts = append(tried, at.Sub(t0).Milliseconds()), append(verdicts, s.verdict)
 	}
 	return tried, verdicts
 }
 
 func TestPlan(t *testing.T) {
-	const ok, no, unknown = Success, Failure, Unknown
+	const ok, no, unknown = probe.Success, probe.Failure, probe.Unknown
 	tests := map[string]struct {
 		reason   string
 		kind     Kind
 		spec     v1.Probe
-		was      Outcome
-		answers  []Outcome
+		was      probe.Result
+		answers  []probe.Result
 		tried    []int64
-		verdicts []Outcome
+		verdicts []probe.Result
 	}{
 		"readiness is probed at once": {
 			reason: "A container without initialDelaySeconds is ready as soon as it says so, not a period later.",
-			kind:   Readiness, answers: []Outcome{ok, ok},
-			tried: []int64{0, 10_000}, verdicts: []Outcome{ok, ok},
+			kind:   Readiness, answers: []probe.Result{ok, ok},
+			tried: []int64{0, 10_000}, verdicts: []probe.Result{ok, ok},
 		},
 		"readiness is probed again soon after the start": {
 			reason: "The server did not listen yet. The pause doubles up to the period.",
-			kind:   Readiness, spec: v1.Probe{PeriodSeconds: 1}, answers: []Outcome{no, no, no, no, no, no, ok, ok},
+			kind:   Readiness, spec: v1.Probe{PeriodSeconds: 1}, answers: []probe.Result{no, no, no, no, no, no, ok, ok},
 			tried:    []int64{0, 100, 300, 700, 1500, 2500, 3500, 4500},
-			verdicts: []Outcome{no, no, no, no, no, no, ok, ok},
+			verdicts: []probe.Result{no, no, no, no, no, no, ok, ok},
 		},
 		"readiness waits for its initial delay": {
 			reason: "The user says that it cannot be ready sooner.",
-			kind:   Readiness, spec: v1.Probe{InitialDelaySeconds: 5}, answers: []Outcome{ok},
-			tried: []int64{5000}, verdicts: []Outcome{ok},
+			kind:   Readiness, spec: v1.Probe{InitialDelaySeconds: 5}, answers: []probe.Result{ok},
+			tried: []int64{5000}, verdicts: []probe.Result{ok},
 		},
 		"readiness after a success keeps to its period": {
 			reason: "Quick retries are for the start only.",
-			kind:   Readiness, spec: v1.Probe{FailureThreshold: 2}, answers: []Outcome{no, ok, no, no, ok},
+			kind:   Readiness, spec: v1.Probe{FailureThreshold: 2}, answers: []probe.Result{no, ok, no, no, ok},
 			tried:    []int64{0, 100, 10_100, 20_100, 30_100},
-			verdicts: []Outcome{no, ok, ok, no, ok},
+			verdicts: []probe.Result{no, ok, ok, no, ok},
 		},
 		"successThreshold": {
 			reason: "Two in a row are needed, a period apart.",
-			kind:   Readiness, spec: v1.Probe{SuccessThreshold: 2}, answers: []Outcome{ok, no, ok, ok},
-			tried: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{no, no, no, ok},
+			kind:   Readiness, spec: v1.Probe{SuccessThreshold: 2}, answers: []probe.Result{ok, no, ok, ok},
+			tried: []int64{0, 10_000, 20_000, 30_000}, verdicts: []probe.Result{no, no, no, ok},
 		},
 		"readiness of an earlier agent": {
 			reason: "The status says ready: it stays so until proven otherwise, failureThreshold included.",
-			kind:   Readiness, was: ok, answers: []Outcome{no, no, no},
-			tried: []int64{0, 10_000, 20_000}, verdicts: []Outcome{ok, ok, no},
+			kind:   Readiness, was: ok, answers: []probe.Result{no, no, no},
+			tried: []int64{0, 10_000, 20_000}, verdicts: []probe.Result{ok, ok, no},
 		},
 		"liveness rests after its verdict": {
 			reason: "The container is about to be stopped.",
-			kind:   Liveness, answers: []Outcome{no, ok, no, no, no, no},
-			tried: []int64{0, 10_000, 20_000, 30_000, 40_000}, verdicts: []Outcome{ok, ok, ok, ok, no},
+			kind:   Liveness, answers: []probe.Result{no, ok, no, no, no, no},
+			tried: []int64{0, 10_000, 20_000, 30_000, 40_000}, verdicts: []probe.Result{ok, ok, ok, ok, no},
 		},
 		"an attempt that could not be made does not count": {
 			reason: "A runtime that does not answer is no reason to restart containers.",
-			kind:   Liveness, spec: v1.Probe{FailureThreshold: 2}, answers: []Outcome{no, unknown, unknown, no},
-			tried: []int64{0, 10_000, 20_000, 30_000}, verdicts: []Outcome{ok, ok, ok, no},
+			kind:   Liveness, spec: v1.Probe{FailureThreshold: 2}, answers: []probe.Result{no, unknown, unknown, no},
+			tried: []int64{0, 10_000, 20_000, 30_000}, verdicts: []probe.Result{ok, ok, ok, no},
 		},
 		"startup rests after it passed": {
 			reason: "Passing once is all it is for.",
-			kind:   Startup, answers: []Outcome{no, ok, no},
-			tried: []int64{0, 10_000}, verdicts: []Outcome{unknown, ok},
+			kind:   Startup, answers: []probe.Result{no, ok, no},
+			tried: []int64{0, 10_000}, verdicts: []probe.Result{unknown, ok},
 		},
 		"startup rests after it failed": {
 			reason: "failureThreshold times period is the time that the container gets; no quick retries shorten it.",
-			kind:   Startup, answers: []Outcome{no, no, no, ok},
-			tried: []int64{0, 10_000, 20_000}, verdicts: []Outcome{unknown, unknown, no},
+			kind:   Startup, answers: []probe.Result{no, no, no, ok},
+			tried: []int64{0, 10_000, 20_000}, verdicts: []probe.Result{unknown, unknown, no},
 		},
 		"startup of an earlier agent": {
 			reason: "It passed already; running it again could restart a healthy container.",
-			kind:   Startup, was: ok, answers: []Outcome{no},
+			kind:   Startup, was: ok, answers: []probe.Result{no},
 		},
 	}
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			was := tc.was
 			if was == "" {
-				was = Unknown
+				was = probe.Unknown
 			}
 			s := begin(tc.kind, thresholdsOf(&tc.spec), t0, was)
 			s.started = true
@@ -116,7 +117,7 @@ func TestPlan(t *testing.T) {
 
 func TestStartupHoldsTheOthersBack(t *testing.T) {
 	for _, kind := range []Kind{Liveness, Readiness} {
-		if at, ok := next(begin(kind, thresholdsOf(&v1.Probe{}), t0, Unknown)); ok {
+		if at, ok := next(begin(kind, thresholdsOf(&v1.Probe{}), t0, probe.Unknown)); ok {
 			t.Errorf("%s is due at %s although the container has not started", kind, at)
 		}
 	}
@@ -134,10 +135,10 @@ func TestPlanInvariants(t *testing.T) {
 			SuccessThreshold:    rapid.Int32Range(0, 4).Draw(t, "success"),
 		}
 		kind := rapid.SampledFrom([]Kind{Startup, Liveness, Readiness}).Draw(t, "kind")
-		was := rapid.SampledFrom([]Outcome{Unknown, Success}).Draw(t, "was")
+		was := rapid.SampledFrom([]probe.Result{probe.Unknown, probe.Success}).Draw(t, "was")
 		s := begin(kind, thresholdsOf(&spec), t0, was)
 		s.started = s.started || kind != Startup
-		run, last := 0, Unknown
+		run, last := 0, probe.Unknown
 		for range rapid.IntRange(1, 40).Draw(t, "answers") {
 			at, ok := next(s)
 			if !ok {
@@ -149,10 +150,10 @@ func TestPlanInvariants(t *testing.T) {
 			if !s.tried.IsZero() && at.Sub(s.tried) > s.spec.period {
 				t.Fatalf("%s between two attempts, the period is %s", at.Sub(s.tried), s.spec.period)
 			}
-			got := rapid.SampledFrom([]Outcome{Success, Failure, Unknown}).Draw(t, "answer")
+			got := rapid.SampledFrom([]probe.Result{probe.Success, probe.Failure, probe.Unknown}).Draw(t, "answer")
 			before := s.verdict
-			s = observe(s, got, "", at)
-			if got != Unknown {
+			s = observe(s, got, at)
+			if got != probe.Unknown {
 				if got != last {
 					run, last = 0, got
 				}
@@ -162,7 +163,7 @@ func TestPlanInvariants(t *testing.T) {
 				continue
 			}
 			need := s.spec.success
-			if s.verdict == Failure {
+			if s.verdict == probe.Failure {
 				need = s.spec.failure
 			}
 			if s.verdict != got || run < need {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	v1 "k8s.io/api/core/v1"
@@ -27,7 +28,7 @@ const (
 	reasonWarning   = "ProbeWarning"
 
 	// attempts is how often an attempt that could not be made is repeated before it counts as
-	// Unknown, for example because the runtime did not answer.
+	// probe.Unknown, for example because the runtime did not answer.
 	attempts = 3
 	// execSlack is the time that a runtime has beyond a command's timeout, which it enforces
 	// itself: to begin, to kill, and to collect the output.
@@ -38,10 +39,17 @@ const (
 
 // answer is the outcome of one attempt.
 type answer struct {
-	outcome Outcome
+	result  probe.Result
 	message string
-	warning bool  // passed with a warning
-	err     error // the attempt could not be made
+	err     error // the attempt could not be made, and the result is probe.Unknown
+}
+
+// verdict is the outcome for the rules, which know no warnings.
+func (a answer) verdict() probe.Result {
+	if a.result == probe.Warning {
+		return probe.Success
+	}
+	return a.result
 }
 
 // prober makes attempts. It has no state of its own.
@@ -62,7 +70,7 @@ func newProber(cfg Config) prober {
 func (a prober) probe(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) answer {
 	c := probeable(pod, t.Container)
 	if c == nil {
-		return answer{outcome: Unknown}
+		return answer{result: probe.Unknown}
 	}
 	var result probe.Result
 	var message string
@@ -76,16 +84,10 @@ func (a prober) probe(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *
 			break
 		}
 	}
-	switch {
-	case err != nil:
-		return answer{outcome: Unknown, err: err}
-	case result == probe.Success:
-		return answer{outcome: Success, message: message}
-	case result == probe.Warning:
-		return answer{outcome: Success, message: message, warning: true}
-	default:
-		return answer{outcome: Failure, message: message}
+	if err != nil {
+		return answer{result: probe.Unknown, err: err}
 	}
+	return answer{result: result, message: message}
 }
 
 func (a prober) askInstead(
@@ -99,7 +101,7 @@ func (a prober) askInstead(
 }
 
 func (a prober) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe) (probe.Result, string, error) {
-	timeout := time.Duration(orDefault(p.TimeoutSeconds, 1)) * time.Second
+	timeout := time.Duration(cmp.Or(p.TimeoutSeconds, 1)) * time.Second
 	switch {
 	case p.Exec != nil:
 		return a.exec(ctx, c, t, p.Exec.Command, timeout)
@@ -143,14 +145,9 @@ func (a prober) exec(
 	if err != nil {
 		return probe.Unknown, "", err
 	}
-	output := string(append(resp.Stdout, resp.Stderr...))
-	if len(output) > maxOutput {
-		output = output[:maxOutput]
-	}
-	if resp.ExitCode != 0 {
-		return probe.Failure, output, nil
-	}
-	return probe.Success, output, nil
+	output := append(resp.Stdout, resp.Stderr...)
+	output = output[:min(len(output), maxOutput)]
+	return lo.Ternary(resp.ExitCode == 0, probe.Success, probe.Failure), string(output), nil
 }
 
 // event is the Event about an attempt, with upstream's texts. quiet suppresses failures.
@@ -158,9 +155,9 @@ func event(kind Kind, a answer, quiet bool) (reason, message string, ok bool) {
 	switch {
 	case a.err != nil:
 		return reasonUnhealthy, fmt.Sprintf("%s probe errored and resulted in unknown state: %s", kind, a.err), true
-	case a.warning:
+	case a.result == probe.Warning:
 		return reasonWarning, fmt.Sprintf("%s probe warning: %s", kind, a.message), true
-	case a.outcome == Failure && !quiet:
+	case a.result == probe.Failure && !quiet:
 		return reasonUnhealthy, fmt.Sprintf("%s probe failed: %s", kind, a.message), true
 	}
 	return "", "", false

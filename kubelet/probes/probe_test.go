@@ -15,6 +15,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/kubernetes/pkg/probe"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -85,53 +86,53 @@ func TestHandlers(t *testing.T) {
 	tests := map[string]struct {
 		reason  string
 		handler v1.ProbeHandler
-		want    Outcome
+		want    probe.Result
 		message string
 	}{
 		"http": {
 			reason:  "200 from the pod's address, with the headers of the probe.",
-			handler: get("/ok", intstr.FromInt32(plainPort), ""), want: Success,
+			handler: get("/ok", intstr.FromInt32(plainPort), ""), want: probe.Success,
 		},
 		"http, port by name": {
 			reason:  "Named ports are the container's.",
-			handler: get("/ok", intstr.FromString("web"), v1.URISchemeHTTP), want: Success,
+			handler: get("/ok", intstr.FromString("web"), v1.URISchemeHTTP), want: probe.Success,
 		},
 		"http, unknown port": {
 			reason:  "The attempt cannot be made: no verdict.",
-			handler: get("/ok", intstr.FromString("nope"), v1.URISchemeHTTP), want: Unknown,
+			handler: get("/ok", intstr.FromString("nope"), v1.URISchemeHTTP), want: probe.Unknown,
 		},
 		"http 503": {
 			reason:  "The message is upstream's and does not show the body.",
-			handler: get("/no", intstr.FromInt32(plainPort), ""), want: Failure,
+			handler: get("/no", intstr.FromInt32(plainPort), ""), want: probe.Failure,
 			message: "HTTP probe failed with statuscode: 503",
 		},
 		"https": {
 			reason:  "The certificate is not verified: a probe has no CA.",
-			handler: get("/ok", intstr.FromInt32(securePort), v1.URISchemeHTTPS), want: Success,
+			handler: get("/ok", intstr.FromInt32(securePort), v1.URISchemeHTTPS), want: probe.Success,
 		},
 		"tcp": {
 			reason:  "It is enough that the port opens.",
-			handler: v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(plainPort)}}, want: Success,
+			handler: v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(plainPort)}}, want: probe.Success,
 		},
 		"tcp closed": {
 			reason:  "No process listens.",
-			handler: v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(closedPort)}}, want: Failure,
+			handler: v1.ProbeHandler{TCPSocket: &v1.TCPSocketAction{Port: intstr.FromInt32(closedPort)}}, want: probe.Failure,
 			message: "connection refused",
 		},
 		"grpc": {
 			reason:  "The health service of the whole server.",
-			handler: v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: grpcPort}}, want: Success,
+			handler: v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: grpcPort}}, want: probe.Success,
 		},
 		"grpc not serving": {
 			reason:  "The health of one service.",
-			handler: v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: grpcPort, Service: new("ill")}}, want: Failure,
+			handler: v1.ProbeHandler{GRPC: &v1.GRPCAction{Port: grpcPort, Service: new("ill")}}, want: probe.Failure,
 			message: `service unhealthy (responded with "NOT_SERVING")`,
 		},
 		"exec": {
 			reason:  "Variables with valueFrom are empty, as upstream.",
-			handler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"test", "$(A)", "$(B)"}}}, want: Success,
+			handler: v1.ProbeHandler{Exec: &v1.ExecAction{Command: []string{"test", "$(A)", "$(B)"}}}, want: probe.Success,
 		},
-		"none": {reason: "A probe without a handler.", want: Unknown},
+		"none": {reason: "A probe without a handler.", want: probe.Unknown},
 	}
 	runtime := &fakeRuntime{codes: map[string]int32{}}
 	a := newProber(Config{Runtime: runtime})
@@ -143,8 +144,8 @@ func TestHandlers(t *testing.T) {
 	for name, tc := range tests {
 		t.Run(name, func(t *testing.T) {
 			got := a.probe(t.Context(), pod, to, Readiness, &v1.Probe{ProbeHandler: tc.handler, TimeoutSeconds: 5})
-			if got.outcome != tc.want || !strings.Contains(got.message, tc.message) {
-				t.Errorf("%s\ngot %q (%q, %v), want %q with %q", tc.reason, got.outcome, got.message, got.err, tc.want, tc.message)
+			if got.result != tc.want || !strings.Contains(got.message, tc.message) {
+				t.Errorf("%s\ngot %q (%q, %v), want %q with %q", tc.reason, got.result, got.message, got.err, tc.want, tc.message)
 			}
 		})
 	}

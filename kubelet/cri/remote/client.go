@@ -3,7 +3,7 @@ package remote
 import (
 	"context"
 	"fmt"
-	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/cri"
@@ -32,12 +33,11 @@ func bounded(timeout time.Duration) grpc.UnaryClientInterceptor {
 		ctx context.Context, method string, req, reply any, conn *grpc.ClientConn,
 		invoke grpc.UnaryInvoker, opts ...grpc.CallOption,
 	) error {
-		if wait, ends := waits(req); ends {
-			if _, ok := ctx.Deadline(); !ok {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithTimeout(ctx, timeout+wait)
-				defer cancel()
-			}
+		_, has := ctx.Deadline()
+		if wait, ends := waits(req); ends && !has {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, timeout+wait)
+			defer cancel()
 		}
 		return invoke(ctx, method, req, reply, conn, opts...)
 	}
@@ -72,11 +72,8 @@ type Client struct {
 	metrics *metrics
 
 	mu sync.Mutex
-	// details of containers and addresses of sandboxes by ID, see Observe.
-	containers map[string]cri.Container
-	sandboxes  map[string]cri.Sandbox
-	// known are the IDs in both, by Pod.
-	known map[types.UID][]string
+	// observed are the last observations that found something, by Pod.
+	observed map[types.UID]cri.Pod
 	// seen are the facts of the last relist, by Pod.
 	seen map[types.UID]string
 	// listed is when the last relist succeeded.
@@ -91,12 +88,8 @@ func Dial(endpoint string) (*Client, error) {
 		return nil, fmt.Errorf("connecting to the container runtime: endpoint %q is not a unix:// address", endpoint)
 	}
 	m := newMetrics()
-	conn, err := grpc.NewClient("passthrough:///"+path,
+	conn, err := grpc.NewClient("unix:"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
-		grpc.WithAuthority("localhost"),
-		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, "unix", addr)
-		}),
 		grpc.WithConnectParams(grpc.ConnectParams{
 			Backoff: backoff.Config{
 				BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
@@ -117,8 +110,7 @@ func Dial(endpoint string) (*Client, error) {
 func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClient) *Client {
 	return &Client{
 		Runtime: rt, Images: images, metrics: newMetrics(),
-		containers: map[string]cri.Container{}, sandboxes: map[string]cri.Sandbox{},
-		known: map[types.UID][]string{}, seen: map[types.UID]string{}, listed: time.Now(),
+		observed: map[types.UID]cri.Pod{}, seen: map[types.UID]string{}, listed: time.Now(),
 	}
 }
 
@@ -162,8 +154,70 @@ func IsHung(err error) bool { return status.Code(err) == codes.DeadlineExceeded 
 
 // Message is the text of an error of the runtime, without the prefix of gRPC.
 func Message(err error) string {
-	if s, ok := status.FromError(err); ok {
-		return s.Message()
+	return status.Convert(err).Message()
+}
+
+// NetworkError is why the runtime cannot connect Pods to the network, with upstream's text; nil if
+// it can, or does not answer.
+func (c *Client) NetworkError(ctx context.Context) error {
+	resp, err := c.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return nil //nolint:nilerr // Healthy reports that
 	}
-	return err.Error()
+	for _, condition := range resp.GetStatus().GetConditions() {
+		if condition.Type == runtimeapi.NetworkReady && !condition.Status {
+			return fmt.Errorf("container runtime network not ready: NetworkReady=false reason:%s message:%s",
+				condition.Reason, condition.Message)
+		}
+	}
+	return nil
+}
+
+// RequireNetwork makes the runtime's status report that the network is not ready until file, the
+// CNI configuration of the node network, exists. A runtime that is not ours may be ready with
+// another configuration: Pods would get addresses of another network. Call it before the Client is
+// in use.
+func (c *Client) RequireNetwork(file string) {
+	c.Runtime = networked{c.Runtime, file}
+}
+
+type networked struct {
+	runtimeapi.RuntimeServiceClient
+	file string
+}
+
+// Status implements CRI.
+func (n networked) Status(
+	ctx context.Context, in *runtimeapi.StatusRequest, opts ...grpc.CallOption,
+) (*runtimeapi.StatusResponse, error) {
+	resp, err := n.RuntimeServiceClient.Status(ctx, in, opts...)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := os.Stat(n.file); err == nil {
+		return resp, nil
+	}
+	for _, condition := range resp.GetStatus().GetConditions() {
+		if condition.Type == runtimeapi.NetworkReady && condition.Status {
+			condition.Status, condition.Reason = false, "NetworkPluginNotReady"
+			condition.Message = "the CNI configuration " + n.file + " is not written yet"
+		}
+	}
+	return resp, nil
+}
+
+// RecursiveReadOnly returns the runtime handlers that can make mounts recursively read-only; "" is
+// the default one.
+func (c *Client) RecursiveReadOnly(ctx context.Context) (sets.Set[string], error) {
+	resp, err := c.Runtime.Status(ctx, &runtimeapi.StatusRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("reading the features of the container runtime: %w", err)
+	}
+	able := sets.New[string]()
+	for _, h := range resp.GetRuntimeHandlers() {
+		if h.GetFeatures().GetRecursiveReadOnlyMounts() {
+			able.Insert(h.GetName())
+		}
+	}
+	return able, nil
 }

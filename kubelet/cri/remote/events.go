@@ -1,11 +1,11 @@
 package remote
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -143,12 +143,10 @@ func (w *watch) stream(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("reading container events: %w", err)
 		}
-		switch e.ContainerEventType {
-		case runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT,
-			runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
-			continue
-		}
-		switch uid := podOf(e); {
+		kind, uid := e.ContainerEventType, podOf(e)
+		switch {
+		case kind == runtimeapi.ContainerEventType_CONTAINER_CREATED_EVENT,
+			kind == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
 		case uid == "":
 			// The sandbox was removed, and the Pod's UID with it.
 			w.relistNow()
@@ -159,15 +157,11 @@ func (w *watch) stream(ctx context.Context) error {
 }
 
 func podOf(e *runtimeapi.ContainerEventResponse) types.UID {
-	if uid := e.GetPodSandboxStatus().GetMetadata().GetUid(); uid != "" {
-		return types.UID(uid)
-	}
+	uid := e.GetPodSandboxStatus().GetMetadata().GetUid()
 	for _, s := range e.GetContainersStatuses() {
-		if uid := s.GetLabels()[cri.LabelPodUID]; uid != "" {
-			return types.UID(uid)
-		}
+		uid = cmp.Or(uid, s.GetLabels()[cri.LabelPodUID])
 	}
-	return ""
+	return types.UID(uid)
 }
 
 // owns reports whether an event is about a sandbox or container of ours.
@@ -175,9 +169,8 @@ func (c *Client) owns(uid types.UID, e *runtimeapi.ContainerEventResponse) bool 
 	if st := e.GetPodSandboxStatus(); st != nil {
 		return c.Ours(uid, st.Labels)
 	}
-	return slices.ContainsFunc(e.GetContainersStatuses(), func(st *runtimeapi.ContainerStatus) bool {
-		return c.Ours(uid, st.Labels)
-	})
+	ours := func(st *runtimeapi.ContainerStatus) bool { return c.Ours(uid, st.Labels) }
+	return slices.ContainsFunc(e.GetContainersStatuses(), ours)
 }
 
 // Ours reports whether a sandbox or container of the Pod uid, with these labels, is ours. Older
@@ -189,7 +182,8 @@ func (c *Client) Ours(uid types.UID, l map[string]string) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.known[uid]) > 0
+	_, observed := c.observed[uid]
+	return observed
 }
 
 // Relist lists all sandboxes and containers of ours and calls changed for the Pods that differ from
@@ -220,7 +214,7 @@ func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	before := c.seen
 	c.seen, c.listed = now, time.Now()
 	c.mu.Unlock()
-	for uid := range maps.Keys(before) {
+	for uid := range before {
 		if _, ok := now[uid]; !ok {
 			changed(uid)
 		}
@@ -245,9 +239,11 @@ func (c *Client) list(
 	if err != nil {
 		return nil, nil, fmt.Errorf("listing containers: %w", err)
 	}
-	return lo.Filter(sandboxes.Items, func(s *runtimeapi.PodSandbox, _ int) bool {
-			return c.Ours(types.UID(s.GetMetadata().GetUid()), s.Labels)
-		}), lo.Filter(containers.Containers, func(s *runtimeapi.Container, _ int) bool {
-			return c.Ours(types.UID(s.Labels[cri.LabelPodUID]), s.Labels)
-		}), nil
+	sandboxes.Items = lo.Filter(sandboxes.Items, func(s *runtimeapi.PodSandbox, _ int) bool {
+		return c.Ours(types.UID(s.GetMetadata().GetUid()), s.Labels)
+	})
+	containers.Containers = lo.Filter(containers.Containers, func(s *runtimeapi.Container, _ int) bool {
+		return c.Ours(types.UID(s.Labels[cri.LabelPodUID]), s.Labels)
+	})
+	return sandboxes.Items, containers.Containers, nil
 }

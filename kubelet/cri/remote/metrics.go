@@ -22,9 +22,8 @@ type metrics struct {
 	seconds              *prometheus.HistogramVec
 	relist, interval     prometheus.Histogram
 
-	mu sync.Mutex
-	// begun is when the last relist began.
-	begun time.Time
+	mu    sync.Mutex
+	begun time.Time // of the last relist
 }
 
 func newMetrics() *metrics {

@@ -1,15 +1,23 @@
 package remote
 
 import (
+	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"os"
 	"slices"
+	"time"
 
+	"github.com/samber/lo"
 	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/cri-client/pkg/logs"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -36,28 +44,31 @@ func (c *Client) Observe(ctx context.Context, uid types.UID) (cri.Pod, error) {
 		return cri.Pod{}, fmt.Errorf("listing sandboxes and containers of Pod %s: %w", uid, err)
 	}
 
+	c.mu.Lock()
+	before := c.observed[uid]
+	c.mu.Unlock()
 	p := cri.Pod{UID: uid}
 	for _, s := range sandboxes.Items {
-		sb, err := c.sandbox(ctx, s)
-		if IsNotFound(err) {
-			continue
-		}
-		if err != nil {
+		if sb, err := c.sandbox(ctx, before, s); err == nil {
+			p.Sandboxes = append(p.Sandboxes, sb)
+		} else if !IsNotFound(err) {
 			return cri.Pod{}, fmt.Errorf("reading sandbox %s: %w", s.Id, err)
 		}
-		p.Sandboxes = append(p.Sandboxes, sb)
 	}
 	for _, s := range containers.Containers {
-		cn, err := c.container(ctx, s)
-		if IsNotFound(err) {
-			continue
-		}
-		if err != nil {
+		if cn, err := c.container(ctx, before, s); err == nil {
+			p.Containers = append(p.Containers, cn)
+		} else if !IsNotFound(err) {
 			return cri.Pod{}, fmt.Errorf("reading container %s: %w", s.Id, err)
 		}
-		p.Containers = append(p.Containers, cn)
 	}
-	c.remember(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	// A copy: the caller may change what it gets.
+	c.observed[uid] = cri.Pod{Sandboxes: slices.Clone(p.Sandboxes), Containers: slices.Clone(p.Containers)}
+	if len(p.Sandboxes)+len(p.Containers) == 0 {
+		delete(c.observed, uid)
+	}
 	slices.SortFunc(p.Sandboxes, func(a, b cri.Sandbox) int {
 		return cmp.Or(cmp.Compare(b.Attempt, a.Attempt), b.CreatedAt.Compare(a.CreatedAt))
 	})
@@ -69,12 +80,14 @@ func (c *Client) Observe(ctx context.Context, uid types.UID) (cri.Pod, error) {
 
 // sandbox adds the addresses, which do not change while the sandbox is ready. One that is not ready
 // keeps those that it had.
-func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (cri.Sandbox, error) {
+func (c *Client) sandbox(ctx context.Context, before cri.Pod, s *runtimeapi.PodSandbox) (cri.Sandbox, error) {
 	ready := s.State == runtimeapi.PodSandboxState_SANDBOX_READY
-	c.mu.Lock()
-	known, ok := c.sandboxes[s.Id]
-	c.mu.Unlock()
-	if ok && (known.Ready || !ready) {
+	i := slices.IndexFunc(before.Sandboxes, func(known cri.Sandbox) bool {
+		complete := len(known.IPs) > 0 || known.HostNetwork || !known.Ready
+		return known.ID == s.Id && complete && (known.Ready || !ready)
+	})
+	if i >= 0 {
+		known := before.Sandboxes[i]
 		known.Ready = ready
 		return known, nil
 	}
@@ -94,23 +107,17 @@ func (c *Client) sandbox(ctx context.Context, s *runtimeapi.PodSandbox) (cri.San
 			sb.IPs = append(sb.IPs, more.Ip)
 		}
 	}
-	if len(sb.IPs) > 0 || sb.HostNetwork || !ready {
-		c.mu.Lock()
-		c.sandboxes[s.Id] = sb
-		c.mu.Unlock()
-	}
 	return sb, nil
 }
 
 // container adds the details. It reads them once per state: only the resources change while the
 // state stays, see Resize.
-func (c *Client) container(ctx context.Context, s *runtimeapi.Container) (cri.Container, error) {
-	state := stateOf(s.State)
-	c.mu.Lock()
-	known, ok := c.containers[s.Id]
-	c.mu.Unlock()
-	if ok && known.State == state {
-		return known, nil
+func (c *Client) container(ctx context.Context, before cri.Pod, s *runtimeapi.Container) (cri.Container, error) {
+	i := slices.IndexFunc(before.Containers, func(known cri.Container) bool {
+		return known.ID == s.Id && known.State == stateOf(s.State)
+	})
+	if i >= 0 {
+		return before.Containers[i], nil
 	}
 	resp, err := c.Runtime.ContainerStatus(ctx, &runtimeapi.ContainerStatusRequest{ContainerId: s.Id})
 	if err != nil {
@@ -120,53 +127,154 @@ func (c *Client) container(ctx context.Context, s *runtimeapi.Container) (cri.Co
 	if cn.State == cri.Exited {
 		cn.Message = withTerminationMessage(ctx, resp.GetStatus(), cn)
 	}
-	c.mu.Lock()
-	c.containers[s.Id] = cn
-	c.mu.Unlock()
 	return cn, nil
 }
 
 func convert(st *runtimeapi.ContainerStatus, sandboxID string) cri.Container {
 	cn := cri.Container{
-		ID: st.GetId(), Name: st.GetLabels()[cri.LabelContainerName], SandboxID: sandboxID,
+		ID: st.GetId(), SandboxID: sandboxID,
+		Name:    cmp.Or(st.GetLabels()[cri.LabelContainerName], st.GetMetadata().GetName()),
 		Attempt: st.GetMetadata().GetAttempt(), State: stateOf(st.GetState()),
 		CreatedAt: nanos(st.GetCreatedAt()), StartedAt: nanos(st.GetStartedAt()), FinishedAt: nanos(st.GetFinishedAt()),
 		ExitCode: st.GetExitCode(), Reason: st.GetReason(), Message: st.GetMessage(),
 		Image: st.GetImage().GetImage(), ImageID: st.GetImageRef(), LogPath: st.GetLogPath(),
 		Labels: st.GetLabels(), Annotations: st.GetAnnotations(),
 	}
-	if cn.Name == "" {
-		cn.Name = st.GetMetadata().GetName()
-	}
 	if u := st.GetUser().GetLinux(); u != nil {
 		cn.User = &v1.LinuxContainerUser{UID: u.Uid, GID: u.Gid, SupplementalGroups: u.SupplementalGroups}
 	}
 	if r := st.GetResources().GetLinux(); r != nil {
-		resources := ResourcesOf(r)
-		cn.Resources = &resources
+		cn.Resources = new(ResourcesOf(r))
 	}
 	return cn
 }
 
-// remember drops the details of sandboxes and containers that the runtime does not list any more.
-func (c *Client) remember(p cri.Pod) {
-	ids := make([]string, 0, len(p.Sandboxes)+len(p.Containers))
-	for _, s := range p.Sandboxes {
-		ids = append(ids, s.ID)
+// ResourcesOf picks from CRI's resources those that can change while a container runs.
+func ResourcesOf(r *runtimeapi.LinuxContainerResources) cri.Resources {
+	return cri.Resources{
+		CPUShares: r.GetCpuShares(), CPUQuota: r.GetCpuQuota(), CPUPeriod: r.GetCpuPeriod(),
+		Memory: r.GetMemoryLimitInBytes(),
 	}
-	for _, cn := range p.Containers {
-		ids = append(ids, cn.ID)
+}
+
+func stateOf(s runtimeapi.ContainerState) cri.ContainerState {
+	switch s {
+	case runtimeapi.ContainerState_CONTAINER_CREATED:
+		return cri.Created
+	case runtimeapi.ContainerState_CONTAINER_RUNNING:
+		return cri.Running
+	case runtimeapi.ContainerState_CONTAINER_EXITED:
+		return cri.Exited
 	}
+	return cri.Unknown
+}
+
+func nanos(t int64) time.Time {
+	if t <= 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, t)
+}
+
+// Resize changes the resources of a running container. The next Observe reads them again, since an
+// update that failed may have changed some.
+func (c *Client) Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+	in := &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources}
+	_, err := c.Runtime.UpdateContainerResources(ctx, in)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, id := range c.known[p.UID] {
-		if !slices.Contains(ids, id) {
-			delete(c.sandboxes, id)
-			delete(c.containers, id)
+	for uid, p := range c.observed {
+		p.Containers = lo.Reject(p.Containers, func(cn cri.Container, _ int) bool { return cn.ID == id })
+		c.observed[uid] = p
+	}
+	return err
+}
+
+// MemoryUsage returns how much memory a container uses, in bytes.
+func (c *Client) MemoryUsage(ctx context.Context, id string) (uint64, error) {
+	resp, err := c.Runtime.ContainerStats(ctx, &runtimeapi.ContainerStatsRequest{ContainerId: id})
+	if err != nil {
+		return 0, err
+	}
+	usage := resp.GetStats().GetMemory().GetUsageBytes()
+	if usage == nil {
+		return 0, fmt.Errorf("reading the memory usage of container %s: the runtime does not report it", id)
+	}
+	return usage.Value, nil
+}
+
+const (
+	// Limits of a termination message, from the API documentation of
+	// Container.terminationMessagePath and terminationMessagePolicy.
+	maxMessageBytes    = 4096
+	maxMessageLogBytes = 2048
+	maxMessageLogLines = 80
+)
+
+// withTerminationMessage appends the termination message: the end of the container's message file,
+// or of its log if the policy says so.
+func withTerminationMessage(ctx context.Context, st *runtimeapi.ContainerStatus, c cri.Container) string {
+	policy := v1.TerminationMessagePolicy(c.Annotations[cri.AnnotationMessagePolicy])
+	fallback := policy == v1.TerminationMessageFallbackToLogsOnError && c.ExitCode != 0 && !c.StartedAt.IsZero()
+
+	text, err := readMessageFile(st, c.Annotations[cri.AnnotationMessagePath])
+	if err == nil && text == "" && fallback {
+		text, err = lastLogLines(ctx, c.LogPath)
+	}
+	if err != nil {
+		text = fmt.Sprintf("Error on reading termination message: %v", err)
+	}
+	switch {
+	case text == "":
+		return c.Message
+	case c.Message == "":
+		return text
+	default:
+		return c.Message + ": " + text
+	}
+}
+
+func readMessageFile(st *runtimeapi.ContainerStatus, path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	for _, m := range st.GetMounts() {
+		if m.ContainerPath != path {
+			continue
 		}
+		text, err := tail(m.HostPath, maxMessageBytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			return "", nil
+		}
+		return text, err
 	}
-	c.known[p.UID] = ids
-	if len(ids) == 0 {
-		delete(c.known, p.UID)
+	return "", nil
+}
+
+// tail reads the end of a file, also while a container appends to it without end.
+func tail(path string, limit int64) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
 	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return "", err
+	}
+	if !info.Mode().IsRegular() {
+		return "", nil
+	}
+	text, err := io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-limit), limit))
+	return string(text), err
+}
+
+func lastLogLines(ctx context.Context, path string) (string, error) {
+	lines := int64(maxMessageLogLines)
+	var out bytes.Buffer
+	if err := logs.ReadLogs(ctx, path, "", &logs.LogOptions{TailLines: &lines}, nil, &out, &out); err != nil {
+		return "", err
+	}
+	text := out.Bytes()
+	return string(text[max(0, len(text)-maxMessageLogBytes):]), nil
 }

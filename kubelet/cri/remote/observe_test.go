@@ -185,7 +185,7 @@ func TestObserve(t *testing.T) {
 	if _, err := c.Observe(t.Context(), "u1"); err != nil {
 		t.Fatal(err)
 	}
-	if n := len(c.containers) + len(c.sandboxes) + len(c.known); n != 0 {
+	if n := len(c.observed); n != 0 {
 		t.Errorf("%d details of a Pod that is gone are kept", n)
 	}
 }

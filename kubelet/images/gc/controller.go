@@ -6,12 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/samber/lo"
 	"golang.org/x/sys/unix"
-	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -24,17 +25,10 @@ import (
 // interval is the time between two reconciles. Images come slowly.
 const interval = 5 * time.Minute
 
-// Containers lists the containers that use images. CRI's RuntimeServiceClient is one.
-type Containers interface {
-	ListContainers(
-		ctx context.Context, in *runtimeapi.ListContainersRequest, opts ...grpc.CallOption,
-	) (*runtimeapi.ListContainersResponse, error)
-}
-
 // Controller removes unused images.
 type Controller struct {
-	Images     runtimeapi.ImageServiceClient
-	Containers Containers
+	Images  runtimeapi.ImageServiceClient
+	Runtime runtimeapi.RuntimeServiceClient
 	// Access has records of who pulled an image, which are pruned. May be nil.
 	Access *images.Access
 	// Event records an Event about the node. May be nil.
@@ -44,10 +38,8 @@ type Controller struct {
 	// Policy is DefaultPolicy if zero.
 	Policy Policy
 
-	seen map[string]times
+	seen map[string]image // of the last reconcile
 }
-
-type times struct{ first, last time.Time }
 
 // Run reconciles periodically until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
@@ -86,13 +78,17 @@ func (c *Controller) Reconcile(ctx context.Context, now time.Time) error {
 			"Removing all unused images leaves %d bytes too few free on the disk of the images; delete files or Pods",
 			missing))
 	}
-	return errors.Join(err, c.prune(ctx))
+	return errors.Join(err, c.Access.Prune(ctx, func() ([]string, error) {
+		left, err := c.list(ctx)
+		return lo.Map(left, func(i *runtimeapi.Image, _ int) string { return i.Id }), err
+	}))
 }
 
-func (c *Controller) remove(ctx context.Context, removals []removal) error {
+func (c *Controller) remove(ctx context.Context, removals []image) error {
+	const reason = "the disk is filling up and no container uses the image"
 	var errs []error
 	for _, r := range removals {
-		klog.FromContext(ctx).V(1).Info("Removing image", "image", r.ID, "bytes", r.Size, "reason", r.Reason)
+		klog.FromContext(ctx).V(1).Info("Removing image", "image", r.ID, "bytes", r.Size, "reason", reason)
 		in := &runtimeapi.RemoveImageRequest{Image: &runtimeapi.ImageSpec{Image: r.ID}}
 		if _, err := c.Images.RemoveImage(ctx, in); err != nil {
 			errs = append(errs, fmt.Errorf("removing image %s: %w", r.ID, err))
@@ -102,18 +98,6 @@ func (c *Controller) remove(ctx context.Context, removals []removal) error {
 		c.Removed()
 	}
 	return errors.Join(errs...)
-}
-
-// prune removes the records of images that the runtime no longer has.
-func (c *Controller) prune(ctx context.Context) error {
-	before := c.Access.Snapshot()
-	list, err := c.list(ctx)
-	if err != nil {
-		return err
-	}
-	ids := lo.Map(list, func(i *runtimeapi.Image, _ int) string { return i.Id })
-	c.Access.Prune(ctx, ids, before)
-	return nil
 }
 
 func (c *Controller) list(ctx context.Context) ([]*runtimeapi.Image, error) {
@@ -147,7 +131,7 @@ func (c *Controller) observeImages(ctx context.Context, now time.Time) ([]image,
 	if err != nil {
 		return nil, err
 	}
-	containers, err := c.Containers.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
+	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
 	if err != nil {
 		return nil, fmt.Errorf("listing containers: %w", err)
 	}
@@ -156,22 +140,18 @@ func (c *Controller) observeImages(ctx context.Context, now time.Time) ([]image,
 		used.Insert(container.ImageRef, container.ImageId, container.GetImage().GetImage())
 		used.Insert(strings.Split(container.Annotations[cri.AnnotationImageVolumes], ",")...)
 	}
-	before := c.seen
-	c.seen = make(map[string]times, len(list))
-	var out []image
+	seen := make(map[string]image, len(list))
 	for _, i := range list {
-		t, known := before[i.Id]
+		before, known := c.seen[i.Id]
 		if !known {
-			t.first = now
+			before.FirstSeen = now
 		}
 		inUse := used.Has(i.Id) || used.HasAny(i.RepoTags...) || used.HasAny(i.RepoDigests...)
 		if inUse {
-			t.last = now
+			before.LastUsed = now
 		}
-		c.seen[i.Id] = t
-		out = append(out, image{
-			ID: i.Id, Size: int64(i.Size), Pinned: i.Pinned, InUse: inUse, FirstSeen: t.first, LastUsed: t.last,
-		})
+		seen[i.Id] = image{i.Id, int64(i.Size), i.Pinned, inUse, before.FirstSeen, before.LastUsed}
 	}
-	return out, nil
+	c.seen = seen
+	return slices.Collect(maps.Values(seen)), nil
 }

@@ -43,7 +43,12 @@ func (s *store) RemoveImage(_ context.Context, in *runtimeapi.RemoveImageRequest
 	return &runtimeapi.RemoveImageResponse{}, nil
 }
 
-func (s *store) ListContainers(context.Context, *runtimeapi.ListContainersRequest, ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
+// containers are those of the runtime.
+type containers struct {
+	runtimeapi.RuntimeServiceClient
+}
+
+func (containers) ListContainers(context.Context, *runtimeapi.ListContainersRequest, ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
 	return &runtimeapi.ListContainersResponse{Containers: []*runtimeapi.Container{
 		{ImageRef: "a:1", Annotations: map[string]string{cri.AnnotationImageVolumes: "sha256:9,sha256:4"}},
 	}}, nil
@@ -55,7 +60,7 @@ func TestReconcile(t *testing.T) {
 	notified := 0
 	// On any disk: in use is always more than nothing, and all of it is too much.
 	c := Controller{
-		Images: s, Containers: s, Policy: Policy{HighPercent: 0, LowPercent: -1, MinAge: time.Minute},
+		Images: s, Runtime: containers{}, Policy: Policy{HighPercent: 0, LowPercent: -1, MinAge: time.Minute},
 		Removed: func() { notified++ },
 		Event:   func(_, reason, _ string) { events = append(events, reason) },
 	}
@@ -95,7 +100,7 @@ func TestReconcilePrunes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := (&Controller{Images: s, Containers: s, Access: access}).Reconcile(t.Context(), noon); err != nil {
+	if err := (&Controller{Images: s, Runtime: containers{}, Access: access}).Reconcile(t.Context(), noon); err != nil {
 		t.Fatal(err)
 	}
 	if r, _, err := records.GetImagePulledRecord("sha256:1"); err != nil || r == nil {

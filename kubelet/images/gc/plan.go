@@ -1,6 +1,7 @@
 package gc
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -9,10 +10,8 @@ import (
 type image struct {
 	ID   string
 	Size int64
-	// Pinned images, such as that of the sandbox, are never removed.
-	Pinned bool
-	// InUse is set if a container uses it.
-	InUse bool
+	// Pinned images, such as that of the sandbox, are never removed; a container uses one InUse.
+	Pinned, InUse bool
 	// FirstSeen and LastUsed are times of observations.
 	FirstSeen, LastUsed time.Time
 }
@@ -31,16 +30,9 @@ type Policy struct {
 // DefaultPolicy has upstream's thresholds.
 var DefaultPolicy = Policy{HighPercent: 85, LowPercent: 80, MinAge: 2 * time.Minute}
 
-// removal removes one image.
-type removal struct {
-	ID     string
-	Size   int64
-	Reason string
-}
-
-// plan returns the removals, least recently used images first, and the bytes that are missing to
-// LowPercent even after all of them.
-func plan(images []image, disk disk, policy Policy, now time.Time) (removals []removal, missing int64) {
+// plan returns the images to remove since the disk is filling up and no container uses them, least
+// recently used first, and the bytes that are missing to LowPercent even without all of them.
+func plan(images []image, disk disk, policy Policy, now time.Time) (removals []image, missing int64) {
 	if disk.Capacity <= 0 || disk.Capacity-disk.Available < disk.Capacity*policy.HighPercent/100 {
 		return nil, 0
 	}
@@ -49,18 +41,13 @@ func plan(images []image, disk disk, policy Policy, now time.Time) (removals []r
 		return i.Pinned || i.InUse || now.Sub(i.FirstSeen) < policy.MinAge || !i.LastUsed.Before(now)
 	})
 	slices.SortFunc(candidates, func(a, b image) int {
-		if c := a.LastUsed.Compare(b.LastUsed); c != 0 {
-			return c
-		}
-		return a.FirstSeen.Compare(b.FirstSeen)
+		return cmp.Or(a.LastUsed.Compare(b.LastUsed), a.FirstSeen.Compare(b.FirstSeen))
 	})
 	for _, i := range candidates {
 		if missing <= 0 {
 			break
 		}
-		removals = append(removals, removal{
-			ID: i.ID, Size: i.Size, Reason: "the disk is filling up and no container uses the image",
-		})
+		removals = append(removals, i)
 		missing -= i.Size
 	}
 	return removals, max(missing, 0)

@@ -40,7 +40,7 @@ func Made(pod *v1.Pod, runtime cri.Pod) *Allocation {
 	a := AllocationOf(pod, 0)
 	seen := map[string]bool{}
 	for _, c := range runtime.Containers { // newest first
-		created := cri.ParseInfo(c.Labels, c.Annotations).Created
+		created := cri.ParseInfo(c.Annotations).Created
 		if _, ok := a.Containers[c.Name]; ok && !seen[c.Name] && created != nil {
 			a.Containers[c.Name], a.Pod = created.Container, created.Pod
 		}

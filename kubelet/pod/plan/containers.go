@@ -146,7 +146,7 @@ func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 	if policy != nil {
 		again = *policy != v1.ContainerRestartPolicyNever
 	}
-	hash := cri.ParseInfo(inst.Labels, inst.Annotations).Hash
+	hash := cri.ParseInfo(inst.Annotations).Hash
 	result := p.result(inst)
 	switch {
 	case inst.State == cri.Unknown:

@@ -147,7 +147,7 @@ func (p *planner) stop(c cri.Container, want Stopping, due bool) {
 // grace returns the grace period of a container: the Pod's or, if the Pod is not known any more,
 // the one that the container was created with.
 func (p *planner) grace(c cri.Container) time.Duration {
-	info := cri.ParseInfo(c.Labels, c.Annotations)
+	info := cri.ParseInfo(c.Annotations)
 	seconds := cmp.Or(info.DeletionGracePeriod, info.TerminationGracePeriod)
 	if p.Last != nil {
 		seconds = cmp.Or(p.Last.DeletionGracePeriodSeconds, p.Last.Spec.TerminationGracePeriodSeconds)
@@ -161,7 +161,7 @@ func (p *planner) grace(c cri.Container) time.Duration {
 // PreStopOf returns the preStop hook of a container.
 func PreStopOf(pod *v1.Pod, c cri.Container) *v1.LifecycleHandler {
 	if pod == nil {
-		return cri.ParseInfo(c.Labels, c.Annotations).PreStop
+		return cri.ParseInfo(c.Annotations).PreStop
 	}
 	spec := SpecOf(pod, c.Name)
 	if spec == nil || spec.Lifecycle == nil {

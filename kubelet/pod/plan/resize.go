@@ -108,7 +108,7 @@ func (s *State) mustRestart(c cri.Container) bool {
 	if !s.Allocation.Resized() || c.State != cri.Running || spec == nil || !restartsOnResize(spec) {
 		return false
 	}
-	created := cri.ParseInfo(c.Labels, c.Annotations).Created
+	created := cri.ParseInfo(c.Annotations).Created
 	if created == nil {
 		return false
 	}

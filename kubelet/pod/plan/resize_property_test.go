@@ -119,7 +119,7 @@ func (w *world) checkResized() {
 		if c.Resources.Memory != want {
 			w.broken("%s has %d, and is allocated %d", c.Name, c.Resources.Memory, want)
 		}
-		created := cri.ParseInfo(c.Labels, c.Annotations).Created
+		created := cri.ParseInfo(c.Annotations).Created
 		if restartsOnResize(spec) && created.Container.Limits.Memory().Value() != want {
 			w.broken("%s was not restarted to get %d", c.Name, want)
 		}

@@ -74,7 +74,7 @@ func world(tb testing.TB, n int) Config {
 	if os.Getuid() != 0 {
 		tb.Skip("making cgroups needs root")
 	}
-	m, err := cgroups.New(cgroups.Config{Root: fmt.Sprintf("flyball-cadvisor-%d", os.Getpid())})
+	m, err := cgroups.New(fmt.Sprintf("flyball-cadvisor-%d", os.Getpid()))
 	if err != nil {
 		tb.Skipf("no usable cgroups: %v", err)
 	}
