@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
@@ -33,6 +34,14 @@ func FindStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
 		}
 	}
 	return nil
+}
+
+// Find returns the newest container that matches, and whether there is one.
+func (p Pod) Find(matches func(Container) bool) (Container, bool) {
+	if i := slices.IndexFunc(p.Containers, matches); i >= 0 {
+		return p.Containers[i], true
+	}
+	return Container{}, false
 }
 
 // BareID is a container ID without the runtime's name: a Pod's status has containerd://ID, CRI has

@@ -29,7 +29,7 @@ func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofV
 	if err != nil {
 		return "", nil, err
 	}
-	c := plan.SpecOf(j.pod, a.Name)
+	c, _ := cri.FindContainer(j.pod, a.Name)
 	record := func(kind, reason, message string) { j.m.event(j.pod, a.Name, kind, reason, message) }
 	ofVolumes = map[string]string{}
 	for _, vol := range imageVolumes(j.pod, c) {
@@ -62,7 +62,7 @@ func (j job) newestSandbox() cri.Sandbox {
 
 // startContainer creates and starts a container and runs its postStart hook.
 func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
-	spec := plan.SpecOf(j.pod, a.Name)
+	spec, _ := cri.FindContainer(j.pod, a.Name)
 	sandbox, err := j.sandboxConfig(j.newestSandbox().Attempt)
 	if err != nil {
 		return j.cannotStart(ctx, a, plan.ReasonCreateContainerConfigError, err)
@@ -185,12 +185,10 @@ func (j job) targetID(name string) string {
 	if i < 0 {
 		return ""
 	}
-	for _, c := range j.runtime.Containers {
-		if c.Name == j.pod.Spec.EphemeralContainers[i].TargetContainerName && c.State == cri.Running {
-			return c.ID
-		}
-	}
-	return ""
+	target, _ := j.runtime.Find(func(c cri.Container) bool {
+		return c.Name == j.pod.Spec.EphemeralContainers[i].TargetContainerName && c.State == cri.Running
+	})
+	return target.ID
 }
 
 // removeLog removes a log and its rotated files.
@@ -215,8 +213,8 @@ func (j job) logLink(id, container, pod, namespace string) string {
 func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) {
 	hookCtx, cancel := context.WithDeadline(ctx, a.Deadline)
 	defer cancel()
-	inst := j.container(a.ID, a.Name)
-	spec := plan.SpecOf(j.pod, a.Name)
+	inst := j.container(a.ID)
+	spec, _ := cri.FindContainer(j.pod, a.Name)
 	if spec == nil {
 		spec = &v1.Container{Name: a.Name, Ports: cri.ParseInfo(inst.Labels, inst.Annotations).Ports}
 	}
@@ -250,7 +248,7 @@ func (j job) removeContainer(a plan.RemoveContainer) error {
 	}
 	if j.pod != nil {
 		_ = os.Remove(j.logLink(a.ID, a.Name, j.pod.Name, j.pod.Namespace))
-		if log := j.container(a.ID, a.Name).LogPath; log != "" {
+		if log := j.container(a.ID).LogPath; log != "" {
 			removeLog(log)
 		}
 	}
@@ -258,11 +256,7 @@ func (j job) removeContainer(a plan.RemoveContainer) error {
 }
 
 // container returns what the runtime had of a container.
-func (j job) container(id, name string) cri.Container {
-	for _, c := range j.runtime.Containers {
-		if c.ID == id {
-			return c
-		}
-	}
-	return cri.Container{ID: id, Name: name}
+func (j job) container(id string) cri.Container {
+	c, _ := j.runtime.Find(func(c cri.Container) bool { return c.ID == id })
+	return c
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"flyball.dev/kubelet/containers"
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/pod/plan"
 )
@@ -44,7 +45,7 @@ func (j job) checkMemory(ctx context.Context, a plan.CheckMemory) error {
 }
 
 func (j job) resizeContainer(a plan.ResizeContainer) error {
-	spec := plan.SpecOf(j.pod, a.Name)
+	spec, _ := cri.FindContainer(j.pod, a.Name)
 	if spec == nil {
 		return fmt.Errorf("resizing container %s: the Pod has none of this name", a.Name)
 	}

@@ -8,6 +8,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/kubelet/events"
 
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/pod/plan"
 )
 
@@ -26,10 +27,8 @@ func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	fields := map[podutil.ContainerType]string{
 		podutil.InitContainers: "initContainers", podutil.Containers: "containers", podutil.EphemeralContainers: "ephemeralContainers",
 	}
-	for c, kind := range podutil.ContainerIter(&pod.Spec, podutil.AllContainers) {
-		if c.Name == name {
-			ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fields[kind], name)
-		}
+	if c, kind := cri.FindContainer(pod, name); c != nil {
+		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fields[kind], name)
 	}
 	return ref
 }

@@ -80,6 +80,6 @@ func withCutOffStarts(p cri.Pod, reported v1.PodStatus) cri.Pod {
 func endReported(status v1.PodStatus, id string) bool {
 	return slices.ContainsFunc(slices.Concat(status.InitContainerStatuses, status.ContainerStatuses),
 		func(c v1.ContainerStatus) bool {
-			return c.State.Terminated != nil && strings.HasSuffix(c.State.Terminated.ContainerID, "://"+id)
+			return c.State.Terminated != nil && cri.BareID(c.State.Terminated.ContainerID) == id
 		})
 }

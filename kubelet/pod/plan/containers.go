@@ -6,7 +6,7 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -141,11 +141,8 @@ func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 		return
 	}
 	want := Stopping{Since: p.now, Grace: p.grace(inst)}
-	policy := c.RestartPolicy
-	again := p.Pod.Spec.RestartPolicy != v1.RestartPolicyNever
-	if policy != nil {
-		again = *policy != v1.ContainerRestartPolicyNever
-	}
+	policy := ptr.Deref(c.RestartPolicy, v1.ContainerRestartPolicy(p.Pod.Spec.RestartPolicy))
+	again := policy != v1.ContainerRestartPolicyNever
 	hash := cri.ParseInfo(inst.Labels, inst.Annotations).Hash
 	result := p.result(inst)
 	switch {
@@ -243,23 +240,12 @@ func endedHow(c cri.Container) string {
 // lostAttempt returns the attempt that follows those in the status, when the runtime has none. The
 // status may have counted the loss already, see reporter.missing.
 func lostAttempt(pod *v1.Pod, name string) uint32 {
-	st := recordedStatus(pod, name)
-	if st == nil {
+	switch st := cri.FindStatus(pod, name); {
+	case st == nil:
 		return 0
-	}
-	if st.ContainerID != "" {
+	case st.ContainerID != "":
 		return uint32(st.RestartCount) + 1
+	default:
+		return uint32(st.RestartCount)
 	}
-	return uint32(st.RestartCount)
-}
-
-// recordedStatus returns the status that the API server has of a container of any kind.
-func recordedStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
-	st := &pod.Status
-	for _, list := range [][]v1.ContainerStatus{st.ContainerStatuses, st.InitContainerStatuses, st.EphemeralContainerStatuses} {
-		if i, ok := podutil.GetIndexOfContainerStatus(list, name); ok {
-			return &list[i]
-		}
-	}
-	return nil
 }

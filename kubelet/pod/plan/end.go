@@ -144,7 +144,7 @@ func finished(s *State) (Reason, bool) {
 		made = made || ok
 		if !ok {
 			// Whatever cleaned the runtime up: what has ended does not run again.
-			st := recordedStatus(s.Pod, c.Name)
+			st := cri.FindStatus(s.Pod, c.Name)
 			if st == nil || st.State.Terminated == nil {
 				left = true
 				continue
@@ -223,11 +223,8 @@ func (p *planner) endContainers(e end) bool {
 		if !c.Alive() {
 			continue
 		}
-		if i := sidecarIndex(p.Last, c.Name); i < 0 {
-			regular = true
-		} else {
-			lastSidecar = max(lastSidecar, i)
-		}
+		i := sidecarIndex(p.Last, c.Name)
+		regular, lastSidecar = regular || i < 0, max(lastSidecar, i)
 	}
 	for _, c := range p.Runtime.Containers {
 		if !c.Alive() {

@@ -163,7 +163,7 @@ func PreStopOf(pod *v1.Pod, c cri.Container) *v1.LifecycleHandler {
 	if pod == nil {
 		return cri.ParseInfo(c.Labels, c.Annotations).PreStop
 	}
-	spec := SpecOf(pod, c.Name)
+	spec, _ := cri.FindContainer(pod, c.Name)
 	if spec == nil || spec.Lifecycle == nil {
 		return nil
 	}

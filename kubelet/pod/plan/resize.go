@@ -104,7 +104,7 @@ func (s *State) has(c cri.Container) cri.Resources {
 // mustRestart says whether a running container gets its allocation only by a restart, because of
 // its resizePolicy. Such a container still has the resources that it was created with.
 func (s *State) mustRestart(c cri.Container) bool {
-	spec := SpecOf(s.Pod, c.Name)
+	spec, _ := cri.FindContainer(s.Pod, c.Name)
 	if !s.Allocation.Resized() || c.State != cri.Running || spec == nil || !restartsOnResize(spec) {
 		return false
 	}

@@ -114,7 +114,7 @@ func (w *world) checkResized() {
 		w.broken("the Pod has %d, and is allocated %d", w.cgroup, memoryOfPod(s.Pod))
 	}
 	for _, c := range w.alive("") {
-		spec := SpecOf(s.Pod, c.Name)
+		spec, _ := cri.FindContainer(s.Pod, c.Name)
 		want := spec.Resources.Limits.Memory().Value()
 		if c.Resources.Memory != want {
 			w.broken("%s has %d, and is allocated %d", c.Name, c.Resources.Memory, want)

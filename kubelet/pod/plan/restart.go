@@ -66,7 +66,7 @@ func (s *State) leftOver() []cri.Container {
 
 // superseded says whether an instance is from before the restart of all containers.
 func (s *State) superseded(c cri.Container) bool {
-	return s.Pod != nil && s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
+	return s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
 }
 
 // restartingAll says whether all containers have to restart and none has restarted yet.
@@ -114,14 +114,10 @@ func (s *State) restartsAll(spec *v1.Container, c cri.Container) bool {
 // good at a time.
 func (s *State) doneBefore(restarts int, at time.Time) bool {
 	ended := func(spec *v1.Container) (cri.Container, bool) {
-		i := slices.IndexFunc(s.Runtime.Containers, func(c cri.Container) bool {
+		c, ok := s.Runtime.Find(func(c cri.Container) bool {
 			return c.Name == spec.Name && allRestartsOf(c) == restarts
 		})
-		if i < 0 {
-			return cri.Container{}, false
-		}
-		c := s.Runtime.Containers[i]
-		return c, c.State == cri.Exited && !c.FinishedAt.After(at) && !s.restarts(spec, c)
+		return c, ok && c.State == cri.Exited && !c.FinishedAt.After(at) && !s.restarts(spec, c)
 	}
 	for i := range s.Pod.Spec.InitContainers {
 		spec := &s.Pod.Spec.InitContainers[i]
@@ -138,12 +134,14 @@ func (s *State) doneBefore(restarts int, at time.Time) bool {
 }
 
 // restartable returns the spec of an init or regular container, nil for any other.
-func (s *State) restartable(name string) *v1.Container { return specOf(s.Pod, name, lasting) }
+func (s *State) restartable(name string) *v1.Container {
+	if c, kind := cri.FindContainer(s.Pod, name); kind&lasting != 0 {
+		return c
+	}
+	return nil
+}
 
 func allRestartsOf(c cri.Container) int {
-	restarts, err := strconv.Atoi(c.Annotations[AnnotationAllRestarts])
-	if err != nil {
-		return 0 // created before all containers ever restarted
-	}
+	restarts, _ := strconv.Atoi(c.Annotations[AnnotationAllRestarts]) // 0 without the annotation
 	return restarts
 }

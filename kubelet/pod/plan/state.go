@@ -83,26 +83,16 @@ func (s *State) Sandbox() (cri.Sandbox, bool) {
 
 // newest returns the newest instance of a container in any sandbox.
 func (s *State) newest(name string) (cri.Container, bool) {
-	for _, c := range s.Runtime.Containers {
-		if c.Name == name {
-			return c, true
-		}
-	}
-	return cri.Container{}, false
+	return s.Runtime.Find(func(c cri.Container) bool { return c.Name == name })
 }
 
 // newestIn returns the newest instance of a container in one sandbox, unless it is from before the
 // restart of all containers.
 func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
-	if sandboxID == "" {
-		return cri.Container{}, false
-	}
-	for _, c := range s.Runtime.Containers {
-		if c.Name == name && c.SandboxID == sandboxID {
-			return c, !s.superseded(c)
-		}
-	}
-	return cri.Container{}, false
+	c, ok := s.Runtime.Find(func(c cri.Container) bool {
+		return c.Name == name && c.SandboxID == sandboxID && sandboxID != ""
+	})
+	return c, ok && !s.superseded(c)
 }
 
 // initialized says whether a regular container was ever created in the sandbox, which happens only
@@ -162,23 +152,6 @@ func isSidecar(c *v1.Container) bool { return podutil.IsRestartableInitContainer
 
 // HasPostStart says whether a container has a postStart hook.
 func HasPostStart(c *v1.Container) bool { return c.Lifecycle != nil && c.Lifecycle.PostStart != nil }
-
-// SpecOf returns a container of any kind of a Pod, nil if the Pod has none of that name.
-func SpecOf(pod *v1.Pod, name string) *v1.Container {
-	if pod == nil {
-		return nil
-	}
-	return specOf(pod, name, podutil.AllContainers)
-}
-
-func specOf(pod *v1.Pod, name string, kinds podutil.ContainerType) *v1.Container {
-	for c := range podutil.ContainerIter(&pod.Spec, kinds) {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
-}
 
 // lasting are the kinds of containers whose end concerns the Pod, which the end of an ephemeral
 // container does not.

@@ -187,7 +187,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 	}
 	for i := range st.ContainerStatuses {
 		cs := &st.ContainerStatuses[i]
-		c := SpecOf(r.Pod, cs.Name)
+		c, _ := cri.FindContainer(r.Pod, cs.Name)
 		ended := lastEnd(cs)
 		inst, ok := r.newest(c.Name)
 		switch {

@@ -7,6 +7,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/cri"
 )
 
 // conditions sets the conditions that the kubelet owns and keeps all others.
@@ -118,7 +120,7 @@ func (r *reporter) containersReady(phase v1.PodPhase, all []v1.ContainerStatus) 
 	}
 	var unready []string
 	for i := range all {
-		spec := SpecOf(r.Pod, all[i].Name)
+		spec, _ := cri.FindContainer(r.Pod, all[i].Name)
 		isInit := i < len(r.Pod.Spec.InitContainers)
 		if !all[i].Ready && (!isInit || isSidecar(spec)) {
 			unready = append(unready, all[i].Name)

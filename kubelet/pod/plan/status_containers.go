@@ -152,16 +152,14 @@ func (r *reporter) restarting(spec *v1.Container, inst cri.Container) *v1.Contai
 // again says whether an ended container will restart: a sidecar always, an init container until it
 // succeeds, an ephemeral container never.
 func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
-	switch {
-	case specOf(r.Pod, spec.Name, podutil.EphemeralContainers) != nil, r.isInit(spec) && inst.ExitCode == 0:
-		return false
-	}
-	return r.restarts(spec, inst)
+	_, kind := cri.FindContainer(r.Pod, spec.Name)
+	return kind != podutil.EphemeralContainers && (!r.isInit(spec) || inst.ExitCode != 0) && r.restarts(spec, inst)
 }
 
 // isInit says whether a container is an init container that has to succeed.
 func (r *reporter) isInit(spec *v1.Container) bool {
-	return !isSidecar(spec) && specOf(r.Pod, spec.Name, podutil.InitContainers) != nil
+	_, kind := cri.FindContainer(r.Pod, spec.Name)
+	return kind == podutil.InitContainers && !isSidecar(spec)
 }
 
 // failure returns why a container cannot start at present, nil if nothing has failed.
@@ -188,12 +186,9 @@ func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
 
 // before returns the last instance of a container that ended before this one.
 func (r *reporter) before(inst cri.Container) (cri.Container, bool) {
-	for _, c := range r.Runtime.Containers {
-		if c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited {
-			return c, true
-		}
-	}
-	return cri.Container{}, false
+	return r.Runtime.Find(func(c cri.Container) bool {
+		return c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited
+	})
 }
 
 func (r *reporter) terminated(c cri.Container) *v1.ContainerStateTerminated {
