@@ -38,15 +38,6 @@ type made struct {
 	volumeImages map[string]string            // and those of its volumes, by volume
 }
 
-// failed is an error with the reason and message of a container's status.
-type failed struct {
-	Reason, Message string
-	Err             error
-}
-
-func (f *failed) Error() string { return f.Message }
-func (f *failed) Unwrap() error { return f.Err }
-
 // act carries one action out, in a goroutine of its own: the worker must notice a deletion while
 // the action takes its time.
 func (w *worker) act(ctx context.Context, a plan.Action) {
@@ -149,9 +140,6 @@ func failureOf(a plan.Action, err error, before plan.Failure, now time.Time) pla
 	}
 	if config, ok := errors.AsType[*containers.Error](err); ok {
 		return plan.NewFailure(a, config.Reason, config.Message, before, now)
-	}
-	if own, ok := errors.AsType[*failed](err); ok {
-		return plan.NewFailure(a, own.Reason, own.Message, before, now)
 	}
 	return plan.NewFailure(a, "", err.Error(), before, now)
 }

@@ -91,7 +91,7 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 		grace := time.Duration(ptr.Deref(j.pod.Spec.TerminationGracePeriodSeconds, 0)) * time.Second
 		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(grace), Reason: "its postStart hook failed"}
 		err = errors.Join(err, j.stopContainer(ctx, stop)) // which gives MinGrace at least
-		return &failed{Reason: plan.ReasonPostStartHookError, Message: err.Error(), Err: err}
+		return &containers.Error{Reason: plan.ReasonPostStartHookError, Message: err.Error(), Err: err}
 	}
 	return nil
 }
@@ -143,7 +143,7 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	}
 	callCtx, cancel := j.call()
 	defer cancel()
-	created, err := j.m.cfg.Containers.CreateContainer(callCtx, &runtimeapi.CreateContainerRequest{
+	created, err := j.m.cfg.CRI.CreateContainer(callCtx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: a.SandboxID, Config: config, SandboxConfig: sandbox,
 	})
 	if err != nil {
@@ -153,7 +153,7 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	if ctx.Err() != nil {
 		return "", context.Canceled // the container is removed with its sandbox
 	}
-	if _, err := j.m.cfg.Containers.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+	if _, err := j.m.cfg.CRI.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonRunContainerError, err)
 	}
 	j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.StartedContainer, "Container started")
@@ -169,7 +169,7 @@ func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason stri
 	if _, ok := errors.AsType[*containers.Error](err); ok {
 		return err
 	}
-	return &failed{Reason: reason, Message: remote.Message(err), Err: err}
+	return &containers.Error{Reason: reason, Message: remote.Message(err), Err: err}
 }
 
 func (j job) podIPs() []string {
@@ -227,7 +227,7 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	grace := max(plan.MinGrace, time.Duration(math.Ceil(time.Until(a.Deadline).Seconds()))*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
-	_, err := j.m.cfg.Containers.StopContainer(ctx, &runtimeapi.StopContainerRequest{
+	_, err := j.m.cfg.CRI.StopContainer(ctx, &runtimeapi.StopContainerRequest{
 		ContainerId: a.ID, Timeout: int64(grace / time.Second),
 	})
 	if err != nil && !remote.IsNotFound(err) {
@@ -242,7 +242,7 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 func (j job) removeContainer(a plan.RemoveContainer) error {
 	ctx, cancel := j.call()
 	defer cancel()
-	_, err := j.m.cfg.Containers.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
+	_, err := j.m.cfg.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("removing container %s: %w", a.Name, err)
 	}

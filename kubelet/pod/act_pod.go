@@ -171,7 +171,7 @@ func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSan
 	}
 	callCtx, cancel := j.call()
 	defer cancel()
-	_, err = j.m.cfg.Sandboxes.RunPodSandbox(callCtx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	_, err = j.m.cfg.CRI.RunPodSandbox(callCtx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	return config, err
 }
 
@@ -209,7 +209,7 @@ func (j job) recordNoSandbox(err error) {
 func (j job) stopSandbox(a plan.StopSandbox) error {
 	ctx, cancel := j.call()
 	defer cancel()
-	_, err := j.m.cfg.Sandboxes.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
+	_, err := j.m.cfg.CRI.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
 		if j.ctx.Err() == nil {
 			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
@@ -222,7 +222,7 @@ func (j job) stopSandbox(a plan.StopSandbox) error {
 func (j job) removeSandbox(a plan.RemoveSandbox) error {
 	ctx, cancel := j.call()
 	defer cancel()
-	_, err := j.m.cfg.Sandboxes.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: a.ID})
+	_, err := j.m.cfg.CRI.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("removing sandbox %s: %w", a.ID, err)
 	}

@@ -24,7 +24,7 @@ func (j job) checkMemory(ctx context.Context, a plan.CheckMemory) error {
 		below = append(below, fmt.Sprintf("attempting to set pod memory limit (%d) below current usage (%d)", limit, usage))
 	}
 	for _, c := range a.Containers {
-		usage, err := j.m.cfg.Resizer.MemoryUsage(ctx, c.ID)
+		usage, err := j.m.cfg.Runtime.MemoryUsage(ctx, c.ID)
 		if remote.IsNotFound(err) {
 			continue // it has ended, and starts again with what it is allocated
 		} else if err != nil {
@@ -51,7 +51,7 @@ func (j job) resizeContainer(a plan.ResizeContainer) error {
 	}
 	ctx, cancel := j.call()
 	defer cancel()
-	err := j.m.cfg.Resizer.Resize(ctx, a.ID, containers.Update(j.m.cfg.Render, j.pod, spec))
+	err := j.m.cfg.Runtime.Resize(ctx, a.ID, containers.Update(j.m.cfg.Render, j.pod, spec))
 	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("resizing container %s: %w", a.Name, errors.New(remote.Message(err)))
 	}

@@ -94,7 +94,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		m.runtimeChanged(uid)
 	}
 	m.adoptLeftovers(ctx)
-	m.cfg.Observer.Watch(ctx, m.runtimeChanged)
+	m.cfg.Runtime.Watch(ctx, m.runtimeChanged)
 	m.all.Wait()
 	return nil
 }

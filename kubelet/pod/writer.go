@@ -19,6 +19,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 const (
@@ -230,8 +232,7 @@ func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
 		}
 	}
 	for _, c := range base.Status.Conditions {
-		ours := slices.ContainsFunc(own, func(o v1.PodCondition) bool { return o.Type == c.Type })
-		if !owned(c) && !ours {
+		if _, ours := podutil.GetPodConditionFromList(own, c.Type); !owned(c) && ours == nil {
 			all = append(all, c)
 		}
 	}
@@ -267,30 +268,25 @@ func urgent(have, want *v1.PodStatus) bool {
 	if have.Phase != want.Phase && want.Phase != v1.PodPending {
 		return true
 	}
-	if resizeProgressed(have, want) || isTrue(have, v1.AllContainersRestarting) != isTrue(want, v1.AllContainersRestarting) ||
-		isTrue(have, v1.DisruptionTarget) != isTrue(want, v1.DisruptionTarget) {
+	if resizeProgressed(have, want) {
 		return true
 	}
-	if podutil.IsPodReadyConditionTrue(*have) != podutil.IsPodReadyConditionTrue(*want) {
-		return true
+	for _, t := range []v1.PodConditionType{v1.PodReady, v1.AllContainersRestarting, v1.DisruptionTarget} {
+		if plan.IsTrue(have, t) != plan.IsTrue(want, t) {
+			return true
+		}
 	}
 	if len(have.ContainerStatuses) == 0 {
 		return stuck(want.InitContainerStatuses) || stuck(want.ContainerStatuses)
 	}
-	return progressed(have.InitContainerStatuses, want.InitContainerStatuses) ||
-		progressed(have.ContainerStatuses, want.ContainerStatuses) ||
-		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
+	return progressed(plan.ContainerStatuses(have), plan.ContainerStatuses(want))
 }
 
 // leaving says whether nothing of a deleted Pod runs any more. Nobody acts on that before the Pod
 // is gone, and its last status comes in a moment: one write instead of two.
 func leaving(pod *v1.Pod, status *v1.PodStatus) bool {
-	if pod.DeletionTimestamp == nil {
-		return false
-	}
-	return !slices.ContainsFunc(
-		slices.Concat(status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses),
-		func(c v1.ContainerStatus) bool { return c.State.Running != nil })
+	running := func(c v1.ContainerStatus) bool { return c.State.Running != nil }
+	return pod.DeletionTimestamp != nil && !slices.ContainsFunc(plan.ContainerStatuses(status), running)
 }
 
 // resizeProgressed says whether a resize was refused, failed or done. Its beginning does not count:
@@ -312,11 +308,6 @@ func stuck(list []v1.ContainerStatus) bool {
 		w := c.State.Waiting
 		return w == nil || w.Reason != "ContainerCreating" && w.Reason != "PodInitializing"
 	})
-}
-
-func isTrue(st *v1.PodStatus, t v1.PodConditionType) bool {
-	_, c := podutil.GetPodCondition(st, t)
-	return c != nil && c.Status == v1.ConditionTrue
 }
 
 func progressed(have, want []v1.ContainerStatus) bool {

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
@@ -55,13 +56,7 @@ func (p *planner) restartAll() bool {
 
 // leftOver are the instances from before the restart of all containers that still run.
 func (s *State) leftOver() []cri.Container {
-	var left []cri.Container
-	for _, c := range s.Runtime.Containers {
-		if c.Alive() && s.superseded(c) {
-			left = append(left, c)
-		}
-	}
-	return left
+	return lo.Filter(s.Runtime.Containers, func(c cri.Container, _ int) bool { return c.Alive() && s.superseded(c) })
 }
 
 // superseded says whether an instance is from before the restart of all containers.

@@ -81,6 +81,15 @@ func (s *State) Sandbox() (cri.Sandbox, bool) {
 	return sb, usable && !s.Stopped[sb.ID]
 }
 
+// PodIPs are the addresses of the Pod, those of the node in the host's network; the primary one first.
+func (s *State) PodIPs() []string {
+	if s.Last != nil && s.Last.Spec.HostNetwork {
+		return s.Node.IPs
+	}
+	sb, _ := s.Sandbox()
+	return sb.IPs
+}
+
 // newest returns the newest instance of a container in any sandbox.
 func (s *State) newest(name string) (cri.Container, bool) {
 	return s.Runtime.Find(func(c cri.Container) bool { return c.Name == name })

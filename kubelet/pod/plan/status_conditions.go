@@ -2,22 +2,22 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
 
 // conditions sets the conditions that the kubelet owns and keeps all others.
 func (r *reporter) conditions(st *v1.PodStatus) {
-	all := make([]v1.ContainerStatus, 0, len(st.InitContainerStatuses)+len(st.ContainerStatuses))
-	all = append(append(all, st.InitContainerStatuses...), st.ContainerStatuses...)
-	containers := r.containersReady(st.Phase, all)
+	containers := r.containersReady(st)
 	r.set(st, r.readyToStart())
-	r.set(st, r.initializedCondition(st.Phase, all))
+	r.set(st, r.initializedCondition(st))
 	r.set(st, r.podReady(containers))
 	r.set(st, containers)
 	r.set(st, v1.PodCondition{Type: v1.PodScheduled, Status: v1.ConditionTrue})
@@ -32,20 +32,24 @@ func (r *reporter) conditions(st *v1.PodStatus) {
 	r.resizeConditions(st)
 }
 
+// endedReasons are the reasons of conditions that do not hold because the Pod has ended.
+var endedReasons = map[v1.PodPhase]string{v1.PodSucceeded: "PodCompleted", v1.PodFailed: "PodFailed"}
+
 // allRestarting is true from the exit that makes all containers restart until the first of them is
 // created again.
 func (r *reporter) allRestarting(phase v1.PodPhase) v1.PodCondition {
-	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse}
-	switch {
-	case phase == v1.PodSucceeded:
-		c.Reason = "PodCompleted"
-	case phase == v1.PodFailed:
-		c.Reason = "PodFailed"
-	case !r.ended && r.restartingAll():
+	c := v1.PodCondition{Type: v1.AllContainersRestarting, Status: v1.ConditionFalse, Reason: endedReasons[phase]}
+	if c.Reason == "" && !r.ended && r.restartingAll() {
 		c.Status = v1.ConditionTrue
 		c.Reason, c.Message = "RestartAllContainersStarted", "container exited with restart policy rule"
 	}
 	return c
+}
+
+// IsTrue says whether a status has a condition that is True.
+func IsTrue(st *v1.PodStatus, t v1.PodConditionType) bool {
+	_, c := podutil.GetPodCondition(st, t)
+	return c != nil && c.Status == v1.ConditionTrue
 }
 
 // set replaces a condition. Its lastTransitionTime changes only with its status.
@@ -64,13 +68,10 @@ func (r *reporter) set(st *v1.PodStatus, c v1.PodCondition) {
 }
 
 func (r *reporter) readyToStart() v1.PodCondition {
-	c := v1.PodCondition{Type: v1.PodReadyToStartContainers, Status: v1.ConditionTrue}
-	sb, usable := r.Sandbox()
-	if usable {
-		return c
-	}
-	c.Status, c.Reason = v1.ConditionFalse, "PodSandboxNotReady"
-	switch {
+	c := v1.PodCondition{Type: v1.PodReadyToStartContainers, Status: v1.ConditionFalse, Reason: "PodSandboxNotReady"}
+	switch sb, usable := r.Sandbox(); {
+	case usable:
+		c.Status, c.Reason = v1.ConditionTrue, ""
 	case sb.ID == "":
 		c.Message = "no pod sandbox exists"
 	case sb.Ready && len(sb.IPs) == 0 && !sb.HostNetwork:
@@ -81,25 +82,22 @@ func (r *reporter) readyToStart() v1.PodCondition {
 	return c
 }
 
-func (r *reporter) initializedCondition(phase v1.PodPhase, all []v1.ContainerStatus) v1.PodCondition {
+func (r *reporter) initializedCondition(st *v1.PodStatus) v1.PodCondition {
 	c := v1.PodCondition{Type: v1.PodInitialized, Status: v1.ConditionTrue}
-	if phase == v1.PodSucceeded {
-		c.Reason = "PodCompleted"
+	if st.Phase == v1.PodSucceeded {
+		c.Reason = endedReasons[st.Phase]
 		return c
 	}
 	sb, _ := r.Sandbox()
 	// Once initialized a Pod stays so, also while its init containers run again.
-	if _, was := podutil.GetPodCondition(&r.old, v1.PodInitialized); r.initialized(sb.ID) || was != nil && was.Status == v1.ConditionTrue {
+	if r.initialized(sb.ID) || IsTrue(&r.old, v1.PodInitialized) {
 		return c
 	}
 	var incomplete []string
-	for i := range r.Pod.Spec.InitContainers {
-		spec := &r.Pod.Spec.InitContainers[i]
-		cs, ok := podutil.GetContainerStatus(all, spec.Name)
-		if ok && (cs.Ready && !isSidecar(spec) || isSidecar(spec) && cs.Started != nil && *cs.Started) {
-			continue
+	for i, cs := range st.InitContainerStatuses {
+		if spec := &r.Pod.Spec.InitContainers[i]; isSidecar(spec) && !ptr.Deref(cs.Started, false) || !isSidecar(spec) && !cs.Ready {
+			incomplete = append(incomplete, spec.Name)
 		}
-		incomplete = append(incomplete, spec.Name)
 	}
 	if len(incomplete) > 0 {
 		c.Status, c.Reason = v1.ConditionFalse, "ContainersNotInitialized"
@@ -108,29 +106,22 @@ func (r *reporter) initializedCondition(phase v1.PodPhase, all []v1.ContainerSta
 	return c
 }
 
-func (r *reporter) containersReady(phase v1.PodPhase, all []v1.ContainerStatus) v1.PodCondition {
-	c := v1.PodCondition{Type: v1.ContainersReady, Status: v1.ConditionFalse}
-	switch phase {
-	case v1.PodSucceeded:
-		c.Reason = "PodCompleted"
-		return c
-	case v1.PodFailed:
-		c.Reason = "PodFailed"
+func (r *reporter) containersReady(st *v1.PodStatus) v1.PodCondition {
+	c := v1.PodCondition{Type: v1.ContainersReady, Status: v1.ConditionFalse, Reason: endedReasons[st.Phase]}
+	if c.Reason != "" {
 		return c
 	}
 	var unready []string
-	for i := range all {
-		spec, _ := cri.FindContainer(r.Pod, all[i].Name)
-		isInit := i < len(r.Pod.Spec.InitContainers)
-		if !all[i].Ready && (!isInit || isSidecar(spec)) {
-			unready = append(unready, all[i].Name)
+	for _, cs := range slices.Concat(st.InitContainerStatuses, st.ContainerStatuses) {
+		if spec, kind := cri.FindContainer(r.Pod, cs.Name); !cs.Ready && (kind == podutil.Containers || isSidecar(spec)) {
+			unready = append(unready, cs.Name)
 		}
 	}
-	if len(unready) > 0 {
-		c.Reason, c.Message = "ContainersNotReady", fmt.Sprintf("containers with unready status: %s", unready)
+	if len(unready) == 0 {
+		c.Status = v1.ConditionTrue
 		return c
 	}
-	c.Status = v1.ConditionTrue
+	c.Reason, c.Message = "ContainersNotReady", fmt.Sprintf("containers with unready status: %s", unready)
 	return c
 }
 
