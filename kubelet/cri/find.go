@@ -36,6 +36,14 @@ func FindStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
 	return nil
 }
 
+// NewestSandbox returns the newest sandbox, an empty one if there is none.
+func (p Pod) NewestSandbox() Sandbox {
+	if len(p.Sandboxes) == 0 {
+		return Sandbox{}
+	}
+	return p.Sandboxes[0]
+}
+
 // Find returns the newest container that matches, and whether there is one.
 func (p Pod) Find(matches func(Container) bool) (Container, bool) {
 	if i := slices.IndexFunc(p.Containers, matches); i >= 0 {

@@ -25,7 +25,7 @@ import (
 // pullImage makes the images of a container present, its own and those of its volumes.
 func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofVolumes map[string]string, err error) {
 	// The runtime reads only the Pod's name and annotations; there may be no cgroup yet.
-	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.newestSandbox().Attempt})
+	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.runtime.NewestSandbox().Attempt})
 	if err != nil {
 		return "", nil, err
 	}
@@ -52,18 +52,10 @@ func imageVolumes(pod *v1.Pod, c *v1.Container) []v1.Volume {
 	return list
 }
 
-// newestSandbox returns the newest sandbox, or an empty one if there is none.
-func (j job) newestSandbox() cri.Sandbox {
-	if len(j.runtime.Sandboxes) == 0 {
-		return cri.Sandbox{}
-	}
-	return j.runtime.Sandboxes[0]
-}
-
 // startContainer creates and starts a container and runs its postStart hook.
 func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 	spec, _ := cri.FindContainer(j.pod, a.Name)
-	sandbox, err := j.sandboxConfig(j.newestSandbox().Attempt)
+	sandbox, err := j.sandboxConfig(j.runtime.NewestSandbox().Attempt)
 	if err != nil {
 		return j.cannotStart(ctx, a, plan.ReasonCreateContainerConfigError, err)
 	}
@@ -106,7 +98,7 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 		Node: j.m.cfg.Render, Pod: j.pod, Container: spec, TargetID: j.targetID(a.Name),
 		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
 		PodIPs: j.podIPs(), Volumes: j.mounted, VolumeImages: j.volumeImages[a.Name],
-		RuntimeHandler: j.newestSandbox().Handler,
+		RuntimeHandler: j.runtime.NewestSandbox().Handler,
 	}
 	if in.Env, err = containers.Environment(ctx, j.m.cfg.Env, in); err != nil {
 		return nil, err
@@ -176,7 +168,7 @@ func (j job) podIPs() []string {
 	if j.pod != nil && j.pod.Spec.HostNetwork {
 		return j.node.IPs
 	}
-	return j.newestSandbox().IPs
+	return j.runtime.NewestSandbox().IPs
 }
 
 // targetID is the container whose processes an ephemeral container sees.

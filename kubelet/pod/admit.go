@@ -93,7 +93,7 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 	}
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
-	r := plan.Admit(pod, plan.Offer{Node: node, Allocatable: m.allocatable(node)}, m.others(pod.UID))
+	r := plan.Admit(pod, node, m.allocatable(node), m.others(pod.UID))
 	if r == nil {
 		m.admissions.admitted[pod.UID] = true
 		m.admissions.allocated[pod.UID] = plan.AllocationOf(pod, 0)

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/kubelet/eviction/api"
 
@@ -83,12 +84,9 @@ type Decision struct {
 // Plan decides about the node. It is a function of its arguments.
 func Plan(c Config, o Observation, m Memory, now time.Time) Decision {
 	d := Decision{Memory: Memory{
-		Since: map[Threshold]time.Time{}, Active: map[Threshold]bool{}, Conditions: maps.Clone(m.Conditions),
-		Used: maps.Clone(m.Used), Evicted: m.Evicted,
+		Since: map[Threshold]time.Time{}, Active: map[Threshold]bool{}, Conditions: lo.Assign(m.Conditions),
+		Used: lo.Assign(m.Used), Evicted: m.Evicted,
 	}}
-	if d.Memory.Conditions == nil {
-		d.Memory.Conditions, d.Memory.Used = map[v1.NodeConditionType]time.Time{}, map[api.Signal]time.Time{}
-	}
 	var urgent []api.Threshold
 	for _, t := range c.Thresholds {
 		id, amount, met := c.met(t, o, m)
@@ -114,7 +112,7 @@ func Plan(c Config, o Observation, m Memory, now time.Time) Decision {
 	if len(urgent) > 0 {
 		// Memory first: it runs out fastest.
 		memory := func(t api.Threshold) bool { return meanings[t.Signal].resource == v1.ResourceMemory }
-		slices.SortStableFunc(urgent, func(a, b api.Threshold) int { return first(memory(a), memory(b)) })
+		slices.SortStableFunc(urgent, func(a, b api.Threshold) int { return plan.TrueFirst(memory(a), memory(b)) })
 		d.relieve(c, o, m, urgent[0], now)
 	} else if len(d.Memory.Active) > 0 {
 		d.Memory.Reclaimed = m.Reclaimed

@@ -52,34 +52,21 @@ func isCritical(pod *v1.Pod) bool {
 func rank(pods []Pod, s api.Signal, l Layout) []Pod {
 	above := func(p Pod) int64 { return used(p, s, l) - requested(p.Pod, s) }
 	return slices.SortedStableFunc(slices.Values(pods), func(a, b Pod) int {
-		unmeasured := first(a.Usage == nil, b.Usage == nil)
+		unmeasured := plan.TrueFirst(a.Usage == nil, b.Usage == nil)
 		byPriority := cmp.Compare(corev1.PodPriority(a.Pod), corev1.PodPriority(b.Pod))
 		byAmount := cmp.Compare(above(b), above(a))
 		if s == api.SignalPIDAvailable {
 			return cmp.Or(byPriority, unmeasured, byAmount, cmp.Compare(a.UID, b.UID))
 		}
-		return cmp.Or(unmeasured, first(above(a) > 0, above(b) > 0), byPriority, byAmount, cmp.Compare(a.UID, b.UID))
+		return cmp.Or(unmeasured, plan.TrueFirst(above(a) > 0, above(b) > 0), byPriority, byAmount, cmp.Compare(a.UID, b.UID))
 	})
 }
 
-// first compares so that true comes before false.
-func first(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
-}
-
-// requested is what a Pod requests of the resource of a signal.
 func requested(pod *v1.Pod, s api.Signal) int64 {
 	q := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})[meanings[s].resource]
 	return q.Value()
 }
 
-// used is what a Pod uses of what a signal measures.
 func used(p Pod, s api.Signal, l Layout) int64 {
 	if p.Usage == nil {
 		return 0

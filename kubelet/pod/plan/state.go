@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -19,33 +20,28 @@ type State struct {
 	Pod *v1.Pod
 	// Mirror is the mirror Pod of a static Pod; nil if there is none. Pod has its status.
 	Mirror *v1.Pod
-	// Allocation has those resources; nil before the Pod is admitted.
+	// Allocation has those resources; nil before the Pod is admitted. Pending is why they are not
+	// those that the Pod asks for.
 	Allocation *Allocation
-	// Pending is why the Pod does not get the resources that it asks for.
-	Pending *Pending
+	Pending    *Pending
 	// Wanted are the resources of the containers of a resized Pod in the runtime's units, by name.
 	Wanted map[string]cri.Resources
 	// Last is the last known Pod, also when Pod is nil; nil for an orphan.
-	Last *v1.Pod
-	// Runtime is what CRI reports.
+	Last    *v1.Pod
 	Runtime cri.Pod
 	// Hashes of the containers of the spec, by name, as new containers carry them.
 	Hashes map[string]string
-	// Probes are the results by container.
-	Probes map[string]Probed
-	// Node enters the status.
-	Node Node
+	Probes map[string]Probed // by container
+	Node   Node
 
 	Memory
 }
 
 // Probed is what the probes of one instance of a container have found.
 type Probed struct {
-	ContainerID string
-	// Started and Ready say that the startup and the readiness probe succeed.
-	Started, Ready bool
-	// Failed is the probe that wants a restart, "startup" or "liveness"; "" for none.
-	Failed string
+	ContainerID    string
+	Started, Ready bool   // the startup and the readiness probe succeed
+	Failed         string // the probe that wants a restart, "startup" or "liveness"; "" for none
 	// TerminationGracePeriodSeconds of the failed probe; nil if the Pod's applies.
 	TerminationGracePeriodSeconds *int64
 }
@@ -73,12 +69,8 @@ func (s *State) LastStatus() v1.PodStatus {
 
 // Sandbox returns the newest sandbox, and whether containers can run in it.
 func (s *State) Sandbox() (cri.Sandbox, bool) {
-	if len(s.Runtime.Sandboxes) == 0 {
-		return cri.Sandbox{}, false
-	}
-	sb := s.Runtime.Sandboxes[0]
-	usable := sb.Ready && (sb.HostNetwork || len(sb.IPs) > 0)
-	return sb, usable && !s.Stopped[sb.ID]
+	sb := s.Runtime.NewestSandbox()
+	return sb, sb.Ready && (sb.HostNetwork || len(sb.IPs) > 0) && !s.Stopped[sb.ID]
 }
 
 // PodIPs are the addresses of the Pod, those of the node in the host's network; the primary one first.
@@ -107,12 +99,10 @@ func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
 // initialized says whether a regular container was ever created in the sandbox, which happens only
 // after all init containers are done.
 func (s *State) initialized(sandboxID string) bool {
-	for i := range s.Pod.Spec.Containers {
-		if _, ok := s.newestIn(sandboxID, s.Pod.Spec.Containers[i].Name); ok {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Pod.Spec.Containers, func(c v1.Container) bool {
+		_, ok := s.newestIn(sandboxID, c.Name)
+		return ok
+	})
 }
 
 // restarts says whether the restart policy of the Pod or the container, or a rule, wants an ended
