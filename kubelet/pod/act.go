@@ -49,9 +49,7 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 	w.m.metrics.acted(a)
 	switch a := a.(type) {
 	case plan.Cancel:
-		if o := w.ops[a.InSlot]; o != nil {
-			o.cancel()
-		}
+		w.cancel(a.InSlot)
 		return
 	case plan.ReportBackOff:
 		w.state.Begin(a)
@@ -64,9 +62,7 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 		w.recordKilling(a.ID, a.Name, a.Begun)
 	}
 	slot := plan.Slot(a)
-	if old := w.ops[slot]; old != nil {
-		old.cancel()
-	}
+	w.cancel(slot)
 	opCtx, cancel := context.WithCancel(ctx)
 	o := &op{action: a, cancel: cancel}
 	w.ops[slot] = o
@@ -81,6 +77,13 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 		log.Info("Acted", "action", kindOf(a), "took", took, "err", err)
 		w.inbox.put(update{results: []result{{o, err, out}}})
 	})
+}
+
+// cancel cancels the action in a slot, if there is one.
+func (w *worker) cancel(slot string) {
+	if o := w.ops[slot]; o != nil {
+		o.cancel()
+	}
 }
 
 // recordKilling records an Event once for each container that is being ended.
@@ -138,8 +141,8 @@ func failureOf(a plan.Action, err error, before plan.Failure, now time.Time) pla
 		}
 		return f
 	}
-	if config, ok := errors.AsType[*containers.Error](err); ok {
-		return plan.NewFailure(a, config.Reason, config.Message, before, now)
+	if start, ok := errors.AsType[*containers.Error](err); ok {
+		return plan.NewFailure(a, start.Reason, start.Message, before, now)
 	}
 	return plan.NewFailure(a, "", err.Error(), before, now)
 }

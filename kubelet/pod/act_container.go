@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/pkg/kubelet/events"
@@ -43,13 +44,9 @@ func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofV
 
 // imageVolumes are the volumes of a container that are images.
 func imageVolumes(pod *v1.Pod, c *v1.Container) []v1.Volume {
-	var list []v1.Volume
-	for _, vol := range pod.Spec.Volumes {
-		if vol.Image != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == vol.Name }) {
-			list = append(list, vol)
-		}
-	}
-	return list
+	return lo.Filter(pod.Spec.Volumes, func(vol v1.Volume, _ int) bool {
+		return vol.Image != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == vol.Name })
+	})
 }
 
 // startContainer creates and starts a container and runs its postStart hook.
@@ -114,11 +111,9 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 	if err != nil {
 		return nil, err
 	}
-	if config.Annotations == nil {
-		config.Annotations = map[string]string{}
-	}
-	config.Annotations[plan.AnnotationBackOff] = strconv.Itoa(a.BackOff)
-	config.Annotations[plan.AnnotationAllRestarts] = strconv.Itoa(a.AllRestarts)
+	config.Annotations = lo.Assign(config.Annotations, map[string]string{
+		plan.AnnotationBackOff: strconv.Itoa(a.BackOff), plan.AnnotationAllRestarts: strconv.Itoa(a.AllRestarts),
+	})
 	return config, nil
 }
 
@@ -219,16 +214,20 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	grace := max(plan.MinGrace, time.Duration(math.Ceil(time.Until(a.Deadline).Seconds()))*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
-	_, err := j.m.cfg.CRI.StopContainer(ctx, &runtimeapi.StopContainerRequest{
-		ContainerId: a.ID, Timeout: int64(grace / time.Second),
-	})
-	if err != nil && !remote.IsNotFound(err) {
-		if ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
-		}
-		return fmt.Errorf("stopping container %s: %w", a.Name, err)
+	request := &runtimeapi.StopContainerRequest{ContainerId: a.ID, Timeout: int64(grace / time.Second)}
+	_, err := j.m.cfg.CRI.StopContainer(ctx, request)
+	return j.stopped(ctx, err, "stopping container "+a.Name)
+}
+
+// stopped returns the error of a call that stops something. Nothing was to do if it is gone.
+func (j job) stopped(ctx context.Context, err error, doing string) error {
+	if err == nil || remote.IsNotFound(err) {
+		return nil
 	}
-	return nil
+	if ctx.Err() == nil {
+		j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 func (j job) removeContainer(a plan.RemoveContainer) error {

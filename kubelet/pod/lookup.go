@@ -3,17 +3,14 @@ package pod
 import (
 	"slices"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	kubetypes "k8s.io/kubernetes/pkg/kubelet/types"
 )
 
 // Pods returns all Pods of this node with their newest status. They are not to be changed.
 func (m *Manager) Pods() []*v1.Pod {
-	pods := m.known()
-	for i, p := range pods {
-		pods[i] = m.current(p)
-	}
-	return pods
+	return lo.Map(m.known(), func(p *v1.Pod, _ int) *v1.Pod { return m.current(p) })
 }
 
 // known are the Pods of this node without the mirrors of static ones.
@@ -36,14 +33,10 @@ func (m *Manager) current(pod *v1.Pod) *v1.Pod {
 	m.mu.Lock()
 	w := m.workers[pod.UID]
 	m.mu.Unlock()
-	if w == nil {
-		return pod
+	if w != nil && w.seen.Load() != nil {
+		now := *pod
+		now.Status = *w.seen.Load()
+		return &now
 	}
-	status := w.seen.Load()
-	if status == nil {
-		return pod
-	}
-	now := *pod
-	now.Status = *status
-	return &now
+	return pod
 }

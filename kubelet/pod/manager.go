@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"runtime"
-	"slices"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -80,8 +79,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.admissions.allocated = allocated
-	resized := slices.Collect(maps.Keys(m.admissions.allocated))
+	m.admissions.allocated = maps.Clone(allocated)
 	m.mu.Lock()
 	m.ctx = ctx
 	for _, w := range m.workers {
@@ -90,7 +88,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Unlock()
 	running.Go(func() { m.grantClaims(ctx) })
 	running.Go(func() { m.followProbes(ctx) })
-	for _, uid := range resized {
+	for uid := range allocated {
 		m.runtimeChanged(uid)
 	}
 	m.adoptLeftovers(ctx)
@@ -106,7 +104,7 @@ func (m *Manager) followProbes(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case uid := <-m.cfg.Probes.Changes():
-			m.probesChanged(uid)
+			m.notify(uid, update{})
 		}
 	}
 }
@@ -161,8 +159,6 @@ func (m *Manager) staticOf(mirror *v1.Pod) types.UID {
 }
 
 func (m *Manager) runtimeChanged(uid types.UID) { m.enqueue(uid, update{runtime: true}) }
-
-func (m *Manager) probesChanged(uid types.UID) { m.notify(uid, update{}) }
 
 // Retry has a Pod's failed actions tried again at once, because something outside of the Pod has
 // changed, such as a ConfigMap.

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -129,7 +130,7 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	}
 	w.report(now)
 	if !again.IsZero() && (next.IsZero() || again.Before(next)) {
-		next = again
+		return again
 	}
 	return next
 }
@@ -143,17 +144,15 @@ func (w *worker) receive(u update) {
 	switch {
 	case u.mirror != nil:
 		w.state.Mirror, w.state.Deleted = u.mirror, false
-		if w.desired != nil && u.pod == nil {
-			w.setPod(w.desired)
-		}
+		u.pod = cmp.Or(u.pod, w.desired)
 	case u.mirrorDeleted != nil:
 		w.state.Mirror = nil
 	}
 	switch {
-	case u.pod != nil:
-		w.setPod(u.pod)
 	case u.deleted != nil:
 		w.state.Pod, w.state.Last, w.desired = nil, w.state.Allocation.Apply(u.deleted), nil
+	case u.pod != nil:
+		w.setPod(u.pod)
 	}
 	if u.termination != nil && w.state.Pod != nil && w.state.Termination == nil &&
 		!podutil.IsPodPhaseTerminal(w.state.LastStatus().Phase) {
@@ -190,10 +189,7 @@ func (w *worker) report(now time.Time) {
 		return
 	}
 	status := plan.Status(w.state, now)
-	before := &w.state.Pod.Status
-	if w.state.Status != nil {
-		before = w.state.Status
-	}
+	before := cmp.Or(w.state.Status, &w.state.Pod.Status)
 	w.recordResize(before, &status)
 	w.m.metrics.ended(before, &status)
 	ended := podutil.IsPodPhaseTerminal(status.Phase) && !podutil.IsPodPhaseTerminal(before.Phase)

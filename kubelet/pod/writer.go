@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,9 +78,7 @@ func (w *writer) stop() {
 func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.base == nil || newer(pod, w.base) {
-		w.base = pod
-	}
+	w.base = newest(w.base, pod)
 	if !w.busy && w.written(status) {
 		return true
 	}
@@ -112,13 +111,13 @@ func (w *writer) run() {
 		w.mu.Unlock()
 
 		answer, err := w.write(base, want)
-		if isGone(err) {
+		switch {
+		case isGone(err):
 			w.mu.Lock()
 			w.busy = false
 			w.mu.Unlock()
 			return // the watch will deliver the deletion
-		}
-		if err != nil {
+		case err != nil:
 			if failing.IsZero() {
 				failing = time.Now()
 			}
@@ -126,10 +125,9 @@ func (w *writer) run() {
 				return
 			}
 			pause = min(2*pause, refusedRetryMax)
-			continue
-		}
-		pause, failing = writeRetryFirst, time.Time{}
-		if !w.accepted(want, answer) {
+		case w.accepted(want, answer):
+			pause, failing = writeRetryFirst, time.Time{}
+		default:
 			w.inbox.put(update{})
 			return
 		}
@@ -141,9 +139,7 @@ func (w *writer) accepted(want v1.PodStatus, answer *v1.Pod) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sent, w.sentAt, w.refused = &want, answer.ResourceVersion, nil
-	if newer(answer, w.base) {
-		w.base = answer
-	}
+	w.base = newest(w.base, answer)
 	w.busy = !w.written(*w.want)
 	return w.busy
 }
@@ -192,12 +188,9 @@ func (w *writer) hurry() {
 func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 	// Upstream's PatchPodStatus does the same, but does not wrap the error of the API server.
 	before, err := json.Marshal(v1.Pod{Status: base.Status})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the status: %w", err)
-	}
 	// The UID makes the patch fail on another Pod of the same name.
-	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: base.UID}, Status: withForeign(base, status)})
-	if err != nil {
+	after, afterErr := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: base.UID}, Status: withForeign(base, status)})
+	if err := cmp.Or(err, afterErr); err != nil {
 		return nil, fmt.Errorf("encoding the status: %w", err)
 	}
 	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, v1.Pod{})
@@ -217,26 +210,18 @@ func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 // written says whether the API server has a status. A status that it accepted counts even if it
 // dropped fields; writing the status again would not help. The caller holds the lock.
 func (w *writer) written(status v1.PodStatus) bool {
-	if w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) {
-		return true
-	}
-	return equal(w.base, status)
+	return w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) ||
+		equal(w.base, status)
 }
 
 // withForeign takes the conditions that others own from the newest Pod.
 func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
-	var own, all []v1.PodCondition
-	for _, c := range status.Conditions {
-		if owned(c) {
-			own = append(own, c)
-		}
-	}
-	for _, c := range base.Status.Conditions {
-		if _, ours := podutil.GetPodConditionFromList(own, c.Type); !owned(c) && ours == nil {
-			all = append(all, c)
-		}
-	}
-	status.Conditions = append(all, own...)
+	own := lo.Filter(status.Conditions, func(c v1.PodCondition, _ int) bool { return owned(c) })
+	foreign := lo.Filter(base.Status.Conditions, func(c v1.PodCondition, _ int) bool {
+		_, ours := podutil.GetPodConditionFromList(own, c.Type)
+		return ours == nil && !owned(c)
+	})
+	status.Conditions = append(foreign, own...)
 	return status
 }
 
@@ -333,7 +318,12 @@ func stateName(s v1.ContainerState) string {
 	return ""
 }
 
-func newer(a, b *v1.Pod) bool {
-	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
-	return err != nil || order > 0
+// newest returns the newer version of a Pod, b if that cannot be said.
+func newest(a, b *v1.Pod) *v1.Pod {
+	if a != nil {
+		if order, err := resourceversion.CompareResourceVersion(b.ResourceVersion, a.ResourceVersion); err == nil && order <= 0 {
+			return a
+		}
+	}
+	return b
 }

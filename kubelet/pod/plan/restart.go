@@ -45,10 +45,8 @@ func (p *planner) restartAll() bool {
 	sidecarsToo := !slices.ContainsFunc(left, isRegular)
 	for _, c := range left {
 		if sidecarsToo || isRegular(c) {
-			p.stop(c, Stopping{
-				Since: p.now, Reason: reasonAllRestart,
-				Message: fmt.Sprintf("Stopping container %s, all containers of the Pod restart", c.Name),
-			}, true)
+			message := fmt.Sprintf("Stopping container %s, all containers of the Pod restart", c.Name)
+			p.stop(c, Stopping{Since: p.now, Reason: reasonAllRestart, Message: message}, true)
 		}
 	}
 	return waiting || len(left) > 0
@@ -95,14 +93,9 @@ func (s *State) allRestarts() int {
 // restartsAll says whether the exit of an instance makes all containers restart. The exit of a
 // sidecar does not once the other containers are done: so the Pod itself ends.
 func (s *State) restartsAll(spec *v1.Container, c cri.Container) bool {
-	if c.State != cri.Exited {
-		return false
-	}
 	rule, ok := podutil.FindMatchingContainerRestartRule(*spec, c.ExitCode)
-	if !ok || rule.Action != v1.ContainerRestartRuleActionRestartAllContainers {
-		return false
-	}
-	return !isSidecar(spec) || !s.doneBefore(allRestartsOf(c), c.FinishedAt)
+	return c.State == cri.Exited && ok && rule.Action == v1.ContainerRestartRuleActionRestartAllContainers &&
+		(!isSidecar(spec) || !s.doneBefore(allRestartsOf(c), c.FinishedAt))
 }
 
 // doneBefore says whether the containers of a round of restarts, sidecars excepted, were done for
@@ -114,14 +107,13 @@ func (s *State) doneBefore(restarts int, at time.Time) bool {
 		})
 		return c, ok && c.State == cri.Exited && !c.FinishedAt.After(at) && !s.restarts(spec, c)
 	}
-	for i := range s.Pod.Spec.InitContainers {
-		spec := &s.Pod.Spec.InitContainers[i]
+	for spec := range podutil.ContainerIter(&s.Pod.Spec, podutil.InitContainers) {
 		if c, ok := ended(spec); ok && !isSidecar(spec) && c.ExitCode != 0 {
 			return true
 		}
 	}
-	for i := range s.Pod.Spec.Containers {
-		if _, ok := ended(&s.Pod.Spec.Containers[i]); !ok {
+	for spec := range podutil.ContainerIter(&s.Pod.Spec, podutil.Containers) {
+		if _, ok := ended(spec); !ok {
 			return false
 		}
 	}

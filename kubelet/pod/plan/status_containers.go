@@ -83,21 +83,14 @@ func (r *reporter) begins(spec *v1.Container, inst cri.Container, cs v1.Containe
 // upstream's reason for all of them and its own exit code, times and ID.
 func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminated {
 	t := r.terminated(c)
-	t.Reason = reasonRestartingAll
-	if t.Message == "" {
-		t.Message = messageRestartingAll
-	}
+	t.Reason, t.Message = reasonRestartingAll, cmp.Or(t.Message, messageRestartingAll)
 	return t
 }
 
 // instance adds what the runtime reports about an instance.
 func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
-	cs.RestartCount = int32(inst.Attempt)
-	cs.ContainerID = r.containerID(inst)
-	cs.ImageID = inst.ImageID
-	if inst.Image != "" {
-		cs.Image = inst.Image
-	}
+	cs.RestartCount, cs.ContainerID = int32(inst.Attempt), r.containerID(inst)
+	cs.Image, cs.ImageID = cmp.Or(inst.Image, cs.Image), inst.ImageID
 	cs.AllocatedResources = spec.Resources.Requests
 	cs.Resources = r.resources(spec, inst, was)
 	if inst.User != nil {
@@ -128,7 +121,6 @@ func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.Co
 	return cs
 }
 
-// wait has a container wait for a reason, if there is one.
 func (r *reporter) wait(cs *v1.ContainerStatus, why *v1.ContainerStateWaiting) {
 	if why != nil {
 		cs.State = v1.ContainerState{Waiting: why}
@@ -172,7 +164,6 @@ func (r *reporter) failure(name string) *v1.ContainerStateWaiting {
 	return nil
 }
 
-// readiness sets started and ready.
 func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
 	inst, _ := r.newest(spec.Name)
 	started := cs.State.Running != nil && r.started(spec, inst)

@@ -3,6 +3,7 @@ package plan
 import (
 	"slices"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -21,19 +22,16 @@ func (r *reporter) resizeConditions(st *v1.PodStatus) {
 		return
 	}
 	if p := r.Pending; p != nil {
-		c := v1.PodCondition{Type: v1.PodResizePending, Message: p.Message, ObservedGeneration: p.Generation}
-		c.Reason = v1.PodReasonDeferred
-		if p.Reason == v1.PodReasonInfeasible {
-			c.Reason = v1.PodReasonInfeasible
-		}
-		r.add(st, c)
+		r.add(st, v1.PodCondition{
+			Type: v1.PodResizePending, Message: p.Message, ObservedGeneration: p.Generation,
+			Reason: lo.Ternary(p.Reason == v1.PodReasonInfeasible, v1.PodReasonInfeasible, v1.PodReasonDeferred),
+		})
 	}
 	if r.resizing() {
-		c := v1.PodCondition{Type: v1.PodResizeInProgress, ObservedGeneration: r.Allocation.Generation}
-		if f, ok := r.Failures[SlotResize]; ok {
-			c.Reason, c.Message = f.Reason, f.Message
-		}
-		r.add(st, c)
+		f := r.Failures[SlotResize]
+		r.add(st, v1.PodCondition{
+			Type: v1.PodResizeInProgress, Reason: f.Reason, Message: f.Message, ObservedGeneration: r.Allocation.Generation,
+		})
 	}
 }
 
