@@ -19,11 +19,9 @@ import (
 
 // Config of a Manager. A field is required unless its comment says otherwise.
 type Config struct {
-	// NodeName of this node; the Manager runs the Pods bound to it.
-	NodeName string
-	// Node enters the status of Pods, Render the CRI configs.
-	Node   plan.Node
-	Render containers.Node
+	NodeName string          // the Manager runs the Pods bound to it
+	Node     plan.Node       // enters the status of Pods
+	Render   containers.Node // enters the CRI configs
 	// Client with the identity of the node. It must not limit its own rate: status writes would
 	// queue behind each other.
 	Client kubernetes.Interface
@@ -31,14 +29,12 @@ type Config struct {
 	Pods Source
 
 	Runtime Runtime
-	// CRI makes, stops and removes sandboxes and containers, and runs hooks.
-	CRI     runtimeapi.RuntimeServiceClient
+	CRI     runtimeapi.RuntimeServiceClient // makes, stops and removes sandboxes and containers, and runs hooks
 	Volumes Volumes
 	Images  Images
 	Cgroups Cgroups
 	Probes  Probes
-	// Env is where environment variables take their values from.
-	Env containers.EnvSources
+	Env     containers.EnvSources
 
 	// NodeObject returns the Node as it was last watched, nil if it was not seen yet. The Manager
 	// refuses Pods that do not fit it.

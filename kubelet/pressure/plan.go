@@ -28,34 +28,28 @@ type Config struct {
 
 // Observation is what was measured at one moment.
 type Observation struct {
-	// Signals that could be measured.
-	Signals map[api.Signal]Amount
-	// Pods that run on the node.
-	Pods []Pod
+	Signals map[api.Signal]Amount // that could be measured
+	Pods    []Pod                 // that run on the node
 }
 
 // Amount of bytes, inodes or PIDs.
 type Amount struct {
 	Available, Capacity int64
-	// At is when it was measured: nothing is decided twice about one measurement.
-	At time.Time
+	At                  time.Time // nothing is decided twice about one measurement
 }
 
 // Memory is what one Plan leaves to the next. It may be lost: grace periods begin anew then.
 type Memory struct {
-	// Since when thresholds are met.
-	Since map[Threshold]time.Time
-	// Active thresholds are met for their grace period, and until the minimum is reclaimed.
+	// Since when thresholds are met. The active ones are met for their grace period, and until the
+	// minimum is reclaimed.
+	Since  map[Threshold]time.Time
 	Active map[Threshold]bool
 	// Conditions are when a threshold of theirs was met last.
 	Conditions map[v1.NodeConditionType]time.Time
-	// Used are the measurements that were acted upon.
-	Used map[api.Signal]time.Time
-	// Reclaimed says that a Reclaim was decided for Starved, and that the next step is to end a
-	// Pod.
+	Used       map[api.Signal]time.Time // the measurements that were acted upon
+	// Reclaimed says that a Reclaim was decided for Starved: the next step is to end a Pod.
 	Reclaimed v1.ResourceName
-	// Evicted is when a Pod was last ended.
-	Evicted time.Time
+	Evicted   time.Time // when a Pod was last ended
 }
 
 // Threshold identifies one of Config.Thresholds.
@@ -66,12 +60,9 @@ type Threshold struct {
 
 // Decision is what the node does.
 type Decision struct {
-	// Conditions of the Node that are true.
-	Conditions []v1.NodeConditionType
-	// Starved is the resource that is to be reclaimed, "" if none is.
-	Starved v1.ResourceName
-	// Reclaim comes first. The next Observation shows whether it sufficed.
-	Reclaim []Reclaim
+	Conditions []v1.NodeConditionType // of the Node that are true
+	Starved    v1.ResourceName        // to be reclaimed, "" if none is
+	Reclaim    []Reclaim              // comes first, the next Observation shows whether it sufficed
 	// Evict is the Pod to end, with what to end it; nil if there is none.
 	Evict       *v1.Pod
 	Termination plan.Termination

@@ -16,19 +16,15 @@ import (
 // Pod is a Pod of the node and what it uses.
 type Pod struct {
 	*v1.Pod
-	// Ending says that the node ends the Pod already.
-	Ending bool
-	// Usage is nil if nothing was measured.
-	Usage *Usage
+	Ending bool   // the node ends the Pod already
+	Usage  *Usage // nil if nothing was measured
 }
 
 // Usage of a Pod.
 type Usage struct {
-	// Memory is the working set in bytes.
-	Memory, PIDs int64
+	Memory, PIDs int64 // Memory is the working set in bytes
 	Containers   []ContainerUsage
-	// Volumes are those of the Pod that lie on the node's disk.
-	Volumes Files
+	Volumes      Files // of the Pod that lie on the node's disk
 }
 
 // ContainerUsage is what one container uses of a Pod's Usage.

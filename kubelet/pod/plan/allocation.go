@@ -1,9 +1,13 @@
 package plan
 
 import (
+	"maps"
+
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	resourcehelper "k8s.io/component-helpers/resource"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -78,4 +82,19 @@ func (a *Allocation) Grants(pod *v1.Pod) bool {
 		}
 	}
 	return true
+}
+
+// Limits are the container's limits, and the Pod's where the container has none (KEP-2837).
+func Limits(pod *v1.ResourceRequirements, container v1.ResourceRequirements) v1.ResourceList {
+	if !resourcehelper.IsPodLevelResourcesSet(&v1.Pod{Spec: v1.PodSpec{Resources: pod}}) {
+		return container.Limits
+	}
+	limits := v1.ResourceList{}
+	maps.Copy(limits, pod.Limits)
+	for name, q := range container.Limits {
+		if !q.IsZero() || v1helper.IsHugePageResourceName(name) {
+			limits[name] = q
+		}
+	}
+	return limits
 }
