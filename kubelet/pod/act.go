@@ -17,13 +17,11 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// op is an action under way.
 type op struct {
 	action plan.Action
 	cancel context.CancelFunc
 }
 
-// result is how an action ended.
 type result struct {
 	op  *op
 	err error
@@ -79,7 +77,6 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 	})
 }
 
-// cancel cancels the action in a slot, if there is one.
 func (w *worker) cancel(slot string) {
 	if o := w.ops[slot]; o != nil {
 		o.cancel()
@@ -93,7 +90,6 @@ func (w *worker) recordKilling(id, name string, begun plan.Stopping) {
 	}
 }
 
-// finish applies the result of an action to the State.
 func (w *worker) finish(r result) {
 	switch r.op.action.(type) {
 	case plan.MountVolumes, plan.PullImage, plan.RunPreStop, plan.CleanUp, plan.Purge, plan.DeletePod,

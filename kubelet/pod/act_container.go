@@ -43,14 +43,12 @@ func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofV
 	return image, ofVolumes, err
 }
 
-// imageVolumes are the volumes of a container that are images.
 func imageVolumes(pod *v1.Pod, c *v1.Container) []v1.Volume {
 	return lo.Filter(pod.Spec.Volumes, func(vol v1.Volume, _ int) bool {
 		return vol.Image != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == vol.Name })
 	})
 }
 
-// startContainer creates and starts a container and runs its postStart hook.
 func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 	spec, _ := cri.FindContainer(j.pod, a.Name)
 	sandbox, err := j.sandboxConfig(j.runtime.NewestSandbox().Attempt)
@@ -86,7 +84,6 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 	return nil
 }
 
-// containerConfig renders the container and makes its files.
 func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v1.Container) (*runtimeapi.ContainerConfig, error) {
 	uid, name, err := j.m.cfg.Images.User(ctx, a.ImageRef)
 	if err != nil {
@@ -118,7 +115,6 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 	return config, nil
 }
 
-// launch creates and starts a container.
 func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimeapi.ContainerConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
 	leave, err := j.m.gate.enter(ctx, true)
 	if err != nil {
@@ -179,7 +175,6 @@ func (j job) targetID(name string) string {
 	return target.ID
 }
 
-// removeLog removes a log and its rotated files.
 func removeLog(path string) {
 	rotated, _ := filepath.Glob(path + ".*") // fails only for a malformed pattern, which removes less
 	for _, file := range append(rotated, path) {
@@ -247,7 +242,6 @@ func (j job) removeContainer(a plan.RemoveContainer) error {
 	return nil
 }
 
-// container returns what the runtime had of a container.
 func (j job) container(id string) cri.Container {
 	c, _ := j.runtime.Find(func(c cri.Container) bool { return c.ID == id })
 	return c

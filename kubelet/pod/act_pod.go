@@ -57,7 +57,6 @@ func (w *worker) job(ctx context.Context) job {
 	}
 }
 
-// name of the Pod, for messages.
 func (j job) name() string {
 	if j.pod == nil {
 		return string(j.uid)
@@ -176,7 +175,6 @@ func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSan
 	return config, err
 }
 
-// runtimeHandler returns the handler of the Pod's RuntimeClass, "" for the default.
 func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	name := ptr.Deref(j.pod.Spec.RuntimeClassName, "")
 	if name == "" {
@@ -260,7 +258,6 @@ func (j job) purge() error {
 	return j.m.admissions.files.remove(j.uid)
 }
 
-// deletePod completes the deletion of the Pod at the API server.
 func (j job) deletePod(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()

@@ -33,7 +33,6 @@ func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	return ref
 }
 
-// recordTermination records the Event about the node's decision to end the Pod.
 func (w *worker) recordTermination(t *plan.Termination) {
 	kind := v1.EventTypeWarning
 	if t.Reason == plan.ReasonDeadlineExceeded {
@@ -55,7 +54,6 @@ func (m *Manager) event(pod *v1.Pod, name, kind, reason, message string) {
 	}
 }
 
-// resizeEvent is an Event about a resize.
 type resizeEvent struct{ kind, reason, message string }
 
 // resizeEvents returns the Events for the step from one status to another. They follow from the
@@ -89,7 +87,6 @@ func resizeEvents(allocated, desired *v1.Pod, pending *plan.Pending, before, aft
 	return list
 }
 
-// recordResize records the Events about a resize.
 func (w *worker) recordResize(before, after *v1.PodStatus) {
 	if w.state.Pending == nil && !w.state.Allocation.Resized() {
 		return

@@ -17,7 +17,6 @@ import (
 	"flyball.dev/kubelet/cri/remote"
 )
 
-// runHook runs a lifecycle hook until it ends or ctx does.
 func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.LifecycleHandler) error {
 	switch {
 	case h == nil:

@@ -59,7 +59,6 @@ func (i *inbox) put(u update) {
 	}
 }
 
-// take empties the inbox.
 func (i *inbox) take() update {
 	i.mu.Lock()
 	defer i.mu.Unlock()

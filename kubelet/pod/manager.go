@@ -99,7 +99,6 @@ func (m *Manager) Run(ctx context.Context) error {
 	return nil
 }
 
-// followProbes syncs the Pods whose probes have new results, until ctx ends.
 func (m *Manager) followProbes(ctx context.Context) {
 	for {
 		select {

@@ -14,7 +14,6 @@ import (
 	"flyball.dev/kubelet/probes"
 )
 
-// observe completes the State.
 func (w *worker) observe(ctx context.Context) error {
 	if w.dirty {
 		seen, err := w.m.cfg.Runtime.Observe(ctx, w.uid)

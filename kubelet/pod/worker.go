@@ -135,7 +135,6 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	return next
 }
 
-// receive applies an update to the State.
 func (w *worker) receive(u update) {
 	w.dirty = w.dirty || u.runtime
 	for _, r := range u.results {
@@ -183,7 +182,6 @@ func (w *worker) setPod(pod *v1.Pod) {
 	}
 }
 
-// report computes the status and hands it to the writer.
 func (w *worker) report(now time.Time) {
 	if w.state.Pod == nil {
 		return

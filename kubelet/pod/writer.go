@@ -99,7 +99,6 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	return false
 }
 
-// run writes until nothing is left to be written.
 func (w *writer) run() {
 	pause, failing := writeRetryFirst, time.Time{}
 	for {

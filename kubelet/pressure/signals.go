@@ -67,7 +67,6 @@ func isNodeFs(s api.Signal) bool {
 	return s == api.SignalNodeFsAvailable || s == api.SignalNodeFsInodesFree
 }
 
-// quantity of a resource, in the format that messages show.
 func quantity(name v1.ResourceName, value int64) *resource.Quantity {
 	return resource.NewQuantity(value, lo.Ternary(name == inodes || name == pids, resource.DecimalSI, resource.BinarySI))
 }

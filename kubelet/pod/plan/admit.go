@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -52,10 +53,7 @@ func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Terminatio
 		return outOf(v1.ResourcePods, 1, int64(len(others)), most)
 	}
 	requested := requests(pod)
-	var used []v1.ResourceList
-	for _, p := range others {
-		used = append(used, requests(p))
-	}
+	used := lo.Map(others, func(p *v1.Pod, _ int) v1.ResourceList { return requests(p) })
 	// The first shortage is reported, of the most common resources first.
 	names := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
 	for _, name := range slices.Sorted(maps.Keys(requested)) {
@@ -95,7 +93,6 @@ func outOf(name v1.ResourceName, requested, used, capacity int64) *Termination {
 		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity))
 }
 
-// portTaken says whether the Pod and another Pod have the same host port.
 func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
 	mine := hostPorts(pod)
 	return slices.ContainsFunc(others, func(other *v1.Pod) bool {

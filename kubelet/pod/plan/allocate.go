@@ -61,7 +61,6 @@ func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map
 	return refused
 }
 
-// shortage says what keeps a Pod from getting the resources that it asks for.
 func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid types.UID, allocatable v1.ResourceList) *Pending {
 	for _, name := range resizable {
 		want, capacity := amount(name, wants), amount(name, allocatable)
@@ -96,7 +95,6 @@ func inOrder(a, b Claim) int {
 // TrueFirst compares so that true comes before false.
 func TrueFirst(a, b bool) int { return cmp.Compare(lo.Ternary(a, 0, 1), lo.Ternary(b, 0, 1)) }
 
-// raises says whether the claim asks for more of any resource.
 func (c Claim) raises() bool { return raises(requests(c.Now), requests(c.Pod)) }
 
 func raises(from, to v1.ResourceList) bool {

@@ -225,7 +225,7 @@ func (p *planner) endContainers(e end) bool {
 			grace = min(grace, time.Duration(*e.by.GracePeriodSeconds)*time.Second)
 		}
 		due := i < 0 || (!regular && i == lastSidecar)
-		p.stop(c, Stopping{Since: since, Grace: grace, Reason: e.reason, Message: "Stopping container " + c.Name}, due)
+		p.stop(c, Stopping{Since: since, Grace: grace, Reason: e.reason}, due)
 	}
 	return len(alive) > 0
 }

@@ -63,8 +63,7 @@ func (p *planner) renewSandbox() {
 	waiting := false
 	for _, c := range p.Runtime.Containers {
 		if c.Alive() {
-			message := "Stopping container " + c.Name
-			p.stop(c, Stopping{Since: p.now, Grace: p.grace(c), Reason: "its sandbox is lost", Message: message}, true)
+			p.stop(c, Stopping{Since: p.now, Grace: p.grace(c), Reason: "its sandbox is lost"}, true)
 		}
 		waiting = waiting || c.Alive() || p.busy(slotStart(c.Name))
 	}
@@ -116,6 +115,7 @@ func (p *planner) stop(c cri.Container, want Stopping, due bool) {
 	if begun, ok := p.Stopping[c.ID]; ok {
 		want.Since, want.HookDone, want.Restart = begun.Since, begun.HookDone, want.Restart || begun.Restart
 	}
+	want.Message = cmp.Or(want.Message, "Stopping container "+c.Name)
 	deadline := want.Since.Add(want.Grace)
 	inFlight := p.InFlight[slotStop(c.ID)]
 	if PreStopOf(p.Last, c) != nil && !want.HookDone && want.Grace > 0 && p.now.Before(deadline) {

@@ -82,7 +82,6 @@ func (s *State) PodIPs() []string {
 	return sb.IPs
 }
 
-// newest returns the newest instance of a container in any sandbox.
 func (s *State) newest(name string) (cri.Container, bool) {
 	return s.Runtime.Find(func(c cri.Container) bool { return c.Name == name })
 }
@@ -111,7 +110,6 @@ func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
 	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
 }
 
-// result returns the probe results of exactly this instance.
 func (s *State) result(c cri.Container) Probed {
 	if r := s.Probes[c.Name]; r.ContainerID == c.ID {
 		return r

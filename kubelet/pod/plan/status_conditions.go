@@ -15,7 +15,6 @@ import (
 	"flyball.dev/kubelet/cri"
 )
 
-// conditions sets the conditions that the kubelet owns and keeps all others.
 func (r *reporter) conditions(st *v1.PodStatus) {
 	containers := r.containersReady(st)
 	r.set(st, r.readyToStart())

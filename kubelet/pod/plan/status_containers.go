@@ -87,7 +87,6 @@ func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminate
 	return t
 }
 
-// instance adds what the runtime reports about an instance.
 func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
 	cs.RestartCount, cs.ContainerID = int32(inst.Attempt), r.containerID(inst)
 	cs.Image, cs.ImageID = cmp.Or(inst.Image, cs.Image), inst.ImageID
@@ -98,7 +97,6 @@ func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.Conta
 	}
 }
 
-// missing reports on a container that the runtime does not know.
 func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.ContainerStatus {
 	lost := &v1.ContainerStateTerminated{
 		Reason: "ContainerStatusUnknown", ExitCode: 137,
@@ -148,13 +146,11 @@ func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
 	return kind != podutil.EphemeralContainers && (!r.isInit(spec) || inst.ExitCode != 0) && r.restarts(spec, inst)
 }
 
-// isInit says whether a container is an init container that has to succeed.
 func (r *reporter) isInit(spec *v1.Container) bool {
 	_, kind := cri.FindContainer(r.Pod, spec.Name)
 	return kind == podutil.InitContainers && !isSidecar(spec)
 }
 
-// failure returns why a container cannot start at present, nil if nothing has failed.
 func (r *reporter) failure(name string) *v1.ContainerStateWaiting {
 	for _, slot := range []string{slotStart(name), slotImage(name)} {
 		if f, ok := r.Failures[slot]; ok && f.Reason != "" {
@@ -175,7 +171,6 @@ func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
 	}
 }
 
-// before returns the last instance of a container that ended before this one.
 func (r *reporter) before(inst cri.Container) (cri.Container, bool) {
 	return r.Runtime.Find(func(c cri.Container) bool {
 		return c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited
