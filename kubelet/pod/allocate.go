@@ -88,15 +88,6 @@ func (m *Manager) allocate(pod *v1.Pod, runtime cri.Pod, over bool) (*plan.Alloc
 	return a.allocated[pod.UID], a.pending[pod.UID], nil
 }
 
-// resourcesFreed has grantClaims decide again. It does not block: a handler of the watch calls it,
-// while a grant is written to disk first.
-func (m *Manager) resourcesFreed() {
-	select {
-	case m.freed <- struct{}{}:
-	default:
-	}
-}
-
 func (m *Manager) grantClaims(ctx context.Context) {
 	for {
 		select {

@@ -53,8 +53,13 @@ func (i *inbox) put(u update) {
 	i.pending.merge(u)
 	i.filled = true
 	i.mu.Unlock()
+	signal(i.wake)
+}
+
+// signal puts a token into a channel of capacity 1, unless it has one.
+func signal(c chan<- struct{}) {
 	select {
-	case i.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

@@ -27,7 +27,8 @@ type Manager struct {
 	metrics *metrics
 	// admissions are the Pods that this process has admitted.
 	admissions admissions
-	// freed has a token when resources were freed that a resize may wait for.
+	// freed has a token when resources were freed that a resize may wait for. grantClaims takes it:
+	// a handler of the watch, which puts it in, must not wait for the disk.
 	freed chan struct{}
 
 	mu      sync.Mutex
@@ -146,7 +147,7 @@ func (m *Manager) podDeleted(obj any) {
 		m.enqueue(m.staticOf(pod), update{mirrorDeleted: pod})
 	default:
 		m.enqueue(pod.UID, update{deleted: pod})
-		m.resourcesFreed()
+		signal(m.freed)
 	}
 }
 

@@ -90,7 +90,7 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 		return true
 	}
 	if now || w.refused != nil || urgent(&w.base.Status, &status) && !leaving(pod, &status) {
-		w.hurry()
+		signal(w.rush)
 	}
 	if !w.busy {
 		w.busy = true
@@ -171,20 +171,13 @@ func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing
 	case <-w.ctx.Done():
 		return false
 	}
-	w.hurry()
+	signal(w.rush)
 	return true
 }
 
 // isRefused says whether the API server has refused a status. The caller holds the lock.
 func (w *writer) isRefused(status v1.PodStatus) bool {
 	return w.refused != nil && apiequality.Semantic.DeepEqual(*w.refused, status)
-}
-
-func (w *writer) hurry() {
-	select {
-	case w.rush <- struct{}{}:
-	default:
-	}
 }
 
 func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {

@@ -48,8 +48,7 @@ func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map
 			wants := requests(c.Pod)
 			if short := shortage(wants, used, c.Now.UID, allocatable); short != nil {
 				short.Generation = c.Pod.Generation
-				refused[c.Pod.UID] = short
-				left = append(left, c)
+				refused[c.Pod.UID], left = short, append(left, c)
 				continue
 			}
 			freed = freed || raises(wants, used[c.Pod.UID])
@@ -84,7 +83,7 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 // of service, and by waiting time.
 func inOrder(a, b Claim) int {
 	return cmp.Or(
-		TrueFirst(!a.raises(), !b.raises()),
+		TrueFirst(!raises(requests(a.Now), requests(a.Pod)), !raises(requests(b.Now), requests(b.Pod))),
 		cmp.Compare(ptr.Deref(b.Pod.Spec.Priority, 0), ptr.Deref(a.Pod.Spec.Priority, 0)),
 		TrueFirst(v1qos.GetPodQOS(a.Pod) == v1.PodQOSGuaranteed, v1qos.GetPodQOS(b.Pod) == v1.PodQOSGuaranteed),
 		a.Since.Compare(b.Since),
@@ -94,8 +93,6 @@ func inOrder(a, b Claim) int {
 
 // TrueFirst compares so that true comes before false.
 func TrueFirst(a, b bool) int { return cmp.Compare(lo.Ternary(a, 0, 1), lo.Ternary(b, 0, 1)) }
-
-func (c Claim) raises() bool { return raises(requests(c.Now), requests(c.Pod)) }
 
 func raises(from, to v1.ResourceList) bool {
 	return slices.ContainsFunc(resizable, func(n v1.ResourceName) bool { return amount(n, to) > amount(n, from) })

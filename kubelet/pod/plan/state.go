@@ -48,10 +48,8 @@ type Probed struct {
 
 // Node is what enters the status of its Pods.
 type Node struct {
-	// IPs of the node, the primary one first.
-	IPs []string
-	// RuntimeName is the scheme of container IDs, for example containerd.
-	RuntimeName string
+	IPs         []string // of the node, the primary one first
+	RuntimeName string   // the scheme of container IDs, for example containerd
 	// RecursiveReadOnly are the runtime handlers that can make mounts recursively read-only.
 	RecursiveReadOnly sets.Set[string]
 }
@@ -121,22 +119,19 @@ func (s *State) result(c cri.Container) Probed {
 // may start. A container that was stopped to get other resources starts at once and counts anew.
 // When all containers restart none waits, as in upstream's kubelet, and the count stays.
 func (s *State) backOff(ended cri.Container) (int, time.Time) {
-	if s.superseded(ended) {
-		restarts, _ := backOff(ended)
+	restarts, at := backOff(ended)
+	switch {
+	case s.superseded(ended):
 		return restarts - 1, time.Time{}
-	}
-	if s.Stopping[ended.ID].Restart {
+	case s.Stopping[ended.ID].Restart:
 		return 0, ended.FinishedAt
 	}
-	return backOff(ended)
+	return restarts, at
 }
 
 // started says whether an instance runs and its startup probe, if any, has succeeded.
 func (s *State) started(spec *v1.Container, c cri.Container) bool {
-	if c.State != cri.Running || s.hooking(c) {
-		return false
-	}
-	return spec.StartupProbe == nil || s.result(c).Started
+	return c.State == cri.Running && !s.hooking(c) && (spec.StartupProbe == nil || s.result(c).Started)
 }
 
 // hooking says whether the postStart hook of the instance still runs.

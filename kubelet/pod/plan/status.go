@@ -43,10 +43,7 @@ func Status(s State, now time.Time) v1.PodStatus {
 		st.Resources = s.Pod.Spec.Resources.DeepCopy()
 	}
 
-	waiting := "ContainerCreating"
-	if len(s.Pod.Spec.InitContainers) > 0 {
-		waiting = "PodInitializing"
-	}
+	waiting := lo.Ternary(len(s.Pod.Spec.InitContainers) > 0, "PodInitializing", "ContainerCreating")
 	st.InitContainerStatuses = r.containers(podutil.InitContainers, old.InitContainerStatuses, waiting)
 	st.ContainerStatuses = byName(r.containers(podutil.Containers, old.ContainerStatuses, waiting))
 	st.EphemeralContainerStatuses = byName(r.containers(podutil.EphemeralContainers, old.EphemeralContainerStatuses, waiting))
@@ -103,21 +100,15 @@ func (r *reporter) phase(st *v1.PodStatus) {
 		return
 	}
 	phase := r.phaseByContainers(st)
-	idle := !r.alive()
-	if r.ended && idle {
-		switch {
-		case r.end.by != nil:
-			st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.by.Reason, r.end.by.statusMessage()
-			return
-		case !podutil.IsPodPhaseTerminal(phase):
-			phase = v1.PodFailed // it was ended before its time
-		}
-	}
-	if podutil.IsPodPhaseTerminal(phase) && !idle {
-		phase = st.Phase
-		if r.old.Phase == v1.PodRunning {
-			phase = v1.PodRunning
-		}
+	terminal := podutil.IsPodPhaseTerminal(phase)
+	switch alive := r.alive(); {
+	case alive && terminal:
+		phase = lo.Ternary(r.old.Phase == v1.PodRunning, v1.PodRunning, st.Phase)
+	case !alive && r.ended && r.end.by != nil:
+		st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.by.Reason, r.end.by.statusMessage()
+		return
+	case !alive && r.ended && !terminal:
+		phase = v1.PodFailed // it was ended before its time
 	}
 	if phase != st.Phase {
 		st.Phase, st.Reason, st.Message = phase, "", ""
@@ -164,9 +155,8 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 	}
 	for i := range st.ContainerStatuses {
 		cs := &st.ContainerStatuses[i]
-		c, _ := cri.FindContainer(r.Pod, cs.Name)
 		ended := lastEnd(cs)
-		inst, ok := r.newest(c.Name)
+		inst, ok := r.newest(cs.Name)
 		switch {
 		case cs.State.Running != nil:
 			running++
@@ -175,7 +165,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 		case ended == nil:
 			waiting++
 		default:
-			if podutil.ContainerShouldRestart(*c, r.Pod.Spec, ended.ExitCode) {
+			if c, _ := cri.FindContainer(r.Pod, cs.Name); podutil.ContainerShouldRestart(*c, r.Pod.Spec, ended.ExitCode) {
 				restarting++
 			}
 			if ended.ExitCode != 0 {
@@ -197,13 +187,10 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 
 // lastEnd returns how a container that does not run ended, nil if it never ran.
 func lastEnd(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
-	switch {
-	case cs.State.Terminated != nil:
-		return cs.State.Terminated
-	case cs.State.Waiting != nil:
+	if cs.State.Waiting != nil {
 		return cs.LastTerminationState.Terminated
 	}
-	return nil
+	return cs.State.Terminated
 }
 
 // ContainerStatuses are those of the containers of all kinds.

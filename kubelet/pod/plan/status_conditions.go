@@ -61,11 +61,11 @@ func (r *reporter) set(st *v1.PodStatus, c v1.PodCondition) {
 		c.LastTransitionTime = old.LastTransitionTime
 		c.LastProbeTime = old.LastProbeTime
 	}
-	if i, _ := podutil.GetPodCondition(st, c.Type); i >= 0 {
-		st.Conditions[i] = c
-	} else {
-		st.Conditions = append(st.Conditions, c)
+	if _, have := podutil.GetPodCondition(st, c.Type); have != nil {
+		*have = c
+		return
 	}
+	st.Conditions = append(st.Conditions, c)
 }
 
 func (r *reporter) readyToStart() v1.PodCondition {
@@ -127,16 +127,14 @@ func (r *reporter) containersReady(st *v1.PodStatus) v1.PodCondition {
 }
 
 // podReady adds the readiness gates, whose conditions others set.
-func (r *reporter) podReady(containers v1.PodCondition) v1.PodCondition {
-	c := containers
+func (r *reporter) podReady(c v1.PodCondition) v1.PodCondition {
 	c.Type = v1.PodReady
 	if c.Status != v1.ConditionTrue {
 		return c
 	}
 	var missing []string
 	for _, gate := range r.Pod.Spec.ReadinessGates {
-		_, got := podutil.GetPodCondition(&r.Pod.Status, gate.ConditionType)
-		switch {
+		switch _, got := podutil.GetPodCondition(&r.Pod.Status, gate.ConditionType); {
 		case got == nil:
 			missing = append(missing, fmt.Sprintf("corresponding condition of pod readiness gate %q does not exist.", gate.ConditionType))
 		case got.Status != v1.ConditionTrue:
