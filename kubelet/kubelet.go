@@ -76,8 +76,7 @@ func NewAgent(cfg Config, host Host) *Agent {
 	p.Render.Allocatable = node.Allocatable(n.Host.Capacity)
 	p.Render.RecursiveReadOnly = p.Node.RecursiveReadOnly
 	p.Client, p.Recorder, p.Report = host.Client, host.Recorder, cfg.Report
-	p.Observer, p.Resizer, p.NetworkError = host.CRI, host.CRI, host.CRI.NetworkError
-	p.Sandboxes, p.Containers = host.CRI.Runtime, host.CRI.Runtime
+	p.Runtime, p.CRI, p.NetworkError = host.CRI, host.CRI.Runtime, host.CRI.NetworkError
 	p.Probes, p.Images = prober, puller
 	return &Agent{Node: controller, Probes: prober, Pods: pod.New(p)}
 }

@@ -15,10 +15,10 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// ReasonCreateContainerConfigError is the reason of every Error.
+// ReasonCreateContainerConfigError is the reason of every Error that this package returns.
 const ReasonCreateContainerConfigError = "CreateContainerConfigError"
 
-// Error is why a container cannot be configured: reason and message are for the Pod's status.
+// Error is why a container does not start: a reason and a message of the Pod's status.
 type Error struct {
 	Reason, Message string
 	Err             error

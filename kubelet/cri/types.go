@@ -1,6 +1,7 @@
 package cri
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -82,3 +83,19 @@ func (r Resources) Satisfies(wanted Resources) bool {
 
 // Alive reports whether a process of the container may run.
 func (c Container) Alive() bool { return c.State == Running || c.State == Unknown }
+
+// NewestSandbox returns the newest sandbox, an empty one if there is none.
+func (p Pod) NewestSandbox() Sandbox {
+	if len(p.Sandboxes) == 0 {
+		return Sandbox{}
+	}
+	return p.Sandboxes[0]
+}
+
+// Find returns the newest container that matches, and whether there is one.
+func (p Pod) Find(matches func(Container) bool) (Container, bool) {
+	if i := slices.IndexFunc(p.Containers, matches); i >= 0 {
+		return p.Containers[i], true
+	}
+	return Container{}, false
+}

@@ -17,13 +17,11 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
-// op is an action under way.
 type op struct {
 	action plan.Action
 	cancel context.CancelFunc
 }
 
-// result is how an action ended.
 type result struct {
 	op  *op
 	err error
@@ -38,15 +36,6 @@ type made struct {
 	volumeImages map[string]string            // and those of its volumes, by volume
 }
 
-// failed is an error with the reason and message of a container's status.
-type failed struct {
-	Reason, Message string
-	Err             error
-}
-
-func (f *failed) Error() string { return f.Message }
-func (f *failed) Unwrap() error { return f.Err }
-
 // act carries one action out, in a goroutine of its own: the worker must notice a deletion while
 // the action takes its time.
 func (w *worker) act(ctx context.Context, a plan.Action) {
@@ -58,9 +47,7 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 	w.m.metrics.acted(a)
 	switch a := a.(type) {
 	case plan.Cancel:
-		if o := w.ops[a.InSlot]; o != nil {
-			o.cancel()
-		}
+		w.cancel(a.InSlot)
 		return
 	case plan.ReportBackOff:
 		w.state.Begin(a)
@@ -73,9 +60,7 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 		w.recordKilling(a.ID, a.Name, a.Begun)
 	}
 	slot := plan.Slot(a)
-	if old := w.ops[slot]; old != nil {
-		old.cancel()
-	}
+	w.cancel(slot)
 	opCtx, cancel := context.WithCancel(ctx)
 	o := &op{action: a, cancel: cancel}
 	w.ops[slot] = o
@@ -92,6 +77,12 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 	})
 }
 
+func (w *worker) cancel(slot string) {
+	if o := w.ops[slot]; o != nil {
+		o.cancel()
+	}
+}
+
 // recordKilling records an Event once for each container that is being ended.
 func (w *worker) recordKilling(id, name string, begun plan.Stopping) {
 	if _, ok := w.state.Stopping[id]; !ok {
@@ -99,7 +90,6 @@ func (w *worker) recordKilling(id, name string, begun plan.Stopping) {
 	}
 }
 
-// finish applies the result of an action to the State.
 func (w *worker) finish(r result) {
 	switch r.op.action.(type) {
 	case plan.MountVolumes, plan.PullImage, plan.RunPreStop, plan.CleanUp, plan.Purge, plan.DeletePod,
@@ -147,11 +137,8 @@ func failureOf(a plan.Action, err error, before plan.Failure, now time.Time) pla
 		}
 		return f
 	}
-	if config, ok := errors.AsType[*containers.Error](err); ok {
-		return plan.NewFailure(a, config.Reason, config.Message, before, now)
-	}
-	if own, ok := errors.AsType[*failed](err); ok {
-		return plan.NewFailure(a, own.Reason, own.Message, before, now)
+	if start, ok := errors.AsType[*containers.Error](err); ok {
+		return plan.NewFailure(a, start.Reason, start.Message, before, now)
 	}
 	return plan.NewFailure(a, "", err.Error(), before, now)
 }

@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/pkg/kubelet/events"
 	"k8s.io/utils/ptr"
@@ -25,11 +27,11 @@ import (
 // pullImage makes the images of a container present, its own and those of its volumes.
 func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofVolumes map[string]string, err error) {
 	// The runtime reads only the Pod's name and annotations; there may be no cgroup yet.
-	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.newestSandbox().Attempt})
+	config, err := containers.Sandbox(j.pod, containers.SandboxOptions{Node: j.m.cfg.Render, Attempt: j.runtime.NewestSandbox().Attempt})
 	if err != nil {
 		return "", nil, err
 	}
-	c := plan.SpecOf(j.pod, a.Name)
+	c, _ := cri.FindContainer(j.pod, a.Name)
 	record := func(kind, reason, message string) { j.m.event(j.pod, a.Name, kind, reason, message) }
 	ofVolumes = map[string]string{}
 	for _, vol := range imageVolumes(j.pod, c) {
@@ -41,29 +43,15 @@ func (j job) pullImage(ctx context.Context, a plan.PullImage) (image string, ofV
 	return image, ofVolumes, err
 }
 
-// imageVolumes are the volumes of a container that are images.
 func imageVolumes(pod *v1.Pod, c *v1.Container) []v1.Volume {
-	var list []v1.Volume
-	for _, vol := range pod.Spec.Volumes {
-		if vol.Image != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == vol.Name }) {
-			list = append(list, vol)
-		}
-	}
-	return list
+	return lo.Filter(pod.Spec.Volumes, func(vol v1.Volume, _ int) bool {
+		return vol.Image != nil && slices.ContainsFunc(c.VolumeMounts, func(m v1.VolumeMount) bool { return m.Name == vol.Name })
+	})
 }
 
-// newestSandbox returns the newest sandbox, or an empty one if there is none.
-func (j job) newestSandbox() cri.Sandbox {
-	if len(j.runtime.Sandboxes) == 0 {
-		return cri.Sandbox{}
-	}
-	return j.runtime.Sandboxes[0]
-}
-
-// startContainer creates and starts a container and runs its postStart hook.
 func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
-	spec := plan.SpecOf(j.pod, a.Name)
-	sandbox, err := j.sandboxConfig(j.newestSandbox().Attempt)
+	spec, _ := cri.FindContainer(j.pod, a.Name)
+	sandbox, err := j.sandboxConfig(j.runtime.NewestSandbox().Attempt)
 	if err != nil {
 		return j.cannotStart(ctx, a, plan.ReasonCreateContainerConfigError, err)
 	}
@@ -91,12 +79,11 @@ func (j job) startContainer(ctx context.Context, a plan.StartContainer) error {
 		grace := time.Duration(ptr.Deref(j.pod.Spec.TerminationGracePeriodSeconds, 0)) * time.Second
 		stop := plan.StopContainer{ID: id, Name: a.Name, Deadline: time.Now().Add(grace), Reason: "its postStart hook failed"}
 		err = errors.Join(err, j.stopContainer(ctx, stop)) // which gives MinGrace at least
-		return &failed{Reason: plan.ReasonPostStartHookError, Message: err.Error(), Err: err}
+		return &containers.Error{Reason: plan.ReasonPostStartHookError, Message: err.Error(), Err: err}
 	}
 	return nil
 }
 
-// containerConfig renders the container and makes its files.
 func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v1.Container) (*runtimeapi.ContainerConfig, error) {
 	uid, name, err := j.m.cfg.Images.User(ctx, a.ImageRef)
 	if err != nil {
@@ -106,7 +93,7 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 		Node: j.m.cfg.Render, Pod: j.pod, Container: spec, TargetID: j.targetID(a.Name),
 		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
 		PodIPs: j.podIPs(), Volumes: j.mounted, VolumeImages: j.volumeImages[a.Name],
-		RuntimeHandler: j.newestSandbox().Handler,
+		RuntimeHandler: j.runtime.NewestSandbox().Handler,
 	}
 	if in.Env, err = containers.Environment(ctx, j.m.cfg.Env, in); err != nil {
 		return nil, err
@@ -122,15 +109,12 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 	if err != nil {
 		return nil, err
 	}
-	if config.Annotations == nil {
-		config.Annotations = map[string]string{}
-	}
-	config.Annotations[plan.AnnotationBackOff] = strconv.Itoa(a.BackOff)
-	config.Annotations[plan.AnnotationAllRestarts] = strconv.Itoa(a.AllRestarts)
+	config.Annotations = lo.Assign(config.Annotations, map[string]string{
+		plan.AnnotationBackOff: strconv.Itoa(a.BackOff), plan.AnnotationAllRestarts: strconv.Itoa(a.AllRestarts),
+	})
 	return config, nil
 }
 
-// launch creates and starts a container.
 func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimeapi.ContainerConfig, sandbox *runtimeapi.PodSandboxConfig) (string, error) {
 	leave, err := j.m.gate.enter(ctx, true)
 	if err != nil {
@@ -143,7 +127,7 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	}
 	callCtx, cancel := j.call()
 	defer cancel()
-	created, err := j.m.cfg.Containers.CreateContainer(callCtx, &runtimeapi.CreateContainerRequest{
+	created, err := j.m.cfg.CRI.CreateContainer(callCtx, &runtimeapi.CreateContainerRequest{
 		PodSandboxId: a.SandboxID, Config: config, SandboxConfig: sandbox,
 	})
 	if err != nil {
@@ -153,7 +137,7 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	if ctx.Err() != nil {
 		return "", context.Canceled // the container is removed with its sandbox
 	}
-	if _, err := j.m.cfg.Containers.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
+	if _, err := j.m.cfg.CRI.StartContainer(callCtx, &runtimeapi.StartContainerRequest{ContainerId: created.ContainerId}); err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonRunContainerError, err)
 	}
 	j.m.event(j.pod, a.Name, v1.EventTypeNormal, events.StartedContainer, "Container started")
@@ -169,14 +153,14 @@ func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason stri
 	if _, ok := errors.AsType[*containers.Error](err); ok {
 		return err
 	}
-	return &failed{Reason: reason, Message: remote.Message(err), Err: err}
+	return &containers.Error{Reason: reason, Message: remote.Message(err), Err: err}
 }
 
 func (j job) podIPs() []string {
 	if j.pod != nil && j.pod.Spec.HostNetwork {
 		return j.node.IPs
 	}
-	return j.newestSandbox().IPs
+	return j.runtime.NewestSandbox().IPs
 }
 
 // targetID is the container whose processes an ephemeral container sees.
@@ -185,15 +169,12 @@ func (j job) targetID(name string) string {
 	if i < 0 {
 		return ""
 	}
-	for _, c := range j.runtime.Containers {
-		if c.Name == j.pod.Spec.EphemeralContainers[i].TargetContainerName && c.State == cri.Running {
-			return c.ID
-		}
-	}
-	return ""
+	target, _ := j.runtime.Find(func(c cri.Container) bool {
+		return c.Name == j.pod.Spec.EphemeralContainers[i].TargetContainerName && c.State == cri.Running
+	})
+	return target.ID
 }
 
-// removeLog removes a log and its rotated files.
 func removeLog(path string) {
 	rotated, _ := filepath.Glob(path + ".*") // fails only for a malformed pattern, which removes less
 	for _, file := range append(rotated, path) {
@@ -215,8 +196,8 @@ func (j job) logLink(id, container, pod, namespace string) string {
 func (j job) runPreStop(ctx context.Context, a plan.RunPreStop) {
 	hookCtx, cancel := context.WithDeadline(ctx, a.Deadline)
 	defer cancel()
-	inst := j.container(a.ID, a.Name)
-	spec := plan.SpecOf(j.pod, a.Name)
+	inst := j.container(a.ID)
+	spec, _ := cri.FindContainer(j.pod, a.Name)
 	if spec == nil {
 		spec = &v1.Container{Name: a.Name, Ports: cri.ParseInfo(inst.Annotations).Ports}
 	}
@@ -229,40 +210,78 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	grace := max(plan.MinGrace, time.Duration(math.Ceil(time.Until(a.Deadline).Seconds()))*time.Second)
 	ctx, cancel := context.WithTimeout(ctx, grace+callTimeout)
 	defer cancel()
-	_, err := j.m.cfg.Containers.StopContainer(ctx, &runtimeapi.StopContainerRequest{
-		ContainerId: a.ID, Timeout: int64(grace / time.Second),
-	})
-	if err != nil && !remote.IsNotFound(err) {
-		if ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
-		}
-		return fmt.Errorf("stopping container %s: %w", a.Name, err)
+	request := &runtimeapi.StopContainerRequest{ContainerId: a.ID, Timeout: int64(grace / time.Second)}
+	_, err := j.m.cfg.CRI.StopContainer(ctx, request)
+	return j.stopped(ctx, err, "stopping container "+a.Name)
+}
+
+// stopped returns the error of a call that stops something. Nothing was to do if it is gone.
+func (j job) stopped(ctx context.Context, err error, doing string) error {
+	if err == nil || remote.IsNotFound(err) {
+		return nil
 	}
-	return nil
+	if ctx.Err() == nil {
+		j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
+	}
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 func (j job) removeContainer(a plan.RemoveContainer) error {
 	ctx, cancel := j.call()
 	defer cancel()
-	_, err := j.m.cfg.Containers.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
+	_, err := j.m.cfg.CRI.RemoveContainer(ctx, &runtimeapi.RemoveContainerRequest{ContainerId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("removing container %s: %w", a.Name, err)
 	}
 	if j.pod != nil {
 		_ = os.Remove(j.logLink(a.ID, a.Name, j.pod.Name, j.pod.Namespace))
-		if log := j.container(a.ID, a.Name).LogPath; log != "" {
+		if log := j.container(a.ID).LogPath; log != "" {
 			removeLog(log)
 		}
 	}
 	return nil
 }
 
-// container returns what the runtime had of a container.
-func (j job) container(id, name string) cri.Container {
-	for _, c := range j.runtime.Containers {
-		if c.ID == id {
-			return c
+func (j job) container(id string) cri.Container {
+	c, _ := j.runtime.Find(func(c cri.Container) bool { return c.ID == id })
+	return c
+}
+
+// checkMemory fails before anything shrinks, so that no resize is made by half. No event says that
+// memory was freed, so the check is repeated.
+func (j job) checkMemory(ctx context.Context, a plan.CheckMemory) error {
+	var below []error
+	usage, limit, lower, err := j.m.cfg.Cgroups.PodMemory(j.pod)
+	if err != nil {
+		return err
+	}
+	if lower && usage >= limit {
+		below = append(below, fmt.Errorf("attempting to set pod memory limit (%d) below current usage (%d)", limit, usage))
+	}
+	for _, c := range a.Containers {
+		usage, err := j.m.cfg.Runtime.MemoryUsage(ctx, c.ID)
+		if remote.IsNotFound(err) {
+			continue // it has ended, and starts again with what it is allocated
+		} else if err != nil {
+			return fmt.Errorf("unable to read memory usage for pod %q: %w", j.name(), errors.New(remote.Message(err)))
+		}
+		if usage >= uint64(c.Limit) {
+			below = append(below, fmt.Errorf("attempting to set container %q memory limit (%d) below current usage (%d)", c.Name, c.Limit, usage))
 		}
 	}
-	return cri.Container{ID: id, Name: name}
+	if err := utilerrors.NewAggregate(below); err != nil {
+		return fmt.Errorf("cannot decrease memory limits: %w", err)
+	}
+	return nil
+}
+
+func (j job) resizeContainer(a plan.ResizeContainer) error {
+	spec, _ := cri.FindContainer(j.pod, a.Name) // there is one: a plan resizes what is in the spec
+	ctx, cancel := j.call()
+	defer cancel()
+	err := j.m.cfg.Runtime.Resize(ctx, a.ID, containers.Update(j.m.cfg.Render, j.pod, spec))
+	if err != nil && !remote.IsNotFound(err) {
+		return fmt.Errorf("resizing container %s: %w", a.Name, errors.New(remote.Message(err)))
+	}
+	return nil
 }

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/pkg/kubelet/events"
+	"k8s.io/kubernetes/pkg/kubelet/util/format"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/containers"
@@ -56,12 +57,11 @@ func (w *worker) job(ctx context.Context) job {
 	}
 }
 
-// name of the Pod, for messages.
 func (j job) name() string {
 	if j.pod == nil {
 		return string(j.uid)
 	}
-	return fmt.Sprintf("%s_%s(%s)", j.pod.Name, j.pod.Namespace, j.uid)
+	return format.Pod(j.pod)
 }
 
 // do carries an action out. ctx ends when the action is cancelled.
@@ -171,11 +171,10 @@ func (j job) runSandbox(ctx context.Context, attempt uint32) (*runtimeapi.PodSan
 	}
 	callCtx, cancel := j.call()
 	defer cancel()
-	_, err = j.m.cfg.Sandboxes.RunPodSandbox(callCtx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
+	_, err = j.m.cfg.CRI.RunPodSandbox(callCtx, &runtimeapi.RunPodSandboxRequest{Config: config, RuntimeHandler: handler})
 	return config, err
 }
 
-// runtimeHandler returns the handler of the Pod's RuntimeClass, "" for the default.
 func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	name := ptr.Deref(j.pod.Spec.RuntimeClassName, "")
 	if name == "" {
@@ -183,13 +182,14 @@ func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	class, err := j.m.cfg.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})
-	if apierrors.IsNotFound(err) {
+	switch class, err := j.m.cfg.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{}); {
+	case err == nil:
+		return class.Handler, nil
+	case apierrors.IsNotFound(err):
 		return "", err // it names the class
-	} else if err != nil {
+	default:
 		return "", fmt.Errorf("failed to lookup RuntimeClass %s: %w", name, err)
 	}
-	return class.Handler, nil
 }
 
 // recordNoSandbox records why there is no sandbox. It asks the runtime for the state of the network
@@ -209,20 +209,14 @@ func (j job) recordNoSandbox(err error) {
 func (j job) stopSandbox(a plan.StopSandbox) error {
 	ctx, cancel := j.call()
 	defer cancel()
-	_, err := j.m.cfg.Sandboxes.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
-	if err != nil && !remote.IsNotFound(err) {
-		if j.ctx.Err() == nil {
-			j.m.event(j.pod, "", v1.EventTypeWarning, events.FailedToKillPod, "error killing pod: "+remote.Message(err))
-		}
-		return fmt.Errorf("stopping sandbox %s: %w", a.ID, err)
-	}
-	return nil
+	_, err := j.m.cfg.CRI.StopPodSandbox(ctx, &runtimeapi.StopPodSandboxRequest{PodSandboxId: a.ID})
+	return j.stopped(j.ctx, err, "stopping sandbox "+a.ID)
 }
 
 func (j job) removeSandbox(a plan.RemoveSandbox) error {
 	ctx, cancel := j.call()
 	defer cancel()
-	_, err := j.m.cfg.Sandboxes.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: a.ID})
+	_, err := j.m.cfg.CRI.RemovePodSandbox(ctx, &runtimeapi.RemovePodSandboxRequest{PodSandboxId: a.ID})
 	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("removing sandbox %s: %w", a.ID, err)
 	}
@@ -250,24 +244,20 @@ func (j job) makeLogDir(dir string) error {
 // purge removes the record of the Pod's resources and the logs: all directories whose names end in
 // the UID, because the name of an orphan is not known, and the links into them.
 func (j job) purge() error {
-	dirs, err := filepath.Glob(filepath.Join(j.m.cfg.Render.PodLogsDir, "*_"+string(j.uid)))
-	if err != nil || j.m.cfg.Render.PodLogsDir == "" {
-		dirs = nil
-	}
 	for _, c := range j.runtime.Containers {
 		_ = os.Remove(j.logLink(c.ID, c.Name, c.Labels[cri.LabelPodName], c.Labels[cri.LabelPodNamespace]))
 	}
-	var failures []error
-	for _, dir := range dirs {
-		failures = append(failures, os.RemoveAll(dir))
-	}
-	if err := errors.Join(failures...); err != nil {
-		return fmt.Errorf("removing the logs: %w", err)
+	if logs := j.m.cfg.Render.PodLogsDir; logs != "" {
+		dirs, _ := filepath.Glob(filepath.Join(logs, "*_"+string(j.uid))) // fails only for a malformed pattern
+		for _, dir := range dirs {
+			if err := os.RemoveAll(dir); err != nil {
+				return fmt.Errorf("removing the logs: %w", err)
+			}
+		}
 	}
 	return j.m.admissions.files.remove(j.uid)
 }
 
-// deletePod completes the deletion of the Pod at the API server.
 func (j job) deletePod(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -32,12 +33,6 @@ func newAdmissions(dir string) admissions {
 	}
 }
 
-func (a *admissions) note(uid types.UID) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.admitted[uid] = true
-}
-
 func (a *admissions) forget(uid types.UID) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -57,7 +52,9 @@ func (w *worker) admit(ctx context.Context) error {
 	}
 	if s.Pod.Status.StartTime != nil || len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) > 0 {
 		w.admitted = true
-		w.m.admissions.note(w.uid)
+		w.m.admissions.mu.Lock()
+		defer w.m.admissions.mu.Unlock()
+		w.m.admissions.admitted[w.uid] = true
 		return nil
 	}
 	r, err := w.m.admit(ctx, s.Pod)
@@ -93,7 +90,7 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 	}
 	m.admissions.mu.Lock()
 	defer m.admissions.mu.Unlock()
-	r := plan.Admit(pod, plan.Offer{Node: node, Allocatable: m.allocatable(node)}, m.others(pod.UID))
+	r := plan.Admit(pod, node, m.allocatable(node), m.others(pod.UID))
 	if r == nil {
 		m.admissions.admitted[pod.UID] = true
 		m.admissions.allocated[pod.UID] = plan.AllocationOf(pod, 0)
@@ -104,14 +101,9 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 // others are the Pods that run here except one, with their allocations. The caller holds the lock
 // of the admissions.
 func (m *Manager) others(but types.UID) []*v1.Pod {
-	var others []*v1.Pod
-	for _, p := range m.known() {
-		if p.UID == but || !m.admissions.admitted[p.UID] && p.Status.StartTime == nil {
-			continue
-		}
-		if !podutil.IsPodPhaseTerminal(p.Status.Phase) && !podutil.IsPodPhaseTerminal(m.current(p).Status.Phase) {
-			others = append(others, m.admissions.allocated[p.UID].Apply(p))
-		}
-	}
-	return others
+	return lo.FilterMap(m.known(), func(p *v1.Pod, _ int) (*v1.Pod, bool) {
+		admitted := m.admissions.admitted[p.UID] || p.Status.StartTime != nil
+		ended := podutil.IsPodPhaseTerminal(p.Status.Phase) || podutil.IsPodPhaseTerminal(m.current(p).Status.Phase)
+		return m.admissions.allocated[p.UID].Apply(p), p.UID != but && admitted && !ended
+	})
 }

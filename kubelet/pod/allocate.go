@@ -5,6 +5,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
@@ -87,16 +88,6 @@ func (m *Manager) allocate(pod *v1.Pod, runtime cri.Pod, over bool) (*plan.Alloc
 	return a.allocated[pod.UID], a.pending[pod.UID], nil
 }
 
-// resourcesFreed has grantClaims decide again. It does not block: a handler of the watch calls it,
-// while a grant is written to disk first.
-func (m *Manager) resourcesFreed() {
-	select {
-	case m.freed <- struct{}{}:
-	default:
-	}
-}
-
-// grantClaims decides about the resizes that wait whenever resources were freed, until ctx ends.
 func (m *Manager) grantClaims(ctx context.Context) {
 	for {
 		select {
@@ -120,17 +111,20 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 	if len(a.claims) == 0 {
 		return nil
 	}
-	var claims []plan.Claim
-	for uid, c := range a.claims {
-		claims = append(claims, plan.Claim{Pod: c.Pod, Now: a.allocated[uid].Apply(c.Pod), Since: c.Since})
+	claims := lo.MapToSlice(a.claims, func(uid types.UID, c plan.Claim) plan.Claim {
+		return plan.Claim{Pod: c.Pod, Now: a.allocated[uid].Apply(c.Pod), Since: c.Since}
+	})
+	wake := func(uid types.UID) {
+		if uid != caller {
+			m.notify(uid, update{})
+		}
 	}
-	var wake []types.UID
 	refused := plan.Allocate(claims, m.allocatable(m.cfg.NodeObject()), m.others(""))
 	for uid, c := range maps.Clone(a.claims) {
 		if why := refused[uid]; why != nil {
 			if old := a.pending[uid]; old == nil || *old != *why {
 				a.pending[uid] = why
-				wake = append(wake, uid)
+				wake(uid)
 			}
 			continue
 		}
@@ -142,12 +136,7 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 		a.allocated[uid] = granted
 		delete(a.claims, uid)
 		delete(a.pending, uid)
-		wake = append(wake, uid)
-	}
-	for _, uid := range wake {
-		if uid != caller {
-			m.notify(uid, update{})
-		}
+		wake(uid)
 	}
 	return err
 }
@@ -155,10 +144,8 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 // allocatable is what the node offers to Pods. Render has what this agent measures itself, before
 // the Node is seen or updated.
 func (m *Manager) allocatable(node *v1.Node) v1.ResourceList {
-	all := v1.ResourceList{}
-	if node != nil {
-		maps.Copy(all, node.Status.Allocatable)
+	if node == nil {
+		return m.cfg.Render.Allocatable
 	}
-	maps.Copy(all, m.cfg.Render.Allocatable)
-	return all
+	return lo.Assign(node.Status.Allocatable, m.cfg.Render.Allocatable)
 }

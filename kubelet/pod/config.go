@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 
-	"google.golang.org/grpc"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
@@ -20,27 +19,22 @@ import (
 
 // Config of a Manager. A field is required unless its comment says otherwise.
 type Config struct {
-	// NodeName of this node; the Manager runs the Pods bound to it.
-	NodeName string
-	// Node enters the status of Pods, Render the CRI configs.
-	Node   plan.Node
-	Render containers.Node
+	NodeName string          // the Manager runs the Pods bound to it
+	Node     plan.Node       // enters the status of Pods
+	Render   containers.Node // enters the CRI configs
 	// Client with the identity of the node. It must not limit its own rate: status writes would
 	// queue behind each other.
 	Client kubernetes.Interface
 	// Pods of this node; a watch of the API server if nil.
 	Pods Source
 
-	Observer   Observer
-	Sandboxes  Sandboxes
-	Containers Containers
-	Resizer    Resizer
-	Volumes    Volumes
-	Images     Images
-	Cgroups    Cgroups
-	Probes     Probes
-	// Env is where environment variables take their values from.
-	Env containers.EnvSources
+	Runtime Runtime
+	CRI     runtimeapi.RuntimeServiceClient // makes, stops and removes sandboxes and containers, and runs hooks
+	Volumes Volumes
+	Images  Images
+	Cgroups Cgroups
+	Probes  Probes
+	Env     containers.EnvSources
 
 	// NodeObject returns the Node as it was last watched, nil if it was not seen yet. The Manager
 	// refuses Pods that do not fit it.
@@ -70,33 +64,13 @@ type Config struct {
 	Parallel int
 }
 
-// Observer reads the runtime. *cri.Client is one.
-type Observer interface {
+// Runtime is the container runtime. *remote.Client is one.
+type Runtime interface {
 	// Observe returns what the runtime knows about a Pod.
 	Observe(ctx context.Context, uid types.UID) (cri.Pod, error)
 	// Watch calls changed for each Pod that changes in the runtime, and once for each Pod that the
 	// runtime has at the start, until ctx ends. changed does not block.
 	Watch(ctx context.Context, changed func(types.UID))
-}
-
-// Sandboxes are the calls of CRI's RuntimeService about sandboxes.
-type Sandboxes interface {
-	RunPodSandbox(ctx context.Context, in *runtimeapi.RunPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.RunPodSandboxResponse, error)
-	StopPodSandbox(ctx context.Context, in *runtimeapi.StopPodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.StopPodSandboxResponse, error)
-	RemovePodSandbox(ctx context.Context, in *runtimeapi.RemovePodSandboxRequest, opts ...grpc.CallOption) (*runtimeapi.RemovePodSandboxResponse, error)
-}
-
-// Containers are the calls of CRI's RuntimeService about containers.
-type Containers interface {
-	CreateContainer(ctx context.Context, in *runtimeapi.CreateContainerRequest, opts ...grpc.CallOption) (*runtimeapi.CreateContainerResponse, error)
-	StartContainer(ctx context.Context, in *runtimeapi.StartContainerRequest, opts ...grpc.CallOption) (*runtimeapi.StartContainerResponse, error)
-	StopContainer(ctx context.Context, in *runtimeapi.StopContainerRequest, opts ...grpc.CallOption) (*runtimeapi.StopContainerResponse, error)
-	RemoveContainer(ctx context.Context, in *runtimeapi.RemoveContainerRequest, opts ...grpc.CallOption) (*runtimeapi.RemoveContainerResponse, error)
-	ExecSync(ctx context.Context, in *runtimeapi.ExecSyncRequest, opts ...grpc.CallOption) (*runtimeapi.ExecSyncResponse, error)
-}
-
-// Resizer changes running containers. *cri.Client is one.
-type Resizer interface {
 	// Resize changes the resources of a running container. The next Observe returns the new ones.
 	Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error
 	// MemoryUsage in bytes.

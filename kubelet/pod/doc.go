@@ -12,14 +12,10 @@
 //	act*.go      act: each action in a goroutine of its own, whose result is an update
 //	writer.go    report: plan.Status(State, now), written to the API server
 //
-// The worker's memory is not needed for correctness. How often a container restarted, when it may
-// restart, which attempt comes next: all of that is read from the runtime's list of containers,
-// which keeps the last dead container of each name. Actions under way end with the process and are
-// planned again. Only the resources that a resize was granted are not in the runtime;
-// allocation_files.go keeps them on disk.
-//
-// A Pod that only the runtime or a leftover directory knows gets a worker too, which ends and
-// removes it.
+// The worker's memory is not needed for correctness: restarts, back-offs and attempts are read from
+// the runtime, which keeps the last dead container of each name. Only the resources that a resize
+// was granted are not there; allocation_files.go keeps them on disk. A Pod that only the runtime or
+// a leftover directory knows gets a worker too, which ends and removes it.
 //
 // The package is the only one that creates, starts, stops and removes sandboxes and containers, and
 // the only writer of the status of this node's Pods. It leaves CRI configs to package containers,

@@ -8,6 +8,7 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/kubelet/events"
 
+	"flyball.dev/kubelet/cri"
 	"flyball.dev/kubelet/pod/plan"
 )
 
@@ -26,15 +27,12 @@ func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 	fields := map[podutil.ContainerType]string{
 		podutil.InitContainers: "initContainers", podutil.Containers: "containers", podutil.EphemeralContainers: "ephemeralContainers",
 	}
-	for c, kind := range podutil.ContainerIter(&pod.Spec, podutil.AllContainers) {
-		if c.Name == name {
-			ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fields[kind], name)
-		}
+	if c, kind := cri.FindContainer(pod, name); c != nil {
+		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fields[kind], name)
 	}
 	return ref
 }
 
-// recordTermination records the Event about the node's decision to end the Pod.
 func (w *worker) recordTermination(t *plan.Termination) {
 	kind := v1.EventTypeWarning
 	if t.Reason == plan.ReasonDeadlineExceeded {
@@ -56,7 +54,6 @@ func (m *Manager) event(pod *v1.Pod, name, kind, reason, message string) {
 	}
 }
 
-// resizeEvent is an Event about a resize.
 type resizeEvent struct{ kind, reason, message string }
 
 // resizeEvents returns the Events for the step from one status to another. They follow from the
@@ -90,7 +87,6 @@ func resizeEvents(allocated, desired *v1.Pod, pending *plan.Pending, before, aft
 	return list
 }
 
-// recordResize records the Events about a resize.
 func (w *worker) recordResize(before, after *v1.PodStatus) {
 	if w.state.Pending == nil && !w.state.Allocation.Resized() {
 		return

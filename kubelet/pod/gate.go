@@ -21,7 +21,6 @@ type gate struct {
 
 func newGate(n int) *gate { return &gate{free: n} }
 
-// enter waits for a place and returns the function that gives it back.
 func (g *gate) enter(ctx context.Context, urgent bool) (leave func(), err error) {
 	g.mu.Lock()
 	if g.free > 0 {

@@ -17,7 +17,6 @@ import (
 	"flyball.dev/kubelet/cri/remote"
 )
 
-// runHook runs a lifecycle hook until it ends or ctx does.
 func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.LifecycleHandler) error {
 	switch {
 	case h == nil:
@@ -42,7 +41,7 @@ func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.L
 }
 
 func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.ExecAction) error {
-	resp, err := j.m.cfg.Containers.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: h.Command})
+	resp, err := j.m.cfg.CRI.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: h.Command})
 	if err == nil && resp.ExitCode != 0 {
 		err = fmt.Errorf("command '%s' exited with %d", strings.Join(h.Command, " "), resp.ExitCode)
 	}

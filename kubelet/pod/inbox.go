@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"sync"
 
 	v1 "k8s.io/api/core/v1"
@@ -11,18 +12,13 @@ import (
 // update is news for a worker. The zero value says nothing but that the worker has to sync.
 type update struct {
 	// pod is the Pod as the source has it now, deleted the last state of a Pod that the source no
-	// longer has.
-	pod, deleted *v1.Pod
-	// mirror is the mirror Pod of a static Pod, mirrorDeleted its last state.
-	mirror, mirrorDeleted *v1.Pod
-	// runtime says that the runtime has changed.
-	runtime bool
-	// termination is the node's decision to end the Pod.
+	// longer has; mirror and mirrorDeleted are the same of the mirror Pod of a static Pod.
+	pod, deleted, mirror, mirrorDeleted *v1.Pod
+
+	runtime     bool // the runtime has changed
+	retry       bool // what failed can succeed now
 	termination *plan.Termination
-	// retry says that what failed can succeed now.
-	retry bool
-	// results of actions that have ended.
-	results []result
+	results     []result
 }
 
 // merge adds a later update. Of each object only the newest state counts.
@@ -30,9 +26,7 @@ func (u *update) merge(later update) {
 	if later.pod != nil || later.deleted != nil {
 		u.pod, u.deleted = later.pod, later.deleted
 	}
-	if u.termination == nil { // the first decision stays
-		u.termination = later.termination
-	}
+	u.termination = cmp.Or(u.termination, later.termination) // the first decision stays
 	if later.mirror != nil || later.mirrorDeleted != nil {
 		u.mirror, u.mirrorDeleted = later.mirror, later.mirrorDeleted
 	}
@@ -59,13 +53,17 @@ func (i *inbox) put(u update) {
 	i.pending.merge(u)
 	i.filled = true
 	i.mu.Unlock()
+	signal(i.wake)
+}
+
+// signal puts a token into a channel of capacity 1, unless it has one.
+func signal(c chan<- struct{}) {
 	select {
-	case i.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
 
-// take empties the inbox.
 func (i *inbox) take() update {
 	i.mu.Lock()
 	defer i.mu.Unlock()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/cache"
@@ -26,7 +27,8 @@ type Manager struct {
 	metrics *metrics
 	// admissions are the Pods that this process has admitted.
 	admissions admissions
-	// freed has a token when resources were freed that a resize may wait for.
+	// freed has a token when resources were freed that a resize may wait for. grantClaims takes it:
+	// a handler of the watch, which puts it in, must not wait for the disk.
 	freed chan struct{}
 
 	mu      sync.Mutex
@@ -80,8 +82,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.admissions.allocated = allocated
-	resized := slices.Collect(maps.Keys(m.admissions.allocated))
+	m.admissions.allocated = maps.Clone(allocated)
 	m.mu.Lock()
 	m.ctx = ctx
 	for _, w := range m.workers {
@@ -90,23 +91,22 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Unlock()
 	running.Go(func() { m.grantClaims(ctx) })
 	running.Go(func() { m.followProbes(ctx) })
-	for _, uid := range resized {
+	for uid := range allocated {
 		m.runtimeChanged(uid)
 	}
 	m.adoptLeftovers(ctx)
-	m.cfg.Observer.Watch(ctx, m.runtimeChanged)
+	m.cfg.Runtime.Watch(ctx, m.runtimeChanged)
 	m.all.Wait()
 	return nil
 }
 
-// followProbes syncs the Pods whose probes have new results, until ctx ends.
 func (m *Manager) followProbes(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case uid := <-m.cfg.Probes.Changes():
-			m.probesChanged(uid)
+			m.notify(uid, update{})
 		}
 	}
 }
@@ -147,7 +147,7 @@ func (m *Manager) podDeleted(obj any) {
 		m.enqueue(m.staticOf(pod), update{mirrorDeleted: pod})
 	default:
 		m.enqueue(pod.UID, update{deleted: pod})
-		m.resourcesFreed()
+		signal(m.freed)
 	}
 }
 
@@ -161,8 +161,6 @@ func (m *Manager) staticOf(mirror *v1.Pod) types.UID {
 }
 
 func (m *Manager) runtimeChanged(uid types.UID) { m.enqueue(uid, update{runtime: true}) }
-
-func (m *Manager) probesChanged(uid types.UID) { m.notify(uid, update{}) }
 
 // Retry has a Pod's failed actions tried again at once, because something outside of the Pod has
 // changed, such as a ConfigMap.
@@ -222,4 +220,37 @@ func (m *Manager) retire(w *worker) bool {
 		m.admissions.forget(w.uid)
 	}
 	return retired
+}
+
+// Pods returns all Pods of this node with their newest status. They are not to be changed.
+func (m *Manager) Pods() []*v1.Pod {
+	return lo.Map(m.known(), func(p *v1.Pod, _ int) *v1.Pod { return m.current(p) })
+}
+
+// known are the Pods of this node without the mirrors of static ones.
+func (m *Manager) known() []*v1.Pod {
+	return slices.DeleteFunc(m.pods.Pods(), kubetypes.IsMirrorPod)
+}
+
+// Pod returns a Pod of this node with its newest status. It is not to be changed.
+func (m *Manager) Pod(namespace, name string) (*v1.Pod, bool) {
+	p, ok := m.pods.Pod(namespace, name)
+	if !ok || kubetypes.IsMirrorPod(p) {
+		return nil, false
+	}
+	return m.current(p), true
+}
+
+// current puts the status that the worker saw last, and that the API server may not have yet, in
+// place of the one that was watched.
+func (m *Manager) current(pod *v1.Pod) *v1.Pod {
+	m.mu.Lock()
+	w := m.workers[pod.UID]
+	m.mu.Unlock()
+	if w != nil && w.seen.Load() != nil {
+		now := *pod
+		now.Status = *w.seen.Load()
+		return &now
+	}
+	return pod
 }

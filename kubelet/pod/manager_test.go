@@ -125,7 +125,7 @@ func (r *rig) start() {
 		Report:       func(err error) { r.reports <- err.Error() },
 		NetworkError: func(context.Context) error { return r.runtime.networkError },
 		Render:       containers.Node{PodLogsDir: filepath.Join(r.logs, "pods")}, Client: r.api,
-		Observer: r.runtime, Sandboxes: r.runtime, Containers: r.runtime, Resizer: r.runtime,
+		Runtime: r.runtime, CRI: r.runtime,
 		AllocationDir: filepath.Join(r.logs, "allocations"),
 		Volumes:       r.node, Images: r.node, Cgroups: r.node, Probes: r.node,
 		Env: containers.EnvSources{Services: noServices}, Recorder: r.events,

@@ -30,7 +30,6 @@ type metrics struct {
 	starts map[types.UID]*start
 }
 
-// start is what is known of the start of a Pod.
 type start struct {
 	measured bool
 	seen     time.Time
@@ -38,7 +37,6 @@ type start struct {
 	pulls []span
 }
 
-// span is a time from begin to end.
 type span struct{ begin, end time.Time }
 
 func newMetrics() *metrics {
@@ -83,7 +81,6 @@ func (m *Manager) Collectors() []prometheus.Collector {
 	return []prometheus.Collector{c.actions, c.seconds, c.syncs, c.total, c.running, c.sli, c.terminated}
 }
 
-// kindOf returns the name of the action's type.
 func kindOf(a plan.Action) string { return reflect.TypeOf(a).Name() }
 
 func (m *metrics) acted(a plan.Action) { m.actions.WithLabelValues(kindOf(a)).Inc() }
@@ -164,7 +161,6 @@ func together(spans []span) (sum time.Duration) {
 	return sum
 }
 
-// ended counts the containers that have ended between two statuses.
 func (m *metrics) ended(before, after *v1.PodStatus) {
 	for kind, lists := range map[string][2][]v1.ContainerStatus{
 		"init_container":      {before.InitContainerStatuses, after.InitContainerStatuses},

@@ -10,13 +10,13 @@ import (
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
 	"flyball.dev/kubelet/cri"
+	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/probes"
 )
 
-// observe completes the State.
 func (w *worker) observe(ctx context.Context) error {
 	if w.dirty {
-		seen, err := w.m.cfg.Observer.Observe(ctx, w.uid)
+		seen, err := w.m.cfg.Runtime.Observe(ctx, w.uid)
 		if err != nil {
 			return err
 		}
@@ -30,10 +30,8 @@ func (w *worker) observe(ctx context.Context) error {
 	targets := []probes.Target{}
 	for _, c := range w.state.Running() {
 		t := probes.Target{Container: c.Name, ContainerID: c.ID, StartedAt: c.StartedAt}
-		if w.state.Pod.Spec.HostNetwork && len(w.state.Node.IPs) > 0 {
-			t.PodIP = w.state.Node.IPs[0]
-		} else if sb, _ := w.state.Sandbox(); len(sb.IPs) > 0 {
-			t.PodIP = sb.IPs[0]
+		if ips := w.state.PodIPs(); len(ips) > 0 {
+			t.PodIP = ips[0]
 		}
 		targets = append(targets, t)
 	}
@@ -54,19 +52,16 @@ func withCutOffStarts(p cri.Pod, reported v1.PodStatus) cri.Pod {
 	}
 	for i := range p.Containers {
 		c := &p.Containers[i]
-		if endReported(reported, c.ID) {
-			continue
-		}
-		if c.State == cri.Exited && c.Reason == "StartError" && strings.HasSuffix(c.Message, context.Canceled.Error()) {
+		if c.State == cri.Exited && c.Reason == "StartError" && strings.HasSuffix(c.Message, context.Canceled.Error()) &&
+			!endReported(&reported, c.ID) {
 			c.State, c.ExitCode, c.Reason, c.Message, c.FinishedAt = cri.Created, 0, "", "", time.Time{}
 		}
 	}
 	return p
 }
 
-func endReported(status v1.PodStatus, id string) bool {
-	return slices.ContainsFunc(slices.Concat(status.InitContainerStatuses, status.ContainerStatuses),
-		func(c v1.ContainerStatus) bool {
-			return c.State.Terminated != nil && strings.HasSuffix(c.State.Terminated.ContainerID, "://"+id)
-		})
+func endReported(status *v1.PodStatus, id string) bool {
+	return slices.ContainsFunc(plan.ContainerStatuses(status), func(c v1.ContainerStatus) bool {
+		return c.State.Terminated != nil && cri.BareID(c.State.Terminated.ContainerID) == id
+	})
 }

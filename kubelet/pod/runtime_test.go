@@ -25,6 +25,8 @@ import (
 
 // fakeRuntime is a runtime in memory, as the Manager sees one.
 type fakeRuntime struct {
+	runtimeapi.RuntimeServiceClient // the calls that the Manager does not make
+
 	mu      sync.Mutex
 	pods    map[types.UID]*cri.Pod
 	owner   map[string]types.UID // of sandboxes and containers
@@ -340,7 +342,7 @@ func (n *fakeNode) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error
 	return 0, 0, false, nil
 }
 
-// Resize implements Resizer.
+// Resize implements Runtime.
 func (f *fakeRuntime) Resize(_ context.Context, id string, r *runtimeapi.LinuxContainerResources) error {
 	f.mu.Lock()
 	refusal := f.noResize
@@ -353,7 +355,7 @@ func (f *fakeRuntime) Resize(_ context.Context, id string, r *runtimeapi.LinuxCo
 	return nil
 }
 
-// MemoryUsage implements Resizer.
+// MemoryUsage implements Runtime.
 func (f *fakeRuntime) MemoryUsage(context.Context, string) (uint64, error) { return 1 << 20, nil }
 
 func (n *fakeNode) RemovePod(uid types.UID) error {

@@ -27,7 +27,6 @@ type Source interface {
 	Pod(namespace, name string) (*v1.Pod, bool)
 }
 
-// watched is a watch of the Pods that are bound to one node.
 type watched struct {
 	node     string
 	informer cache.SharedIndexInformer

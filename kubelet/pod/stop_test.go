@@ -36,7 +36,7 @@ func TestGraceIsNotCutShort(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			runtime, deadline := &stops{}, time.Now().Add(test.left)
-			j := job{m: &Manager{cfg: Config{Containers: runtime}}}
+			j := job{m: &Manager{cfg: Config{CRI: runtime}}}
 			if err := j.stopContainer(t.Context(), plan.StopContainer{ID: "c", Name: "c", Deadline: deadline}); err != nil {
 				t.Fatal(err)
 			}

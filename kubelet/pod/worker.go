@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -129,12 +130,11 @@ func (w *worker) sync(ctx context.Context) time.Time {
 	}
 	w.report(now)
 	if !again.IsZero() && (next.IsZero() || again.Before(next)) {
-		next = again
+		return again
 	}
 	return next
 }
 
-// receive applies an update to the State.
 func (w *worker) receive(u update) {
 	w.dirty = w.dirty || u.runtime
 	for _, r := range u.results {
@@ -143,17 +143,15 @@ func (w *worker) receive(u update) {
 	switch {
 	case u.mirror != nil:
 		w.state.Mirror, w.state.Deleted = u.mirror, false
-		if w.desired != nil && u.pod == nil {
-			w.setPod(w.desired)
-		}
+		u.pod = cmp.Or(u.pod, w.desired)
 	case u.mirrorDeleted != nil:
 		w.state.Mirror = nil
 	}
 	switch {
-	case u.pod != nil:
-		w.setPod(u.pod)
 	case u.deleted != nil:
 		w.state.Pod, w.state.Last, w.desired = nil, w.state.Allocation.Apply(u.deleted), nil
+	case u.pod != nil:
+		w.setPod(u.pod)
 	}
 	if u.termination != nil && w.state.Pod != nil && w.state.Termination == nil &&
 		!podutil.IsPodPhaseTerminal(w.state.LastStatus().Phase) {
@@ -184,16 +182,12 @@ func (w *worker) setPod(pod *v1.Pod) {
 	}
 }
 
-// report computes the status and hands it to the writer.
 func (w *worker) report(now time.Time) {
 	if w.state.Pod == nil {
 		return
 	}
 	status := plan.Status(w.state, now)
-	before := &w.state.Pod.Status
-	if w.state.Status != nil {
-		before = w.state.Status
-	}
+	before := cmp.Or(w.state.Status, &w.state.Pod.Status)
 	w.recordResize(before, &status)
 	w.m.metrics.ended(before, &status)
 	ended := podutil.IsPodPhaseTerminal(status.Phase) && !podutil.IsPodPhaseTerminal(before.Phase)
@@ -202,7 +196,7 @@ func (w *worker) report(now time.Time) {
 	}
 	w.seen.Store(w.state.Status)
 	if ended {
-		w.m.resourcesFreed()
+		signal(w.m.freed)
 	}
 	// The end of a deleted Pod waits for its last status, but not for one that the API server
 	// refuses.

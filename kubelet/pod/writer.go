@@ -4,13 +4,17 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
@@ -19,6 +23,8 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+
+	"flyball.dev/kubelet/pod/plan"
 )
 
 const (
@@ -75,9 +81,7 @@ func (w *writer) stop() {
 func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.base == nil || newer(pod, w.base) {
-		w.base = pod
-	}
+	w.base = newest(w.base, pod)
 	if !w.busy && w.written(status) {
 		return true
 	}
@@ -86,7 +90,7 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 		return true
 	}
 	if now || w.refused != nil || urgent(&w.base.Status, &status) && !leaving(pod, &status) {
-		w.hurry()
+		signal(w.rush)
 	}
 	if !w.busy {
 		w.busy = true
@@ -95,7 +99,6 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 	return false
 }
 
-// run writes until nothing is left to be written.
 func (w *writer) run() {
 	pause, failing := writeRetryFirst, time.Time{}
 	for {
@@ -110,13 +113,13 @@ func (w *writer) run() {
 		w.mu.Unlock()
 
 		answer, err := w.write(base, want)
-		if isGone(err) {
+		switch {
+		case isGone(err):
 			w.mu.Lock()
 			w.busy = false
 			w.mu.Unlock()
 			return // the watch will deliver the deletion
-		}
-		if err != nil {
+		case err != nil:
 			if failing.IsZero() {
 				failing = time.Now()
 			}
@@ -124,10 +127,9 @@ func (w *writer) run() {
 				return
 			}
 			pause = min(2*pause, refusedRetryMax)
-			continue
-		}
-		pause, failing = writeRetryFirst, time.Time{}
-		if !w.accepted(want, answer) {
+		case w.accepted(want, answer):
+			pause, failing = writeRetryFirst, time.Time{}
+		default:
 			w.inbox.put(update{})
 			return
 		}
@@ -139,9 +141,7 @@ func (w *writer) accepted(want v1.PodStatus, answer *v1.Pod) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.sent, w.sentAt, w.refused = &want, answer.ResourceVersion, nil
-	if newer(answer, w.base) {
-		w.base = answer
-	}
+	w.base = newest(w.base, answer)
 	w.busy = !w.written(*w.want)
 	return w.busy
 }
@@ -171,7 +171,7 @@ func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing
 	case <-w.ctx.Done():
 		return false
 	}
-	w.hurry()
+	signal(w.rush)
 	return true
 }
 
@@ -180,22 +180,12 @@ func (w *writer) isRefused(status v1.PodStatus) bool {
 	return w.refused != nil && apiequality.Semantic.DeepEqual(*w.refused, status)
 }
 
-func (w *writer) hurry() {
-	select {
-	case w.rush <- struct{}{}:
-	default:
-	}
-}
-
 func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 	// Upstream's PatchPodStatus does the same, but does not wrap the error of the API server.
 	before, err := json.Marshal(v1.Pod{Status: base.Status})
-	if err != nil {
-		return nil, fmt.Errorf("encoding the status: %w", err)
-	}
 	// The UID makes the patch fail on another Pod of the same name.
-	after, err := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: base.UID}, Status: withForeign(base, status)})
-	if err != nil {
+	after, afterErr := json.Marshal(v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: base.UID}, Status: withForeign(base, status)})
+	if err := cmp.Or(err, afterErr); err != nil {
 		return nil, fmt.Errorf("encoding the status: %w", err)
 	}
 	patch, err := strategicpatch.CreateTwoWayMergePatch(before, after, v1.Pod{})
@@ -215,27 +205,18 @@ func (w *writer) write(base *v1.Pod, status v1.PodStatus) (*v1.Pod, error) {
 // written says whether the API server has a status. A status that it accepted counts even if it
 // dropped fields; writing the status again would not help. The caller holds the lock.
 func (w *writer) written(status v1.PodStatus) bool {
-	if w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) {
-		return true
-	}
-	return equal(w.base, status)
+	return w.sent != nil && w.sentAt == w.base.ResourceVersion && apiequality.Semantic.DeepEqual(*w.sent, status) ||
+		equal(w.base, status)
 }
 
 // withForeign takes the conditions that others own from the newest Pod.
 func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
-	var own, all []v1.PodCondition
-	for _, c := range status.Conditions {
-		if owned(c) {
-			own = append(own, c)
-		}
-	}
-	for _, c := range base.Status.Conditions {
-		ours := slices.ContainsFunc(own, func(o v1.PodCondition) bool { return o.Type == c.Type })
-		if !owned(c) && !ours {
-			all = append(all, c)
-		}
-	}
-	status.Conditions = append(all, own...)
+	own := lo.Filter(status.Conditions, func(c v1.PodCondition, _ int) bool { return owned(c) })
+	foreign := lo.Filter(base.Status.Conditions, func(c v1.PodCondition, _ int) bool {
+		_, ours := podutil.GetPodConditionFromList(own, c.Type)
+		return ours == nil && !owned(c)
+	})
+	status.Conditions = append(foreign, own...)
 	return status
 }
 
@@ -267,30 +248,25 @@ func urgent(have, want *v1.PodStatus) bool {
 	if have.Phase != want.Phase && want.Phase != v1.PodPending {
 		return true
 	}
-	if resizeProgressed(have, want) || isTrue(have, v1.AllContainersRestarting) != isTrue(want, v1.AllContainersRestarting) ||
-		isTrue(have, v1.DisruptionTarget) != isTrue(want, v1.DisruptionTarget) {
+	if resizeProgressed(have, want) {
 		return true
 	}
-	if podutil.IsPodReadyConditionTrue(*have) != podutil.IsPodReadyConditionTrue(*want) {
-		return true
+	for _, t := range []v1.PodConditionType{v1.PodReady, v1.AllContainersRestarting, v1.DisruptionTarget} {
+		if plan.IsTrue(have, t) != plan.IsTrue(want, t) {
+			return true
+		}
 	}
 	if len(have.ContainerStatuses) == 0 {
 		return stuck(want.InitContainerStatuses) || stuck(want.ContainerStatuses)
 	}
-	return progressed(have.InitContainerStatuses, want.InitContainerStatuses) ||
-		progressed(have.ContainerStatuses, want.ContainerStatuses) ||
-		progressed(have.EphemeralContainerStatuses, want.EphemeralContainerStatuses)
+	return progressed(plan.ContainerStatuses(have), plan.ContainerStatuses(want))
 }
 
 // leaving says whether nothing of a deleted Pod runs any more. Nobody acts on that before the Pod
 // is gone, and its last status comes in a moment: one write instead of two.
 func leaving(pod *v1.Pod, status *v1.PodStatus) bool {
-	if pod.DeletionTimestamp == nil {
-		return false
-	}
-	return !slices.ContainsFunc(
-		slices.Concat(status.InitContainerStatuses, status.ContainerStatuses, status.EphemeralContainerStatuses),
-		func(c v1.ContainerStatus) bool { return c.State.Running != nil })
+	running := func(c v1.ContainerStatus) bool { return c.State.Running != nil }
+	return pod.DeletionTimestamp != nil && !slices.ContainsFunc(plan.ContainerStatuses(status), running)
 }
 
 // resizeProgressed says whether a resize was refused, failed or done. Its beginning does not count:
@@ -312,11 +288,6 @@ func stuck(list []v1.ContainerStatus) bool {
 		w := c.State.Waiting
 		return w == nil || w.Reason != "ContainerCreating" && w.Reason != "PodInitializing"
 	})
-}
-
-func isTrue(st *v1.PodStatus, t v1.PodConditionType) bool {
-	_, c := podutil.GetPodCondition(st, t)
-	return c != nil && c.Status == v1.ConditionTrue
 }
 
 func progressed(have, want []v1.ContainerStatus) bool {
@@ -342,7 +313,46 @@ func stateName(s v1.ContainerState) string {
 	return ""
 }
 
-func newer(a, b *v1.Pod) bool {
-	order, err := resourceversion.CompareResourceVersion(a.ResourceVersion, b.ResourceVersion)
-	return err != nil || order > 0
+// newest returns the newer version of a Pod, b if that cannot be said.
+func newest(a, b *v1.Pod) *v1.Pod {
+	if a != nil {
+		if order, err := resourceversion.CompareResourceVersion(b.ResourceVersion, a.ResourceVersion); err == nil && order <= 0 {
+			return a
+		}
+	}
+	return b
+}
+
+// internalErrors is how long the API server may return internal errors, such as the failure of a
+// webhook, before they count as a refusal.
+const internalErrors = time.Minute
+
+// refusal says whether an error means that the API server refuses a write, and would refuse the
+// same write in a moment, too: because of validation, authorization, a webhook or a policy. failing
+// is how long writes have failed.
+func refusal(err error, failing time.Duration) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok {
+		return false // it did not answer
+	}
+	switch code := status.Status().Code; code {
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
+		return false
+	case http.StatusInternalServerError:
+		return failing >= internalErrors
+	default:
+		return code >= http.StatusBadRequest && code < http.StatusInternalServerError
+	}
+}
+
+// isGone says whether the Pod does not exist any more. If another Pod of its name has taken its
+// place, the API server answers that a UID cannot change.
+func isGone(err error) bool {
+	status, ok := errors.AsType[*apierrors.StatusError](err)
+	if !ok {
+		return false
+	}
+	details := status.Status().Details
+	return apierrors.IsNotFound(err) || details != nil &&
+		slices.ContainsFunc(details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }

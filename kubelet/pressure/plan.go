@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/kubernetes/pkg/kubelet/eviction/api"
 
@@ -27,34 +28,28 @@ type Config struct {
 
 // Observation is what was measured at one moment.
 type Observation struct {
-	// Signals that could be measured.
-	Signals map[api.Signal]Amount
-	// Pods that run on the node.
-	Pods []Pod
+	Signals map[api.Signal]Amount // that could be measured
+	Pods    []Pod                 // that run on the node
 }
 
 // Amount of bytes, inodes or PIDs.
 type Amount struct {
 	Available, Capacity int64
-	// At is when it was measured: nothing is decided twice about one measurement.
-	At time.Time
+	At                  time.Time // nothing is decided twice about one measurement
 }
 
 // Memory is what one Plan leaves to the next. It may be lost: grace periods begin anew then.
 type Memory struct {
-	// Since when thresholds are met.
-	Since map[Threshold]time.Time
-	// Active thresholds are met for their grace period, and until the minimum is reclaimed.
+	// Since when thresholds are met. The active ones are met for their grace period, and until the
+	// minimum is reclaimed.
+	Since  map[Threshold]time.Time
 	Active map[Threshold]bool
 	// Conditions are when a threshold of theirs was met last.
 	Conditions map[v1.NodeConditionType]time.Time
-	// Used are the measurements that were acted upon.
-	Used map[api.Signal]time.Time
-	// Reclaimed says that a Reclaim was decided for Starved, and that the next step is to end a
-	// Pod.
+	Used       map[api.Signal]time.Time // the measurements that were acted upon
+	// Reclaimed says that a Reclaim was decided for Starved: the next step is to end a Pod.
 	Reclaimed v1.ResourceName
-	// Evicted is when a Pod was last ended.
-	Evicted time.Time
+	Evicted   time.Time // when a Pod was last ended
 }
 
 // Threshold identifies one of Config.Thresholds.
@@ -65,12 +60,9 @@ type Threshold struct {
 
 // Decision is what the node does.
 type Decision struct {
-	// Conditions of the Node that are true.
-	Conditions []v1.NodeConditionType
-	// Starved is the resource that is to be reclaimed, "" if none is.
-	Starved v1.ResourceName
-	// Reclaim comes first. The next Observation shows whether it sufficed.
-	Reclaim []Reclaim
+	Conditions []v1.NodeConditionType // of the Node that are true
+	Starved    v1.ResourceName        // to be reclaimed, "" if none is
+	Reclaim    []Reclaim              // comes first, the next Observation shows whether it sufficed
 	// Evict is the Pod to end, with what to end it; nil if there is none.
 	Evict       *v1.Pod
 	Termination plan.Termination
@@ -83,12 +75,9 @@ type Decision struct {
 // Plan decides about the node. It is a function of its arguments.
 func Plan(c Config, o Observation, m Memory, now time.Time) Decision {
 	d := Decision{Memory: Memory{
-		Since: map[Threshold]time.Time{}, Active: map[Threshold]bool{}, Conditions: maps.Clone(m.Conditions),
-		Used: maps.Clone(m.Used), Evicted: m.Evicted,
+		Since: map[Threshold]time.Time{}, Active: map[Threshold]bool{}, Conditions: lo.Assign(m.Conditions),
+		Used: lo.Assign(m.Used), Evicted: m.Evicted,
 	}}
-	if d.Memory.Conditions == nil {
-		d.Memory.Conditions, d.Memory.Used = map[v1.NodeConditionType]time.Time{}, map[api.Signal]time.Time{}
-	}
 	var urgent []api.Threshold
 	for _, t := range c.Thresholds {
 		id, amount, met := c.met(t, o, m)
@@ -114,7 +103,7 @@ func Plan(c Config, o Observation, m Memory, now time.Time) Decision {
 	if len(urgent) > 0 {
 		// Memory first: it runs out fastest.
 		memory := func(t api.Threshold) bool { return meanings[t.Signal].resource == v1.ResourceMemory }
-		slices.SortStableFunc(urgent, func(a, b api.Threshold) int { return first(memory(a), memory(b)) })
+		slices.SortStableFunc(urgent, func(a, b api.Threshold) int { return plan.TrueFirst(memory(a), memory(b)) })
 		d.relieve(c, o, m, urgent[0], now)
 	} else if len(d.Memory.Active) > 0 {
 		d.Memory.Reclaimed = m.Reclaimed

@@ -16,19 +16,15 @@ import (
 // Pod is a Pod of the node and what it uses.
 type Pod struct {
 	*v1.Pod
-	// Ending says that the node ends the Pod already.
-	Ending bool
-	// Usage is nil if nothing was measured.
-	Usage *Usage
+	Ending bool   // the node ends the Pod already
+	Usage  *Usage // nil if nothing was measured
 }
 
 // Usage of a Pod.
 type Usage struct {
-	// Memory is the working set in bytes.
-	Memory, PIDs int64
+	Memory, PIDs int64 // Memory is the working set in bytes
 	Containers   []ContainerUsage
-	// Volumes are those of the Pod that lie on the node's disk.
-	Volumes Files
+	Volumes      Files // of the Pod that lie on the node's disk
 }
 
 // ContainerUsage is what one container uses of a Pod's Usage.
@@ -52,34 +48,21 @@ func isCritical(pod *v1.Pod) bool {
 func rank(pods []Pod, s api.Signal, l Layout) []Pod {
 	above := func(p Pod) int64 { return used(p, s, l) - requested(p.Pod, s) }
 	return slices.SortedStableFunc(slices.Values(pods), func(a, b Pod) int {
-		unmeasured := first(a.Usage == nil, b.Usage == nil)
+		unmeasured := plan.TrueFirst(a.Usage == nil, b.Usage == nil)
 		byPriority := cmp.Compare(corev1.PodPriority(a.Pod), corev1.PodPriority(b.Pod))
 		byAmount := cmp.Compare(above(b), above(a))
 		if s == api.SignalPIDAvailable {
 			return cmp.Or(byPriority, unmeasured, byAmount, cmp.Compare(a.UID, b.UID))
 		}
-		return cmp.Or(unmeasured, first(above(a) > 0, above(b) > 0), byPriority, byAmount, cmp.Compare(a.UID, b.UID))
+		return cmp.Or(unmeasured, plan.TrueFirst(above(a) > 0, above(b) > 0), byPriority, byAmount, cmp.Compare(a.UID, b.UID))
 	})
 }
 
-// first compares so that true comes before false.
-func first(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	}
-	return 1
-}
-
-// requested is what a Pod requests of the resource of a signal.
 func requested(pod *v1.Pod, s api.Signal) int64 {
 	q := resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})[meanings[s].resource]
 	return q.Value()
 }
 
-// used is what a Pod uses of what a signal measures.
 func used(p Pod, s api.Signal, l Layout) int64 {
 	if p.Usage == nil {
 		return 0

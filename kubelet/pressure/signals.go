@@ -1,6 +1,7 @@
 package pressure
 
 import (
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/kubernetes/pkg/kubelet/eviction/api"
@@ -12,15 +13,12 @@ const (
 	pids   v1.ResourceName = "pids"
 )
 
-// meaning of a signal.
-type meaning struct {
-	resource  v1.ResourceName
-	condition v1.NodeConditionType
-}
-
 // meanings of the signals. The thresholds of containerfs are ignored, as upstream's kubelet does:
 // that filesystem is nodefs or imagefs, see Layout.
-var meanings = map[api.Signal]meaning{
+var meanings = map[api.Signal]struct {
+	resource  v1.ResourceName
+	condition v1.NodeConditionType
+}{
 	api.SignalMemoryAvailable:            {v1.ResourceMemory, v1.NodeMemoryPressure},
 	api.SignalAllocatableMemoryAvailable: {v1.ResourceMemory, v1.NodeMemoryPressure},
 	api.SignalNodeFsAvailable:            {v1.ResourceEphemeralStorage, v1.NodeDiskPressure},
@@ -69,10 +67,6 @@ func isNodeFs(s api.Signal) bool {
 	return s == api.SignalNodeFsAvailable || s == api.SignalNodeFsInodesFree
 }
 
-// quantity of a resource, in the format that messages show.
 func quantity(name v1.ResourceName, value int64) *resource.Quantity {
-	if name == inodes || name == pids {
-		return resource.NewQuantity(value, resource.DecimalSI)
-	}
-	return resource.NewQuantity(value, resource.BinarySI)
+	return resource.NewQuantity(value, lo.Ternary(name == inodes || name == pids, resource.DecimalSI, resource.BinarySI))
 }

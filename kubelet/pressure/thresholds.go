@@ -53,7 +53,6 @@ func parseThreshold(signal, value, minReclaim string) (api.Threshold, error) {
 	return t, err
 }
 
-// parseValue reads a quantity or a percentage.
 func parseValue(text string) (api.ThresholdValue, error) {
 	if number, ok := strings.CutSuffix(text, "%"); ok {
 		percent, err := strconv.ParseFloat(number, 32)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -17,33 +18,26 @@ import (
 // ReasonNodeAffinity is the reason of a Pod whose node selector or affinity the node does not match.
 const ReasonNodeAffinity = "NodeAffinity"
 
-// Offer is what a node has for Pods.
-type Offer struct {
-	// Node carries the labels and features.
-	Node        *v1.Node
-	Allocatable v1.ResourceList
-}
-
 // Admit returns why a Pod cannot run on a node beside the others that run there, nil if it can. The
 // scheduler has checked most of it already, unless somebody set nodeName. Reasons and messages are
 // upstream's. Taints are left to the taint eviction controller, which ends such a Pod in time.
-func Admit(pod *v1.Pod, offer Offer, others []*v1.Pod) *Termination {
+func Admit(pod *v1.Pod, node *v1.Node, allocatable v1.ResourceList, others []*v1.Pod) *Termination {
 	if os := pod.Spec.OS; os != nil && os.Name != v1.Linux {
 		return Refuse("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
 	}
-	sc, features := pod.Spec.SecurityContext, offer.Node.Status.Features
+	sc, features := pod.Spec.SecurityContext, node.Status.Features
 	if sc != nil && ptr.Deref(sc.SupplementalGroupsPolicy, "") == v1.SupplementalGroupsPolicyStrict &&
 		(features == nil || !ptr.Deref(features.SupplementalGroupsPolicy, false)) {
 		return Refuse("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")
 	}
-	if r := fit(pod, offer.Allocatable, others); r != nil {
+	if r := fit(pod, allocatable, others); r != nil {
 		return r
 	}
-	if matches, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(offer.Node); err != nil || !matches {
-		return predicate(ReasonNodeAffinity, "node(s) didn't match Pod's node affinity/selector")
+	if matches, err := nodeaffinity.GetRequiredNodeAffinity(pod).Match(node); err != nil || !matches {
+		return Refuse(ReasonNodeAffinity, "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector")
 	}
 	if portTaken(pod, others) {
-		return predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+		return Refuse("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports")
 	}
 	return nil
 }
@@ -53,24 +47,13 @@ func Refuse(reason, message string) *Termination {
 	return &Termination{Reason: reason, Message: message, Refused: true}
 }
 
-func predicate(name, why string) *Termination {
-	return Refuse(name, fmt.Sprintf("Predicate %s failed: %s", name, why))
-}
-
 // fit compares the Pod's requests with the resources that the others leave.
 func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Termination {
 	if most := allocatable.Pods().Value(); int64(len(others))+1 > most {
 		return outOf(v1.ResourcePods, 1, int64(len(others)), most)
 	}
 	requested := requests(pod)
-	used := v1.ResourceList{}
-	for _, p := range others {
-		for name, q := range requests(p) {
-			sum := used[name]
-			sum.Add(q)
-			used[name] = sum
-		}
-	}
+	used := lo.Map(others, func(p *v1.Pod, _ int) v1.ResourceList { return requests(p) })
 	// The first shortage is reported, of the most common resources first.
 	names := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
 	for _, name := range slices.Sorted(maps.Keys(requested)) {
@@ -81,7 +64,7 @@ func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Terminatio
 		}
 	}
 	for _, name := range names {
-		wants, taken, capacity := amount(name, requested), amount(name, used), amount(name, allocatable)
+		wants, taken, capacity := amount(name, requested), amount(name, used...), amount(name, allocatable)
 		if wants > 0 && wants > capacity-taken {
 			return outOf(name, wants, taken, capacity)
 		}
@@ -93,12 +76,16 @@ func requests(pod *v1.Pod) v1.ResourceList {
 	return resourcehelper.PodRequests(pod, resourcehelper.PodResourcesOptions{})
 }
 
-func amount(name v1.ResourceName, list v1.ResourceList) int64 {
-	q := list[name]
-	if name == v1.ResourceCPU {
-		return q.MilliValue()
+// amount of a resource in all lists; of CPU in thousandths.
+func amount(name v1.ResourceName, lists ...v1.ResourceList) (sum int64) {
+	for _, list := range lists {
+		if q := list[name]; name == v1.ResourceCPU {
+			sum += q.MilliValue()
+		} else {
+			sum += q.Value()
+		}
 	}
-	return q.Value()
+	return sum
 }
 
 func outOf(name v1.ResourceName, requested, used, capacity int64) *Termination {
@@ -106,14 +93,12 @@ func outOf(name v1.ResourceName, requested, used, capacity int64) *Termination {
 		"Node didn't have enough resource: %s, requested: %d, used: %d, capacity: %d", name, requested, used, capacity))
 }
 
-// portTaken says whether the Pod and another Pod have the same host port.
 func portTaken(pod *v1.Pod, others []*v1.Pod) bool {
-	var theirs []v1.ContainerPort
-	for _, p := range others {
-		theirs = append(theirs, hostPorts(p)...)
-	}
-	return slices.ContainsFunc(hostPorts(pod), func(mine v1.ContainerPort) bool {
-		return slices.ContainsFunc(theirs, func(p v1.ContainerPort) bool { return clash(mine, p) })
+	mine := hostPorts(pod)
+	return slices.ContainsFunc(others, func(other *v1.Pod) bool {
+		return slices.ContainsFunc(hostPorts(other), func(p v1.ContainerPort) bool {
+			return slices.ContainsFunc(mine, func(m v1.ContainerPort) bool { return clash(m, p) })
+		})
 	})
 }
 

@@ -54,17 +54,15 @@ func TestAdmit(t *testing.T) {
 			p.Spec.SecurityContext = &v1.PodSecurityContext{SupplementalGroupsPolicy: ptr.To(v1.SupplementalGroupsPolicyStrict)}
 		}, want: Refuse("SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node")},
 	}
-	offer := Offer{
-		Node:        &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"disk": "fast"}}},
-		Allocatable: list("cpu", "1", "memory", "1Gi", "pods", "3", "example.com/device", "1"),
-	}
+	node := &v1.Node{ObjectMeta: metav1.ObjectMeta{Name: "n1", Labels: map[string]string{"disk": "fast"}}}
+	allocatable := list("cpu", "1", "memory", "1Gi", "pods", "3", "example.com/device", "1")
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			var others []*v1.Pod
 			for _, change := range tc.others {
 				others = append(others, testPod(change))
 			}
-			if diff := cmp.Diff(tc.want, Admit(testPod(tc.pod), offer, others)); diff != "" {
+			if diff := cmp.Diff(tc.want, Admit(testPod(tc.pod), node, allocatable, others)); diff != "" {
 				t.Errorf("%s\nAdmit() -want +got:\n%s", tc.reason, diff)
 			}
 		})

@@ -3,9 +3,11 @@ package plan
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	v1qos "k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
@@ -14,10 +16,8 @@ import (
 
 // Claim is a resize that a running Pod asks for.
 type Claim struct {
-	// Pod has the resources that it asks for, Now those that it is allocated.
-	Pod, Now *v1.Pod
-	// Since when it waits.
-	Since time.Time
+	Pod, Now *v1.Pod // with the resources that it asks for, and with those that it is allocated
+	Since    time.Time
 }
 
 // Pending is why a claim is not granted.
@@ -36,10 +36,7 @@ var resizable = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory}
 // increase has to fit: a Pod can always take less or as much as before.
 func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map[types.UID]*Pending {
 	claims = slices.SortedFunc(slices.Values(claims), inOrder)
-	used := map[types.UID]v1.ResourceList{}
-	for _, p := range others {
-		used[p.UID] = requests(p)
-	}
+	used := lo.SliceToMap(others, func(p *v1.Pod) (types.UID, v1.ResourceList) { return p.UID, requests(p) })
 	for _, c := range claims {
 		used[c.Now.UID] = requests(c.Now)
 	}
@@ -51,8 +48,7 @@ func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map
 			wants := requests(c.Pod)
 			if short := shortage(wants, used, c.Now.UID, allocatable); short != nil {
 				short.Generation = c.Pod.Generation
-				refused[c.Pod.UID] = short
-				left = append(left, c)
+				refused[c.Pod.UID], left = short, append(left, c)
 				continue
 			}
 			freed = freed || raises(wants, used[c.Pod.UID])
@@ -64,7 +60,6 @@ func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map
 	return refused
 }
 
-// shortage says what keeps a Pod from getting the resources that it asks for.
 func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid types.UID, allocatable v1.ResourceList) *Pending {
 	for _, name := range resizable {
 		want, capacity := amount(name, wants), amount(name, allocatable)
@@ -75,12 +70,7 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 			return &Pending{Reason: v1.PodReasonInfeasible, Message: fmt.Sprintf(
 				"Node didn't have enough capacity: %s, requested: %d, capacity: %d", name, want, capacity)}
 		}
-		var taken int64
-		for other, list := range used {
-			if other != uid {
-				taken += amount(name, list)
-			}
-		}
+		taken := amount(name, slices.Collect(maps.Values(used))...) - amount(name, used[uid])
 		if want > capacity-taken {
 			r := outOf(name, want, taken, capacity)
 			return &Pending{Reason: r.Reason, Message: r.Message}
@@ -93,27 +83,16 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 // of service, and by waiting time.
 func inOrder(a, b Claim) int {
 	return cmp.Or(
-		first(b.raises(), a.raises()),
+		TrueFirst(!raises(requests(a.Now), requests(a.Pod)), !raises(requests(b.Now), requests(b.Pod))),
 		cmp.Compare(ptr.Deref(b.Pod.Spec.Priority, 0), ptr.Deref(a.Pod.Spec.Priority, 0)),
-		first(v1qos.GetPodQOS(a.Pod) == v1.PodQOSGuaranteed, v1qos.GetPodQOS(b.Pod) == v1.PodQOSGuaranteed),
+		TrueFirst(v1qos.GetPodQOS(a.Pod) == v1.PodQOSGuaranteed, v1qos.GetPodQOS(b.Pod) == v1.PodQOSGuaranteed),
 		a.Since.Compare(b.Since),
 		cmp.Compare(a.Pod.UID, b.Pod.UID),
 	)
 }
 
-func first(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return -1
-	default:
-		return 1
-	}
-}
-
-// raises says whether the claim asks for more of any resource.
-func (c Claim) raises() bool { return raises(requests(c.Now), requests(c.Pod)) }
+// TrueFirst compares so that true comes before false.
+func TrueFirst(a, b bool) int { return cmp.Compare(lo.Ternary(a, 0, 1), lo.Ternary(b, 0, 1)) }
 
 func raises(from, to v1.ResourceList) bool {
 	return slices.ContainsFunc(resizable, func(n v1.ResourceName) bool { return amount(n, to) > amount(n, from) })

@@ -10,13 +10,9 @@ import (
 
 // Allocation is what the node has promised to a Pod. It differs from the spec while a resize waits
 // for free resources. Everything else (cgroups, containers, what other Pods may have) follows from
-// it.
-//
-// The memory of the process is not needed for it. A container carries its resources as an
-// annotation, and a Pod that was never resized needs nothing more: its start costs no write. A
-// granted resize is written to a file before anything is done about it. The status at the API
-// server cannot replace the file, because it is written later and lacks promised limits; nor can
-// the runtime's report, which lacks memory requests.
+// it. A container carries its resources as an annotation. A granted resize is written to a file
+// before anything is done about it: the status is written later and lacks promised limits, and the
+// runtime's report lacks memory requests.
 type Allocation struct {
 	// Generation of the Pod that was granted; 0 if it was never resized.
 	Generation int64 `json:"generation,omitempty"`

@@ -7,6 +7,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -27,8 +28,7 @@ const (
 // after a sidecar as soon as the sidecar has started, then the regular containers. Without a
 // sandbox ("") it makes the images ready.
 func (p *planner) containers(sandboxID string) {
-	for i := range p.Pod.Spec.EphemeralContainers {
-		c := (*v1.Container)(&p.Pod.Spec.EphemeralContainers[i].EphemeralContainerCommon)
+	for c := range podutil.ContainerIter(&p.Pod.Spec, podutil.EphemeralContainers) {
 		if inst, ok := p.newest(c.Name); !ok || inst.State == cri.Created {
 			p.start(c, sandboxID) // never restarted
 		}
@@ -36,12 +36,10 @@ func (p *planner) containers(sandboxID string) {
 	if !p.initContainers(sandboxID) {
 		return
 	}
-	for i := range p.Pod.Spec.Containers {
-		c := &p.Pod.Spec.Containers[i]
-		starting := p.regular(c, sandboxID)
+	for c := range podutil.ContainerIter(&p.Pod.Spec, podutil.Containers) {
 		// Upstream starts containers one by one, and users rely on it: a postStart hook holds the
 		// following containers back.
-		if starting && HasPostStart(c) {
+		if starting := p.regular(c, sandboxID); starting && HasPostStart(c) {
 			return
 		}
 	}
@@ -69,39 +67,30 @@ func (p *planner) regular(c *v1.Container, sandboxID string) bool {
 // this sandbox shows how far the Pod has come: those before it are done, except sidecars, which
 // keep running.
 func (p *planner) initContainers(sandboxID string) bool {
-	inits := p.Pod.Spec.InitContainers
-	furthest := -1
-	for i := range inits {
-		if _, ok := p.newestIn(sandboxID, inits[i].Name); ok {
-			furthest = i
+	inits, initialized := p.Pod.Spec.InitContainers, p.initialized(sandboxID)
+	next := len(inits)
+	for next > 0 && !initialized {
+		if _, created := p.newestIn(sandboxID, inits[next-1].Name); created {
+			break
+		}
+		next--
+	}
+	through := true
+	for i := range inits[:next] {
+		furthest := i == next-1 && !initialized
+		switch c := &inits[i]; {
+		case isSidecar(c):
+			started := p.sidecar(c, sandboxID)
+			through = started || !furthest
+		case furthest:
+			through = p.initContainer(c, sandboxID)
 		}
 	}
-	if p.initialized(sandboxID) {
-		furthest = len(inits)
-	}
-	for i := range inits[:max(0, min(furthest, len(inits)))] {
-		if isSidecar(&inits[i]) {
-			p.sidecar(&inits[i], sandboxID)
-		}
-	}
-	if furthest == len(inits) {
-		return true
-	}
-	if furthest >= 0 {
-		c := &inits[furthest]
-		step := p.initContainer
-		if isSidecar(c) {
-			step = p.sidecar
-		}
-		if through := step(c, sandboxID); !through {
-			return false
-		}
-	}
-	if furthest+1 < len(inits) {
-		p.start(&inits[furthest+1], sandboxID)
+	if through && next < len(inits) {
+		p.start(&inits[next], sandboxID)
 		return false
 	}
-	return true
+	return through
 }
 
 // sidecar keeps a restartable init container running, and says whether it has started.
@@ -141,11 +130,8 @@ func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 		return
 	}
 	want := Stopping{Since: p.now, Grace: p.grace(inst)}
-	policy := c.RestartPolicy
-	again := p.Pod.Spec.RestartPolicy != v1.RestartPolicyNever
-	if policy != nil {
-		again = *policy != v1.ContainerRestartPolicyNever
-	}
+	policy := ptr.Deref(c.RestartPolicy, v1.ContainerRestartPolicy(p.Pod.Spec.RestartPolicy))
+	again := policy != v1.ContainerRestartPolicyNever
 	hash := cri.ParseInfo(inst.Annotations).Hash
 	result := p.result(inst)
 	switch {
@@ -226,13 +212,13 @@ func backOff(ended cri.Container) (int, time.Time) {
 	if err != nil || (!ended.StartedAt.IsZero() && ended.FinishedAt.Sub(ended.StartedAt) >= backOffReset) {
 		restarts = 0
 	}
-	if restarts == 0 {
-		return 1, ended.FinishedAt
-	}
 	return restarts + 1, ended.FinishedAt.Add(backOffDelay(restarts))
 }
 
 func backOffDelay(restarts int) time.Duration {
+	if restarts == 0 {
+		return 0
+	}
 	return min(backOffFirst<<min(restarts-1, 10), backOffMax)
 }
 
@@ -243,23 +229,12 @@ func endedHow(c cri.Container) string {
 // lostAttempt returns the attempt that follows those in the status, when the runtime has none. The
 // status may have counted the loss already, see reporter.missing.
 func lostAttempt(pod *v1.Pod, name string) uint32 {
-	st := recordedStatus(pod, name)
-	if st == nil {
+	switch st := cri.FindStatus(pod, name); {
+	case st == nil:
 		return 0
-	}
-	if st.ContainerID != "" {
+	case st.ContainerID != "":
 		return uint32(st.RestartCount) + 1
+	default:
+		return uint32(st.RestartCount)
 	}
-	return uint32(st.RestartCount)
-}
-
-// recordedStatus returns the status that the API server has of a container of any kind.
-func recordedStatus(pod *v1.Pod, name string) *v1.ContainerStatus {
-	st := &pod.Status
-	for _, list := range [][]v1.ContainerStatus{st.ContainerStatuses, st.InitContainerStatuses, st.EphemeralContainerStatuses} {
-		if i, ok := podutil.GetIndexOfContainerStatus(list, name); ok {
-			return &list[i]
-		}
-	}
-	return nil
 }

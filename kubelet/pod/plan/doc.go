@@ -3,16 +3,12 @@
 // client nor the runtime, a clock, a context or a logger, and acts on nothing.
 //
 //	state.go, memory.go      what Plan reads: what was observed, and what a worker remembers
-//	actions.go               what Plan returns
-//	plan.go                  Plan: volumes, sandbox and images become ready side by side
+//	actions.go, plan.go      Plan: volumes, sandbox and images become ready side by side
 //	containers.go            containers start in order, are checked, and restart after a back-off
 //	restart.go               all containers restart in place (KEP-5532)
 //	resize.go                a resize reaches the cgroups while the Pod runs
 //	end.go                   whether the Pod is over, by itself or because the node ends it, and how
-//	failure.go               when a failed action is planned again
 //	identity.go              static Pods and their mirrors
 //	status*.go               Status: the v1.PodStatus
-//
-// Two decisions concern all Pods of the node: admit.go, which Pods may run here, and allocate.go,
-// which resizes the node grants (allocation.go: what it has granted to a Pod).
+//	admit.go, allocate.go    about all Pods: which may run here, and which resizes the node grants
 package plan

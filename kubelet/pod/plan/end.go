@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
@@ -74,9 +75,8 @@ func (s *State) termination(now time.Time) *Termination {
 	case recorded(&s.Pod.Status) != nil:
 		return recorded(&s.Pod.Status)
 	case s.Pod.DeletionTimestamp == nil && s.exceedsDeadline(now):
-		return &Termination{
-			Reason: ReasonDeadlineExceeded, Message: "Pod was active on the node longer than the specified deadline",
-		}
+		const message = "Pod was active on the node longer than the specified deadline"
+		return &Termination{Reason: ReasonDeadlineExceeded, Message: message}
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (s *State) termination(now time.Time) *Termination {
 // recorded is the decision of an earlier process, as its status says.
 func recorded(st *v1.PodStatus) *Termination {
 	_, c := podutil.GetPodCondition(st, v1.DisruptionTarget)
-	if c == nil || c.Status != v1.ConditionTrue || c.Reason != v1.PodReasonTerminationByKubelet || st.Reason == "" {
+	if !IsTrue(st, v1.DisruptionTarget) || c.Reason != v1.PodReasonTerminationByKubelet || st.Reason == "" {
 		return nil
 	}
 	return &Termination{Reason: st.Reason, Message: st.Message, Disruption: c.Message}
@@ -125,17 +125,15 @@ func (s *State) NoteEnd(now time.Time) *Termination {
 // finished says whether no container, sidecars excepted, runs or will run.
 func finished(s *State) (Reason, bool) {
 	sb, usable := s.Sandbox()
-	inits := s.Pod.Spec.InitContainers
-	for i := range inits {
-		ended, ok := s.newest(inits[i].Name)
-		if ok && !s.superseded(ended) && !isSidecar(&inits[i]) && ended.State == cri.Exited && ended.ExitCode != 0 &&
-			!s.initialized(sb.ID) && !s.restarts(&inits[i], ended) {
+	for c := range podutil.ContainerIter(&s.Pod.Spec, podutil.InitContainers) {
+		ended, ok := s.newest(c.Name)
+		if ok && !s.superseded(ended) && !isSidecar(c) && ended.State == cri.Exited && ended.ExitCode != 0 &&
+			!s.initialized(sb.ID) && !s.restarts(c, ended) {
 			return "an init container failed", true
 		}
 	}
 	left, made := false, false
-	for i := range s.Pod.Spec.Containers {
-		c := &s.Pod.Spec.Containers[i]
+	for c := range podutil.ContainerIter(&s.Pod.Spec, podutil.Containers) {
 		ended, ok := s.newest(c.Name)
 		if ok && s.superseded(ended) {
 			left = true
@@ -144,7 +142,7 @@ func finished(s *State) (Reason, bool) {
 		made = made || ok
 		if !ok {
 			// Whatever cleaned the runtime up: what has ended does not run again.
-			st := recordedStatus(s.Pod, c.Name)
+			st := cri.FindStatus(s.Pod, c.Name)
 			if st == nil || st.State.Terminated == nil {
 				left = true
 				continue
@@ -163,8 +161,8 @@ func finished(s *State) (Reason, bool) {
 // deadlineOf returns when activeDeadlineSeconds have passed.
 func deadlineOf(s *State) (time.Time, bool) {
 	start := s.Pod.Status.StartTime
-	if start == nil && s.Status != nil {
-		start = s.Status.StartTime
+	if start == nil {
+		start = s.LastStatus().StartTime
 	}
 	if s.Pod.Spec.ActiveDeadlineSeconds == nil || start == nil {
 		return time.Time{}, false
@@ -192,14 +190,10 @@ func (p *planner) end(e end) {
 			waiting = true
 		}
 	}
-	if waiting {
-		return
-	}
-	if !p.Cleaned {
-		p.do(CleanUp{e.reason})
-		return
-	}
 	switch {
+	case waiting:
+	case !p.Cleaned:
+		p.do(CleanUp{e.reason})
 	case p.Pod == nil:
 		p.remove(e)
 	case p.Pod.DeletionTimestamp != nil:
@@ -218,32 +212,22 @@ func (p *planner) endContainers(e end) bool {
 	if since.IsZero() {
 		since = p.now
 	}
+	alive := lo.Filter(p.Runtime.Containers, func(c cri.Container, _ int) bool { return c.Alive() })
 	regular, lastSidecar := false, -1
-	for _, c := range p.Runtime.Containers {
-		if !c.Alive() {
-			continue
-		}
-		if i := sidecarIndex(p.Last, c.Name); i < 0 {
-			regular = true
-		} else {
-			lastSidecar = max(lastSidecar, i)
-		}
+	for _, c := range alive {
+		i := sidecarIndex(p.Last, c.Name)
+		regular, lastSidecar = regular || i < 0, max(lastSidecar, i)
 	}
-	for _, c := range p.Runtime.Containers {
-		if !c.Alive() {
-			continue
-		}
+	for _, c := range alive {
 		i := sidecarIndex(p.Last, c.Name)
 		grace := p.grace(c)
 		if e.by != nil && e.by.GracePeriodSeconds != nil {
 			grace = min(grace, time.Duration(*e.by.GracePeriodSeconds)*time.Second)
 		}
 		due := i < 0 || (!regular && i == lastSidecar)
-		p.stop(c, Stopping{
-			Since: since, Grace: grace, Reason: e.reason, Message: "Stopping container " + c.Name,
-		}, due)
+		p.stop(c, Stopping{Since: since, Grace: grace, Reason: e.reason}, due)
 	}
-	return regular || lastSidecar >= 0
+	return len(alive) > 0
 }
 
 func sidecarIndex(pod *v1.Pod, name string) int {

@@ -16,27 +16,24 @@ type Memory struct {
 	InFlight map[string]Action
 	// Failures are the last failures, by slot, until the action succeeds.
 	Failures map[string]Failure
-	// Mounted says that the volumes are ready.
-	Mounted bool
-	// Stale says that the Pod's metadata, which volumes may show, has changed since.
-	Stale bool
+	// Mounted says that the volumes are ready, Stale that the Pod's metadata, which volumes may show,
+	// has changed since.
+	Mounted, Stale bool
 	// Images that are present for the next start, by container name.
 	Images map[string]string
 	// Ending is since when the Pod has been over.
 	Ending time.Time
-	// Stopping are containers that are being stopped, by ID.
+	// Stopping are the containers that are being stopped, Stopped the sandboxes that StopSandbox has
+	// stopped, by ID.
 	Stopping map[string]Stopping
-	// Stopped are sandboxes that were stopped by StopSandbox, by ID.
-	Stopped map[string]bool
-	// Cleaned says that volumes and cgroup are removed.
-	Cleaned bool
+	Stopped  map[string]bool
+	// Cleaned says that volumes and cgroup are removed, Purged that the logs of a deleted Pod are.
+	Cleaned, Purged bool
 	// Reported says that the API server has the final status of the Pod, or refuses it.
 	Reported bool
 	// Deleted says that the API server has got the request to delete the Pod. Finalizers may keep
 	// the Pod for long.
 	Deleted bool
-	// Purged says that the logs of a deleted Pod are removed.
-	Purged bool
 	// BackOff are the times for which BackOff was reported, by container name.
 	BackOff map[string]time.Time
 	// Grown and Sized are the generations of the allocation that the cgroup of the Pod can hold,
@@ -54,25 +51,20 @@ type Memory struct {
 
 // Failure of an action.
 type Failure struct {
-	// Reason and Message of the waiting container.
-	Reason, Message string
-	// Count of failures in a row.
-	Count int
+	Reason, Message string // of the waiting container
+	Count           int    // of failures in a row
 	// RetryAt is when the action is planned again; zero leaves that to the back-off of restarts.
 	RetryAt time.Time
 }
 
 // Stopping is a container that is being ended.
 type Stopping struct {
-	Since time.Time
-	// HookDone says that the preStop hook has ended or there is none.
-	HookDone bool
-	// Restart says that the container restarts whatever its policy, because its definition changed.
-	Restart bool
-	// Grace is its grace period, Message that of the Event.
-	Grace   time.Duration
-	Message string
-	Reason  Reason
+	Since    time.Time
+	HookDone bool // the preStop hook has ended or there is none
+	Restart  bool // the container restarts whatever its policy, because its definition changed
+	Grace    time.Duration
+	Message  string // of the Event
+	Reason   Reason
 }
 
 // NewMemory is the Memory of a worker that has just started.
@@ -154,4 +146,39 @@ func (m *Memory) end(a Action) {
 	if start, ok := a.(StartContainer); ok {
 		delete(m.Images, start.Name) // the next start asks for the image again
 	}
+}
+
+// Reasons that a container waits with, upstream's.
+const (
+	ReasonCreateContainerError       = "CreateContainerError"
+	ReasonCreateContainerConfigError = "CreateContainerConfigError"
+	ReasonRunContainerError          = "RunContainerError"
+	ReasonPostStartHookError         = "PostStartHookError"
+	reasonRestartingAll              = "RestartingAllContainers"
+)
+
+const messageRestartingAll = "All containers of the Pod restart in place"
+
+// NewFailure says what a failed action means: what the container waits with, and when the action is
+// planned again. The pause grows with each failure in a row.
+func NewFailure(a Action, reason, message string, before Failure, now time.Time) Failure {
+	f := Failure{Reason: reason, Message: message, Count: before.Count + 1}
+	first, longest := 250*time.Millisecond, 10*time.Second
+	switch a.(type) {
+	case MountVolumes:
+		first, longest = 500*time.Millisecond, 2*time.Minute
+	case StartContainer:
+		first = time.Second
+	case GrowCgroup, CheckMemory, ResizeContainer, ShrinkCgroup:
+		first, longest = time.Second, 30*time.Second
+		if f.Reason == "" {
+			f.Reason = v1.PodReasonError
+		}
+	case StopContainer, RemoveContainer, StopSandbox, RemoveSandbox, CleanUp, DeletePod:
+		longest = 30 * time.Second
+	}
+	if reason != ReasonRunContainerError && reason != ReasonPostStartHookError {
+		f.RetryAt = now.Add(min(first<<min(before.Count, 10), longest))
+	} // else the dead container decides, see backOff
+	return f
 }

@@ -63,15 +63,9 @@ func (p *planner) renewSandbox() {
 	waiting := false
 	for _, c := range p.Runtime.Containers {
 		if c.Alive() {
-			p.stop(c, Stopping{
-				Since: p.now, Grace: p.grace(c), Reason: "its sandbox is lost",
-				Message: "Stopping container " + c.Name,
-			}, true)
-			waiting = true
+			p.stop(c, Stopping{Since: p.now, Grace: p.grace(c), Reason: "its sandbox is lost"}, true)
 		}
-		if p.busy(slotStart(c.Name)) {
-			waiting = true
-		}
+		waiting = waiting || c.Alive() || p.busy(slotStart(c.Name))
 	}
 	for i, sb := range p.Runtime.Sandboxes {
 		if !p.Stopped[sb.ID] && (sb.Ready || i == 0) {
@@ -86,7 +80,7 @@ func (p *planner) renewSandbox() {
 	}
 	create := CreateSandbox{Reason: "the Pod has no sandbox"}
 	if len(p.Runtime.Sandboxes) > 0 {
-		create = CreateSandbox{Attempt: p.Runtime.Sandboxes[0].Attempt + 1, Replaces: true, Reason: "the sandbox was lost"}
+		create = CreateSandbox{Attempt: p.Runtime.NewestSandbox().Attempt + 1, Replaces: true, Reason: "the sandbox was lost"}
 	}
 	p.do(create)
 }
@@ -94,21 +88,17 @@ func (p *planner) renewSandbox() {
 // collect removes what nothing needs any more: containers that were created and never started, dead
 // containers except the last one of each name, and replaced sandboxes without containers.
 func (p *planner) collect() {
-	newest, dead := map[string]bool{}, map[string]bool{}
-	inUse := map[string]bool{}
+	newest, dead, inUse := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	for _, c := range p.Runtime.Containers { // newest first
 		first := !newest[c.Name]
 		newest[c.Name] = true
+		inUse[c.SandboxID] = true
 		switch {
 		case c.Alive():
-			inUse[c.SandboxID] = true
-		case first && (c.State == cri.Created || p.busy(slotStart(c.Name))):
-			inUse[c.SandboxID] = true // it is starting, see start
+		case first && (c.State == cri.Created || p.busy(slotStart(c.Name))): // it is starting, see start
 		case c.State == cri.Exited && !dead[c.Name]:
 			dead[c.Name] = true
-			inUse[c.SandboxID] = true
 		default:
-			inUse[c.SandboxID] = true
 			p.do(RemoveContainer{c.ID, c.Name, "a newer instance has replaced it"})
 		}
 	}
@@ -125,6 +115,7 @@ func (p *planner) stop(c cri.Container, want Stopping, due bool) {
 	if begun, ok := p.Stopping[c.ID]; ok {
 		want.Since, want.HookDone, want.Restart = begun.Since, begun.HookDone, want.Restart || begun.Restart
 	}
+	want.Message = cmp.Or(want.Message, "Stopping container "+c.Name)
 	deadline := want.Since.Add(want.Grace)
 	inFlight := p.InFlight[slotStop(c.ID)]
 	if PreStopOf(p.Last, c) != nil && !want.HookDone && want.Grace > 0 && p.now.Before(deadline) {
@@ -163,11 +154,10 @@ func PreStopOf(pod *v1.Pod, c cri.Container) *v1.LifecycleHandler {
 	if pod == nil {
 		return cri.ParseInfo(c.Annotations).PreStop
 	}
-	spec := SpecOf(pod, c.Name)
-	if spec == nil || spec.Lifecycle == nil {
-		return nil
+	if spec, _ := cri.FindContainer(pod, c.Name); spec != nil && spec.Lifecycle != nil {
+		return spec.Lifecycle.PreStop
 	}
-	return spec.Lifecycle.PreStop
+	return nil
 }
 
 // do plans an action unless its slot is taken or its pause after a failure is not over.

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -73,9 +74,6 @@ func (c unsizedContainer) shrinks() bool {
 
 // unsized returns the running containers to change in place, those that shrink first.
 func (s *State) unsized() []unsizedContainer {
-	if !s.Allocation.Resized() {
-		return nil
-	}
 	var list []unsizedContainer
 	for _, c := range s.Runtime.Containers {
 		wanted, ok := s.Wanted[c.Name]
@@ -84,7 +82,7 @@ func (s *State) unsized() []unsizedContainer {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b unsizedContainer) int {
-		return cmp.Or(first(a.shrinks(), b.shrinks()), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(TrueFirst(a.shrinks(), b.shrinks()), cmp.Compare(a.Name, b.Name))
 	})
 	return list
 }
@@ -95,40 +93,21 @@ func (s *State) has(c cri.Container) cri.Resources {
 	if given, ok := s.Given[c.ID]; ok {
 		return given
 	}
-	if c.Resources != nil {
-		return *c.Resources
-	}
-	return cri.Resources{} // it does not report: once more does no harm
+	return ptr.Deref(c.Resources, cri.Resources{}) // if it does not report, once more does no harm
 }
 
 // mustRestart says whether a running container gets its allocation only by a restart, because of
 // its resizePolicy. Such a container still has the resources that it was created with.
 func (s *State) mustRestart(c cri.Container) bool {
-	spec := SpecOf(s.Pod, c.Name)
-	if !s.Allocation.Resized() || c.State != cri.Running || spec == nil || !restartsOnResize(spec) {
+	spec, _ := cri.FindContainer(s.Pod, c.Name)
+	if !s.Allocation.Resized() || c.State != cri.Running || spec == nil {
 		return false
 	}
 	created := cri.ParseInfo(c.Annotations).Created
-	if created == nil {
-		return false
-	}
-	was := cri.Limits(created.Pod, created.Container)
-	limits := cri.Limits(s.Pod.Spec.Resources, spec.Resources)
-	for _, p := range spec.ResizePolicy {
-		if p.RestartPolicy != v1.RestartContainer {
-			continue
-		}
-		if amount(p.ResourceName, limits) != amount(p.ResourceName, was) ||
-			amount(p.ResourceName, spec.Resources.Requests) != amount(p.ResourceName, created.Container.Requests) {
-			return true
-		}
-	}
-	return false
-}
-
-func restartsOnResize(spec *v1.Container) bool {
-	return slices.ContainsFunc(spec.ResizePolicy, func(p v1.ContainerResizePolicy) bool {
-		return p.RestartPolicy == v1.RestartContainer
+	return created != nil && slices.ContainsFunc(spec.ResizePolicy, func(p v1.ContainerResizePolicy) bool {
+		limits, was := cri.Limits(s.Pod.Spec.Resources, spec.Resources), cri.Limits(created.Pod, created.Container)
+		return p.RestartPolicy == v1.RestartContainer && (amount(p.ResourceName, limits) != amount(p.ResourceName, was) ||
+			amount(p.ResourceName, spec.Resources.Requests) != amount(p.ResourceName, created.Container.Requests))
 	})
 }
 

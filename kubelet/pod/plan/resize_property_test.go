@@ -2,6 +2,7 @@ package plan
 
 import (
 	"encoding/json"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -114,13 +115,16 @@ func (w *world) checkResized() {
 		w.broken("the Pod has %d, and is allocated %d", w.cgroup, memoryOfPod(s.Pod))
 	}
 	for _, c := range w.alive("") {
-		spec := SpecOf(s.Pod, c.Name)
+		spec, _ := cri.FindContainer(s.Pod, c.Name)
 		want := spec.Resources.Limits.Memory().Value()
 		if c.Resources.Memory != want {
 			w.broken("%s has %d, and is allocated %d", c.Name, c.Resources.Memory, want)
 		}
 		created := cri.ParseInfo(c.Annotations).Created
-		if restartsOnResize(spec) && created.Container.Limits.Memory().Value() != want {
+		restarts := slices.ContainsFunc(spec.ResizePolicy, func(p v1.ContainerResizePolicy) bool {
+			return p.RestartPolicy == v1.RestartContainer
+		})
+		if restarts && created.Container.Limits.Memory().Value() != want {
 			w.broken("%s was not restarted to get %d", c.Name, want)
 		}
 	}

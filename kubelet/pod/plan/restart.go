@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
@@ -44,10 +45,8 @@ func (p *planner) restartAll() bool {
 	sidecarsToo := !slices.ContainsFunc(left, isRegular)
 	for _, c := range left {
 		if sidecarsToo || isRegular(c) {
-			p.stop(c, Stopping{
-				Since: p.now, Reason: reasonAllRestart,
-				Message: fmt.Sprintf("Stopping container %s, all containers of the Pod restart", c.Name),
-			}, true)
+			message := fmt.Sprintf("Stopping container %s, all containers of the Pod restart", c.Name)
+			p.stop(c, Stopping{Since: p.now, Reason: reasonAllRestart, Message: message}, true)
 		}
 	}
 	return waiting || len(left) > 0
@@ -55,18 +54,12 @@ func (p *planner) restartAll() bool {
 
 // leftOver are the instances from before the restart of all containers that still run.
 func (s *State) leftOver() []cri.Container {
-	var left []cri.Container
-	for _, c := range s.Runtime.Containers {
-		if c.Alive() && s.superseded(c) {
-			left = append(left, c)
-		}
-	}
-	return left
+	return lo.Filter(s.Runtime.Containers, func(c cri.Container, _ int) bool { return c.Alive() && s.superseded(c) })
 }
 
 // superseded says whether an instance is from before the restart of all containers.
 func (s *State) superseded(c cri.Container) bool {
-	return s.Pod != nil && s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
+	return s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
 }
 
 // restartingAll says whether all containers have to restart and none has restarted yet.
@@ -100,37 +93,27 @@ func (s *State) allRestarts() int {
 // restartsAll says whether the exit of an instance makes all containers restart. The exit of a
 // sidecar does not once the other containers are done: so the Pod itself ends.
 func (s *State) restartsAll(spec *v1.Container, c cri.Container) bool {
-	if c.State != cri.Exited {
-		return false
-	}
 	rule, ok := podutil.FindMatchingContainerRestartRule(*spec, c.ExitCode)
-	if !ok || rule.Action != v1.ContainerRestartRuleActionRestartAllContainers {
-		return false
-	}
-	return !isSidecar(spec) || !s.doneBefore(allRestartsOf(c), c.FinishedAt)
+	return c.State == cri.Exited && ok && rule.Action == v1.ContainerRestartRuleActionRestartAllContainers &&
+		(!isSidecar(spec) || !s.doneBefore(allRestartsOf(c), c.FinishedAt))
 }
 
 // doneBefore says whether the containers of a round of restarts, sidecars excepted, were done for
 // good at a time.
 func (s *State) doneBefore(restarts int, at time.Time) bool {
 	ended := func(spec *v1.Container) (cri.Container, bool) {
-		i := slices.IndexFunc(s.Runtime.Containers, func(c cri.Container) bool {
+		c, ok := s.Runtime.Find(func(c cri.Container) bool {
 			return c.Name == spec.Name && allRestartsOf(c) == restarts
 		})
-		if i < 0 {
-			return cri.Container{}, false
-		}
-		c := s.Runtime.Containers[i]
-		return c, c.State == cri.Exited && !c.FinishedAt.After(at) && !s.restarts(spec, c)
+		return c, ok && c.State == cri.Exited && !c.FinishedAt.After(at) && !s.restarts(spec, c)
 	}
-	for i := range s.Pod.Spec.InitContainers {
-		spec := &s.Pod.Spec.InitContainers[i]
+	for spec := range podutil.ContainerIter(&s.Pod.Spec, podutil.InitContainers) {
 		if c, ok := ended(spec); ok && !isSidecar(spec) && c.ExitCode != 0 {
 			return true
 		}
 	}
-	for i := range s.Pod.Spec.Containers {
-		if _, ok := ended(&s.Pod.Spec.Containers[i]); !ok {
+	for spec := range podutil.ContainerIter(&s.Pod.Spec, podutil.Containers) {
+		if _, ok := ended(spec); !ok {
 			return false
 		}
 	}
@@ -138,12 +121,14 @@ func (s *State) doneBefore(restarts int, at time.Time) bool {
 }
 
 // restartable returns the spec of an init or regular container, nil for any other.
-func (s *State) restartable(name string) *v1.Container { return specOf(s.Pod, name, lasting) }
+func (s *State) restartable(name string) *v1.Container {
+	if c, kind := cri.FindContainer(s.Pod, name); kind&lasting != 0 {
+		return c
+	}
+	return nil
+}
 
 func allRestartsOf(c cri.Container) int {
-	restarts, err := strconv.Atoi(c.Annotations[AnnotationAllRestarts])
-	if err != nil {
-		return 0 // created before all containers ever restarted
-	}
+	restarts, _ := strconv.Atoi(c.Annotations[AnnotationAllRestarts]) // 0 without the annotation
 	return restarts
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -19,43 +20,36 @@ type State struct {
 	Pod *v1.Pod
 	// Mirror is the mirror Pod of a static Pod; nil if there is none. Pod has its status.
 	Mirror *v1.Pod
-	// Allocation has those resources; nil before the Pod is admitted.
+	// Allocation has those resources; nil before the Pod is admitted. Pending is why they are not
+	// those that the Pod asks for.
 	Allocation *Allocation
-	// Pending is why the Pod does not get the resources that it asks for.
-	Pending *Pending
+	Pending    *Pending
 	// Wanted are the resources of the containers of a resized Pod in the runtime's units, by name.
 	Wanted map[string]cri.Resources
 	// Last is the last known Pod, also when Pod is nil; nil for an orphan.
-	Last *v1.Pod
-	// Runtime is what CRI reports.
+	Last    *v1.Pod
 	Runtime cri.Pod
 	// Hashes of the containers of the spec, by name, as new containers carry them.
 	Hashes map[string]string
-	// Probes are the results by container.
-	Probes map[string]Probed
-	// Node enters the status.
-	Node Node
+	Probes map[string]Probed // by container
+	Node   Node
 
 	Memory
 }
 
 // Probed is what the probes of one instance of a container have found.
 type Probed struct {
-	ContainerID string
-	// Started and Ready say that the startup and the readiness probe succeed.
-	Started, Ready bool
-	// Failed is the probe that wants a restart, "startup" or "liveness"; "" for none.
-	Failed string
+	ContainerID    string
+	Started, Ready bool   // the startup and the readiness probe succeed
+	Failed         string // the probe that wants a restart, "startup" or "liveness"; "" for none
 	// TerminationGracePeriodSeconds of the failed probe; nil if the Pod's applies.
 	TerminationGracePeriodSeconds *int64
 }
 
 // Node is what enters the status of its Pods.
 type Node struct {
-	// IPs of the node, the primary one first.
-	IPs []string
-	// RuntimeName is the scheme of container IDs, for example containerd.
-	RuntimeName string
+	IPs         []string // of the node, the primary one first
+	RuntimeName string   // the scheme of container IDs, for example containerd
 	// RecursiveReadOnly are the runtime handlers that can make mounts recursively read-only.
 	RecursiveReadOnly sets.Set[string]
 }
@@ -73,47 +67,39 @@ func (s *State) LastStatus() v1.PodStatus {
 
 // Sandbox returns the newest sandbox, and whether containers can run in it.
 func (s *State) Sandbox() (cri.Sandbox, bool) {
-	if len(s.Runtime.Sandboxes) == 0 {
-		return cri.Sandbox{}, false
-	}
-	sb := s.Runtime.Sandboxes[0]
-	usable := sb.Ready && (sb.HostNetwork || len(sb.IPs) > 0)
-	return sb, usable && !s.Stopped[sb.ID]
+	sb := s.Runtime.NewestSandbox()
+	return sb, sb.Ready && (sb.HostNetwork || len(sb.IPs) > 0) && !s.Stopped[sb.ID]
 }
 
-// newest returns the newest instance of a container in any sandbox.
-func (s *State) newest(name string) (cri.Container, bool) {
-	for _, c := range s.Runtime.Containers {
-		if c.Name == name {
-			return c, true
-		}
+// PodIPs are the addresses of the Pod, those of the node in the host's network; the primary one first.
+func (s *State) PodIPs() []string {
+	if s.Last != nil && s.Last.Spec.HostNetwork {
+		return s.Node.IPs
 	}
-	return cri.Container{}, false
+	sb, _ := s.Sandbox()
+	return sb.IPs
+}
+
+func (s *State) newest(name string) (cri.Container, bool) {
+	return s.Runtime.Find(func(c cri.Container) bool { return c.Name == name })
 }
 
 // newestIn returns the newest instance of a container in one sandbox, unless it is from before the
 // restart of all containers.
 func (s *State) newestIn(sandboxID, name string) (cri.Container, bool) {
-	if sandboxID == "" {
-		return cri.Container{}, false
-	}
-	for _, c := range s.Runtime.Containers {
-		if c.Name == name && c.SandboxID == sandboxID {
-			return c, !s.superseded(c)
-		}
-	}
-	return cri.Container{}, false
+	c, ok := s.Runtime.Find(func(c cri.Container) bool {
+		return c.Name == name && c.SandboxID == sandboxID && sandboxID != ""
+	})
+	return c, ok && !s.superseded(c)
 }
 
 // initialized says whether a regular container was ever created in the sandbox, which happens only
 // after all init containers are done.
 func (s *State) initialized(sandboxID string) bool {
-	for i := range s.Pod.Spec.Containers {
-		if _, ok := s.newestIn(sandboxID, s.Pod.Spec.Containers[i].Name); ok {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(s.Pod.Spec.Containers, func(c v1.Container) bool {
+		_, ok := s.newestIn(sandboxID, c.Name)
+		return ok
+	})
 }
 
 // restarts says whether the restart policy of the Pod or the container, or a rule, wants an ended
@@ -122,7 +108,6 @@ func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
 	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
 }
 
-// result returns the probe results of exactly this instance.
 func (s *State) result(c cri.Container) Probed {
 	if r := s.Probes[c.Name]; r.ContainerID == c.ID {
 		return r
@@ -134,22 +119,19 @@ func (s *State) result(c cri.Container) Probed {
 // may start. A container that was stopped to get other resources starts at once and counts anew.
 // When all containers restart none waits, as in upstream's kubelet, and the count stays.
 func (s *State) backOff(ended cri.Container) (int, time.Time) {
-	if s.superseded(ended) {
-		restarts, _ := backOff(ended)
+	restarts, at := backOff(ended)
+	switch {
+	case s.superseded(ended):
 		return restarts - 1, time.Time{}
-	}
-	if s.Stopping[ended.ID].Restart {
+	case s.Stopping[ended.ID].Restart:
 		return 0, ended.FinishedAt
 	}
-	return backOff(ended)
+	return restarts, at
 }
 
 // started says whether an instance runs and its startup probe, if any, has succeeded.
 func (s *State) started(spec *v1.Container, c cri.Container) bool {
-	if c.State != cri.Running || s.hooking(c) {
-		return false
-	}
-	return spec.StartupProbe == nil || s.result(c).Started
+	return c.State == cri.Running && !s.hooking(c) && (spec.StartupProbe == nil || s.result(c).Started)
 }
 
 // hooking says whether the postStart hook of the instance still runs.
@@ -162,23 +144,6 @@ func isSidecar(c *v1.Container) bool { return podutil.IsRestartableInitContainer
 
 // HasPostStart says whether a container has a postStart hook.
 func HasPostStart(c *v1.Container) bool { return c.Lifecycle != nil && c.Lifecycle.PostStart != nil }
-
-// SpecOf returns a container of any kind of a Pod, nil if the Pod has none of that name.
-func SpecOf(pod *v1.Pod, name string) *v1.Container {
-	if pod == nil {
-		return nil
-	}
-	return specOf(pod, name, podutil.AllContainers)
-}
-
-func specOf(pod *v1.Pod, name string, kinds podutil.ContainerType) *v1.Container {
-	for c := range podutil.ContainerIter(&pod.Spec, kinds) {
-		if c.Name == name {
-			return c
-		}
-	}
-	return nil
-}
 
 // lasting are the kinds of containers whose end concerns the Pod, which the end of an ephemeral
 // container does not.

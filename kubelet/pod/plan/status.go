@@ -1,13 +1,16 @@
 package plan
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/apis/core/v1/helper/qos"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -24,14 +27,15 @@ func Status(s State, now time.Time) v1.PodStatus {
 	r.end, r.ended = endOf(&s, now)
 
 	st := s.Pod.Status.DeepCopy()
-	if neverRan(&s) {
-		return r.refused(st)
-	}
 	st.ObservedGeneration = s.Pod.Generation
 	st.QOSClass = qos.GetPodQOS(s.Pod)
-	st.StartTime = old.StartTime
-	if st.StartTime == nil {
-		st.StartTime = &metav1.Time{Time: now}
+	st.StartTime = cmp.Or(old.StartTime, &metav1.Time{Time: now})
+	if neverRan(&s) {
+		// It has no containers: clients would show what these wait for instead of the reason.
+		if t := s.Termination; t != nil && t.Refused {
+			st.Phase, st.Reason, st.Message = v1.PodFailed, t.Reason, t.statusMessage()
+		}
+		return *st
 	}
 	r.addresses(st)
 	if s.Pod.Spec.Resources != nil {
@@ -39,10 +43,7 @@ func Status(s State, now time.Time) v1.PodStatus {
 		st.Resources = s.Pod.Spec.Resources.DeepCopy()
 	}
 
-	waiting := "ContainerCreating"
-	if len(s.Pod.Spec.InitContainers) > 0 {
-		waiting = "PodInitializing"
-	}
+	waiting := lo.Ternary(len(s.Pod.Spec.InitContainers) > 0, "PodInitializing", "ContainerCreating")
 	st.InitContainerStatuses = r.containers(podutil.InitContainers, old.InitContainerStatuses, waiting)
 	st.ContainerStatuses = byName(r.containers(podutil.Containers, old.ContainerStatuses, waiting))
 	st.EphemeralContainerStatuses = byName(r.containers(podutil.EphemeralContainers, old.EphemeralContainerStatuses, waiting))
@@ -62,20 +63,6 @@ func neverRan(s *State) bool {
 		len(s.Runtime.Sandboxes)+len(s.Runtime.Containers) == 0
 }
 
-// refused is the status of a Pod that the node does not run. It has no containers: clients would
-// show what these wait for instead of the reason.
-func (r *reporter) refused(st *v1.PodStatus) v1.PodStatus {
-	st.ObservedGeneration = r.Pod.Generation
-	st.QOSClass = qos.GetPodQOS(r.Pod)
-	if st.StartTime = r.old.StartTime; st.StartTime == nil {
-		st.StartTime = &metav1.Time{Time: r.now}
-	}
-	if t := r.Termination; t != nil && t.Refused {
-		st.Phase, st.Reason, st.Message = v1.PodFailed, t.Reason, t.statusMessage()
-	}
-	return *st
-}
-
 type reporter struct {
 	State
 	now   time.Time
@@ -90,17 +77,10 @@ func (r *reporter) addresses(st *v1.PodStatus) {
 	st.HostIP, st.HostIPs = "", nil
 	for _, ip := range r.Node.IPs {
 		st.HostIPs = append(st.HostIPs, v1.HostIP{IP: ip})
-	}
-	if len(r.Node.IPs) > 0 {
-		st.HostIP = r.Node.IPs[0]
+		st.HostIP = st.HostIPs[0].IP
 	}
 	st.PodIP, st.PodIPs = "", r.old.PodIPs
-	ips := r.Node.IPs
-	if !r.Pod.Spec.HostNetwork {
-		sb, _ := r.Sandbox()
-		ips = sb.IPs
-	}
-	if len(ips) > 0 || r.Pod.Spec.HostNetwork {
+	if ips := r.PodIPs(); len(ips) > 0 || r.Pod.Spec.HostNetwork {
 		st.PodIPs = nil
 		for _, ip := range ips {
 			st.PodIPs = append(st.PodIPs, v1.PodIP{IP: ip})
@@ -114,30 +94,21 @@ func (r *reporter) addresses(st *v1.PodStatus) {
 // phase sets phase, reason and message. A terminal phase comes only after everything has ended, and
 // stays.
 func (r *reporter) phase(st *v1.PodStatus) {
-	st.Phase, st.Reason, st.Message = r.Pod.Status.Phase, r.old.Reason, r.old.Message
-	if st.Phase == "" {
-		st.Phase = v1.PodPending
-	}
+	st.Phase, st.Reason, st.Message = cmp.Or(r.Pod.Status.Phase, v1.PodPending), r.old.Reason, r.old.Message
 	if podutil.IsPodPhaseTerminal(st.Phase) {
 		st.Reason, st.Message = r.Pod.Status.Reason, r.Pod.Status.Message
 		return
 	}
 	phase := r.phaseByContainers(st)
-	idle := !r.alive()
-	if r.ended && idle {
-		switch {
-		case r.end.by != nil:
-			st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.by.Reason, r.end.by.statusMessage()
-			return
-		case !podutil.IsPodPhaseTerminal(phase):
-			phase = v1.PodFailed // it was ended before its time
-		}
-	}
-	if podutil.IsPodPhaseTerminal(phase) && !idle {
-		phase = st.Phase
-		if r.old.Phase == v1.PodRunning {
-			phase = v1.PodRunning
-		}
+	terminal := podutil.IsPodPhaseTerminal(phase)
+	switch alive := r.alive(); {
+	case alive && terminal:
+		phase = lo.Ternary(r.old.Phase == v1.PodRunning, v1.PodRunning, st.Phase)
+	case !alive && r.ended && r.end.by != nil:
+		st.Phase, st.Reason, st.Message = v1.PodFailed, r.end.by.Reason, r.end.by.statusMessage()
+		return
+	case !alive && r.ended && !terminal:
+		phase = v1.PodFailed // it was ended before its time
 	}
 	if phase != st.Phase {
 		st.Phase, st.Reason, st.Message = phase, "", ""
@@ -149,15 +120,12 @@ func (r *reporter) phase(st *v1.PodStatus) {
 
 // alive says whether a process of the Pod may run, or is being started.
 func (r *reporter) alive() bool {
-	if slices.ContainsFunc(r.Runtime.Containers, cri.Container.Alive) {
-		return true
-	}
 	for _, a := range r.InFlight {
 		if _, ok := a.(StartContainer); ok {
 			return true
 		}
 	}
-	return false
+	return slices.ContainsFunc(r.Runtime.Containers, cri.Container.Alive)
 }
 
 func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
@@ -175,7 +143,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 			if cs.State.Running != nil {
 				running++
 			}
-			if !initialized && (cs.Started == nil || !*cs.Started) {
+			if !initialized && !ptr.Deref(cs.Started, false) {
 				waiting++
 			}
 		case ended != nil && ended.ExitCode != 0 && !initialized &&
@@ -187,9 +155,8 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 	}
 	for i := range st.ContainerStatuses {
 		cs := &st.ContainerStatuses[i]
-		c := SpecOf(r.Pod, cs.Name)
 		ended := lastEnd(cs)
-		inst, ok := r.newest(c.Name)
+		inst, ok := r.newest(cs.Name)
 		switch {
 		case cs.State.Running != nil:
 			running++
@@ -198,7 +165,7 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 		case ended == nil:
 			waiting++
 		default:
-			if podutil.ContainerShouldRestart(*c, r.Pod.Spec, ended.ExitCode) {
+			if c, _ := cri.FindContainer(r.Pod, cs.Name); podutil.ContainerShouldRestart(*c, r.Pod.Spec, ended.ExitCode) {
 				restarting++
 			}
 			if ended.ExitCode != 0 {
@@ -220,22 +187,18 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 
 // lastEnd returns how a container that does not run ended, nil if it never ran.
 func lastEnd(cs *v1.ContainerStatus) *v1.ContainerStateTerminated {
-	switch {
-	case cs.State.Terminated != nil:
-		return cs.State.Terminated
-	case cs.State.Waiting != nil:
+	if cs.State.Waiting != nil {
 		return cs.LastTerminationState.Terminated
 	}
-	return nil
+	return cs.State.Terminated
+}
+
+// ContainerStatuses are those of the containers of all kinds.
+func ContainerStatuses(st *v1.PodStatus) []v1.ContainerStatus {
+	return slices.Concat(st.InitContainerStatuses, st.ContainerStatuses, st.EphemeralContainerStatuses)
 }
 
 // Running returns the running containers whose start is over, for probing.
 func (s *State) Running() []cri.Container {
-	var list []cri.Container
-	for _, c := range s.Runtime.Containers {
-		if c.State == cri.Running && !s.hooking(c) {
-			list = append(list, c)
-		}
-	}
-	return list
+	return lo.Filter(s.Runtime.Containers, func(c cri.Container, _ int) bool { return c.State == cri.Running && !s.hooking(c) })
 }

@@ -83,21 +83,13 @@ func (r *reporter) begins(spec *v1.Container, inst cri.Container, cs v1.Containe
 // upstream's reason for all of them and its own exit code, times and ID.
 func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminated {
 	t := r.terminated(c)
-	t.Reason = reasonRestartingAll
-	if t.Message == "" {
-		t.Message = messageRestartingAll
-	}
+	t.Reason, t.Message = reasonRestartingAll, cmp.Or(t.Message, messageRestartingAll)
 	return t
 }
 
-// instance adds what the runtime reports about an instance.
 func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
-	cs.RestartCount = int32(inst.Attempt)
-	cs.ContainerID = r.containerID(inst)
-	cs.ImageID = inst.ImageID
-	if inst.Image != "" {
-		cs.Image = inst.Image
-	}
+	cs.RestartCount, cs.ContainerID = int32(inst.Attempt), r.containerID(inst)
+	cs.Image, cs.ImageID = cmp.Or(inst.Image, cs.Image), inst.ImageID
 	cs.AllocatedResources = spec.Resources.Requests
 	cs.Resources = r.resources(spec, inst, was)
 	if inst.User != nil {
@@ -105,7 +97,6 @@ func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.Conta
 	}
 }
 
-// missing reports on a container that the runtime does not know.
 func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.ContainerStatus {
 	lost := &v1.ContainerStateTerminated{
 		Reason: "ContainerStatusUnknown", ExitCode: 137,
@@ -128,7 +119,6 @@ func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.Co
 	return cs
 }
 
-// wait has a container wait for a reason, if there is one.
 func (r *reporter) wait(cs *v1.ContainerStatus, why *v1.ContainerStateWaiting) {
 	if why != nil {
 		cs.State = v1.ContainerState{Waiting: why}
@@ -152,19 +142,15 @@ func (r *reporter) restarting(spec *v1.Container, inst cri.Container) *v1.Contai
 // again says whether an ended container will restart: a sidecar always, an init container until it
 // succeeds, an ephemeral container never.
 func (r *reporter) again(spec *v1.Container, inst cri.Container) bool {
-	switch {
-	case specOf(r.Pod, spec.Name, podutil.EphemeralContainers) != nil, r.isInit(spec) && inst.ExitCode == 0:
-		return false
-	}
-	return r.restarts(spec, inst)
+	_, kind := cri.FindContainer(r.Pod, spec.Name)
+	return kind != podutil.EphemeralContainers && (!r.isInit(spec) || inst.ExitCode != 0) && r.restarts(spec, inst)
 }
 
-// isInit says whether a container is an init container that has to succeed.
 func (r *reporter) isInit(spec *v1.Container) bool {
-	return !isSidecar(spec) && specOf(r.Pod, spec.Name, podutil.InitContainers) != nil
+	_, kind := cri.FindContainer(r.Pod, spec.Name)
+	return kind == podutil.InitContainers && !isSidecar(spec)
 }
 
-// failure returns why a container cannot start at present, nil if nothing has failed.
 func (r *reporter) failure(name string) *v1.ContainerStateWaiting {
 	for _, slot := range []string{slotStart(name), slotImage(name)} {
 		if f, ok := r.Failures[slot]; ok && f.Reason != "" {
@@ -174,7 +160,6 @@ func (r *reporter) failure(name string) *v1.ContainerStateWaiting {
 	return nil
 }
 
-// readiness sets started and ready.
 func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
 	inst, _ := r.newest(spec.Name)
 	started := cs.State.Running != nil && r.started(spec, inst)
@@ -186,14 +171,10 @@ func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
 	}
 }
 
-// before returns the last instance of a container that ended before this one.
 func (r *reporter) before(inst cri.Container) (cri.Container, bool) {
-	for _, c := range r.Runtime.Containers {
-		if c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited {
-			return c, true
-		}
-	}
-	return cri.Container{}, false
+	return r.Runtime.Find(func(c cri.Container) bool {
+		return c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited
+	})
 }
 
 func (r *reporter) terminated(c cri.Container) *v1.ContainerStateTerminated {

@@ -111,7 +111,8 @@ func (w *world) begin(a Action) {
 		w.state.GiveUp(w.state.InFlight[a.InSlot]) // ends without effect; complete covers the other outcome
 	case StartContainer:
 		w.checkStart(a)
-		w.sizes[a.Name] = SpecOf(w.state.Pod, a.Name).Resources
+		spec, _ := cri.FindContainer(w.state.Pod, a.Name)
+		w.sizes[a.Name] = spec.Resources
 	case GrowCgroup, ShrinkCgroup:
 		w.cgroupWanted = memoryOfPod(w.state.Pod)
 	case DeletePod:
@@ -247,7 +248,7 @@ func (w *world) outdate(ended cri.Container) {
 	if w.state.Pod == nil || !w.state.Ending.IsZero() {
 		return
 	}
-	spec := SpecOf(w.state.Pod, ended.Name)
+	spec, _ := cri.FindContainer(w.state.Pod, ended.Name)
 	if rule, ok := podutil.FindMatchingContainerRestartRule(*spec, ended.ExitCode); !ok || rule.Action != v1.ContainerRestartRuleActionRestartAllContainers {
 		return
 	}
@@ -303,7 +304,7 @@ func (w *world) settle() bool {
 		}
 		if w.state.Pod != nil {
 			for _, c := range w.alive("") {
-				spec := SpecOf(w.state.Pod, c.Name)
+				spec, _ := cri.FindContainer(w.state.Pod, c.Name)
 				for i := range w.state.Pod.Spec.InitContainers {
 					if spec == &w.state.Pod.Spec.InitContainers[i] && !isSidecar(spec) {
 						w.exit(c.ID, 0)
