@@ -69,8 +69,6 @@ type Source interface {
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)
 }
 
-var _ Source = (*Manager)(nil)
-
 func mountError(volume string, err error) *Error {
 	_, waiting := errors.AsType[WaitingError](err)
 	message := fmt.Sprintf("MountVolume.SetUp failed for volume %q : %v", volume, err)

@@ -2,9 +2,9 @@
 // that come from the API (configMap, secret, downwardAPI, projected, service account tokens) fresh
 // while the Pod lives. Each kind of volume is a Plugin, in a file of its own.
 //
-// Package plan decides what happens to a volume: it is published to each Pod that wants it, and
-// unpublished when the Pod has ended. Volumes of a StagingPlugin, which Pods of the node share, are
-// staged before and unstaged after that, wait for their attachment, and are recorded on disk.
+// A volume is published to each Pod that wants it, and unpublished when the Pod has ended. For volumes of a
+// StagingPlugin, which Pods of the node share, package plan decides about that: they are staged before and
+// unstaged after, wait for their attachment, and are recorded on disk.
 //
 // It is the only writer below RootDir/pods/UID. The layout is upstream's:
 //

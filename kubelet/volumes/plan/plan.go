@@ -14,6 +14,7 @@ import (
 // Progress of staging a volume, or of publishing it to a Pod.
 type Progress int
 
+// The values of Progress.
 const (
 	Absent Progress = iota // nothing was done, or all of it was undone
 	Begun                  // a record exists, but not whether the action ended
@@ -53,11 +54,15 @@ func (r Reason) Why() string { return string(r) }
 // The actions.
 type (
 	// Wait until the Node's status or the use by another Pod changes.
-	Wait      struct{ Reason }
-	Stage     struct{ Reason }
-	Publish   struct{ Reason } // to the target
-	Unpublish struct{ Reason } // from the target
-	Unstage   struct{ Reason }
+	Wait struct{ Reason }
+	// Stage the volume.
+	Stage struct{ Reason }
+	// Publish the volume to the target.
+	Publish struct{ Reason }
+	// Unpublish the volume from the target.
+	Unpublish struct{ Reason }
+	// Unstage the volume.
+	Unstage struct{ Reason }
 )
 
 // Reasons of Wait.
