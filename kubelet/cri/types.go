@@ -99,3 +99,12 @@ func (p Pod) Find(matches func(Container) bool) (Container, bool) {
 	}
 	return Container{}, false
 }
+
+// Probed is what the probes of one instance of a container have found.
+type Probed struct {
+	ContainerID    string
+	Started, Ready bool   // the startup and the readiness probe succeed
+	Failed         string // the probe that wants a restart, "startup" or "liveness"; "" for none
+	// TerminationGracePeriodSeconds of the failed probe; nil if the Pod's applies.
+	TerminationGracePeriodSeconds *int64
+}

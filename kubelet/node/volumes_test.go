@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	v1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/tools/record"
 )
 
 // TestVolumesInUse: the status lists the volumes that the node uses, Changed reports what the
@@ -20,7 +21,7 @@ func TestVolumesInUse(t *testing.T) {
 	ready, changed := make(chan struct{}), make(chan struct{}, 1000)
 	n := New(Config{
 		Name: "n1", IPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}, Client: client, Runtime: cri, Images: cri, Port: 10250,
-		Host: hostInfo(t), RootDir: t.TempDir(), Ready: func() { close(ready) },
+		Host: hostInfo(t), RootDir: t.TempDir(), Ready: func() { close(ready) }, Recorder: record.NewFakeRecorder(100),
 		VolumesInUse: func() []v1.UniqueVolumeName { return *inUse.Load() }, Changed: func() { changed <- struct{}{} },
 	})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -110,6 +110,6 @@ type Probes interface {
 	Set(pod *v1.Pod, running []probes.Target)
 	// Changes are the Pods for which Results has changed. Probes wait until they are read.
 	Changes() <-chan types.UID
-	Results(uid types.UID) map[string]plan.Probed
+	Results(uid types.UID) map[string]cri.Probed
 	Remove(uid types.UID)
 }

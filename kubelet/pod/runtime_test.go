@@ -371,9 +371,9 @@ func (n *fakeNode) clean() bool {
 	return len(n.mounted)+len(n.cgroups) == 0
 }
 
-func (n *fakeNode) Set(*v1.Pod, []probes.Target)             {}
-func (n *fakeNode) Changes() <-chan types.UID                { return nil }
-func (n *fakeNode) Results(types.UID) map[string]plan.Probed { return nil }
-func (n *fakeNode) Remove(types.UID)                         {}
+func (n *fakeNode) Set(*v1.Pod, []probes.Target)            {}
+func (n *fakeNode) Changes() <-chan types.UID               { return nil }
+func (n *fakeNode) Results(types.UID) map[string]cri.Probed { return nil }
+func (n *fakeNode) Remove(types.UID)                        {}
 
 func noServices(context.Context, string) ([]*v1.Service, error) { return nil, nil }

@@ -13,7 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/pkg/probe"
 
-	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/cri"
 )
 
 // Runtime runs a command in a container; runtimeapi.RuntimeServiceClient does.
@@ -156,17 +156,17 @@ func (m *Manager) start(p *podProbes, key loopKey, t Target, spec *v1.Probe, noS
 
 // Results returns what the probes of a Pod have found, by container, for the targets of the last
 // Set. A probe that a container does not have succeeds.
-func (m *Manager) Results(uid types.UID) map[string]plan.Probed {
+func (m *Manager) Results(uid types.UID) map[string]cri.Probed {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.pods[uid]
 	if p == nil {
 		return nil
 	}
-	results := make(map[string]plan.Probed, len(p.targets))
+	results := make(map[string]cri.Probed, len(p.targets))
 	for name, t := range p.targets {
 		startup, readiness := p.loops[loopKey{name, Startup}], p.loops[loopKey{name, Readiness}]
-		r := plan.Probed{
+		r := cri.Probed{
 			ContainerID: t.ContainerID,
 			Started:     startup == nil || startup.state.verdict == probe.Success,
 			Ready:       readiness == nil || readiness.state.verdict == probe.Success,

@@ -18,7 +18,7 @@ import (
 	"k8s.io/kubernetes/pkg/probe"
 	"k8s.io/utils/ptr"
 
-	"flyball.dev/kubelet/pod/plan"
+	"flyball.dev/kubelet/cri"
 )
 
 // fakeRuntime answers commands by their first word.
@@ -120,7 +120,7 @@ func target(id string) []Target {
 	return []Target{{Container: "main", ContainerID: id, StartedAt: time.Now()}}
 }
 
-func want(t *testing.T, f *fixture, startup, liveness, readiness probe.Result) plan.Probed {
+func want(t *testing.T, f *fixture, startup, liveness, readiness probe.Result) cri.Probed {
 	t.Helper()
 	synctest.Wait()
 	got := f.Results("u1")["main"]

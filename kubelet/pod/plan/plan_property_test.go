@@ -131,7 +131,7 @@ func (w *world) trouble(t *rapid.T) {
 		w.halfway()
 	case "liveness":
 		for _, c := range w.alive("") {
-			w.state.Probes[c.Name] = Probed{ContainerID: c.ID, Started: true, Failed: "liveness"}
+			w.state.Probes[c.Name] = cri.Probed{ContainerID: c.ID, Started: true, Failed: "liveness"}
 		}
 	case "resize":
 		w.resize(t)

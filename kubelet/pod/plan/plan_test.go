@@ -23,12 +23,12 @@ func base() *State {
 		Sandboxes:  []cri.Sandbox{{ID: "sb1", Ready: true, IPs: []string{"10.0.0.1"}}},
 		Containers: []cri.Container{instance("main", 0, cri.Running)},
 	}
-	s.Probes = map[string]Probed{"main": good("main-0")}
+	s.Probes = map[string]cri.Probed{"main": good("main-0")}
 	return &s
 }
 
-func good(id string) Probed {
-	return Probed{ContainerID: id, Started: true, Ready: true}
+func good(id string) cri.Probed {
+	return cri.Probed{ContainerID: id, Started: true, Ready: true}
 }
 
 func instance(name string, attempt uint32, state cri.ContainerState) cri.Container {
@@ -263,7 +263,7 @@ func TestPlanRestart(t *testing.T) {
 		},
 		"LivenessOfAnother": {
 			reason: "a result of an earlier instance means nothing",
-			change: func(s *State) { s.Probes["main"] = Probed{ContainerID: "main-9", Failed: "liveness"} },
+			change: func(s *State) { s.Probes["main"] = cri.Probed{ContainerID: "main-9", Failed: "liveness"} },
 		},
 		"Changed": {
 			reason: "a new image restarts the container",

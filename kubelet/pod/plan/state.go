@@ -31,19 +31,10 @@ type State struct {
 	Runtime cri.Pod
 	// Hashes of the containers of the spec, by name, as new containers carry them.
 	Hashes map[string]string
-	Probes map[string]Probed // by container
+	Probes map[string]cri.Probed // by container
 	Node   Node
 
 	Memory
-}
-
-// Probed is what the probes of one instance of a container have found.
-type Probed struct {
-	ContainerID    string
-	Started, Ready bool   // the startup and the readiness probe succeed
-	Failed         string // the probe that wants a restart, "startup" or "liveness"; "" for none
-	// TerminationGracePeriodSeconds of the failed probe; nil if the Pod's applies.
-	TerminationGracePeriodSeconds *int64
 }
 
 // Node is what enters the status of its Pods.
@@ -108,11 +99,11 @@ func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
 	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
 }
 
-func (s *State) result(c cri.Container) Probed {
+func (s *State) result(c cri.Container) cri.Probed {
 	if r := s.Probes[c.Name]; r.ContainerID == c.ID {
 		return r
 	}
-	return Probed{}
+	return cri.Probed{}
 }
 
 // backOff returns how many restarts in a row the successor of an ended container makes, and when it

@@ -47,7 +47,7 @@ func newWorld(pod *v1.Pod, broken func(string, ...any)) *world {
 // forget is what kill -9 does to the agent. What was under way stops there.
 func (w *world) forget() {
 	w.state.Memory = NewMemory()
-	w.state.Probes = map[string]Probed{}
+	w.state.Probes = map[string]cri.Probed{}
 	if w.state.Pod == nil {
 		w.state.Last = nil
 	}
@@ -71,11 +71,11 @@ func (w *world) sync() (bool, time.Time) {
 
 func (w *world) observe() {
 	w.state.NoteEnd(w.now)
-	results := map[string]Probed{}
+	results := map[string]cri.Probed{}
 	for _, c := range w.state.Running() {
 		r := w.state.Probes[c.Name]
 		if r.ContainerID != c.ID {
-			r = Probed{ContainerID: c.ID, Started: true, Ready: true}
+			r = cri.Probed{ContainerID: c.ID, Started: true, Ready: true}
 		}
 		results[c.Name] = r
 	}
