@@ -80,7 +80,7 @@ func waitServiceAccount(ctx context.Context, client kubernetes.Interface) bool {
 	return wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
 		w, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=default"})
 		if err != nil {
-			return false, nil //nolint:nilerr // it is repeated
+			return false, nil
 		}
 		defer w.Stop()
 		event := <-w.ResultChan() // a watch without a resource version begins with the objects that exist

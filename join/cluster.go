@@ -104,7 +104,7 @@ func Read(dir string) (*Cluster, error) {
 func (c *Cluster) validate() error {
 	var errs []error
 	for name, list := range map[string]List{"clusterCIDR": c.ClusterCIDRs, "serviceCIDR": c.ServiceCIDRs} {
-		for _, cidr := range strings.Split(list.String(), ",") { // one empty string if there is none
+		for cidr := range strings.SplitSeq(list.String(), ",") { // one empty string if there is none
 			if _, err := netip.ParsePrefix(cidr); err != nil {
 				errs = append(errs, fmt.Errorf("%s %q is not an address range", name, cidr))
 			}

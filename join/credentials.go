@@ -31,8 +31,8 @@ func Client(path, component string) (*rest.Config, error) {
 	return c, err
 }
 
-// Kubelet, Proxy and DNS are the identities of these components. The user agent names the component
-// that asks.
+// Kubelet is the identity of the node agent, as Proxy and DNS are those of these components. The
+// user agent names the component that asks.
 func (c Credentials) Kubelet(component string) (*rest.Config, error) {
 	return Client(filepath.Join(c.Dir, kubeconfigs[0]), component)
 }

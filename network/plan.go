@@ -134,7 +134,7 @@ func conflict(clusters, services []netip.Prefix, h Host) error {
 	return errors.Join(errs...)
 }
 
-func (h Host) overlap(cidr netip.Prefix, name, option string) error {
+func (h *Host) overlap(cidr netip.Prefix, name, option string) error {
 	for link, addresses := range h.Addresses {
 		for _, a := range addresses {
 			if a.Overlaps(cidr) {

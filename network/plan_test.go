@@ -149,7 +149,8 @@ func TestWantTwoFamilies(t *testing.T) {
 	wanted := Wanted{
 		PodCIDRs: nodes[0].PodCIDRs, Gateways: []netip.Prefix{p("10.42.0.1/24"), p("fd00:42::1/64")},
 		Routes: []Route{
-			{To: p("10.42.1.0/24"), Via: netip.MustParseAddr("192.0.2.3")}, {To: service, Dev: Bridge},
+			{To: p("10.42.1.0/24"), Via: netip.MustParseAddr("192.0.2.3")},
+			{To: service, Dev: Bridge},
 			{To: p("fd00:42:0:1::/64"), Via: netip.MustParseAddr("2001:db8::3")},
 		},
 	}

@@ -108,7 +108,8 @@ func everything(family Family) Table {
 			"frontends": {{Key: key(), Verdict: Verdict{Goto, "refuse"}}},
 			"endpoints": {{Key: key(AppendUint32(nil, 1)...), Value: Data(AppendPort(AppendAddr(nil, a), 8080))}},
 			"peers": {
-				{Key: upper, End: greatest}, {Key: first, End: last},
+				{Key: upper, End: greatest},
+				{Key: first, End: last},
 				{Key: Data(AppendAddr(nil, a)), End: Data(AppendAddr(nil, a))},
 			},
 			"peer-ports": {{

@@ -191,7 +191,7 @@ func (s *shared) start(ctx context.Context, all *errgroup.Group) {
 	for _, n := range s.all {
 		starting.Go(func() error {
 			if ctx.Err() != nil {
-				return nil
+				return nil //nolint:nilerr // the end of ctx is no failure of the start
 			}
 			all.Go(func() error { return n.run(ctx) })
 			select {

@@ -178,7 +178,7 @@ func TestStatusOfFailure(t *testing.T) {
 
 func TestStatusOfWhatAppsLacks(t *testing.T) {
 	each(t, func(b *by) {
-		if b.Deployments.GroupVersionKind.Group == "apps" {
+		if b.Deployments.Group == "apps" {
 			b.Skip("apps/v1 has neither partition nor rollback")
 		}
 		b.complete()

@@ -185,8 +185,8 @@ const listenState = 10
 // listener finds the process that listens on a TCP port, in this network namespace.
 func listener(port int) (Listener, bool) {
 	fs, _ := procfs.NewDefaultFS()
-	tcp, _ := fs.NetTCP()
-	tcp6, _ := fs.NetTCP6()
+	tcp, _ := fs.NetTCP()   //nolint:staticcheck // one reading of two small files; no second netlink library for it
+	tcp6, _ := fs.NetTCP6() //nolint:staticcheck // as above
 	for _, socket := range append(tcp, tcp6...) {
 		if socket.St == listenState && socket.LocalPort == uint64(port) {
 			return socketOwner(fs, socket.Inode), true

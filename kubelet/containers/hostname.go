@@ -90,20 +90,22 @@ func hostsFile(pod *v1.Pod, podIPs []string, clusterDomain string) (*volumes.Hos
 	if domain != "" {
 		names = name + "." + domain + "\t" + name
 	}
-	entries := hostsLocal
+	var entries strings.Builder
+	entries.WriteString(hostsLocal)
 	for _, ip := range podIPs {
-		entries += ip + "\t" + names + "\n"
+		entries.WriteString(ip + "\t" + names + "\n")
 	}
-	return &volumes.HostsFile{Header: hostsHeader, Entries: entries + aliases}, nil
+	return &volumes.HostsFile{Header: hostsHeader, Entries: entries.String() + aliases}, nil
 }
 
 func hostAliases(aliases []v1.HostAlias) string {
 	if len(aliases) == 0 {
 		return ""
 	}
-	entries := "\n# Entries added by HostAliases.\n"
+	var entries strings.Builder
+	entries.WriteString("\n# Entries added by HostAliases.\n")
 	for _, a := range aliases {
-		entries += a.IP + "\t" + strings.Join(a.Hostnames, "\t") + "\n"
+		entries.WriteString(a.IP + "\t" + strings.Join(a.Hostnames, "\t") + "\n")
 	}
-	return entries
+	return entries.String()
 }

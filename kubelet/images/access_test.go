@@ -3,6 +3,7 @@ package images
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -117,7 +118,7 @@ func outcome(t *testing.T, m *Manager, p *v1.Pod, image string, policy v1.PullPo
 	switch {
 	case e != nil:
 		return e.Reason
-	case slices.ContainsFunc(events, func(e string) bool { return e == "Normal Pulling Pulling image \""+image+"\"" }):
+	case slices.ContainsFunc(events, func(e string) bool { return e == fmt.Sprintf("Normal %s Pulling image %q", "Pulling", image) }):
 		return "pulled"
 	}
 	return "present"

@@ -19,9 +19,18 @@ func TestInbox(t *testing.T) {
 	}
 	first, second := &op{}, &op{}
 	for _, u := range []update{
-		{pod: pod("1")}, {results: []result{{op: first}}}, {runtime: true}, {mirror: pod("2")}, {deleted: pod("3")},
-		{termination: &plan.Termination{Reason: "first"}}, {termination: &plan.Termination{Reason: "second"}},
-		{}, {retry: true}, {mirrorDeleted: pod("4")}, {pod: pod("5")}, {results: []result{{op: second}}},
+		{pod: pod("1")},
+		{results: []result{{op: first}}},
+		{runtime: true},
+		{mirror: pod("2")},
+		{deleted: pod("3")},
+		{termination: &plan.Termination{Reason: "first"}},
+		{termination: &plan.Termination{Reason: "second"}},
+		{},
+		{retry: true},
+		{mirrorDeleted: pod("4")},
+		{pod: pod("5")},
+		{results: []result{{op: second}}},
 	} {
 		in.put(u)
 	}

@@ -22,9 +22,10 @@ func TestVolumesThatWait(t *testing.T) {
 	for {
 		select {
 		case e := <-r.events.Events:
-			if e == "Warning FailedMount not attached" {
+			switch e {
+			case "Warning FailedMount not attached":
 				t.Error("an Event for a volume that waits")
-			} else if e == "Warning FailedMount no such key" {
+			case "Warning FailedMount no such key":
 				return
 			}
 		default:

@@ -216,7 +216,7 @@ func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
 		_, ours := podutil.GetPodConditionFromList(own, c.Type)
 		return ours == nil && !owned(c)
 	})
-	status.Conditions = append(foreign, own...)
+	status.Conditions = slices.Concat(foreign, own)
 	return status
 }
 

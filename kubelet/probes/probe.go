@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -145,7 +146,7 @@ func (a prober) exec(
 	if err != nil {
 		return probe.Unknown, "", err
 	}
-	output := append(resp.Stdout, resp.Stderr...)
+	output := slices.Concat(resp.Stdout, resp.Stderr)
 	output = output[:min(len(output), maxOutput)]
 	return lo.Ternary(resp.ExitCode == 0, probe.Success, probe.Failure), string(output), nil
 }

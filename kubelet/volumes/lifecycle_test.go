@@ -121,7 +121,7 @@ func (d *disk) Unpublish(_ context.Context, v Volume, target string) error {
 
 func (d *disk) Unstage(_ context.Context, v Volume, path string) error {
 	return d.call("unstage "+v.Attributes["handle"], func() error {
-		root := strings.Split(path, "/plugins/")[0]
+		root, _, _ := strings.Cut(path, "/plugins/")
 		infos, err := mountinfo.GetMounts(mountinfo.PrefixFilter(root))
 		if err != nil {
 			return err

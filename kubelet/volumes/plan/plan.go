@@ -24,8 +24,8 @@ const (
 // Target is where a volume is published: a volume in the spec of a Pod. The empty Target is where it
 // is staged.
 type Target struct {
-	Pod    types.UID
-	Volume string // its name in the spec
+	Pod    types.UID `json:"pod"`
+	Volume string    `json:"volume"` // its name in the spec
 }
 
 // State of one volume on the node.

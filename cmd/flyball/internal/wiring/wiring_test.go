@@ -4,6 +4,7 @@ package wiring
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -30,7 +31,7 @@ func TestComponents(t *testing.T) {
 		want   []string
 	}{
 		"Server":       {"It has no node.", instance.Server, nil, "", server},
-		"Up":           {"It has both.", instance.Up, nil, "", append(server[:len(server):len(server)], node...)},
+		"Up":           {"It has both.", instance.Up, nil, "", slices.Concat(server, node)},
 		"Agent":        {"It waits for the server of this host.", instance.Agent, nil, "", append([]string{"api access"}, node...)},
 		"Joined":       {"It renews its certificates itself.", instance.Agent, &join.Cluster{}, "", append([]string{"api access", "certificates"}, node...)},
 		"OtherRuntime": {"Nothing is started or preloaded.", instance.Agent, nil, "unix:///run/crio.sock", []string{"api access", "routes", "network", "kubelet", "proxy", "dns"}},

@@ -50,7 +50,7 @@ func (i *Informer[T]) Need(needed bool) {
 
 // start is called with mu held.
 func (i *Informer[T]) start() {
-	ctx, cancel := context.WithCancel(context.Background())
+	ctx, cancel := context.WithCancel(context.Background()) //nolint:gosec // kept in the field cancel
 	informer := i.create()
 	i.informer, i.cancel, i.err = informer, cancel, nil
 	// Both fail only once the informer runs.
