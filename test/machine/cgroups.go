@@ -9,8 +9,12 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // hierarchy is a cgroup file system that the host has mounted.
@@ -132,4 +136,35 @@ func handOn(dir string) error {
 		}
 	}
 	return nil
+}
+
+// remove removes the machine's cgroup with all below. Processes that have been killed take a moment to leave.
+func (h hierarchy) remove(name string) error {
+	var err error
+	for range 100 {
+		if err = prune(h.of(name)); err == nil {
+			return nil
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	return fmt.Errorf("removing the cgroup %s: %w", h.of(name), err)
+}
+
+func prune(dir string) error {
+	var dirs []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			dirs = append(dirs, path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	})
+	for _, d := range slices.Backward(dirs) {
+		if e := unix.Rmdir(d); e != nil && !errors.Is(e, unix.ENOENT) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
 }

@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"flyball.dev/host/cgroups"
 )
 
 // stateDir has a directory for each machine.
@@ -126,7 +124,7 @@ func (m Machine) Remove() error {
 	}
 	all, err := hierarchies()
 	for _, h := range all {
-		err = errors.Join(err, cgroups.Remove(h.of(m.Name)))
+		err = errors.Join(err, h.remove(m.Name))
 	}
 	// Its mounts went with its processes: what lies here is files.
 	if err := errors.Join(err, m.unlink(), os.RemoveAll(m.dir())); err != nil {
