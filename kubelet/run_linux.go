@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/cgroups"
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/cri/remote"
@@ -84,7 +85,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 		return nil, err
 	}
 	host.Node.Host, host.Node.RootDir = info, cfg.RootDir
-	host.Node.Source, host.Node.Trigger = node.NewWatch(host.Client, cfg.NodeName), node.NewTrigger()
+	host.Node.Source, host.Node.Trigger = node.NewWatch(host.Client, cfg.NodeName), trigger.New()
 	allocatable := node.Allocatable(info.Capacity)
 
 	groups, err := cgroups.New(cgroups.Root)
@@ -99,7 +100,7 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 		RootDir: cfg.RootDir, Client: host.Client, NodeName: cfg.NodeName,
 		Allocatable:  func() v1.ResourceList { return allocatable },
 		Node:         host.Node.Source.Node,
-		InUseChanged: host.Node.Trigger.Fire,
+		InUseChanged: host.Node.Trigger.Set,
 		Changed:      changed.Add,
 		Event:        func(p *v1.Pod, kind, reason, message string) { host.Recorder.Event(p, kind, reason, message) },
 	})

@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
+
+	"flyball.dev/internal/trigger"
 )
 
 // selector leaves out the Services and EndpointSlices that another proxy serves, or none.
@@ -34,7 +36,7 @@ type caches struct {
 	pods      cache.SharedIndexInformer
 	nodes     cache.SharedIndexInformer // this Node alone
 
-	changed chan struct{} // has an item while queue has
+	changed trigger.Trigger // set while queue has an item
 
 	mu    sync.Mutex
 	queue map[ref]struct{}
@@ -42,7 +44,7 @@ type caches struct {
 }
 
 func newCaches(client kubernetes.Interface, nodeName string) *caches {
-	c := &caches{changed: make(chan struct{}, 1), queue: map[ref]struct{}{}, here: place{node: nodeName}}
+	c := &caches{changed: trigger.New(), queue: map[ref]struct{}{}, here: place{node: nodeName}}
 	shared := c.factory(client, func(l *metav1.ListOptions) { l.LabelSelector = selector })
 	c.services = shared.Core().V1().Services().Informer()
 	c.slices = shared.Discovery().V1().EndpointSlices().Informer()
@@ -117,10 +119,7 @@ func (c *caches) enqueue(obj any) {
 	c.mu.Lock()
 	c.queue[r] = struct{}{}
 	c.mu.Unlock()
-	select {
-	case c.changed <- struct{}{}:
-	default:
-	}
+	c.changed.Set()
 }
 
 // move records this Node's zone. If that changed, all hints have to be read again.

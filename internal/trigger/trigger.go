@@ -1,4 +1,4 @@
-// Package trigger wakes a loop that reconciles everything, whatever has changed.
+// Package trigger wakes a loop. What has changed, the loop finds out itself.
 package trigger
 
 // Trigger holds one item if anything has changed since the loop received the last. It is a handler

@@ -8,6 +8,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/record"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"flyball.dev/internal/trigger"
 )
 
 // DefaultLeaseDuration is how long the Lease is valid after a renewal.
@@ -33,7 +35,7 @@ type Config struct {
 	// Source watches the Node; one with Client if nil.
 	Source Source
 	// Trigger requests reconciles from components that are made before the Controller. Optional.
-	Trigger Trigger
+	Trigger trigger.Trigger
 	// LeaseDuration is how long the Lease is valid; it is renewed four times as often.
 	// DefaultLeaseDuration if zero.
 	LeaseDuration time.Duration
@@ -48,20 +50,6 @@ type Config struct {
 	Report func(error)
 	// Ready is called once, when the API server has accepted that the Node is Ready. Optional.
 	Ready func()
-}
-
-// Trigger requests that a Controller observes and reconciles now; several requests are one.
-type Trigger chan struct{}
-
-// NewTrigger returns a Trigger for a Config.
-func NewTrigger() Trigger { return make(Trigger, 1) }
-
-// Fire never blocks.
-func (t Trigger) Fire() {
-	select {
-	case t <- struct{}{}:
-	default:
-	}
 }
 
 // HostInfo is what the Node reports of its host. It does not change while the agent runs.

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/resourceversion"
 	"k8s.io/apimachinery/pkg/util/wait"
+
+	"flyball.dev/internal/trigger"
 )
 
 // Controller registers the Node, renews its Lease and keeps its status up to date.
@@ -37,7 +39,7 @@ func New(cfg Config) *Controller {
 		cfg.Source = NewWatch(cfg.Client, cfg.Name)
 	}
 	if cfg.Trigger == nil {
-		cfg.Trigger = NewTrigger()
+		cfg.Trigger = trigger.New()
 	}
 	if cfg.Host.Addresses == nil {
 		cfg.Host.Addresses = addresses(cfg.Name, cfg.IPs)
@@ -78,7 +80,7 @@ func (c *Controller) nodeChanged() {
 
 // Recheck requests that the status is observed now, and written if it changed: after an image was
 // pulled, for example. It never blocks.
-func (c *Controller) Recheck() { c.cfg.Trigger.Fire() }
+func (c *Controller) Recheck() { c.cfg.Trigger.Set() }
 
 // Object returns the Node as last watched, nil before that. It must not be changed.
 func (c *Controller) Object() *v1.Node { return c.cfg.Source.Node() }

@@ -6,6 +6,7 @@ import (
 
 	v1 "k8s.io/api/core/v1"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/pod/plan"
 )
 
@@ -37,15 +38,14 @@ func (u *update) merge(later update) {
 
 // inbox collects the updates for one worker from one sync to the next.
 type inbox struct {
-	// wake has a token while the inbox is not empty; capacity 1.
-	wake chan struct{}
+	wake trigger.Trigger // set while the inbox is not empty
 
 	mu      sync.Mutex
 	pending update
 	filled  bool
 }
 
-func newInbox() *inbox { return &inbox{wake: make(chan struct{}, 1)} }
+func newInbox() *inbox { return &inbox{wake: trigger.New()} }
 
 // put adds an update and wakes the worker. It does not block.
 func (i *inbox) put(u update) {
@@ -53,15 +53,7 @@ func (i *inbox) put(u update) {
 	i.pending.merge(u)
 	i.filled = true
 	i.mu.Unlock()
-	signal(i.wake)
-}
-
-// signal puts a token into a channel of capacity 1, unless it has one.
-func signal(c chan<- struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
+	i.wake.Set()
 }
 
 func (i *inbox) take() update {

@@ -15,6 +15,7 @@ import (
 	"k8s.io/klog/v2"
 	kubetypes "k8s.io/kubernetes/pkg/kubelet/types"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/pod/plan"
 )
 
@@ -27,9 +28,9 @@ type Manager struct {
 	metrics *metrics
 	// admissions are the Pods that this process has admitted.
 	admissions admissions
-	// freed has a token when resources were freed that a resize may wait for. grantClaims takes it:
+	// freed is set when resources were freed that a resize may wait for. grantClaims takes it:
 	// a handler of the watch, which puts it in, must not wait for the disk.
-	freed chan struct{}
+	freed trigger.Trigger
 
 	mu      sync.Mutex
 	workers map[types.UID]*worker
@@ -51,7 +52,7 @@ func New(cfg Config) *Manager {
 	}
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
-		pods: cfg.Pods, workers: map[types.UID]*worker{}, freed: make(chan struct{}, 1),
+		pods: cfg.Pods, workers: map[types.UID]*worker{}, freed: trigger.New(),
 		admissions: newAdmissions(cfg.AllocationDir),
 	}
 }
@@ -147,7 +148,7 @@ func (m *Manager) podDeleted(obj any) {
 		m.enqueue(m.staticOf(pod), update{mirrorDeleted: pod})
 	default:
 		m.enqueue(pod.UID, update{deleted: pod})
-		signal(m.freed)
+		m.freed.Set()
 	}
 }
 

@@ -196,7 +196,7 @@ func (w *worker) report(now time.Time) {
 	}
 	w.seen.Store(w.state.Status)
 	if ended {
-		signal(w.m.freed)
+		w.m.freed.Set()
 	}
 	// The end of a deleted Pod waits for its last status, but not for one that the API server
 	// refuses.

@@ -24,6 +24,7 @@ import (
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/pod/plan"
 )
 
@@ -61,12 +62,12 @@ type writer struct {
 	sentAt string
 	// refused is the last status that the API server refused.
 	refused *v1.PodStatus
-	rush    chan struct{} // has a token when want is urgent; capacity 1
+	rush    trigger.Trigger // set when want is urgent
 }
 
 func newWriter(ctx context.Context, client kubernetes.Interface, recorder record.EventRecorder, in *inbox) *writer {
 	ctx, cancel := context.WithCancel(ctx)
-	return &writer{client: client, recorder: recorder, inbox: in, ctx: ctx, cancel: cancel, rush: make(chan struct{}, 1)}
+	return &writer{client: client, recorder: recorder, inbox: in, ctx: ctx, cancel: cancel, rush: trigger.New()}
 }
 
 // stop ends the writer and waits for it. It does not write what is still wanted.
@@ -90,7 +91,7 @@ func (w *writer) set(pod *v1.Pod, status v1.PodStatus, now bool) bool {
 		return true
 	}
 	if now || w.refused != nil || urgent(&w.base.Status, &status) && !leaving(pod, &status) {
-		signal(w.rush)
+		w.rush.Set()
 	}
 	if !w.busy {
 		w.busy = true
@@ -171,7 +172,7 @@ func (w *writer) wait(base *v1.Pod, want v1.PodStatus, err error, pause, failing
 	case <-w.ctx.Done():
 		return false
 	}
-	signal(w.rush)
+	w.rush.Set()
 	return true
 }
 

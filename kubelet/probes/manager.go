@@ -13,6 +13,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/kubernetes/pkg/probe"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/cri"
 )
 
@@ -149,7 +150,7 @@ func (m *Manager) start(p *podProbes, key loopKey, t Target, spec *v1.Probe, noS
 		s.notBefore = m.born.Add(rand.N(s.spec.period)) //nolint:gosec // spreading load, not a secret
 	}
 	ctx, cancel := context.WithCancel(m.ctx)
-	l := &loop{key: key, target: t, spec: spec, state: s, cancel: cancel, wake: make(chan struct{}, 1)}
+	l := &loop{key: key, target: t, spec: spec, state: s, cancel: cancel, wake: trigger.New()}
 	p.loops[key] = l
 	m.all.Go(func() { m.run(ctx, p, l) })
 }
@@ -216,7 +217,7 @@ type loop struct {
 	spec   *v1.Probe
 	state  state
 	cancel context.CancelFunc
-	wake   chan struct{} // capacity 1: the state has changed
+	wake   trigger.Trigger // set when the state has changed
 }
 
 // run waits until the probe is due, makes an attempt, observes its outcome and reports it, until
@@ -285,10 +286,7 @@ func (p *podProbes) release(container string) {
 	for _, kind := range []Kind{Liveness, Readiness} {
 		if l := p.loops[loopKey{container, kind}]; l != nil && !l.state.started {
 			l.state.started = true
-			select {
-			case l.wake <- struct{}{}:
-			default:
-			}
+			l.wake.Set()
 		}
 	}
 }

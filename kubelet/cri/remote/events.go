@@ -21,6 +21,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/cri"
 )
 
@@ -44,7 +45,7 @@ const (
 //
 // Relists run besides the events, one at a time; every second while there is no event stream.
 func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
-	w := watch{client: c, changed: changed, due: make(chan struct{}, 1)}
+	w := watch{client: c, changed: changed, due: trigger.New()}
 	var relists sync.WaitGroup
 	relists.Go(func() { w.relist(ctx) })
 	defer relists.Wait()
@@ -55,17 +56,10 @@ func (c *Client) Watch(ctx context.Context, changed func(types.UID)) {
 type watch struct {
 	client  *Client
 	changed func(types.UID)
-	// due requests a relist now. Its capacity is 1: one that has not begun serves all requests.
-	due chan struct{}
+	// due requests a relist now. One that has not begun serves all requests.
+	due trigger.Trigger
 	// streaming is set while an event stream is open.
 	streaming atomic.Bool
-}
-
-func (w *watch) relistNow() {
-	select {
-	case w.due <- struct{}{}:
-	default:
-	}
 }
 
 // relist relists periodically and when due, until ctx ends.
@@ -135,8 +129,8 @@ func (w *watch) stream(ctx context.Context) error {
 		return fmt.Errorf("subscribing to container events: %w", err)
 	}
 	w.streaming.Store(true)
-	w.relistNow()
-	defer w.relistNow()
+	w.due.Set()
+	defer w.due.Set()
 	defer w.streaming.Store(false)
 	for {
 		e, err := events.Recv()
@@ -149,7 +143,7 @@ func (w *watch) stream(ctx context.Context) error {
 			kind == runtimeapi.ContainerEventType_CONTAINER_STARTED_EVENT:
 		case uid == "":
 			// The sandbox was removed, and the Pod's UID with it.
-			w.relistNow()
+			w.due.Set()
 		case w.client.owns(uid, e):
 			w.changed(uid)
 		}

@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/klog/v2"
 
+	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/volumes/internal/lazy"
 )
 
@@ -59,8 +60,7 @@ type Source struct {
 
 type entry struct {
 	state
-	// answered has a token when the signer has answered.
-	answered chan struct{}
+	answered trigger.Trigger // set when the signer has answered
 }
 
 // New returns a Store that watches nothing yet.
@@ -105,10 +105,7 @@ func (s *Store) changed(before, after *certificatesv1.PodCertificateRequest) {
 		}
 		e.pending.seen, waiting = true, true
 		if answered {
-			select {
-			case e.answered <- struct{}{}:
-			default:
-			}
+			e.answered.Set()
 		}
 	}
 	s.mu.Unlock()
@@ -129,7 +126,7 @@ func (s *Store) Credential(
 	}
 	s.mu.Lock()
 	if s.entries[source] == nil {
-		s.entries[source] = &entry{answered: make(chan struct{}, 1)}
+		s.entries[source] = &entry{answered: trigger.New()}
 	}
 	e := s.entries[source]
 	s.mu.Unlock()
