@@ -38,6 +38,7 @@ func ReadFirewall(clusters ...netip.Prefix) (Firewall, error) {
 	}
 	input, inputErr := nft.Kernel{}.Filters(nft.Input)
 	for _, c := range input {
+		nft.Kernel{}.Follow(&c)
 		if dropsAny(c, clusters) {
 			f.Input = append(f.Input, firewallChain(c))
 		}

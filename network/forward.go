@@ -36,6 +36,7 @@ func observeForward(clusters []netip.Prefix) ([]forwardChain, error) {
 		chain := forwardChain{FirewallChain: firewallChain(c)}
 		if c.Owned {
 			// No rule of ours is there, and the firewall may accept packets of Pods itself.
+			nft.Kernel{}.Follow(&c)
 			chain.Drops = dropsAny(c, clusters)
 		} else {
 			chain.Drops = drops(c, netip.Prefix{})

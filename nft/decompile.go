@@ -140,7 +140,13 @@ func (d *decompiler) match(e *expr.Cmp) {
 		d.add(Other{"cmp"})
 		return
 	}
-	d.add(Match{Operand: h.operand, Mask: h.mask, Value: Data(e.Data), Not: e.Op == expr.CmpOpNeq})
+	value := Data(e.Data)
+	if name := h.operand.Field; (name == Iifname || name == Oifname) && strings.HasSuffix(string(value), "\x00") {
+		// iptables-nft compares a whole name with the zero behind it, nft all that the kernel holds. A
+		// prefix of a name has no zero.
+		value += Data(strings.Repeat("\x00", max(0, unix.IFNAMSIZ-len(value))))
+	}
+	d.add(Match{Operand: h.operand, Mask: h.mask, Value: value, Not: e.Op == expr.CmpOpNeq})
 }
 
 // key gathers the operands that lie side by side from a register on.

@@ -276,8 +276,8 @@ func decodeTypes(number uint32) Types {
 	return t
 }
 
-// FilterChain is a filter's base chain, of any program, with the rules of the chains that its own
-// lead to.
+// FilterChain is a filter's base chain, of any program. Follow adds the rules of the chains that its
+// own lead to.
 type FilterChain struct {
 	Table TableName
 	// Owned is set if the kernel lets only the program that made the table change it.
@@ -325,14 +325,15 @@ func (k Kernel) Filters(hook Hook) ([]FilterChain, error) {
 				errs = append(errs, err)
 				continue
 			}
-			k.follow(&chain, chain.Chain.Rules)
 			found = append(found, chain)
 		}
 	}
 	return found, errors.Join(errs...)
 }
 
-// follow reads the chains that rules lead to.
+// Follow completes Jumps: it reads the chains that the rules of c lead to.
+func (k Kernel) Follow(c *FilterChain) { k.follow(c, c.Chain.Rules) }
+
 func (k Kernel) follow(c *FilterChain, rules []Rule) {
 	for _, r := range rules {
 		for _, s := range r.Statements {
