@@ -149,9 +149,10 @@ func (t *table) remove() error {
 // addClasses adds the chains of new classes.
 func (t *table) addClasses(tx *nft.Transaction, c Change) {
 	for _, m := range c.Classes {
-		t.chains[m.Number] = m.Class.chain()
-		if m.Class.hasChain() {
-			tx.AddChains(nft.Chain{Name: m.Class.chain(), Rules: m.Class.rules(t.fam, t.cfg.ClusterCIDRs)})
+		name := m.Class.chain()
+		t.chains[m.Number] = name
+		if name != rejectChain && name != dropChain { // the others share the fixed ones
+			tx.AddChains(nft.Chain{Name: name, Rules: m.Class.rules(t.fam, t.cfg.ClusterCIDRs)})
 		}
 	}
 }

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -13,17 +14,24 @@ import (
 // and created again has another one.
 type localnet map[int]bool
 
-// allow sets route_localnet on the links of the Pods that have the added host ports.
+// allow sets route_localnet on the links of the Pods that have the added host ports: those with an
+// address in a Pod's network.
 func (l localnet) allow(added []Element) error {
+	pods := map[netip.Addr]bool{}
 	for _, e := range added {
-		if e.Map != HostPorts {
-			continue
+		if e.Map == HostPorts {
+			pods[e.Value.Addr.addr()] = true
 		}
-		link, err := linkTo(e.Value.Addr.addr())
-		if err != nil {
-			return err
-		}
-		if l[link.Index] {
+	}
+	if len(pods) == 0 {
+		return nil
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return fmt.Errorf("listing network interfaces: %w", err)
+	}
+	for _, link := range links {
+		if !claims(link, pods) || l[link.Index] {
 			continue
 		}
 		if err := os.WriteFile("/proc/sys/net/ipv4/conf/"+link.Name+"/route_localnet", []byte("1"), 0o644); err != nil {
@@ -31,23 +39,21 @@ func (l localnet) allow(added []Element) error {
 		}
 		l[link.Index] = true
 	}
+	for pod := range pods {
+		return fmt.Errorf("finding the link to Pod %s: no interface has an address in its network", pod)
+	}
 	return nil
 }
 
-// linkTo finds the link that a Pod of this node is on: the one with an address in the Pod's
-// network.
-func linkTo(pod netip.Addr) (net.Interface, error) {
-	links, err := net.Interfaces()
-	if err != nil {
-		return net.Interface{}, fmt.Errorf("listing network interfaces: %w", err)
-	}
-	for _, l := range links {
-		addrs, _ := l.Addrs()
-		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.String()); err == nil && !p.IsSingleIP() && p.Contains(pod) {
-				return l, nil
-			}
+// claims takes the Pods whose network the link has an address in out of pods, and reports whether
+// there were any.
+func claims(link net.Interface, pods map[netip.Addr]bool) bool {
+	before := len(pods)
+	addrs, _ := link.Addrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.IsSingleIP() {
+			maps.DeleteFunc(pods, func(pod netip.Addr, _ bool) bool { return p.Contains(pod) })
 		}
 	}
-	return net.Interface{}, fmt.Errorf("finding the link to Pod %s: no interface has an address in its network", pod)
+	return len(pods) < before
 }

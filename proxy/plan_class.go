@@ -237,6 +237,3 @@ func bindingHash(list List, endpoint netip.AddrPort) uint32 {
 	h.Write([]byte(list.String() + " " + endpoint.String()))
 	return h.Sum32()
 }
-
-// hasChain reports whether the class has a chain of its own; the others share the fixed ones.
-func (c Class) hasChain() bool { return c.chain() != rejectChain && c.chain() != dropChain }
