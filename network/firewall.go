@@ -17,10 +17,10 @@ const legacyTables = "/proc/net/ip_tables_names"
 type Firewall struct {
 	// Forward are the chains that drop what is forwarded. The node adds rules to those that are not
 	// owned.
-	Forward []FirewallChain
+	Forward []nft.BaseChain
 	// Input are the chains that drop what Pods send to the host itself, where the cluster DNS and
 	// the API server listen. The node leaves them as they are.
-	Input []FirewallChain
+	Input []nft.BaseChain
 	// Legacy is set if iptables-legacy has a filter, in which nothing can be read or changed from
 	// here.
 	Legacy bool
@@ -33,14 +33,14 @@ func ReadFirewall(clusters ...netip.Prefix) (Firewall, error) {
 	forward, err := observeForward(clusters)
 	for _, c := range forward {
 		if c.Drops {
-			f.Forward = append(f.Forward, c.FirewallChain)
+			f.Forward = append(f.Forward, c.BaseChain)
 		}
 	}
 	input, inputErr := nft.Kernel{}.Filters(nft.Input)
 	for _, c := range input {
 		nft.Kernel{}.Follow(&c)
 		if dropsAny(c, clusters) {
-			f.Input = append(f.Input, firewallChain(c))
+			f.Input = append(f.Input, c.BaseChain)
 		}
 	}
 	names, _ := os.ReadFile(legacyTables)

@@ -64,7 +64,7 @@ func TestDrops(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := nft.FilterChain{
-				Chain: nft.Chain{Base: nft.Base{DropByDefault: tc.drop}, Rules: tc.rules},
+				DropByDefault: tc.drop, Rules: tc.rules,
 				Jumps: map[string][]nft.Rule{
 					"not-local": rules(established, rule{no}),
 					"user":      rules(from("10.42.0.0/16", yes)),
@@ -97,15 +97,15 @@ func TestReadFirewall(t *testing.T) {
 		goto filter_IN_public; }
 	chain filter_INPUT { type filter hook input priority 10; ct state established accept; jump filter_INPUT_ZONES; reject with icmpx admin-prohibited; }
 }`
-	ufwInput, ufwForward := FirewallChain{Table: "filter", Name: "INPUT"}, FirewallChain{Table: "filter", Name: "FORWARD"}
+	ufwInput, ufwForward := nft.BaseChain{Table: nft.TableName{Family: nft.IPv4, Name: "filter"}, Name: "INPUT"}, nft.BaseChain{Table: nft.TableName{Family: nft.IPv4, Name: "filter"}, Name: "FORWARD"}
 	for name, tc := range map[string]struct {
 		reason, rules, allowed string
 		want                   Firewall
 	}{
-		"ufw":               {reason: "ufw enable", rules: ufw, want: Firewall{Forward: []FirewallChain{ufwForward}, Input: []FirewallChain{ufwInput}}},
-		"ufw, allowed":      {reason: "ufw allow from 10.42.0.0/16", rules: ufw, allowed: "ip saddr 10.42.0.0/16 counter accept;", want: Firewall{Forward: []FirewallChain{ufwForward}}},
-		"ufw, bridge":       {reason: "ufw allow in on flyball0", rules: ufw, allowed: `iifname "flyball0" accept;`, want: Firewall{Forward: []FirewallChain{ufwForward}}},
-		"firewalld":         {reason: "the zone public", rules: firewalld, want: Firewall{Input: []FirewallChain{{Inet: true, Table: "firewalld", Name: "filter_INPUT"}}}},
+		"ufw":               {reason: "ufw enable", rules: ufw, want: Firewall{Forward: []nft.BaseChain{ufwForward}, Input: []nft.BaseChain{ufwInput}}},
+		"ufw, allowed":      {reason: "ufw allow from 10.42.0.0/16", rules: ufw, allowed: "ip saddr 10.42.0.0/16 counter accept;", want: Firewall{Forward: []nft.BaseChain{ufwForward}}},
+		"ufw, bridge":       {reason: "ufw allow in on flyball0", rules: ufw, allowed: `iifname "flyball0" accept;`, want: Firewall{Forward: []nft.BaseChain{ufwForward}}},
+		"firewalld":         {reason: "the zone public", rules: firewalld, want: Firewall{Input: []nft.BaseChain{{Table: nft.TableName{Family: nft.Inet, Name: "firewalld"}, Name: "filter_INPUT"}}}},
 		"firewalld, source": {reason: "--zone=trusted --add-source", rules: firewalld, allowed: "ip saddr 10.42.0.0/16 goto filter_IN_trusted;"},
 		"firewalld, masked": {reason: "a length that is not whole bytes is masked", rules: firewalld, allowed: "ip saddr 10.40.0.0/13 goto filter_IN_trusted;"},
 	} {
@@ -161,7 +161,7 @@ func TestOwnedFirewall(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := []FirewallChain{{Table: "firewalld", Name: "filter_FORWARD", Owned: true}, {Inet: true, Table: "filter", Name: "FORWARD"}}
+		want := []nft.BaseChain{{Table: nft.TableName{Family: nft.IPv4, Name: "firewalld"}, Name: "filter_FORWARD", Owned: true}, {Table: nft.TableName{Family: nft.Inet, Name: "filter"}, Name: "FORWARD"}}
 		if d := cmp.Diff(want, got.Forward); d != "" {
 			t.Errorf("chains that drop: -want +got:\n%s", d)
 		}
@@ -200,7 +200,7 @@ func TestGoneFirewall(t *testing.T) {
 		if n := rulesOf(t, nft.IPv4); n != 0 {
 			t.Errorf("a chain that has gone has %d rules", n)
 		}
-		c := forwardChain{FirewallChain: first.FirewallChain, Drops: true}
+		c := forwardChain{BaseChain: first.BaseChain, Drops: true}
 		if err := actForward(c, planForward(clusters, c)); err != nil {
 			t.Errorf("changing a chain that has gone: %v", err)
 		}

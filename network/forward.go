@@ -33,7 +33,7 @@ func observeForward(clusters []netip.Prefix) ([]forwardChain, error) {
 	chains, err := nft.Kernel{}.Filters(nft.Forward)
 	var found []forwardChain
 	for _, c := range chains {
-		chain := forwardChain{FirewallChain: firewallChain(c)}
+		chain := forwardChain{BaseChain: c.BaseChain}
 		if c.Owned {
 			// No rule of ours is there, and the firewall may accept packets of Pods itself.
 			nft.Kernel{}.Follow(&c)
@@ -41,7 +41,7 @@ func observeForward(clusters []netip.Prefix) ([]forwardChain, error) {
 		} else {
 			chain.Drops = drops(c, netip.Prefix{})
 		}
-		for _, r := range c.Chain.Rules {
+		for _, r := range c.Rules {
 			if strings.HasPrefix(r.Comment, forwardMark) {
 				chain.Ours = append(chain.Ours, r)
 			}
@@ -62,7 +62,7 @@ func actForward(c forwardChain, actions []forwardAction) error {
 		if a.Remove {
 			do = nft.DeleteRule
 		}
-		tx := nft.Transaction{Table: c.table()}
+		tx := nft.Transaction{Table: c.Table}
 		tx.Append(nft.Operation{Do: do, Chain: nft.Chain{Name: c.Name}, Rule: a.Rule})
 		switch err := (nft.Kernel{}).Apply(tx); {
 		case err == nil, errors.Is(err, fs.ErrNotExist):

@@ -17,8 +17,8 @@ import (
 )
 
 func TestPlanForward(t *testing.T) {
-	chain := forwardChain{FirewallChain: FirewallChain{Table: "filter", Name: "FORWARD"}, Drops: true}
-	wanted := forwardRules(chain.FirewallChain, clusters)
+	chain := forwardChain{BaseChain: nft.BaseChain{Table: nft.TableName{Family: nft.IPv4, Name: "filter"}, Name: "FORWARD"}, Drops: true}
+	wanted := forwardRules(chain.BaseChain, clusters)
 	with := func(drops bool, rules ...nft.Rule) forwardChain {
 		c := chain
 		c.Drops, c.Ours = drops, rules

@@ -1,38 +1,11 @@
 package network
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
 	"flyball.dev/nft"
 )
-
-// FirewallChain is a base chain of another program. Docker, ufw and firewalld have such chains.
-type FirewallChain struct {
-	// Inet chains see IPv6 as well, others IPv4 alone.
-	Inet        bool
-	Table, Name string
-	// Owned is set if the kernel lets only the program that made the table change it, as firewalld
-	// 2.1 and later ask for.
-	Owned bool
-}
-
-func firewallChain(c nft.FilterChain) FirewallChain {
-	return FirewallChain{Inet: c.Table.Family == nft.Inet, Table: c.Table.Name, Name: c.Chain.Name, Owned: c.Owned}
-}
-
-func (c FirewallChain) table() nft.TableName {
-	if c.Inet {
-		return nft.TableName{Family: nft.Inet, Name: c.Table}
-	}
-	return nft.TableName{Family: nft.IPv4, Name: c.Table}
-}
-
-// Family is the table's family in nft's words.
-func (c FirewallChain) Family() string { return c.table().Family.String() }
-
-func (c FirewallChain) String() string { return fmt.Sprintf("chain %s of table %s", c.Name, c.table()) }
 
 // maxJumps is how deep the kernel lets chains jump.
 const maxJumps = 16
@@ -50,7 +23,7 @@ func dropsAny(c nft.FilterChain, clusters []netip.Prefix) bool {
 // rules there. Without a source no accept counts, since conditions that the netlink library does
 // not know are missing from what was read.
 func drops(c nft.FilterChain, source netip.Prefix) bool {
-	for _, r := range c.Chain.Rules {
+	for _, r := range c.Rules {
 		switch v := outcome(r, source); v.Kind {
 		case nft.Drop:
 			return true
@@ -64,7 +37,7 @@ func drops(c nft.FilterChain, source netip.Prefix) bool {
 			}
 		}
 	}
-	return c.Chain.DropByDefault
+	return c.DropByDefault
 }
 
 // accepts reports whether a chain that is jumped to accepts packets of Pods. One that drops them is

@@ -14,7 +14,7 @@ const forwardMark = "flyball: "
 // forwardChain is a chain of another program that forwarded packets traverse. An accept in a chain
 // of our own is no help, since a packet must pass all of them.
 type forwardChain struct {
-	FirewallChain
+	nft.BaseChain
 	// Drops is set if packets that no rule accepts are dropped or rejected.
 	Drops bool
 	// Ours are the rules in it that are marked as ours.
@@ -23,7 +23,7 @@ type forwardChain struct {
 
 // forwardRules are those that a chain needs which drops. They consist of such statements as
 // iptables has, too, so that iptables-nft still reads its chain.
-func forwardRules(c FirewallChain, clusters []netip.Prefix) []nft.Rule {
+func forwardRules(c nft.BaseChain, clusters []netip.Prefix) []nft.Rule {
 	var rules []nft.Rule
 	for _, cidr := range clusters {
 		for _, way := range []struct {
@@ -31,7 +31,7 @@ func forwardRules(c FirewallChain, clusters []netip.Prefix) []nft.Rule {
 			match nft.Match
 		}{{"from", nft.SourceIn(cidr)}, {"to", nft.DestinationIn(cidr)}} {
 			var statements []nft.Statement
-			if c.Inet {
+			if c.Table.Family == nft.Inet {
 				statements = append(statements, nft.OfFamily(nft.IPv4))
 			}
 			rules = append(rules, nft.Rule{
@@ -61,7 +61,7 @@ func planForward(clusters []netip.Prefix, c forwardChain) []forwardAction {
 	case !c.Drops:
 		reason = "the chain drops nothing"
 	default:
-		missing = forwardRules(c.FirewallChain, clusters)
+		missing = forwardRules(c.BaseChain, clusters)
 	}
 	for _, r := range c.Ours {
 		i := slices.IndexFunc(missing, func(m nft.Rule) bool { return m.Comment == r.Comment })

@@ -276,14 +276,24 @@ func decodeTypes(number uint32) Types {
 	return t
 }
 
+// BaseChain names a base chain of another program. Docker, ufw and firewalld have such chains.
+type BaseChain struct {
+	Table TableName
+	Name  string
+	// Owned is set if the kernel lets only the program that made the table change it, as firewalld
+	// 2.1 and later ask for.
+	Owned bool
+}
+
+func (c BaseChain) String() string { return fmt.Sprintf("chain %s of table %s", c.Name, c.Table) }
+
 // FilterChain is a filter's base chain, of any program. Follow adds the rules of the chains that its
 // own lead to.
 type FilterChain struct {
-	Table TableName
-	// Owned is set if the kernel lets only the program that made the table change it.
-	Owned bool
-	Chain Chain
-	Jumps map[string][]Rule
+	BaseChain
+	Rules         []Rule
+	DropByDefault bool
+	Jumps         map[string][]Rule
 }
 
 // tableOwner is the flag of a table that only the socket that made it may change
@@ -315,13 +325,12 @@ func (k Kernel) Filters(hook Hook) ([]FilterChain, error) {
 			if b.Type != Filter || b.Hook != hook {
 				continue
 			}
-			chain := FilterChain{
-				Table: TableName{f, c.Table.Name}, Chain: Chain{Name: c.Name, Base: b}, Jumps: map[string][]Rule{},
-				Owned: slices.ContainsFunc(tables, func(t *nftables.Table) bool {
-					return t.Name == c.Table.Name && owned(t)
-				}),
-			}
-			if chain.Chain.Rules, err = k.Rules(chain.Table, c.Name); err != nil {
+			of := BaseChain{Table: TableName{f, c.Table.Name}, Name: c.Name}
+			of.Owned = slices.ContainsFunc(tables, func(t *nftables.Table) bool {
+				return t.Name == c.Table.Name && owned(t)
+			})
+			chain := FilterChain{BaseChain: of, DropByDefault: b.DropByDefault, Jumps: map[string][]Rule{}}
+			if chain.Rules, err = k.Rules(chain.Table, c.Name); err != nil {
 				errs = append(errs, err)
 				continue
 			}
@@ -332,7 +341,7 @@ func (k Kernel) Filters(hook Hook) ([]FilterChain, error) {
 }
 
 // Follow completes Jumps: it reads the chains that the rules of c lead to.
-func (k Kernel) Follow(c *FilterChain) { k.follow(c, c.Chain.Rules) }
+func (k Kernel) Follow(c *FilterChain) { k.follow(c, c.Rules) }
 
 func (k Kernel) follow(c *FilterChain, rules []Rule) {
 	for _, r := range rules {

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flyball.dev/nft"
 )
 
 func goodHost() Host {
@@ -60,13 +62,13 @@ func TestCheck(t *testing.T) {
 			warnings: []string{"CAP_SYS_RESOURCE"},
 		},
 		"DroppingFirewall": {reason: "Flyball lets the packets of Pods pass itself.", mutate: func(h *Host, _ *Want) {
-			h.Firewall.Forward = []Chain{{Family: "ip", Table: "filter", Name: "FORWARD"}}
+			h.Firewall.Forward = []nft.BaseChain{{Table: nft.TableName{Family: nft.IPv4, Name: "filter"}, Name: "FORWARD"}}
 		}},
 		"OwnedFirewall": {reason: "Nobody but firewalld can change it.", mutate: func(h *Host, _ *Want) {
-			h.Firewall.Forward = []Chain{{Family: "inet", Table: "firewalld", Name: "filter_FORWARD", Owned: true}}
+			h.Firewall.Forward = []nft.BaseChain{{Table: nft.TableName{Family: nft.Inet, Name: "firewalld"}, Name: "filter_FORWARD", Owned: true}}
 		}, warnings: []string{"firewall"}},
 		"ClosedHost": {reason: "Whether Pods may reach the host is its owner's decision.", mutate: func(h *Host, _ *Want) {
-			h.Firewall.Input = []Chain{{Family: "ip", Table: "filter", Name: "INPUT"}}
+			h.Firewall.Input = []nft.BaseChain{{Table: nft.TableName{Family: nft.IPv4, Name: "filter"}, Name: "INPUT"}}
 		}, warnings: []string{"firewall input"}},
 		"LegacyFirewall":     {reason: "It may drop, and cannot be changed from here.", mutate: func(h *Host, _ *Want) { h.Firewall.Legacy = true }, warnings: []string{"iptables-legacy"}},
 		"UnreadableFirewall": {reason: "It may drop.", mutate: func(h *Host, _ *Want) { h.FirewallError = errors.New("broken") }, warnings: []string{"firewall"}},
@@ -173,8 +175,8 @@ func TestListener(t *testing.T) {
 
 // TestFirewall: the user reads which chain drops packets of Pods, and what to do about it.
 func TestFirewall(t *testing.T) {
-	filter := Chain{Family: "ip", Table: "filter", Name: "FORWARD"}
-	firewalld := Chain{Family: "inet", Table: "firewalld", Name: "filter_FORWARD", Owned: true}
+	filter := nft.BaseChain{Table: nft.TableName{Family: nft.IPv4, Name: "filter"}, Name: "FORWARD"}
+	firewalld := nft.BaseChain{Table: nft.TableName{Family: nft.Inet, Name: "firewalld"}, Name: "filter_FORWARD", Owned: true}
 	for name, tc := range map[string]struct {
 		reason   string
 		firewall Firewall
@@ -182,11 +184,11 @@ func TestFirewall(t *testing.T) {
 	}{
 		"Open": {reason: "Nothing is to be said."},
 		"Docker": {
-			reason: "Flyball opens it.", firewall: Firewall{Forward: []Chain{filter}},
+			reason: "Flyball opens it.", firewall: Firewall{Forward: []nft.BaseChain{filter}},
 			want: []string{"firewall: chain FORWARD of table ip filter drops what is forwarded; flyball adds rules that let packets from and to Pods pass"},
 		},
 		"Owned": {
-			reason: "Flyball can open one of the two alone.", firewall: Firewall{Forward: []Chain{firewalld, filter}},
+			reason: "Flyball can open one of the two alone.", firewall: Firewall{Forward: []nft.BaseChain{firewalld, filter}},
 			want: []string{
 				"firewall: chain filter_FORWARD of table inet firewalld drops what is forwarded, and flyball cannot add rules: the program that made the table owns it; " +
 					"for firewalld, set NftablesTableOwner=no in /etc/firewalld/firewalld.conf and restart it, or have it accept packets from and to 10.42.0.0/16 itself",
@@ -195,7 +197,7 @@ func TestFirewall(t *testing.T) {
 		},
 		"Input": {
 			reason:   "Each firewall has a command of its own.",
-			firewall: Firewall{Input: []Chain{{Family: "ip", Table: "filter", Name: "INPUT"}, {Family: "inet", Table: "firewalld", Name: "filter_INPUT"}}},
+			firewall: Firewall{Input: []nft.BaseChain{{Table: nft.TableName{Family: nft.IPv4, Name: "filter"}, Name: "INPUT"}, {Table: nft.TableName{Family: nft.Inet, Name: "firewalld"}, Name: "filter_INPUT"}}},
 			want: []string{
 				"firewall input: chain INPUT of table ip filter drops what Pods send to this host, and no rule was found that accepts packets from 10.42.0.0/16: " +
 					"Pods may not reach the cluster DNS and the API server; with ufw run `ufw allow from 10.42.0.0/16`, otherwise " +

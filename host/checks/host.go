@@ -5,11 +5,11 @@
 package checks
 
 import (
-	"fmt"
 	"net/netip"
 
 	"flyball.dev/apis/config"
 	"flyball.dev/host/instance"
+	"flyball.dev/nft"
 )
 
 // Want is what Flyball is about to use.
@@ -89,21 +89,9 @@ type Host struct {
 type Firewall struct {
 	// Forward are the chains that drop forwarded packets, Input those that drop packets of Pods to
 	// the host itself.
-	Forward, Input []Chain
+	Forward, Input []nft.BaseChain
 	// Legacy is set if iptables-legacy has a filter, which Flyball can neither read nor change.
 	Legacy bool
-}
-
-// Chain is a base chain of another program.
-type Chain struct {
-	// Family, Table and Name as nft writes them.
-	Family, Table, Name string
-	// Owned is set if only the program that made the table may change it.
-	Owned bool
-}
-
-func (c Chain) String() string {
-	return fmt.Sprintf("chain %s of table %s %s", c.Name, c.Family, c.Table)
 }
 
 // Listener is a process that listens on a port.

@@ -5,6 +5,8 @@ package checks
 import (
 	"fmt"
 	"strings"
+
+	"flyball.dev/nft"
 )
 
 // firewall returns what the firewall does with packets of Pods. A firewall that lets them pass has
@@ -51,10 +53,10 @@ func firewall(h Host, w Want) []Finding {
 }
 
 // acceptInput is how the user accepts packets of Pods in the chain.
-func acceptInput(c Chain, cluster string) string {
-	if c.Table == "firewalld" {
+func acceptInput(c nft.BaseChain, cluster string) string {
+	if c.Table.Name == "firewalld" {
 		return fmt.Sprintf("run `firewall-cmd --permanent --zone=trusted --add-source=%s && firewall-cmd --reload`", cluster)
 	}
-	return fmt.Sprintf("with ufw run `ufw allow from %[1]s`, otherwise `nft insert rule %[2]s %[3]s %[4]s ip saddr %[1]s accept`, and keep that rule where the firewall keeps its own",
-		cluster, c.Family, c.Table, c.Name)
+	return fmt.Sprintf("with ufw run `ufw allow from %[1]s`, otherwise `nft insert rule %[2]s %[3]s ip saddr %[1]s accept`, and keep that rule where the firewall keeps its own",
+		cluster, c.Table, c.Name)
 }

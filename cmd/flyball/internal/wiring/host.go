@@ -8,8 +8,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/samber/lo"
-
 	"flyball.dev/containerd"
 	"flyball.dev/host/checks"
 	"flyball.dev/host/instance"
@@ -69,13 +67,7 @@ func (c Config) CheckHost() []checks.Finding {
 		h.Kernel = network.Probe()
 		var firewall network.Firewall
 		firewall, h.FirewallError = network.ReadFirewall(c.ClusterPrefixes...)
-		h.Firewall = checks.Firewall{Forward: chains(firewall.Forward), Input: chains(firewall.Input), Legacy: firewall.Legacy}
+		h.Firewall = checks.Firewall(firewall)
 	}
 	return checks.Check(h, w)
-}
-
-func chains(in []network.FirewallChain) []checks.Chain {
-	return lo.Map(in, func(c network.FirewallChain, _ int) checks.Chain {
-		return checks.Chain{Family: c.Family(), Table: c.Table, Name: c.Name, Owned: c.Owned}
-	})
 }
