@@ -15,21 +15,17 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
+
+	"flyball.dev/internal/mounts"
 )
 
-const (
-	// containerGrace is how long remaining containers may take to end. The node agent has ended the
-	// Pods with their own grace periods before.
-	containerGrace = 2 * time.Second
-	// maxUnmountRounds limits unmounting where mounts are stacked, or other processes keep
-	// mounting.
-	maxUnmountRounds = 10
-)
+// containerGrace is how long remaining containers may take to end. The node agent has ended the Pods
+// with their own grace periods before.
+const containerGrace = 2 * time.Second
 
-// Stop ends containerd and all remaining containers and shims, unmounts all mounts beneath StateDir
+// Stop ends containerd and all remaining containers and shims, unmounts all mounts below StateDir
 // and RootDir, and removes StateDir. Containers should have been stopped over CRI before; the
 // remaining ones are killed after two seconds. RootDir, with images and containerd's metadata,
 // stays. Stop is idempotent. Run must have returned before: it would restart containerd.
@@ -50,10 +46,10 @@ func Stop(ctx context.Context, cfg Config) error {
 	if err := endShims(ctx, cfg); err != nil {
 		return fmt.Errorf("stopping the remaining containers: %w", err)
 	}
-	if err := unmountBeneath(cfg.StateDir, cfg.RootDir); err != nil {
+	if err := errors.Join(mounts.UnmountBelow(cfg.StateDir), mounts.UnmountBelow(cfg.RootDir)); err != nil {
 		return fmt.Errorf("unmounting the mounts of containers: %w", err)
 	}
-	if err := os.RemoveAll(cfg.StateDir); err != nil {
+	if err := mounts.RemoveTree(cfg.StateDir); err != nil {
 		return fmt.Errorf("removing containerd's run-time files: %w", err)
 	}
 	for _, socket := range []string{cfg.Socket, cfg.Socket + ".ttrpc"} {
@@ -150,31 +146,4 @@ func children(pid int) []int {
 		}
 	}
 	return found
-}
-
-// unmountBeneath lazily unmounts every mount at or beneath dirs. It returns an error if one
-// remains: removing the directories would then remove the content of a volume.
-func unmountBeneath(dirs ...string) error {
-	for range maxUnmountRounds {
-		mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
-			return !slices.ContainsFunc(dirs, func(dir string) bool { return beneath(dir, m.Mountpoint) }), false
-		})
-		if err != nil {
-			return fmt.Errorf("reading the mount table: %w", err)
-		}
-		if len(mounts) == 0 {
-			return nil
-		}
-		for _, m := range slices.Backward(mounts) { // later mounts may cover earlier ones
-			err := unix.Unmount(m.Mountpoint, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
-			if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-				return fmt.Errorf("unmounting %s: %w", m.Mountpoint, err)
-			}
-		}
-	}
-	return fmt.Errorf("unmounting beneath %s: mounts remain after %d rounds", strings.Join(dirs, " and "), maxUnmountRounds)
-}
-
-func beneath(dir, path string) bool {
-	return path == dir || strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
