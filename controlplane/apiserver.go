@@ -25,11 +25,15 @@ const startGrace = 20 * time.Second
 // runAPIServer serves the API. Its listener is open already, so that a port in use is noticed before
 // anything starts, and early clients wait for the answer instead of polling.
 func (s *server) runAPIServer(ctx context.Context, up func()) error {
+	rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin"))
+	if err != nil {
+		return err
+	}
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	ready := make(chan struct{})
 	go func() {
-		if rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin")); err == nil && WaitReady(serving, rc) == nil {
+		if WaitReady(serving, rc) == nil {
 			close(ready)
 			up()
 		}

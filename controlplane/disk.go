@@ -15,9 +15,14 @@ const (
 	logReserve      = 64 << 10
 )
 
-// guardDisk lets kube-apiserver refuse writes while etcd's file system has no space.
-func (s *server) guardDisk(ctx context.Context, up func()) error {
-	up()
+// guardDisk lets kube-apiserver refuse writes while etcd's file system has no space, from when
+// bootstrap is up: refusing a write of kube-apiserver's start would end the process.
+func (s *server) guardDisk(ctx context.Context, up func(), bootstrap *started) error {
+	up() // there was enough space to start
+	select {
+	case <-bootstrap.up:
+	case <-ctx.Done():
+	}
 	if !s.cfg.unguarded {
 		s.guard.Run(ctx)
 	}

@@ -71,7 +71,7 @@ func (s *server) run(ctx context.Context) error {
 	g.start(PartCertificates, s.renewCertificates, api)
 	bootstrapped := g.start(PartBootstrap, s.runBootstrap, api)
 	g.start(PartApprover, s.runApprover, bootstrapped) // its role is one of the manifests
-	g.start(PartDisk, s.guardDisk, bootstrapped)       // refusing a write of kube-apiserver's start would end the process
+	g.start(PartDisk, func(ctx context.Context, up func()) error { return s.guardDisk(ctx, up, bootstrapped) }, api)
 	return g.wait()
 }
 
