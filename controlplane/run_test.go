@@ -101,8 +101,8 @@ func child(dir string) int {
 	return 0
 }
 
-// profiles writes dir/{goroutines,cpu,heap}.pprof at SIGUSR1 and calls Settle at SIGUSR2, for
-// whoever looks into the costs of the whole control plane.
+// profiles writes dir/{goroutines,cpu,heap}.pprof at SIGUSR1 and calls Settle at SIGUSR2, to
+// measure the costs of the whole control plane.
 func profiles(ctx context.Context, dir string) {
 	c := make(chan os.Signal, 1)
 	signal.Notify(c, syscall.SIGUSR1, syscall.SIGUSR2)

@@ -273,12 +273,14 @@ func TestInfo(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := cri.Info{
-		Hash:                   Hash(c),
 		TerminationGracePeriod: ptr.To[int64](7), PreStop: c.Lifecycle.PreStop, Ports: c.Ports,
 		Created: &cri.CreatedResources{Container: c.Resources},
 	}
 	if diff := cmp.Diff(want, cri.ParseInfo(config.Annotations)); diff != "" {
 		t.Errorf("ParseInfo() -want +got:\n%s", diff)
+	}
+	if got := config.Annotations[cri.AnnotationHash]; got != Hash(c) {
+		t.Errorf("the hash is %q, want %q", got, Hash(c))
 	}
 	other := c.DeepCopy()
 	other.Image = "other"

@@ -101,7 +101,7 @@ func namespaceOptions(pod *v1.Pod) (*runtimeapi.NamespaceOption, error) {
 }
 
 // Hash of the fields of a container whose change needs a restart: the name and the image. It is
-// compared with cri.Info.Hash. Resources change in place.
+// compared with cri.AnnotationHash. Resources change in place.
 func Hash(c *v1.Container) string {
 	h := fnv.New32a()
 	fmt.Fprintf(h, "%q %q", c.Name, c.Image)

@@ -40,7 +40,6 @@ const (
 // Info are facts in the annotations of a container: enough to end it gracefully when its Pod is no
 // longer known.
 type Info struct {
-	Hash                                        string
 	TerminationGracePeriod, DeletionGracePeriod *int64 // in seconds
 	PreStop                                     *v1.LifecycleHandler
 	Ports                                       []v1.ContainerPort
@@ -57,7 +56,6 @@ type CreatedResources struct {
 // ParseInfo reads the annotations of a container. Fields that are missing or unreadable stay zero.
 func ParseInfo(annotations map[string]string) Info {
 	return Info{
-		Hash:                   annotations[AnnotationHash],
 		TerminationGracePeriod: decode[*int64](annotations[AnnotationTerminationGrace]),
 		DeletionGracePeriod:    decode[*int64](annotations[AnnotationDeletionGrace]),
 		PreStop:                decode[*v1.LifecycleHandler](annotations[AnnotationPreStop]),
@@ -66,10 +64,10 @@ func ParseInfo(annotations map[string]string) Info {
 	}
 }
 
-// decode returns the zero value if raw is no JSON of the type.
+// decode returns the zero value if raw is empty or no JSON of the type.
 func decode[T any](raw string) T {
 	var value, zero T
-	if json.Unmarshal([]byte(raw), &value) != nil {
+	if raw == "" || json.Unmarshal([]byte(raw), &value) != nil {
 		return zero
 	}
 	return value

@@ -10,6 +10,7 @@ import (
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/kubernetes/pkg/kubelet/events"
+	"k8s.io/kubernetes/pkg/kubelet/util/format"
 
 	"flyball.dev/kubelet/containers"
 	"flyball.dev/kubelet/images"
@@ -52,7 +53,7 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 	case plan.ReportBackOff:
 		w.state.Begin(a)
 		w.event(a.Name, v1.EventTypeWarning, events.BackOffStartContainer,
-			fmt.Sprintf("Back-off restarting failed container %s in pod %s_%s(%s)", a.Name, w.state.Last.Name, w.state.Last.Namespace, w.uid))
+			fmt.Sprintf("Back-off restarting failed container %s in pod %s", a.Name, format.Pod(w.state.Last)))
 		return
 	case plan.RunPreStop:
 		w.recordKilling(a.ID, a.Name, a.Begun)

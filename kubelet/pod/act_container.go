@@ -92,7 +92,7 @@ func (j job) containerConfig(ctx context.Context, a plan.StartContainer, spec *v
 	in := containers.Input{
 		Node: j.m.cfg.Render, Pod: j.pod, Container: spec, TargetID: j.targetID(a.Name),
 		Attempt: a.Attempt, ImageRef: a.ImageRef, ImageUser: containers.ImageUser{UID: uid, Name: name},
-		PodIPs: j.podIPs(), Volumes: j.mounted, VolumeImages: j.volumeImages[a.Name],
+		PodIPs: j.podIPs, Volumes: j.mounted, VolumeImages: j.volumeImages[a.Name],
 		RuntimeHandler: j.runtime.NewestSandbox().Handler,
 	}
 	if in.Env, err = containers.Environment(ctx, j.m.cfg.Env, in); err != nil {
@@ -156,13 +156,6 @@ func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason stri
 	return &containers.Error{Reason: reason, Message: remote.Message(err), Err: err}
 }
 
-func (j job) podIPs() []string {
-	if j.pod != nil && j.pod.Spec.HostNetwork {
-		return j.node.IPs
-	}
-	return j.runtime.NewestSandbox().IPs
-}
-
 // targetID is the container whose processes an ephemeral container sees.
 func (j job) targetID(name string) string {
 	i := slices.IndexFunc(j.pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == name })
@@ -215,7 +208,7 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	return j.stopped(ctx, err, "stopping container "+a.Name)
 }
 
-// stopped returns the error of a call that stops something. Nothing was to do if it is gone.
+// stopped returns the error of a call that stops something. An object that is gone counts as stopped.
 func (j job) stopped(ctx context.Context, err error, doing string) error {
 	if err == nil || remote.IsNotFound(err) {
 		return nil
@@ -279,7 +272,7 @@ func (j job) resizeContainer(a plan.ResizeContainer) error {
 	spec, _ := cri.FindContainer(j.pod, a.Name) // there is one: a plan resizes what is in the spec
 	ctx, cancel := j.call()
 	defer cancel()
-	err := j.m.cfg.Runtime.Resize(ctx, a.ID, containers.Update(j.m.cfg.Render, j.pod, spec))
+	err := j.m.cfg.Runtime.Resize(ctx, j.uid, a.ID, containers.Update(j.m.cfg.Render, j.pod, spec))
 	if err != nil && !remote.IsNotFound(err) {
 		return fmt.Errorf("resizing container %s: %w", a.Name, errors.New(remote.Message(err)))
 	}

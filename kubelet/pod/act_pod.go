@@ -43,7 +43,7 @@ type job struct {
 	pod     *v1.Pod // nil for an orphan
 	object  *v1.Pod // see plan.State.Object
 	runtime cri.Pod
-	node    plan.Node
+	podIPs  []string
 	mounted map[string]volumes.Mounted
 	sandbox *runtimeapi.PodSandboxConfig
 	// volumeImages are the IDs of the images that are volumes, by container and volume.
@@ -53,7 +53,7 @@ type job struct {
 func (w *worker) job(ctx context.Context) job {
 	return job{
 		m: w.m, ctx: ctx, uid: w.uid, pod: w.state.Last, object: w.state.Object(), runtime: w.state.Runtime,
-		node: w.state.Node, mounted: w.mounted, sandbox: w.sandbox, volumeImages: maps.Clone(w.volumeImages),
+		podIPs: w.state.PodIPs(), mounted: w.mounted, sandbox: w.sandbox, volumeImages: maps.Clone(w.volumeImages),
 	}
 }
 

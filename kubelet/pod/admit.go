@@ -103,7 +103,10 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 func (m *Manager) others(but types.UID) []*v1.Pod {
 	return lo.FilterMap(m.known(), func(p *v1.Pod, _ int) (*v1.Pod, bool) {
 		admitted := m.admissions.admitted[p.UID] || p.Status.StartTime != nil
-		ended := podutil.IsPodPhaseTerminal(p.Status.Phase) || podutil.IsPodPhaseTerminal(m.current(p).Status.Phase)
-		return m.admissions.allocated[p.UID].Apply(p), p.UID != but && admitted && !ended
+		if p.UID == but || !admitted || podutil.IsPodPhaseTerminal(p.Status.Phase) ||
+			podutil.IsPodPhaseTerminal(m.current(p).Status.Phase) {
+			return nil, false
+		}
+		return m.admissions.allocated[p.UID].Apply(p), true
 	})
 }

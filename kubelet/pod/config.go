@@ -72,7 +72,7 @@ type Runtime interface {
 	// runtime has at the start, until ctx ends. changed does not block.
 	Watch(ctx context.Context, changed func(types.UID))
 	// Resize changes the resources of a running container. The next Observe returns the new ones.
-	Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error
+	Resize(ctx context.Context, pod types.UID, id string, resources *runtimeapi.LinuxContainerResources) error
 	// MemoryUsage in bytes.
 	MemoryUsage(ctx context.Context, id string) (uint64, error)
 }

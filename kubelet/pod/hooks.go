@@ -55,7 +55,7 @@ func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.
 // httpHook makes the request. Any response counts as a success, as the API says.
 func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
 	address := ""
-	if ips := j.podIPs(); len(ips) > 0 {
+	if ips := j.podIPs; len(ips) > 0 {
 		address = ips[0]
 	} else if h.Host == "" {
 		return errors.New("calling it: the Pod has no address")

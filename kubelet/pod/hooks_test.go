@@ -12,8 +12,6 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/client-go/tools/record"
-
-	"flyball.dev/kubelet/cri"
 )
 
 // hookServer records its requests.
@@ -84,7 +82,7 @@ func TestHTTPHook(t *testing.T) {
 			events := record.NewFakeRecorder(1)
 			j := job{
 				m: &Manager{cfg: Config{Recorder: events}}, uid: "u1", pod: testPod(nil),
-				runtime: cri.Pod{Sandboxes: []cri.Sandbox{{IPs: []string{"127.0.0.1"}}}},
+				podIPs: []string{"127.0.0.1"},
 			}
 			err := j.runHook(t.Context(), "c", spec, &v1.LifecycleHandler{HTTPGet: &hook})
 			if (err != nil) != (tc.fails != "") || err != nil && !strings.HasPrefix(err.Error(), tc.fails) {
@@ -124,7 +122,7 @@ func TestHTTPHookHeaders(t *testing.T) {
 	}}
 	j := job{
 		m: &Manager{cfg: Config{Recorder: &record.FakeRecorder{}}}, uid: "u1", pod: testPod(nil),
-		runtime: cri.Pod{Sandboxes: []cri.Sandbox{{IPs: []string{"127.0.0.1"}}}},
+		podIPs: []string{"127.0.0.1"},
 	}
 	if err := j.runHook(t.Context(), "c", &v1.Container{}, &v1.LifecycleHandler{HTTPGet: hook}); err != nil {
 		t.Fatal(err)

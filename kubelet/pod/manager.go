@@ -26,10 +26,10 @@ type Manager struct {
 	pods    Source
 	gate    *gate
 	metrics *metrics
-	// admissions are the Pods that this process has admitted.
+	// admissions are the decisions about all Pods: who runs here, and with which resources.
 	admissions admissions
-	// freed is set when resources were freed that a resize may wait for. grantClaims takes it:
-	// a handler of the watch, which puts it in, must not wait for the disk.
+	// freed is set when resources were freed that a resize may wait for. grantClaims waits for it: the
+	// handler of the watch, which sets it, must not wait for the disk.
 	freed trigger.Trigger
 
 	mu      sync.Mutex

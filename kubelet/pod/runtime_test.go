@@ -343,7 +343,7 @@ func (n *fakeNode) PodMemory(*v1.Pod) (usage, limit int64, lower bool, err error
 }
 
 // Resize implements Runtime.
-func (f *fakeRuntime) Resize(_ context.Context, id string, r *runtimeapi.LinuxContainerResources) error {
+func (f *fakeRuntime) Resize(_ context.Context, _ types.UID, id string, r *runtimeapi.LinuxContainerResources) error {
 	f.mu.Lock()
 	refusal := f.noResize
 	f.mu.Unlock()

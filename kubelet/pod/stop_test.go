@@ -22,8 +22,8 @@ func (s *stops) StopContainer(_ context.Context, in *runtimeapi.StopContainerReq
 	return &runtimeapi.StopContainerResponse{}, nil
 }
 
-// TestGraceIsNotCutShort: a runtime counts in whole seconds; what is left of a container's grace is
-// rounded up to them.
+// TestGraceIsNotCutShort: a runtime counts whole seconds, so the rest of a container's grace period is
+// rounded up.
 func TestGraceIsNotCutShort(t *testing.T) {
 	for name, test := range map[string]struct {
 		reason string

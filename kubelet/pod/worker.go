@@ -22,10 +22,9 @@ import (
 )
 
 const (
-	// observeRetry is the pause before the worker asks a runtime again that did not answer.
+	// observeRetry is the pause before the worker retries when the runtime did not answer.
 	observeRetry = time.Second
-	// resizeRetry is the pause before the worker decides again about a resize that could not be
-	// recorded.
+	// resizeRetry is the pause before the worker retries when a resize could not be recorded.
 	resizeRetry = 10 * time.Second
 )
 

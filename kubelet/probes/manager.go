@@ -263,7 +263,7 @@ func (m *Manager) run(ctx context.Context, p *podProbes, l *loop) {
 }
 
 // observe updates the state after an attempt. It returns whether the verdict changed and whether a
-// failure is quiet; ok is false if the loop has ended, and the outcome with it.
+// failure is quiet. If the loop has ended, ok is false and the outcome is dropped.
 func (m *Manager) observe(
 	ctx context.Context, p *podProbes, l *loop, got answer, at time.Time,
 ) (changed, quiet, ok bool) {

@@ -76,19 +76,27 @@ func (a prober) probe(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *
 	var result probe.Result
 	var message string
 	var err error
-	for range attempts {
-		if a.instead != nil {
-			result, message, err = a.askInstead(ctx, pod, t, kind, p)
-			break
-		}
-		if result, message, err = a.once(ctx, c, t, p); err == nil || ctx.Err() != nil {
-			break
-		}
+	if a.instead != nil {
+		result, message, err = a.askInstead(ctx, pod, t, kind, p)
+	} else {
+		result, message, err = a.repeated(ctx, c, t, p)
 	}
 	if err != nil {
 		return answer{result: probe.Unknown, err: err}
 	}
 	return answer{result: result, message: message}
+}
+
+// repeated makes attempts until one could be made.
+func (a prober) repeated(
+	ctx context.Context, c *v1.Container, t Target, p *v1.Probe,
+) (result probe.Result, message string, err error) {
+	for range attempts {
+		if result, message, err = a.once(ctx, c, t, p); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	return result, message, err
 }
 
 func (a prober) askInstead(

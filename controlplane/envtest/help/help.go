@@ -2,9 +2,9 @@
 // the program is even initialised. envtest asks both each time it starts, to see which flags there
 // are, and would wait a tenth of a second for a hundred API groups to be set up that nobody uses.
 //
-// The file lies beside the program, was written by that program, and counts as long as it
-// has the program's time of modification. Go initialises packages by their path as soon as what
-// they import is; so this one must import nothing but os, and comes before most of what is slow.
+// The file is beside the program, which wrote it, and is valid as long as it has the program's time
+// of modification. Go initialises a package once its imports are, in the order of import paths. So
+// this package imports os alone, and runs before the slow ones.
 package help
 
 import "os"

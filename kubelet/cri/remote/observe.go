@@ -176,16 +176,18 @@ func nanos(t int64) time.Time {
 	return time.Unix(0, t)
 }
 
-// Resize changes the resources of a running container. The next Observe reads them again, since an
-// update that failed may have changed some.
-func (c *Client) Resize(ctx context.Context, id string, resources *runtimeapi.LinuxContainerResources) error {
+// Resize changes the resources of a running container of a Pod. The next Observe reads them again,
+// since an update that failed may have changed some.
+func (c *Client) Resize(
+	ctx context.Context, pod types.UID, id string, resources *runtimeapi.LinuxContainerResources,
+) error {
 	in := &runtimeapi.UpdateContainerResourcesRequest{ContainerId: id, Linux: resources}
 	_, err := c.Runtime.UpdateContainerResources(ctx, in)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for uid, p := range c.observed {
+	if p, ok := c.observed[pod]; ok {
 		p.Containers = lo.Reject(p.Containers, func(cn cri.Container, _ int) bool { return cn.ID == id })
-		c.observed[uid] = p
+		c.observed[pod] = p
 	}
 	return err
 }

@@ -329,7 +329,7 @@ func TestResizeIsObserved(t *testing.T) {
 		t.Fatalf("%+v, %v", p, err)
 	}
 	resources := &runtimeapi.LinuxContainerResources{CpuShares: 512, CpuQuota: 50000, CpuPeriod: 100000, MemoryLimitInBytes: 1 << 20}
-	if err := c.Resize(t.Context(), "c1", resources); err != nil {
+	if err := c.Resize(t.Context(), "u1", "c1", resources); err != nil {
 		t.Fatal(err)
 	}
 	p, err := c.Observe(t.Context(), "u1")

@@ -132,7 +132,7 @@ func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
 	want := Stopping{Since: p.now, Grace: p.grace(inst)}
 	policy := ptr.Deref(c.RestartPolicy, v1.ContainerRestartPolicy(p.Pod.Spec.RestartPolicy))
 	again := policy != v1.ContainerRestartPolicyNever
-	hash := cri.ParseInfo(inst.Annotations).Hash
+	hash := inst.Annotations[cri.AnnotationHash]
 	result := p.result(inst)
 	switch {
 	case inst.State == cri.Unknown:

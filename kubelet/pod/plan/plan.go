@@ -138,10 +138,12 @@ func (p *planner) stop(c cri.Container, want Stopping, due bool) {
 // grace returns the grace period of a container: the Pod's or, if the Pod is not known any more,
 // the one that the container was created with.
 func (p *planner) grace(c cri.Container) time.Duration {
-	info := cri.ParseInfo(c.Annotations)
-	seconds := cmp.Or(info.DeletionGracePeriod, info.TerminationGracePeriod)
+	var seconds *int64
 	if p.Last != nil {
 		seconds = cmp.Or(p.Last.DeletionGracePeriodSeconds, p.Last.Spec.TerminationGracePeriodSeconds)
+	} else {
+		info := cri.ParseInfo(c.Annotations)
+		seconds = cmp.Or(info.DeletionGracePeriod, info.TerminationGracePeriod)
 	}
 	if seconds == nil {
 		return MinGrace

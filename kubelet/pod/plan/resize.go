@@ -37,9 +37,10 @@ func (p *planner) resize() {
 		p.do(check)
 		return
 	}
-	for _, c := range unsized {
+	if len(unsized) > 0 {
+		c := unsized[0] // one after the other
 		p.do(ResizeContainer{ID: c.ID, Name: c.Name, Resources: c.wanted, Reason: "its resources changed"})
-		return // one after the other
+		return
 	}
 	if p.Sized != generation && !p.awaitsRestart() {
 		p.do(ShrinkCgroup{generation, "the containers were resized"})

@@ -19,10 +19,7 @@ import (
 // does not own, such as the conditions of others.
 func Status(s State, now time.Time) v1.PodStatus {
 	now = now.Truncate(time.Second) // as the API stores it
-	old := s.Pod.Status
-	if s.Status != nil {
-		old = *s.Status
-	}
+	old := s.LastStatus()
 	r := &reporter{State: s, now: now, old: old}
 	r.end, r.ended = endOf(&s, now)
 
