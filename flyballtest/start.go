@@ -21,9 +21,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/client-go/tools/clientcmd/api"
 	"k8s.io/client-go/util/keyutil"
+
+	"flyball.dev/internal/kubeconfig"
 )
 
 const (
@@ -363,13 +364,12 @@ func (c *Cluster) startNodes(ctx context.Context) error {
 
 // writeKubeconfig writes the kubeconfig of controllers and nodes.
 func (c *Cluster) writeKubeconfig() error {
-	const name = "flyballtest"
-	config := api.NewConfig()
-	config.Clusters[name] = &api.Cluster{Server: c.admin.Host, CertificateAuthorityData: c.ca.pem}
-	config.AuthInfos[name] = &api.AuthInfo{Token: c.token}
-	config.Contexts[name] = &api.Context{Cluster: name, AuthInfo: name}
-	config.CurrentContext = name
-	if err := clientcmd.WriteToFile(*config, c.path("pki/kubeconfig")); err != nil {
+	cluster := api.Cluster{Server: c.admin.Host, CertificateAuthorityData: c.ca.pem}
+	data, err := kubeconfig.Encode(cluster, "flyballtest", api.AuthInfo{Token: c.token})
+	if err == nil {
+		err = os.WriteFile(c.path("pki/kubeconfig"), data, 0o600)
+	}
+	if err != nil {
 		return fmt.Errorf("writing a kubeconfig: %w", err)
 	}
 	return nil

@@ -71,7 +71,7 @@ func NewAgent(cfg Config, host Host) *Agent {
 	for _, ip := range cfg.NodeIPs {
 		p.Node.IPs = append(p.Node.IPs, ip.String())
 	}
-	p.Render.IPs = slices.Clone(cfg.NodeIPs)
+	p.Render.IPs = p.Node.IPs
 	p.Render.ClusterDNS, p.Render.ClusterDomain = slices.Clone(cfg.ClusterDNS), cfg.ClusterDomain
 	p.Render.Allocatable = node.Allocatable(n.Host.Capacity)
 	p.Render.RecursiveReadOnly = p.Node.RecursiveReadOnly

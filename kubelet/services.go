@@ -4,7 +4,6 @@ package kubelet
 
 import (
 	"context"
-	"errors"
 
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/labels"
@@ -30,8 +29,8 @@ func (s services) Run(ctx context.Context) error {
 
 // list returns the Services of a namespace, once they have been read.
 func (s services) list(ctx context.Context, namespace string) ([]*v1.Service, error) {
-	if !cache.WaitForCacheSync(ctx.Done(), s.informer.Informer().HasSynced) {
-		return nil, errors.New("services have not yet been read at least once, cannot construct envvars")
+	if !cache.WaitFor(ctx, "", s.informer.Informer().HasSyncedChecker()) {
+		return nil, context.Cause(ctx)
 	}
 	return s.informer.Lister().Services(namespace).List(labels.Everything())
 }

@@ -30,9 +30,17 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	return SyncDir(filepath.Dir(path))
+}
+
+// SyncDir makes what was created, renamed and removed in a directory survive a loss of power.
+func SyncDir(path string) error {
+	dir, err := os.Open(path)
 	if err != nil {
-		return err
+		return fmt.Errorf("opening a directory: %w", err)
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	if err := errors.Join(dir.Sync(), dir.Close()); err != nil {
+		return fmt.Errorf("writing %s to disk: %w", path, err)
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -171,16 +170,15 @@ func fieldValue(in Input, ref *v1.ObjectFieldSelector) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	hostIPs := lo.Map(in.Node.IPs, func(ip netip.Addr, _ int) string { return ip.String() })
 	switch field {
 	case "spec.nodeName":
 		return in.Pod.Spec.NodeName, nil
 	case "spec.serviceAccountName":
 		return in.Pod.Spec.ServiceAccountName, nil
 	case "status.hostIP":
-		return lo.FirstOrEmpty(hostIPs), nil
+		return lo.FirstOrEmpty(in.Node.IPs), nil
 	case "status.hostIPs":
-		return strings.Join(hostIPs, ","), nil
+		return strings.Join(in.Node.IPs, ","), nil
 	case "status.podIP":
 		return lo.FirstOrEmpty(in.PodIPs), nil
 	case "status.podIPs":

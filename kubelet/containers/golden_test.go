@@ -24,7 +24,7 @@ var update = flag.Bool("update", false, "write the golden files")
 // testNode is a node as none exists, the same on every machine.
 func testNode() Node {
 	return Node{
-		IPs:           []netip.Addr{netip.MustParseAddr("192.0.2.10")},
+		IPs:           []string{"192.0.2.10"},
 		Owner:         "/var/lib/flyball/kubelet",
 		PodLogsDir:    "/var/log/pods",
 		SeccompDir:    "/var/lib/flyball/kubelet/seccomp",

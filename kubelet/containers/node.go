@@ -11,7 +11,7 @@ import (
 // changes while the agent runs.
 type Node struct {
 	// IPs are the addresses of the node, the primary one first.
-	IPs []netip.Addr
+	IPs []string
 	// Owner is the value of LabelOwner; without one there is no such label.
 	Owner string
 	// PodLogsDir is the directory of container logs, commonly /var/log/pods.

@@ -3,7 +3,6 @@ package images
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -17,6 +16,8 @@ import (
 	"k8s.io/kubernetes/pkg/credentialprovider"
 	kubeletconfig "k8s.io/kubernetes/pkg/kubelet/apis/config"
 	"k8s.io/kubernetes/pkg/kubelet/images/pullmanager"
+
+	"flyball.dev/internal/atomicfile"
 )
 
 // lockStripes is how many images can be checked in the records at once.
@@ -207,7 +208,7 @@ func (a *Access) pulling(ctx context.Context, name string) error {
 	}
 	// The runtime stores images durably, and one without a record is for all Pods. From here on the
 	// intent or a record survives a loss of power: file systems keep the order of renames.
-	if err := syncDir(a.intents); err != nil {
+	if err := atomicfile.SyncDir(a.intents); err != nil {
 		a.records.RecordImagePullFailed(ctx, canonical(name))
 		return fmt.Errorf("recording that image %q is being pulled: %w", name, err)
 	}
@@ -286,16 +287,4 @@ func recorded(c *credentialprovider.TrackedAuthConfig) kubeletconfig.ImagePullCr
 		}}
 	}
 	return kubeletconfig.ImagePullCredentials{}
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("opening a directory: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("writing %s to disk: %w", dir, err)
-	}
-	return nil
 }

@@ -22,9 +22,9 @@ func (p *Provider) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.N
 	if err != nil {
 		return nil, fmt.Errorf("opening /proc: %w", err)
 	}
-	cpu, err := p.nodeCPU(proc)
+	stat, err := proc.Stat()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("reading /proc/stat: %w", err)
 	}
 	memory, err := proc.Meminfo()
 	if err != nil {
@@ -32,10 +32,8 @@ func (p *Provider) node(ctx context.Context, onlyCPUAndMemory bool) (*statsapi.N
 	}
 	now := metav1.Now()
 	n := &statsapi.NodeStats{
-		NodeName: p.cfg.NodeName, CPU: cpu, Memory: nodeMemory(memory, now), StartTime: metav1.NewTime(p.started),
-	}
-	if stat, err := proc.Stat(); err == nil {
-		n.StartTime = metav1.NewTime(time.Unix(int64(stat.BootTime), 0))
+		NodeName: p.cfg.NodeName, CPU: p.nodeCPU(stat), Memory: nodeMemory(memory, now),
+		StartTime: metav1.NewTime(time.Unix(int64(stat.BootTime), 0)),
 	}
 	if total := ptr.Deref(memory.SwapTotalBytes, 0); total > 0 {
 		free := ptr.Deref(memory.SwapFreeBytes, 0)
@@ -57,13 +55,9 @@ type cpuSample struct {
 	rate *uint64
 }
 
-// nodeCPU reads the CPU time of the whole host, and the rate since the last sample that is at least
+// nodeCPU returns the CPU time of the whole host, and the rate since the last sample that is at least
 // a second old: shorter intervals are mostly rounding.
-func (p *Provider) nodeCPU(proc procfs.FS) (*statsapi.CPUStats, error) {
-	stat, err := proc.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("reading /proc/stat: %w", err)
-	}
+func (p *Provider) nodeCPU(stat procfs.Stat) *statsapi.CPUStats {
 	c := stat.CPUTotal
 	busy := c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal
 	used, now := uint64(busy*float64(time.Second)), time.Now()
@@ -77,7 +71,7 @@ func (p *Provider) nodeCPU(proc procfs.FS) (*statsapi.CPUStats, error) {
 		rate := uint64(float64(used-p.last.used) / since.Seconds())
 		p.last = cpuSample{at: now, used: used, rate: &rate}
 	}
-	return &statsapi.CPUStats{Time: metav1.NewTime(now), UsageCoreNanoSeconds: &used, UsageNanoCores: p.last.rate}, nil
+	return &statsapi.CPUStats{Time: metav1.NewTime(now), UsageCoreNanoSeconds: &used, UsageNanoCores: p.last.rate}
 }
 
 func nodeMemory(m procfs.Meminfo, now metav1.Time) *statsapi.MemoryStats {

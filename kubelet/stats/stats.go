@@ -5,7 +5,6 @@ package stats
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/prometheus/procfs"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -27,8 +26,7 @@ type Config struct {
 
 // Provider measures on demand. It remembers only the node's CPU time, to report a rate.
 type Provider struct {
-	cfg     Config
-	started time.Time
+	cfg Config
 
 	mu   sync.Mutex
 	last cpuSample
@@ -36,9 +34,11 @@ type Provider struct {
 
 // New returns a Provider.
 func New(cfg Config) *Provider {
-	p := &Provider{cfg: cfg, started: time.Now()}
+	p := &Provider{cfg: cfg}
 	if proc, err := procfs.NewDefaultFS(); err == nil {
-		_, _ = p.nodeCPU(proc) // the first sample, so that the first Summary has a rate
+		if stat, err := proc.Stat(); err == nil {
+			p.nodeCPU(stat) // the first sample, so that the first Summary has a rate
+		}
 	}
 	return p
 }
