@@ -42,8 +42,8 @@ func (c Config) Remains() bool {
 	return err == nil
 }
 
-// ImportFile imports every image of an archive in a file, in `docker save` or OCI layout format, and
-// returns their names. CRI shows them then.
+// ImportFile imports every image of an archive in a file, in `docker save` or OCI layout format,
+// and returns their names. CRI shows them then.
 func ImportFile(ctx context.Context, socket, file string) ([]string, error) {
 	return loadFile(ctx, socket, file, false)
 }

@@ -21,8 +21,8 @@ import (
 	"flyball.dev/internal/mounts"
 )
 
-// containerGrace is how long remaining containers may take to end. The node agent has ended the Pods
-// with their own grace periods before.
+// containerGrace is how long remaining containers may take to end. The node agent has ended the
+// Pods with their own grace periods before.
 const containerGrace = 2 * time.Second
 
 // Stop ends containerd and all remaining containers and shims, unmounts all mounts below StateDir

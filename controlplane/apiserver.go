@@ -22,8 +22,8 @@ const shutdownGrace = time.Second
 // minute after which `flyball down` kills.
 const startGrace = 20 * time.Second
 
-// runAPIServer serves the API. Its listener is open already, so that a port in use is noticed before
-// anything starts, and early clients wait for the answer instead of polling.
+// runAPIServer serves the API. Its listener is open already, so that a port in use is noticed
+// before anything starts, and early clients wait for the answer instead of polling.
 func (s *server) runAPIServer(ctx context.Context, up func()) error {
 	rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin"))
 	if err != nil {

@@ -200,10 +200,7 @@ func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstru
 	// The plural is guessed by English grammar, which all kinds follow that a cluster starts with:
 	// discovery is the most expensive request there is.
 	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
-	var resource dynamic.ResourceInterface = client.Resource(gvr)
-	if ns := o.GetNamespace(); ns != "" {
-		resource = client.Resource(gvr).Namespace(ns)
-	}
+	resource := client.Resource(gvr).Namespace(o.GetNamespace()) // "" for a kind without namespaces
 	got, err := resource.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 	if err != nil {
 		return fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err)

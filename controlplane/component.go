@@ -27,8 +27,8 @@ func newGroup(ctx context.Context, progress func(component, state string, err er
 }
 
 // start runs the component called name once those that it needs are up. run serves until ctx ends,
-// and calls up once, when the components that need this one may start. Its context does not end with
-// the group's, so that wait can stop one component after the other.
+// and calls up once, when the components that need this one may start. Its context does not end
+// with the group's, so that wait can stop one component after the other.
 func (g *group) start(name string, run func(ctx context.Context, up func()) error, needs ...*started) *started {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(g.ctx))
 	s := &started{cancel: cancel, up: make(chan struct{}), done: make(chan struct{})}

@@ -14,7 +14,8 @@ import (
 // 3 s.
 const unthrottledQPS = "1000"
 
-// ClientFlags are flags of upstream's programs that are clients of a kube-apiserver in this process.
+// ClientFlags are flags of upstream's programs that are clients of a kube-apiserver in this
+// process.
 func ClientFlags(kubeconfig, qps string) []string {
 	return []string{
 		"--kubeconfig=" + kubeconfig,

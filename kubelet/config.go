@@ -27,7 +27,8 @@ type Config struct {
 	// sandboxes and containers whose label names its RootDir; otherwise it owns all, those of older
 	// versions included.
 	SharedRuntime bool
-	// CNIConfig is a file without which Pods have no network, whatever a shared runtime says. Optional.
+	// CNIConfig is a file without which Pods have no network, whatever a shared runtime says.
+	// Optional.
 	CNIConfig string
 	// ClusterDNS are the name servers of Pods: one or two, the primary first. ClusterDomain is the
 	// cluster's DNS domain.
@@ -54,8 +55,8 @@ type Config struct {
 	// PreloadedImagesVerificationAllowlist are the exceptions under NeverVerifyAllowlistedImages.
 	ImagePullCredentialsVerificationPolicy string
 	PreloadedImagesVerificationAllowlist   []string
-	// Report is called with each failure that concerns no single Pod and is retried: the Node cannot
-	// be registered, the runtime hangs. Optional.
+	// Report is called with each failure that concerns no single Pod and is retried: the Node
+	// cannot be registered, the runtime hangs. Optional.
 	Report func(error)
 	// Metrics are served under /metrics besides the agent's own. Optional.
 	Metrics []prometheus.Collector

@@ -21,13 +21,15 @@ type podCgroups interface {
 	Empty(uid types.UID) (bool, error)
 }
 
-// leftovers finds the Pods of this agent that have files, recorded volumes or a cgroup on this host.
+// leftovers finds the Pods of this agent that have files, recorded volumes or a cgroup on this
+// host.
 //
 // The agent kills the processes of its leftovers, and every kubelet gives its cgroups the same
 // names: the containers of another, stopped kubelet on this host run on in theirs. So a Pod is ours
 // only if it has a directory below our RootDir, or a record of a volume. A crash before that
-// directory was made, or after it was removed, leaves no more than an empty cgroup, which is safe to
-// remove. Pods in a shared runtime whose containers have no label yet are found by their directories.
+// directory was made, or after it was removed, leaves no more than an empty cgroup, which is safe
+// to remove. Pods in a shared runtime whose containers have no label yet are found by their
+// directories.
 type leftovers struct {
 	files   podFiles
 	cgroups podCgroups

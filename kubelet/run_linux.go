@@ -174,8 +174,8 @@ func newServer(
 	})
 }
 
-// volumeChanges notifies the workers of Pods when an object that a volume shows has changed. Volumes
-// are made before Pods, so a queue is between them.
+// volumeChanges notifies the workers of Pods when an object that a volume shows has changed.
+// Volumes are made before Pods, so a queue is between them.
 type volumeChanges struct {
 	queue workqueue.TypedInterface[types.UID]
 	pods  *pod.Manager

@@ -142,8 +142,8 @@ func (d *decompiler) match(e *expr.Cmp) {
 	}
 	value := Data(e.Data)
 	if name := h.operand.Field; (name == Iifname || name == Oifname) && strings.HasSuffix(string(value), "\x00") {
-		// iptables-nft compares a whole name with the zero behind it, nft all that the kernel holds. A
-		// prefix of a name has no zero.
+		// iptables-nft compares a whole name with the zero behind it, nft all that the kernel
+		// holds. A prefix of a name has no zero.
 		value += Data(strings.Repeat("\x00", max(0, unix.IFNAMSIZ-len(value))))
 	}
 	d.add(Match{Operand: h.operand, Mask: h.mask, Value: value, Not: e.Op == expr.CmpOpNeq})

@@ -136,7 +136,8 @@ func (e Element) compile(s *nftables.Set, list []nftables.SetElement) []nftables
 		out.KeyEnd = end
 		return append(list, out)
 	}
-	// The end of a range is an element of its own: the first key behind it. The last range has none.
+	// The end of a range is an element of its own: the first key behind it. The last range has
+	// none.
 	if next := step(end, 1); strings.Trim(string(next), "\x00") != "" {
 		return append(list, out, nftables.SetElement{Key: next, IntervalEnd: true})
 	}

@@ -287,8 +287,8 @@ type BaseChain struct {
 
 func (c BaseChain) String() string { return fmt.Sprintf("chain %s of table %s", c.Name, c.Table) }
 
-// FilterChain is a filter's base chain, of any program. Follow adds the rules of the chains that its
-// own lead to.
+// FilterChain is a filter's base chain, of any program. Follow adds the rules of the chains that
+// its own lead to.
 type FilterChain struct {
 	BaseChain
 	Rules         []Rule

@@ -35,21 +35,22 @@
 //
 // # Choices
 //
-//   - NodePorts answer on every local address but those of 127.0.0.0/8, as kube-proxy's nftables mode
-//     does with --nodeport-addresses=0.0.0.0/0.
+//   - NodePorts answer on every local address but those of 127.0.0.0/8, as kube-proxy's nftables
+//     mode does with --nodeport-addresses=0.0.0.0/0.
 //   - Host ports answer on every local address, loopback included, unless hostIP names one.
 //   - Where two Services claim the same address, protocol and port (external IPs, or a stale cache
-//     while an address changes hands), the one whose namespace/name sorts first has it, as long as it
-//     claims it.
+//     while an address changes hands), the one whose namespace/name sorts first has it, as long as
+//     it claims it.
 //   - Packets to be masqueraded carry mark 0x4000 from the NAT chain to postrouting, where it is
 //     cleared: the bit that kube-proxy has always used.
-//   - Session affinity is kept by client address and frontend: a client that uses both the cluster IP
-//     and the NodePort of a Service may meet two endpoints. It survives a restart of Flyball, and ends
-//     with the endpoint: a client that went to another stays there when the first is ready again.
-//   - With externalTrafficPolicy Local, Pods of this node and the node itself may use any endpoint at
-//     an external address, as if they had gone out to a load balancer. Other nodes are outside, also
-//     for their Pods: these come with the address of their node, and upstream's tests want their
-//     packets dropped.
+//   - Session affinity is kept by client address and frontend: a client that uses both the cluster
+//     IP and the NodePort of a Service may meet two endpoints. It survives a restart of Flyball,
+//     and ends with the endpoint: a client that went to another stays there when the first is ready
+//     again.
+//   - With externalTrafficPolicy Local, Pods of this node and the node itself may use any endpoint
+//     at an external address, as if they had gone out to a load balancer. Other nodes are outside,
+//     also for their Pods: these come with the address of their node, and upstream's tests want
+//     their packets dropped.
 //   - IPv4 only, so far. What is specific to it is in family.go.
 //
 // Kernel 5.9 or later is needed (reject in prerouting).

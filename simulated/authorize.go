@@ -14,7 +14,8 @@ import (
 )
 
 const (
-	// roleOfNodes is upstream's. By default nothing binds it, since the Node authorizer replaces it.
+	// roleOfNodes is upstream's. By default nothing binds it, since the Node authorizer replaces
+	// it.
 	roleOfNodes = "system:node"
 	// bindingOfNodes is created without the Node authorizer.
 	bindingOfNodes = "flyball:simulated-nodes"

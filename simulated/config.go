@@ -15,11 +15,13 @@ import (
 // Config is what Run needs. Client and Nodes are required.
 type Config struct {
 	// Client reaches the API server. It is an administrator's: it must be allowed to impersonate
-	// nodes, and to read Pods, Nodes, Services, ConfigMaps and Secrets. Its rate limits are not used.
+	// nodes, and to read Pods, Nodes, Services, ConfigMaps and Secrets. Its rate limits are not
+	// used.
 	Client *rest.Config
 	// Nodes is the number of nodes, 0 to 10000.
 	Nodes int
-	// Prefix of their names, "simulated-" by default: the nodes are simulated-0, simulated-1 and so on.
+	// Prefix of their names, "simulated-" by default: the nodes are simulated-0, simulated-1 and so
+	// on.
 	Prefix string
 	// Ready is called once, when Awaited of the Nodes are Ready. May be nil.
 	Ready func()

@@ -32,16 +32,17 @@ import (
 const (
 	// maxPods is how many Pods a node runs.
 	maxPods = 110
-	// startAtOnce is how many nodes register at the same time: the API server would reject a thousand.
+	// startAtOnce is how many nodes register at the same time: the API server would reject a
+	// thousand.
 	startAtOnce = 16
 	// recorders is the largest number of queues of Events. One per node would take a hundred
 	// megabytes for a thousand nodes, and a single one overflows. With many nodes there are
-	// fewRecorders, which may overflow: when thousands of Pods start at once, most writes are Events,
-	// and Pods must not wait for them.
+	// fewRecorders, which may overflow: when thousands of Pods start at once, most writes are
+	// Events, and Pods must not wait for them.
 	recorders, fewRecorders = 8, 2
-	// fewNodes renew their Leases every ten seconds, as any node does. More nodes renew them half as
-	// often: a thousand would write a hundred times per second. The node lifecycle controller gives a
-	// node up after 50 s.
+	// fewNodes renew their Leases every ten seconds, as any node does. More nodes renew them half
+	// as often: a thousand would write a hundred times per second. The node lifecycle controller
+	// gives a node up after 50 s.
 	fewNodes   = 100
 	slowLeases = 80 * time.Second
 )

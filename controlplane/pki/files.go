@@ -15,8 +15,8 @@ import (
 
 // WriteKubeconfig writes a kubeconfig, mode 0600, for the user of pair and the kube-apiserver at
 // server, a URL. A portable one contains the key, so it can be copied, and is valid as long as the
-// certificate. Others, for long-running clients on this host, refer to pair's file, so that client-go
-// reads the certificate again when it is renewed.
+// certificate. Others, for long-running clients on this host, refer to pair's file, so that
+// client-go reads the certificate again when it is renewed.
 func WriteKubeconfig(path, server string, ca *CA, pair *Pair, portable bool) error {
 	user := api.AuthInfo{ClientCertificate: pair.Path, ClientKey: pair.Path}
 	if portable {

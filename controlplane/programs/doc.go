@@ -6,10 +6,10 @@
 // They are upstream's, but start and stop faster:
 //
 //   - etcd's only member elects itself at once;
-//   - kube-apiserver's first objects are created without pauses, and early health requests wait for the answer instead of
-//     failing;
-//   - both stop when the requests in flight have ended, and at the latest after stopGrace, even if clients keep a connection
-//     or a watch open.
+//   - kube-apiserver's first objects are created without pauses, and early health requests wait for
+//     the answer instead of failing;
+//   - both stop when the requests in flight have ended, and at the latest after stopGrace, even if
+//     clients keep a connection or a watch open.
 //
 // With Behind, other loops run in the process of kube-apiserver, which is healthy when they are up.
 // With PodCheck, it rejects Pods that those loops could not run.

@@ -3,8 +3,8 @@
 //	house PAGE OUT
 //
 // copies PAGE to OUT with the picture between its two marks drawn anew from the code. It fails, and
-// writes nothing, when an import points upward, when folders import one another in a circle, or when
-// PAGE names a file that does not exist.
+// writes nothing, when an import points upward, when folders import one another in a circle, or
+// when PAGE names a file that does not exist.
 package main
 
 import (
@@ -24,8 +24,8 @@ import (
 
 const module = "flyball.dev/"
 
-// layers are the top-level folders with code that ships, the uppermost layer first. A folder imports
-// itself and folders of lower layers only.
+// layers are the top-level folders with code that ships, the uppermost layer first. A folder
+// imports itself and folders of lower layers only.
 var layers = [][]string{
 	{"cmd"},
 	{"simulated"},
@@ -121,7 +121,8 @@ func list() ([]pkg, error) {
 	}
 }
 
-// check returns an error for each import that points upward, and for each circle of folders of the top two levels.
+// check returns an error for each import that points upward, and for each circle of folders of the
+// top two levels.
 func check(packages []pkg) []error {
 	var wrong []error
 	for _, p := range packages {
@@ -233,7 +234,8 @@ func draw(packages []pkg) string {
 	return picture.String()
 }
 
-// synopsis is the first sentence of a package comment without its first two words, cut where it becomes long.
+// synopsis is the first sentence of a package comment without its first two words, cut where it
+// becomes long.
 func synopsis(p pkg) string {
 	const longest = 95
 	words := strings.SplitN(strings.TrimSuffix(p.Doc, "."), " ", 3)

@@ -21,8 +21,8 @@ func RemoveAll(dir string) error {
 	return RemoveTree(dir)
 }
 
-// RemoveTree removes a directory. It follows no link, and removes nothing as long as anything is mounted
-// at the directory or below.
+// RemoveTree removes a directory. It follows no link, and removes nothing as long as anything is
+// mounted at the directory or below.
 func RemoveTree(dir string) error {
 	points, err := below(dir)
 	if err == nil && len(points) > 0 {
@@ -66,9 +66,9 @@ func UnmountBelow(dir string) error {
 	return errors.Join(errs...)
 }
 
-// below returns the mount points at or below a directory, in the order of mounting. It reads the mount
-// table with moby's reader: that of mount-utils leaves spaces in paths escaped, and a container may mount
-// at any path.
+// below returns the mount points at or below a directory, in the order of mounting. It reads the
+// mount table with moby's reader: that of mount-utils leaves spaces in paths escaped, and a
+// container may mount at any path.
 func below(dir string) ([]string, error) {
 	dir, err := filepath.EvalSymlinks(dir) // the kernel's mount table has no links
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
@@ -87,8 +87,8 @@ func below(dir string) ([]string, error) {
 	return paths, nil
 }
 
-// Unmount unmounts a path, if anything is mounted there. If a process of ours has a file open in there,
-// the mount is detached and vanishes when the file is closed.
+// Unmount unmounts a path, if anything is mounted there. If a process of ours has a file open in
+// there, the mount is detached and vanishes when the file is closed.
 func Unmount(path string) error {
 	err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {

@@ -31,7 +31,8 @@ type Manager struct {
 	shares uint64
 }
 
-// New finds out which version of cgroups the host has. Below root, commonly Root, it keeps all Pods.
+// New finds out which version of cgroups the host has. Below root, commonly Root, it keeps all
+// Pods.
 func New(root string) (*Manager, error) {
 	h, err := detect(root)
 	if err != nil {

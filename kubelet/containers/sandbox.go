@@ -64,8 +64,8 @@ func sandboxLinux(pod *v1.Pod, opts SandboxOptions) (*runtimeapi.LinuxPodSandbox
 		// The pause process needs no more than the default profile.
 		Seccomp: &runtimeapi.SecurityProfile{ProfileType: runtimeapi.SecurityProfile_RuntimeDefault},
 	}
-	// The resources are hints for runtimes that size a virtual machine by them. The Pod's cgroup has
-	// the limits that count.
+	// The resources are hints for runtimes that size a virtual machine by them. The Pod's cgroup
+	// has the limits that count.
 	without := resourcehelper.PodResourcesOptions{ExcludeOverhead: true}
 	requests, limits := resourcehelper.PodRequests(pod, without), resourcehelper.PodLimits(pod, without)
 	linux := &runtimeapi.LinuxPodSandboxConfig{

@@ -208,7 +208,8 @@ func (j job) stopContainer(ctx context.Context, a plan.StopContainer) error {
 	return j.stopped(ctx, err, "stopping container "+a.Name)
 }
 
-// stopped returns the error of a call that stops something. An object that is gone counts as stopped.
+// stopped returns the error of a call that stops something. An object that is gone counts as
+// stopped.
 func (j job) stopped(ctx context.Context, err error, doing string) error {
 	if err == nil || remote.IsNotFound(err) {
 		return nil

@@ -28,8 +28,8 @@ type Manager struct {
 	metrics *metrics
 	// admissions are the decisions about all Pods: who runs here, and with which resources.
 	admissions admissions
-	// freed is set when resources were freed that a resize may wait for. grantClaims waits for it: the
-	// handler of the watch, which sets it, must not wait for the disk.
+	// freed is set when resources were freed that a resize may wait for. grantClaims waits for it:
+	// the handler of the watch, which sets it, must not wait for the disk.
 	freed trigger.Trigger
 
 	mu      sync.Mutex

@@ -44,8 +44,8 @@ type state struct {
 	started bool // the startup probe passed, or there is none
 	held    bool // only a new container changes the verdict
 
-	// verdict is Unknown until there is one. It changes after as many equal attempts in a row as the
-	// threshold says.
+	// verdict is Unknown until there is one. It changes after as many equal attempts in a row as
+	// the threshold says.
 	verdict probe.Result
 
 	last    probe.Result // of the last attempt

@@ -55,8 +55,8 @@ type cpuSample struct {
 	rate *uint64
 }
 
-// nodeCPU returns the CPU time of the whole host, and the rate since the last sample that is at least
-// a second old: shorter intervals are mostly rounding.
+// nodeCPU returns the CPU time of the whole host, and the rate since the last sample that is at
+// least a second old: shorter intervals are mostly rounding.
 func (p *Provider) nodeCPU(stat procfs.Stat) *statsapi.CPUStats {
 	c := stat.CPUTotal
 	busy := c.User + c.Nice + c.System + c.IRQ + c.SoftIRQ + c.Steal

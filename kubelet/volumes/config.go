@@ -10,8 +10,8 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// Config of a Manager. All fields but Plugins are required; NodeName, Node and InUseChanged are not with
-// NoFiles.
+// Config of a Manager. All fields but Plugins are required; NodeName, Node and InUseChanged are not
+// with NoFiles.
 type Config struct {
 	// RootDir is the kubelet's directory; volumes lie below RootDir/pods.
 	RootDir string
@@ -23,14 +23,16 @@ type Config struct {
 	NoFiles bool
 	// Plugins are kinds of volumes besides those of this package. May be nil.
 	Plugins []Plugin
-	// Allocatable of this node bounds volumes in memory and replaces missing limits in the downward API.
+	// Allocatable of this node bounds volumes in memory and replaces missing limits in the downward
+	// API.
 	Allocatable func() v1.ResourceList
-	// Node as last watched, nil if it was not seen yet. Volumes that are attached wait for its status.
+	// Node as last watched, nil if it was not seen yet. Volumes that are attached wait for its
+	// status.
 	Node func() *v1.Node
 	// InUseChanged is called when VolumesInUse changed. It must not block.
 	InUseChanged func()
-	// Changed is called when an object that the Pod refers to has changed or appeared, so that the Pod is
-	// reconciled without waiting for its back-off. It must not block.
+	// Changed is called when an object that the Pod refers to has changed or appeared, so that the
+	// Pod is reconciled without waiting for its back-off. It must not block.
 	Changed func(types.UID)
 	// Event records an Event about contents that cannot be refreshed, and refused certificates.
 	Event func(pod *v1.Pod, eventtype, reason, message string)
@@ -51,7 +53,8 @@ type Mounted struct {
 // Error says which volume could not be mounted, in the words of an Event.
 type Error struct {
 	Message string
-	// Waiting, for something that usually takes a moment, such as an attachment, is not worth an Event.
+	// Waiting, for something that usually takes a moment, such as an attachment, is not worth an
+	// Event.
 	Waiting bool
 	Err     error
 }
@@ -63,7 +66,8 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Source reads ConfigMaps and Secrets of mounted Pods. *Manager is one.
 type Source interface {
-	// ConfigMap returns a shared object, which must not be changed. A missing one is a NotFound API error.
+	// ConfigMap returns a shared object, which must not be changed. A missing one is a NotFound API
+	// error.
 	ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error)
 	// Secret is the same for Secrets.
 	Secret(ctx context.Context, namespace, name string) (*v1.Secret, error)

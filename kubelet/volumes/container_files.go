@@ -41,8 +41,8 @@ type Files struct {
 	SubPaths                 map[int]string
 }
 
-// Prepare makes the files of one container outside of its volumes. It is idempotent. A container whose
-// files cannot be made waits with CreateContainerConfigError and the text of the error.
+// Prepare makes the files of one container outside of its volumes. It is idempotent. A container
+// whose files cannot be made waits with CreateContainerConfigError and the text of the error.
 func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]Mounted, spec FilesSpec) (Files, error) {
 	files := Files{SubPaths: map[int]string{}}
 	if spec.Hosts != nil {
@@ -93,8 +93,8 @@ func (m *Manager) TerminationLog(uid types.UID, container string, attempt uint32
 	return filepath.Join(m.podDir(uid), "containers", container, strconv.FormatUint(uint64(attempt), 10))
 }
 
-// writeHosts leaves a file alone that is right already, and never replaces it by another one: running
-// containers have it mounted.
+// writeHosts leaves a file alone that is right already, and never replaces it by another one:
+// running containers have it mounted.
 func writeHosts(path string, h *HostsFile) error {
 	var node []byte
 	if h.NodeFile != "" {

@@ -69,8 +69,8 @@ type attributes struct {
 
 func (a attributes) GetAttributes() volume.Attributes { return volume.Attributes{ReadOnly: a.readOnly} }
 
-// makeDir makes a directory that everybody in the Pod may write to, and that belongs to the group, if
-// any. It appears complete or not at all: once it exists, its content belongs to the containers.
+// makeDir makes a directory that everybody in the Pod may write to, and that belongs to the group,
+// if any. It appears complete or not at all: once it exists, its content belongs to the containers.
 func makeDir(dir string, group *int64) error {
 	if _, err := os.Lstat(dir); err == nil {
 		return nil

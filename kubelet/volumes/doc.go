@@ -1,10 +1,10 @@
-// Package volumes puts the volumes of a Pod onto the host and removes them again, and keeps contents
-// that come from the API (configMap, secret, downwardAPI, projected, service account tokens) fresh
-// while the Pod lives. Each kind of volume is a Plugin, in a file of its own.
+// Package volumes puts the volumes of a Pod onto the host and removes them again, and keeps
+// contents that come from the API (configMap, secret, downwardAPI, projected, service account
+// tokens) fresh while the Pod lives. Each kind of volume is a Plugin, in a file of its own.
 //
-// A volume is published to each Pod that wants it, and unpublished when the Pod has ended. For volumes of a
-// StagingPlugin, which Pods of the node share, package plan decides about that: they are staged before and
-// unstaged after, wait for their attachment, and are recorded on disk.
+// A volume is published to each Pod that wants it, and unpublished when the Pod has ended. For
+// volumes of a StagingPlugin, which Pods of the node share, package plan decides about that: they
+// are staged before and unstaged after, wait for their attachment, and are recorded on disk.
 //
 // It is the only writer below RootDir/pods/UID. The layout is upstream's:
 //
@@ -18,6 +18,6 @@
 // Nothing in memory is needed to unmount: the records, the Pod's directory and the kernel's mount
 // table suffice. No directory is removed as long as anything is mounted in it.
 //
-// ConfigMaps and Secrets are watched one by one, for as long as a mounted Pod refers to them. They also
-// serve the environment of containers (package containers) and image pulls (package images).
+// ConfigMaps and Secrets are watched one by one, for as long as a mounted Pod refers to them. They
+// also serve the environment of containers (package containers) and image pulls (package images).
 package volumes

@@ -47,9 +47,9 @@ func (m *Manager) downwardFiles(
 	return files, errors.Join(errs...)
 }
 
-// ResourceValue is the value of a request or limit for the downward API. Without a container name in
-// the selector it is that of c. A limit that is not set is that of the whole Pod, else what the node
-// can allocate.
+// ResourceValue is the value of a request or limit for the downward API. Without a container name
+// in the selector it is that of c. A limit that is not set is that of the whole Pod, else what the
+// node can allocate.
 func ResourceValue(
 	pod *v1.Pod, c *v1.Container, selector *v1.ResourceFieldSelector, allocatable v1.ResourceList,
 ) (string, error) {

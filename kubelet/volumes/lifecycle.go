@@ -19,8 +19,8 @@ import (
 	"flyball.dev/kubelet/volumes/plan"
 )
 
-// nodeVolume is a volume of a StagingPlugin on this node. Any other volume belongs to one Pod, whose
-// directory is its record.
+// nodeVolume is a volume of a StagingPlugin on this node. Any other volume belongs to one Pod,
+// whose directory is its record.
 type nodeVolume struct {
 	// plugin that a record names; staging is nil if it does not exist, or stages nothing.
 	plugin  string
@@ -57,7 +57,8 @@ func (m *Manager) nodeVolume(plugin string, volume Volume) *nodeVolume {
 	return v
 }
 
-// publish finds out which volume it is, notes that the Pod wants it, and carries out the plan for that.
+// publish finds out which volume it is, notes that the Pod wants it, and carries out the plan for
+// that.
 func (m *Manager) publish(ctx context.Context, p StagingPlugin, spec Spec) (published Published, err error) {
 	volume, err := p.Identify(ctx, spec)
 	if err != nil {
@@ -151,7 +152,8 @@ func (m *Manager) next(ctx context.Context, v *nodeVolume, t plan.Target) plan.A
 	return a
 }
 
-// begin records that the volume is about to be staged or published, and makes the parent of the path.
+// begin records that the volume is about to be staged or published, and makes the parent of the
+// path.
 func (m *Manager) begin(v *nodeVolume, t plan.Target) (path string, err error) {
 	m.mu.Lock()
 	recorded := v.state.Progress[t] != plan.Absent

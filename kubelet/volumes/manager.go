@@ -58,8 +58,8 @@ type podState struct {
 	waiting time.Time
 }
 
-// New returns a Manager that knows which volumes an earlier process has left on the node. It watches
-// nothing until the first Mount and refreshes nothing until Run.
+// New returns a Manager that knows which volumes an earlier process has left on the node. It
+// watches nothing until the first Mount and refreshes nothing until Run.
 func New(cfg Config) (*Manager, error) {
 	root := cfg.RootDir
 	if resolved, err := filepath.EvalSymlinks(root); err == nil {
@@ -90,8 +90,8 @@ func newQueue[T comparable]() workqueue.TypedRateLimitingInterface[T] {
 	return workqueue.NewTypedRateLimitingQueue(limiter)
 }
 
-// Run keeps contents fresh and unstages volumes that no Pod uses until ctx ends. Then it stops every
-// watch.
+// Run keeps contents fresh and unstages volumes that no Pod uses until ctx ends. Then it stops
+// every watch.
 func (m *Manager) Run(ctx context.Context) error {
 	var workers sync.WaitGroup
 	for range 2 {
@@ -143,7 +143,8 @@ func (m *Manager) refresh(ctx context.Context, uid types.UID) error {
 	if s.gone {
 		return nil
 	} else if !s.mounted.Load() {
-		// The object has changed while Mount was waiting for another one. Mount has to be called again.
+		// The object has changed while Mount was waiting for another one. Mount has to be called
+		// again.
 		m.cfg.Changed(uid)
 		return nil
 	}

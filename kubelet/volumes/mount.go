@@ -31,8 +31,8 @@ import (
 // waitTimeout is how long volumes may wait before that is worth an Event.
 const waitTimeout = 2 * time.Minute
 
-// Mount makes every volume of the Pod that a container mounts ready, and returns them by name. It is
-// idempotent and cheap when nothing changed: call it again whenever the Pod object changed (the
+// Mount makes every volume of the Pod that a container mounts ready, and returns them by name. It
+// is idempotent and cheap when nothing changed: call it again whenever the Pod object changed (the
 // downward API shows labels and annotations). From the first call until Unmount the ConfigMaps,
 // Secrets, ClusterTrustBundles and PodCertificateRequests that concern the Pod are watched. Errors
 // are *Error, joined if several volumes failed.
@@ -156,8 +156,8 @@ func references(pod *v1.Pod) []objects.Key {
 	return slices.DeleteFunc(keys, func(k objects.Key) bool { return k.Name == "" })
 }
 
-// projections are the ClusterTrustBundles in the Pod's projected volumes, and whether one of these has a
-// certificate.
+// projections are the ClusterTrustBundles in the Pod's projected volumes, and whether one of these
+// has a certificate.
 func projections(pod *v1.Pod) (sources []*bundles.Source, certificates bool) {
 	for _, v := range pod.Spec.Volumes {
 		for _, s := range ptr.Deref(v.Projected, v1.ProjectedVolumeSource{}).Sources {

@@ -21,25 +21,25 @@ type Plugin interface {
 	Name() string
 	// CanSupport says whether the volume is of this kind.
 	CanSupport(spec Spec) bool
-	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It is
-	// called again when the Pod or an object that it refers to has changed, and after a restart. If the
-	// plugin is not a StagingPlugin, volume is empty, and everything that Publish makes lies below the
-	// target and is removed with the Pod's directory.
+	// Publish makes the volume ready for its Pod at paths.Target, which does not exist at first. It
+	// is called again when the Pod or an object that it refers to has changed, and after a restart.
+	// If the plugin is not a StagingPlugin, volume is empty, and everything that Publish makes lies
+	// below the target and is removed with the Pod's directory.
 	Publish(ctx context.Context, spec Spec, volume Volume, paths Paths) (Published, error)
 }
 
-// StagingPlugin is a kind whose volumes are more than a directory of one Pod: Pods of the node share
-// them, or something else than the node has to undo what was done. Each call is recorded on disk
-// before it is made. Calls for one volume do not overlap.
+// StagingPlugin is a kind whose volumes are more than a directory of one Pod: Pods of the node
+// share them, or something else than the node has to undo what was done. Each call is recorded on
+// disk before it is made. Calls for one volume do not overlap.
 type StagingPlugin interface {
 	Plugin
-	// Identify finds out which volume it is. What the volume still lacks and others will bring, such
-	// as a bound claim, is a WaitingError; the plugin has the Pod reconciled when it is there.
+	// Identify finds out which volume it is. What the volume still lacks and others will bring,
+	// such as a bound claim, is a WaitingError; the plugin has the Pod reconciled when it is there.
 	Identify(ctx context.Context, spec Spec) (Volume, error)
 	// Stage makes the volume ready for Publish at path, whose parent exists.
 	Stage(ctx context.Context, spec Spec, volume Volume, path string) error
-	// Unpublish undoes Publish, which may never have been called or have failed. The Manager removes
-	// the target if it is an empty directory or a file then.
+	// Unpublish undoes Publish, which may never have been called or have failed. The Manager
+	// removes the target if it is an empty directory or a file then.
 	Unpublish(ctx context.Context, volume Volume, target string) error
 	// Unstage undoes Stage in the same way, when no Pod has the volume any more.
 	Unstage(ctx context.Context, volume Volume, path string) error
@@ -49,12 +49,13 @@ type StagingPlugin interface {
 type Spec struct {
 	Pod    *v1.Pod
 	Volume *v1.Volume
-	// PersistentVolume is what the claim of Volume is bound to; nil if it is not a claim, or not bound yet.
+	// PersistentVolume is what the claim of Volume is bound to; nil if it is not a claim, or not
+	// bound yet.
 	PersistentVolume *v1.PersistentVolume
 }
 
-// specsOf are the volumes of a Pod that a container mounts or reads. A volume that no container uses is
-// not mounted, so that it cannot keep the Pod from running.
+// specsOf are the volumes of a Pod that a container mounts or reads. A volume that no container
+// uses is not mounted, so that it cannot keep the Pod from running.
 func specsOf(pod *v1.Pod) []Spec {
 	mounts, devices, _ := volumeutil.GetPodVolumeNames(pod, false)
 	used := mounts.Union(devices)
@@ -85,8 +86,8 @@ type Paths struct {
 
 // Volume is a volume of a StagingPlugin on this node.
 type Volume struct {
-	// Name is unique on the node and the same for all Pods that share the volume: the plugin's name,
-	// a slash and a handle.
+	// Name is unique on the node and the same for all Pods that share the volume: the plugin's
+	// name, a slash and a handle.
 	Name v1.UniqueVolumeName `json:"name"`
 	// Attach, Stage and Exclusive are those of plan.State.
 	Attach    bool `json:"attach,omitempty"`

@@ -21,8 +21,8 @@ type projected struct{ m *Manager }
 func (projected) Name() string           { return "kubernetes.io/projected" }
 func (projected) CanSupport(s Spec) bool { return s.Volume.Projected != nil }
 
-// Publish reads all sources at the same time: the token is signed while the CA's ConfigMap is on its way.
-// Later sources win where paths collide.
+// Publish reads all sources at the same time: the token is signed while the CA's ConfigMap is on
+// its way. Later sources win where paths collide.
 func (p projected) Publish(ctx context.Context, spec Spec, _ Volume, paths Paths) (Published, error) {
 	sources := spec.Volume.Projected.Sources
 	payloads, expiries, errs := make([]payload, len(sources)), make([]time.Time, len(sources)), make([]error, len(sources))

@@ -37,7 +37,8 @@ func (r records) write(rec record) error {
 	return nil
 }
 
-// read returns all records. A file that cannot be read stays where it is, with a message in the log.
+// read returns all records. A file that cannot be read stays where it is, with a message in the
+// log.
 func (r records) read() ([]record, error) {
 	files, err := os.ReadDir(r.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -20,16 +20,16 @@ const (
 	tokenRetry   = time.Minute      // when to try again to renew a token that is still valid
 )
 
-// tokenKey names the service account token of a mounted Pod. Tokens are in memory only: a restarted agent
-// requests new ones.
+// tokenKey names the service account token of a mounted Pod. Tokens are in memory only: a restarted
+// agent requests new ones.
 type tokenKey struct {
 	pod      types.UID
 	audience string
 	seconds  int64
 }
 
-// token returns a token of the Pod's service account, bound to the Pod, and when to call again: it is
-// renewed after 80 % of its life, or a day.
+// token returns a token of the Pod's service account, bound to the Pod, and when to call again: it
+// is renewed after 80 % of its life, or a day.
 func (m *Manager) token(
 	ctx context.Context, pod *v1.Pod, p *v1.ServiceAccountTokenProjection,
 ) (string, time.Time, error) {

@@ -87,13 +87,14 @@ type (
 		ID, Name string
 		Reason
 	}
-	// GrowCgroup raises the limits of the Pod's cgroup to those of a generation of the Pod, and lowers
-	// none.
+	// GrowCgroup raises the limits of the Pod's cgroup to those of a generation of the Pod, and
+	// lowers none.
 	GrowCgroup struct {
 		Generation int64
 		Reason
 	}
-	// CheckMemory fails if a new memory limit of the Pod or of a container is below the present use.
+	// CheckMemory fails if a new memory limit of the Pod or of a container is below the present
+	// use.
 	CheckMemory struct {
 		Generation int64
 		Containers []ContainerMemory

@@ -15,7 +15,8 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// ReasonNodeAffinity is the reason of a Pod whose node selector or affinity the node does not match.
+// ReasonNodeAffinity is the reason of a Pod whose node selector or affinity the node does not
+// match.
 const ReasonNodeAffinity = "NodeAffinity"
 
 // Admit returns why a Pod cannot run on a node beside the others that run there, nil if it can. The

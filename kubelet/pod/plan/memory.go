@@ -16,15 +16,15 @@ type Memory struct {
 	InFlight map[string]Action
 	// Failures are the last failures, by slot, until the action succeeds.
 	Failures map[string]Failure
-	// Mounted says that the volumes are ready, Stale that the Pod's metadata, which volumes may show,
-	// has changed since.
+	// Mounted says that the volumes are ready, Stale that the Pod's metadata, which volumes may
+	// show, has changed since.
 	Mounted, Stale bool
 	// Images that are present for the next start, by container name.
 	Images map[string]string
 	// Ending is since when the Pod has been over.
 	Ending time.Time
-	// Stopping are the containers that are being stopped, Stopped the sandboxes that StopSandbox has
-	// stopped, by ID.
+	// Stopping are the containers that are being stopped, Stopped the sandboxes that StopSandbox
+	// has stopped, by ID.
 	Stopping map[string]Stopping
 	Stopped  map[string]bool
 	// Cleaned says that volumes and cgroup are removed, Purged that the logs of a deleted Pod are.

@@ -62,7 +62,8 @@ func (s *State) Sandbox() (cri.Sandbox, bool) {
 	return sb, sb.Ready && (sb.HostNetwork || len(sb.IPs) > 0) && !s.Stopped[sb.ID]
 }
 
-// PodIPs are the addresses of the Pod, those of the node in the host's network; the primary one first.
+// PodIPs are the addresses of the Pod, those of the node in the host's network; the primary one
+// first.
 func (s *State) PodIPs() []string {
 	if s.Last != nil && s.Last.Spec.HostNetwork {
 		return s.Node.IPs

@@ -1,9 +1,9 @@
 // Package plan decides what the node does next with one of its volumes: stage it once for all
 // Pods, publish it to a Pod, unpublish it, unstage it.
 //
-// Package volumes calls Next until it returns nil, and carries the actions out. Each is recorded on disk
-// before, so that Progress of a restarted agent is Begun wherever the former process did anything that
-// it did not undo. Actions are idempotent: what is Begun is done again, or undone.
+// Package volumes calls Next until it returns nil, and carries the actions out. Each is recorded on
+// disk before, so that Progress of a restarted agent is Begun wherever the former process did
+// anything that it did not undo. Actions are idempotent: what is Begun is done again, or undone.
 package plan
 
 import (
@@ -21,8 +21,8 @@ const (
 	Done                   // the action succeeded in this process
 )
 
-// Target is where a volume is published: a volume in the spec of a Pod. The empty Target is where it
-// is staged.
+// Target is where a volume is published: a volume in the spec of a Pod. The empty Target is where
+// it is staged.
 type Target struct {
 	Pod    types.UID `json:"pod"`
 	Volume string    `json:"volume"` // its name in the spec

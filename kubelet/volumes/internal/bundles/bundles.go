@@ -1,8 +1,8 @@
-// Package bundles reads the trust anchors of projected volumes from ClusterTrustBundles, which are watched
-// as long as a Pod of this node uses any.
+// Package bundles reads the trust anchors of projected volumes from ClusterTrustBundles, which are
+// watched as long as a Pod of this node uses any.
 //
-// Upstream's manager (pkg/kubelet/clustertrustbundle) does not report changes, and an event handler beside
-// its own may read its cache before it was invalidated.
+// Upstream's manager (pkg/kubelet/clustertrustbundle) does not report changes, and an event handler
+// beside its own may read its cache before it was invalidated.
 package bundles
 
 import (
@@ -53,8 +53,8 @@ type Store struct {
 	holds map[types.UID][]*Source
 }
 
-// New returns a Store that watches nothing yet. changed is called with the holders of sources that may have
-// changed.
+// New returns a Store that watches nothing yet. changed is called with the holders of sources that
+// may have changed.
 func New(client kubernetes.Interface, changed func(holders []types.UID)) *Store {
 	s := &Store{changed: changed, seed: maphash.MakeSeed(), holds: map[types.UID][]*Source{}}
 	s.informer = lazy.New("ClusterTrustBundles", func() cache.SharedIndexInformer {
@@ -91,8 +91,8 @@ func (s *Store) notify(before, after *certificatesv1.ClusterTrustBundle) {
 	}
 }
 
-// Anchors returns the certificates of all bundles of a source, as PEM. If there is none, that is an error
-// unless the source is optional.
+// Anchors returns the certificates of all bundles of a source, as PEM. If there is none, that is an
+// error unless the source is optional.
 func (s *Store) Anchors(ctx context.Context, p *Source) ([]byte, error) {
 	selector, err := metav1.LabelSelectorAsSelector(p.LabelSelector)
 	switch {
@@ -121,9 +121,9 @@ func (s *Store) Anchors(ctx context.Context, p *Source) ([]byte, error) {
 		"signer %q, labels %q", *p.SignerName, selector)
 }
 
-// normalize returns each certificate once, as a bare PEM block. Their order depends on the seed alone, so
-// that files are not rewritten without a change. It is not that of the bundles: nobody must rely on it (see
-// the field trustBundle in the API).
+// normalize returns each certificate once, as a bare PEM block. Their order depends on the seed
+// alone, so that files are not rewritten without a change. It is not that of the bundles: nobody
+// must rely on it (see the field trustBundle in the API).
 func normalize(list []*certificatesv1.ClusterTrustBundle, seed maphash.Seed) []byte {
 	var anchors [][]byte
 	for _, b := range list {

@@ -1,5 +1,5 @@
-// Package lazy runs an informer only while it is needed. A node with no Pod that uses a kind of object
-// keeps no watch and no cache of it.
+// Package lazy runs an informer only while it is needed. A node with no Pod that uses a kind of
+// object keeps no watch and no cache of it.
 package lazy
 
 import (
@@ -29,8 +29,8 @@ type Informer[T any] struct {
 	running  sync.WaitGroup
 }
 
-// New returns an Informer that does not run yet. what is the resource, for errors; changed is called after
-// the index has the change, with nil for what does not exist.
+// New returns an Informer that does not run yet. what is the resource, for errors; changed is
+// called after the index has the change, with nil for what does not exist.
 func New[T any](what string, create func() cache.SharedIndexInformer, changed func(before, after *T)) *Informer[T] {
 	return &Informer[T]{what: what, create: create, changed: changed}
 }
@@ -77,8 +77,8 @@ func object[T any](o any) *T {
 	return t
 }
 
-// Index returns the watched objects, once they were listed. It waits for that, but not for long: the error
-// becomes an Event.
+// Index returns the watched objects, once they were listed. It waits for that, but not for long:
+// the error becomes an Event.
 func (i *Informer[T]) Index(ctx context.Context) (cache.Indexer, error) {
 	i.mu.Lock()
 	informer := i.informer

@@ -1,9 +1,10 @@
-// Package objects caches single ConfigMaps and Secrets, each watched for as long as a holder refers to it.
-// The Node authorizer allows a node exactly this: to read and watch the objects that its Pods name, one by
-// one.
+// Package objects caches single ConfigMaps and Secrets, each watched for as long as a holder refers
+// to it. The Node authorizer allows a node exactly this: to read and watch the objects that its
+// Pods name, one by one.
 //
 // Upstream's manager (pkg/kubelet/util/manager) does not report changes, polls for the first
-// answer, gives up after a second, and backs off when the Node authorizer does not know the Pod yet.
+// answer, gives up after a second, and backs off when the Node authorizer does not know the Pod
+// yet.
 package objects
 
 import (
@@ -55,13 +56,14 @@ type Store struct {
 	running sync.WaitGroup
 }
 
-// New returns an empty Store. changed is called with the holders of an object after it was changed, created
-// or deleted, but not when it is first read.
+// New returns an empty Store. changed is called with the holders of an object after it was changed,
+// created or deleted, but not when it is first read.
 func New(client kubernetes.Interface, changed func(holders []types.UID)) *Store {
 	return &Store{client: client, changed: changed, watched: map[Key]*watched{}}
 }
 
-// Hold makes holder hold exactly these keys, and starts and stops watches accordingly. It does not wait.
+// Hold makes holder hold exactly these keys, and starts and stops watches accordingly. It does not
+// wait.
 func (s *Store) Hold(holder types.UID, keys []Key) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -105,7 +107,8 @@ func (s *Store) Close() {
 	s.running.Wait()
 }
 
-// ConfigMap returns the object as last seen, or fetches it if it has no holder. It must not be changed.
+// ConfigMap returns the object as last seen, or fetches it if it has no holder. It must not be
+// changed.
 func (s *Store) ConfigMap(ctx context.Context, namespace, name string) (*v1.ConfigMap, error) {
 	return get[*v1.ConfigMap](ctx, s, Key{ConfigMap, namespace, name})
 }
@@ -149,7 +152,8 @@ type watched struct {
 	cancel context.CancelFunc
 	ready  chan struct{} // closed when there is a first answer
 
-	// The Store's lock guards what follows. Before the first answer there is neither object nor err.
+	// The Store's lock guards what follows. Before the first answer there is neither object nor
+	// err.
 	holders sets.Set[types.UID]
 	object  object
 	err     error
@@ -256,7 +260,8 @@ func fetch(ctx context.Context, client kubernetes.Interface, key Key) (object, e
 func startWatch(ctx context.Context, client kubernetes.Interface, key Key) (watch.Interface, error) {
 	opts := metav1.ListOptions{
 		FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, key.Name).String(),
-		// From the state in the server's cache: it never expires, as the version of our object could.
+		// From the state in the server's cache: it never expires, as the version of our object
+		// could.
 		ResourceVersion: "0",
 	}
 	if key.Kind == Secret {
@@ -281,8 +286,8 @@ func Retry[T any](behind func(error) bool, request func() (T, error)) (answer T,
 	return answer, err
 }
 
-// PodUnknown says that the API server does not know yet that the Pod is on this node: the node, the Node
-// authorizer and the NodeRestriction admission each have a watch, and the node's may be ahead.
+// PodUnknown says that the API server does not know yet that the Pod is on this node: the node, the
+// Node authorizer and the NodeRestriction admission each have a watch, and the node's may be ahead.
 func PodUnknown(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	if !apierrors.IsNotFound(err) || !ok || status.ErrStatus.Details == nil {

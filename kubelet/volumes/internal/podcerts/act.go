@@ -88,8 +88,8 @@ func (s *Store) create(ctx context.Context, pod *v1.Pod, p *v1.PodCertificatePro
 	}, nil
 }
 
-// admissionBehind says whether the NodeRestriction admission does not know the Pod yet, or has an old
-// state of it: the error is Forbidden, or no API error.
+// admissionBehind says whether the NodeRestriction admission does not know the Pod yet, or has an
+// old state of it: the error is Forbidden, or no API error.
 func admissionBehind(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
 	return ok && (apierrors.IsForbidden(err) || status.ErrStatus.Code == http.StatusInternalServerError)

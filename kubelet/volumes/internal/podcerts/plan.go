@@ -77,8 +77,8 @@ type (
 	}
 )
 
-// plan returns the next action, or nil and when to plan again even if the request did not change, zero
-// for never.
+// plan returns the next action, or nil and when to plan again even if the request did not change,
+// zero for never.
 func plan(s state, now time.Time) (action, time.Time) {
 	if s.refused != "" {
 		return nil, time.Time{}
@@ -147,8 +147,8 @@ func nextCheck(s state) time.Time {
 	return lo.Earliest(times...)
 }
 
-// requestFor is a request in the name of a Pod. The UIDs have the API server refuse it if the Pod, its
-// service account or the node was replaced.
+// requestFor is a request in the name of a Pod. The UIDs have the API server refuse it if the Pod,
+// its service account or the node was replaced.
 func requestFor(
 	pod *v1.Pod, p *v1.PodCertificateProjection, account *v1.ServiceAccount, node *v1.Node, csr []byte,
 ) *certificatesv1.PodCertificateRequest {

@@ -48,8 +48,8 @@ func Leftovers() []string {
 	return left
 }
 
-// processes are those of the bundled programs, and containers' by their cgroups. Those of a machine that test/machine has
-// made of this one are that machine's, whoever uses it.
+// processes are those of the bundled programs, and containers' by their cgroups. Those of a machine
+// that test/machine has made of this one are that machine's, whoever uses it.
 func processes() []string {
 	dirs, _ := filepath.Glob("/proc/[0-9]*")
 	var left []string
@@ -129,7 +129,8 @@ func tables() []string {
 	return left
 }
 
-// PID of the flyball process that holds the lock of this name, or of containerd by the name containerd/containerd.
+// PID of the flyball process that holds the lock of this name, or of containerd by the name
+// containerd/containerd.
 func PID(t testing.TB, lock string) int {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(RunDir, lock+".pid"))
@@ -149,7 +150,8 @@ func Ended(pid int) error {
 	if err != nil {
 		return nil //nolint:nilerr // it has no status because it is gone
 	}
-	// The first thread is dead as soon as it is killed; until the others are, the process holds its locks and ports.
+	// The first thread is dead as soon as it is killed; until the others are, the process holds its
+	// locks and ports.
 	threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
 	if _, after, found := bytes.Cut(stat, []byte(") ")); found && after[0] == 'Z' && len(threads) <= 1 {
 		return nil

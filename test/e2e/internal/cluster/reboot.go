@@ -17,8 +17,9 @@ import (
 	"flyball.dev/nft"
 )
 
-// Reboot does to Flyball what the loss of power does: every process of it is killed, containers with the rest, and what a
-// machine forgets is gone. Pods are the UIDs of all Pods. What lies on disk stays.
+// Reboot does to Flyball what the loss of power does: every process of it is killed, containers
+// with the rest, and what a machine forgets is gone. Pods are the UIDs of all Pods. What lies on
+// disk stays.
 func Reboot(t testing.TB, pods []string) {
 	t.Helper()
 	// What starts others goes first.
@@ -49,7 +50,8 @@ func kill(t testing.TB, pids []int) {
 	}
 }
 
-// bundled are the processes of a bundled program in this machine: another one may share the kernel's list of processes.
+// bundled are the processes of a bundled program in this machine: another one may share the
+// kernel's list of processes.
 func bundled(program string) []int {
 	here, _ := os.Readlink("/proc/self/ns/mnt")
 	return processesWhere(func(dir string) bool {
