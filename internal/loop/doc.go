@@ -1,0 +1,2 @@
+// Package loop makes block devices of image files.
+package loop
