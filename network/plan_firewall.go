@@ -7,21 +7,21 @@ import (
 	"flyball.dev/nft"
 )
 
-// maxJumps is how deep the kernel lets chains jump.
+// maxJumps is the kernel's limit of nested jumps.
 const maxJumps = 16
 
-// dropsAny reports whether a base chain drops packets of the Pods of any of the ranges.
+// dropsAny reports whether a base chain drops packets from Pods of any of the ranges.
 func dropsAny(c nft.FilterChain, clusters []netip.Prefix) bool {
 	return slices.ContainsFunc(clusters, func(cidr netip.Prefix) bool { return drops(c, cidr) })
 }
 
 // drops reports whether a base chain drops packets, or rejects them: by its policy, as Docker's and
-// ufw's, or by a rule that has no conditions, as firewalld's last one.
+// ufw's do, or by a rule without conditions, as firewalld's last rule.
 //
-// With a source these are packets from the Pods of that range, and the first rule that applies to
-// them decides. It may stand in a chain that is jumped to: ufw and firewalld keep their users'
-// rules there. Without a source no accept counts, since conditions that the netlink library does
-// not know are missing from what was read.
+// With a source, drops is about packets from the Pods of that range, and the first rule that
+// applies to them decides. That rule may be in a chain that is jumped to: ufw and firewalld keep
+// their users' rules there. Without a source no accept counts, since the netlink library does not
+// decode all conditions.
 func drops(c nft.FilterChain, source netip.Prefix) bool {
 	for _, r := range c.Rules {
 		switch v := outcome(r, source); v.Kind {
@@ -40,8 +40,8 @@ func drops(c nft.FilterChain, source netip.Prefix) bool {
 	return c.DropByDefault
 }
 
-// accepts reports whether a chain that is jumped to accepts packets of Pods. One that drops them is
-// no end: other packets may be meant, such as those that it did not return before.
+// accepts reports whether a chain that is jumped to accepts packets of Pods. A drop does not count:
+// it may be for other packets, such as those that an earlier rule did not return.
 func accepts(chains map[string][]nft.Rule, chain string, source netip.Prefix, deep int) bool {
 	if deep == 0 {
 		return false
@@ -61,8 +61,8 @@ func accepts(chains map[string][]nft.Rule, chain string, source netip.Prefix, de
 	return false
 }
 
-// outcome is the verdict of a rule, or to continue if the rule has none or applies to some packets
-// only. A source is as for drops.
+// outcome returns the verdict of a rule, or Continue if the rule has none or applies to some
+// packets only. source is that of drops.
 func outcome(r nft.Rule, source netip.Prefix) nft.Verdict {
 	undecided := nft.Verdict{Kind: nft.Continue}
 	verdict := undecided
@@ -75,7 +75,7 @@ func outcome(r nft.Rule, source netip.Prefix) nft.Verdict {
 			verdict = s
 		case nft.Other: // of iptables-nft, which has more targets that decide nothing, such as LOG
 			switch s.Name {
-			case "log", "match comment":
+			case "log", "match comment", "meta set", "ct set", "payload set":
 			case "target REJECT":
 				verdict = nft.Verdict{Kind: nft.Drop}
 			default:

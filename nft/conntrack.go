@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connection is an entry of the connection table. Rules that translate see a connection's first
-// packet only; the entry keeps what they decided. A change of such rules is complete only when the
-// entries that contradict it are gone, so both are changed here.
+// Connection is an entry of the conntrack table. NAT rules see only a connection's first packet;
+// the entry keeps what they decided. So a change of NAT rules is complete only when the entries
+// that contradict it are deleted.
 type Connection struct {
 	Protocol uint8
-	// Client is who began it, Destination what it sent to, Server who answers: another one if the
-	// destination was translated.
+	// Client is the source of the first packet, Destination its destination. Server is the address
+	// that answers: another one than Destination if that was translated.
 	Client, Destination, Server netip.AddrPort
 	// Local is set if Destination is an address of this host.
 	Local bool
 }
 
-// DeleteConnections deletes the entries of a family's connections that match, so that the rules
-// decide their next packets.
+// DeleteConnections deletes the entries of a family's connections that match, so that the rules are
+// applied to the connections' next packets.
 func (k Kernel) DeleteConnections(family Family, match func(Connection) bool) error {
 	number := netlink.InetFamily(unix.AF_INET)
 	if family == IPv6 {

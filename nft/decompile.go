@@ -10,23 +10,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// decompiler turns the expressions of a rule back into statements. It follows what each register
-// holds; an expression that it does not know becomes Other.
+// decompiler turns the expressions of a rule back into statements. It follows the content of each
+// register. An expression that writes no register and for which there is no statement becomes
+// Other.
 type decompiler struct {
-	holds      map[uint32]held
+	registers  map[uint32]content
 	statements []Statement
 }
 
-// held is what a register holds: an operand, perhaps masked, or what a map has under a key.
-type held struct {
+// content is the content of a register: an operand, perhaps masked, or the value of a key in a map.
+type content struct {
 	operand   Operand
 	mask, xor Data
-	key       Key
-	from      string
+	key       Key    // looked up in mapName
+	mapName   string // empty: operand, mask and xor count
 }
 
 func decompile(exprs []expr.Any) []Statement {
-	d := decompiler{holds: map[uint32]held{}}
+	d := decompiler{registers: map[uint32]content{}}
 	for _, e := range exprs {
 		d.step(e)
 	}
@@ -35,9 +36,9 @@ func decompile(exprs []expr.Any) []Statement {
 
 func (d *decompiler) add(s Statement) { d.statements = append(d.statements, s) }
 
-// number is the number of a register among the 32-bit ones. The kernel shows every fourth by the
-// name that it has as a 128-bit one.
-func number(register uint32) uint32 {
+// reg32 returns the number of a register as a 32-bit register. Where a 128-bit register begins, the
+// kernel reports that register's number, NFT_REG_1 to NFT_REG_4.
+func reg32(register uint32) uint32 {
 	if register >= unix.NFT_REG_1 && register <= unix.NFT_REG_4 {
 		return register0 + 4*(register-unix.NFT_REG_1)
 	}
@@ -47,13 +48,13 @@ func number(register uint32) uint32 {
 func (d *decompiler) step(e expr.Any) {
 	switch e := e.(type) {
 	case *expr.Immediate:
-		d.holds[number(e.Register)] = held{operand: Constant(Data(e.Data))}
+		d.registers[reg32(e.Register)] = content{operand: Constant(Data(e.Data))}
 	case *expr.Numgen:
-		d.holds[number(e.Register)] = held{operand: Random(e.Modulus, e.Offset)}
+		d.registers[reg32(e.Register)] = content{operand: Random(e.Modulus, e.Offset)}
 	case *expr.Bitwise:
-		h := d.holds[number(e.SourceRegister)]
-		h.mask, h.xor = Data(e.Mask), Data(e.Xor)
-		d.holds[number(e.DestRegister)] = h
+		c := d.registers[reg32(e.SourceRegister)]
+		c.mask, c.xor = Data(e.Mask), Data(e.Xor)
+		d.registers[reg32(e.DestRegister)] = c
 	case *expr.Cmp:
 		d.match(e)
 	case *expr.Lookup:
@@ -62,20 +63,41 @@ func (d *decompiler) step(e expr.Any) {
 		d.nat(e)
 	case *expr.Meta:
 		if e.SourceRegister {
-			d.setMark(e)
+			d.metaSet(e)
 			return
 		}
-		d.load(e)
-	case *expr.Payload, *expr.Ct, *expr.Fib:
-		d.load(e)
+		d.load(e.Register, expr.Meta{Key: e.Key})
+	case *expr.Payload:
+		if e.OperationType == expr.PayloadWrite {
+			d.add(Other{"payload set"})
+			return
+		}
+		loaded := *e
+		loaded.DestRegister = 0
+		d.load(e.DestRegister, loaded)
+	case *expr.Ct:
+		if e.Register == 0 { // google/nftables does not decode the source register
+			d.add(Other{"ct set"})
+			return
+		}
+		d.load(e.Register, expr.Ct{Key: e.Key, Direction: e.Direction})
+	case *expr.Fib:
+		loaded := *e
+		loaded.Register = 0
+		d.load(e.Register, loaded)
 	case *expr.Dynset:
-		d.add(Update{Key: d.key(e.SrcRegKey), Set: e.SetName, Timeout: e.Timeout})
+		d.add(Update{Key: d.takeKey(e.SrcRegKey), Set: e.SetName, Timeout: e.Timeout})
 	case *expr.Masq:
 		d.add(Masquerade{FullyRandom: e.FullyRandom})
 	case *expr.Reject:
 		d.add(Reject{Type: e.Type, Code: e.Code})
 	case *expr.Verdict:
-		d.add(verdict(e.Kind, e.Chain))
+		v, ok := verdict(e.Kind, e.Chain)
+		if !ok {
+			d.add(Other{fmt.Sprintf("verdict %d", e.Kind)})
+			return
+		}
+		d.add(v)
 	case *expr.Counter:
 		d.add(Counter{})
 	case *expr.Match:
@@ -87,99 +109,77 @@ func (d *decompiler) step(e expr.Any) {
 	}
 }
 
-// load notes the field that a register holds. nft loads the first bytes of an address alone where
-// the rest does not count.
-func (d *decompiler) load(e expr.Any) {
-	var register uint32
-	var loaded any
-	switch e := e.(type) {
-	case *expr.Payload:
-		c := *e
-		register, c.DestRegister = c.DestRegister, 0
-		loaded = c
-	case *expr.Meta:
-		c := *e
-		register, c.Register = c.Register, 0
-		loaded = c
-	case *expr.Ct:
-		c := *e
-		register, c.Register = c.Register, 0
-		loaded = c
-	case *expr.Fib:
-		c := *e
-		register, c.Register = c.Register, 0
-		loaded = c
-	}
-	for f, known := range fields {
-		if known.load == nil {
+// load records which field a register has after the expression loaded, which, as fields, has no
+// register. For a prefix of whole bytes, the nft tool loads only those bytes of the address.
+func (d *decompiler) load(register uint32, loaded any) {
+	for f, field := range fields {
+		if field.load == nil {
 			continue
 		}
-		if known.load == loaded || beginsWith(known.load, loaded) {
-			d.holds[number(register)] = held{operand: Of(Field(f))}
+		if field.load == loaded || loadsPrefix(field.load, loaded) {
+			d.registers[reg32(register)] = content{operand: Of(Field(f))}
 			return
 		}
 	}
-	delete(d.holds, number(register))
+	delete(d.registers, reg32(register))
 }
 
-// beginsWith reports whether an address is loaded in part.
-func beginsWith(whole, part any) bool {
+// loadsPrefix reports whether part loads the first bytes of the address that whole loads.
+func loadsPrefix(whole, part any) bool {
 	w, isWhole := whole.(expr.Payload)
 	p, isPart := part.(expr.Payload)
-	if !isWhole || !isPart || p.Base != expr.PayloadBaseNetworkHeader || p.Len > w.Len {
-		return false
-	}
-	p.Len = w.Len
-	return p == w
+	isPrefix := isWhole && isPart && p.Base == expr.PayloadBaseNetworkHeader && p.Len <= w.Len
+	p.Len = w.Len // the only difference
+	return isPrefix && p == w
 }
 
 func (d *decompiler) match(e *expr.Cmp) {
-	h := d.holds[number(e.Register)]
-	plain := strings.Trim(string(h.xor), "\x00") == "" && h.from == ""
-	if h.operand.Field == noField || !plain || e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
+	c := d.registers[reg32(e.Register)]
+	noXor := strings.Trim(string(c.xor), "\x00") == ""
+	if c.operand.Field == noField || c.mapName != "" || !noXor || e.Op != expr.CmpOpEq && e.Op != expr.CmpOpNeq {
 		d.add(Other{"cmp"})
 		return
 	}
 	value := Data(e.Data)
-	if name := h.operand.Field; (name == Iifname || name == Oifname) && strings.HasSuffix(string(value), "\x00") {
-		// iptables-nft compares a whole name with the zero behind it, nft all that the kernel
-		// holds. A prefix of a name has no zero.
+	if f := c.operand.Field; (f == Iifname || f == Oifname) && strings.HasSuffix(string(value), "\x00") {
+		// iptables-nft compares an interface name up to its NUL, the nft tool all IFNAMSIZ bytes:
+		// pad it. A prefix (eth*) has no NUL and stays.
 		value += Data(strings.Repeat("\x00", max(0, unix.IFNAMSIZ-len(value))))
 	}
-	d.add(Match{Operand: h.operand, Mask: h.mask, Value: value, Not: e.Op == expr.CmpOpNeq})
+	d.add(Match{Operand: c.operand, Mask: c.mask, Value: value, Not: e.Op == expr.CmpOpNeq})
 }
 
-// key gathers the operands that lie side by side from a register on.
-func (d *decompiler) key(register uint32) Key {
+// takeKey returns the operands in consecutive registers, beginning with register, and forgets the
+// content of all registers: each statement loads those that it needs.
+func (d *decompiler) takeKey(register uint32) Key {
 	var k Key
-	at := number(register)
+	at := reg32(register)
 	for i := range k {
-		h, ok := d.holds[at]
-		if !ok || h.from != "" || h.mask != "" {
+		c, ok := d.registers[at]
+		if !ok || c.mapName != "" || c.mask != "" {
 			break
 		}
-		k[i] = h.operand
-		at += h.operand.words()
+		k[i] = c.operand
+		at += c.operand.words()
 	}
-	// The next statement loads its own.
-	clear(d.holds)
+	clear(d.registers)
 	return k
 }
 
 func (d *decompiler) lookup(e *expr.Lookup) {
-	k := d.key(e.SourceRegister)
+	k := d.takeKey(e.SourceRegister)
 	switch {
 	case !e.IsDestRegSet:
 		d.add(In{Key: k, Set: e.SetName, Not: e.Invert})
 	case e.DestRegister == unix.NFT_REG_VERDICT:
 		d.add(Dispatch{Key: k, Map: e.SetName})
 	default:
-		d.holds[number(e.DestRegister)] = held{key: k, from: e.SetName}
+		d.registers[reg32(e.DestRegister)] = content{key: k, mapName: e.SetName}
 	}
 }
 
 func (d *decompiler) nat(e *expr.NAT) {
-	h, port := d.holds[number(e.RegAddrMin)], d.holds[number(e.RegProtoMin)]
+	addr, port := d.registers[reg32(e.RegAddrMin)], d.registers[reg32(e.RegProtoMin)]
 	s := DNAT{Family: IPv4}
 	if e.Family == unix.NFPROTO_IPV6 {
 		s.Family = IPv6
@@ -188,32 +188,33 @@ func (d *decompiler) nat(e *expr.NAT) {
 	case e.Type != expr.NATTypeDestNAT:
 		d.add(Other{"nat"})
 		return
-	case h.from != "":
-		s.Key, s.Map = h.key, h.from
-	case h.operand.Field == constant && port.operand.Field == constant:
-		s.To = netip.AddrPortFrom(address(h.operand.value), binary.BigEndian.Uint16([]byte(port.operand.value)))
+	case addr.mapName != "":
+		s.Key, s.Map = addr.key, addr.mapName
+	case addr.operand.Field == constant && port.operand.Field == constant:
+		s.To = netip.AddrPortFrom(address(addr.operand.value), binary.BigEndian.Uint16([]byte(port.operand.value)))
 	default:
 		d.add(Other{"nat"})
 		return
 	}
-	clear(d.holds)
+	clear(d.registers)
 	d.add(s)
 }
 
-func (d *decompiler) setMark(e *expr.Meta) {
-	h := d.holds[number(e.Register)]
-	if e.Key != expr.MetaKeyMARK || h.operand != Of(Mark) || len(h.mask) != 4 || len(h.xor) != 4 {
+func (d *decompiler) metaSet(e *expr.Meta) {
+	c := d.registers[reg32(e.Register)]
+	if e.Key != expr.MetaKeyMARK || c.operand != Of(Mark) || len(c.mask) != 4 || len(c.xor) != 4 {
 		d.add(Other{"meta set"})
 		return
 	}
-	d.add(SetMark{And: binary.NativeEndian.Uint32([]byte(h.mask)), Xor: binary.NativeEndian.Uint32([]byte(h.xor))})
+	d.add(SetMark{And: binary.NativeEndian.Uint32([]byte(c.mask)), Xor: binary.NativeEndian.Uint32([]byte(c.xor))})
 }
 
-func verdict(kind expr.VerdictKind, chain string) Verdict {
+// verdict returns the verdict of an expression or of a map's element; false if it is another one.
+func verdict(kind expr.VerdictKind, chain string) (Verdict, bool) {
 	for k, v := range verdicts {
 		if v == kind {
-			return Verdict{k, chain}
+			return Verdict{k, chain}, true
 		}
 	}
-	return Verdict{Continue, ""}
+	return Verdict{}, false
 }

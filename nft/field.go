@@ -11,8 +11,8 @@ import (
 // Field is what a statement reads of a packet.
 type Field uint8
 
-// The fields. Sport and Dport are those of any transport protocol. SourceType and DestinationType
-// are how the host's routes treat an address: RTN_LOCAL and so on.
+// The fields. Sport and Dport are the ports of any transport protocol. SourceType and
+// DestinationType are the types of the host's routes to an address: RTN_LOCAL and so on.
 const (
 	noField Field = iota
 	IPSaddr
@@ -34,7 +34,7 @@ const (
 	random
 )
 
-// field is how nft writes a field, how many bytes it has, and the expression that loads it.
+// field has a field's text in nft, its size, and the expression that loads it (with register 0).
 type field struct {
 	text  string
 	bytes uint32
@@ -71,7 +71,7 @@ type Operand struct {
 	modulus, offset uint32
 }
 
-// Of reads a field.
+// Of returns the operand that reads a field.
 func Of(f Field) Operand { return Operand{Field: f} }
 
 // Constant is a value that does not depend on the packet.
@@ -102,13 +102,13 @@ func (o Operand) bytes() uint32 {
 	return fields[o.Field].bytes
 }
 
-// words is the number of registers that the operand takes.
+// words returns the number of 32-bit registers that the operand takes.
 func (o Operand) words() uint32 { return (o.bytes() + 3) / 4 }
 
-// Key is the key that a statement has in a set: up to five operands side by side.
+// Key is the key of a statement in a set: up to five operands in consecutive registers.
 type Key [5]Operand
 
-// operands are those that the key has.
+// operands returns the operands of the key.
 func (k Key) operands() []Operand {
 	n := 0
 	for n < len(k) && k[n].Field != noField {

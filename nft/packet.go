@@ -12,16 +12,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Packet is a packet for a Fake. Its addresses say the family.
+// Packet is a packet for a Fake. Its family is that of its addresses.
 type Packet struct {
 	// In is the interface by which it comes in; "" if the host itself sends it. Out is the
 	// interface by which it leaves.
 	In, Out string
-	// Source and Destination; the ports count for protocols that have some.
+	// Source and Destination; the ports count only for protocols that have ports.
 	Source, Destination netip.AddrPort
 	Protocol            uint8
-	// State is the connection's, StateNew if it is 0; Mark the packet's. Translated says that an
-	// earlier packet of the connection got another destination.
+	// State is the connection's state; 0 means StateNew. Mark is the packet's. Translated is set if
+	// an earlier packet of the connection got another destination.
 	State, Mark uint32
 	Translated  bool
 }
@@ -31,12 +31,12 @@ type Outcome struct {
 	// Verdict is Accept or Drop. Rejected packets are dropped and answered.
 	Verdict  Kind
 	Rejected bool
-	// Destination is where the packet goes, and Masqueraded whether it does so with an address of
-	// the host as its source.
+	// Destination is where the packet goes; Masqueraded is set if its source becomes an address of
+	// the host.
 	Destination netip.AddrPort
 	Masqueraded bool
 	Mark        uint32
-	// Trace lists the rules that matched, in order, each behind its chain.
+	// Trace lists the rules that matched, in order, each with its chain in front.
 	Trace []string
 }
 
@@ -63,7 +63,7 @@ func (f *Fake) Send(p Packet) Outcome {
 
 func (f *Fake) isLocal(a netip.Addr) bool { return a.IsLoopback() || slices.Contains(f.Local, a) }
 
-// walk is a packet on its way.
+// walk is the state of a packet on its way through the hooks.
 type walk struct {
 	fake   *Fake
 	packet Packet
@@ -256,7 +256,7 @@ func (w *walk) update(s Update) bool {
 	return true
 }
 
-// load is what an operand is for this packet, without padding.
+// load returns the value of an operand for this packet, without padding.
 func (w *walk) load(o Operand) Data {
 	p := w.packet
 	port := func(n uint16) Data { return Data(binary.BigEndian.AppendUint16(nil, n)) }

@@ -33,7 +33,7 @@ func (k Kernel) Tables() ([]TableName, error) {
 	return names, nil
 }
 
-// Read reads a table with all that is in it. If it is not there, the result has no name.
+// Read reads a table and all that is in it. If the table does not exist, the result has no name.
 func (k Kernel) Read(name TableName) (Table, error) {
 	tables, err := k.Tables()
 	if err != nil || !slices.Contains(tables, name) {
@@ -69,7 +69,7 @@ func (k Kernel) Read(name TableName) (Table, error) {
 	return t, nil
 }
 
-// Base reads what makes a chain a base chain.
+// Base reads the hook, type, priority and policy of a base chain.
 func (k Kernel) Base(table TableName, chain string) (Base, error) {
 	conn, err := k.conn()
 	if err != nil {
@@ -98,7 +98,7 @@ func base(c *nftables.Chain) Base {
 	return b
 }
 
-// Rules reads the rules of a chain; none if the chain is not there.
+// Rules reads the rules of a chain; none if the chain does not exist.
 func (k Kernel) Rules(table TableName, chain string) ([]Rule, error) {
 	conn, err := k.conn()
 	if err != nil {
@@ -117,7 +117,7 @@ func (k Kernel) Rules(table TableName, chain string) ([]Rule, error) {
 	return rules, nil
 }
 
-// Elements reads the elements of a set, those that rules added included.
+// Elements reads the elements of a set, including those that rules added.
 func (k Kernel) Elements(table TableName, s Set) ([]Element, error) {
 	conn, err := k.conn()
 	if err != nil {
@@ -143,10 +143,10 @@ func (k Kernel) Elements(table TableName, s Set) ([]Element, error) {
 	return elements, nil
 }
 
-// pad fills the last field up, which has no padding in the kernel if it is alone.
+// pad fills up the last field to a whole register: the kernel does not pad the only field of a key.
 func pad(b []byte) Data { return Data(append(b, make([]byte, -len(b)&3)...)) }
 
-// elementVerdict decodes the attributes of a verdict map's value.
+// elementVerdict decodes the attributes of a verdict map's value. A verdict without a Kind is zero.
 func elementVerdict(b []byte) Verdict {
 	ad, err := netlink.NewAttributeDecoder(b)
 	if err != nil {
@@ -162,11 +162,12 @@ func elementVerdict(b []byte) Verdict {
 			chain = ad.String()
 		}
 	}
-	return verdict(kind, chain)
+	v, _ := verdict(kind, chain)
+	return v
 }
 
-// joinRanges makes one element of the two that the kernel has for a range: its first key, and the
-// first one behind it, which the last range has not.
+// joinRanges makes one element of the two that the kernel has for a range: the first key in it, and
+// the first key behind it. The last range may lack the second.
 func joinRanges(elements []Element, raw []nftables.SetElement) []Element {
 	var ranges []Element
 	var ends [][]byte
@@ -191,7 +192,7 @@ func joinRanges(elements []Element, raw []nftables.SetElement) []Element {
 	return ranges
 }
 
-// sets reads the declarations of a table's sets. The library loses the key of a verdict map.
+// sets reads the declarations of a table's sets by netlink: the library loses a verdict map's key.
 func (k Kernel) sets(table TableName) ([]Set, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: k.NetNS})
 	if err != nil {
@@ -257,7 +258,7 @@ func decodeSet(ad *netlink.AttributeDecoder) Set {
 	return s
 }
 
-// decodeTypes takes apart what nft writes for the types of a key: six bits for each field.
+// decodeTypes decodes the nft tool's number of the types of a key: six bits for each field.
 func decodeTypes(number uint32) Types {
 	if number == unix.NFT_DATA_VERDICT {
 		return Types{TypeVerdict}
@@ -280,15 +281,15 @@ func decodeTypes(number uint32) Types {
 type BaseChain struct {
 	Table TableName
 	Name  string
-	// Owned is set if the kernel lets only the program that made the table change it, as firewalld
-	// 2.1 and later ask for.
+	// Owned is set if the kernel lets only the program that made the table change it. firewalld 2.1
+	// and later ask for that.
 	Owned bool
 }
 
 func (c BaseChain) String() string { return fmt.Sprintf("chain %s of table %s", c.Name, c.Table) }
 
-// FilterChain is a filter's base chain, of any program. Follow adds the rules of the chains that
-// its own lead to.
+// FilterChain is a base chain of type filter, of any program. Follow adds the rules of the chains
+// that its rules jump to.
 type FilterChain struct {
 	BaseChain
 	Rules         []Rule
@@ -300,8 +301,8 @@ type FilterChain struct {
 // (NFT_TABLE_F_OWNER).
 const tableOwner = 1 << 1
 
-// Filters reads the filters of a hook that IPv4 packets pass, as far as that is possible: errors
-// leave out what they concern. A chain that has gone meanwhile has no rules.
+// Filters reads the filter chains of a hook that IPv4 packets pass. What cannot be read is left out
+// and is in the error. A chain that was deleted meanwhile has no rules.
 func (k Kernel) Filters(hook Hook) ([]FilterChain, error) {
 	conn, err := k.conn()
 	if err != nil {
@@ -340,7 +341,7 @@ func (k Kernel) Filters(hook Hook) ([]FilterChain, error) {
 	return found, errors.Join(errs...)
 }
 
-// Follow completes Jumps: it reads the chains that the rules of c lead to.
+// Follow completes Jumps: it reads the chains that the rules of c jump or go to.
 func (k Kernel) Follow(c *FilterChain) { k.follow(c, c.Rules) }
 
 func (k Kernel) follow(c *FilterChain, rules []Rule) {

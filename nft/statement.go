@@ -67,7 +67,7 @@ type Reject struct {
 	Code uint8
 }
 
-// Verdict ends the rule, and says where the packet goes on.
+// Verdict ends the rule, and decides what happens to the packet.
 type Verdict struct {
 	Kind  Kind
 	Chain string // for Jump and Goto
@@ -109,7 +109,7 @@ func SourceIn(p netip.Prefix) Match { return inPrefix(IPSaddr, IP6Saddr, p) }
 // DestinationIn matches packets to a prefix.
 func DestinationIn(p netip.Prefix) Match { return inPrefix(IPDaddr, IP6Daddr, p) }
 
-// Not matches what m does not.
+// Not returns a Match of all packets that m does not match.
 func Not(m Match) Match {
 	m.Not = !m.Not
 	return m
@@ -157,10 +157,10 @@ func HasBits(f Field, bits uint32) Match {
 // OneIn matches one packet in n, at random.
 func OneIn(n uint32) Match { return Match{Operand: Random(n, 0), Value: Number(0)} }
 
-// JumpTo goes on in another chain, and comes back at its end.
+// JumpTo continues in another chain, and returns at its end.
 func JumpTo(chain string) Verdict { return Verdict{Kind: Jump, Chain: chain} }
 
-// GoTo goes on in another chain for good.
+// GoTo continues in another chain, without a return.
 func GoTo(chain string) Verdict { return Verdict{Kind: Goto, Chain: chain} }
 
 // RejectWithReset answers a TCP packet.
@@ -174,7 +174,7 @@ var unreachable = map[Family]Reject{
 	Inet: {unix.NFT_REJECT_ICMPX_UNREACH, unix.NFT_REJECT_ICMPX_PORT_UNREACH},
 }
 
-// Prefix is the prefix that a Match compares an address with, if it does that.
+// Prefix returns the prefix that a Match compares an address with; false if there is none.
 func (m Match) Prefix() (netip.Prefix, bool) {
 	if !slices.Contains([]Field{IPSaddr, IPDaddr, IP6Saddr, IP6Daddr}, m.Operand.Field) {
 		return netip.Prefix{}, false

@@ -10,10 +10,10 @@ import (
 	"flyball.dev/nft"
 )
 
-// kernel is what the proxy needs of nftables: an nft.Kernel, or in tests an nft.Fake.
+// kernel has the methods of nft.Kernel that the proxy needs. In tests it is an nft.Fake.
 type kernel interface {
 	// Apply commits a transaction as a whole or not at all. Its error is fs.ErrNotExist if the
-	// table, or an element to be deleted, is not there.
+	// table, or an element to be deleted, does not exist.
 	Apply(t nft.Transaction) error
 	Base(table nft.TableName, chain string) (nft.Base, error)
 	Rules(table nft.TableName, chain string) ([]nft.Rule, error)
@@ -54,8 +54,9 @@ func (t *table) apply(c Change) error {
 
 func (t *table) transaction() nft.Transaction { return nft.Transaction{Table: t.name} }
 
-// unbind deletes what binds clients to endpoints that are gone. No rule leads there any more, so no
-// client is bound again. Without it, clients would go back to the endpoint when it returns.
+// unbind deletes the session affinity of clients whose endpoints are gone. No rule leads to such an
+// endpoint any more, so no client is bound to it again. Without unbind, clients would go back to
+// the endpoint when it returns.
 func (t *table) unbind(gone map[nft.Data]bool) error {
 	for len(gone) > 0 {
 		bound, err := t.bound(gone)
@@ -64,7 +65,7 @@ func (t *table) unbind(gone map[nft.Data]bool) error {
 		}
 		tx := t.transaction()
 		tx.DeleteElements(clients(t.fam), bound...)
-		// If one expired since it was read, the kernel refuses them all.
+		// If one element expired since it was read, the kernel refuses the whole deletion.
 		if err := t.kernel.Apply(tx); !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
@@ -72,7 +73,7 @@ func (t *table) unbind(gone map[nft.Data]bool) error {
 	return nil
 }
 
-// bindings lists how the set of known clients names endpoints of frontends: its key without the
+// bindings returns, for endpoints of frontends, their keys in the set of known clients, without the
 // client.
 func (t *table) bindings(elements []Element) map[nft.Data]bool {
 	names := map[nft.Data]bool{}
@@ -85,8 +86,7 @@ func (t *table) bindings(elements []Element) map[nft.Data]bool {
 	return names
 }
 
-// bound reads which clients are bound to the named endpoints. The timeout of each is what remains
-// of it.
+// bound reads which clients are bound to the named endpoints, each with its remaining timeout.
 func (t *table) bound(names map[nft.Data]bool) ([]nft.Element, error) {
 	elements, err := t.kernel.Elements(t.name, clients(t.fam))
 	if err != nil {
@@ -101,8 +101,8 @@ func (t *table) bound(names map[nft.Data]bool) ([]nft.Element, error) {
 	return found, nil
 }
 
-// rebuild replaces the table by what all describes. There is no moment without rules, and session
-// affinity is carried over.
+// rebuild replaces the table by one with all. There is no moment without rules, and session
+// affinity is kept.
 func (t *table) rebuild(all Change) error {
 	// This fails if there is no table, or one of another version: then affinity is lost, not
 	// Services.
@@ -124,7 +124,7 @@ func (t *table) rebuild(all Change) error {
 
 func (t *table) fixedChains() []nft.Chain { return fixedChains(t.fam, t.cfg.ServiceCIDRs, t.shift) }
 
-// shifts is how many different priorities the tables that replace one another have.
+// shifts is the number of priorities that successive tables use in turn.
 const shifts = 40
 
 // nextShift puts the chains of a new table right behind those of the old one. While the kernel
@@ -151,7 +151,7 @@ func (t *table) addClasses(tx *nft.Transaction, c Change) {
 	for _, m := range c.Classes {
 		name := m.Class.chain()
 		t.chains[m.Number] = name
-		if name != rejectChain && name != dropChain { // the others share the fixed ones
+		if name != rejectChain && name != dropChain { // these two are fixed chains
 			tx.AddChains(nft.Chain{Name: name, Rules: m.Class.rules(t.fam, t.cfg.ClusterCIDRs)})
 		}
 	}
@@ -189,7 +189,7 @@ func (t *table) intact(want [mapCount]int) bool {
 	for _, c := range t.fixedChains() {
 		found, err := t.kernel.Rules(t.name, c.Name)
 		if err != nil || len(found) != len(c.Rules) {
-			return false // what cannot be read is written again
+			return false // a table that cannot be read is written again
 		}
 	}
 	for m := range mapCount {
@@ -201,7 +201,7 @@ func (t *table) intact(want [mapCount]int) bool {
 	return true
 }
 
-// frontends reads back every destination that the table translates: none if there is no table.
+// frontends reads all frontends from the table: none if there is no table.
 func (t *table) frontends() map[frontend]bool {
 	found := map[frontend]bool{}
 	for _, m := range []Map{Frontends, HostPorts} {

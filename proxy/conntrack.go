@@ -7,60 +7,67 @@ import (
 	"flyball.dev/nft"
 )
 
-// connections is what the proxy needs of the kernel's connection table: an nft.Kernel.
-type connections interface {
-	// DeleteConnections deletes the entries that match: the rules decide their next packet again.
+// conntrackTable is the part of nft.Kernel that deletes conntrack entries.
+type conntrackTable interface {
+	// DeleteConnections deletes the entries that match, so that the nftables rules are applied to
+	// the connection's next packet.
 	DeleteConnections(family nft.Family, match func(nft.Connection) bool) error
 }
 
-// frontend is a destination that the table translates; the zero ip is any address of this host.
+// frontend is a destination that the nftables table translates.
 type frontend struct {
-	addr     ip
+	addr     ip // zero: any address of this host
 	protocol Protocol
 	port     uint16
 }
 
-// destination is the connection's destination, by address and, if that is one of this host, by port
-// alone.
-func destination(c nft.Connection) (exact, anyAddr frontend, local bool) {
+// frontendsOf returns the two frontends that may translate c: exact has c's address and port,
+// anyAddr only its port. anyAddr counts only if local is true, that is, if the address is this
+// host's.
+func frontendsOf(c nft.Connection) (exact, anyAddr frontend, local bool) {
 	p := Protocol(c.Protocol)
 	exact = frontend{toIP(c.Destination.Addr()), p, c.Destination.Port()}
 	return exact, frontend{ip{}, p, exact.port}, c.Local
 }
 
-// staleFlows are the endpoints of UDP frontends that changed.
-type staleFlows map[frontend][]netip.AddrPort
+// udpEndpoints has the current endpoints of each UDP frontend that lost one or got its first; none
+// if the frontend is gone.
+type udpEndpoints map[frontend][]netip.AddrPort
 
-func newStaleFlows(flows []Flow) staleFlows {
-	s := staleFlows{}
+func newUDPEndpoints(flows []Flow) udpEndpoints {
+	u := udpEndpoints{}
 	for _, f := range flows {
-		s[frontend{f.Addr, UDP, f.Port}] = f.Backends
+		u[frontend{f.Addr, UDP, f.Port}] = f.Endpoints
 	}
-	return s
+	return u
 }
 
-// match finds the UDP connections that lead to endpoints which their frontend does not have, or to
-// none at all though it has some.
-func (s staleFlows) match(c nft.Connection) bool {
+// stale reports whether c is a UDP connection through one of the frontends that goes to an endpoint
+// which the frontend does not have, or to none. On a port of this host, a local process may be what
+// answers: only if the frontend has endpoints is that connection stale.
+func (u udpEndpoints) stale(c nft.Connection) bool {
 	if Protocol(c.Protocol) != UDP {
 		return false
 	}
-	exact, anyAddr, local := destination(c)
-	backends, ok := s[exact]
+	exact, anyAddr, local := frontendsOf(c)
+	endpoints, ok := u[exact]
 	if !ok {
-		backends, ok = s[anyAddr]
-		if !local || len(backends) == 0 && c.Server == c.Destination {
-			return false // it is a port of another host, or of a process of this one
+		if !local {
+			return false // a port of another host
+		}
+		endpoints, ok = u[anyAddr]
+		if len(endpoints) == 0 && c.Server == c.Destination {
+			return false // a process of this host answers
 		}
 	}
-	return ok && !slices.Contains(backends, c.Server)
+	return ok && !slices.Contains(endpoints, c.Server)
 }
 
-// frontends are destinations that the table translated.
-type frontends map[frontend]bool
+// removedFrontends are the frontends of an nftables table that was removed.
+type removedFrontends map[frontend]bool
 
-// match finds the connections that were translated by one of them.
-func (f frontends) match(c nft.Connection) bool {
-	exact, anyAddr, local := destination(c)
+// translated reports whether c was translated for one of the frontends.
+func (f removedFrontends) translated(c nft.Connection) bool {
+	exact, anyAddr, local := frontendsOf(c)
 	return c.Server != c.Destination && (f[exact] || f[anyAddr] && local)
 }

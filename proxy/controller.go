@@ -55,9 +55,9 @@ const (
 	maxClasses = 1000
 )
 
-// Run keeps the table as Services, EndpointSlices and Pods want it until ctx ends. It then leaves
-// everything in place, so that connections go on while Flyball restarts; Cleanup removes it. It
-// fails if the first table cannot be written; later failures are logged and tried again.
+// Run keeps the table as Services, EndpointSlices and Pods want it until ctx is cancelled. It then
+// leaves everything in place, so that connections go on while Flyball restarts; Cleanup removes it.
+// It fails if the first table cannot be written; later failures are logged and tried again.
 func Run(ctx context.Context, cfg Config) error {
 	client, err := kubernetes.NewForConfig(cfg.Client)
 	if err != nil {
@@ -70,15 +70,15 @@ func Run(ctx context.Context, cfg Config) error {
 // connections to Services, which nothing would translate any more if their clients went on.
 func Cleanup() error { return cleanup(newTable(Config{}, nft.Kernel{}), nft.Kernel{}) }
 
-func cleanup(t *table, conntrack connections) error {
-	translated := frontends(t.frontends())
+func cleanup(t *table, conntrack conntrackTable) error {
+	removed := removedFrontends(t.frontends())
 	if err := t.remove(); err != nil {
 		return err
 	}
-	if len(translated) == 0 {
+	if len(removed) == 0 {
 		return nil
 	}
-	return conntrack.DeleteConnections(t.fam.Family, translated.match)
+	return conntrack.DeleteConnections(t.fam.Family, removed.translated)
 }
 
 // controller is the loop: its caches observe, its state plans, its table acts.
@@ -88,7 +88,7 @@ type controller struct {
 	caches    *caches
 	state     *State
 	table     *table
-	conntrack connections
+	conntrack conntrackTable
 	health    *health
 	localnet  localnet
 	events    record.EventRecorder
@@ -96,7 +96,7 @@ type controller struct {
 	created int // classes since the last rebuild
 }
 
-func newController(cfg Config, client kubernetes.Interface, t *table, conntrack connections) *controller {
+func newController(cfg Config, client kubernetes.Interface, t *table, conntrack conntrackTable) *controller {
 	return &controller{
 		cfg: cfg, client: client, caches: newCaches(client, cfg.NodeName), state: NewState(),
 		table: t, conntrack: conntrack, health: newHealth(), localnet: localnet{},
@@ -220,11 +220,11 @@ func (c *controller) rebuild(log klog.Logger) error {
 	return nil
 }
 
-// follow does what must follow new rules: connections were decided by the old ones. Its failures do
-// not make the rules wrong.
+// follow does what must follow new rules: it deletes conntrack entries that the old rules made, and
+// opens host ports. Its failures do not make the rules wrong.
 func (c *controller) follow(log klog.Logger, change Change) {
-	if stale := newStaleFlows(change.Stale); len(stale) > 0 {
-		if err := c.conntrack.DeleteConnections(c.table.fam.Family, stale.match); err != nil {
+	if current := newUDPEndpoints(change.Stale); len(current) > 0 {
+		if err := c.conntrack.DeleteConnections(c.table.fam.Family, current.stale); err != nil {
 			log.Error(err, "UDP clients may talk to endpoints that are gone")
 		}
 	}

@@ -181,7 +181,7 @@ func (l *lab) flush() {
 	c := l.state.Take()
 	must(l.t, l.table.apply(c))
 	if len(c.Stale) > 0 {
-		must(l.t, l.conntrack.DeleteConnections(nft.IPv4, newStaleFlows(c.Stale).match))
+		must(l.t, l.conntrack.DeleteConnections(nft.IPv4, newUDPEndpoints(c.Stale).stale))
 	}
 }
 

@@ -14,13 +14,13 @@ type Desired struct {
 	Flows    []Flow
 }
 
-// Flow is a UDP frontend and the endpoints its conntrack entries may point at. UDP knows no end of
-// a connection, so an entry lives as long as its client keeps sending, also to an endpoint that is
-// gone.
+// Flow is a UDP frontend and the endpoints that its conntrack entries may point at. A UDP
+// connection has no end, so an entry lives as long as its client keeps sending, also to an endpoint
+// that is gone.
 type Flow struct {
-	Addr     ip // zero: any address of this host
-	Port     uint16
-	Backends []netip.AddrPort
+	Addr      ip // zero: any address of this host
+	Port      uint16
+	Endpoints []netip.AddrPort
 }
 
 // Change is what has to be done to the kernel: the classes in one transaction, the elements in the
@@ -28,7 +28,7 @@ type Flow struct {
 type Change struct {
 	Classes     []Member // to create, in this order
 	Delete, Add []Element
-	Unbind      []Element // endpoints that a frontend lost: no client may find back to them
+	Unbind      []Element // endpoints that a frontend lost: no client may be sent back to them
 	Stale       []Flow    // conntrack entries of these frontends are to be checked
 	Owners      []string  // the Services and Pods that changed
 }
@@ -107,20 +107,20 @@ func (s *State) Set(owner string, want Desired) {
 	s.names[owner] = true
 }
 
-// setFlows notes frontends whose conntrack entries may have become stale: where an endpoint went
-// away, and where the first one came.
+// setFlows records frontends whose conntrack entries may have become stale: those that lost an
+// endpoint, or got their first.
 func (s *State) setFlows(had, want []Flow) {
 	old := map[frontend][]netip.AddrPort{}
 	for _, f := range had {
-		old[frontend{f.Addr, UDP, f.Port}] = f.Backends
+		old[frontend{f.Addr, UDP, f.Port}] = f.Endpoints
 	}
 	for _, f := range want {
 		k := frontend{f.Addr, UDP, f.Port}
 		was, known := old[k]
 		_, pending := s.stale[k]
-		gone := slices.ContainsFunc(was, func(a netip.AddrPort) bool { return !slices.Contains(f.Backends, a) })
-		if pending || !known || gone || len(was) == 0 && len(f.Backends) > 0 {
-			s.stale[k] = f.Backends
+		gone := slices.ContainsFunc(was, func(a netip.AddrPort) bool { return !slices.Contains(f.Endpoints, a) })
+		if pending || !known || gone || len(was) == 0 && len(f.Endpoints) > 0 {
+			s.stale[k] = f.Endpoints
 		}
 		delete(old, k)
 	}
@@ -239,7 +239,7 @@ func unbound(deleted, added []Element) []Element {
 // entries of frontends that are gone.
 func (s *State) Failed(c Change) {
 	for _, f := range c.Stale {
-		s.stale[frontend{f.Addr, UDP, f.Port}] = f.Backends
+		s.stale[frontend{f.Addr, UDP, f.Port}] = f.Endpoints
 	}
 }
 
@@ -300,8 +300,8 @@ func (s *State) compact(used map[uint32]bool) []Member {
 
 func (s *State) flows() []Flow {
 	var flows []Flow
-	for k, backends := range s.stale {
-		flows = append(flows, Flow{k.addr, k.port, backends})
+	for k, endpoints := range s.stale {
+		flows = append(flows, Flow{k.addr, k.port, endpoints})
 	}
 	slices.SortFunc(flows, func(a, b Flow) int {
 		return cmp.Or(bytes.Compare(a.Addr[:], b.Addr[:]), cmp.Compare(a.Port, b.Port))

@@ -10,21 +10,21 @@ import (
 	"flyball.dev/nft"
 )
 
-// Class is how the traffic to one address of a Service is treated. Addresses that are treated alike
-// share a class, and a class is one chain.
+// Class is what happens to the traffic to an address of a Service. Addresses with the same
+// treatment share a class, and a class is one chain.
 type Class struct {
 	Via    Via
 	Action Action
 
-	// Masquerade says whose source address is replaced by the node's.
+	// Masquerade decides for which sources the node's address replaces the source address.
 	Masquerade Masquerade
 
 	// List and Count are the endpoints to choose from.
 	List  List
 	Count int
 
-	// Sticky is the session affinity in seconds; 0: none. Then Endpoints lists what clients stick
-	// to, with commas: such a class has one member only.
+	// Sticky is the session affinity in seconds; 0: none. With Sticky, Endpoints lists the
+	// endpoints that clients stick to, with commas: such a class has one member only.
 	Sticky    uint32
 	Endpoints string
 
@@ -37,7 +37,7 @@ type Class struct {
 	Sources string
 }
 
-// Via is what of a packet's destination is the key of a frontend.
+// Via is the part of a packet's destination that is the key of a frontend.
 type Via uint8
 
 // An address with a port, or the port alone.
@@ -49,16 +49,16 @@ const (
 // Action is what happens to a connection.
 type Action uint8
 
-// Balance sends it to an endpoint. Reject answers that the port is unreachable, for Services
-// without endpoints. Drop is for traffic policy Local on a node without endpoints, where load
-// balancers are expected to go elsewhere.
+// Balance sends a connection to an endpoint. Reject answers that the port is unreachable, for
+// Services without endpoints. Drop is for traffic policy Local on a node without endpoints, where
+// load balancers are expected to use another node.
 const (
 	Balance Action = iota
 	Reject
 	Drop
 )
 
-// Masquerade says whose source address is replaced by the node's.
+// Masquerade decides for which sources the node's address replaces the source address.
 type Masquerade uint8
 
 // Never, always, or for sources outside the cluster CIDR only.
@@ -115,7 +115,7 @@ func (c Class) chain() string {
 	return b.String()
 }
 
-// needs lists the classes whose chains this one's chain goes on to.
+// needs lists the classes whose chains are the targets of this class's chain.
 func (c Class) needs() []Class {
 	switch {
 	case c.Sources != "":
@@ -131,7 +131,7 @@ func (c Class) shortcut() Class {
 	return Class{Via: c.Via, List: Cluster, Count: c.Shortcut, Sticky: c.Sticky, Endpoints: c.ShortcutEndpoints}
 }
 
-// rules are those of the class's chain. Without clusterCIDRs no source counts as a Pod.
+// rules returns the rules of the class's chain. Without clusterCIDRs no source counts as a Pod.
 func (c Class) rules(f *family, clusterCIDRs []netip.Prefix) []nft.Rule {
 	if c.Sources != "" {
 		return c.restrict()
@@ -150,7 +150,7 @@ func (c Class) rules(f *family, clusterCIDRs []netip.Prefix) []nft.Rule {
 	}
 	if c.Shortcut > 0 {
 		// As if the packet had gone out to a load balancer and come back in: a client inside the
-		// cluster need not care where endpoints are.
+		// cluster reaches the endpoints of all nodes.
 		short := nft.GoTo(c.shortcut().chain())
 		for _, cidr := range inside {
 			rules = append(rules, nft.R(nft.SourceIn(cidr), short))
@@ -176,7 +176,7 @@ func (c Class) restrict() []nft.Rule {
 	return append(rules, nft.R(drop))
 }
 
-// key is the frontend that a packet is for, and what follows it in the key of a map.
+// key returns the operands of the frontend that a packet is for, followed by more.
 func (v Via) key(f *family, more ...nft.Operand) nft.Key {
 	addr := nft.Of(f.daddr)
 	if v == ViaNodePort {
@@ -199,13 +199,14 @@ func (c Class) pick(f *family) []nft.Rule {
 	}
 	if c.Count > 1 {
 		rules = append(rules, one(nft.Random(uint32(c.Count), c.List.first())))
-		// The number of endpoints may shrink between two lookups of one packet: then the first one.
+		// The number of endpoints may shrink between two lookups of one packet: then the packet
+		// goes to the first endpoint.
 	}
 	return append(rules, one(first))
 }
 
-// stick sends clients that are known to the endpoint where they were, and others to any. Either way
-// the endpoint is theirs for the time of the affinity from now on.
+// stick sends known clients to their last endpoint, and other clients to any. Either way the client
+// stays with that endpoint for the time of the affinity from now on.
 func (c Class) stick(f *family) []nft.Rule {
 	set := clients(f).Name
 	var known, others []nft.Rule
@@ -215,8 +216,8 @@ func (c Class) stick(f *family) []nft.Rule {
 		key := nft.Key{nft.Of(f.saddr)}
 		at := c.Via.key(f, nft.Constant(nft.Number(bindingHash(c.List, to))))
 		copy(key[1:], at[:])
-		// Where the set is full Update does not match: then better no affinity than no service,
-		// which the last rule of the chain sees to.
+		// If the set is full, Update does not match. The last rule of the chain then serves the
+		// client without affinity.
 		send := []nft.Statement{
 			nft.Update{Key: key, Set: set, Timeout: time.Duration(c.Sticky) * time.Second},
 			nft.DNAT{Family: f.Family, To: to},

@@ -137,12 +137,12 @@ func (d *Desired) addEndpoints(at Key, list List, addrs []netip.AddrPort, sticky
 }
 
 func (d *Desired) addFlows(p *ServicePort) {
-	backends := serving(p.Endpoints)
+	endpoints := serving(p.Endpoints)
 	for _, addr := range slices.Concat([]netip.Addr{p.ClusterIP}, p.ExternalIPs, p.LoadBalancerIPs) {
-		d.Flows = append(d.Flows, Flow{toIP(addr), p.Port, backends})
+		d.Flows = append(d.Flows, Flow{toIP(addr), p.Port, endpoints})
 	}
 	if p.NodePort != 0 {
-		d.Flows = append(d.Flows, Flow{Port: p.NodePort, Backends: backends})
+		d.Flows = append(d.Flows, Flow{Port: p.NodePort, Endpoints: endpoints})
 	}
 }
 

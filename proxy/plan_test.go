@@ -36,7 +36,7 @@ func (s *State) text(c Change) []string {
 		line("unbind clients of", e)
 	}
 	for _, f := range c.Stale {
-		lines = append(lines, fmt.Sprintf("conntrack %s:%d keep %v", f.Addr, f.Port, f.Backends))
+		lines = append(lines, fmt.Sprintf("conntrack %s:%d keep %v", f.Addr, f.Port, f.Endpoints))
 	}
 	return lines
 }
@@ -231,9 +231,9 @@ func TestFailed(t *testing.T) {
 }
 
 func TestStaleFlows(t *testing.T) {
-	stale := newStaleFlows([]Flow{
+	current := newUDPEndpoints([]Flow{
 		{toIP(netip.MustParseAddr("10.43.0.80")), 53, addrPorts("10.42.0.11:5353")},
-		{Port: 30053, Backends: addrPorts("10.42.0.11:5353")},
+		{Port: 30053, Endpoints: addrPorts("10.42.0.11:5353")},
 		{Port: 30054},
 	})
 	for name, tc := range map[string]struct {
@@ -254,7 +254,7 @@ func TestStaleFlows(t *testing.T) {
 	} {
 		to, from := netip.MustParseAddrPort(tc.to), netip.MustParseAddrPort(tc.from)
 		connection := nft.Connection{Protocol: tc.protocol, Destination: to, Server: from, Local: to.Addr() == nodeIP}
-		if got := stale.match(connection); got != tc.want {
+		if got := current.stale(connection); got != tc.want {
 			t.Errorf("%s: got %v, want %v, because %s", name, got, tc.want, tc.reason)
 		}
 	}
