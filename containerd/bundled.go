@@ -42,9 +42,9 @@ func (c Config) Remains() bool {
 	return err == nil
 }
 
-// ImportFile imports every image of an archive in a file, in `docker save` or OCI layout format,
+// ImportImages imports every image of an archive in a file, in `docker save` or OCI layout format,
 // and returns their names. CRI shows them then.
-func ImportFile(ctx context.Context, socket, file string) ([]string, error) {
+func ImportImages(ctx context.Context, socket, file string) ([]string, error) {
 	return loadFile(ctx, socket, file, false)
 }
 
@@ -76,8 +76,8 @@ func loadFile(ctx context.Context, socket, file string, pinned bool) ([]string, 
 	return names, nil
 }
 
-// Rows are the image as lines of a table, one for each name: the name, the beginning of its ID and
-// its size.
+// Rows returns lines of a table, one for each name of the image: the name, the beginning of its ID
+// and its size.
 func (i Image) Rows() []string {
 	names := i.Tags
 	if len(names) == 0 {

@@ -42,9 +42,9 @@ type Image struct {
 }
 
 // load loads every image of an archive, in `docker save` or OCI layout format, into the runtime
-// behind socket and returns their names. When it returns, CRI shows them and a container can be
-// started from them at once. It skips images that exist with the same name and content, if r is an
-// io.ReadSeeker, such as an *os.File. Image garbage collection keeps those that are pinned.
+// behind socket and returns their names. When it returns, CRI shows the images, and containers can
+// be started from them. If r is an io.ReadSeeker, such as an *os.File, and all its images exist
+// with the same names and content, it loads none. Image garbage collection keeps pinned images.
 func load(ctx context.Context, socket string, r io.Reader, pinned bool) ([]string, error) {
 	c, err := dial(socket)
 	if err != nil {
@@ -151,7 +151,7 @@ func present(ctx context.Context, c *client.Client, archive io.ReadSeeker) ([]st
 	return names, nil
 }
 
-// awaitVisible returns when CRI shows the images, and as pinned if they are.
+// awaitVisible returns when CRI shows the images, as pinned images if pinned is set.
 func awaitVisible(ctx context.Context, socket string, names []string, pinned bool) error {
 	conn, err := dialCRI(socket)
 	if err != nil {
@@ -177,8 +177,8 @@ func awaitVisible(ctx context.Context, socket string, names []string, pinned boo
 	return nil
 }
 
-// List returns the images that CRI shows, sorted by their first tag.
-func List(ctx context.Context, socket string) ([]Image, error) {
+// ListImages returns the images that CRI shows, sorted by their first tag.
+func ListImages(ctx context.Context, socket string) ([]Image, error) {
 	conn, err := dialRunning(socket)
 	if err != nil {
 		return nil, err
@@ -200,8 +200,8 @@ func List(ctx context.Context, socket string) ([]Image, error) {
 	return found, nil
 }
 
-// Pull pulls an image without credentials, as the node agent would, and returns its ID.
-func Pull(ctx context.Context, socket, ref string) (string, error) {
+// PullImage pulls an image without credentials, as the node agent would, and returns its ID.
+func PullImage(ctx context.Context, socket, ref string) (string, error) {
 	if _, err := reference.ParseDockerRef(ref); err != nil {
 		return "", fmt.Errorf("reading image reference %q: %w", ref, err)
 	}
@@ -216,6 +216,8 @@ func Pull(ctx context.Context, socket, ref string) (string, error) {
 	}
 	return resp.ImageRef, nil
 }
+
+var errNotRunning = errors.New("the container runtime is not running; `flyball up` starts it")
 
 // dialRunning fails at once if there is no socket, instead of after gRPC's timeout.
 func dialRunning(socket string) (*grpc.ClientConn, error) {

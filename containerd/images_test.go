@@ -100,7 +100,7 @@ func TestNormalize(t *testing.T) {
 // TestImages imports both formats and pulls from a registry on loopback, with one containerd.
 func TestImages(t *testing.T) {
 	c := newTestConfig(t)
-	if _, err := List(context.Background(), c.Socket); err == nil || !strings.Contains(err.Error(), "flyball up") {
+	if _, err := ListImages(context.Background(), c.Socket); err == nil || !strings.Contains(err.Error(), "flyball up") {
 		t.Errorf("listing without containerd: %v, want what to do", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -154,7 +154,7 @@ func TestImages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id, err := Pull(ctx, c.Socket, ref)
+	id, err := PullImage(ctx, c.Socket, ref)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,11 +162,11 @@ func TestImages(t *testing.T) {
 		t.Errorf("pulled %s, want %s", id, want)
 	}
 	ids[id] = true
-	if _, err := Pull(ctx, c.Socket, registry.Host+"/team/none:1"); err == nil || !strings.Contains(err.Error(), "not found") {
+	if _, err := PullImage(ctx, c.Socket, registry.Host+"/team/none:1"); err == nil || !strings.Contains(err.Error(), "not found") {
 		t.Errorf("pulling what is not there: %v", err)
 	}
 
-	list, err := List(ctx, c.Socket)
+	list, err := ListImages(ctx, c.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,9 +18,9 @@ const (
 	logInterval = time.Minute
 )
 
-// limitLog keeps the log below twice maxLogSize. containerd writes to the file itself, so that it
-// can outlive Flyball. It appends, so the file can be truncated in place.
-func limitLog(ctx context.Context, file string) {
+// truncateLog keeps the log below twice maxLogSize. containerd writes to the file itself, so that
+// it can outlive Flyball. It appends, so the file can be truncated in place.
+func truncateLog(ctx context.Context, file string) {
 	tick := time.NewTicker(logInterval)
 	defer tick.Stop()
 	for {

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// process is a running process with its pidfd: unlike a PID, that never refers to another process
-// later.
+// process is a running process with its pidfd. Unlike a PID, a pidfd never refers to another
+// process later.
 type process struct {
 	pid   int
 	pidfd *os.File
@@ -35,7 +35,8 @@ func open(pid int) (*process, error) {
 	return &process{pid: pid, pidfd: os.NewFile(uintptr(fd), "pidfd:"+strconv.Itoa(pid))}, nil
 }
 
-func (p *process) close() { _ = p.pidfd.Close() }
+// release closes the pidfd; the process runs on.
+func (p *process) release() { _ = p.pidfd.Close() }
 
 func (p *process) signal(s unix.Signal) error {
 	conn, err := p.pidfd.SyscallConn() // not Fd, which would make the descriptor a blocking one
@@ -49,8 +50,8 @@ func (p *process) signal(s unix.Signal) error {
 	return nil
 }
 
-// wait returns nil when the process has ended, or the context's error. It needs no polling: a pidfd
-// becomes readable. There is at most one wait at a time.
+// wait returns nil when the process has exited, or the context's error. It needs no polling: a
+// pidfd becomes readable. There is at most one wait at a time.
 func (p *process) wait(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = p.pidfd.SetReadDeadline(time.Unix(1, 0)) })
 	defer func() {
@@ -76,8 +77,8 @@ func (p *process) wait(ctx context.Context) error {
 	return nil
 }
 
-// end ends the process with SIGTERM, or with SIGKILL after grace.
-func (p *process) end(ctx context.Context, grace time.Duration) error {
+// stop sends SIGTERM, and SIGKILL after grace. It returns when the process has exited.
+func (p *process) stop(ctx context.Context, grace time.Duration) error {
 	if err := p.signal(unix.SIGTERM); err != nil {
 		return err
 	}
@@ -147,16 +148,16 @@ func environment(own []string, binDir string, proxy []string) []string {
 	return slices.Concat(kept, set, proxy)
 }
 
-// find returns the containerd that runs with our configuration file, or nil. It compares program
-// and command line and does not use the PID file, which can be stale, or lost with the run-time
-// directory.
-func find(c Config) (*process, error) {
+// findRunning returns the containerd that runs with our configuration file, or nil. It compares
+// program and command line and does not use the PID file, which can be stale, or lost with the
+// run-time directory.
+func findRunning(c Config) (*process, error) {
 	pids, err := pidsWith(program, "--config", c.configFile())
 	if err != nil {
 		return nil, err
 	}
 	for _, pid := range pids {
-		if p, err := open(pid); err == nil { // otherwise it has ended meanwhile
+		if p, err := open(pid); err == nil { // otherwise it has exited meanwhile
 			return p, nil
 		}
 	}
@@ -216,9 +217,9 @@ func hasArgument(cmdline []byte, name, value string) bool {
 	return bytes.Contains(append([]byte{0}, cmdline...), []byte("\x00"+name+"\x00"+value+"\x00"))
 }
 
-// current reports whether the running process is the same as start would start: program file (an
+// upToDate reports whether the running process is the same as start would start: program file (an
 // upgrade replaces it), umask, proxy and configuration.
-func current(c Config, p *process, wanted []byte) bool {
+func upToDate(c Config, p *process, config []byte) bool {
 	running, err := os.Stat(filepath.Join("/proc", strconv.Itoa(p.pid), "exe"))
 	if err != nil {
 		return false
@@ -237,7 +238,7 @@ func current(c Config, p *process, wanted []byte) bool {
 		return false
 	}
 	written, err := os.ReadFile(c.configFile())
-	return err == nil && bytes.Equal(written, wanted)
+	return err == nil && bytes.Equal(written, config)
 }
 
 // sameUmask compares the umask in /proc/PID/status of two processes: containerd's umask determines

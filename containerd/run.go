@@ -3,8 +3,8 @@
 package containerd
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -20,22 +20,23 @@ import (
 )
 
 const (
-	// startTimeout is how long containerd may take until CRI answers. It loads all containers
-	// first.
+	// startTimeout is how long containerd may take until CRI answers: containerd loads all
+	// containers first.
 	startTimeout = time.Minute
-	// stopGrace is how long containerd may take to end.
+	// stopGrace is how long containerd may take to exit after SIGTERM.
 	stopGrace = 10 * time.Second
 	// dialInterval is the time between two connection attempts while containerd starts.
 	dialInterval = 10 * time.Millisecond
-	// If containerd ended within steadyAfter, the delay of the next restart grows, up to
-	// maxBackOff.
+	// Each restart waits a second longer than the one before, up to maxBackOff. A containerd that
+	// ran for steadyAfter resets the delay.
 	steadyAfter = 10 * time.Second
 	maxBackOff  = 10 * time.Second
 )
 
-// Run starts containerd, or adopts the one that runs with our configuration, and restarts it when
-// it ends. It calls cfg.Ready when CRI answers and cfg.Down when containerd has ended. It returns
-// when ctx ends, and leaves containerd running. It returns an error if the first start fails.
+// Run starts containerd, or adopts one that runs with cfg's configuration file, and restarts it
+// when it exits. It calls cfg.Ready when CRI answers and cfg.Down when containerd has exited or
+// cannot be restarted. It returns when ctx is cancelled, and leaves containerd running. It returns
+// an error if the first start fails.
 func Run(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -47,17 +48,18 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	log := klog.FromContext(ctx)
 	ctx, cancel := context.WithCancel(ctx)
-	var limiting sync.WaitGroup
-	defer limiting.Wait()
+	var logTask sync.WaitGroup
+	defer logTask.Wait()
 	defer cancel()
-	limiting.Go(func() { limitLog(ctx, cfg.LogFile) })
+	logTask.Go(func() { truncateLog(ctx, cfg.LogFile) })
 
-	for first, backOff := true, time.Duration(0); ; backOff = min(backOff+time.Second, maxBackOff) {
-		p, err := ensure(ctx, cfg)
+	first, backOff := true, time.Duration(0)
+	for {
+		p, err := ensureRunning(ctx, cfg)
 		switch {
 		case ctx.Err() != nil:
 			if p != nil {
-				p.close()
+				p.release()
 			}
 			return nil
 		case err != nil && first:
@@ -71,13 +73,14 @@ func Run(ctx context.Context, cfg Config) error {
 			}
 			first = false
 			up := time.Now()
-			err := p.wait(ctx)
-			p.close()
+			err = p.wait(ctx)
+			p.release()
 			if ctx.Err() != nil {
 				return nil
 			}
-			log.Error(err, "containerd ended, restarting it", "pid", p.pid, "log", cfg.LogFile)
-			cfg.reportDown(fmt.Errorf("running containerd: process %d ended; see %s", p.pid, cfg.LogFile))
+			err = cmp.Or(err, fmt.Errorf("process %d exited", p.pid))
+			log.Error(err, "Restarting containerd", "log", cfg.LogFile)
+			cfg.reportDown(fmt.Errorf("running containerd: %w; see %s", err, cfg.LogFile))
 			if time.Since(up) >= steadyAfter {
 				backOff = 0
 			}
@@ -87,6 +90,7 @@ func Run(ctx context.Context, cfg Config) error {
 			return nil
 		case <-time.After(backOff):
 		}
+		backOff = min(backOff+time.Second, maxBackOff)
 	}
 }
 
@@ -96,29 +100,30 @@ func (c Config) reportDown(err error) {
 	}
 }
 
-// ensure returns a containerd whose CRI answers: the running one, if it is current, or a new one.
-func ensure(ctx context.Context, c Config) (*process, error) {
-	wanted, err := render(c, detectHost())
+// ensureRunning returns a containerd whose CRI answers: the running one if up to date, or a new
+// one.
+func ensureRunning(ctx context.Context, c Config) (*process, error) {
+	config, err := render(c, detectHost())
 	if err != nil {
 		return nil, err
 	}
-	p, err := find(c)
+	p, err := findRunning(c)
 	if err != nil {
 		return nil, err
 	}
-	if p != nil && !current(c, p, wanted) {
+	if p != nil && !upToDate(c, p, config) {
 		klog.FromContext(ctx).V(1).Info("Restarting containerd, its program or configuration changed", "pid", p.pid)
-		if err := p.end(ctx, stopGrace); err != nil {
+		if err := p.stop(ctx, stopGrace); err != nil {
 			return nil, fmt.Errorf("replacing the running containerd: %w", err)
 		}
-		p.close()
+		p.release()
 		p = nil
 	}
 	if p == nil {
-		if err := os.WriteFile(c.configFile(), wanted, 0o600); err != nil {
+		if err := os.WriteFile(c.configFile(), config, 0o600); err != nil {
 			return nil, fmt.Errorf("writing containerd's configuration: %w", err)
 		}
-		// A killed containerd leaves its socket, to which nobody listens.
+		// A killed containerd leaves its socket file behind, and nobody listens on it.
 		_ = os.Remove(c.Socket)
 		if p, err = start(c); err != nil {
 			return nil, err
@@ -128,10 +133,11 @@ func ensure(ctx context.Context, c Config) (*process, error) {
 		return nil, fmt.Errorf("writing containerd's pid file: %w", err)
 	}
 	if err := awaitCRI(ctx, c, p); err != nil {
-		if ctx.Err() == nil { // the next attempt starts another one
-			_ = p.end(ctx, stopGrace)
+		// The next attempt starts afresh; but when Flyball stops, containerd goes on.
+		if ctx.Err() == nil {
+			_ = p.stop(ctx, stopGrace)
 		}
-		p.close()
+		p.release()
 		return nil, err
 	}
 	return p, nil
@@ -141,14 +147,14 @@ func ensure(ctx context.Context, c Config) (*process, error) {
 // containers, so a connection is not enough.
 func awaitCRI(ctx context.Context, c Config, p *process) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("starting containerd: it did not answer on %s within %s; see %s", c.Socket, startTimeout, c.LogFile))
-	ended, waited := make(chan struct{}), make(chan struct{})
+	exited, waitDone := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(waited)
+		defer close(waitDone)
 		if p.wait(ctx) == nil {
-			close(ended)
+			close(exited)
 		}
 	}()
-	defer func() { cancel(); <-waited }()
+	defer func() { cancel(); <-waitDone }() // the caller waits for p next, and p allows one wait at a time
 	conn, err := dialCRI(c.Socket)
 	if err != nil {
 		return err
@@ -166,8 +172,8 @@ func awaitCRI(ctx context.Context, c Config, p *process) error {
 			}
 		}
 		select {
-		case <-ended:
-			return fmt.Errorf("starting containerd: it ended at once; the last line of %s is: %s", c.LogFile, lastLine(c.LogFile))
+		case <-exited:
+			return fmt.Errorf("starting containerd: it exited before it answered on %s; the last line of %s is: %s", c.Socket, c.LogFile, lastLine(c.LogFile))
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-tick.C:
@@ -175,7 +181,7 @@ func awaitCRI(ctx context.Context, c Config, p *process) error {
 	}
 }
 
-// dialCRI returns a connection to a runtime's socket. It does not wait for it.
+// dialCRI returns a client connection for a runtime's socket. It connects at the first call.
 func dialCRI(socket string) (*grpc.ClientConn, error) {
 	conn, err := grpc.NewClient("unix://"+socket,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -185,5 +191,3 @@ func dialCRI(socket string) (*grpc.ClientConn, error) {
 	}
 	return conn, nil
 }
-
-var errNotRunning = errors.New("the container runtime is not running; `flyball up` starts it")

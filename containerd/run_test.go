@@ -104,11 +104,11 @@ func run(t *testing.T, c Config) (stop func()) {
 
 func pid(t *testing.T, c Config) int {
 	t.Helper()
-	p, err := find(c)
+	p, err := findRunning(c)
 	if err != nil || p == nil {
 		t.Fatalf("finding containerd: %v, %v", p, err)
 	}
-	defer p.close()
+	defer p.release()
 	return p.pid
 }
 
@@ -207,7 +207,7 @@ func TestRuntimeLife(t *testing.T) {
 	began = time.Now()
 	importFile(t, c, "hello")
 	t.Logf("importing what is there took %s", time.Since(began))
-	list, err := List(context.Background(), c.Socket)
+	list, err := ListImages(context.Background(), c.Socket)
 	if err != nil || len(list) != 2 || !list[1].Pinned || list[0].Pinned {
 		t.Fatalf("images: %+v, %v; want hello, and pause pinned", list, err)
 	}
@@ -223,12 +223,12 @@ func TestRuntimeLife(t *testing.T) {
 		t.Fatal(err)
 	}
 	await(t, "another containerd", func() bool {
-		p, err := find(c)
+		p, err := findRunning(c)
 		if err != nil || p == nil {
 			return false
 		}
-		defer p.close()
-		_, err = List(context.Background(), c.Socket)
+		defer p.release()
+		_, err = ListImages(context.Background(), c.Socket)
 		return p.pid != first && err == nil
 	})
 	if got := containerProcess(t, c, container); got != process {

@@ -21,11 +21,11 @@ import (
 	"flyball.dev/internal/mounts"
 )
 
-// containerGrace is how long remaining containers may take to end. The node agent has ended the
+// containerGrace is how long remaining containers may take to exit. The kubelet has stopped the
 // Pods with their own grace periods before.
 const containerGrace = 2 * time.Second
 
-// Stop ends containerd and all remaining containers and shims, unmounts all mounts below StateDir
+// Stop stops containerd and all remaining containers and shims, unmounts all mounts below StateDir
 // and RootDir, and removes StateDir. Containers should have been stopped over CRI before; the
 // remaining ones are killed after two seconds. RootDir, with images and containerd's metadata,
 // stays. Stop is idempotent. Run must have returned before: it would restart containerd.
@@ -33,17 +33,17 @@ func Stop(ctx context.Context, cfg Config) error {
 	if err := cfg.validate(); err != nil {
 		return err
 	}
-	p, err := find(cfg)
+	p, err := findRunning(cfg)
 	if err != nil {
 		return err
 	}
 	if p != nil {
-		defer p.close()
-		if err := p.end(ctx, stopGrace); err != nil {
+		defer p.release()
+		if err := p.stop(ctx, stopGrace); err != nil {
 			return fmt.Errorf("stopping containerd: %w", err)
 		}
 	}
-	if err := endShims(ctx, cfg); err != nil {
+	if err := stopShims(ctx, cfg); err != nil {
 		return fmt.Errorf("stopping the remaining containers: %w", err)
 	}
 	if err := errors.Join(mounts.UnmountBelow(cfg.StateDir), mounts.UnmountBelow(cfg.RootDir)); err != nil {
@@ -60,17 +60,17 @@ func Stop(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// endShims ends the remaining containers, and the shims with our socket on their command line.
-func endShims(ctx context.Context, c Config) error {
+// stopShims stops the remaining containers, and the shims with our socket on their command line.
+func stopShims(ctx context.Context, c Config) error {
 	pids, err := pidsWith(shimProgram, "-address", c.Socket)
 	if err != nil || len(pids) == 0 {
 		return err
 	}
-	klog.FromContext(ctx).V(1).Info("Ending containers that outlived their Pods", "shims", len(pids))
+	klog.FromContext(ctx).V(1).Info("Stopping containers that outlived their Pods", "shims", len(pids))
 	var containers, shims []*process
 	defer func() {
 		for _, p := range slices.Concat(containers, shims) {
-			p.close()
+			p.release()
 		}
 	}()
 	for _, pid := range pids {
@@ -86,7 +86,7 @@ func endShims(ctx context.Context, c Config) error {
 	// Only runc knows the other processes of a container that shares the host's process namespace,
 	// and its cgroups.
 	terminate(ctx, containers)
-	return errors.Join(deleteContainers(ctx, c), endAll(ctx, shims))
+	return errors.Join(deleteContainers(ctx, c), killAll(ctx, shims))
 }
 
 // terminate sends SIGTERM to all processes and waits for all, at most containerGrace.
@@ -121,8 +121,8 @@ func deleteContainers(ctx context.Context, c Config) error {
 	return errors.Join(errs...)
 }
 
-// endAll kills all processes and waits until they have ended.
-func endAll(ctx context.Context, all []*process) error {
+// killAll kills all processes and waits until they have exited.
+func killAll(ctx context.Context, all []*process) error {
 	var errs []error
 	for _, p := range all {
 		errs = append(errs, p.signal(unix.SIGKILL))

@@ -1,11 +1,11 @@
-// Package controllers runs Flyball's own loops: Deployments and ReplicaSets, of apps/v1 and of
-// apps.flyball.dev/v1alpha1.
+// Package controllers runs Flyball's own controllers, here called loops: those of Deployments and
+// ReplicaSets, of apps/v1 and of apps.flyball.dev/v1alpha1.
 //
 // Each loop is a package of its own, with a Reconcile that observes, plans without side effects,
 // and acts. This package wires them: one controller-runtime manager, one cache for all (a Pod is in
-// it once, and only with the fields that a loop reads), one list of loops. It leaves the Pods of
-// deleted owners to upstream's garbage collector, and everything else about Pods to the
-// kube-scheduler and the kubelet.
+// it once, and only with the fields that a loop reads), one list of loops. They create and delete
+// Pods; the kube-scheduler and the kubelet do the rest. The Pods of deleted owners are deleted by
+// upstream's garbage collector.
 //
 // While the API server does not serve the kinds of one group yet, the loops of the other group run:
 // a cluster without our CRDs still has its Deployments.
@@ -23,6 +23,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	clientfeatures "k8s.io/client-go/features"
 	"k8s.io/client-go/kubernetes/scheme"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
@@ -46,33 +47,33 @@ import (
 
 // Config is what Run needs.
 type Config struct {
-	// Client reaches the API server. Its rate limits are ignored: the API server's priority and
-	// fairness is the limit.
+	// Client reaches the API server. Its rate limits are ignored: API Priority and Fairness limits
+	// requests.
 	Client *rest.Config
-	// Kinds are the API groups whose Deployments and ReplicaSets are reconciled: apps/v1,
+	// Kinds are the API versions whose Deployments and ReplicaSets are reconciled: apps/v1,
 	// apps.flyball.dev/v1alpha1, or both. Empty means both. In a cluster whose
-	// kube-controller-manager runs its own loops, only the second may be.
+	// kube-controller-manager runs its own Deployment controller, set only the second.
 	Kinds []schema.GroupVersion
 	// LeaderElection lets one of several processes work at a time. The Lease is
 	// LeaseNamespace/flyball-controllers; LeaseNamespace defaults to kube-system.
 	LeaderElection bool
 	LeaseNamespace string
-	// MetricsAddress serves /metrics over HTTPS with a self-signed certificate, to users whom the
-	// API server allows to get the path /metrics. HealthAddress serves /healthz and /readyz over
-	// HTTP; ready means that the loops run, or that another process leads. Empty means that it is
-	// not served.
+	// MetricsAddress is where /metrics is served over HTTPS with a self-signed certificate, to
+	// users whom the API server allows to get the path /metrics. HealthAddress is where /healthz
+	// and /readyz are served over HTTP; ready means that the loops run, or that another process
+	// leads. An empty address serves nothing.
 	MetricsAddress, HealthAddress string
-	// Ready, if not nil, is called once, when all loops run on full caches.
+	// Ready, if not nil, is called once, when all loops run and their caches have synced.
 	Ready func()
 }
 
-// Loop is what one loop reads, and what it is the writer of.
+// Loop names one loop, the resources that it reads and those that only it writes.
 type Loop struct {
 	Name          string
 	Reads, Writes []string
 }
 
-// Loops are all loops of Flyball. Each runs once per API group.
+// Loops lists the loops for hack/loops, which draws them. Each runs once per API group.
 func Loops() []Loop {
 	return []Loop{
 		{
@@ -82,7 +83,7 @@ func Loops() []Loop {
 		},
 		{
 			Name:  "deployment",
-			Reads: []string{"deployments", "replicasets", "pods (Recreate, rollback.onCrashLoop)"},
+			Reads: []string{"deployments", "replicasets", "pods (with strategy Recreate or rollback.onCrashLoop)"},
 			Writes: []string{
 				"deployments/status", "deployments (annotation deployment.kubernetes.io/revision)",
 				"replicasets (creation, deletion, ownerReferences, replicas, minReadySeconds, annotations)", "events",
@@ -95,10 +96,10 @@ func Loops() []Loop {
 // API server.
 const workers = 16
 
-// Run runs all loops until ctx ends.
+// Run runs all loops until ctx is cancelled.
 func Run(ctx context.Context, cfg Config) error {
 	if !clientfeatures.FeatureGates().Enabled(clientfeatures.AtomicFIFO) {
-		return errors.New("starting the controllers: client-go's feature AtomicFIFO is off; leave it on, it says how old a cache is")
+		return errors.New("starting the controllers: client-go's feature gate AtomicFIFO is off; turn it on: the controllers need it to tell how recent their caches are")
 	}
 	if len(cfg.Kinds) == 0 {
 		cfg.Kinds = []schema.GroupVersion{appsv1.SchemeGroupVersion, v1alpha1.GroupVersion}
@@ -106,7 +107,7 @@ func Run(ctx context.Context, cfg Config) error {
 	restConfig := rest.CopyConfig(cfg.Client)
 	restConfig.QPS = -1
 	restConfig.UserAgent = "flyball-controllers"
-	restConfig.WarningHandlerWithContext = rest.NoWarnings{} // they are about what a user wrote, and the user got them
+	restConfig.WarningHandlerWithContext = rest.NoWarnings{} // the author of an object got them
 
 	ctrl.SetLogger(klog.Background()) // some of controller-runtime uses only this logger
 	mgr, err := ctrl.NewManager(restConfig, options(ctx, cfg))
@@ -117,15 +118,16 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return fmt.Errorf("setting up the controllers' Events: %w", err)
 	}
-	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx))) // it outlives the loops
+	// The last Events are sent after ctx is cancelled.
+	broadcaster := record.NewBroadcaster(record.WithContext(context.WithoutCancel(ctx)))
 	defer broadcaster.Shutdown()
 	broadcaster.StartRecordingToSink(&typedcorev1.EventSinkImpl{Interface: events.Events("")})
 
-	w := &wiring{mgr: mgr, broadcaster: broadcaster, kinds: cfg.Kinds, ready: cfg.Ready}
-	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("loops", w.check)); err != nil {
+	s := &starter{mgr: mgr, broadcaster: broadcaster, kinds: cfg.Kinds, ready: cfg.Ready}
+	if err := errors.Join(mgr.AddHealthzCheck("ping", healthz.Ping), mgr.AddReadyzCheck("loops", s.checkReady)); err != nil {
 		return fmt.Errorf("setting up the health checks: %w", err)
 	}
-	if err := mgr.Add(w); err != nil {
+	if err := mgr.Add(s); err != nil {
 		return fmt.Errorf("setting up the loops: %w", err)
 	}
 	if err := mgr.Start(ctx); err != nil {
@@ -135,19 +137,19 @@ func Run(ctx context.Context, cfg Config) error {
 }
 
 func options(ctx context.Context, cfg Config) ctrl.Options {
-	known := runtime.NewScheme()
-	_ = scheme.AddToScheme(known)
-	_ = v1alpha1.AddToScheme(known)
+	types := runtime.NewScheme()
+	utilruntime.Must(scheme.AddToScheme(types))
+	utilruntime.Must(v1alpha1.AddToScheme(types))
 	return ctrl.Options{
-		Scheme:      known,
-		Logger:      klog.FromContext(ctx).V(1), // what controller-runtime logs is not news to a user
+		Scheme:      types,
+		Logger:      klog.FromContext(ctx).V(1), // controller-runtime's messages are for developers
 		BaseContext: func() context.Context { return ctx },
 		Cache: cache.Options{
 			DefaultTransform: cache.TransformStripManagedFields(),
 			ByObject:         map[client.Object]cache.ByObject{&corev1.Pod{}: {Transform: slim}},
 		},
 		Controller: config.Controller{
-			// Names are unique within a manager; a process may have several.
+			// Controller names must differ within a process; ours do so only within a manager.
 			SkipNameValidation:      new(true),
 			MaxConcurrentReconciles: workers,
 		},
@@ -164,15 +166,14 @@ func options(ctx context.Context, cfg Config) ctrl.Options {
 	}
 }
 
-// slim keeps the fields of a Pod that the loops read: metadata, node and state. That is a small
-// share of it, and there are more Pods than anything else.
+// slim drops the fields of a Pod that no loop reads, because Pods take most of the cache's memory.
 func slim(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
 		return object, nil
 	}
 	pod.ManagedFields = nil
-	restarts := func(s corev1.ContainerStatus, _ int) corev1.ContainerStatus {
+	slimStatus := func(s corev1.ContainerStatus, _ int) corev1.ContainerStatus {
 		return corev1.ContainerStatus{Name: s.Name, RestartCount: s.RestartCount}
 	}
 	return &corev1.Pod{
@@ -185,8 +186,8 @@ func slim(object any) (any, error) {
 		},
 		Status: corev1.PodStatus{
 			Phase: pod.Status.Phase, Conditions: pod.Status.Conditions,
-			ContainerStatuses:     lo.Map(pod.Status.ContainerStatuses, restarts),
-			InitContainerStatuses: lo.Map(pod.Status.InitContainerStatuses, restarts),
+			ContainerStatuses:     lo.Map(pod.Status.ContainerStatuses, slimStatus),
+			InitContainerStatuses: lo.Map(pod.Status.InitContainerStatuses, slimStatus),
 		},
 	}, nil
 }

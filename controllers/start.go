@@ -31,8 +31,8 @@ import (
 	"flyball.dev/controllers/replicaset"
 )
 
-// wiring starts the loops on a manager, once that leads.
-type wiring struct {
+// starter starts the loops on a manager, once this process leads.
+type starter struct {
 	mgr         ctrl.Manager
 	broadcaster record.EventBroadcaster
 	kinds       []schema.GroupVersion
@@ -40,14 +40,14 @@ type wiring struct {
 	running     atomic.Bool
 }
 
-// check says whether the loops run. A process that waits to lead is ready too.
-func (w *wiring) check(*http.Request) error {
+// checkReady returns an error until the loops run. A process that waits to lead is ready too.
+func (s *starter) checkReady(*http.Request) error {
 	select {
-	case <-w.mgr.Elected():
+	case <-s.mgr.Elected():
 	default:
 		return nil
 	}
-	if !w.running.Load() {
+	if !s.running.Load() {
 		return errors.New("the loops are starting: caches are being filled, or a kind is not served yet")
 	}
 	return nil
@@ -55,39 +55,39 @@ func (w *wiring) check(*http.Request) error {
 
 // Start starts all loops, each group's as soon as its kinds are served. It implements
 // manager.Runnable.
-func (w *wiring) Start(ctx context.Context) error {
-	if err := w.mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, controllerref.Index, controllerref.Keys); err != nil {
+func (s *starter) Start(ctx context.Context) error {
+	if err := s.mgr.GetFieldIndexer().IndexField(ctx, &corev1.Pod{}, controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing Pods: %w", err)
 	}
 	starting, startCtx := errgroup.WithContext(ctx)
-	for _, version := range w.kinds {
-		starting.Go(func() error { return w.startGroup(startCtx, version) })
+	for _, version := range s.kinds {
+		starting.Go(func() error { return s.startGroup(startCtx, version) })
 	}
 	err := starting.Wait()
-	if errors.Is(err, context.Canceled) || err == nil && !w.mgr.GetCache().WaitForCacheSync(ctx) {
+	if errors.Is(err, context.Canceled) || err == nil && !s.mgr.GetCache().WaitForCacheSync(ctx) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	w.running.Store(true)
-	if w.ready != nil {
-		w.ready()
+	s.running.Store(true)
+	if s.ready != nil {
+		s.ready()
 	}
 	return nil
 }
 
 // startGroup adds the loops of one API group to the manager, once its kinds are served. The sources
 // that Events name are upstream's, because tools know them.
-func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) error {
+func (s *starter) startGroup(ctx context.Context, version schema.GroupVersion) error {
 	group, err := kinds.For(version)
 	if err != nil {
 		return err
 	}
-	if err := w.served(ctx, version); err != nil {
+	if err := s.waitServed(ctx, version); err != nil {
 		return err
 	}
-	index := w.mgr.GetFieldIndexer()
+	index := s.mgr.GetFieldIndexer()
 	if err := index.IndexField(ctx, group.ReplicaSets.New(), controllerref.Index, controllerref.Keys); err != nil {
 		return fmt.Errorf("indexing ReplicaSets: %w", err)
 	}
@@ -97,25 +97,25 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 		group.ReplicaSets.Resource: group.ReplicaSets.New(),
 		kinds.Pods().Resource:      &corev1.Pod{},
 	} {
-		informer, err := w.mgr.GetCache().GetInformer(ctx, object, cache.BlockUntilSynced(false))
+		informer, err := s.mgr.GetCache().GetInformer(ctx, object, cache.BlockUntilSynced(false))
 		if err != nil {
 			return fmt.Errorf("watching %s: %w", resource, err)
 		}
 		stores[resource] = informer.(toolscache.SharedIndexInformer).GetStore()
 	}
-	c, live, known := w.mgr.GetClient(), w.mgr.GetAPIReader(), w.mgr.GetScheme()
+	c, live, types := s.mgr.GetClient(), s.mgr.GetAPIReader(), s.mgr.GetScheme()
 	replicaSets := &replicaset.Reconciler{
 		Kind: group.ReplicaSets, Client: c, Live: live, Expectations: expectations.New(stores),
-		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "replicaset-controller"}),
+		Events: s.broadcaster.NewRecorder(types, corev1.EventSource{Component: "replicaset-controller"}),
 	}
 	deployments := &deployment.Reconciler{
 		Deployments: group.Deployments, ReplicaSets: group.ReplicaSets,
 		Client: c, Live: live, Expectations: expectations.New(stores),
-		Events: w.broadcaster.NewRecorder(known, corev1.EventSource{Component: "deployment-controller"}),
+		Events: s.broadcaster.NewRecorder(types, corev1.EventSource{Component: "deployment-controller"}),
 	}
 	err = errors.Join(
-		replicaSets.Watch(w.loop("replicaset", version)).Complete(graceful{replicaSets}),
-		deployments.Watch(w.loop("deployment", version)).Complete(graceful{deployments}),
+		replicaSets.Watch(s.loop("replicaset", version)).Complete(graceful{replicaSets}),
+		deployments.Watch(s.loop("deployment", version)).Complete(graceful{deployments}),
 	)
 	if err != nil {
 		return fmt.Errorf("starting the loops for %s: %w", version, err)
@@ -125,20 +125,20 @@ func (w *wiring) startGroup(ctx context.Context, version schema.GroupVersion) er
 
 // loop begins the registration of a loop. An object that fails is reconciled again soon, and at
 // least every 15 seconds: no event says that the cause, a quota say, is gone.
-func (w *wiring) loop(name string, version schema.GroupVersion) *builder.Builder {
-	return ctrl.NewControllerManagedBy(w.mgr).
+func (s *starter) loop(name string, version schema.GroupVersion) *builder.Builder {
+	return ctrl.NewControllerManagedBy(s.mgr).
 		Named(name + "." + version.Group).
 		WithOptions(controller.Options{
 			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[ctrl.Request](5*time.Millisecond, 15*time.Second),
 		})
 }
 
-// served waits until the API server serves a group's kinds, or ctx ends.
-func (w *wiring) served(ctx context.Context, version schema.GroupVersion) error {
+// waitServed returns when the API server serves a group's kinds, or ctx is cancelled.
+func (s *starter) waitServed(ctx context.Context, version schema.GroupVersion) error {
 	backoff := wait.Backoff{Duration: 50 * time.Millisecond, Factor: 1.5, Steps: 12, Cap: 5 * time.Second}
 	return backoff.DelayFunc().Until(ctx, true, true, func(context.Context) (bool, error) {
 		for _, kind := range []string{"Deployment", "ReplicaSet"} {
-			if _, err := w.mgr.GetRESTMapper().RESTMapping(version.WithKind(kind).GroupKind(), version.Version); err != nil {
+			if _, err := s.mgr.GetRESTMapper().RESTMapping(version.WithKind(kind).GroupKind(), version.Version); err != nil {
 				klog.FromContext(ctx).V(1).Info("Waiting for the API server to serve a kind; apply config/crd if it never does",
 					"kind", version.WithKind(kind), "err", err)
 				return false, nil

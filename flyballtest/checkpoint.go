@@ -25,10 +25,10 @@ import (
 const (
 	// restoreTimeout is how long a checkpoint or a restore may take on a busy host.
 	restoreTimeout = time.Minute
-	// deletionTimeout is how long a restore waits for a definition to remove its objects.
+	// deletionTimeout is how long a restore waits for a CRD to remove its objects.
 	deletionTimeout = 2 * time.Second
-	// readAtOnce is how many kinds are read at a time.
-	readAtOnce = 16
+	// maxReads is how many kinds are read at a time.
+	maxReads = 16
 )
 
 // Paths of the API server (controlplane/programs).
@@ -37,7 +37,7 @@ const (
 	restorePath    = "/flyball/restore"
 )
 
-var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+var crds = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
 // Checkpoint is the state of all objects in a cluster at one moment. It holds no resources and need
 // not be closed.
@@ -98,7 +98,7 @@ func (c *Cluster) restore(ctx context.Context, revision int64) error {
 	if err != nil {
 		return fmt.Errorf("connecting to the cluster: %w", err)
 	}
-	before, err := c.settledDefinitions(ctx, client)
+	before, err := c.settledCRDs(ctx, client)
 	if err != nil {
 		return err
 	}
@@ -136,13 +136,13 @@ func (c *Cluster) stopControllers() error {
 	return c.controllers.kill()
 }
 
-// settledDefinitions lists the definitions when none is being deleted: the API server removes the
+// settledCRDs lists the CRDs when none is being deleted: the API server removes the
 // objects of such a one in its own process, which nothing can block.
-func (c *Cluster) settledDefinitions(ctx context.Context, client dynamic.Interface) ([]unstructured.Unstructured, error) {
+func (c *Cluster) settledCRDs(ctx context.Context, client dynamic.Interface) ([]unstructured.Unstructured, error) {
 	for deadline := time.Now().Add(deletionTimeout); ; {
-		list, err := client.Resource(definitions).List(ctx, metav1.ListOptions{})
+		list, err := client.Resource(crds).List(ctx, metav1.ListOptions{})
 		if err != nil {
-			return nil, fmt.Errorf("listing definitions: %w", err)
+			return nil, fmt.Errorf("listing CRDs: %w", err)
 		}
 		ending := false
 		for _, d := range list.Items {
@@ -154,7 +154,7 @@ func (c *Cluster) settledDefinitions(ctx context.Context, client dynamic.Interfa
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(servedPoll):
+		case <-time.After(servedInterval):
 		}
 	}
 }
@@ -162,19 +162,19 @@ func (c *Cluster) settledDefinitions(ctx context.Context, client dynamic.Interfa
 // visible returns when all clients see the state in etcd: exactly the defined kinds are served, and
 // caches are current.
 func (c *Cluster) visible(ctx context.Context, client dynamic.Interface, before []unstructured.Unstructured) error {
-	list, err := client.Resource(definitions).List(ctx, metav1.ListOptions{})
+	list, err := client.Resource(crds).List(ctx, metav1.ListOptions{})
 	if err != nil {
-		return fmt.Errorf("listing definitions: %w", err)
+		return fmt.Errorf("listing CRDs: %w", err)
 	}
 	wanted := sets.New[schema.GroupVersionResource]()
 	for i := range list.Items {
 		if established(&list.Items[i]) {
-			wanted.Insert(defined(&list.Items[i])...)
+			wanted.Insert(servedResources(&list.Items[i])...)
 		}
 	}
 	unwanted := sets.New[schema.GroupVersionResource]()
 	for i := range before {
-		unwanted.Insert(defined(&before[i])...)
+		unwanted.Insert(servedResources(&before[i])...)
 	}
 	d, err := discovery.NewDiscoveryClientForConfig(c.admin)
 	if err != nil {
@@ -185,20 +185,20 @@ func (c *Cluster) visible(ctx context.Context, client dynamic.Interface, before 
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(readAtOnce)
+	g.SetLimit(maxReads)
 	for resource := range resources.Difference(c.unconverted(list.Items)) {
 		g.Go(func() error { return readable(ctx, client.Resource(resource), wanted.Has(resource)) })
 	}
 	return g.Wait()
 }
 
-// established reports whether a definition will be served: its names are accepted, and it is not
+// established reports whether a CRD will be served: its names are accepted, and it is not
 // being deleted.
-func established(definition *unstructured.Unstructured) bool {
-	if definition.GetDeletionTimestamp() != nil {
+func established(crd *unstructured.Unstructured) bool {
+	if crd.GetDeletionTimestamp() != nil {
 		return false
 	}
-	conditions, _, _ := unstructured.NestedSlice(definition.Object, "status", "conditions")
+	conditions, _, _ := unstructured.NestedSlice(crd.Object, "status", "conditions")
 	for _, c := range conditions {
 		if condition, ok := c.(map[string]any); ok && condition["type"] == "Established" {
 			return condition["status"] == "True"
@@ -244,7 +244,7 @@ func settled(ctx context.Context, d discovery.DiscoveryInterface, wanted, unwant
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("waiting until the API server serves %v, and %v no longer: %w", missing.UnsortedList(), served.Intersection(unwanted).UnsortedList(), context.Cause(ctx))
-		case <-time.After(servedPoll):
+		case <-time.After(servedInterval):
 		}
 	}
 }
@@ -266,7 +266,7 @@ func readable(ctx context.Context, resource dynamic.ResourceInterface, custom bo
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("reading the restored state: %w", context.Cause(ctx))
-		case <-time.After(servedPoll):
+		case <-time.After(servedInterval):
 		}
 	}
 }

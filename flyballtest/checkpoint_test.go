@@ -21,7 +21,7 @@ import (
 	"flyball.dev/flyballtest"
 )
 
-var definitions = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
+var crds = schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
 
 func newReview() *authenticationv1.SelfSubjectReview { return &authenticationv1.SelfSubjectReview{} }
 
@@ -167,10 +167,10 @@ func (s story) change(round int, settle bool) {
 			return gone(err)
 		})
 	}
-	s.must(s.all.Resource(definitions).Delete(ctx, "widgets.example.com", metav1.DeleteOptions{}))
+	s.must(s.all.Resource(crds).Delete(ctx, "widgets.example.com", metav1.DeleteOptions{}))
 	if settle {
-		eventually(s.T, "the definition is gone", func(ctx context.Context) (bool, error) {
-			_, err := s.all.Resource(definitions).Get(ctx, "widgets.example.com", metav1.GetOptions{})
+		eventually(s.T, "the CRD is gone", func(ctx context.Context) (bool, error) {
+			_, err := s.all.Resource(crds).Get(ctx, "widgets.example.com", metav1.GetOptions{})
 			return gone(err)
 		})
 	}

@@ -72,7 +72,7 @@ func New(opts ...Option) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	objects, err := read(o)
+	objects, err := readAll(o)
 	if err != nil {
 		return nil, err
 	}

@@ -253,7 +253,7 @@ func TestBadInput(t *testing.T) {
 		"NoKind": {
 			reason:  "an object of no kind is none",
 			options: []flyballtest.Option{flyballtest.WithManifests("testdata/broken/nokind.yaml")},
-			want:    []string{filepath.FromSlash("testdata/broken/nokind.yaml"), "document 1", "no kind"},
+			want:    []string{filepath.FromSlash("testdata/broken/nokind.yaml"), "document 1", "kind and metadata.name are required"},
 		},
 		"NoFile": {
 			reason:  "a path that does not exist is a mistake",
@@ -271,7 +271,7 @@ func TestBadInput(t *testing.T) {
 			want:    []string{"nodes need controllers"},
 		},
 		"Conversion": {
-			reason:  "a definition that is not there cannot be converted",
+			reason:  "a CRD that is not there cannot be converted",
 			options: []flyballtest.Option{flyballtest.WithConversion("gadgets.example.com")},
 			want:    []string{"gadgets.example.com"},
 		},
@@ -280,7 +280,7 @@ func TestBadInput(t *testing.T) {
 			options: []flyballtest.Option{flyballtest.WithProgram(os.Args[0])},
 			want:    []string{os.Args[0]},
 		},
-		"Definition": {
+		"CRD": {
 			reason:  "what the API server does not take is named with where it is from",
 			options: []flyballtest.Option{flyballtest.WithCRDs("testdata/broken/schema.yaml"), flyballtest.WithoutControllers()},
 			want:    []string{filepath.FromSlash("testdata/broken/schema.yaml"), "document 1", "openAPIV3Schema"},

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,42 +32,44 @@ import (
 const (
 	// fieldManager owns the fields that are applied.
 	fieldManager = "flyballtest"
-	// applyAtOnce is how many objects are applied at a time.
-	applyAtOnce = 8
-	// servedPoll is how often discovery is polled for a kind.
-	servedPoll = 10 * time.Millisecond
+	// maxParallel is how many objects of stage 0 or 2 are applied at a time.
+	maxParallel = 8
+	// servedInterval is the time between two checks which CRDs the API server serves,
+	// mappingInterval the time between two discoveries of an object's kind.
+	servedInterval  = 10 * time.Millisecond
+	mappingInterval = 100 * time.Millisecond
 )
 
 const (
-	kindDefinition = "CustomResourceDefinition"
-	kindMutating   = "MutatingWebhookConfiguration"
-	kindValidating = "ValidatingWebhookConfiguration"
+	kindCRD               = "CustomResourceDefinition"
+	kindMutatingWebhook   = "MutatingWebhookConfiguration"
+	kindValidatingWebhook = "ValidatingWebhookConfiguration"
 )
 
 // stages has the order in which kinds are applied. All others come in between, in stage 1.
 var stages = map[string]int{
-	kindDefinition: 0, "Namespace": 0,
-	kindMutating: 2, kindValidating: 2,
+	kindCRD: 0, "Namespace": 0,
+	kindMutatingWebhook: 2, kindValidatingWebhook: 2,
 	"ValidatingAdmissionPolicy": 2, "ValidatingAdmissionPolicyBinding": 2, "MutatingAdmissionPolicy": 2, "MutatingAdmissionPolicyBinding": 2,
 }
 
-// object is an object to apply. from is its file and document.
+// object is an object to apply. from names its file and the document's number, for errors.
 type object struct {
 	*unstructured.Unstructured
 
 	from string
 }
 
-// read reads all objects to install.
-func read(o *options) (all []object, err error) {
-	webhook := func(kind string) bool { return kind == kindMutating || kind == kindValidating }
+// readAll returns the objects of all sources: of o.crds only the CRDs, of o.webhooks only the
+// webhook configurations, of o.manifests all. Each CRD of WithConversion must be among them.
+func readAll(o *options) (all []object, err error) {
 	for _, group := range []struct {
 		sources []source
 		wanted  func(kind string) bool
 	}{
-		{o.crds, func(kind string) bool { return kind == kindDefinition }},
+		{o.crds, func(kind string) bool { return kind == kindCRD }},
 		{o.manifests, func(string) bool { return true }},
-		{o.webhooks, webhook},
+		{o.webhooks, func(kind string) bool { return kind == kindMutatingWebhook || kind == kindValidatingWebhook }},
 	} {
 		for _, s := range group.sources {
 			objects, err := s.read(group.wanted)
@@ -77,12 +80,8 @@ func read(o *options) (all []object, err error) {
 		}
 	}
 	for name := range o.conversions {
-		found := false
-		for _, object := range all {
-			found = found || object.GetKind() == kindDefinition && object.GetName() == name
-		}
-		if !found {
-			return nil, fmt.Errorf("reading manifests: none of them has the definition %s of WithConversion", name)
+		if !slices.ContainsFunc(all, func(o object) bool { return o.GetKind() == kindCRD && o.GetName() == name }) {
+			return nil, fmt.Errorf("reading manifests: WithConversion names the CustomResourceDefinition %s, which is in none of them", name)
 		}
 	}
 	return all, nil
@@ -95,7 +94,7 @@ func (s source) read(wanted func(kind string) bool) (all []object, err error) {
 	}
 	files := 0
 	err = fs.WalkDir(fsys, root, func(file string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() || !manifest(file) {
+		if err != nil || d.IsDir() || !isManifest(file) {
 			return err
 		}
 		files++
@@ -103,7 +102,7 @@ func (s source) read(wanted func(kind string) bool) (all []object, err error) {
 		if err != nil {
 			return err
 		}
-		objects, err := decode(s.name(file), data, wanted)
+		objects, err := decode(s.displayName(file), data, wanted)
 		all = append(all, objects...)
 		return err
 	})
@@ -111,20 +110,21 @@ func (s source) read(wanted func(kind string) bool) (all []object, err error) {
 	case err != nil:
 		return nil, fmt.Errorf("reading manifests: %w", err)
 	case files == 0:
-		return nil, fmt.Errorf("reading manifests: there is no .yaml, .yml or .json file in %s", s.name("."))
+		return nil, fmt.Errorf("reading manifests: there is no .yaml, .yml or .json file in %s", s.displayName("."))
 	}
 	return all, nil
 }
 
-func manifest(file string) bool {
+func isManifest(file string) bool {
 	switch path.Ext(file) {
 	case ".yaml", ".yml", ".json":
+		// kustomization.yaml and kustomizeconfig.yaml are for kustomize, not objects of the API.
 		return !strings.HasPrefix(path.Base(file), "kustomiz")
 	}
 	return false
 }
 
-// decode reads the documents of a file. An error names the document, the first of which is 1.
+// decode reads the documents of a file. Errors name a document by its number, from 1.
 func decode(file string, data []byte, wanted func(kind string) bool) (objects []object, err error) {
 	documents := yaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(data)))
 	for n := 1; ; n++ {
@@ -148,7 +148,7 @@ func decode(file string, data []byte, wanted func(kind string) bool) (objects []
 			return nil, fmt.Errorf("%s: it is a list; write its items as documents of their own", from)
 		}
 		if u.GetAPIVersion() == "" || u.GetKind() == "" || u.GetName() == "" {
-			return nil, fmt.Errorf("%s: it has no apiVersion, no kind or no metadata.name", from)
+			return nil, fmt.Errorf("%s: apiVersion, kind and metadata.name are required", from)
 		}
 		if wanted(u.GetKind()) {
 			objects = append(objects, object{u, from})
@@ -156,14 +156,14 @@ func decode(file string, data []byte, wanted func(kind string) bool) (objects []
 	}
 }
 
-// installer applies objects.
+// installer has the clients that apply objects and wait for their kinds.
 type installer struct {
 	client    dynamic.Interface
 	discovery discovery.DiscoveryInterface
 	mapper    *restmapper.DeferredDiscoveryRESTMapper
 }
 
-// install applies all objects, and returns when the definitions among them are served.
+// install applies all objects, and returns when the CRDs among them are served.
 func install(ctx context.Context, config *rest.Config, objects []object) error {
 	if len(objects) == 0 {
 		return nil
@@ -187,10 +187,11 @@ func install(ctx context.Context, config *rest.Config, objects []object) error {
 	}
 	for stage, objects := range staged {
 		g, ctx := errgroup.WithContext(ctx)
-		g.SetLimit(applyAtOnce)
+		limit := maxParallel
 		if stage == 1 {
-			g.SetLimit(1) // an object may need the one before it
+			limit = 1 // an object may need the one before it
 		}
+		g.SetLimit(limit)
 		for _, o := range objects {
 			g.Go(func() error { return i.apply(ctx, o) })
 		}
@@ -205,7 +206,7 @@ func (i installer) apply(ctx context.Context, o object) error {
 	fail := func(err error) error {
 		return fmt.Errorf("applying %s %s (%s): %w", o.GetKind(), o.GetName(), o.from, err)
 	}
-	mapping, err := i.mapping(ctx, o.GroupVersionKind())
+	mapping, err := i.restMapping(ctx, o.GroupVersionKind())
 	if err != nil {
 		return fail(err)
 	}
@@ -225,16 +226,16 @@ func (i installer) apply(ctx context.Context, o object) error {
 	if _, err := resource.Patch(ctx, o.GetName(), types.ApplyPatchType, data, options); err != nil {
 		return fail(err)
 	}
-	if o.GetKind() == kindDefinition {
-		if err := i.served(ctx, o.Unstructured); err != nil {
+	if o.GetKind() == kindCRD {
+		if err := i.waitServed(ctx, o.Unstructured); err != nil {
 			return fail(err)
 		}
 	}
 	return nil
 }
 
-// mapping returns the resource of a kind. It waits a moment until the kind is served.
-func (i installer) mapping(ctx context.Context, kind schema.GroupVersionKind) (*meta.RESTMapping, error) {
+// restMapping returns the REST mapping of a kind. A kind that is not served yet gets 5 s.
+func (i installer) restMapping(ctx context.Context, kind schema.GroupVersionKind) (*meta.RESTMapping, error) {
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		mapping, err := i.mapper.RESTMapping(kind.GroupKind(), kind.Version)
 		if err == nil {
@@ -247,14 +248,14 @@ func (i installer) mapping(ctx context.Context, kind schema.GroupVersionKind) (*
 		select {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
-		case <-time.After(10 * servedPoll):
+		case <-time.After(mappingInterval):
 		}
 	}
 }
 
-// served returns when the API server serves the resources of a definition.
-func (i installer) served(ctx context.Context, definition *unstructured.Unstructured) error {
-	for _, want := range defined(definition) {
+// waitServed returns when discovery lists every served version of a CRD.
+func (i installer) waitServed(ctx context.Context, crd *unstructured.Unstructured) error {
+	for _, want := range servedResources(crd) {
 		for {
 			list, err := i.discovery.ServerResourcesForGroupVersion(want.GroupVersion().String())
 			if err == nil && contains(list, want.Resource) {
@@ -263,7 +264,7 @@ func (i installer) served(ctx context.Context, definition *unstructured.Unstruct
 			select {
 			case <-ctx.Done():
 				return fmt.Errorf("waiting until %s is served: %w", want, context.Cause(ctx))
-			case <-time.After(servedPoll):
+			case <-time.After(servedInterval):
 			}
 		}
 	}
@@ -271,19 +272,14 @@ func (i installer) served(ctx context.Context, definition *unstructured.Unstruct
 }
 
 func contains(list *metav1.APIResourceList, resource string) bool {
-	for _, r := range list.APIResources {
-		if r.Name == resource {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == resource })
 }
 
-// defined returns the resources of a definition that are served.
-func defined(definition *unstructured.Unstructured) (all []schema.GroupVersionResource) {
-	group, _, _ := unstructured.NestedString(definition.Object, "spec", "group")
-	plural, _, _ := unstructured.NestedString(definition.Object, "spec", "names", "plural")
-	versions, _, _ := unstructured.NestedSlice(definition.Object, "spec", "versions")
+// servedResources returns the resource of a CRD in each version that has served: true.
+func servedResources(crd *unstructured.Unstructured) (all []schema.GroupVersionResource) {
+	group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+	plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+	versions, _, _ := unstructured.NestedSlice(crd.Object, "spec", "versions")
 	for _, v := range versions {
 		version, ok := v.(map[string]any)
 		if !ok || version["served"] != true {

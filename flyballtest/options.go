@@ -55,8 +55,8 @@ func (s source) open() (fs.FS, string, error) {
 	return os.DirFS(filepath.Dir(s.path)), filepath.Base(s.path), nil
 }
 
-// name is the name of a file of the source in errors.
-func (s source) name(file string) string {
+// displayName returns what errors call a file of the source.
+func (s source) displayName(file string) string {
 	switch {
 	case s.fsys != nil:
 		return file
@@ -91,7 +91,7 @@ func WithCRDs(files ...string) Option {
 }
 
 // WithManifests applies all objects in files, or in all files below directories, that end in .yaml,
-// .yml or .json, except for kustomizations: definitions and namespaces first, admission webhooks
+// .yml or .json, except for kustomizations: CRDs and namespaces first, admission webhooks
 // and policies last, the others in their order.
 func WithManifests(files ...string) Option {
 	return func(o *options) { o.manifests = append(o.manifests, paths(files)...) }
@@ -112,16 +112,16 @@ func WithWebhooks(files ...string) Option {
 	return func(o *options) { o.webhooks = append(o.webhooks, paths(files)...) }
 }
 
-// WithConversion lets the API server convert the objects of the named definitions, such as
+// WithConversion lets the API server convert the objects of the named CRDs, such as
 // widgets.example.com, with the webhook at the path /convert of the address that Webhooks returns.
-// Definitions with a conversion webhook need not be named, if there is any WithWebhooks or
+// CRDs with a conversion webhook need not be named, if there is any WithWebhooks or
 // WithConversion.
-func WithConversion(definitions ...string) Option {
+func WithConversion(crds ...string) Option {
 	return func(o *options) {
 		if o.conversions == nil {
 			o.conversions = map[string]bool{}
 		}
-		for _, name := range definitions {
+		for _, name := range crds {
 			o.conversions[name] = true
 		}
 	}

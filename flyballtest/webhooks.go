@@ -41,9 +41,9 @@ func (c *Cluster) prepareWebhooks(objects []object) error {
 	c.webhooks = Webhooks{Host: host, Port: p.number, CertDir: c.path("webhooks")}
 	for _, o := range objects {
 		switch o.GetKind() {
-		case kindMutating, kindValidating:
+		case kindMutatingWebhook, kindValidatingWebhook:
 			err = c.redirect(o.Unstructured)
-		case kindDefinition:
+		case kindCRD:
 			err = c.convert(o.Unstructured)
 		}
 		if err != nil {
@@ -80,18 +80,18 @@ func (c *Cluster) redirect(configuration *unstructured.Unstructured) error {
 	return unstructured.SetNestedSlice(configuration.Object, webhooks, "webhooks")
 }
 
-// convert redirects the conversion webhook of a definition to this host, if it has one or the test
+// convert redirects the conversion webhook of a CRD to this host, if it has one or the test
 // asks for one.
-func (c *Cluster) convert(definition *unstructured.Unstructured) error {
-	strategy, _, _ := unstructured.NestedString(definition.Object, "spec", "conversion", "strategy")
-	if strategy != "Webhook" && !c.options.conversions[definition.GetName()] {
+func (c *Cluster) convert(crd *unstructured.Unstructured) error {
+	strategy, _, _ := unstructured.NestedString(crd.Object, "spec", "conversion", "strategy")
+	if strategy != "Webhook" && !c.options.conversions[crd.GetName()] {
 		return nil
 	}
-	versions, found, _ := unstructured.NestedStringSlice(definition.Object, "spec", "conversion", "webhook", "conversionReviewVersions")
+	versions, found, _ := unstructured.NestedStringSlice(crd.Object, "spec", "conversion", "webhook", "conversionReviewVersions")
 	if !found {
 		versions = []string{"v1"}
 	}
-	path, found, _ := unstructured.NestedString(definition.Object, "spec", "conversion", "webhook", "clientConfig", "service", "path")
+	path, found, _ := unstructured.NestedString(crd.Object, "spec", "conversion", "webhook", "clientConfig", "service", "path")
 	if !found {
 		path = "convert"
 	}
@@ -99,7 +99,7 @@ func (c *Cluster) convert(definition *unstructured.Unstructured) error {
 	for _, version := range versions {
 		reviews = append(reviews, version)
 	}
-	return unstructured.SetNestedMap(definition.Object, map[string]any{
+	return unstructured.SetNestedMap(crd.Object, map[string]any{
 		"strategy": "Webhook",
 		"webhook":  map[string]any{"clientConfig": c.clientConfig(path), "conversionReviewVersions": reviews},
 	}, "spec", "conversion")
@@ -107,7 +107,7 @@ func (c *Cluster) convert(definition *unstructured.Unstructured) error {
 
 // unconverted returns the resources with a conversion webhook of the test if that does not serve,
 // since its manager is stopped during a restore. The API server would retry for seconds.
-func (c *Cluster) unconverted(definitions []unstructured.Unstructured) sets.Set[schema.GroupVersionResource] {
+func (c *Cluster) unconverted(crds []unstructured.Unstructured) sets.Set[schema.GroupVersionResource] {
 	found := sets.New[schema.GroupVersionResource]()
 	if c.webhooks.Port == 0 {
 		return found
@@ -116,9 +116,9 @@ func (c *Cluster) unconverted(definitions []unstructured.Unstructured) sets.Set[
 		_ = conn.Close()
 		return found
 	}
-	for i := range definitions {
-		if strategy, _, _ := unstructured.NestedString(definitions[i].Object, "spec", "conversion", "strategy"); strategy == "Webhook" {
-			found.Insert(defined(&definitions[i])...)
+	for i := range crds {
+		if strategy, _, _ := unstructured.NestedString(crds[i].Object, "spec", "conversion", "strategy"); strategy == "Webhook" {
+			found.Insert(servedResources(&crds[i])...)
 		}
 	}
 	return found

@@ -84,7 +84,7 @@ func (s *shared) host(n *simulatedNode, client kubernetes.Interface, recorder re
 		Images: images.Config{Secrets: s.volumes},
 		Pods: pod.Config{
 			Node:    plan.Node{RuntimeName: runtimeName, RecursiveReadOnly: sets.New("")},
-			Render:  containers.Node{MemoryCapacity: capacity.Memory().Value(), LowestOOMScoreAdj: -1000, CgroupV2: true},
+			Render:  containers.Node{LowestOOMScoreAdj: -1000, CgroupV2: true},
 			Pods:    n.podSrc,
 			Volumes: s.volumes, Cgroups: noCgroups{}, HookTransport: hookTransport{},
 			Env:      containers.EnvSources{Objects: s.volumes, Services: s.servicesOf},

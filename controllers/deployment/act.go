@@ -58,7 +58,7 @@ func (r *Reconciler) act(ctx context.Context, d *appsv1.Deployment, plan Plan) (
 		case SetRevision:
 			d, err = r.setRevision(ctx, d, a.Revision)
 		case RollBack:
-			r.Events.Event(d, corev1.EventTypeWarning, RolledBackReason, a.Message)
+			r.Events.Event(d, corev1.EventTypeWarning, RolledBackReason, a.Status.Message)
 		case action.Refuse:
 			r.Events.Event(d, corev1.EventTypeWarning, SelectingAllReason, a.Why())
 		}

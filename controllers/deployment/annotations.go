@@ -9,24 +9,26 @@ import (
 	"k8s.io/kubernetes/pkg/controller/deployment/util"
 )
 
-// Upstream's functions for the annotations of ReplicaSets, which kubectl rollout reads too, want a
-// logger; these do not, so that plans can call them.
+// The functions below call upstream's with a logger that discards everything, because plans have no
+// side effects and so no logger. kubectl rollout reads these annotations too.
 
-// annotate copies the Deployment's annotations to the ReplicaSet of its template, gives that the
-// highest revision of all, notes the one that it had, and says whether anything changed.
+// annotate copies the Deployment's annotations to set, the ReplicaSet of its template. It gives set
+// the revision after the highest of old and appends set's former revision to its history. exists
+// says whether set is in the API yet. It reports whether it changed set.
 func annotate(d *appsv1.Deployment, set *appsv1.ReplicaSet, old []*appsv1.ReplicaSet, exists bool) bool {
 	next := strconv.FormatInt(util.MaxRevision(klog.Logger{}, old)+1, 10)
 	ctx := klog.NewContext(context.Background(), klog.Logger{})
-	const history = 2000 // bytes of the annotation that lists the former revisions
-	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, history)
+	const maxHistory = 2000 // characters of the annotation that lists former revisions, as upstream
+	return util.SetNewReplicaSetAnnotations(ctx, d, set, next, exists, maxHistory)
 }
 
-// desiredReplicas is the Deployment's size when a ReplicaSet was last scaled, if that is known.
+// desiredReplicas returns the Deployment's replicas when set was last scaled, if set is annotated.
 func desiredReplicas(set *appsv1.ReplicaSet) (int32, bool) {
 	return util.GetDesiredReplicasAnnotation(klog.Logger{}, set)
 }
 
-// proportion is the share of a ReplicaSet when add Pods are distributed and added already are.
-func proportion(d *appsv1.Deployment, set *appsv1.ReplicaSet, add, added int32) int32 {
-	return util.GetReplicaSetProportion(klog.Logger{}, set, *d, add, added)
+// proportion returns by how many replicas to scale set, when toAdd replicas (negative: to remove)
+// are distributed over all ReplicaSets and added of them have been already.
+func proportion(d *appsv1.Deployment, set *appsv1.ReplicaSet, toAdd, added int32) int32 {
+	return util.GetReplicaSetProportion(klog.Logger{}, set, *d, toAdd, added)
 }

@@ -86,7 +86,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 		return ctrl.Result{}, nil // no ReplicaSet can be created, and none is needed
 	case errors.Is(failure, errCollision):
 		// The count gives the next hash. The event of this status enqueues the Deployment again.
-		plan.Status, plan.Kept, failure = *d.Status.DeepCopy(), options.Status, nil
+		plan.Status, plan.OptionsStatus, failure = *d.Status.DeepCopy(), options.Status, nil
 		plan.Status.CollisionCount = new(ptr.Deref(d.Status.CollisionCount, 0) + 1)
 	case errors.Is(failure, errCreate):
 		plan.Status = FailedStatus(state, failure.Error())
@@ -100,7 +100,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	if r.Deployments.Group != appsv1.GroupName {
 		after.Status = withKstatus(d, plan.Status, state.Now)
 	}
-	err = r.Deployments.PatchStatus(ctx, r.Client, r.Expectations, d, &after, options.Status, plan.Kept)
+	err = r.Deployments.PatchStatus(ctx, r.Client, r.Expectations, d, &after, options.Status, plan.OptionsStatus)
 	return ctrl.Result{RequeueAfter: plan.Next}, errors.Join(failure, err)
 }
 
@@ -110,7 +110,7 @@ func (r *Reconciler) ownersOf(ctx context.Context, set client.Object) []ctrl.Req
 	return controllerref.Owners(ctx, r.Client, r.Deployments, selector, set)
 }
 
-// Observe is what reader knows of a Deployment.
+// Observe reads what a plan for a Deployment needs.
 func Observe(
 	ctx context.Context, reader client.Reader, replicaSets kinds.Kind[*appsv1.ReplicaSet],
 	d *appsv1.Deployment, options v1alpha1.Options,
@@ -128,8 +128,8 @@ func Observe(
 		}
 		state.Running[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool { return !podutil.IsPodTerminal(pod) })
 		state.Crashing[set.UID] = lo.CountBy(pods, func(pod *corev1.Pod) bool {
-			on := options.Rollback.OnCrashLoop
-			return on != nil && pod.DeletionTimestamp == nil && !podutil.IsPodReady(pod) && mostRestarts(pod) >= on.Restarts
+			policy := options.Rollback.OnCrashLoop
+			return policy != nil && pod.DeletionTimestamp == nil && !podutil.IsPodReady(pod) && mostRestarts(pod) >= policy.Restarts
 		})
 	}
 	return state, nil

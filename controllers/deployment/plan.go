@@ -19,14 +19,15 @@ import (
 	"flyball.dev/controllers/internal/controllerref"
 )
 
-// State is what the loop knows when it plans.
+// State is what the loop observed when it plans.
 type State struct {
 	Deployment *appsv1.Deployment
 	// ReplicaSets are those that name the Deployment as their controller, and all of the namespace
 	// that name none.
 	ReplicaSets []*appsv1.ReplicaSet
-	// Running counts the Pods that have not finished, and Crashing those that rollback.onCrashLoop
-	// is about, by the UID of their ReplicaSet. Both are nil if not needed.
+	// Running counts the Pods that have not finished, Crashing the Pods that have the restarts of
+	// rollback.onCrashLoop and are not ready, by the UID of their ReplicaSet. Both are nil if not
+	// needed.
 	Running, Crashing map[types.UID]int
 	Options           v1alpha1.Options
 	Now               metav1.Time
@@ -71,13 +72,13 @@ type SetRevision struct {
 
 func (s SetRevision) String() string { return "number the template revision " + s.Revision }
 
-// Plan is what is to be done, and what to report once it is.
+// Plan has the actions to carry out, and the status to write after them.
 type Plan struct {
 	Actions []action.Action
 	Status  appsv1.DeploymentStatus
-	// Kept is the part of the status that apps/v1 lacks.
-	Kept v1alpha1.OptionsStatus
-	// Next is how long it takes until the mere passing of time matters; 0 if it does not.
+	// OptionsStatus is the part of the status that apps/v1 lacks.
+	OptionsStatus v1alpha1.OptionsStatus
+	// Next is the time until the Deployment has to be reconciled even without an event; 0 if never.
 	Next time.Duration
 }
 
@@ -88,7 +89,7 @@ func NewPlan(s State) Plan {
 		status := *s.Deployment.Status.DeepCopy()
 		status.ObservedGeneration = s.Deployment.Generation
 		refuse := action.Refuse{Reason: "the selector is empty or invalid: no ReplicaSet can be the Deployment's"}
-		return Plan{Status: status, Kept: s.Options.Status, Actions: []action.Action{refuse}}
+		return Plan{Status: status, OptionsStatus: s.Options.Status, Actions: []action.Action{refuse}}
 	}
 
 	// 1. Orphans that match become the Deployment's; those that no longer match become orphans.
@@ -99,30 +100,30 @@ func NewPlan(s State) Plan {
 	progressing := r.step()
 	plan := Plan{Actions: slices.Concat(changes, r.actions())}
 
-	// 3. The status says how far it is then.
+	// 3. The status says how far the rollout is after that.
 	r.countPods()
 	if progressing {
 		r.judge()
 		r.copyFailure()
-		plan.Actions = append(plan.Actions, r.conclude()...)
+		plan.Actions = append(plan.Actions, r.recordOutcome()...)
 		if left, counting := r.timeLeft(); counting {
 			plan.Next = max(time.Second, left)
 		}
 	}
-	plan.Status, plan.Kept = r.status, r.kept
-	plan.Kept.Selector = selector.String()
+	plan.Status, plan.OptionsStatus = r.status, r.optionsStatus
+	plan.OptionsStatus.Selector = selector.String()
 	return plan
 }
 
 // rollout is one Deployment while it is planned.
 type rollout struct {
 	State
-	// replicas, surge and unavailable are the wanted Pods, how many more there may be, and how many
-	// fewer available.
+	// replicas is how many Pods are wanted, surge how many more there may be, and unavailable how
+	// many fewer may be available.
 	replicas, surge, unavailable int32
-	// status and kept, which apps/v1 lacks, are the last status as the plan changes it.
-	status appsv1.DeploymentStatus
-	kept   v1alpha1.OptionsStatus
+	// status and optionsStatus, which apps/v1 lacks, are the status as the plan changes it.
+	status        appsv1.DeploymentStatus
+	optionsStatus v1alpha1.OptionsStatus
 	// observed are the Deployment's ReplicaSets by UID. All below are copies that the plan changes.
 	observed map[types.UID]*appsv1.ReplicaSet
 	// current has the current template, nil if there is none; old are all others, oldest first.
@@ -139,7 +140,7 @@ type rollout struct {
 
 func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	r := &rollout{
-		State: s, status: *s.Deployment.Status.DeepCopy(), kept: s.Options.Status,
+		State: s, status: *s.Deployment.Status.DeepCopy(), optionsStatus: s.Options.Status,
 		replicas: *s.Deployment.Spec.Replicas,
 		surge:    util.MaxSurge(*s.Deployment), unavailable: util.MaxUnavailable(*s.Deployment),
 		observed: lo.KeyBy(owned, func(set *appsv1.ReplicaSet) types.UID { return set.UID }),
@@ -147,8 +148,8 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	}
 	sort.Sort(controller.ReplicaSetsByCreationTimestamp(owned))
 	for _, set := range owned {
-		// Of several with the template (a new API version may have changed what equal means) the
-		// oldest is current. The hash is no measure: it changes when a release adds a field.
+		// If several have the template (a new API version may have changed what equal means), the
+		// oldest is current. The hash is not compared: it changes when a release adds a field.
 		if r.current == nil && util.EqualIgnoreHash(&set.Spec.Template, &s.Deployment.Spec.Template) {
 			r.current = set.DeepCopy()
 		} else {
@@ -159,12 +160,12 @@ func newRollout(s State, owned []*appsv1.ReplicaSet) *rollout {
 	return r
 }
 
-// step moves the rollout on and says whether its progress is to be judged.
+// step moves the rollout on and reports whether its progress is to be judged.
 func (r *rollout) step() bool {
 	if r.Deployment.DeletionTimestamp != nil {
-		return false // the garbage collector takes the ReplicaSets
+		return false // the garbage collector deletes the ReplicaSets
 	}
-	r.notePause()
+	r.recordPause()
 	r.keepHistory()
 	if r.Deployment.Spec.Paused {
 		r.rescale()
@@ -185,7 +186,7 @@ func (r *rollout) step() bool {
 	return true
 }
 
-// changef notes that the plan changes a ReplicaSet, and why.
+// changef records that the plan changes a ReplicaSet, and why.
 func (r *rollout) changef(set *appsv1.ReplicaSet, format string, args ...any) {
 	if r.reasons[set.UID] == nil {
 		r.changed = append(r.changed, set)
@@ -193,7 +194,7 @@ func (r *rollout) changef(set *appsv1.ReplicaSet, format string, args ...any) {
 	r.reasons[set.UID] = append(r.reasons[set.UID], fmt.Sprintf(format, args...))
 }
 
-// actions are the changes, one per ReplicaSet, in the order of the plan, and at last the revision.
+// actions returns the changes, one per ReplicaSet in the plan's order, and at last the revision.
 func (r *rollout) actions() []action.Action {
 	var actions []action.Action
 	for _, set := range r.changed {
@@ -205,7 +206,7 @@ func (r *rollout) actions() []action.Action {
 		}
 	}
 	actions = append(actions, r.deletions...)
-	if r.current == nil || r.kept.Rollback != nil || r.Deployment.DeletionTimestamp != nil {
+	if r.current == nil || r.optionsStatus.Rollback != nil || r.Deployment.DeletionTimestamp != nil {
 		return actions // a ReplicaSet that was rolled back to keeps its own place in the history
 	}
 	current := r.current.Annotations[util.RevisionAnnotation]
@@ -215,12 +216,12 @@ func (r *rollout) actions() []action.Action {
 	return actions
 }
 
-// all are the ReplicaSets, the current one last.
+// all returns the ReplicaSets, the current one last.
 func (r *rollout) all() []*appsv1.ReplicaSet {
 	return lo.Compact(append(slices.Clone(r.old), r.current))
 }
 
-// size is how many Pods ReplicaSets want.
+// size returns how many Pods ReplicaSets want.
 func size(sets ...*appsv1.ReplicaSet) int32 { return util.GetReplicaCountForReplicaSets(sets) }
 
 // availableOf leaves out Pods that the ReplicaSet is to delete and still reports.

@@ -15,39 +15,41 @@ import (
 	"flyball.dev/controllers/internal/action"
 )
 
-// A rollback leaves the Deployment's spec, which is its user's, alone. The status notes that the
-// current template failed. From then on, until the template changes, the ReplicaSet of the last
-// available revision takes the place of the current one; the strategies need not know.
+// A rollback does not change the Deployment's spec: that is its user's. The status records that the
+// current template failed. From then on, until the template changes, applyRollback makes the
+// ReplicaSet of the last available revision r.current, so that RollingUpdate and Recreate need no
+// code for rollbacks.
 
-// RollBack notes that the current template failed. The next plan acts on the note.
+// RollBack is the action of recording in the status that the current template failed.
 type RollBack struct {
-	v1alpha1.RollbackStatus
+	Status v1alpha1.RollbackStatus
 	action.Reason
 }
 
 func (r RollBack) String() string {
 	return fmt.Sprintf("roll back from revision %d (ReplicaSet %s) to revision %d (ReplicaSet %s)",
-		r.From.Revision, r.From.ReplicaSet, r.To.Revision, r.To.ReplicaSet)
+		r.Status.From.Revision, r.Status.From.ReplicaSet, r.Status.To.Revision, r.Status.To.ReplicaSet)
 }
 
-// applyRollback puts the target of a rollback in place of the current ReplicaSet, if the last
-// status says that the current template failed.
+// applyRollback puts the target of a rollback in place of the current ReplicaSet, if the
+// Deployment's status says that the current template failed.
 func (r *rollout) applyRollback() {
-	note := r.kept.Rollback
-	if note == nil {
+	rollback := r.optionsStatus.Rollback
+	if rollback == nil {
 		return
 	}
-	name, _ := newName(r.Deployment)
+	name, _ := newReplicaSetName(r.Deployment) // of the ReplicaSet that the template would get, or has
 	if r.current != nil {
 		name = r.current.Name
 	}
-	to := find(r.old, note.To.ReplicaSet)
-	if name != note.From.ReplicaSet || to == nil {
-		// The template changed, or the target is gone: a rollout begins, with a new deadline.
-		r.kept.Rollback = nil
+	to := findReplicaSet(r.old, rollback.To.ReplicaSet)
+	if name != rollback.From.ReplicaSet || to == nil {
+		// The template changed, or the target is gone: an ordinary rollout begins, with a new
+		// deadline from setFoundNewReplicaSet.
+		r.optionsStatus.Rollback = nil
 		util.RemoveDeploymentCondition(&r.status, v1alpha1.RolledBack)
 		if r.current != nil {
-			r.noteFound()
+			r.setFoundNewReplicaSet()
 		}
 		return
 	}
@@ -57,53 +59,56 @@ func (r *rollout) applyRollback() {
 	r.current = to
 }
 
-// partition is how many Pods stay on old revisions. No Pod that has moved returns to one.
+// partition returns how many Pods stay on old revisions: 0 without options.partition and during a
+// rollback. A Pod that is on the current revision already does not go back.
 func (r *rollout) partition() int32 {
-	if r.Options.Partition == nil || r.kept.Rollback != nil {
+	if r.Options.Partition == nil || r.optionsStatus.Rollback != nil {
 		return 0
 	}
-	wanted, _ := intstr.GetScaledValueFromIntOrPercent(r.Options.Partition, int(r.replicas), true) // validated
-	moved := size(r.all()...) - size(r.old...)
-	return max(0, min(int32(wanted), size(r.old...), r.replicas-moved))
+	wanted, _ := intstr.GetScaledValueFromIntOrPercent(r.Options.Partition, int(r.replicas), true) // no error: it was validated
+	// The size of r.current, which may be nil.
+	updated := size(r.all()...) - size(r.old...)
+	return max(0, min(int32(wanted), size(r.old...), r.replicas-updated))
 }
 
-// conclude notes which revision was available last, or that the current one has failed.
-func (r *rollout) conclude() []action.Action {
-	if r.kept.Rollback != nil || r.current == nil || r.observed[r.current.UID] == nil {
-		return nil
+// recordOutcome records the current ReplicaSet as available once its rollout is complete, or rolls
+// back if it has failed.
+func (r *rollout) recordOutcome() []action.Action {
+	if r.optionsStatus.Rollback != nil || r.current == nil || r.observed[r.current.UID] == nil {
+		return nil // rolled back already, or this plan only creates the ReplicaSet
 	}
 	if util.DeploymentComplete(r.Deployment, &r.status) {
-		if r.replicas > 0 {
-			r.kept.AvailableReplicaSet = r.current.Name
+		if r.replicas > 0 { // a complete rollout without Pods says nothing about the template
+			r.optionsStatus.AvailableReplicaSet = r.current.Name
 		}
 		return nil
 	}
-	reason, what := r.failure()
-	to := find(r.old, r.kept.AvailableReplicaSet)
+	reason, message := r.failure()
+	to := findReplicaSet(r.old, r.optionsStatus.AvailableReplicaSet)
 	if reason == "" || to == nil {
 		return nil
 	}
-	note := v1alpha1.RollbackStatus{From: revisionOf(r.current), To: revisionOf(to), Reason: reason, Time: r.Now}
-	note.Message = fmt.Sprintf("Rolled back from revision %d (replica set %q) to revision %d (replica set %q): %s",
-		note.From.Revision, note.From.ReplicaSet, note.To.Revision, note.To.ReplicaSet, what)
-	r.kept.Rollback = &note
-	r.setCondition(v1alpha1.RolledBack, corev1.ConditionTrue, reason, note.Message)
-	r.noteProgressing(corev1.ConditionFalse, reason, note.Message)
-	return []action.Action{RollBack{note, action.Reason(what)}}
+	rollback := v1alpha1.RollbackStatus{From: revisionOf(r.current), To: revisionOf(to), Reason: reason, Time: r.Now}
+	rollback.Message = fmt.Sprintf("Rolled back from revision %d (replica set %q) to revision %d (replica set %q): %s",
+		rollback.From.Revision, rollback.From.ReplicaSet, rollback.To.Revision, rollback.To.ReplicaSet, message)
+	r.optionsStatus.Rollback = &rollback
+	r.setCondition(v1alpha1.RolledBack, corev1.ConditionTrue, reason, rollback.Message)
+	r.setProgressing(corev1.ConditionFalse, reason, rollback.Message)
+	return []action.Action{RollBack{rollback, action.Reason(message)}}
 }
 
-// failure is why the current rollout has failed; both results are empty if it has not.
-func (r *rollout) failure() (reason, words string) {
-	on := r.Options.Rollback
-	if on.OnCrashLoop != nil {
-		pods := intstr.ValueOrDefault(on.OnCrashLoop.Pods, intstr.FromInt32(1))
-		most, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // validated
-		if n := r.Crashing[r.current.UID]; n >= max(1, most) {
+// failure returns why the current rollout has failed; both results are empty if it has not.
+func (r *rollout) failure() (reason, message string) {
+	policy := r.Options.Rollback
+	if policy.OnCrashLoop != nil {
+		pods := intstr.ValueOrDefault(policy.OnCrashLoop.Pods, intstr.FromInt32(1))
+		threshold, _ := intstr.GetScaledValueFromIntOrPercent(pods, int(r.replicas), true) // no error: it was validated
+		if n := r.Crashing[r.current.UID]; n >= max(1, threshold) {
 			return v1alpha1.CrashLoopReason, fmt.Sprintf("%d of its Pods restarted %d times or more and are not ready",
-				n, on.OnCrashLoop.Restarts)
+				n, policy.OnCrashLoop.Restarts)
 		}
 	}
-	if on.OnProgressDeadlineExceeded && r.progressing().Reason == util.TimedOutReason {
+	if policy.OnProgressDeadlineExceeded && r.progressing().Reason == util.TimedOutReason {
 		seconds := *r.Deployment.Spec.ProgressDeadlineSeconds
 		return util.TimedOutReason, fmt.Sprintf("it made no progress for %d seconds", seconds)
 	}
@@ -115,8 +120,9 @@ func revisionOf(set *appsv1.ReplicaSet) v1alpha1.RollbackRevision {
 	return v1alpha1.RollbackRevision{Revision: number, ReplicaSet: set.Name}
 }
 
-// find returns nil if there is none of that name, or it is being deleted.
-func find(sets []*appsv1.ReplicaSet, name string) *appsv1.ReplicaSet {
+// findReplicaSet returns the ReplicaSet with that name; nil if there is none or if it is being
+// deleted.
+func findReplicaSet(sets []*appsv1.ReplicaSet, name string) *appsv1.ReplicaSet {
 	found, _ := lo.Find(sets, func(s *appsv1.ReplicaSet) bool { return s.Name == name && s.DeletionTimestamp == nil })
 	return found
 }

@@ -130,7 +130,7 @@ func TestBeyondApps(t *testing.T) {
 				m(&state)
 			}
 			if back := state.Options.Status.Rollback; back != nil && back.From.ReplicaSet == "NAME" {
-				back.From.ReplicaSet, _ = newName(state.Deployment)
+				back.From.ReplicaSet, _ = newReplicaSetName(state.Deployment)
 			}
 			plan := NewPlan(state)
 			if diff := cmp.Diff(test.want, words(plan.Actions)); diff != "" {
@@ -141,17 +141,17 @@ func TestBeyondApps(t *testing.T) {
 				progress = string(c.Status) + " " + c.Reason
 			}
 			back := ""
-			if plan.Kept.Rollback != nil {
-				back = plan.Kept.Rollback.To.ReplicaSet
+			if plan.OptionsStatus.Rollback != nil {
+				back = plan.OptionsStatus.Rollback.To.ReplicaSet
 			}
-			if diff := cmp.Diff([]string{test.progress, test.good, back}, []string{progress, plan.Kept.AvailableReplicaSet, back}); diff != "" || back != test.back {
+			if diff := cmp.Diff([]string{test.progress, test.good, back}, []string{progress, plan.OptionsStatus.AvailableReplicaSet, back}); diff != "" || back != test.back {
 				t.Errorf("%s: progress, good revision (-want +got):\n%s; back to %q, want %q", test.reason, diff, back, test.back)
 			}
 			if (util.GetDeploymentCondition(plan.Status, v1alpha1.RolledBack) != nil) != (back != "" && state.Options.Status.Rollback == nil) {
 				t.Errorf("%s: condition RolledBack: %v", test.reason, util.GetDeploymentCondition(plan.Status, v1alpha1.RolledBack))
 			}
-			if plan.Kept.Selector != "app=web" {
-				t.Errorf("selector %q", plan.Kept.Selector)
+			if plan.OptionsStatus.Selector != "app=web" {
+				t.Errorf("selector %q", plan.OptionsStatus.Selector)
 			}
 		})
 	}

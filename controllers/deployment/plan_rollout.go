@@ -20,8 +20,8 @@ import (
 	"flyball.dev/controllers/internal/action"
 )
 
-// roll is the strategy RollingUpdate. The invariants: never more than replicas+surge Pods by our
-// doing, never fewer than replicas-unavailable available ones.
+// roll is the strategy RollingUpdate. Its invariants: it never creates more than replicas+surge
+// Pods, and it never takes an available Pod if that leaves fewer than replicas-unavailable.
 func (r *rollout) roll() {
 	r.keep = r.partition()
 	wanted := r.replicas - r.keep
@@ -40,8 +40,8 @@ func (r *rollout) roll() {
 	// Deployment down step by step.
 	spare := size(r.all()...) - (r.replicas - r.unavailable) - (size(r.current) - availableOf(r.current))
 	spare = min(spare, size(r.old...)-r.keep)
-	shrink := func(set *appsv1.ReplicaSet, most int32, why string) {
-		if n := min(spare, most); n > 0 {
+	shrink := func(set *appsv1.ReplicaSet, limit int32, why string) {
+		if n := min(spare, limit); n > 0 {
 			r.scalef(set, size(set)-n, why, n)
 			spare -= n
 		}
@@ -75,7 +75,7 @@ func (r *rollout) recreate() {
 	}
 }
 
-// scaled says whether replicas of the Deployment changed since its ReplicaSets were last scaled.
+// scaled reports whether the Deployment's replicas changed since its ReplicaSets were last scaled.
 func (r *rollout) scaled() bool {
 	return lo.SomeBy(controller.FilterActiveReplicaSets(r.all()), func(set *appsv1.ReplicaSet) bool {
 		desired, ok := desiredReplicas(set)
@@ -83,8 +83,8 @@ func (r *rollout) scaled() bool {
 	})
 }
 
-// rescale brings a Deployment that was scaled or is paused to its size without a rollout, and says
-// whether it could.
+// rescale brings a Deployment that was scaled or is paused to its size without a rollout, and
+// reports whether it could.
 func (r *rollout) rescale() bool {
 	// 1. One ReplicaSet has all Pods; if none has, the newest gets them.
 	if only := util.FindActiveOrLatest(r.current, slices.Clone(r.old)); only != nil {
@@ -92,7 +92,7 @@ func (r *rollout) rescale() bool {
 		return true
 	}
 
-	// 2. Only old Pods, of an adopted ReplicaSet perhaps, remain of a rollout.
+	// 2. The current ReplicaSet has all its Pods. Old ReplicaSets (adopted ones perhaps) go to 0.
 	if util.IsSaturated(r.Deployment, r.current) {
 		for _, set := range controller.FilterActiveReplicaSets(r.old) {
 			r.scalef(set, 0, "the current ReplicaSet has all Pods")
@@ -100,7 +100,7 @@ func (r *rollout) rescale() bool {
 		return true
 	}
 
-	// 3. During a rollout all keep their share, so that scaling neither hastens nor delays it.
+	// 3. During a rollout all ReplicaSets keep their share, so that scaling neither hastens nor delays it.
 	active := controller.FilterActiveReplicaSets(r.all())
 	if len(active) == 0 || r.Deployment.Spec.Strategy.Type == appsv1.RecreateDeploymentStrategyType {
 		return false
@@ -112,27 +112,27 @@ func (r *rollout) rescale() bool {
 // share adds or removes Pods in proportion to the ReplicaSets' sizes; the largest gets the rest.
 func (r *rollout) share(active []*appsv1.ReplicaSet) {
 	allowed := lo.Ternary(r.replicas > 0, r.replicas+r.surge, 0)
-	add := allowed - size(active...)
-	// Of equal ones the newer comes first when growing, the older when shrinking.
-	if add < 0 {
+	toAdd := allowed - size(active...)
+	// Of ReplicaSets of equal size the newer comes first when growing, the older when shrinking.
+	if toAdd < 0 {
 		sort.Sort(controller.ReplicaSetsBySizeOlder(active))
 	} else {
 		sort.Sort(controller.ReplicaSetsBySizeNewer(active))
 	}
 	sizes, added := make([]int32, len(active)), int32(0)
 	for i, set := range active {
-		part := proportion(r.Deployment, set, add, added)
+		part := proportion(r.Deployment, set, toAdd, added)
 		sizes[i], added = size(set)+part, added+part
 	}
-	sizes[0] = max(0, sizes[0]+add-added)
+	sizes[0] = max(0, sizes[0]+toAdd-added)
 	for i, set := range active {
 		r.scalef(set, sizes[i], "its share of %d Pods", allowed)
 	}
 }
 
-// scalef gives a ReplicaSet a size, and notes on it the size of the Deployment that this was
-// decided for. One that was scaled down grows again only when its status shows the smaller size:
-// until then it may delete the Pods that it reports as available.
+// scalef gives a ReplicaSet a size, and annotates it with the size of the Deployment that this was
+// decided for. A ReplicaSet that was scaled down grows again only when its status shows the smaller
+// size: until then it may delete the Pods that it reports as available.
 func (r *rollout) scalef(set *appsv1.ReplicaSet, to int32, format string, args ...any) {
 	from := size(set)
 	if to > from && set.Status.ObservedGeneration < set.Generation && set.Status.Replicas > from {
@@ -151,7 +151,7 @@ func (r *rollout) ensureCurrent(size int32) {
 		return
 	}
 	d := r.Deployment
-	name, hash := newName(d)
+	name, hash := newReplicaSetName(d)
 	template := *d.Spec.Template.DeepCopy()
 	template.Labels = labelsutil.CloneAndAddLabel(template.Labels, appsv1.DefaultDeploymentUniqueLabelKey, hash)
 	set := &appsv1.ReplicaSet{
@@ -166,7 +166,7 @@ func (r *rollout) ensureCurrent(size int32) {
 	r.current = set
 	annotate(d, set, r.old, false)
 	r.changef(set, "no ReplicaSet has the current template")
-	r.noteProgressing(corev1.ConditionTrue, util.NewReplicaSetReason, fmt.Sprintf("Created new replica set %q", set.Name))
+	r.setProgressing(corev1.ConditionTrue, util.NewReplicaSetReason, fmt.Sprintf("Created new replica set %q", set.Name))
 }
 
 // keepHistory copies what changed in the Deployment beside the template to the current ReplicaSet.
@@ -179,7 +179,7 @@ func (r *rollout) keepHistory() {
 		set.Spec.MinReadySeconds = r.Deployment.Spec.MinReadySeconds
 		r.changef(set, "minReadySeconds changed")
 	}
-	if r.kept.Rollback != nil {
+	if r.optionsStatus.Rollback != nil {
 		return // the ReplicaSet that was rolled back to keeps its own place in the history
 	}
 	was := set.Annotations[util.RevisionAnnotation]
@@ -187,26 +187,26 @@ func (r *rollout) keepHistory() {
 	case changed && set.Annotations[util.RevisionAnnotation] != was:
 		r.changef(set, "its template is the current one again")
 		if r.Options.Rollback != (v1alpha1.Rollback{}) {
-			r.noteFound() // the failure of the template before it must not count against this one
+			r.setFoundNewReplicaSet() // the failure of the former template must not count against this one
 		}
 	case changed:
 		r.changef(set, "the Deployment's annotations changed")
 	}
 	if r.progressing().Type == "" {
-		r.noteFound()
+		r.setFoundNewReplicaSet()
 	}
 }
 
-func (r *rollout) noteFound() {
+func (r *rollout) setFoundNewReplicaSet() {
 	message := fmt.Sprintf("Found new replica set %q", r.current.Name)
-	r.noteProgressing(corev1.ConditionTrue, util.FoundNewRSReason, message)
+	r.setProgressing(corev1.ConditionTrue, util.FoundNewRSReason, message)
 }
 
 // cleanUp removes the oldest ReplicaSets beyond revisionHistoryLimit that certainly have no Pods.
 func (r *rollout) cleanUp() {
 	limit := ptr.Deref(r.Deployment.Spec.RevisionHistoryLimit, math.MaxInt32)
 	history := lo.Filter(r.old, func(set *appsv1.ReplicaSet, _ int) bool {
-		return set.DeletionTimestamp == nil && set.Name != r.kept.AvailableReplicaSet
+		return set.DeletionTimestamp == nil && set.Name != r.optionsStatus.AvailableReplicaSet
 	})
 	sort.Sort(util.ReplicaSetsByRevision(history))
 	reason := action.Reason(fmt.Sprintf("more than %d old ReplicaSets", limit))
@@ -218,9 +218,9 @@ func (r *rollout) cleanUp() {
 	}
 }
 
-// newName is the name that a new ReplicaSet of the template gets, and the hash at its end.
-func newName(d *appsv1.Deployment) (name, hash string) {
+// newReplicaSetName returns the name of a new ReplicaSet of the template, and the hash at its end.
+func newReplicaSetName(d *appsv1.Deployment) (name, hash string) {
 	hash = controller.ComputeHash(&d.Spec.Template, d.Status.CollisionCount)
-	most := validation.DNS1123SubdomainMaxLength - 1 - len(hash)
-	return d.Name[:min(len(d.Name), most)] + "-" + hash, hash
+	maxPrefix := validation.DNS1123SubdomainMaxLength - 1 - len(hash)
+	return d.Name[:min(len(d.Name), maxPrefix)] + "-" + hash, hash
 }

@@ -17,7 +17,7 @@ import (
 // countPods sums up the ReplicaSets as the plan leaves them.
 func (r *rollout) countPods() {
 	all, updated := r.all(), r.current
-	if r.kept.Rollback != nil {
+	if r.optionsStatus.Rollback != nil {
 		updated = r.failed
 	}
 	r.status = appsv1.DeploymentStatus{
@@ -40,7 +40,7 @@ func (r *rollout) countPods() {
 	}
 }
 
-// judge sets the condition Progressing: complete, moving, or out of time.
+// judge sets the condition Progressing: complete, progressing, or timed out.
 func (r *rollout) judge() {
 	subject := fmt.Sprintf("Deployment %q", r.Deployment.Name)
 	if r.current != nil {
@@ -51,16 +51,16 @@ func (r *rollout) judge() {
 	switch {
 	case !util.HasProgressDeadline(r.Deployment):
 		util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentProgressing)
-	case r.kept.Rollback != nil:
-		// It failed, and says so until the template changes.
+	case r.optionsStatus.Rollback != nil:
+		// The condition says that it failed, until the template changes.
 	case last.Reason == util.NewRSAvailableReason && r.status.Replicas == r.status.UpdatedReplicas:
 		// A complete rollout is not judged again when Pods fail later.
 	case util.DeploymentComplete(r.Deployment, &r.status):
-		r.noteProgressing(corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
+		r.setProgressing(corev1.ConditionTrue, util.NewRSAvailableReason, subject+" has successfully progressed.")
 	case r.keep > 0 && r.status.UpdatedReplicas == r.replicas-r.keep &&
 		r.status.Replicas == r.replicas && r.status.AvailableReplicas == r.replicas:
 		// All Pods are available, and only those that the partition keeps are old.
-		r.noteProgressing(corev1.ConditionTrue, v1alpha1.PartitionReachedReason,
+		r.setProgressing(corev1.ConditionTrue, v1alpha1.PartitionReachedReason,
 			fmt.Sprintf("%s has %d Pods; %d stay on old revisions until the partition is lowered.",
 				subject, r.replicas-r.keep, r.keep))
 	case util.DeploymentProgressing(r.Deployment, &r.status), last.Reason == v1alpha1.PartitionReachedReason:
@@ -76,23 +76,23 @@ func (r *rollout) judge() {
 			Reason: util.ReplicaSetUpdatedReason, Message: subject + " is progressing.",
 		})
 	case counting && left <= 0:
-		r.noteProgressing(corev1.ConditionFalse, util.TimedOutReason, subject+" has timed out progressing.")
+		r.setProgressing(corev1.ConditionFalse, util.TimedOutReason, subject+" has timed out progressing.")
 	}
 }
 
-// timeLeft is how long it takes until a lack of progress becomes a failure. It does not count
-// before a rollout has set its condition, and after its end.
+// timeLeft returns the time until the progress deadline. counting is false before a rollout has set
+// its condition Progressing, and after its end.
 func (r *rollout) timeLeft() (left time.Duration, counting bool) {
 	last := r.progressing()
 	ends := []string{"", util.TimedOutReason, util.NewRSAvailableReason, v1alpha1.PartitionReachedReason}
-	if !util.HasProgressDeadline(r.Deployment) || r.kept.Rollback != nil || slices.Contains(ends, last.Reason) {
+	if !util.HasProgressDeadline(r.Deployment) || r.optionsStatus.Rollback != nil || slices.Contains(ends, last.Reason) {
 		return 0, false
 	}
 	deadline := last.LastUpdateTime.Add(time.Duration(*r.Deployment.Spec.ProgressDeadlineSeconds) * time.Second)
 	return deadline.Sub(r.Now.Time), true
 }
 
-// copyFailure shows that a ReplicaSet cannot create or delete Pods; the newest wins.
+// copyFailure copies the condition ReplicaFailure of the newest ReplicaSet that has it.
 func (r *rollout) copyFailure() {
 	for _, set := range slices.Backward(r.all()) {
 		for _, c := range set.Status.Conditions {
@@ -105,25 +105,25 @@ func (r *rollout) copyFailure() {
 	util.RemoveDeploymentCondition(&r.status, appsv1.DeploymentReplicaFailure)
 }
 
-// notePause keeps the time of a pause from counting against the deadline.
-func (r *rollout) notePause() {
+// recordPause keeps the time of a pause from counting against the deadline.
+func (r *rollout) recordPause() {
 	last := r.progressing()
 	paused := last.Reason == util.PausedDeployReason
 	switch {
 	case last.Reason == util.TimedOutReason: // a failure that was reported stays reported
 	case r.Deployment.Spec.Paused && !paused:
-		r.noteProgressing(corev1.ConditionUnknown, util.PausedDeployReason, "Deployment is paused")
+		r.setProgressing(corev1.ConditionUnknown, util.PausedDeployReason, "Deployment is paused")
 	case !r.Deployment.Spec.Paused && paused:
-		r.noteProgressing(corev1.ConditionUnknown, util.ResumedDeployReason, "Deployment is resumed")
+		r.setProgressing(corev1.ConditionUnknown, util.ResumedDeployReason, "Deployment is resumed")
 	}
 }
 
-// progressing is the condition Progressing, which is empty if there is none.
+// progressing returns the condition Progressing, which is empty if there is none.
 func (r *rollout) progressing() appsv1.DeploymentCondition {
 	return ptr.Deref(util.GetDeploymentCondition(r.status, appsv1.DeploymentProgressing), appsv1.DeploymentCondition{})
 }
 
-func (r *rollout) noteProgressing(value corev1.ConditionStatus, reason, message string) {
+func (r *rollout) setProgressing(value corev1.ConditionStatus, reason, message string) {
 	if util.HasProgressDeadline(r.Deployment) {
 		r.setCondition(appsv1.DeploymentProgressing, value, reason, message)
 	}
@@ -135,14 +135,15 @@ func (r *rollout) setCondition(of appsv1.DeploymentConditionType, is corev1.Cond
 	})
 }
 
-// FailedStatus is the last status, and why a ReplicaSet could not be created.
+// FailedStatus returns the status with the reason why a ReplicaSet could not be created.
 func FailedStatus(s State, message string) appsv1.DeploymentStatus {
 	r := &rollout{State: s, status: *s.Deployment.Status.DeepCopy()}
-	r.noteProgressing(corev1.ConditionFalse, util.FailedRSCreateReason, message)
+	r.setProgressing(corev1.ConditionFalse, util.FailedRSCreateReason, message)
 	return r.status
 }
 
-// withKstatus adds the conditions of kstatus. They are for our own kind: that of apps/v1 is known.
+// withKstatus adds the conditions of kstatus. They are for our own kind: tools know the status of
+// apps/v1.
 func withKstatus(d *appsv1.Deployment, status appsv1.DeploymentStatus, now metav1.Time) appsv1.DeploymentStatus {
 	is := appsv1.DeploymentCondition{
 		Type: v1alpha1.Reconciling, Status: corev1.ConditionTrue, LastUpdateTime: now, LastTransitionTime: now,

@@ -93,7 +93,7 @@ func words(actions []action.Action) []string {
 		case SetRevision:
 			out = append(out, "revision "+a.Revision)
 		case RollBack:
-			out = append(out, fmt.Sprintf("roll back from %s to %s: %s", a.From.ReplicaSet, a.To.ReplicaSet, a.Why()))
+			out = append(out, fmt.Sprintf("roll back from %s to %s: %s", a.Status.From.ReplicaSet, a.Status.To.ReplicaSet, a.Why()))
 		case action.Refuse:
 			out = append(out, "refuse")
 		}

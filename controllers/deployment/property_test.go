@@ -143,7 +143,7 @@ func (c *cluster) reconcile() bool {
 		}
 	}
 	if c.d.Generation == c.seen.Deployment.Generation {
-		c.d.Status, c.options.Status = plan.Status, plan.Kept
+		c.d.Status, c.options.Status = plan.Status, plan.OptionsStatus
 	}
 	if acted {
 		c.sync() // the loop does not reconcile again before it sees its own writes
@@ -195,8 +195,8 @@ func (c *cluster) act(step action.Action) bool {
 	case SetRevision:
 		util.SetDeploymentRevision(c.d, a.Revision)
 	case RollBack:
-		if good := c.seen.Options.Status.AvailableReplicaSet; a.To.ReplicaSet != good || a.From.ReplicaSet == good {
-			c.Fatalf("rolled back from %s to %s, although %s was the last to be available", a.From.ReplicaSet, a.To.ReplicaSet, good)
+		if good := c.seen.Options.Status.AvailableReplicaSet; a.Status.To.ReplicaSet != good || a.Status.From.ReplicaSet == good {
+			c.Fatalf("rolled back from %s to %s, although %s was the last to be available", a.Status.From.ReplicaSet, a.Status.To.ReplicaSet, good)
 		}
 	default:
 		c.Fatalf("unexpected action %#v", step)
@@ -269,7 +269,7 @@ func (c *cluster) checkOptions(plan Plan, touched map[string]*appsv1.ReplicaSet)
 		}
 		before, after = before+*s.Spec.Replicas, after+*want.Spec.Replicas
 	}
-	if plan.Kept.Rollback != nil {
+	if plan.OptionsStatus.Rollback != nil {
 		if options.Status.Rollback != nil && grown > 0 {
 			c.Fatalf("the failed template gets %d more Pods: %s", grown, words(plan.Actions))
 		}

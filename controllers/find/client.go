@@ -5,6 +5,7 @@ import (
 	"os"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -13,9 +14,9 @@ import (
 	"flyball.dev/apis/apps/v1alpha1"
 )
 
-// Cluster returns how to reach the cluster of a kubeconfig, by default that of $KUBECONFIG, or
-// within a Pod the Pod's own.
-func Cluster(kubeconfig string) (*rest.Config, error) {
+// RESTConfig returns the client configuration of a kubeconfig file. If none is named, it uses
+// $KUBECONFIG, else the service account of the Pod that it runs in, else ~/.kube/config.
+func RESTConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" && os.Getenv(clientcmd.RecommendedConfigPathEnvVar) == "" {
 		if cfg, err := rest.InClusterConfig(); err == nil {
 			return cfg, nil
@@ -30,13 +31,15 @@ func Cluster(kubeconfig string) (*rest.Config, error) {
 	return cfg, nil
 }
 
-// NewClient returns a client for a person's commands, which knows upstream's kinds and ours.
+// NewClient returns a client for command-line tools, with Kubernetes' kinds and apps.flyball.dev's.
 func NewClient(cfg *rest.Config) (client.WithWatch, error) {
-	cfg.QPS, cfg.WarningHandlerWithContext = -1, rest.NoWarnings{}
-	known := runtime.NewScheme()
-	_ = scheme.AddToScheme(known)
-	_ = v1alpha1.AddToScheme(known)
-	c, err := client.NewWithWatch(cfg, client.Options{Scheme: known})
+	cfg = rest.CopyConfig(cfg)
+	cfg.QPS = -1 // API Priority and Fairness limits requests
+	cfg.WarningHandlerWithContext = rest.NoWarnings{}
+	types := runtime.NewScheme()
+	utilruntime.Must(scheme.AddToScheme(types))
+	utilruntime.Must(v1alpha1.AddToScheme(types))
+	c, err := client.NewWithWatch(cfg, client.Options{Scheme: types})
 	if err != nil {
 		return nil, fmt.Errorf("reaching the cluster at %s: %w", cfg.Host, err)
 	}

@@ -1,5 +1,5 @@
 // Package find reads the workload object that a user names as KIND/NAME, with a group or without.
-// It serves the commands that show and steer rollouts.
+// The commands that show and change rollouts use it, and its client.
 package find
 
 import (
@@ -21,31 +21,31 @@ import (
 // Found is a workload object that a user named.
 type Found struct {
 	kinds.Group
-	// Object is of the group's own type, Kind is Deployment or ReplicaSet.
+	// Object has the group's own type, Kind is Deployment or ReplicaSet.
 	Object client.Object
 	Kind   schema.GroupVersionKind
 }
 
-// String is how kubectl names the object, deployment.apps/web for example.
+// String returns the name that kubectl prints for the object, deployment.apps/web for example.
 func (f Found) String() string {
 	return strings.ToLower(f.Kind.Kind) + "." + f.Kind.Group + "/" + f.Object.GetName()
 }
 
-// names are the names and short names of the kinds.
-var names = map[string]string{
+// kindNames has the kind of each name and short name.
+var kindNames = map[string]string{
 	"deployment": "Deployment", "deployments": "Deployment", "deploy": "Deployment", "fdeploy": "Deployment",
 	"replicaset": "ReplicaSet", "replicasets": "ReplicaSet", "rs": "ReplicaSet", "frs": "ReplicaSet",
 }
 
-// Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it reads both;
-// only one may have it.
+// Named reads the object that KIND/NAME or KIND.GROUP/NAME names. Without a group it reads the
+// object of both groups, and it is an error if both exist.
 func Named(ctx context.Context, reader client.Reader, namespace, reference string) (Found, error) {
 	resource, name, ok := strings.Cut(reference, "/")
 	kind, group, _ := strings.Cut(strings.ToLower(resource), ".")
 	if group == "" && strings.HasPrefix(kind, "f") { // only our own kinds have such names
 		group = v1alpha1.GroupVersion.Group
 	}
-	if !ok || name == "" || names[kind] == "" {
+	if !ok || name == "" || kindNames[kind] == "" {
 		return Found{}, fmt.Errorf("understanding %q: write deployment/NAME or replicaset/NAME, "+
 			"with a group (deployment.apps.flyball.dev/NAME) if both have one", reference)
 	}
@@ -54,7 +54,7 @@ func Named(ctx context.Context, reader client.Reader, namespace, reference strin
 		if group != "" && group != version.Group {
 			continue
 		}
-		found, err := Empty(version.WithKind(names[kind]))
+		found, err := Empty(version.WithKind(kindNames[kind]))
 		if err == nil {
 			err = reader.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, found.Object)
 		}
@@ -77,7 +77,7 @@ func Named(ctx context.Context, reader client.Reader, namespace, reference strin
 		reference, namespace, all[0], all[1])
 }
 
-// Empty is an empty workload object. The error says that no loop serves the kind.
+// Empty returns an empty workload object, or an error if no loop reconciles the kind.
 func Empty(kind schema.GroupVersionKind) (Found, error) {
 	group, err := kinds.For(kind.GroupVersion())
 	if err != nil {
@@ -89,5 +89,5 @@ func Empty(kind schema.GroupVersionKind) (Found, error) {
 	case "ReplicaSet":
 		return Found{group, group.ReplicaSets.New(), kind}, nil
 	}
-	return Found{}, fmt.Errorf("finding the loop of kind %s: there are those of Deployment and ReplicaSet only", kind)
+	return Found{}, fmt.Errorf("finding the loop of kind %s: there are only those of Deployment and ReplicaSet", kind)
 }

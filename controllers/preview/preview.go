@@ -1,8 +1,8 @@
-// Package preview says what a loop would do next with an object, and why, without doing it.
+// Package preview returns what a loop would do next with an object, and why, without doing it.
 //
 // The loop's own code observes, from the API server instead of a cache, and plans. The API server
 // first applies a manifest as a dry run, which defaults and validates it and merges it with the
-// stored object. Beside that the package only reads.
+// stored object. Apart from that dry run the package only reads.
 package preview
 
 import (
@@ -24,18 +24,18 @@ import (
 	"flyball.dev/controllers/replicaset"
 )
 
-// fieldOwner is who applies manifests, in dry runs only.
+// fieldOwner is the field manager of manifests that are applied as a dry run.
 const fieldOwner = client.FieldOwner("flyball-plan")
 
 // Preview is what a loop would do next.
 type Preview struct {
-	// Object is the object as kubectl names it, deployment.apps/web for example.
+	// Object is the name that kubectl prints for the object, deployment.apps/web for example.
 	Object    string `json:"object"`
 	Namespace string `json:"namespace"`
 	Steps     []Step `json:"steps"`
-	// Conditions are what the loop would report afterwards, one per line.
+	// Conditions are the conditions that the loop would report afterwards, one per line.
 	Conditions []string `json:"conditions,omitempty"`
-	// Next is when it would reconcile again without an event; 0 means never.
+	// Next is the time after which the loop would reconcile without an event; 0 means never.
 	Next time.Duration `json:"next,omitempty"`
 }
 
@@ -91,7 +91,7 @@ func explain(ctx context.Context, c client.Client, found find.Found) (Preview, e
 	plan := deployment.NewPlan(state)
 	preview.Steps, preview.Next = steps(plan.Actions), plan.Next
 	for _, c := range plan.Status.Conditions {
-		if c.Type != v1alpha1.Reconciling && c.Type != v1alpha1.Stalled { // which repeat the others for programs
+		if c.Type != v1alpha1.Reconciling && c.Type != v1alpha1.Stalled { // these repeat the other conditions for programs
 			words := fmt.Sprintf("%s is %s, %s: %s", c.Type, c.Status, c.Reason, c.Message)
 			preview.Conditions = append(preview.Conditions, words)
 		}
@@ -106,8 +106,8 @@ func steps(actions []action.Action) (steps []Step) {
 	return steps
 }
 
-// live makes a client of the API server understand the cache index that the loops list by: it lists
-// all objects and filters.
+// live lets the loops list by their cache index without a cache: it lists all objects from the API
+// server and filters them.
 type live struct{ client.Reader }
 
 func (l live) List(ctx context.Context, list client.ObjectList, opts ...client.ListOption) error {

@@ -88,8 +88,8 @@ func (r *Reconciler) Reconcile(ctx context.Context, request ctrl.Request) (ctrl.
 	state.Deleting = r.Expectations.Deleting(request.NamespacedName, state.Pods)
 	after := *set
 	after.Status = NewStatus(state, plan, failure)
-	kept := v1alpha1.OptionsStatus{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
-	err = r.Kind.PatchStatus(ctx, r.Client, r.Expectations, set, &after, options.Status, kept)
+	optionsStatus := v1alpha1.OptionsStatus{Selector: metav1.FormatLabelSelector(set.Spec.Selector)}
+	err = r.Kind.PatchStatus(ctx, r.Client, r.Expectations, set, &after, options.Status, optionsStatus)
 	if errors.As(failure, new(refused)) {
 		failure = nil // the condition and the Event say it; only a change of the spec helps
 	}

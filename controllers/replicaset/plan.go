@@ -23,16 +23,16 @@ import (
 	"flyball.dev/controllers/internal/controllerref"
 )
 
-// burst is how many Pods one plan creates or deletes at most, so that the status of a large
-// ReplicaSet moves meanwhile.
+// burst is the maximum of Pods that one plan creates or deletes, so that the status of a large
+// ReplicaSet shows the progress.
 const burst = 500
 
-// State is what the loop knows when it plans.
+// State is what the loop observed when it plans.
 type State struct {
 	ReplicaSet *appsv1.ReplicaSet
-	// Pods are the ReplicaSet's, and those of the namespace that nobody controls.
+	// Pods are the ReplicaSet's Pods, and the Pods of the namespace that have no controller.
 	Pods []*corev1.Pod
-	// Deleting are deleted Pods that the cache shows alive.
+	// Deleting are Pods that this loop has deleted, and that the cache still shows undeleted.
 	Deleting sets.Set[types.UID]
 	// Neighbours counts, for scaling down, the active Pods of the Deployment per node.
 	Neighbours map[string]int
@@ -60,7 +60,7 @@ func (d Delete) String() string {
 	return fmt.Sprintf("delete %d Pods: %s", len(d.Pods), strings.Join(names, ", "))
 }
 
-// Plan is what is to be done, and on what Pods that was decided.
+// Plan has the actions to carry out, and the Pods on which they were decided.
 type Plan struct {
 	Actions []action.Action
 	// Active are the ReplicaSet's Pods that count, Terminating those that are being deleted.
@@ -106,9 +106,9 @@ func NewPlan(s State) Plan {
 	return plan
 }
 
-// deletionOrder puts those in PodsToDelete first, and sorts the rest as upstream does: first those
-// without a node, Pending, not ready, with a lower deletion cost, with more neighbours, ready for a
-// shorter time, with more restarts, younger.
+// deletionOrder puts the Pods in PodsToDelete first, and sorts the others as upstream does: first
+// Pods without a node, Pending, not ready, with a lower deletion cost, with more neighbours, ready
+// for a shorter time, with more restarts, younger.
 func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	ranks := lo.Map(pods, func(pod *corev1.Pod, _ int) int { return s.Neighbours[pod.Spec.NodeName] })
 	ranked := controller.ActivePodsWithRanks{Pods: slices.Clone(pods), Rank: ranks, Now: s.Now}
@@ -117,8 +117,8 @@ func deletionOrder(s State, pods []*corev1.Pod) []*corev1.Pod {
 	return slices.Concat(named, rest)
 }
 
-// NewStatus is what the ReplicaSet reports after a plan: the Pods that were observed without those
-// deleted since, and why the plan failed, if it did.
+// NewStatus returns the status after a plan: it counts the observed Pods without those deleted
+// since, and says why the plan failed, if it did.
 func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	set := s.ReplicaSet
 	template, minReady := labels.SelectorFromSet(set.Spec.Template.Labels), set.Spec.MinReadySeconds
@@ -136,7 +136,7 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	switch {
 	case failure == nil:
 		util.RemoveCondition(&status, appsv1.ReplicaSetReplicaFailure)
-	case util.GetCondition(status, appsv1.ReplicaSetReplicaFailure) == nil: // a failure stays as it began while it lasts
+	case util.GetCondition(status, appsv1.ReplicaSetReplicaFailure) == nil: // while a failure lasts, its first condition stays
 		deleting := len(plan.Active) > int(ptr.Deref(set.Spec.Replicas, 1))
 		util.SetCondition(&status, appsv1.ReplicaSetCondition{
 			Type: appsv1.ReplicaSetReplicaFailure, Status: corev1.ConditionTrue, LastTransitionTime: s.Now,
@@ -147,7 +147,8 @@ func NewStatus(s State, plan Plan, failure error) appsv1.ReplicaSetStatus {
 	return status
 }
 
-// NextReconcile is the time until the next ready Pod has been so for minReadySeconds; 0 if none is.
+// NextReconcile returns the time until the next Pod has been ready for minReadySeconds; 0 if there
+// is none to wait for.
 func NextReconcile(s State, plan Plan) time.Duration {
 	minReady := time.Duration(s.ReplicaSet.Spec.MinReadySeconds) * time.Second
 	return lo.Min(lo.FilterMap(plan.Active, func(pod *corev1.Pod, _ int) (time.Duration, bool) {

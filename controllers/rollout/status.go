@@ -18,12 +18,12 @@ import (
 	"flyball.dev/apis/apps/v1alpha1"
 )
 
-// ErrFailed says that a rollout ended otherwise than its user wanted.
+// ErrFailed is the error of a rollout that failed or was rolled back.
 var ErrFailed = errors.New("the rollout failed")
 
-// Status reports how far the rollout is, whenever that changes, until it is over or ctx ends. A
-// rollout that waits at its partition is over. The error of one that failed, or was rolled back, is
-// ErrFailed.
+// Status reports how far the rollout is, whenever that changes, until it is over or ctx is
+// cancelled. A rollout that waits at its partition is over. The error is ErrFailed if the rollout
+// failed or was rolled back.
 func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
@@ -60,7 +60,7 @@ func (r *Rollout) Status(ctx context.Context, watch bool, report func(string)) e
 	}
 }
 
-// describe says how far a rollout is, in kubectl's words, and whether it is over.
+// describe returns how far a rollout is, in kubectl's words, and whether it is over.
 func describe(d *appsv1.Deployment, options v1alpha1.Options) (message string, done bool, err error) {
 	observed := d.Generation <= d.Status.ObservedGeneration
 	if back := options.Status.Rollback; back != nil && observed {

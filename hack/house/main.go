@@ -29,7 +29,7 @@ const module = "flyball.dev/"
 var layers = [][]string{
 	{"cmd"},
 	{"simulated"},
-	{"controlplane", "controllers", "kubelet", "proxy", "network", "dns", "containerd", "flyballtest"},
+	{"controlplane", "controllers", "kubelet", "proxy", "network", "dns", "storage", "containerd", "flyballtest"},
 	{"host"},
 	{"join"},
 	{"nft", "apis", "config"},

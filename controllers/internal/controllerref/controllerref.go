@@ -1,5 +1,5 @@
 // Package controllerref finds the objects that an owner controls or may adopt, decides which are
-// the owner's, and writes that. An object whose ControllerRef names another owner is never touched.
+// the owner's, and writes that. It never changes an object whose ControllerRef names another owner.
 package controllerref
 
 import (
@@ -21,14 +21,14 @@ import (
 	"flyball.dev/controllers/internal/kinds"
 )
 
-// Index is the cache index by which objects are found by their controller's UID; none is the key of
-// those without a controller.
+// Index is the cache index that finds objects by their controller's UID; none is the key of objects
+// without a controller.
 const (
 	Index = "controllerUID"
 	none  = "-"
 )
 
-// Keys are an object's keys in Index.
+// Keys returns an object's keys in Index.
 func Keys(object client.Object) []string {
 	if ref := metav1.GetControllerOfNoCopy(object); ref != nil {
 		return []string{string(ref.UID)}
@@ -36,14 +36,14 @@ func Keys(object client.Object) []string {
 	return []string{none}
 }
 
-// Controlled lists what the owner with this UID controls.
+// Controlled lists the objects that the owner with this UID controls.
 func Controlled[C client.Object](
 	ctx context.Context, reader client.Reader, kind kinds.Kind[C], namespace string, owner types.UID,
 ) ([]C, error) {
 	return kind.List(ctx, reader, client.InNamespace(namespace), client.MatchingFields{Index: string(owner)})
 }
 
-// Candidates lists what an owner controls, and what nobody in its namespace does.
+// Candidates lists what an owner controls and, in its namespace, what has no controller.
 func Candidates[C client.Object](
 	ctx context.Context, reader client.Reader, kind kinds.Kind[C], owner client.Object,
 ) ([]C, error) {
@@ -55,13 +55,13 @@ func Candidates[C client.Object](
 	return append(own, orphans...), err
 }
 
-// IsOf says whether a reference names an object of a kind, in whatever version of its group.
+// IsOf reports whether a reference names an object of a kind, in whatever version of its group.
 func IsOf(ref *metav1.OwnerReference, kind schema.GroupVersionKind) bool {
 	return ref != nil && ref.Kind == kind.Kind && strings.HasPrefix(ref.APIVersion, kind.Group+"/")
 }
 
-// Claim decides which objects are the owner's. It adopts an orphan that the selector matches and
-// releases an own object that it no longer matches, unless it is being deleted itself.
+// Claim decides which objects are the owner's. Unless the owner is being deleted, it adopts orphans
+// that the selector matches and releases own objects that the selector no longer matches.
 func Claim[C metav1.Object](owner metav1.Object, selector labels.Selector, all []C) (own []C, actions []action.Action) {
 	terminating := owner.GetDeletionTimestamp() != nil
 	for _, object := range all {
@@ -94,7 +94,7 @@ func Owners[T client.Object](
 	case ref != nil, object.GetDeletionTimestamp() != nil, len(object.GetLabels()) == 0:
 		return nil
 	}
-	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // fails only when the process ends
+	all, _ := owners.List(ctx, reader, client.InNamespace(object.GetNamespace())) // fails only when the process stops
 	return lo.FilterMap(all, func(owner T, _ int) (reconcile.Request, bool) {
 		selector, err := metav1.LabelSelectorAsSelector(selectorOf(owner))
 		matches := err == nil && !selector.Empty() && selector.Matches(labels.Set(object.GetLabels()))
