@@ -42,6 +42,8 @@ type Config struct {
 type Mounted struct {
 	// HostPath is the directory (for hostPath: a file of any type) on the host; empty for an Image.
 	HostPath string
+	// Device says that HostPath is a block device, for volumeDevices of containers.
+	Device bool
 	// Image says that the runtime mounts the image which the volume names.
 	Image bool
 	// ReadOnly forbids writing even if the container asks for it.

@@ -14,6 +14,10 @@ import (
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
+	"k8s.io/kubernetes/pkg/volume/util/subpath"
+
+	"flyball.dev/kubelet/volumes/internal/mounter"
+	"flyball.dev/kubelet/volumes/plan"
 )
 
 // FilesSpec describes the files and mounts of one container that lie outside of its volumes.
@@ -60,7 +64,11 @@ func (m *Manager) Prepare(ctx context.Context, pod *v1.Pod, mounted map[string]M
 		if m.cfg.NoFiles {
 			continue
 		}
-		path, err := m.bindSubPath(pod.UID, spec.Container, index, sub, vol.HostPath)
+		path, err := mounter.SubPath(subpath.Subpath{
+			VolumeMountIndex: index, Path: sub.Path, VolumePath: vol.HostPath,
+			VolumeName: m.nameOf(plan.Target{Pod: pod.UID, Volume: sub.Volume}),
+			PodDir:     m.podDir(pod.UID), ContainerName: spec.Container,
+		})
 		if err != nil {
 			// The cause names paths of the host, which the user should not see.
 			klog.FromContext(ctx).Error(err, "Preparing subPath failed",

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/kubernetes/pkg/volume"
 	volumeutil "k8s.io/kubernetes/pkg/volume/util"
-	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/volumes/internal/mounter"
 )
 
 // payload is the files of a volume by path.
@@ -27,7 +27,7 @@ func (m *Manager) write(spec Spec, target string, files payload, next time.Time)
 		return out, err
 	}
 	if spec.Volume.ConfigMap == nil { // the other contents are kept off the disk
-		if err := mountTmpfs(target, 0, nil); err != nil {
+		if err := mounter.Tmpfs(target, 0, nil); err != nil {
 			return out, err
 		}
 	}
@@ -41,33 +41,12 @@ func (m *Manager) write(spec Spec, target string, files payload, next time.Time)
 		return out, fmt.Errorf("opening the volume's directory: %w", err)
 	}
 	// Before the new files become visible, so that no container sees them with other owners.
-	setOwner := func(string) error { return own(target, fsGroup(spec.Pod), true) }
+	setOwner := func(string) error { return own(target, fsGroup(spec.Pod), true, nil) }
 	if err := w.Write(files, setOwner); err != nil {
 		return out, fmt.Errorf("writing the volume's files: %w", err)
 	}
 	return out, nil
 }
-
-func fsGroup(pod *v1.Pod) *int64 {
-	return ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).FSGroup
-}
-
-// own gives everything in dir to the group, and lets it read, and write unless readOnly.
-func own(dir string, group *int64, readOnly bool) error {
-	ownership := volume.NewVolumeOwnership(attributes{readOnly: readOnly}, dir, group, nil, nil)
-	if err := ownership.ChangePermissions(); err != nil {
-		return fmt.Errorf("giving the volume to its fsGroup: %w", err)
-	}
-	return nil
-}
-
-// attributes has the method of upstream's Mounter that VolumeOwnership uses.
-type attributes struct {
-	volume.Mounter
-	readOnly bool
-}
-
-func (a attributes) GetAttributes() volume.Attributes { return volume.Attributes{ReadOnly: a.readOnly} }
 
 // makeDir makes a directory that everybody in the Pod may write to, and that belongs to the group,
 // if any. It appears complete or not at all: once it exists, its content belongs to the containers.
@@ -82,7 +61,7 @@ func makeDir(dir string, group *int64) error {
 		err = os.Chmod(draft, 0o777) // independent of the umask
 	}
 	if err == nil {
-		err = own(draft, group, false)
+		err = own(draft, group, false, nil)
 	}
 	if err == nil {
 		err = os.Rename(draft, dir)

@@ -6,10 +6,15 @@
 // volumes of a StagingPlugin, which Pods of the node share, package plan decides about that: they
 // are staged before and unstaged after, wait for their attachment, and are recorded on disk.
 //
+// A claim is replaced by what it is bound to before a plugin is chosen (package claims). Everything
+// of its volume is called after the PersistentVolume; NAME below is that or the volume's name in
+// the Pod's spec.
+//
 // It is the only writer below RootDir/pods/UID. The layout is upstream's:
 //
 //	RootDir/pods/UID/volumes/kubernetes.io~KIND/NAME   one directory per volume
-//	RootDir/pods/UID/volume-subpaths/VOLUME/CONTAINER/INDEX
+//	RootDir/pods/UID/volumeDevices/PLUGIN/NAME         a block device of a StagingPlugin
+//	RootDir/pods/UID/volume-subpaths/NAME/CONTAINER/INDEX
 //	RootDir/pods/UID/etc-hosts
 //	RootDir/pods/UID/containers/NAME/ATTEMPT           termination log
 //	RootDir/plugins/PLUGIN/HASH/globalmount            a staged volume

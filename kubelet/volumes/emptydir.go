@@ -9,6 +9,8 @@ import (
 	v1 "k8s.io/api/core/v1"
 	resourcehelper "k8s.io/component-helpers/resource"
 	v1helper "k8s.io/kubernetes/pkg/apis/core/v1/helper"
+
+	"flyball.dev/kubelet/volumes/internal/mounter"
 )
 
 // emptyDir is a directory, or a file system in memory, that lives and dies with the Pod.
@@ -29,7 +31,7 @@ func (p emptyDir) Publish(_ context.Context, spec Spec, _ Volume, paths Paths) (
 	case medium == v1.StorageMediumDefault:
 		return done, nil
 	case medium == v1.StorageMediumMemory:
-		return done, mountTmpfs(paths.Target, p.m.tmpfsSize(spec), fsGroup(spec.Pod))
+		return done, mounter.Tmpfs(paths.Target, p.m.tmpfsSize(spec), fsGroup(spec.Pod))
 	case v1helper.IsHugePageMedium(medium):
 		return done, fmt.Errorf("emptyDir medium %s is not supported yet", medium)
 	default:

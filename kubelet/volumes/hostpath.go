@@ -11,20 +11,31 @@ import (
 	"k8s.io/kubernetes/pkg/volume/util/hostutil"
 )
 
-// hostPath is a path of the host as it is; only its type is checked.
+// hostPath is a path of the host as it is, in the Pod's spec or behind a claim; only its type is
+// checked.
 type hostPath struct{ m *Manager }
 
 func (hostPath) Name() string           { return "kubernetes.io/host-path" }
-func (hostPath) CanSupport(s Spec) bool { return s.Volume.HostPath != nil }
+func (hostPath) CanSupport(s Spec) bool { return hostPathOf(s) != nil }
+
+func hostPathOf(s Spec) *v1.HostPathVolumeSource {
+	if s.PersistentVolume != nil {
+		return s.PersistentVolume.Spec.HostPath
+	}
+	return s.Volume.HostPath
+}
 
 func (p hostPath) Publish(_ context.Context, spec Spec, _ Volume, _ Paths) (Published, error) {
-	source := spec.Volume.HostPath
+	source := hostPathOf(spec)
+	if spec.Block() {
+		return Published{}, errors.New("a hostPath PV cannot be a block device; use a local PV")
+	}
 	if !p.m.cfg.NoFiles && source.Type != nil {
 		if err := checkHostPath(source.Path, *source.Type); err != nil {
 			return Published{}, err
 		}
 	}
-	return Published{Mounted: Mounted{HostPath: source.Path}}, nil
+	return Published{Mounted: Mounted{HostPath: source.Path, ReadOnly: spec.ReadOnly()}}, nil
 }
 
 // checkHostPath makes what the type says should be made and refuses anything of another type. Links

@@ -1,6 +1,7 @@
 package volumes
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -28,15 +29,17 @@ type nodeVolume struct {
 	volume  Volume
 	// acting is held while the plugin is called.
 	acting sync.Mutex
-	// state is guarded by Manager.mu.
+	// Manager.mu guards what follows. names are those of the directories of recorded targets.
 	state plan.State
+	names map[plan.Target]string
 }
 
 // reconstruct learns from the records what an earlier process has left on the node.
 func (m *Manager) reconstruct() error {
 	all, err := m.records.read()
 	for _, rec := range all {
-		m.nodeVolume(rec.Plugin, rec.Volume).state.Progress[rec.Target] = plan.Begun
+		v := m.nodeVolume(rec.Plugin, rec.Volume)
+		v.state.Progress[rec.Target], v.names[rec.Target] = plan.Begun, cmp.Or(rec.Name, rec.Target.Volume)
 		m.unstaging.Add(rec.Volume.Name)
 	}
 	return err
@@ -46,7 +49,7 @@ func (m *Manager) reconstruct() error {
 func (m *Manager) nodeVolume(plugin string, volume Volume) *nodeVolume {
 	v := m.volumes[volume.Name]
 	if v == nil {
-		v = &nodeVolume{plugin: plugin, volume: volume, state: plan.State{
+		v = &nodeVolume{plugin: plugin, volume: volume, names: map[plan.Target]string{}, state: plan.State{
 			Attach: volume.Attach, Stage: volume.Stage, Exclusive: volume.Exclusive,
 			Wanted: map[plan.Target]bool{}, Progress: map[plan.Target]plan.Progress{},
 		}}
@@ -64,6 +67,7 @@ func (m *Manager) publish(ctx context.Context, p StagingPlugin, spec Spec) (publ
 	if err != nil {
 		return published, err
 	}
+	volume.Exclusive, volume.Block = volume.Exclusive || spec.Exclusive(), spec.Block()
 	t := spec.target()
 	v := m.want(p.Name(), volume, t)
 	v.acting.Lock()
@@ -74,7 +78,7 @@ func (m *Manager) publish(ctx context.Context, p StagingPlugin, spec Spec) (publ
 		case nil:
 			return published, nil
 		case plan.Stage:
-			if path, err = m.begin(v, plan.Target{}); err == nil {
+			if path, err = m.begin(v, plan.Target{}, ""); err == nil {
 				err = p.Stage(ctx, spec, volume, path)
 			}
 			if err == nil {
@@ -85,7 +89,7 @@ func (m *Manager) publish(ctx context.Context, p StagingPlugin, spec Spec) (publ
 			if volume.Stage {
 				paths.Staging = m.path(v, plan.Target{})
 			}
-			if paths.Target, err = m.begin(v, t); err == nil {
+			if paths.Target, err = m.begin(v, t, spec.name()); err == nil {
 				published, err = p.Publish(ctx, spec, volume, paths)
 			}
 			if err == nil {
@@ -154,14 +158,17 @@ func (m *Manager) next(ctx context.Context, v *nodeVolume, t plan.Target) plan.A
 
 // begin records that the volume is about to be staged or published, and makes the parent of the
 // path.
-func (m *Manager) begin(v *nodeVolume, t plan.Target) (path string, err error) {
+func (m *Manager) begin(v *nodeVolume, t plan.Target, name string) (path string, err error) {
 	m.mu.Lock()
 	recorded := v.state.Progress[t] != plan.Absent
 	m.mu.Unlock()
 	if !recorded {
-		if err := m.records.write(record{v.plugin, v.volume, t}); err != nil {
+		if err := m.records.write(record{v.plugin, v.volume, t, name}); err != nil {
 			return "", err
 		}
+		m.mu.Lock()
+		v.names[t] = name
+		m.mu.Unlock()
 		m.set(v, t, plan.Begun)
 	}
 	path = m.path(v, t)
@@ -171,10 +178,16 @@ func (m *Manager) begin(v *nodeVolume, t plan.Target) (path string, err error) {
 	return path, nil
 }
 
-// undo unpublishes or unstages the volume, removes the path with its parent, and then the record.
+// undo unpublishes or unstages the volume, removes the path with what is left of the volume's own
+// directory, and then the record.
 func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) (err error) {
 	m.set(v, t, plan.Begun)
 	path, operation, begun := m.path(v, t), "volume_unmount", time.Now()
+	rest := []string{path}
+	if !v.volume.Block || t == (plan.Target{}) {
+		rest = append(rest, filepath.Dir(path))
+	}
+	rest = append(rest, m.records.path(v.volume.Name, t))
 	switch {
 	case v.staging == nil:
 		err = fmt.Errorf("plugin %s does not exist any more", v.plugin)
@@ -183,12 +196,12 @@ func (m *Manager) undo(ctx context.Context, v *nodeVolume, t plan.Target) (err e
 		err = v.staging.Unstage(ctx, v.volume, path)
 	default:
 		// SubPaths keep the volume busy.
-		if err = mounts.RemoveAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", t.Volume)); err == nil {
+		if err = mounts.RemoveAll(filepath.Join(m.podDir(t.Pod), "volume-subpaths", m.nameIn(v, t))); err == nil {
 			err = v.staging.Unpublish(ctx, v.volume, path)
 		}
 	}
 	if err == nil {
-		err = removeEmpty(path, filepath.Dir(path), m.records.path(record{v.plugin, v.volume, t}))
+		err = removeEmpty(rest...)
 	}
 	m.measure(v.plugin, operation, begun, err)
 	if err != nil {
@@ -204,6 +217,7 @@ func (m *Manager) set(v *nodeVolume, t plan.Target, p plan.Progress) {
 	defer m.settle(v, v.state.InNeed())
 	if v.state.Progress[t] = p; p == plan.Absent {
 		delete(v.state.Progress, t)
+		delete(v.names, t)
 	}
 }
 
@@ -254,11 +268,21 @@ func (m *Manager) reconcileWaiting(changed func(*nodeVolume) bool) {
 	m.podsChanged(pods)
 }
 
-// path is where the volume is published, or staged for the empty target. Its parent is ours alone.
+func (m *Manager) nameIn(v *nodeVolume, t plan.Target) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return v.names[t]
+}
+
+// path is where the volume is published, or staged for the empty target. Its parent is ours alone,
+// except that the block devices of a Pod lie side by side.
 func (m *Manager) path(v *nodeVolume, t plan.Target) string {
 	if t == (plan.Target{}) {
 		plugins := filepath.Join(filepath.Dir(m.pods), "plugins")
 		return filepath.Join(plugins, filepath.FromSlash(v.plugin), hash(string(v.volume.Name)), "globalmount")
 	}
-	return filepath.Join(m.volumeDir(v.plugin, t), "mount")
+	if v.volume.Block {
+		return filepath.Join(m.podDir(t.Pod), "volumeDevices", dirOf(v.plugin), m.nameIn(v, t))
+	}
+	return filepath.Join(m.volumeDir(v.plugin, t.Pod, m.nameIn(v, t)), "mount")
 }

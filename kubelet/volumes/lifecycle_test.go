@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"flyball.dev/internal/mounts"
+	"flyball.dev/kubelet/volumes/internal/mounter"
 	"flyball.dev/kubelet/volumes/plan"
 )
 
@@ -44,10 +45,17 @@ func newDisk(t *testing.T) *disk { return &disk{t: t, crash: 1 << 20} }
 
 func (*disk) Name() string { return "example.com/disk" }
 
-func (*disk) CanSupport(s Spec) bool { return s.Volume.CSI != nil }
+func (*disk) CanSupport(s Spec) bool {
+	return s.Volume.CSI != nil || s.PersistentVolume != nil && s.PersistentVolume.Spec.CSI != nil
+}
 
 func (d *disk) Identify(_ context.Context, s Spec) (Volume, error) {
-	handle := s.Volume.CSI.Driver
+	var handle string
+	if s.PersistentVolume != nil {
+		handle = s.PersistentVolume.Spec.CSI.VolumeHandle
+	} else {
+		handle = s.Volume.CSI.Driver
+	}
 	return Volume{
 		Name: v1.UniqueVolumeName(d.Name() + "/" + handle), Attach: d.attach, Stage: true, Exclusive: d.exclusive,
 		Attributes: map[string]string{"handle": handle},
@@ -84,23 +92,29 @@ func (d *disk) Stage(_ context.Context, _ Spec, v Volume, path string) error {
 		if err := os.MkdirAll(path, 0o755); err != nil {
 			return err
 		}
-		return mountTmpfs(path, 1<<20, nil)
+		return mounter.Tmpfs(path, 1<<20, nil)
 	})
 }
 
 func (d *disk) Publish(_ context.Context, s Spec, _ Volume, paths Paths) (Published, error) {
-	out := Published{Mounted: Mounted{HostPath: paths.Target}}
+	out := Published{Mounted: Mounted{HostPath: paths.Target, Device: s.Block()}}
 	return out, d.call("publish "+string(s.Pod.UID), func() error {
 		if staged, err := mountinfo.Mounted(paths.Staging); err != nil || !staged {
 			d.t.Errorf("published before it was staged: %v", err)
 		}
-		if err := os.MkdirAll(paths.Target, 0o755); err != nil {
+		source := paths.Staging
+		if s.Block() { // any device will do
+			source = "/dev/null"
+			if err := os.WriteFile(paths.Target, nil, 0o600); err != nil {
+				return err
+			}
+		} else if err := os.MkdirAll(paths.Target, 0o755); err != nil {
 			return err
 		}
 		if published, err := mountinfo.Mounted(paths.Target); err != nil || published {
 			return err
 		}
-		return unix.Mount(paths.Staging, paths.Target, "", unix.MS_BIND, "")
+		return unix.Mount(source, paths.Target, "", unix.MS_BIND, "")
 	})
 }
 

@@ -17,6 +17,7 @@ import (
 	"k8s.io/kubernetes/pkg/kubelet/events"
 
 	"flyball.dev/kubelet/volumes/internal/bundles"
+	"flyball.dev/kubelet/volumes/internal/claims"
 	"flyball.dev/kubelet/volumes/internal/objects"
 	"flyball.dev/kubelet/volumes/internal/podcerts"
 	"flyball.dev/kubelet/volumes/plan"
@@ -33,6 +34,7 @@ type Manager struct {
 	// bundles and certificates are sources of projected volumes.
 	bundles      *bundles.Store
 	certificates *podcerts.Store
+	claims       *claims.Store
 	// refreshing has the UIDs of Pods whose contents may be out of date, unstaging the volumes that
 	// may be staged although no Pod uses them.
 	refreshing workqueue.TypedRateLimitingInterface[types.UID]
@@ -42,14 +44,17 @@ type Manager struct {
 	states  map[types.UID]*podState
 	volumes map[v1.UniqueVolumeName]*nodeVolume
 	tokens  map[tokenKey]*authenticationv1.TokenRequest
+	stats   map[plan.Target]measured
+
+	measuring sync.Mutex
 }
 
 // podState is what is remembered of one mounted Pod, only to keep it fresh.
 type podState struct {
 	// pod as last given to Mount.
 	pod atomic.Pointer[v1.Pod]
-	// mounted says that Mount has succeeded once, so that there is something to refresh.
-	mounted atomic.Bool
+	// mounted are its volumes, nil until Mount has succeeded once: nothing is refreshed before.
+	mounted atomic.Pointer[map[string]Mounted]
 
 	// mu is held while the Pod's volumes are mounted or unmounted.
 	mu   sync.Mutex
@@ -69,16 +74,17 @@ func New(cfg Config) (*Manager, error) {
 		cfg: cfg, seconds: newSeconds(), pods: filepath.Join(root, "pods"), records: records{filepath.Join(root, "volumes")},
 		refreshing: newQueue[types.UID](), unstaging: newQueue[v1.UniqueVolumeName](),
 		states: map[types.UID]*podState{}, volumes: map[v1.UniqueVolumeName]*nodeVolume{},
-		tokens: map[tokenKey]*authenticationv1.TokenRequest{},
+		tokens: map[tokenKey]*authenticationv1.TokenRequest{}, stats: map[plan.Target]measured{},
 	}
 	m.plugins = append([]Plugin{
-		emptyDir{m}, hostPath{m}, configMap{m}, secret{m}, downwardAPI{m}, projected{m}, image{},
+		emptyDir{m}, hostPath{m}, newLocal(m), configMap{m}, secret{m}, downwardAPI{m}, projected{m}, image{},
 	}, cfg.Plugins...)
 	m.objects = objects.New(cfg.Client, m.podsChanged)
 	m.bundles = bundles.New(cfg.Client, m.podsChanged)
 	m.certificates = podcerts.New(podcerts.Config{
 		Client: cfg.Client, NodeName: cfg.NodeName, Changed: m.podsChanged, Event: cfg.Event,
 	})
+	m.claims = claims.New(cfg.Client, m.refreshing.AddAfter)
 	if cfg.NoFiles {
 		return m, nil
 	}
@@ -142,14 +148,16 @@ func (m *Manager) refresh(ctx context.Context, uid types.UID) error {
 	defer s.mu.Unlock()
 	if s.gone {
 		return nil
-	} else if !s.mounted.Load() {
+	} else if s.mounted.Load() == nil {
 		// The object has changed while Mount was waiting for another one. Mount has to be called
 		// again.
 		m.cfg.Changed(uid)
 		return nil
 	}
-	_, err := m.mountAll(ctx, s.pod.Load())
-	if err != nil && ctx.Err() == nil {
+	mounted, err := m.mountAll(ctx, s.pod.Load())
+	if err == nil {
+		s.mounted.Store(&mounted)
+	} else if ctx.Err() == nil {
 		m.cfg.Event(s.pod.Load(), v1.EventTypeWarning, events.FailedMountVolume, err.Error())
 	}
 	return err
@@ -183,6 +191,9 @@ func (m *Manager) Secret(ctx context.Context, namespace, name string) (*v1.Secre
 func (m *Manager) podDir(uid types.UID) string     { return filepath.Join(m.pods, string(uid)) }
 func (m *Manager) volumesDir(uid types.UID) string { return filepath.Join(m.podDir(uid), "volumes") }
 
-func (m *Manager) volumeDir(plugin string, t plan.Target) string {
-	return filepath.Join(m.volumesDir(t.Pod), strings.ReplaceAll(plugin, "/", "~"), t.Volume)
+func (m *Manager) volumeDir(plugin string, uid types.UID, name string) string {
+	return filepath.Join(m.volumesDir(uid), dirOf(plugin), name)
 }
+
+// dirOf is what the directory of a plugin in that of a Pod is called.
+func dirOf(plugin string) string { return strings.ReplaceAll(plugin, "/", "~") }

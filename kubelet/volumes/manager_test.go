@@ -311,8 +311,8 @@ func TestContents(t *testing.T) {
 		},
 		"Unsupported": {
 			reason: "a kind that we do not have says so",
-			source: v1.VolumeSource{PersistentVolumeClaim: &v1.PersistentVolumeClaimVolumeSource{ClaimName: "x"}},
-			err:    `MountVolume.SetUp failed for volume "v" : volume kind persistentVolumeClaim is not supported yet`,
+			source: v1.VolumeSource{NFS: &v1.NFSVolumeSource{Server: "x", Path: "/"}},
+			err:    `MountVolume.SetUp failed for volume "v" : volume kind nfs is not supported: use a CSI driver, such as nfs.csi.k8s.io`,
 		},
 	}
 	for name, tc := range cases {

@@ -58,7 +58,7 @@ func (m *Manager) Mount(ctx context.Context, pod *v1.Pod) (map[string]Mounted, e
 	m.certificates.Hold(pod.UID, certificates && !m.cfg.NoFiles)
 	mounted, err := m.mountAll(ctx, pod)
 	if err == nil {
-		s.mounted.Store(true)
+		s.mounted.Store(&mounted)
 	}
 	return mounted, s.waited(err)
 }
@@ -122,20 +122,23 @@ func join(errs []*Error) error {
 }
 
 func (m *Manager) mountOne(ctx context.Context, spec Spec) (Published, error) {
+	spec, err := m.resolve(ctx, spec)
+	if err != nil {
+		return Published{}, err
+	}
 	p := m.pluginFor(spec)
 	if p == nil {
 		if m.cfg.NoFiles {
 			return Published{Mounted: Mounted{HostPath: filepath.Join(m.volumesDir(spec.Pod.UID), spec.Volume.Name)}}, nil
 		}
-		return Published{}, fmt.Errorf("volume kind %s is not supported yet", sourceOf(spec.Volume.VolumeSource))
+		return Published{}, unsupported(spec)
 	}
 	begun := time.Now()
 	var published Published
-	var err error
 	if staging, ok := p.(StagingPlugin); ok && !m.cfg.NoFiles {
 		published, err = m.publish(ctx, staging, spec)
 	} else {
-		published, err = p.Publish(ctx, spec, Volume{}, Paths{Target: m.volumeDir(p.Name(), spec.target())})
+		published, err = p.Publish(ctx, spec, Volume{}, Paths{Target: m.volumeDir(p.Name(), spec.Pod.UID, spec.name())})
 	}
 	m.measure(p.Name(), "volume_mount", begun, err)
 	return published, err
@@ -189,6 +192,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	m.objects.Hold(uid, nil)
 	m.bundles.Hold(uid, nil)
 	m.certificates.Hold(uid, false)
+	m.claims.Forget(uid)
 	var errs []error
 	for t, v := range m.targets() {
 		if t.Pod == uid {
@@ -208,6 +212,7 @@ func (m *Manager) Unmount(ctx context.Context, uid types.UID) error {
 	defer m.mu.Unlock()
 	delete(m.states, uid)
 	maps.DeleteFunc(m.tokens, func(k tokenKey, _ *authenticationv1.TokenRequest) bool { return k.pod == uid })
+	maps.DeleteFunc(m.stats, func(t plan.Target, _ measured) bool { return t.Pod == uid })
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 
+	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 
 	"flyball.dev/internal/atomicfile"
@@ -24,12 +25,14 @@ type record struct {
 	Plugin string      `json:"plugin"`
 	Volume Volume      `json:"volume"`
 	Target plan.Target `json:"target,omitzero"`
+	// Name of the directory in that of the Pod; the volume's name in the spec if it is empty.
+	Name string `json:"name,omitempty"`
 }
 
 func (r records) write(rec record) error {
 	content, err := json.Marshal(rec)
 	if err == nil {
-		err = errors.Join(os.MkdirAll(r.dir, 0o750), atomicfile.Write(r.path(rec), content, 0o600))
+		err = errors.Join(os.MkdirAll(r.dir, 0o750), atomicfile.Write(r.path(rec.Volume.Name, rec.Target), content, 0o600))
 	}
 	if err != nil {
 		return fmt.Errorf("recording volume %s: %w", rec.Volume.Name, err)
@@ -66,10 +69,10 @@ func (r records) read() ([]record, error) {
 }
 
 // path of the record: staged-HASH.json or published-HASH.json.
-func (r records) path(rec record) string {
-	name := "staged-" + hash(string(rec.Volume.Name))
-	if t := rec.Target; t != (plan.Target{}) {
-		name = "published-" + hash(fmt.Sprintf("%s/%s/%s", t.Pod, t.Volume, rec.Volume.Name))
+func (r records) path(volume v1.UniqueVolumeName, t plan.Target) string {
+	name := "staged-" + hash(string(volume))
+	if t != (plan.Target{}) {
+		name = "published-" + hash(fmt.Sprintf("%s/%s/%s", t.Pod, t.Volume, volume))
 	}
 	return filepath.Join(r.dir, name+".json")
 }
