@@ -18,13 +18,16 @@ type Config struct {
 	NodeIPs  []netip.Addr
 	// Client connects to the API server with the identity of the node.
 	Client *rest.Config
-	// RootDir has the files of Pods, such as /var/lib/flyball/kubelet; PodLogsDir their logs, such
-	// as /var/log/pods.
+	// RootDir has the files of Pods, such as /var/lib/kubelet; PodLogsDir their logs, such as
+	// /var/log/pods.
 	RootDir, PodLogsDir string
+	// Owner is a name that no other user of the runtime has: sandboxes and containers have it in a
+	// label. It must not change, not even with RootDir.
+	Owner string
 	// CRIEndpoint is the runtime's address, unix:///….sock.
 	CRIEndpoint string
 	// SharedRuntime says that others may use the runtime too. The agent then owns only the
-	// sandboxes and containers whose label names its RootDir; otherwise it owns all, those of older
+	// sandboxes and containers whose label names its Owner; otherwise it owns all, those of older
 	// versions included.
 	SharedRuntime bool
 	// CNIConfig is a file without which Pods have no network, whatever a shared runtime says.
@@ -69,5 +72,5 @@ func (c Config) owned() map[string]string {
 	if !c.SharedRuntime {
 		return nil
 	}
-	return cri.OwnedBy(c.RootDir)
+	return cri.OwnedBy(c.Owner)
 }

@@ -73,7 +73,7 @@ func NewAgent(cfg Config, host Host) *Agent {
 	}
 	p.Render.IPs = p.Node.IPs
 	p.Render.ClusterDNS, p.Render.ClusterDomain = slices.Clone(cfg.ClusterDNS), cfg.ClusterDomain
-	p.Render.Allocatable = node.Allocatable(n.Host.Capacity)
+	p.Render.Allocatable, p.Render.MemoryCapacity = node.Allocatable(n.Host.Capacity), n.Host.Capacity.Memory().Value()
 	p.Render.RecursiveReadOnly = p.Node.RecursiveReadOnly
 	p.Client, p.Recorder, p.Report = host.Client, host.Recorder, cfg.Report
 	p.Runtime, p.CRI, p.NetworkError = host.CRI, host.CRI.Runtime, host.CRI.NetworkError

@@ -17,6 +17,7 @@ import (
 	"flyball.dev/kubelet/cri/remote"
 	"flyball.dev/kubelet/pod"
 	"flyball.dev/kubelet/volumes"
+	"flyball.dev/kubelet/volumes/csi"
 )
 
 // gatherer registers the metrics of this agent and of others. The registry is the agent's own: that
@@ -33,7 +34,7 @@ func gatherer(own, others []prometheus.Collector) (prometheus.Gatherer, error) {
 
 // collectors have the metrics that docs/metrics.md lists.
 func collectors(
-	cfg Config, pods *pod.Manager, rt *remote.Client, groups *cgroups.Manager, vols *volumes.Manager,
+	cfg Config, pods *pod.Manager, rt *remote.Client, groups *cgroups.Manager, vols *volumes.Manager, csiVolumes *csi.Plugin,
 ) []prometheus.Collector {
 	name := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "kubelet_node_name", Help: "The name of the Node, as a label. It is always 1.",
@@ -42,7 +43,7 @@ func collectors(
 	name.Set(1)
 	return slices.Concat(
 		[]prometheus.Collector{name, certificates{cfg}},
-		pods.Collectors(), rt.Collectors(), groups.Collectors(), vols.Collectors(),
+		pods.Collectors(), rt.Collectors(), groups.Collectors(), vols.Collectors(), csiVolumes.Collectors(),
 	)
 }
 

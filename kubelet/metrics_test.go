@@ -25,6 +25,7 @@ import (
 	"flyball.dev/kubelet/internal/metricsdoc"
 	"flyball.dev/kubelet/pod"
 	"flyball.dev/kubelet/volumes"
+	"flyball.dev/kubelet/volumes/csi"
 )
 
 func TestDocumentation(t *testing.T) {
@@ -39,7 +40,7 @@ func TestDocumentation(t *testing.T) {
 		t.Fatal(err)
 	}
 	pods := pod.New(pod.Config{NodeName: "alpha", Client: client})
-	own := collectors(Config{NodeName: "alpha"}, pods, remote.New(nil, nil), groups, vols)
+	own := collectors(Config{NodeName: "alpha"}, pods, remote.New(nil, nil), groups, vols, csi.New(csi.Config{Client: fake.NewClientset()}))
 	if _, err := gatherer(own, nil); err != nil {
 		t.Fatalf("the metrics cannot be registered together: %v", err)
 	}

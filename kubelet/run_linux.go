@@ -14,6 +14,7 @@ import (
 	corev1client "k8s.io/client-go/kubernetes/typed/core/v1"
 	"k8s.io/client-go/tools/record"
 	"k8s.io/client-go/util/workqueue"
+	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
 	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/cgroups"
@@ -23,21 +24,21 @@ import (
 	"flyball.dev/kubelet/images/gc"
 	"flyball.dev/kubelet/logs"
 	"flyball.dev/kubelet/node"
+	"flyball.dev/kubelet/plugins"
 	"flyball.dev/kubelet/pod"
 	"flyball.dev/kubelet/pod/plan"
 	"flyball.dev/kubelet/server"
 	"flyball.dev/kubelet/stats"
 	"flyball.dev/kubelet/stats/cadvisor"
 	"flyball.dev/kubelet/volumes"
+	"flyball.dev/kubelet/volumes/csi"
 )
 
 // Run runs the node agent of this host until ctx ends. Containers run on then, and the next Run
 // finds them. It waits for the runtime and the API server to come up.
 func Run(ctx context.Context, cfg Config) error {
-	for _, dir := range []string{cfg.RootDir, cfg.PodLogsDir, logLinks(cfg)} {
-		if err := os.MkdirAll(dir, 0o755); err != nil { // log shippers read the logs
-			return fmt.Errorf("making the kubelet's directories: %w", err)
-		}
+	if err := makeDirs(cfg); err != nil {
+		return err
 	}
 	client, err := kubernetes.NewForConfig(ClientConfig(cfg.Client, "flyball-kubelet"))
 	if err != nil {
@@ -69,6 +70,27 @@ func Run(ctx context.Context, cfg Config) error {
 	return runAll(ctx, components...)
 }
 
+// Directories in RootDir that manifests of drivers name: of registration sockets, and of the sockets
+// that drivers serve on.
+const registryDir, driversDir = "plugins_registry", "plugins"
+
+// makeDirs makes what others look for before the kubelet writes into it.
+func makeDirs(cfg Config) error {
+	for _, dir := range []struct {
+		path string
+		mode os.FileMode
+	}{
+		{cfg.RootDir, 0o755},
+		{filepath.Join(cfg.RootDir, driversDir), 0o750}, {filepath.Join(cfg.RootDir, registryDir), 0o750}, // upstream's modes
+		{cfg.PodLogsDir, 0o755}, {logLinks(cfg), 0o755}, // log shippers read the logs
+	} {
+		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
+			return fmt.Errorf("making the kubelet's directories: %w", err)
+		}
+	}
+	return nil
+}
+
 // wire makes the components of the agent on this host, each of those before it, in the order in
 // which they start.
 func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
@@ -96,8 +118,12 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 		return nil, err
 	}
 	changed := workqueue.NewTyped[types.UID]()
+	csiVolumes := csi.New(csi.Config{
+		Client: host.Client, NodeName: cfg.NodeName, Changed: changed.Add, Event: host.Recorder.Event,
+	})
 	vols, err := volumes.New(volumes.Config{
 		RootDir: cfg.RootDir, Client: host.Client, NodeName: cfg.NodeName,
+		Plugins:      []volumes.Plugin{csiVolumes},
 		Allocatable:  func() v1.ResourceList { return allocatable },
 		Node:         host.Node.Source.Node,
 		InUseChanged: host.Node.Trigger.Set,
@@ -139,16 +165,29 @@ func wire(ctx context.Context, cfg Config, host Host) ([]component, error) {
 	}
 	rotator := logs.Rotator{Dir: cfg.PodLogsDir, Runtime: host.CRI.Runtime, Owner: host.CRI, Policy: logs.DefaultPolicy}
 
-	srv, err := newServer(cfg, host, agent, groups, vols)
+	srv, err := newServer(cfg, host, agent, groups, vols, csiVolumes)
 	if err != nil {
 		return nil, err
 	}
-	return []component{services, vols, agent, volumeChanges{changed, agent.Pods}, collector, rotator, srv}, nil
+	return []component{
+		services, csiVolumes, vols, door(cfg, host, csiVolumes), agent, volumeChanges{changed, agent.Pods}, collector, rotator, srv,
+	}, nil
+}
+
+// door is where drivers register.
+func door(cfg Config, host Host, csiVolumes *csi.Plugin) *plugins.Controller {
+	return plugins.New(plugins.Config{
+		Dir:      filepath.Join(cfg.RootDir, registryDir),
+		Handlers: map[string]plugins.Handler{registerapi.CSIPlugin: csiVolumes},
+		Report: func(err error) {
+			host.Recorder.Event(node.Reference(cfg.NodeName), v1.EventTypeWarning, "FailedPluginRegistration", err.Error())
+		},
+	})
 }
 
 // newServer makes the HTTPS server, with the metrics of all components.
 func newServer(
-	cfg Config, host Host, agent *Agent, groups *cgroups.Manager, vols *volumes.Manager,
+	cfg Config, host Host, agent *Agent, groups *cgroups.Manager, vols *volumes.Manager, csiVolumes *csi.Plugin,
 ) (*server.Server, error) {
 	usage, err := cadvisor.NewHandler(cadvisor.Config{
 		Runtime: host.CRI.Runtime, Cgroups: groups, Dirs: []string{cfg.RootDir, cfg.PodLogsDir},
@@ -157,7 +196,7 @@ func newServer(
 	if err != nil {
 		return nil, err
 	}
-	metrics, err := gatherer(collectors(cfg, agent.Pods, host.CRI, groups, vols), cfg.Metrics)
+	metrics, err := gatherer(collectors(cfg, agent.Pods, host.CRI, groups, vols, csiVolumes), cfg.Metrics)
 	if err != nil {
 		return nil, err
 	}
@@ -165,7 +204,7 @@ func newServer(
 		NodeName: cfg.NodeName, Client: host.Client, Pods: agent.Pods, Runtime: host.CRI.Runtime,
 		Stats: stats.New(stats.Config{
 			NodeName: cfg.NodeName, Runtime: host.CRI.Runtime, Images: host.CRI.Images, Owned: host.CRI.Owned,
-			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir,
+			RootDir: cfg.RootDir, PodLogsDir: cfg.PodLogsDir, Volumes: vols.Stats,
 		}),
 		Metrics: metrics, ProbeMetrics: agent.Probes.MetricsHandler(), Cadvisor: usage,
 		Configuration: configuration(cfg, node.Reserved(host.Node.Host.Capacity)),
@@ -196,7 +235,7 @@ func (c volumeChanges) Run(ctx context.Context) error {
 // render is what CRI configs contain of this host.
 func render(cfg Config) (containers.Node, error) {
 	n, err := containers.DetectNode(cmp.Or(cfg.ResolvConf, "/etc/resolv.conf"))
-	n.Owner = cfg.RootDir
+	n.Owner = cfg.Owner
 	n.PodLogsDir, n.SeccompDir = cfg.PodLogsDir, filepath.Join(cfg.RootDir, "seccomp")
 	return n, err
 }

@@ -26,7 +26,7 @@ const stopGracePeriod = 10 * time.Second
 // runtime knew, also of those that had ended: their logs are still there. The node agent must not
 // run: it would start them again.
 //
-// It uses CRIEndpoint, SharedRuntime and RootDir of cfg. In a shared runtime the Pods with the UIDs
+// It uses CRIEndpoint, SharedRuntime and Owner of cfg. In a shared runtime the Pods with the UIDs
 // in known are the agent's too, even without its label.
 func StopPods(ctx context.Context, cfg Config, known []string) ([]string, error) {
 	rt, err := remote.Dial(cfg.CRIEndpoint)
@@ -40,22 +40,18 @@ func StopPods(ctx context.Context, cfg Config, known []string) ([]string, error)
 func stopPods(
 	ctx context.Context, rt runtimeapi.RuntimeServiceClient, owned map[string]string, known sets.Set[string],
 ) ([]string, error) {
-	sandboxes, err := rt.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{})
+	sandboxes, containers, err := remote.List(ctx, rt, nil)
 	if err != nil {
-		return nil, fmt.Errorf("listing sandboxes: %w", err)
-	}
-	containers, err := rt.ListContainers(ctx, &runtimeapi.ListContainersRequest{})
-	if err != nil {
-		return nil, fmt.Errorf("listing containers: %w", err)
+		return nil, err
 	}
 	inSandbox := map[string][]string{}
-	for _, c := range containers.Containers {
+	for _, c := range containers {
 		if c.State != runtimeapi.ContainerState_CONTAINER_EXITED {
 			inSandbox[c.PodSandboxId] = append(inSandbox[c.PodSandboxId], c.Id)
 		}
 	}
 	selector := labels.SelectorFromSet(owned)
-	ours := slices.DeleteFunc(sandboxes.Items, func(s *runtimeapi.PodSandbox) bool {
+	ours := slices.DeleteFunc(sandboxes, func(s *runtimeapi.PodSandbox) bool {
 		return !selector.Matches(labels.Set(s.Labels)) && !known.Has(s.GetMetadata().GetUid())
 	})
 	uids, failures := make([]string, len(ours)), make([]error, len(ours))

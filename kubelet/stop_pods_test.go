@@ -68,10 +68,10 @@ func TestStopPods(t *testing.T) {
 		known  []string
 		want   []string
 	}{
-		"Shared":  {"others' sandboxes go on", Config{SharedRuntime: true, RootDir: "/ours"}, []string{"known"}, []string{"marked", "known"}},
-		"Marked":  {"the label is enough", Config{SharedRuntime: true, RootDir: "/ours"}, nil, []string{"marked"}},
-		"Nothing": {"an agent that never ran has none", Config{SharedRuntime: true, RootDir: "/elsewhere"}, nil, []string{}},
-		"Own":     {"our own runtime has no other users, and older versions set no label", Config{RootDir: "/ours"}, nil, all},
+		"Shared":  {"others' sandboxes go on", Config{SharedRuntime: true, Owner: "/ours"}, []string{"known"}, []string{"marked", "known"}},
+		"Marked":  {"the label is enough", Config{SharedRuntime: true, Owner: "/ours"}, nil, []string{"marked"}},
+		"Nothing": {"an agent that never ran has none", Config{SharedRuntime: true, Owner: "/elsewhere"}, nil, []string{}},
+		"Own":     {"our own runtime has no other users, and older versions set no label", Config{Owner: "/ours"}, nil, all},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rt := &sharedRuntime{}

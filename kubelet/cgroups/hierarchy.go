@@ -15,6 +15,7 @@ import (
 	libcgroups "github.com/opencontainers/cgroups"
 	cgroupv1 "github.com/opencontainers/cgroups/fs"
 	cgroupv2 "github.com/opencontainers/cgroups/fs2"
+	"github.com/samber/lo"
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/sets"
 
@@ -49,11 +50,8 @@ func detect(root string) (hierarchy, error) {
 		return hierarchy{}, fmt.Errorf(
 			"finding the cgroup hierarchies of this host; are they mounted below /sys/fs/cgroup? %w", err)
 	}
-	h := hierarchy{mounts: map[string]string{}}
-	for controller, path := range probe.GetPaths() {
-		h.mounts[controller] = strings.TrimSuffix(path, "/"+root)
-	}
-	h.controllers = sets.KeySet(h.mounts)
+	mounts := lo.MapValues(probe.GetPaths(), func(path, _ string) string { return strings.TrimSuffix(path, "/"+root) })
+	h := hierarchy{mounts: mounts, controllers: sets.KeySet(mounts)}
 	if !h.controllers.Has("memory") {
 		return hierarchy{}, errors.New("finding the cgroup hierarchies of this host: " +
 			"no memory controller; boot with cgroup_enable=memory")
@@ -63,11 +61,7 @@ func detect(root string) (hierarchy, error) {
 
 // paths are the directories of a cgroup, by the keys of mounts.
 func (h hierarchy) paths(path string) map[string]string {
-	out := make(map[string]string, len(h.mounts))
-	for controller, mount := range h.mounts {
-		out[controller] = filepath.Join(mount, path)
-	}
-	return out
+	return lo.MapValues(h.mounts, func(mount, _ string) string { return filepath.Join(mount, path) })
 }
 
 // ensure makes the cgroup if it is missing, and sets its limits.

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
@@ -38,7 +39,10 @@ func New(root string) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Manager{root: root, hierarchy: h, seconds: newSeconds()}, nil
+	return &Manager{root: root, hierarchy: h, seconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: "kubelet_cgroup_manager_duration_seconds",
+		Help: "How long it took to create, update or destroy a cgroup of a Pod.",
+	}, []string{"operation_type"})}, nil
 }
 
 // EnsureNode makes the top and the class cgroups, with the memory and CPU of allocatable as the
@@ -134,13 +138,13 @@ func (m *Manager) updateBurstable() error {
 	if err != nil {
 		return err
 	}
-	var pods []uint64
-	for _, uid := range uids {
+	pods := make([]uint64, len(uids))
+	for i, uid := range uids {
 		s, err := m.hierarchy.read(podPath(m.root, v1.PodQOSBurstable, uid), sharesNumber)
 		if err != nil {
 			return fmt.Errorf("reading the shares of Burstable Pods: %w", err)
 		}
-		pods = append(pods, uint64(s))
+		pods[i] = uint64(s)
 	}
 	shares := sumShares(pods)
 	if shares == m.shares {
@@ -155,15 +159,7 @@ func (m *Manager) updateBurstable() error {
 
 // ListPods returns the UIDs of all Pods that have a cgroup, for finding orphans.
 func (m *Manager) ListPods() ([]types.UID, error) {
-	var all []types.UID
-	for _, class := range classes {
-		uids, err := m.pods(class)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, uids...)
-	}
-	return all, nil
+	return lo.FlatMapErr(classes, func(class v1.PodQOSClass, _ int) ([]types.UID, error) { return m.pods(class) })
 }
 
 // pods returns the UIDs of the Pods that have a cgroup in the class.
@@ -184,11 +180,10 @@ func (m *Manager) pods(class v1.PodQOSClass) ([]types.UID, error) {
 // Empty reports whether no process is in the Pod's cgroup or below.
 func (m *Manager) Empty(uid types.UID) (bool, error) {
 	for _, class := range classes {
-		if empty, err := m.hierarchy.empty(podPath(m.root, class, uid)); err != nil || !empty {
-			if err != nil {
-				err = fmt.Errorf("listing processes of Pod %s: %w", uid, err)
-			}
-			return false, err
+		if empty, err := m.hierarchy.empty(podPath(m.root, class, uid)); err != nil {
+			return false, fmt.Errorf("listing processes of Pod %s: %w", uid, err)
+		} else if !empty {
+			return false, nil
 		}
 	}
 	return true, nil
@@ -204,13 +199,6 @@ func (m *Manager) Remove() error {
 		return fmt.Errorf("removing the cgroup of all Pods: %w", err)
 	}
 	return nil
-}
-
-func newSeconds() *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
-		Name: "kubelet_cgroup_manager_duration_seconds",
-		Help: "How long it took to create, update or destroy a cgroup of a Pod.",
-	}, []string{"operation_type"})
 }
 
 // Collectors returns the metrics of the Manager, for a registry.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 
+	"github.com/samber/lo"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 )
@@ -57,12 +58,8 @@ var measured = sets.New("cpu", "cpuacct", "memory", "blkio", "pids")
 
 // dirs are the directories of the cgroup that measure it, see Group.
 func (h hierarchy) dirs(path string) map[string]string {
-	out := h.paths(path)
-	for controller := range out {
-		// The root has no number of processes.
-		if !h.v2 && (!measured.Has(controller) || controller == "pids" && path == "/") {
-			delete(out, controller)
-		}
-	}
-	return out
+	// The root has no number of processes.
+	return lo.PickBy(h.paths(path), func(controller, _ string) bool {
+		return h.v2 || measured.Has(controller) && (controller != "pids" || path != "/")
+	})
 }

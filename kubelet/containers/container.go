@@ -92,14 +92,16 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 	if err != nil {
 		return nil, configError(err)
 	}
+	devices, err := devices(in)
+	if err != nil {
+		return nil, configError(err)
+	}
 	annotations, err := containerAnnotations(pod, c, in.Attempt)
 	if err != nil {
 		return nil, configError(err)
 	}
-	refs := lo.FilterMap(mounts, func(m *runtimeapi.Mount, _ int) (string, bool) {
-		return m.GetImage().GetImage(), m.GetImage().GetImage() != ""
-	})
-	if refs = lo.Uniq(refs); len(refs) > 0 {
+	refs := lo.Map(mounts, func(m *runtimeapi.Mount, _ int) string { return m.GetImage().GetImage() })
+	if refs = lo.Uniq(lo.Compact(refs)); len(refs) > 0 {
 		annotations[cri.AnnotationImageVolumes] = strings.Join(refs, ",")
 	}
 	signal, err := stopSignal(c)
@@ -112,7 +114,7 @@ func Container(in Input) (*runtimeapi.ContainerConfig, error) {
 	return &runtimeapi.ContainerConfig{
 		Metadata: &runtimeapi.ContainerMetadata{Name: c.Name, Attempt: in.Attempt},
 		Image:    &runtimeapi.ImageSpec{Image: in.ImageRef, UserSpecifiedImage: c.Image},
-		Command:  command, Args: args, WorkingDir: c.WorkingDir, Envs: in.Env, Mounts: mounts,
+		Command:  command, Args: args, WorkingDir: c.WorkingDir, Envs: in.Env, Mounts: mounts, Devices: devices,
 		Labels: labels, Annotations: annotations,
 		LogPath: relativeLogPath(c.Name, in.Attempt),
 		Stdin:   c.Stdin, StdinOnce: c.StdinOnce, Tty: c.TTY, StopSignal: signal,

@@ -244,6 +244,59 @@ func TestMountErrors(t *testing.T) {
 	}
 }
 
+func TestDevices(t *testing.T) {
+	for name, tc := range map[string]struct {
+		reason string
+		device v1.VolumeDevice
+		mount  *v1.VolumeMount
+		want   *runtimeapi.Device
+		err    string
+	}{
+		"Writable": {
+			reason: "mknod, read and write, as upstream's",
+			device: v1.VolumeDevice{Name: "rw", DevicePath: "/dev/data"},
+			want:   &runtimeapi.Device{ContainerPath: "/dev/data", HostPath: "/rw", Permissions: "mrw"},
+		},
+		"ReadOnly": {
+			reason: "the Pod's use of the claim is read-only",
+			device: v1.VolumeDevice{Name: "ro", DevicePath: "/dev/data"},
+			want:   &runtimeapi.Device{ContainerPath: "/dev/data", HostPath: "/ro", Permissions: "r"},
+		},
+		"Relative": {
+			reason: "in upstream's words",
+			device: v1.VolumeDevice{Name: "rw", DevicePath: "data"}, err: "error DevicePath `data` must be an absolute path",
+		},
+		"Directory": {
+			reason: "a directory is no device",
+			device: v1.VolumeDevice{Name: "dir", DevicePath: "/dev/data"}, err: `cannot find volume "dir" to pass into container "c"`,
+		},
+		"Mounted": {
+			reason: "nor is a device a directory",
+			device: v1.VolumeDevice{Name: "rw", DevicePath: "/dev/data"}, mount: &v1.VolumeMount{Name: "rw", MountPath: "/data"},
+			err: `cannot find volume "rw" to mount into container "c"`,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := basePod()
+			c := &pod.Spec.Containers[0]
+			c.VolumeDevices = []v1.VolumeDevice{tc.device}
+			if tc.mount != nil {
+				c.VolumeMounts = []v1.VolumeMount{*tc.mount}
+			}
+			config, err := Container(Input{Node: testNode(), Pod: pod, Container: c, Volumes: map[string]volumes.Mounted{
+				"rw": {HostPath: "/rw", Device: true}, "ro": {HostPath: "/ro", Device: true, ReadOnly: true}, "dir": {HostPath: "/dir"},
+			}})
+			if tc.err != "" || err != nil {
+				wantError(t, tc.err, err)
+				return
+			}
+			if diff := cmp.Diff([]*runtimeapi.Device{tc.want}, config.Devices, cmpopts.IgnoreUnexported(runtimeapi.Device{})); diff != "" {
+				t.Errorf("%s\ndevices -want +got:\n%s", tc.reason, diff)
+			}
+		})
+	}
+}
+
 func TestResources(t *testing.T) {
 	pod := basePod()
 	pod.Spec.Containers[0].Resources = v1.ResourceRequirements{Limits: v1.ResourceList{v1.ResourceCPU: resource.MustParse("250m"), v1.ResourceMemory: resource.MustParse("64Mi")}}
@@ -423,7 +476,7 @@ func TestDetectNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if node.MemoryCapacity < 1<<20 || node.Resolver == nil || node.LowestOOMScoreAdj < -1000 || node.LowestOOMScoreAdj > 1000 {
+	if node.Resolver == nil || node.LowestOOMScoreAdj < -1000 || node.LowestOOMScoreAdj > 1000 {
 		t.Errorf("DetectNode() = %+v", node)
 	}
 }

@@ -26,18 +26,9 @@ func DetectNode(resolvConf string) (Node, error) {
 	if controllers, err := libcgroups.GetAllSubsystems(); err == nil && slices.Contains(controllers, "hugetlb") {
 		node.HugepageSizes = libcgroups.HugePageSizes()
 	}
-	var memoryErr, oomErr error
-	node.MemoryCapacity, memoryErr = memoryCapacity()
-	node.LowestOOMScoreAdj, oomErr = lowestOOMScoreAdj()
-	return node, errors.Join(node.Resolver.refresh(), memoryErr, oomErr)
-}
-
-func memoryCapacity() (int64, error) {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return 0, fmt.Errorf("reading the host's memory: %w", err)
-	}
-	return int64(info.Totalram) * int64(info.Unit), nil
+	var err error
+	node.LowestOOMScoreAdj, err = lowestOOMScoreAdj()
+	return node, errors.Join(node.Resolver.refresh(), err)
 }
 
 // lowestOOMScoreAdj: without CAP_SYS_RESOURCE runc cannot set a lower one than that of this

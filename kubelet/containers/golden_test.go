@@ -27,7 +27,7 @@ func testNode() Node {
 		IPs:           []string{"192.0.2.10"},
 		Owner:         "/var/lib/flyball/kubelet",
 		PodLogsDir:    "/var/log/pods",
-		SeccompDir:    "/var/lib/flyball/kubelet/seccomp",
+		SeccompDir:    "/var/lib/kubelet/seccomp",
 		ClusterDNS:    []netip.Addr{netip.MustParseAddr("10.43.0.10")},
 		ClusterDomain: "cluster.local",
 		Resolver:      &Resolver{file: "testdata/resolv.conf"},

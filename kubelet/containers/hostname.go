@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	kubeletutil "k8s.io/kubernetes/pkg/kubelet/util"
@@ -86,26 +87,16 @@ func hostsFile(pod *v1.Pod, podIPs []string, clusterDomain string) (*volumes.Hos
 	if err != nil {
 		return nil, err
 	}
-	names := name
 	if domain != "" {
-		names = name + "." + domain + "\t" + name
+		name += "." + domain + "\t" + name
 	}
-	var entries strings.Builder
-	entries.WriteString(hostsLocal)
-	for _, ip := range podIPs {
-		entries.WriteString(ip + "\t" + names + "\n")
-	}
-	return &volumes.HostsFile{Header: hostsHeader, Entries: entries.String() + aliases}, nil
+	own := lo.Map(podIPs, func(ip string, _ int) string { return ip + "\t" + name + "\n" })
+	return &volumes.HostsFile{Header: hostsHeader, Entries: hostsLocal + strings.Join(own, "") + aliases}, nil
 }
 
 func hostAliases(aliases []v1.HostAlias) string {
-	if len(aliases) == 0 {
-		return ""
-	}
-	var entries strings.Builder
-	entries.WriteString("\n# Entries added by HostAliases.\n")
-	for _, a := range aliases {
-		entries.WriteString(a.IP + "\t" + strings.Join(a.Hostnames, "\t") + "\n")
-	}
-	return entries.String()
+	entries := lo.Map(aliases, func(a v1.HostAlias, _ int) string {
+		return a.IP + "\t" + strings.Join(a.Hostnames, "\t") + "\n"
+	})
+	return lo.Ternary(len(aliases) > 0, "\n# Entries added by HostAliases.\n", "") + strings.Join(entries, "")
 }

@@ -60,7 +60,7 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 	var out []*runtimeapi.Mount
 	for i, m := range in.Container.VolumeMounts {
 		vol, ok := in.Volumes[m.Name]
-		if !ok {
+		if !ok || vol.Device {
 			return nil, fmt.Errorf("cannot find volume %q to mount into container %q", m.Name, in.Container.Name)
 		}
 		rendered, err := volumeMount(m, vol, in.Node.RecursiveReadOnly.Has(in.RuntimeHandler))
@@ -87,6 +87,26 @@ func mounts(in Input) ([]*runtimeapi.Mount, error) {
 	if p := in.Files.TerminationLog; p != "" && in.Container.TerminationMessagePath != "" {
 		file := absolute(in.Container.TerminationMessagePath)
 		out = append(out, &runtimeapi.Mount{ContainerPath: file, HostPath: p, SelinuxRelabel: true})
+	}
+	return out, nil
+}
+
+// devices renders the container's volumeDevices.
+func devices(in Input) ([]*runtimeapi.Device, error) {
+	var out []*runtimeapi.Device
+	for _, d := range in.Container.VolumeDevices {
+		vol := in.Volumes[d.Name]
+		switch {
+		case !path.IsAbs(d.DevicePath):
+			return nil, fmt.Errorf("error DevicePath `%s` must be an absolute path", d.DevicePath)
+		case !vol.Device:
+			return nil, fmt.Errorf("cannot find volume %q to pass into container %q", d.Name, in.Container.Name)
+		}
+		permissions := "mrw"
+		if vol.ReadOnly {
+			permissions = "r"
+		}
+		out = append(out, &runtimeapi.Device{ContainerPath: d.DevicePath, HostPath: vol.HostPath, Permissions: permissions})
 	}
 	return out, nil
 }

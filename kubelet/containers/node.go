@@ -28,7 +28,7 @@ type Node struct {
 
 	// Allocatable are the limits in the downward API of containers without.
 	Allocatable v1.ResourceList
-	// MemoryCapacity in bytes: the OOM score of a Burstable container is relative to it.
+	// MemoryCapacity of the node in bytes: the OOM score of a Burstable container is relative to it.
 	MemoryCapacity int64
 	// LowestOOMScoreAdj is the lowest oom_score_adj that a container can get: -1000 with
 	// CAP_SYS_RESOURCE, else that of this process.

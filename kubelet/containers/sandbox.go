@@ -132,26 +132,20 @@ func containerAnnotations(pod *v1.Pod, c *v1.Container, attempt uint32) (map[str
 		cri.AnnotationMessagePath:   c.TerminationMessagePath,
 		cri.AnnotationMessagePolicy: string(c.TerminationMessagePolicy),
 	}
-	if s := pod.DeletionGracePeriodSeconds; s != nil {
-		a[cri.AnnotationDeletionGrace] = strconv.FormatInt(*s, 10)
-	}
-	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
-		a[cri.AnnotationTerminationGrace] = strconv.FormatInt(*s, 10)
-	}
-	created := cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources}
-	encoded := map[string]any{cri.AnnotationResources: created}
-	if c.Lifecycle != nil && c.Lifecycle.PreStop != nil {
-		encoded[cri.AnnotationPreStop] = c.Lifecycle.PreStop
-	}
-	if len(c.Ports) > 0 {
-		encoded[cri.AnnotationPorts] = c.Ports
-	}
-	for key, value := range encoded {
+	for key, value := range map[string]any{
+		cri.AnnotationResources:        cri.CreatedResources{Container: c.Resources, Pod: pod.Spec.Resources},
+		cri.AnnotationDeletionGrace:    pod.DeletionGracePeriodSeconds,
+		cri.AnnotationTerminationGrace: pod.Spec.TerminationGracePeriodSeconds,
+		cri.AnnotationPreStop:          ptr.Deref(c.Lifecycle, v1.Lifecycle{}).PreStop,
+		cri.AnnotationPorts:            lo.Ternary(len(c.Ports) > 0, c.Ports, nil),
+	} {
 		raw, err := json.Marshal(value)
 		if err != nil {
 			return nil, fmt.Errorf("encoding annotation %s of container %s: %w", key, c.Name, err)
 		}
-		a[key] = string(raw)
+		if string(raw) != "null" { // not set
+			a[key] = string(raw)
+		}
 	}
 	return a, nil
 }

@@ -79,11 +79,10 @@ func verifyNonRoot(in Input, sc *v1.SecurityContext) error {
 			"cannot verify user is non-root %s", in.ImageUser.Name, where)
 	case uid == nil || *uid == 0: // an image without a user runs as root
 		return fmt.Errorf("container has runAsNonRoot and image will run as root %s", where)
-	default:
-		if errs := validation.IsValidUserID(*uid); len(errs) > 0 {
-			return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). "+
-				"(Must be 1-(%d)): %s %s", *uid, math.MaxInt32, strings.Join(errs, "; "), where)
-		}
+	}
+	if errs := validation.IsValidUserID(*uid); len(errs) > 0 {
+		return fmt.Errorf("container has runAsNonRoot and image has an invalid user id (%d). "+
+			"(Must be 1-(%d)): %s %s", *uid, math.MaxInt32, strings.Join(errs, "; "), where)
 	}
 	return nil
 }

@@ -16,7 +16,7 @@ const (
 	LabelContainerName = "io.kubernetes.container.name"
 
 	// LabelOwner is on every sandbox and container that a node agent of ours made. Its value is the
-	// agent's RootDir, since other users of CRI may share the runtime.
+	// agent's Owner, since other users of CRI may share the runtime.
 	LabelOwner = "flyball.dev/owner"
 
 	AnnotationDeletionGrace    = "io.kubernetes.pod.deletionGracePeriod"

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"path/filepath"
@@ -57,9 +58,7 @@ type Access struct {
 // interrupted by the end of the process must be pulled again.
 func NewAccess(ctx context.Context, cfg AccessConfig) (*Access, error) {
 	policy := kubeletconfig.ImagePullCredentialsVerificationPolicy(cfg.Policy)
-	if policy == "" {
-		policy = kubeletconfig.NeverVerifyPreloadedImages
-	}
+	policy = cmp.Or(policy, kubeletconfig.NeverVerifyPreloadedImages)
 	enforcer, err := pullmanager.NewImagePullCredentialVerificationPolicy(policy, cfg.Allowlist)
 	if err != nil {
 		return nil, fmt.Errorf("reading the policy for images that are present: %w", err)
@@ -160,11 +159,8 @@ func canonical(name string) string {
 func (a *Access) allows(
 	ctx context.Context, specified, name string, image *runtimeapi.Image, credentials pullmanager.GetPodCredentials,
 ) bool {
-	if a == nil {
-		return true
-	}
 	// An allowlist has names as in specs. With true, the other policies require the records.
-	if !a.policy.RequireCredentialVerificationForImage(specified, true) {
+	if a == nil || !a.policy.RequireCredentialVerificationForImage(specified, true) {
 		return true
 	}
 	name = canonical(name)
@@ -277,11 +273,9 @@ func (a *Access) Prune(ctx context.Context, list func() ([]string, error)) error
 // recorded converts credentials for a record: their Secret and their hash. Without credentials, or
 // with the node's own, an image is for all Pods.
 func recorded(c *credentialprovider.TrackedAuthConfig) kubeletconfig.ImagePullCredentials {
-	switch {
-	case c == nil || c.Source == nil:
+	if c == nil || c.Source == nil {
 		return kubeletconfig.ImagePullCredentials{NodePodsAccessible: true}
-	case c.Source.Secret != nil:
-		s := c.Source.Secret
+	} else if s := c.Source.Secret; s != nil {
 		return kubeletconfig.ImagePullCredentials{KubernetesSecrets: []kubeletconfig.ImagePullSecret{
 			{UID: s.UID, Namespace: s.Namespace, Name: s.Name, CredentialHash: c.AuthConfigHash},
 		}}

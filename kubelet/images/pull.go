@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,12 +103,9 @@ func (m *Manager) pullRecorded(
 	// The runtime may return a digest, and the record needs the ID. Without an answer, the Event
 	// has no size, and User inspects again.
 	image, _ := m.inspect(after, &runtimeapi.ImageSpec{Image: ref})
-	switch {
-	case image.GetId() != "":
-		m.cfg.Access.pulled(ctx, r.name, image.GetId(), with)
-	case strings.HasPrefix(ref, "sha256:"): // an ID of containerd's
-		m.cfg.Access.pulled(ctx, r.name, ref, with)
-	default:
+	if id := cmp.Or(image.GetId(), ref); image.GetId() != "" || strings.HasPrefix(ref, "sha256:") { // an ID of containerd's
+		m.cfg.Access.pulled(ctx, r.name, id, with)
+	} else {
 		m.cfg.Access.unknown()
 	}
 	return ref, image, nil
@@ -245,10 +243,7 @@ func (m *Manager) backOff(key backoffKey, e *Error) *Error {
 	now := time.Now()
 	// The Pods of old failures are gone, or do not need the image any more.
 	maps.DeleteFunc(m.backoff, func(_ backoffKey, f failure) bool { return now.Sub(f.err.RetryAt) > 2*maxBackoff })
-	delay := initialBackoff
-	if before, ok := m.backoff[key]; ok {
-		delay = min(before.delay*2, maxBackoff)
-	}
+	delay := min(cmp.Or(2*m.backoff[key].delay, initialBackoff), maxBackoff)
 	e.RetryAt = now.Add(delay)
 	m.backoff[key] = failure{e, delay}
 	return e

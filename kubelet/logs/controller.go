@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -38,29 +39,20 @@ type Rotator struct {
 
 // Run rotates logs until ctx ends.
 func (r Rotator) Run(ctx context.Context) error {
-	ticker := time.NewTicker(period)
-	defer ticker.Stop()
-	for {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		if err := r.Reconcile(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Rotating the logs of containers failed, it is retried")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
+	}, period)
+	return nil
 }
 
 // Reconcile rotates the logs that are due.
 func (r Rotator) Reconcile(ctx context.Context, now time.Time) error {
 	logs, err := r.observe()
-	if err != nil {
-		return err
-	}
 	logs = slices.DeleteFunc(logs, func(l log) bool { return !due(l, r.Policy) })
-	if len(logs) == 0 {
-		return nil
+	if err != nil || len(logs) == 0 {
+		return err
 	}
 	running, err := r.running(ctx)
 	if err != nil {
@@ -97,6 +89,6 @@ func (r Rotator) running(ctx context.Context) (map[string]string, error) {
 // key of a log is UID/CONTAINER/ATTEMPT.log.
 func key(path string) string {
 	container := filepath.Dir(path)
-	pod := filepath.Base(filepath.Dir(container))
+	pod := filepath.Dir(container)
 	return filepath.Join(pod[strings.LastIndex(pod, "_")+1:], filepath.Base(container), filepath.Base(path))
 }

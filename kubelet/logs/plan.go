@@ -12,10 +12,8 @@ const (
 
 // Policy says when a log is rotated, and how many files of it are kept.
 type Policy struct {
-	// MaxSize of a log in bytes.
-	MaxSize int64
-	// MaxFiles of one container, the one that is written included; at least 2.
-	MaxFiles int
+	MaxSize  int64 // of a log in bytes
+	MaxFiles int   // of one container, the one that is written included; at least 2
 }
 
 // DefaultPolicy is upstream's.
@@ -23,12 +21,9 @@ var DefaultPolicy = Policy{MaxSize: 10 << 20, MaxFiles: 5}
 
 // log is one container's log on the disk.
 type log struct {
-	// path of the file that the runtime writes.
-	path string
-	// size in bytes; -1: there is no such file.
-	size int64
-	// rotated are the paths of the rotated files, in any order.
-	rotated []string
+	path    string   // of the file that the runtime writes
+	size    int64    // in bytes; -1: there is no such file
+	rotated []string // the paths of the rotated files, in any order
 }
 
 // rotation is what is to be done to a log, in this order. A crash may follow each step: the next

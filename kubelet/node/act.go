@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,10 +38,8 @@ func (c *Controller) update(ctx context.Context, out outcome) error {
 	updated, err := nodes.UpdateStatus(ctx, out.write, metav1.UpdateOptions{})
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		// Our copy is old. Reconcile again at once, with the current one.
-		c.written = nil
-		if updated, err = nodes.Get(ctx, c.cfg.Name, metav1.GetOptions{}); err == nil {
-			c.written = updated
-		}
+		updated, err = nodes.Get(ctx, c.cfg.Name, metav1.GetOptions{})
+		c.written = lo.Ternary(err == nil, updated, nil)
 		c.Recheck()
 		if apierrors.IsNotFound(err) {
 			return nil

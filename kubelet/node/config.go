@@ -23,10 +23,8 @@ type Config struct {
 	Client  kubernetes.Interface
 	Runtime runtimeapi.RuntimeServiceClient
 	Images  runtimeapi.ImageServiceClient
-	// Port of the kubelet's server.
-	Port int
-	// Host is what the Node reports of its host, see ReadHostInfo.
-	Host HostInfo
+	Port    int      // of the kubelet's server
+	Host    HostInfo // see ReadHostInfo
 	// RootDir is on the file system whose pressure is measured. If it is empty, neither disk nor
 	// memory is measured, and there is never pressure.
 	RootDir string

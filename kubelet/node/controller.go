@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -140,13 +141,12 @@ func (c *Controller) get(ctx context.Context) (*v1.Node, error) {
 	cached := c.Object()
 	if cached == nil { // deleted, or not watched yet: the watch may lag behind our own creation
 		n, err := c.cfg.Client.CoreV1().Nodes().Get(ctx, c.cfg.Name, metav1.GetOptions{})
-		switch {
-		case apierrors.IsNotFound(err):
+		if err == nil {
+			return n, nil
+		} else if apierrors.IsNotFound(err) {
 			return nil, nil
-		case err != nil:
-			return nil, fmt.Errorf("getting Node %s: %w", c.cfg.Name, err)
 		}
-		return n, nil
+		return nil, fmt.Errorf("getting Node %s: %w", c.cfg.Name, err)
 	}
 	if c.written != nil && cached.UID == c.written.UID {
 		newer, err := resourceversion.CompareResourceVersion(c.written.ResourceVersion, cached.ResourceVersion)
@@ -158,9 +158,8 @@ func (c *Controller) get(ctx context.Context) (*v1.Node, error) {
 }
 
 func addresses(name string, ips []netip.Addr) []v1.NodeAddress {
-	var all []v1.NodeAddress
-	for _, ip := range ips {
-		all = append(all, v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip.String()})
-	}
-	return append(all, v1.NodeAddress{Type: v1.NodeHostName, Address: name})
+	internal := lo.Map(ips, func(ip netip.Addr, _ int) v1.NodeAddress {
+		return v1.NodeAddress{Type: v1.NodeInternalIP, Address: ip.String()}
+	})
+	return append(internal, v1.NodeAddress{Type: v1.NodeHostName, Address: name})
 }

@@ -28,7 +28,7 @@ var declarable = map[string]struct {
 	"InPlacePodLevelResourcesVerticalScaling":      {true, "kubelet/pod/plan/resize.go"},
 	"InPlacePodVerticalScalingInitContainers":      {true, "kubelet/pod/plan/resize.go"},
 	"InPlacePodVerticalScalingMemoryBackedVolumes": {false, "a tmpfs keeps the size that it was mounted with"},
-	"RestartAllContainersOnContainerExits":         {true, "kubelet/pod/plan/restart.go"},
+	"RestartAllContainersOnContainerExits":         {true, "kubelet/pod/plan/restart_all.go"},
 	"UserNamespacesHostNetworkSupport":             {false, "no user namespaces"},
 	"VolumeBindMountOptions":                       {false, "CRI is not given them"},
 }

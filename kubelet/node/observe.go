@@ -63,12 +63,11 @@ func (c *Controller) observeRuntime(ctx context.Context) {
 		}
 		c.runtime.version = version.RuntimeName + "://" + version.RuntimeVersion
 	}
-	c.runtime.status = kubecontainer.RuntimeStatus{}
-	for _, has := range status.GetStatus().GetConditions() {
-		c.runtime.status.Conditions = append(c.runtime.status.Conditions, kubecontainer.RuntimeCondition{
-			Type: kubecontainer.RuntimeConditionType(has.Type), Status: has.Status, Reason: has.Reason, Message: has.Message,
+	c.runtime.status.Conditions = lo.Map(status.GetStatus().GetConditions(),
+		func(is *runtimeapi.RuntimeCondition, _ int) kubecontainer.RuntimeCondition {
+			kind := kubecontainer.RuntimeConditionType(is.Type)
+			return kubecontainer.RuntimeCondition{Type: kind, Status: is.Status, Reason: is.Reason, Message: is.Message}
 		})
-	}
 	c.runtime.handlers, c.runtime.features = handlersAndFeatures(status)
 	c.runtime.answered = time.Now()
 }

@@ -1,12 +1,13 @@
 package node
 
 import (
+	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	nodeutil "k8s.io/component-helpers/node/util"
 	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
 	"k8s.io/utils/ptr"
@@ -24,10 +25,8 @@ const (
 	inodesReserved = 0.05
 )
 
-// Reasons and messages of the Node's conditions are upstream's: people and alerts search for them.
+// Messages and reasons of conditions are upstream's: people and alerts search for them.
 const (
-	reasonReady     = "KubeletReady"
-	reasonNotReady  = "KubeletNotReady"
 	messageReady    = "kubelet is posting ready status"
 	runtimeNotAsked = "container runtime status check may not have completed yet"
 	runtimeDown     = "container runtime is down"
@@ -79,30 +78,27 @@ func condition(n *v1.Node, kind v1.NodeConditionType) v1.NodeCondition {
 }
 
 func readyCondition(r runtimeState, now time.Time) v1.NodeCondition {
-	c := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: reasonReady, Message: messageReady}
-	if problems := r.problems(now); len(problems) > 0 {
-		c.Status, c.Reason, c.Message = v1.ConditionFalse, reasonNotReady, strings.Join(problems, ", ")
-		if len(problems) > 1 {
-			c.Message = "[" + c.Message + "]"
-		}
+	c := v1.NodeCondition{Type: v1.NodeReady, Status: v1.ConditionTrue, Reason: "KubeletReady", Message: messageReady}
+	if err := utilerrors.NewAggregate(r.problems(now)); err != nil {
+		c.Status, c.Reason, c.Message = v1.ConditionFalse, "KubeletNotReady", err.Error()
 	}
 	return c
 }
 
 // problems of the runtime that make the Node NotReady.
-func (r runtimeState) problems(now time.Time) []string {
+func (r runtimeState) problems(now time.Time) []error {
 	if r.answered.IsZero() {
-		return []string{runtimeNotAsked}
+		return []error{errors.New(runtimeNotAsked)}
 	}
-	var problems []string
+	var problems []error
 	if now.Sub(r.answered) > runtimeGrace {
-		problems = append(problems, runtimeDown)
+		problems = append(problems, errors.New(runtimeDown))
 	}
 	if c := r.status.GetRuntimeCondition(kubecontainer.RuntimeReady); c == nil || !c.Status {
-		problems = append(problems, fmt.Sprintf("container runtime not ready: %v", c))
+		problems = append(problems, fmt.Errorf("container runtime not ready: %v", c))
 	}
 	if c := r.status.GetRuntimeCondition(kubecontainer.NetworkReady); c == nil || !c.Status {
-		problems = append(problems, fmt.Sprintf("container runtime network not ready: %v", c))
+		problems = append(problems, fmt.Errorf("container runtime network not ready: %v", c))
 	}
 	return problems
 }

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,6 +19,7 @@ import (
 	"flyball.dev/kubelet/volumes"
 )
 
+// op is an action under way.
 type op struct {
 	action plan.Action
 	cancel context.CancelFunc
@@ -66,9 +68,8 @@ func (w *worker) act(ctx context.Context, a plan.Action) {
 	o := &op{action: a, cancel: cancel}
 	w.ops[slot] = o
 	w.state.Begin(a)
-	j := w.job(ctx)
+	j, begun := w.job(ctx), time.Now()
 	w.m.all.Go(func() { // Run waits for it
-		begun := time.Now()
 		out, err := j.do(opCtx, a)
 		cancel()
 		took := time.Since(begun)
@@ -103,11 +104,10 @@ func (w *worker) finish(r result) {
 		return // another action has taken its place
 	}
 	delete(w.ops, slot)
-	switch {
-	case errors.Is(r.err, context.Canceled):
+	if errors.Is(r.err, context.Canceled) {
 		w.state.GiveUp(r.op.action)
 		return
-	case r.err != nil:
+	} else if r.err != nil {
 		w.state.Fail(r.op.action, failureOf(r.op.action, r.err, w.state.Failures[slot], time.Now()))
 		return
 	}
@@ -127,14 +127,11 @@ func (w *worker) finish(r result) {
 func failureOf(a plan.Action, err error, before plan.Failure, now time.Time) plan.Failure {
 	if image, ok := errors.AsType[*images.Error](err); ok {
 		f := plan.NewFailure(a, image.Reason, image.Message, before, now)
-		switch {
-		case image.Reason == images.ReasonErrImagePull:
+		// Without a time only a change of the Pod or the node helps.
+		f.RetryAt = cmp.Or(image.RetryAt, now.Add(10*time.Second))
+		if image.Reason == images.ReasonErrImagePull {
 			// The next attempt, during the back-off, turns the reason into ImagePullBackOff.
 			f.RetryAt = now.Add(time.Second)
-		case image.RetryAt.IsZero():
-			f.RetryAt = now.Add(10 * time.Second) // only a change of the Pod or the node helps
-		default:
-			f.RetryAt = image.RetryAt
 		}
 		return f
 	}

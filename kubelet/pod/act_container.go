@@ -127,9 +127,8 @@ func (j job) launch(ctx context.Context, a plan.StartContainer, config *runtimea
 	}
 	callCtx, cancel := j.call()
 	defer cancel()
-	created, err := j.m.cfg.CRI.CreateContainer(callCtx, &runtimeapi.CreateContainerRequest{
-		PodSandboxId: a.SandboxID, Config: config, SandboxConfig: sandbox,
-	})
+	in := &runtimeapi.CreateContainerRequest{PodSandboxId: a.SandboxID, Config: config, SandboxConfig: sandbox}
+	created, err := j.m.cfg.CRI.CreateContainer(callCtx, in)
 	if err != nil {
 		return "", j.cannotStart(ctx, a, plan.ReasonCreateContainerError, err)
 	}
@@ -158,12 +157,10 @@ func (j job) cannotStart(ctx context.Context, a plan.StartContainer, reason stri
 
 // targetID is the container whose processes an ephemeral container sees.
 func (j job) targetID(name string) string {
-	i := slices.IndexFunc(j.pod.Spec.EphemeralContainers, func(c v1.EphemeralContainer) bool { return c.Name == name })
-	if i < 0 {
-		return ""
-	}
+	named := func(c v1.EphemeralContainer) bool { return c.Name == name }
+	spec, _ := lo.Find(j.pod.Spec.EphemeralContainers, named)
 	target, _ := j.runtime.Find(func(c cri.Container) bool {
-		return c.Name == j.pod.Spec.EphemeralContainers[i].TargetContainerName && c.State == cri.Running
+		return c.Name == spec.TargetContainerName && c.State == cri.Running
 	})
 	return target.ID
 }

@@ -182,14 +182,13 @@ func (j job) runtimeHandler(ctx context.Context) (string, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, apiTimeout)
 	defer cancel()
-	switch class, err := j.m.cfg.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{}); {
-	case err == nil:
+	class, err := j.m.cfg.Client.NodeV1().RuntimeClasses().Get(ctx, name, metav1.GetOptions{})
+	if err == nil {
 		return class.Handler, nil
-	case apierrors.IsNotFound(err):
+	} else if apierrors.IsNotFound(err) {
 		return "", err // it names the class
-	default:
-		return "", fmt.Errorf("failed to lookup RuntimeClass %s: %w", name, err)
 	}
+	return "", fmt.Errorf("failed to lookup RuntimeClass %s: %w", name, err)
 }
 
 // recordNoSandbox records why there is no sandbox. It asks the runtime for the state of the network
@@ -227,10 +226,7 @@ func (j job) cleanUp(ctx context.Context) error {
 	if err := j.m.cfg.Volumes.Unmount(ctx, j.uid); err != nil {
 		return fmt.Errorf("unmounting the volumes: %w", err)
 	}
-	if err := j.m.cfg.Cgroups.RemovePod(j.uid); err != nil {
-		return fmt.Errorf("removing the cgroup: %w", err)
-	}
-	return nil
+	return j.m.cfg.Cgroups.RemovePod(j.uid) // whose error says so
 }
 
 // makeLogDir makes a directory that log shippers read, if this node has any.

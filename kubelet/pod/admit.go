@@ -21,15 +21,14 @@ type admissions struct {
 	// allocated is what each Pod has; files keep that of resized Pods.
 	allocated map[types.UID]*plan.Allocation
 	files     allocationFiles
-	// claims are the resizes that are not granted, pending is why.
-	claims  map[types.UID]plan.Claim
-	pending map[types.UID]*plan.Pending
+	resizes   map[types.UID]plan.Resize   // the resizes that are not granted
+	pending   map[types.UID]*plan.Pending // why
 }
 
 func newAdmissions(dir string) admissions {
 	return admissions{
 		admitted: map[types.UID]bool{}, allocated: map[types.UID]*plan.Allocation{}, files: allocationFiles{dir},
-		claims: map[types.UID]plan.Claim{}, pending: map[types.UID]*plan.Pending{},
+		resizes: map[types.UID]plan.Resize{}, pending: map[types.UID]*plan.Pending{},
 	}
 }
 
@@ -38,7 +37,7 @@ func (a *admissions) forget(uid types.UID) {
 	defer a.mu.Unlock()
 	delete(a.admitted, uid)
 	delete(a.allocated, uid)
-	delete(a.claims, uid)
+	delete(a.resizes, uid)
 	delete(a.pending, uid)
 }
 
@@ -103,10 +102,7 @@ func (m *Manager) decide(pod *v1.Pod, node *v1.Node) *plan.Termination {
 func (m *Manager) others(but types.UID) []*v1.Pod {
 	return lo.FilterMap(m.known(), func(p *v1.Pod, _ int) (*v1.Pod, bool) {
 		admitted := m.admissions.admitted[p.UID] || p.Status.StartTime != nil
-		if p.UID == but || !admitted || podutil.IsPodPhaseTerminal(p.Status.Phase) ||
-			podutil.IsPodPhaseTerminal(m.current(p).Status.Phase) {
-			return nil, false
-		}
-		return m.admissions.allocated[p.UID].Apply(p), true
+		over := podutil.IsPodTerminal(p) || podutil.IsPodTerminal(m.current(p))
+		return m.admissions.allocated[p.UID].Apply(p), p.UID != but && admitted && !over
 	})
 }

@@ -42,20 +42,14 @@ func (w *worker) adoptAllocated() {
 	if w.desired != w.renderedFrom || s.Allocation != w.renderedWith {
 		w.renderedFrom, w.renderedWith = w.desired, s.Allocation
 		s.Pod = s.Allocation.Apply(w.desired)
-		s.Wanted = nil
-		if s.Allocation.Resized() {
-			s.Wanted = wanted(w.m.cfg.Render, s.Pod)
+		s.Wanted = map[string]cri.Resources{}
+		for c := range podutil.ContainerIter(&s.Pod.Spec, podutil.InitContainers|podutil.Containers) {
+			if s.Allocation.Resized() {
+				s.Wanted[c.Name] = remote.ResourcesOf(containers.Update(w.m.cfg.Render, s.Pod, c))
+			}
 		}
 	}
 	s.Last = s.Pod
-}
-
-func wanted(node containers.Node, pod *v1.Pod) map[string]cri.Resources {
-	all := map[string]cri.Resources{}
-	for c := range podutil.ContainerIter(&pod.Spec, podutil.InitContainers|podutil.Containers) {
-		all[c.Name] = remote.ResourcesOf(containers.Update(node, pod, c))
-	}
-	return all
 }
 
 // allocate returns what a Pod is allocated, and why it is not what the Pod wants. It also decides
@@ -70,25 +64,25 @@ func (m *Manager) allocate(pod *v1.Pod, runtime cri.Pod, over bool) (*plan.Alloc
 		a.allocated[pod.UID] = given
 	}
 	if over || given.Grants(pod) {
-		delete(a.claims, pod.UID)
+		delete(a.resizes, pod.UID)
 		delete(a.pending, pod.UID)
 		return given, nil, nil
 	}
-	if old, ok := a.claims[pod.UID]; !ok || old.Pod.Generation != pod.Generation {
+	if old, ok := a.resizes[pod.UID]; !ok || old.Desired.Generation != pod.Generation {
 		since := time.Now()
 		if _, c := podutil.GetPodCondition(&pod.Status, v1.PodResizePending); c != nil {
 			since = c.LastTransitionTime.Time
 		}
-		a.claims[pod.UID] = plan.Claim{Pod: pod, Since: since}
-		if err := m.decideClaims(pod.UID); err != nil {
-			delete(a.claims, pod.UID)
+		a.resizes[pod.UID] = plan.Resize{Desired: pod, Since: since}
+		if err := m.decideResizes(pod.UID); err != nil {
+			delete(a.resizes, pod.UID)
 			return a.allocated[pod.UID], a.pending[pod.UID], err
 		}
 	}
 	return a.allocated[pod.UID], a.pending[pod.UID], nil
 }
 
-func (m *Manager) grantClaims(ctx context.Context) {
+func (m *Manager) grantResizes(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
@@ -96,7 +90,7 @@ func (m *Manager) grantClaims(ctx context.Context) {
 		case <-m.freed:
 		}
 		m.admissions.mu.Lock()
-		err := m.decideClaims("")
+		err := m.decideResizes("")
 		m.admissions.mu.Unlock()
 		if err != nil {
 			klog.FromContext(ctx).V(1).Info("Cannot grant a resize, trying again when something changes", "err", err)
@@ -104,23 +98,23 @@ func (m *Manager) grantClaims(ctx context.Context) {
 	}
 }
 
-// decideClaims grants the resizes that fit, and wakes the workers of the Pods for which something
+// decideResizes grants the resizes that fit, and wakes the workers of the Pods for which something
 // has changed, except the caller's own. The caller holds the lock.
-func (m *Manager) decideClaims(caller types.UID) (err error) {
+func (m *Manager) decideResizes(caller types.UID) (err error) {
 	a := &m.admissions
-	if len(a.claims) == 0 {
+	if len(a.resizes) == 0 {
 		return nil
 	}
-	claims := lo.MapToSlice(a.claims, func(uid types.UID, c plan.Claim) plan.Claim {
-		return plan.Claim{Pod: c.Pod, Now: a.allocated[uid].Apply(c.Pod), Since: c.Since}
+	resizes := lo.MapToSlice(a.resizes, func(uid types.UID, r plan.Resize) plan.Resize {
+		return plan.Resize{Desired: r.Desired, Allocated: a.allocated[uid].Apply(r.Desired), Since: r.Since}
 	})
 	wake := func(uid types.UID) {
 		if uid != caller {
 			m.notify(uid, update{})
 		}
 	}
-	refused := plan.Allocate(claims, m.allocatable(m.cfg.NodeObject()), m.others(""))
-	for uid, c := range maps.Clone(a.claims) {
+	refused := plan.Allocate(resizes, m.allocatable(m.cfg.NodeObject()), m.others(""))
+	for uid, r := range maps.Clone(a.resizes) {
 		if why := refused[uid]; why != nil {
 			if old := a.pending[uid]; old == nil || *old != *why {
 				a.pending[uid] = why
@@ -128,13 +122,13 @@ func (m *Manager) decideClaims(caller types.UID) (err error) {
 			}
 			continue
 		}
-		granted := plan.AllocationOf(c.Pod, c.Pod.Generation)
+		granted := plan.AllocationOf(r.Desired, r.Desired.Generation)
 		if saveErr := a.files.save(uid, granted); saveErr != nil {
 			err = saveErr // the Pod has what it had
 			continue
 		}
 		a.allocated[uid] = granted
-		delete(a.claims, uid)
+		delete(a.resizes, uid)
 		delete(a.pending, uid)
 		wake(uid)
 	}

@@ -1,6 +1,7 @@
 package pod
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,10 +31,7 @@ func (f allocationFiles) save(uid types.UID, a *plan.Allocation) error {
 		return nil
 	}
 	raw, err := json.Marshal(a)
-	if err == nil {
-		err = os.MkdirAll(f.dir, 0o700)
-	}
-	if err == nil {
+	if err = cmp.Or(err, os.MkdirAll(f.dir, 0o700)); err == nil {
 		err = atomicfile.Write(f.path(uid), raw, 0o600)
 	}
 	if err != nil {
@@ -64,12 +62,9 @@ func (f allocationFiles) load() (map[types.UID]*plan.Allocation, error) {
 	}
 	for _, e := range entries {
 		uid, ok := strings.CutSuffix(e.Name(), allocationSuffix)
-		if !ok {
-			continue
-		}
 		a := &plan.Allocation{}
 		raw, err := os.ReadFile(filepath.Join(f.dir, e.Name()))
-		if err == nil && json.Unmarshal(raw, a) == nil && a.Resized() {
+		if ok && err == nil && json.Unmarshal(raw, a) == nil && a.Resized() {
 			all[types.UID(uid)] = a
 		}
 	}

@@ -3,6 +3,7 @@ package pod
 import (
 	"fmt"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -12,11 +13,8 @@ import (
 	"flyball.dev/kubelet/pod/plan"
 )
 
-// Reasons of Events that package events of upstream does not have.
-const (
-	reasonFailedStatus = "FailedStatusUpdate" // the API server refuses a status
-	reasonHTTPFallback = "LifecycleHTTPFallback"
-)
+// reasonFailedStatus is the reason of an Event: the API server refuses a status.
+const reasonFailedStatus = "FailedStatusUpdate"
 
 // ContainerRef refers to a container of a Pod, as Events about containers do.
 func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
@@ -24,20 +22,19 @@ func ContainerRef(pod *v1.Pod, name string) *v1.ObjectReference {
 		Kind: "Pod", APIVersion: "v1", Namespace: pod.Namespace, Name: pod.Name,
 		UID: pod.UID, ResourceVersion: pod.ResourceVersion,
 	}
-	fields := map[podutil.ContainerType]string{
-		podutil.InitContainers: "initContainers", podutil.Containers: "containers", podutil.EphemeralContainers: "ephemeralContainers",
-	}
 	if c, kind := cri.FindContainer(pod, name); c != nil {
-		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fields[kind], name)
+		ref.FieldPath = fmt.Sprintf("spec.%s{%s}", fieldOf[kind], name)
 	}
 	return ref
 }
 
+var fieldOf = map[podutil.ContainerType]string{
+	podutil.InitContainers: "initContainers", podutil.Containers: "containers", podutil.EphemeralContainers: "ephemeralContainers",
+}
+
 func (w *worker) recordTermination(t *plan.Termination) {
-	kind := v1.EventTypeWarning
-	if t.Reason == plan.ReasonDeadlineExceeded {
-		kind = v1.EventTypeNormal // the user asked for it
-	}
+	// The user asked for a deadline.
+	kind := lo.Ternary(t.Reason == plan.ReasonDeadlineExceeded, v1.EventTypeNormal, v1.EventTypeWarning)
 	if w.state.Last != nil {
 		w.m.cfg.Recorder.AnnotatedEventf(ContainerRef(w.state.Last, ""), t.Annotations, kind, t.Reason, "%s", t.Message)
 	}
@@ -62,14 +59,10 @@ func resizeEvents(allocated, desired *v1.Pod, pending *plan.Pending, before, aft
 	var list []resizeEvent
 	add := func(kind, reason, message string) { list = append(list, resizeEvent{kind, reason, message}) }
 	log := klog.Background()
-
 	_, was := podutil.GetPodCondition(before, v1.PodResizePending)
 	_, is := podutil.GetPodCondition(after, v1.PodResizePending)
 	if is != nil && pending != nil && (was == nil || was.Reason != is.Reason || was.ObservedGeneration != is.ObservedGeneration) {
-		reason := events.ResizeDeferred
-		if is.Reason == v1.PodReasonInfeasible {
-			reason = events.ResizeInfeasible
-		}
+		reason := lo.Ternary(is.Reason == v1.PodReasonInfeasible, events.ResizeInfeasible, events.ResizeDeferred)
 		add(v1.EventTypeWarning, reason, events.PodResizePendingMsg(log, desired, pending.Reason, pending.Message, pending.Generation))
 	}
 

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/samber/lo"
 )
 
 // gateStay is how long a call counts. A call that takes longer waits for something else, such as a
@@ -28,10 +30,7 @@ func (g *gate) enter(ctx context.Context, urgent bool) (leave func(), err error)
 		g.mu.Unlock()
 		return g.stay(), nil
 	}
-	lane := 1
-	if urgent {
-		lane = 0
-	}
+	lane := lo.Ternary(urgent, 0, 1)
 	ready := make(chan struct{})
 	g.waiting[lane] = append(g.waiting[lane], ready)
 	g.mu.Unlock()
@@ -48,10 +47,7 @@ func (g *gate) enter(ctx context.Context, urgent bool) (leave func(), err error)
 func (g *gate) stay() (leave func()) {
 	once := sync.OnceFunc(g.leave)
 	timer := time.AfterFunc(gateStay, once)
-	return func() {
-		timer.Stop()
-		once()
-	}
+	return func() { timer.Stop(); once() }
 }
 
 func (g *gate) giveUp(lane int, ready chan struct{}) {

@@ -5,92 +5,76 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	v1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
+	"k8s.io/klog/v2"
+	kubecontainer "k8s.io/kubernetes/pkg/kubelet/container"
+	"k8s.io/kubernetes/pkg/kubelet/lifecycle"
 	httpprobe "k8s.io/kubernetes/pkg/probe/http"
 
 	"flyball.dev/kubelet/cri/remote"
 )
 
+// hook is what upstream's runner of hooks needs.
+type hook struct {
+	job
+
+	ctx    context.Context
+	client *http.Client
+}
+
 func (j job) runHook(ctx context.Context, id string, spec *v1.Container, h *v1.LifecycleHandler) error {
-	switch {
-	case h == nil:
+	if h == nil {
 		return nil
-	case h.Exec != nil:
-		return j.execHook(ctx, id, spec, h.Exec)
-	case h.HTTPGet != nil:
-		if err := j.httpHook(ctx, spec, h.HTTPGet); err != nil {
-			return fmt.Errorf("HTTP lifecycle hook (%s) for Container %q in Pod %q failed - error: %w",
-				h.HTTPGet.Path, spec.Name, j.name(), err)
-		}
-		return nil
-	case h.Sleep != nil:
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("sleeping in a lifecycle hook of container %q: %w", spec.Name, ctx.Err())
-		case <-time.After(time.Duration(h.Sleep.Seconds) * time.Second):
-			return nil
-		}
-	}
-	return fmt.Errorf("running a lifecycle hook of container %q: it has neither exec, httpGet nor sleep", spec.Name)
-}
-
-func (j job) execHook(ctx context.Context, id string, spec *v1.Container, h *v1.ExecAction) error {
-	resp, err := j.m.cfg.CRI.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id, Cmd: h.Command})
-	if err == nil && resp.ExitCode != 0 {
-		err = fmt.Errorf("command '%s' exited with %d", strings.Join(h.Command, " "), resp.ExitCode)
-	}
-	if err != nil {
-		return fmt.Errorf("Exec lifecycle hook (%v) for Container %q in Pod %q failed - error: %s, message: %q", //nolint:staticcheck // upstream's message
-			h.Command, spec.Name, j.name(), remote.Message(err), append(resp.GetStdout(), resp.GetStderr()...))
-	}
-	return nil
-}
-
-// httpHook makes the request. Any response counts as a success, as the API says.
-func (j job) httpHook(ctx context.Context, spec *v1.Container, h *v1.HTTPGetAction) error {
-	address := ""
-	if ips := j.podIPs; len(ips) > 0 {
-		address = ips[0]
-	} else if h.Host == "" {
-		return errors.New("calling it: the Pod has no address")
-	}
-	req, err := httpprobe.NewRequestForHTTPGetAction(h, spec, address, "lifecycle")
-	if err != nil {
-		return err
 	}
 	client := &http.Client{Transport: j.m.cfg.HookTransport, CheckRedirect: httpprobe.RedirectChecker(false)}
 	if client.Transport == nil { // as with probes, certificates are not verified
 		client.Transport = &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // see above
 	}
 	defer client.CloseIdleConnections()
-	err = get(client, req.WithContext(ctx))
-	if !errors.Is(err, http.ErrSchemeMismatch) {
-		return err
+	// The runner would log the output, which may have secrets.
+	ctx = klog.NewContext(ctx, logr.Discard())
+	pod, recorder := j.pod, j.m.cfg.Recorder
+	if pod == nil { // an orphan has no object to record at
+		pod, recorder = &v1.Pod{ObjectMeta: metav1.ObjectMeta{UID: j.uid}}, nil
 	}
-	// The kubelet once called all hooks by HTTP, so some say HTTPS without speaking it.
-	plain := req.Clone(ctx)
-	plain.URL.Scheme = "http"
-	plain.Header.Del("Authorization")
-	if httpErr := get(client, plain); httpErr != nil {
-		return err
+	run := hook{j, ctx, client}
+	runner := lifecycle.NewHandlerRunner(run, run, run, recorder)
+	if message, err := runner.Run(ctx, kubecontainer.ContainerID{ID: id}, pod, spec, h); err != nil {
+		return errors.New(message)
 	}
-	j.m.event(j.pod, "", v1.EventTypeWarning, reasonHTTPFallback,
-		fmt.Sprintf("request to HTTPS lifecycle hook %s got HTTP response, retry with HTTP succeeded", req.URL.Host))
 	return nil
 }
 
-func get(client *http.Client, req *http.Request) error {
-	resp, err := client.Do(req)
+// Do implements HTTPDoer. Any response counts as a success, as the API says.
+func (h hook) Do(r *http.Request) (*http.Response, error) {
+	return h.client.Do(r.WithContext(h.ctx)) //nolint:gosec // the Pod's author names the server
+}
+
+// RunInContainer implements CommandRunner.
+func (h hook) RunInContainer(ctx context.Context, id kubecontainer.ContainerID, command []string, _ time.Duration) ([]byte, error) {
+	resp, err := h.m.cfg.CRI.ExecSync(ctx, &runtimeapi.ExecSyncRequest{ContainerId: id.ID, Cmd: command})
 	if err != nil {
-		return err
+		return nil, errors.New(remote.Message(err))
 	}
-	defer resp.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 10<<10))
-	return nil
+	if resp.ExitCode != 0 {
+		err = fmt.Errorf("command '%s' exited with %d", strings.Join(command, " "), resp.ExitCode)
+	}
+	return slices.Concat(resp.Stdout, resp.Stderr), err
+}
+
+// GetPod returns no Pod: GetPodStatus needs none.
+func (h hook) GetPod(context.Context, types.UID) (*kubecontainer.Pod, error) { return nil, nil }
+
+// GetPodStatus returns the addresses of the Pod.
+func (h hook) GetPodStatus(context.Context, *kubecontainer.Pod) (*kubecontainer.PodStatus, error) {
+	return &kubecontainer.PodStatus{IPs: h.podIPs}, nil
 }

@@ -23,12 +23,11 @@ import (
 // server while something of it is left on the node.
 type Manager struct {
 	cfg     Config
-	pods    Source
 	gate    *gate
 	metrics *metrics
 	// admissions are the decisions about all Pods: who runs here, and with which resources.
 	admissions admissions
-	// freed is set when resources were freed that a resize may wait for. grantClaims waits for it:
+	// freed is set when resources were freed that a resize may wait for. grantResizes waits for it:
 	// the handler of the watch, which sets it, must not wait for the disk.
 	freed trigger.Trigger
 
@@ -52,8 +51,7 @@ func New(cfg Config) *Manager {
 	}
 	return &Manager{
 		cfg: cfg, gate: newGate(cfg.Parallel), metrics: newMetrics(),
-		pods: cfg.Pods, workers: map[types.UID]*worker{}, freed: trigger.New(),
-		admissions: newAdmissions(cfg.AllocationDir),
+		workers: map[types.UID]*worker{}, freed: trigger.New(), admissions: newAdmissions(cfg.AllocationDir),
 	}
 }
 
@@ -65,7 +63,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	defer cancel()
 	synced, failed := make(chan struct{}), make(chan error, 1)
 	running.Go(func() {
-		failed <- m.pods.Run(ctx, cache.ResourceEventHandlerFuncs{
+		failed <- m.cfg.Pods.Run(ctx, cache.ResourceEventHandlerFuncs{
 			AddFunc:    func(obj any) { m.podChanged(nil, obj) },
 			UpdateFunc: func(old, obj any) { m.podChanged(old, obj) },
 			DeleteFunc: m.podDeleted,
@@ -87,10 +85,10 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.mu.Lock()
 	m.ctx = ctx
 	for _, w := range m.workers {
-		m.launch(w)
+		m.all.Go(func() { w.run(ctx) })
 	}
 	m.mu.Unlock()
-	running.Go(func() { m.grantClaims(ctx) })
+	running.Go(func() { m.grantResizes(ctx) })
 	running.Go(func() { m.followProbes(ctx) })
 	for uid := range allocated {
 		m.runtimeChanged(uid)
@@ -155,7 +153,7 @@ func (m *Manager) podDeleted(obj any) {
 // staticOf returns the UID of the static Pod that a mirror Pod stands for; the UID of the mirror
 // Pod itself if there is no such Pod (any more), so that a worker of its own deletes it.
 func (m *Manager) staticOf(mirror *v1.Pod) types.UID {
-	if static, ok := m.pods.Pod(mirror.Namespace, mirror.Name); ok && plan.IsMirrorOf(mirror, static) {
+	if static, ok := m.cfg.Pods.Pod(mirror.Namespace, mirror.Name); ok && plan.IsMirrorOf(mirror, static) {
 		return static.UID
 	}
 	return mirror.UID
@@ -187,7 +185,7 @@ func (m *Manager) enqueue(uid types.UID, u update) {
 	}
 	w.inbox.put(u)
 	if !known && m.ctx != nil {
-		m.launch(w)
+		m.all.Go(func() { w.run(m.ctx) })
 	}
 }
 
@@ -200,12 +198,6 @@ func (m *Manager) notify(uid types.UID, u update) bool {
 		w.inbox.put(u)
 	}
 	return w != nil
-}
-
-// launch starts a worker. The caller holds the lock.
-func (m *Manager) launch(w *worker) {
-	ctx := m.ctx
-	m.all.Go(func() { w.run(ctx) })
 }
 
 // retire removes a worker that has nothing left to do, unless an update has come in.
@@ -230,12 +222,12 @@ func (m *Manager) Pods() []*v1.Pod {
 
 // known are the Pods of this node without the mirrors of static ones.
 func (m *Manager) known() []*v1.Pod {
-	return slices.DeleteFunc(m.pods.Pods(), kubetypes.IsMirrorPod)
+	return slices.DeleteFunc(m.cfg.Pods.Pods(), kubetypes.IsMirrorPod)
 }
 
 // Pod returns a Pod of this node with its newest status. It is not to be changed.
 func (m *Manager) Pod(namespace, name string) (*v1.Pod, bool) {
-	p, ok := m.pods.Pod(namespace, name)
+	p, ok := m.cfg.Pods.Pod(namespace, name)
 	if !ok || kubetypes.IsMirrorPod(p) {
 		return nil, false
 	}

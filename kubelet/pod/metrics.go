@@ -21,8 +21,7 @@ type metrics struct {
 	actions *prometheus.CounterVec
 	seconds *prometheus.HistogramVec
 	syncs   *prometheus.HistogramVec
-	// total is from creation to running; running from when the agent first saw the Pod; sli is
-	// total without pulls and init containers.
+	// total, running and sli are durations of a Pod's start, see their help.
 	total, running, sli prometheus.Histogram
 	terminated          *prometheus.CounterVec
 
@@ -33,8 +32,7 @@ type metrics struct {
 type start struct {
 	measured bool
 	seen     time.Time
-	// pulls are when images were pulled.
-	pulls []span
+	pulls    []span // when images were pulled
 }
 
 type span struct{ begin, end time.Time }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 
@@ -27,15 +28,10 @@ func (w *worker) observe(ctx context.Context) error {
 		w.state.Probes = nil
 		return nil
 	}
-	targets := []probes.Target{}
-	for _, c := range w.state.Running() {
-		t := probes.Target{Container: c.Name, ContainerID: c.ID, StartedAt: c.StartedAt}
-		if ips := w.state.PodIPs(); len(ips) > 0 {
-			t.PodIP = ips[0]
-		}
-		targets = append(targets, t)
-	}
-	w.m.cfg.Probes.Set(w.state.Pod, targets)
+	ip := lo.FirstOrEmpty(w.state.PodIPs())
+	w.m.cfg.Probes.Set(w.state.Pod, lo.Map(w.state.Running(), func(c cri.Container, _ int) probes.Target {
+		return probes.Target{Container: c.Name, ContainerID: c.ID, StartedAt: c.StartedAt, PodIP: ip}
+	}))
 	w.state.Probes = w.m.cfg.Probes.Results(w.uid)
 	return nil
 }
@@ -52,16 +48,13 @@ func withCutOffStarts(p cri.Pod, reported v1.PodStatus) cri.Pod {
 	}
 	for i := range p.Containers {
 		c := &p.Containers[i]
+		isReported := func(s v1.ContainerStatus) bool {
+			return s.State.Terminated != nil && cri.BareID(s.State.Terminated.ContainerID) == c.ID
+		}
 		if c.State == cri.Exited && c.Reason == "StartError" && strings.HasSuffix(c.Message, context.Canceled.Error()) &&
-			!endReported(&reported, c.ID) {
+			!slices.ContainsFunc(plan.ContainerStatuses(&reported), isReported) {
 			c.State, c.ExitCode, c.Reason, c.Message, c.FinishedAt = cri.Created, 0, "", "", time.Time{}
 		}
 	}
 	return p
-}
-
-func endReported(status *v1.PodStatus, id string) bool {
-	return slices.ContainsFunc(plan.ContainerStatuses(status), func(c v1.ContainerStatus) bool {
-		return c.State.Terminated != nil && cri.BareID(c.State.Terminated.ContainerID) == id
-	})
 }

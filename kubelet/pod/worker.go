@@ -22,10 +22,8 @@ import (
 )
 
 const (
-	// observeRetry is the pause before the worker retries when the runtime did not answer.
-	observeRetry = time.Second
-	// resizeRetry is the pause before the worker retries when a resize could not be recorded.
-	resizeRetry = 10 * time.Second
+	observeRetry = time.Second      // when the runtime did not answer
+	resizeRetry  = 10 * time.Second // when a resize could not be recorded
 )
 
 // worker runs one Pod. Others only put updates into its inbox and read seen; everything else
@@ -46,8 +44,7 @@ type worker struct {
 	dirty    bool // the runtime has to be read again
 	ops      map[string]*op
 	mounted  map[string]volumes.Mounted
-	// sandbox is the config of the sandbox that runs, if this process made it.
-	sandbox *runtimeapi.PodSandboxConfig
+	sandbox  *runtimeapi.PodSandboxConfig // of the sandbox that runs, if this process made it
 	// volumeImages are the IDs of the images that are volumes, by container and volume, for the
 	// next start.
 	volumeImages map[string]map[string]string

@@ -23,6 +23,7 @@ import (
 	"k8s.io/client-go/tools/record"
 	"k8s.io/klog/v2"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/internal/trigger"
 	"flyball.dev/kubelet/pod/plan"
@@ -52,16 +53,13 @@ type writer struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu   sync.Mutex
-	base *v1.Pod // the newest Pod, from the watch or from a response
-	want *v1.PodStatus
-	busy bool
-	// sent is the last status that the API server accepted, sentAt the resourceVersion of the
-	// response.
-	sent   *v1.PodStatus
-	sentAt string
-	// refused is the last status that the API server refused.
-	refused *v1.PodStatus
+	mu      sync.Mutex
+	base    *v1.Pod // the newest Pod, from the watch or from a response
+	want    *v1.PodStatus
+	busy    bool
+	sent    *v1.PodStatus   // the last status that the API server accepted
+	sentAt  string          // the resourceVersion of the response
+	refused *v1.PodStatus   // the last status that the API server refused
 	rush    trigger.Trigger // set when want is urgent
 }
 
@@ -212,25 +210,21 @@ func (w *writer) written(status v1.PodStatus) bool {
 
 // withForeign takes the conditions that others own from the newest Pod.
 func withForeign(base *v1.Pod, status v1.PodStatus) v1.PodStatus {
-	own := lo.Filter(status.Conditions, func(c v1.PodCondition, _ int) bool { return owned(c) })
-	foreign := lo.Filter(base.Status.Conditions, func(c v1.PodCondition, _ int) bool {
+	own := lo.Filter(status.Conditions, owned)
+	foreign := lo.Filter(base.Status.Conditions, func(c v1.PodCondition, i int) bool {
 		_, ours := podutil.GetPodConditionFromList(own, c.Type)
-		return ours == nil && !owned(c)
+		return ours == nil && !owned(c, i)
 	})
 	status.Conditions = slices.Concat(foreign, own)
 	return status
 }
 
 // owned says whether a condition is the kubelet's. DisruptionTarget has several owners.
-func owned(c v1.PodCondition) bool {
-	switch c.Type {
-	case v1.DisruptionTarget:
-		return c.Reason == v1.PodReasonTerminationByKubelet
-	case v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers,
-		v1.PodResizePending, v1.PodResizeInProgress, v1.AllContainersRestarting:
-		return true
-	}
-	return false
+func owned(c v1.PodCondition, _ int) bool {
+	return c.Type == v1.DisruptionTarget && c.Reason == v1.PodReasonTerminationByKubelet || slices.Contains([]v1.PodConditionType{
+		v1.PodScheduled, v1.PodReady, v1.PodInitialized, v1.ContainersReady, v1.PodReadyToStartContainers,
+		v1.PodResizePending, v1.PodResizeInProgress, v1.AllContainersRestarting,
+	}, c.Type)
 }
 
 // equal says whether the API server has a status. The order of conditions and the conditions of
@@ -246,10 +240,7 @@ func equal(base *v1.Pod, status v1.PodStatus) bool {
 
 // urgent says whether a user or a controller acts on the difference.
 func urgent(have, want *v1.PodStatus) bool {
-	if have.Phase != want.Phase && want.Phase != v1.PodPending {
-		return true
-	}
-	if resizeProgressed(have, want) {
+	if have.Phase != want.Phase && want.Phase != v1.PodPending || resizeProgressed(have, want) {
 		return true
 	}
 	for _, t := range []v1.PodConditionType{v1.PodReady, v1.AllContainersRestarting, v1.DisruptionTarget} {
@@ -292,26 +283,14 @@ func stuck(list []v1.ContainerStatus) bool {
 }
 
 func progressed(have, want []v1.ContainerStatus) bool {
-	for i := range want {
-		was, ok := podutil.GetContainerStatus(have, want[i].Name)
-		if !ok || stateName(was.State) != stateName(want[i].State) || was.Ready != want[i].Ready ||
-			was.RestartCount != want[i].RestartCount || !apiequality.Semantic.DeepEqual(was.Resources, want[i].Resources) {
-			return true
-		}
-	}
-	return false
-}
-
-func stateName(s v1.ContainerState) string {
-	switch {
-	case s.Running != nil:
-		return "Running"
-	case s.Terminated != nil:
-		return "Terminated"
-	case s.Waiting != nil:
-		return s.Waiting.Reason
-	}
-	return ""
+	return slices.ContainsFunc(want, func(is v1.ContainerStatus) bool {
+		was, ok := podutil.GetContainerStatus(have, is.Name)
+		a, b := was.State, is.State
+		return !ok || (a.Running != nil) != (b.Running != nil) || (a.Terminated != nil) != (b.Terminated != nil) ||
+			ptr.Deref(a.Waiting, v1.ContainerStateWaiting{}).Reason != ptr.Deref(b.Waiting, v1.ContainerStateWaiting{}).Reason ||
+			was.Ready != is.Ready || was.RestartCount != is.RestartCount ||
+			!apiequality.Semantic.DeepEqual(was.Resources, is.Resources)
+	})
 }
 
 // newest returns the newer version of a Pod, b if that cannot be said.
@@ -336,24 +315,18 @@ func refusal(err error, failing time.Duration) bool {
 	if !ok {
 		return false // it did not answer
 	}
-	switch code := status.Status().Code; code {
-	case http.StatusUnauthorized, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests:
-		return false
-	case http.StatusInternalServerError:
-		return failing >= internalErrors
-	default:
-		return code >= http.StatusBadRequest && code < http.StatusInternalServerError
+	code := status.Status().Code
+	passes := []int32{
+		http.StatusUnauthorized, http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusTooManyRequests,
 	}
+	return code == http.StatusInternalServerError && failing >= internalErrors ||
+		code >= http.StatusBadRequest && code < http.StatusInternalServerError && !slices.Contains(passes, code)
 }
 
 // isGone says whether the Pod does not exist any more. If another Pod of its name has taken its
 // place, the API server answers that a UID cannot change.
 func isGone(err error) bool {
 	status, ok := errors.AsType[*apierrors.StatusError](err)
-	if !ok {
-		return false
-	}
-	details := status.Status().Details
-	return apierrors.IsNotFound(err) || details != nil &&
-		slices.ContainsFunc(details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
+	return apierrors.IsNotFound(err) || ok && status.Status().Details != nil &&
+		slices.ContainsFunc(status.Status().Details.Causes, func(c metav1.StatusCause) bool { return c.Field == "metadata.uid" })
 }

@@ -1,6 +1,7 @@
 package pressure
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -85,10 +86,7 @@ func Plan(c Config, o Observation, m Memory, now time.Time) Decision {
 			continue
 		}
 		d.Memory.Conditions[meanings[t.Signal].condition] = now
-		since, before := m.Since[id]
-		if !before {
-			since = now
-		}
+		since := cmp.Or(m.Since[id], now)
 		d.Memory.Since[id] = since
 		if end := since.Add(t.GracePeriod); now.Before(end) {
 			d.at(end)
@@ -103,7 +101,7 @@ func Plan(c Config, o Observation, m Memory, now time.Time) Decision {
 	if len(urgent) > 0 {
 		// Memory first: it runs out fastest.
 		memory := func(t api.Threshold) bool { return meanings[t.Signal].resource == v1.ResourceMemory }
-		slices.SortStableFunc(urgent, func(a, b api.Threshold) int { return plan.TrueFirst(memory(a), memory(b)) })
+		slices.SortStableFunc(urgent, func(a, b api.Threshold) int { return plan.CompareTrueFirst(memory(a), memory(b)) })
 		d.relieve(c, o, m, urgent[0], now)
 	} else if len(d.Memory.Active) > 0 {
 		d.Memory.Reclaimed = m.Reclaimed

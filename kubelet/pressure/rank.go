@@ -16,15 +16,15 @@ import (
 // Pod is a Pod of the node and what it uses.
 type Pod struct {
 	*v1.Pod
-	Ending bool   // the node ends the Pod already
+	Ending bool   // the kubelet stops the Pod already
 	Usage  *Usage // nil if nothing was measured
 }
 
-// Usage of a Pod.
+// Usage is what a Pod uses of the node's resources.
 type Usage struct {
 	Memory, PIDs int64 // Memory is the working set in bytes
 	Containers   []ContainerUsage
-	Volumes      Files // of the Pod that lie on the node's disk
+	Volumes      Files // in the Pod's volumes on the node's disk
 }
 
 // ContainerUsage is what one container uses of a Pod's Usage.
@@ -34,27 +34,27 @@ type ContainerUsage struct {
 	Rootfs, Logs Files
 }
 
-// Files take bytes and inodes.
+// Files is what files take of a disk.
 type Files struct{ Bytes, Inodes int64 }
 
-// isCritical says whether the node spares the Pod.
+// isCritical reports whether the kubelet does not evict the Pod.
 func isCritical(pod *v1.Pod) bool {
 	return plan.IsStatic(pod) || kubetypes.IsCriticalPodBasedOnPriority(corev1.PodPriority(pod))
 }
 
-// rank sorts the Pods in the order in which the node ends them: Pods without measurements first,
-// then Pods that use more than they request, then by priority, then by the use above the request.
-// For PIDs, which nobody requests, the priority comes first.
+// rank sorts the Pods in the order in which the kubelet evicts them: Pods without measurements
+// first, then Pods that use more than they request, then by priority, then by the use above the
+// request. For PIDs, which nobody requests, the priority comes first.
 func rank(pods []Pod, s api.Signal, l Layout) []Pod {
 	above := func(p Pod) int64 { return used(p, s, l) - requested(p.Pod, s) }
 	return slices.SortedStableFunc(slices.Values(pods), func(a, b Pod) int {
-		unmeasured := plan.TrueFirst(a.Usage == nil, b.Usage == nil)
+		unmeasured := plan.CompareTrueFirst(a.Usage == nil, b.Usage == nil)
 		byPriority := cmp.Compare(corev1.PodPriority(a.Pod), corev1.PodPriority(b.Pod))
 		byAmount := cmp.Compare(above(b), above(a))
 		if s == api.SignalPIDAvailable {
 			return cmp.Or(byPriority, unmeasured, byAmount, cmp.Compare(a.UID, b.UID))
 		}
-		return cmp.Or(unmeasured, plan.TrueFirst(above(a) > 0, above(b) > 0), byPriority, byAmount, cmp.Compare(a.UID, b.UID))
+		return cmp.Or(unmeasured, plan.CompareTrueFirst(above(a) > 0, above(b) > 0), byPriority, byAmount, cmp.Compare(a.UID, b.UID))
 	})
 }
 

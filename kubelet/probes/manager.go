@@ -113,17 +113,13 @@ func (m *Manager) Set(pod *v1.Pod, running []Target) {
 		}
 		probes := probed(pod, c)
 		for _, kind := range kinds {
-			spec, ok := probes[kind]
-			if !ok {
-				continue
-			}
 			key := loopKey{t.Container, kind}
-			wanted[key] = true
-			if l := p.loops[key]; l != nil && l.target.ContainerID == t.ContainerID {
+			wanted[key] = probes[kind] != nil
+			if l := p.loops[key]; wanted[key] && l != nil && l.target.ContainerID == t.ContainerID {
 				l.target = t
-				continue
+			} else if wanted[key] {
+				m.start(p, key, t, probes[kind], probes[Startup] == nil)
 			}
-			m.start(p, key, t, spec, probes[Startup] == nil)
 		}
 	}
 	for key, l := range p.loops {
@@ -187,13 +183,11 @@ func (m *Manager) Results(uid types.UID) map[string]cri.Probed {
 func (m *Manager) Remove(uid types.UID) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	p := m.pods[uid]
-	if p == nil {
-		return
-	}
-	for key, l := range p.loops {
-		l.cancel()
-		m.metrics.forget(p.pod, key)
+	if p := m.pods[uid]; p != nil {
+		for key, l := range p.loops {
+			l.cancel()
+			m.metrics.forget(p.pod, key)
+		}
 	}
 	delete(m.pods, uid)
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/kubernetes/pkg/probe"
@@ -160,20 +161,16 @@ func probed(pod *v1.Pod, c *v1.Container) map[Kind]*v1.Probe {
 // probeable returns a container that can have probes; nil if there is none of the name.
 func probeable(pod *v1.Pod, name string) *v1.Container {
 	c, kind := cri.FindContainer(pod, name)
-	if kind == podutil.Containers || kind == podutil.InitContainers && podutil.IsRestartableInitContainer(c) {
-		return c
-	}
-	return nil
+	able := kind == podutil.Containers || kind == podutil.InitContainers && podutil.IsRestartableInitContainer(c)
+	return lo.Ternary(able, c, nil)
 }
 
 // recorded is the verdict in the Pod's status about this container instance, so that an agent that
 // has restarted continues from it.
 func recorded(pod *v1.Pod, t Target, kind Kind) probe.Result {
 	s := cri.FindStatus(pod, t.Container)
-	if s == nil || s.ContainerID == "" || cri.BareID(s.ContainerID) != cri.BareID(t.ContainerID) {
-		return probe.Unknown
-	}
-	if kind == Startup && ptr.Deref(s.Started, false) || kind == Readiness && s.Ready {
+	same := s != nil && s.ContainerID != "" && cri.BareID(s.ContainerID) == cri.BareID(t.ContainerID)
+	if same && (kind == Startup && ptr.Deref(s.Started, false) || kind == Readiness && s.Ready) {
 		return probe.Success
 	}
 	return probe.Unknown

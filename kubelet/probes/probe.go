@@ -47,10 +47,7 @@ type answer struct {
 
 // verdict is the outcome for the rules, which know no warnings.
 func (a answer) verdict() probe.Result {
-	if a.result == probe.Warning {
-		return probe.Success
-	}
-	return a.result
+	return lo.Ternary(a.result == probe.Warning, probe.Success, a.result)
 }
 
 // prober makes attempts. It has no state of its own.
@@ -68,45 +65,26 @@ func newProber(cfg Config) prober {
 }
 
 // probe makes one attempt, and repeats it if it could not be made.
-func (a prober) probe(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) answer {
+func (a prober) probe(ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe) (got answer) {
 	c := probeable(pod, t.Container)
 	if c == nil {
 		return answer{result: probe.Unknown}
 	}
-	var result probe.Result
-	var message string
-	var err error
 	if a.instead != nil {
-		result, message, err = a.askInstead(ctx, pod, t, kind, p)
+		ok, message, err := a.instead.Ask(ctx, pod, t, kind, p)
+		got = answer{lo.Ternary(ok, probe.Success, probe.Failure), message, err}
 	} else {
-		result, message, err = a.repeated(ctx, c, t, p)
-	}
-	if err != nil {
-		return answer{result: probe.Unknown, err: err}
-	}
-	return answer{result: result, message: message}
-}
-
-// repeated makes attempts until one could be made.
-func (a prober) repeated(
-	ctx context.Context, c *v1.Container, t Target, p *v1.Probe,
-) (result probe.Result, message string, err error) {
-	for range attempts {
-		if result, message, err = a.once(ctx, c, t, p); err == nil || ctx.Err() != nil {
-			break
+		for range attempts {
+			got.result, got.message, got.err = a.once(ctx, c, t, p)
+			if got.err == nil || ctx.Err() != nil {
+				break
+			}
 		}
 	}
-	return result, message, err
-}
-
-func (a prober) askInstead(
-	ctx context.Context, pod *v1.Pod, t Target, kind Kind, p *v1.Probe,
-) (probe.Result, string, error) {
-	ok, message, err := a.instead.Ask(ctx, pod, t, kind, p)
-	if ok {
-		return probe.Success, message, err
+	if got.err != nil {
+		return answer{result: probe.Unknown, err: got.err}
 	}
-	return probe.Failure, message, err
+	return got
 }
 
 func (a prober) once(ctx context.Context, c *v1.Container, t Target, p *v1.Probe) (probe.Result, string, error) {
@@ -148,10 +126,8 @@ func (a prober) exec(
 		ContainerId: cri.BareID(t.ContainerID), Cmd: cmd, Timeout: int64(timeout / time.Second),
 	})
 	if status.Code(err) == codes.DeadlineExceeded {
-		message := fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(cmd, " "), timeout)
-		return probe.Failure, message, nil
-	}
-	if err != nil {
+		return probe.Failure, fmt.Sprintf("command timed out: %q timed out after %s", strings.Join(cmd, " "), timeout), nil
+	} else if err != nil {
 		return probe.Unknown, "", err
 	}
 	output := slices.Concat(resp.Stdout, resp.Stderr)

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 
+	"github.com/samber/lo"
 	"k8s.io/apiserver/pkg/authentication/user"
 	"k8s.io/apiserver/pkg/authorization/authorizer"
 )
@@ -38,14 +39,12 @@ var permissions = []struct {
 
 // attributesOf are the permissions of which a request needs one.
 func attributesOf(node string, u user.Info, method, path string) []authorizer.Attributes {
-	var wanted []authorizer.Attributes
-	for _, sub := range subresources(path) {
-		wanted = append(wanted, authorizer.AttributesRecord{
+	return lo.Map(subresources(path), func(sub string, _ int) authorizer.Attributes {
+		return authorizer.AttributesRecord{
 			User: u, Verb: verbs[method], APIVersion: "v1", Resource: "nodes", Subresource: sub,
 			Name: node, ResourceRequest: true, Path: path,
-		})
-	}
-	return wanted
+		}
+	})
 }
 
 func subresources(path string) []string {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apiserver/pkg/util/flushwriter"
 	internalapi "k8s.io/cri-api/pkg/apis"
@@ -39,11 +40,10 @@ func (s *Server) serveContainerLogs(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id, err := containerToRead(pod, container, options.Previous)
-	if err != nil {
-		http.Error(w, err.Error(), http.StatusBadRequest)
-		return
+	path := ""
+	if err == nil {
+		path, err = s.logPath(r.Context(), id)
 	}
-	path, err := s.logPath(r.Context(), id)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
@@ -94,13 +94,9 @@ func containerToRead(pod *v1.Pod, container string, previous bool) (string, erro
 		}
 		return id, nil
 	case state.Waiting != nil:
-		why := state.Waiting.Reason
-		switch why {
-		case "ErrImagePull":
-			why = "image can't be pulled"
-		case "ImagePullBackOff":
-			why = "trying and failing to pull image"
-		}
+		why := lo.ValueOr(map[string]string{
+			"ErrImagePull": "image can't be pulled", "ImagePullBackOff": "trying and failing to pull image",
+		}, state.Waiting.Reason, state.Waiting.Reason)
 		return "", fmt.Errorf("container %q in pod %q is waiting to start: %s", container, pod.Name, why)
 	}
 	return "", fmt.Errorf("container %q in pod %q is waiting to start - no logs yet", container, pod.Name)
@@ -120,19 +116,14 @@ func (s *Server) copyLogs(ctx context.Context, path, id string, o *v1.PodLogOpti
 	wanted := &logs.LogOptions{
 		TailLines: o.TailLines, LimitBytes: o.LimitBytes, Follow: o.Follow, Timestamp: o.Timestamps,
 	}
-	switch {
-	case o.SinceSeconds != nil:
+	if o.SinceSeconds != nil {
 		wanted.Since = time.Now().Add(-time.Duration(*o.SinceSeconds) * time.Second)
-	case o.SinceTime != nil:
+	} else if o.SinceTime != nil {
 		wanted.Since = o.SinceTime.Time
 	}
-	stdout, stderr := out, out
-	switch ptr.Deref(o.Stream, v1.LogStreamAll) {
-	case v1.LogStreamStdout:
-		stderr = nil
-	case v1.LogStreamStderr:
-		stdout = nil
-	}
+	stream := ptr.Deref(o.Stream, v1.LogStreamAll)
+	stdout := lo.Ternary(stream == v1.LogStreamStderr, nil, out)
+	stderr := lo.Ternary(stream == v1.LogStreamStdout, nil, out)
 	return logs.ReadLogs(ctx, path, cri.BareID(id), wanted, statusOnly{runtime: s.cfg.Runtime}, stdout, stderr)
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
+	"github.com/samber/lo"
 	"k8s.io/component-base/metrics"
 	"k8s.io/component-base/metrics/legacyregistry"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
@@ -98,26 +99,16 @@ var (
 
 func pathLabel(path string) string {
 	path = strings.TrimPrefix(path, "/")
-	for _, known := range knownPaths {
-		if path == known || strings.HasPrefix(path, known+"/") {
-			return known
-		}
-	}
-	return "other"
-}
-
-func methodLabel(method string) string {
-	if _, ok := verbs[method]; ok {
-		return method
-	}
-	return "other"
+	known, ok := lo.Find(knownPaths, func(known string) bool { return path == known || strings.HasPrefix(path, known+"/") })
+	return lo.Ternary(ok, known, "other")
 }
 
 // count measures the requests to next.
 func (r *requests) count(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		path, begun := pathLabel(req.URL.Path), time.Now()
-		labels := []string{methodLabel(req.Method), path, "readwrite", strconv.FormatBool(slices.Contains(longRunning, path))}
+		method := lo.Ternary(verbs[req.Method] == "", "other", req.Method)
+		labels := []string{method, path, "readwrite", strconv.FormatBool(slices.Contains(longRunning, path))}
 		r.total.WithLabelValues(labels...).Inc()
 		inFlight := r.inFlight.WithLabelValues(labels...)
 		inFlight.Inc()

@@ -2,9 +2,11 @@ package server
 
 import (
 	"cmp"
+	"maps"
 	"net/http"
 	"slices"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -15,11 +17,7 @@ import (
 
 // servePods lists the Pods of this node, with their status.
 func (s *Server) servePods(w http.ResponseWriter, _ *http.Request) {
-	var items []v1.Pod
-	for _, p := range s.cfg.Pods.Pods() {
-		items = append(items, *p)
-	}
-	writePods(w, items)
+	writePods(w, lo.FromSlicePtr(s.cfg.Pods.Pods()))
 }
 
 // serveRunningPods lists all Pods that the runtime runs, also those of others. They have only a
@@ -33,28 +31,19 @@ func (s *Server) serveRunningPods(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "listing containers: "+err.Error(), http.StatusInternalServerError)
 		return
 	}
-	pods := map[string]*v1.Pod{}
+	pods := map[types.UID]v1.Pod{}
 	for _, c := range list.Containers {
-		uid := c.Labels[cri.LabelPodUID]
+		uid := types.UID(c.Labels[cri.LabelPodUID])
 		p := pods[uid]
-		if p == nil {
-			p = &v1.Pod{ObjectMeta: metav1.ObjectMeta{
-				Name: c.Labels[cri.LabelPodName], Namespace: c.Labels[cri.LabelPodNamespace], UID: types.UID(uid),
-			}}
-			pods[uid] = p
-		}
+		p.Name, p.Namespace, p.UID = c.Labels[cri.LabelPodName], c.Labels[cri.LabelPodNamespace], uid
 		p.Spec.Containers = append(p.Spec.Containers, v1.Container{
 			Name: c.Labels[cri.LabelContainerName], Image: c.GetImage().GetImage(),
 		})
+		pods[uid] = p
 	}
-	var items []v1.Pod
-	for _, p := range pods {
-		items = append(items, *p)
-	}
-	slices.SortFunc(items, func(a, b v1.Pod) int {
+	writePods(w, slices.SortedFunc(maps.Values(pods), func(a, b v1.Pod) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
-	writePods(w, items)
+	}))
 }
 
 func writePods(w http.ResponseWriter, items []v1.Pod) {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
@@ -162,13 +163,8 @@ func (s *Server) readySandbox(ctx context.Context, pod *v1.Pod) (string, error) 
 // The options are those of exec and attach, nil for port-forward. Runtimes do not have kubectl's
 // newest protocols, on WebSockets: streams are translated to SPDY, and a tunnel has SPDY inside.
 func connect(w http.ResponseWriter, r *http.Request, at string, err error, o *remotecommand.Options) {
-	var target *url.URL
-	if err == nil {
-		if target, err = url.Parse(at); err != nil {
-			err = fmt.Errorf("parsing the runtime's streaming address: %w", err)
-		}
-	}
-	if err != nil {
+	target, parseErr := url.Parse(at)
+	if err = cmp.Or(err, parseErr); err != nil {
 		_ = streaming.WriteError(err, w)
 		return
 	}

@@ -12,9 +12,13 @@ import (
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/cri/remote"
+	"flyball.dev/kubelet/volumes"
 )
 
 // pods measures each Pod whose sandbox runs.
@@ -28,12 +32,18 @@ func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.
 	if err != nil {
 		return nil, err
 	}
+	var measuredVolumes map[types.UID][]volumes.VolumeStats
+	if !onlyCPUAndMemory && p.cfg.Volumes != nil {
+		measuredVolumes = p.cfg.Volumes(ctx)
+	}
 	pods := []statsapi.PodStats{}
 	for _, s := range measured.Stats {
 		if s.GetLinux() == nil || s.GetAttributes().GetMetadata() == nil {
 			continue // it ended while it was measured
 		}
-		pods = append(pods, p.pod(s, startedAt, onlyCPUAndMemory))
+		pod := p.pod(s, startedAt, onlyCPUAndMemory)
+		addVolumes(&pod, measuredVolumes[types.UID(pod.PodRef.UID)])
+		pods = append(pods, pod)
 	}
 	slices.SortFunc(pods, func(a, b statsapi.PodStats) int {
 		return cmp.Or(cmp.Compare(a.PodRef.Namespace, b.PodRef.Namespace), cmp.Compare(a.PodRef.Name, b.PodRef.Name))
@@ -44,23 +54,15 @@ func (p *Provider) pods(ctx context.Context, onlyCPUAndMemory bool) ([]statsapi.
 // startTimes of sandboxes and containers, by ID; the statistics do not have them. CRI lists when a
 // container was created, which is milliseconds before it started.
 func (p *Provider) startTimes(ctx context.Context) (map[string]metav1.Time, error) {
-	sandboxes, err := p.cfg.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{
-		Filter: &runtimeapi.PodSandboxFilter{LabelSelector: p.cfg.Owned},
-	})
+	sandboxes, containers, err := remote.List(ctx, p.cfg.Runtime, p.cfg.Owned)
 	if err != nil {
-		return nil, fmt.Errorf("listing pod sandboxes: %w", err)
-	}
-	containers, err := p.cfg.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{
-		Filter: &runtimeapi.ContainerFilter{LabelSelector: p.cfg.Owned},
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing containers: %w", err)
+		return nil, err
 	}
 	startedAt := map[string]metav1.Time{}
-	for _, s := range sandboxes.Items {
+	for _, s := range sandboxes {
 		startedAt[s.Id] = nanoTime(s.CreatedAt)
 	}
-	for _, c := range containers.Containers {
+	for _, c := range containers {
 		startedAt[c.Id] = nanoTime(c.CreatedAt)
 	}
 	return startedAt, nil
@@ -145,22 +147,37 @@ func (p *Provider) logs(pod *runtimeapi.PodSandboxMetadata, container string) *s
 	return l
 }
 
-// ephemeral adds up what counts as a Pod's ephemeral-storage: writable layers and logs.
+// addVolumes also counts those with ephemeral-storage to the Pod's.
+func addVolumes(pod *statsapi.PodStats, all []volumes.VolumeStats) {
+	for _, v := range all {
+		pod.VolumeStats = append(pod.VolumeStats, v.VolumeStats)
+		if v.Ephemeral {
+			pod.EphemeralStorage = add(pod.EphemeralStorage, &v.FsStats)
+		}
+	}
+	slices.SortFunc(pod.VolumeStats, func(a, b statsapi.VolumeStats) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// ephemeral adds up writable layers and logs, which count as a Pod's ephemeral-storage.
 func ephemeral(containers []statsapi.ContainerStats) *statsapi.FsStats {
 	var sum *statsapi.FsStats
 	for _, c := range containers {
-		for _, fs := range []*statsapi.FsStats{c.Rootfs, c.Logs} {
-			if fs == nil {
-				continue
-			}
-			if sum == nil {
-				sum = new(*fs)
-				sum.UsedBytes, sum.InodesUsed = new(uint64), new(uint64)
-			}
-			*sum.UsedBytes += ptr.Deref(fs.UsedBytes, 0)
-			*sum.InodesUsed += ptr.Deref(fs.InodesUsed, 0)
-		}
+		sum = add(add(sum, c.Rootfs), c.Logs)
 	}
+	return sum
+}
+
+// add adds the use of a file system to a sum; both may be nil.
+func add(sum, fs *statsapi.FsStats) *statsapi.FsStats {
+	if fs == nil {
+		return sum
+	}
+	if sum == nil {
+		sum = new(*fs)
+		sum.UsedBytes, sum.InodesUsed = new(uint64), new(uint64)
+	}
+	*sum.UsedBytes += ptr.Deref(fs.UsedBytes, 0)
+	*sum.InodesUsed += ptr.Deref(fs.InodesUsed, 0)
 	return sum
 }
 

@@ -7,8 +7,11 @@ import (
 	"sync"
 
 	"github.com/prometheus/procfs"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
+
+	"flyball.dev/kubelet/volumes"
 )
 
 // Config of a Provider.
@@ -22,6 +25,9 @@ type Config struct {
 	RootDir string
 	// PodLogsDir has the logs of containers.
 	PodLogsDir string
+	// Volumes measures the volumes of Pods; volumes.Manager.Stats does. May be
+	// nil.
+	Volumes func(context.Context) map[types.UID][]volumes.VolumeStats
 }
 
 // Provider measures on demand. It remembers only the node's CPU time, to report a rate.

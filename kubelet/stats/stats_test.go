@@ -12,9 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
+	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	statsapi "k8s.io/kubelet/pkg/apis/stats/v1alpha1"
 	"k8s.io/utils/ptr"
+
+	"flyball.dev/kubelet/volumes"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -83,7 +86,15 @@ func TestSummary(t *testing.T) {
 		t.Fatal(err)
 	}
 	cri := fakeCRI{stats: onePod(dir), mount: dir}
-	p := New(Config{NodeName: "n1", Runtime: cri, Images: cri, RootDir: dir, PodLogsDir: dir})
+	measure := func(context.Context) map[types.UID][]volumes.VolumeStats {
+		used := func(name string, bytes uint64) statsapi.VolumeStats {
+			return statsapi.VolumeStats{Name: name, FsStats: statsapi.FsStats{UsedBytes: &bytes}}
+		}
+		return map[types.UID][]volumes.VolumeStats{"u1": {
+			{VolumeStats: used("scratch", 3000), Ephemeral: true}, {VolumeStats: used("data", 5)},
+		}}
+	}
+	p := New(Config{NodeName: "n1", Runtime: cri, Images: cri, RootDir: dir, PodLogsDir: dir, Volumes: measure})
 
 	s, err := p.Summary(t.Context(), false)
 	if err != nil {
@@ -107,15 +118,18 @@ func TestSummary(t *testing.T) {
 	if *c.CPU.UsageNanoCores != 6 || *c.Memory.WorkingSetBytes != 100 || *c.Rootfs.UsedBytes != 1000 || *c.Logs.UsedBytes != 50 {
 		t.Errorf("the container: %+v", c)
 	}
-	if got := ptr.Deref(pod.EphemeralStorage.UsedBytes, 0); got != 1050 {
-		t.Errorf("writable layer and logs are %d bytes, want 1050", got)
+	if got := ptr.Deref(pod.EphemeralStorage.UsedBytes, 0); got != 4050 {
+		t.Errorf("writable layer, logs and the ephemeral volume are %d bytes, want 4050", got)
+	}
+	if v := pod.VolumeStats; len(v) != 2 || v[0].Name != "data" || *v[0].UsedBytes != 5 || v[1].Name != "scratch" {
+		t.Errorf("the volumes: %+v", v)
 	}
 
 	s, err = p.Summary(t.Context(), true)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Node.Fs != nil || s.Pods[0].Network != nil || s.Pods[0].Containers[0].Rootfs != nil {
+	if s.Node.Fs != nil || s.Pods[0].Network != nil || s.Pods[0].VolumeStats != nil || s.Pods[0].Containers[0].Rootfs != nil {
 		t.Error("only CPU and memory were asked for")
 	}
 }

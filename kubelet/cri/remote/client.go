@@ -60,7 +60,6 @@ func waits(req any) (time.Duration, bool) {
 
 // Client is a connection to a runtime.
 type Client struct {
-	// Runtime and Images are the services of the runtime.
 	Runtime runtimeapi.RuntimeServiceClient
 	Images  runtimeapi.ImageServiceClient
 	// Owned are the labels of our sandboxes and containers in a runtime that others use too: Watch,
@@ -71,13 +70,10 @@ type Client struct {
 	conn    *grpc.ClientConn
 	metrics *metrics
 
-	mu sync.Mutex
-	// observed are the last observations that found something, by Pod.
-	observed map[types.UID]cri.Pod
-	// seen are the facts of the last relist, by Pod.
-	seen map[types.UID]string
-	// listed is when the last relist succeeded.
-	listed time.Time
+	mu       sync.Mutex
+	observed map[types.UID]cri.Pod  // the last observations that found something
+	seen     map[types.UID][]string // the facts of the last relist
+	listed   time.Time              // when the last relist succeeded
 }
 
 // Dial returns a Client for an endpoint such as unix:///run/containerd/containerd.sock. It does not
@@ -91,9 +87,7 @@ func Dial(endpoint string) (*Client, error) {
 	conn, err := grpc.NewClient("unix:"+path,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff: backoff.Config{
-				BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second,
-			},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second},
 			MinConnectTimeout: 5 * time.Second,
 		}),
 		grpc.WithChainUnaryInterceptor(m.observe, bounded(callTimeout)),
@@ -110,7 +104,7 @@ func Dial(endpoint string) (*Client, error) {
 func New(rt runtimeapi.RuntimeServiceClient, images runtimeapi.ImageServiceClient) *Client {
 	return &Client{
 		Runtime: rt, Images: images, metrics: newMetrics(),
-		observed: map[types.UID]cri.Pod{}, seen: map[types.UID]string{}, listed: time.Now(),
+		observed: map[types.UID]cri.Pod{}, seen: map[types.UID][]string{}, listed: time.Now(),
 	}
 }
 
@@ -153,9 +147,7 @@ func IsNotFound(err error) bool { return status.Code(err) == codes.NotFound }
 func IsHung(err error) bool { return status.Code(err) == codes.DeadlineExceeded }
 
 // Message is the text of an error of the runtime, without the prefix of gRPC.
-func Message(err error) string {
-	return status.Convert(err).Message()
-}
+func Message(err error) string { return status.Convert(err).Message() }
 
 // NetworkError is why the runtime cannot connect Pods to the network, with upstream's text; nil if
 // it can, or does not answer.
@@ -177,9 +169,7 @@ func (c *Client) NetworkError(ctx context.Context) error {
 // CNI configuration of the node network, exists. A runtime that is not ours may be ready with
 // another configuration: Pods would get addresses of another network. Call it before the Client is
 // in use.
-func (c *Client) RequireNetwork(file string) {
-	c.Runtime = networked{c.Runtime, file}
-}
+func (c *Client) RequireNetwork(file string) { c.Runtime = networked{c.Runtime, file} }
 
 type networked struct {
 	runtimeapi.RuntimeServiceClient

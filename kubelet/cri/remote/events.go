@@ -7,17 +7,18 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/samber/lo"
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -188,33 +189,23 @@ func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 	if err != nil {
 		return err
 	}
-	facts := map[types.UID][]string{}
+	now := map[types.UID][]string{}
+	add := func(uid, fact string) {
+		now[types.UID(uid)] = append(now[types.UID(uid)], fact)
+	}
 	for _, s := range sandboxes {
-		uid := types.UID(s.GetMetadata().GetUid())
-		facts[uid] = append(facts[uid], s.Id+s.State.String())
+		add(s.GetMetadata().GetUid(), s.Id+s.State.String())
 	}
 	for _, s := range containers {
-		uid := types.UID(s.Labels[cri.LabelPodUID])
-		facts[uid] = append(facts[uid], s.Id+s.State.String())
+		add(s.Labels[cri.LabelPodUID], s.Id+s.State.String())
 	}
-	delete(facts, "") // not made by a kubelet
-
-	now := make(map[types.UID]string, len(facts))
-	for uid, f := range facts {
-		slices.Sort(f)
-		now[uid] = strings.Join(f, " ")
-	}
+	delete(now, "") // not made by a kubelet
 	c.mu.Lock()
 	before := c.seen
 	c.seen, c.listed = now, time.Now()
 	c.mu.Unlock()
-	for uid := range before {
-		if _, ok := now[uid]; !ok {
-			changed(uid)
-		}
-	}
-	for uid, f := range now {
-		if before[uid] != f {
+	for uid := range sets.KeySet(before).Union(sets.KeySet(now)) {
+		if !sets.New(before[uid]...).Equal(sets.New(now[uid]...)) {
 			changed(uid)
 		}
 	}
@@ -225,19 +216,35 @@ func (c *Client) Relist(ctx context.Context, changed func(types.UID)) error {
 func (c *Client) list(
 	ctx context.Context, opts ...grpc.CallOption,
 ) ([]*runtimeapi.PodSandbox, []*runtimeapi.Container, error) {
-	sandboxes, err := c.Runtime.ListPodSandbox(ctx, &runtimeapi.ListPodSandboxRequest{}, opts...)
-	if err != nil {
-		return nil, nil, fmt.Errorf("listing sandboxes: %w", err)
-	}
-	containers, err := c.Runtime.ListContainers(ctx, &runtimeapi.ListContainersRequest{}, opts...)
-	if err != nil {
-		return nil, nil, fmt.Errorf("listing containers: %w", err)
-	}
-	sandboxes.Items = lo.Filter(sandboxes.Items, func(s *runtimeapi.PodSandbox, _ int) bool {
+	sandboxes, containers, err := List(ctx, c.Runtime, nil, opts...)
+	sandboxes = lo.Filter(sandboxes, func(s *runtimeapi.PodSandbox, _ int) bool {
 		return c.Ours(types.UID(s.GetMetadata().GetUid()), s.Labels)
 	})
-	containers.Containers = lo.Filter(containers.Containers, func(s *runtimeapi.Container, _ int) bool {
+	containers = lo.Filter(containers, func(s *runtimeapi.Container, _ int) bool {
 		return c.Ours(types.UID(s.Labels[cri.LabelPodUID]), s.Labels)
 	})
-	return sandboxes.Items, containers.Containers, nil
+	return sandboxes, containers, err
+}
+
+// List lists the sandboxes and containers that have the labels.
+func List(
+	ctx context.Context, rt runtimeapi.RuntimeServiceClient, having map[string]string, opts ...grpc.CallOption,
+) ([]*runtimeapi.PodSandbox, []*runtimeapi.Container, error) {
+	var sandboxes *runtimeapi.ListPodSandboxResponse
+	var containers *runtimeapi.ListContainersResponse
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		filter := &runtimeapi.PodSandboxFilter{LabelSelector: having}
+		sandboxes, err = rt.ListPodSandbox(gctx, &runtimeapi.ListPodSandboxRequest{Filter: filter}, opts...)
+		return err
+	})
+	g.Go(func() (err error) {
+		filter := &runtimeapi.ContainerFilter{LabelSelector: having}
+		containers, err = rt.ListContainers(gctx, &runtimeapi.ListContainersRequest{Filter: filter}, opts...)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return nil, nil, fmt.Errorf("listing sandboxes and containers: %w", err)
+	}
+	return sandboxes.GetItems(), containers.GetContainers(), nil
 }

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/samber/lo"
 	"google.golang.org/grpc"
-	"k8s.io/apimachinery/pkg/util/sets"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 
 	"flyball.dev/kubelet/cri"
@@ -128,18 +127,12 @@ func (r running) Collect(ch chan<- prometheus.Metric) {
 	if err != nil {
 		return
 	}
-	pods := sets.New[string]()
-	for _, s := range sandboxes {
-		if s.State == runtimeapi.PodSandboxState_SANDBOX_READY {
-			pods.Insert(s.GetMetadata().GetUid())
-		}
-	}
+	pods := lo.Uniq(lo.FilterMap(sandboxes, func(s *runtimeapi.PodSandbox, _ int) (string, bool) {
+		return s.GetMetadata().GetUid(), s.State == runtimeapi.PodSandboxState_SANDBOX_READY
+	}))
 	ch <- prometheus.MustNewConstMetric(runningPods, prometheus.GaugeValue, float64(len(pods)))
-	states := map[cri.ContainerState]int{cri.Created: 0, cri.Running: 0, cri.Exited: 0, cri.Unknown: 0}
-	for _, c := range containers {
-		states[stateOf(c.State)]++
-	}
-	for state, n := range states {
+	for _, state := range []cri.ContainerState{cri.Created, cri.Running, cri.Exited, cri.Unknown} {
+		n := lo.CountBy(containers, func(c *runtimeapi.Container) bool { return stateOf(c.State) == state })
 		ch <- prometheus.MustNewConstMetric(runningContainers, prometheus.GaugeValue, float64(n), string(state))
 	}
 }

@@ -121,6 +121,11 @@ func (hung) ListPodSandbox(ctx context.Context, _ *runtimeapi.ListPodSandboxRequ
 	return nil, ctx.Err()
 }
 
+func (hung) ListContainers(ctx context.Context, _ *runtimeapi.ListContainersRequest, _ ...grpc.CallOption) (*runtimeapi.ListContainersResponse, error) {
+	<-ctx.Done()
+	return nil, ctx.Err()
+}
+
 // TestScrapeOfHungRuntime: Prometheus waits 10 s, and gets the other series before.
 func TestScrapeOfHungRuntime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -10,10 +10,10 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/samber/lo"
-	"golang.org/x/sync/errgroup"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
@@ -24,38 +24,22 @@ import (
 
 // Observe reads the sandboxes and containers of one Pod.
 func (c *Client) Observe(ctx context.Context, uid types.UID) (cri.Pod, error) {
-	selector := map[string]string{cri.LabelPodUID: string(uid)}
-	var sandboxes *runtimeapi.ListPodSandboxResponse
-	var containers *runtimeapi.ListContainersResponse
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		sandboxes, err = c.Runtime.ListPodSandbox(gctx, &runtimeapi.ListPodSandboxRequest{
-			Filter: &runtimeapi.PodSandboxFilter{LabelSelector: selector},
-		})
-		return err
-	})
-	g.Go(func() (err error) {
-		containers, err = c.Runtime.ListContainers(gctx, &runtimeapi.ListContainersRequest{
-			Filter: &runtimeapi.ContainerFilter{LabelSelector: selector},
-		})
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return cri.Pod{}, fmt.Errorf("listing sandboxes and containers of Pod %s: %w", uid, err)
+	sandboxes, containers, err := List(ctx, c.Runtime, map[string]string{cri.LabelPodUID: string(uid)})
+	if err != nil {
+		return cri.Pod{}, fmt.Errorf("observing Pod %s: %w", uid, err)
 	}
-
 	c.mu.Lock()
 	before := c.observed[uid]
 	c.mu.Unlock()
 	p := cri.Pod{UID: uid}
-	for _, s := range sandboxes.Items {
+	for _, s := range sandboxes {
 		if sb, err := c.sandbox(ctx, before, s); err == nil {
 			p.Sandboxes = append(p.Sandboxes, sb)
 		} else if !IsNotFound(err) {
 			return cri.Pod{}, fmt.Errorf("reading sandbox %s: %w", s.Id, err)
 		}
 	}
-	for _, s := range containers.Containers {
+	for _, s := range containers {
 		if cn, err := c.container(ctx, before, s); err == nil {
 			p.Containers = append(p.Containers, cn)
 		} else if !IsNotFound(err) {
@@ -157,24 +141,15 @@ func ResourcesOf(r *runtimeapi.LinuxContainerResources) cri.Resources {
 	}
 }
 
-func stateOf(s runtimeapi.ContainerState) cri.ContainerState {
-	switch s {
-	case runtimeapi.ContainerState_CONTAINER_CREATED:
-		return cri.Created
-	case runtimeapi.ContainerState_CONTAINER_RUNNING:
-		return cri.Running
-	case runtimeapi.ContainerState_CONTAINER_EXITED:
-		return cri.Exited
-	}
-	return cri.Unknown
+var states = map[runtimeapi.ContainerState]cri.ContainerState{
+	runtimeapi.ContainerState_CONTAINER_CREATED: cri.Created,
+	runtimeapi.ContainerState_CONTAINER_RUNNING: cri.Running,
+	runtimeapi.ContainerState_CONTAINER_EXITED:  cri.Exited,
 }
 
-func nanos(t int64) time.Time {
-	if t <= 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, t)
-}
+func stateOf(s runtimeapi.ContainerState) cri.ContainerState { return cmp.Or(states[s], cri.Unknown) }
+
+func nanos(t int64) time.Time { return lo.Ternary(t > 0, time.Unix(0, t), time.Time{}) }
 
 // Resize changes the resources of a running container of a Pod. The next Observe reads them again,
 // since an update that failed may have changed some.
@@ -226,55 +201,34 @@ func withTerminationMessage(ctx context.Context, st *runtimeapi.ContainerStatus,
 	if err != nil {
 		text = fmt.Sprintf("Error on reading termination message: %v", err)
 	}
-	switch {
-	case text == "":
-		return c.Message
-	case c.Message == "":
-		return text
-	default:
-		return c.Message + ": " + text
-	}
+	return strings.Join(lo.Compact([]string{c.Message, text}), ": ")
 }
 
+// readMessageFile reads the end of the file, also while the container appends to it without end.
 func readMessageFile(st *runtimeapi.ContainerStatus, path string) (string, error) {
-	if path == "" {
+	m, ok := lo.Find(st.GetMounts(), func(m *runtimeapi.Mount) bool { return path != "" && m.ContainerPath == path })
+	if !ok {
 		return "", nil
 	}
-	for _, m := range st.GetMounts() {
-		if m.ContainerPath != path {
-			continue
-		}
-		text, err := tail(m.HostPath, maxMessageBytes)
-		if errors.Is(err, fs.ErrNotExist) {
-			return "", nil
-		}
-		return text, err
-	}
-	return "", nil
-}
-
-// tail reads the end of a file, also while a container appends to it without end.
-func tail(path string, limit int64) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
+	f, err := os.Open(m.HostPath)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
 		return "", err
 	}
 	defer f.Close()
 	info, err := f.Stat()
-	if err != nil {
+	if err != nil || !info.Mode().IsRegular() {
 		return "", err
 	}
-	if !info.Mode().IsRegular() {
-		return "", nil
-	}
-	text, err := io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-limit), limit))
+	text, err := io.ReadAll(io.NewSectionReader(f, max(0, info.Size()-maxMessageBytes), maxMessageBytes))
 	return string(text), err
 }
 
 func lastLogLines(ctx context.Context, path string) (string, error) {
-	lines := int64(maxMessageLogLines)
 	var out bytes.Buffer
-	if err := logs.ReadLogs(ctx, path, "", &logs.LogOptions{TailLines: &lines}, nil, &out, &out); err != nil {
+	last := &logs.LogOptions{TailLines: new(int64(maxMessageLogLines))}
+	if err := logs.ReadLogs(ctx, path, "", last, nil, &out, &out); err != nil {
 		return "", err
 	}
 	text := out.Bytes()

@@ -3,6 +3,7 @@
 package gc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	"k8s.io/apimachinery/pkg/util/wait"
 	runtimeapi "k8s.io/cri-api/pkg/apis/runtime/v1"
 	"k8s.io/klog/v2"
 
@@ -30,39 +32,27 @@ type Controller struct {
 	Images  runtimeapi.ImageServiceClient
 	Runtime runtimeapi.RuntimeServiceClient
 	// Access has records of who pulled an image, which are pruned. May be nil.
-	Access *images.Access
-	// Event records an Event about the node. May be nil.
-	Event func(eventtype, reason, message string)
-	// Removed is called after images were removed. May be nil.
-	Removed func()
-	// Policy is DefaultPolicy if zero.
-	Policy Policy
+	Access  *images.Access
+	Event   func(eventtype, reason, message string) // records an Event about the node. May be nil.
+	Removed func()                                  // is called after images were removed. May be nil.
+	Policy  Policy                                  // DefaultPolicy if zero
 
 	seen map[string]image // of the last reconcile
 }
 
 // Run reconciles periodically until ctx ends.
 func (c *Controller) Run(ctx context.Context) error {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
-	for {
+	wait.UntilWithContext(ctx, func(ctx context.Context) {
 		if err := c.Reconcile(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			klog.FromContext(ctx).Error(err, "Cannot collect unused images")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
+	}, interval)
+	return nil
 }
 
 // Reconcile observes the images and their disk once, and removes those that the plan returns.
 func (c *Controller) Reconcile(ctx context.Context, now time.Time) error {
-	policy := c.Policy
-	if policy == (Policy{}) {
-		policy = DefaultPolicy
-	}
+	policy := cmp.Or(c.Policy, DefaultPolicy)
 	disk, err := c.observeDisk(ctx)
 	if err != nil {
 		return err
@@ -142,15 +132,10 @@ func (c *Controller) observeImages(ctx context.Context, now time.Time) ([]image,
 	}
 	seen := make(map[string]image, len(list))
 	for _, i := range list {
-		before, known := c.seen[i.Id]
-		if !known {
-			before.FirstSeen = now
-		}
+		before := c.seen[i.Id]
 		inUse := used.Has(i.Id) || used.HasAny(i.RepoTags...) || used.HasAny(i.RepoDigests...)
-		if inUse {
-			before.LastUsed = now
-		}
-		seen[i.Id] = image{i.Id, int64(i.Size), i.Pinned, inUse, before.FirstSeen, before.LastUsed}
+		lastUsed := lo.Ternary(inUse, now, before.LastUsed)
+		seen[i.Id] = image{i.Id, int64(i.Size), i.Pinned, inUse, cmp.Or(before.FirstSeen, now), lastUsed}
 	}
 	c.seen = seen
 	return slices.Collect(maps.Values(seen)), nil

@@ -56,17 +56,12 @@ func fit(pod *v1.Pod, allocatable v1.ResourceList, others []*v1.Pod) *Terminatio
 	requested := requests(pod)
 	used := lo.Map(others, func(p *v1.Pod, _ int) v1.ResourceList { return requests(p) })
 	// The first shortage is reported, of the most common resources first.
-	names := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
-	for _, name := range slices.Sorted(maps.Keys(requested)) {
+	common := []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory, v1.ResourceEphemeralStorage}
+	for _, name := range lo.Uniq(append(common, slices.Sorted(maps.Keys(requested))...)) {
+		wants, taken, capacity := amount(name, requested), amount(name, used...), amount(name, allocatable)
 		_, offered := allocatable[name]
 		// The node does not count an extended resource that it does not have.
-		if !slices.Contains(names, name) && (offered || !v1helper.IsExtendedResourceName(name)) {
-			names = append(names, name)
-		}
-	}
-	for _, name := range names {
-		wants, taken, capacity := amount(name, requested), amount(name, used...), amount(name, allocatable)
-		if wants > 0 && wants > capacity-taken {
+		if wants > 0 && wants > capacity-taken && (offered || !v1helper.IsExtendedResourceName(name)) {
 			return outOf(name, wants, taken, capacity)
 		}
 	}

@@ -14,52 +14,56 @@ import (
 	"k8s.io/utils/ptr"
 )
 
-// Claim is a resize that a running Pod asks for.
-type Claim struct {
-	Pod, Now *v1.Pod // with the resources that it asks for, and with those that it is allocated
-	Since    time.Time
+// Resize is a change of resources that a running Pod asks for.
+type Resize struct {
+	Desired   *v1.Pod   // with the resources that the Pod asks for
+	Allocated *v1.Pod   // with the resources that it is allocated
+	Since     time.Time // when it asked
 }
 
-// Pending is why a claim is not granted.
+// Pending is why a resize is not granted (yet).
 type Pending struct {
-	// Reason is Infeasible, or names the resource that is short. The condition says Deferred then.
+	// Reason is Infeasible, or OutOfcpu or OutOfmemory, for which the Pod's condition
+	// PodResizePending has the reason Deferred.
 	Reason, Message string
-	// Generation of the Pod that the decision is about.
+	// Generation is the Pod's metadata.generation on which the decision was made.
 	Generation int64
 }
 
 // resizable are the resources that can change while a Pod runs.
 var resizable = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory}
 
-// Allocate decides which claims the node grants beside the allocations of its other Pods, one after
-// the other in upstream's order. It returns why it does not grant the others, by UID. Only an
-// increase has to fit: a Pod can always take less or as much as before.
-func Allocate(claims []Claim, allocatable v1.ResourceList, others []*v1.Pod) map[types.UID]*Pending {
-	claims = slices.SortedFunc(slices.Values(claims), inOrder)
+// Allocate grants resizes in the order of compareResizes, as far as the node has room for them
+// beside the allocations of others, its Pods without a resize. It returns by Pod UID why a resize
+// is not granted. Only an increase has to fit: a Pod can always take less or as much as before.
+func Allocate(resizes []Resize, allocatable v1.ResourceList, others []*v1.Pod) map[types.UID]*Pending {
+	resizes = slices.SortedFunc(slices.Values(resizes), compareResizes)
 	used := lo.SliceToMap(others, func(p *v1.Pod) (types.UID, v1.ResourceList) { return p.UID, requests(p) })
-	for _, c := range claims {
-		used[c.Now.UID] = requests(c.Now)
+	for _, r := range resizes {
+		used[r.Allocated.UID] = requests(r.Allocated)
 	}
-	refused := map[types.UID]*Pending{}
-	for freed := true; freed; { // a claim may free one resource while it takes another
+	pending := map[types.UID]*Pending{}
+	for freed := true; freed; { // a resize may free one resource while it takes another
 		freed = false
-		var left []Claim
-		for _, c := range claims {
-			wants := requests(c.Pod)
-			if short := shortage(wants, used, c.Now.UID, allocatable); short != nil {
-				short.Generation = c.Pod.Generation
-				refused[c.Pod.UID], left = short, append(left, c)
+		var left []Resize
+		for _, r := range resizes {
+			uid, wants := r.Desired.UID, requests(r.Desired)
+			if refusal := shortage(wants, used, uid, allocatable); refusal != nil {
+				refusal.Generation = r.Desired.Generation
+				pending[uid] = refusal
+				left = append(left, r)
 				continue
 			}
-			freed = freed || raises(wants, used[c.Pod.UID])
-			used[c.Pod.UID] = wants
-			delete(refused, c.Pod.UID)
+			freed = freed || lowers(used[uid], wants)
+			used[uid] = wants
+			delete(pending, uid)
 		}
-		claims = left
+		resizes = left
 	}
-	return refused
+	return pending
 }
 
+// shortage returns why wants does not fit, or nil. A resource that does not grow always fits.
 func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid types.UID, allocatable v1.ResourceList) *Pending {
 	for _, name := range resizable {
 		want, capacity := amount(name, wants), amount(name, allocatable)
@@ -72,28 +76,31 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 		}
 		taken := amount(name, slices.Collect(maps.Values(used))...) - amount(name, used[uid])
 		if want > capacity-taken {
-			r := outOf(name, want, taken, capacity)
-			return &Pending{Reason: r.Reason, Message: r.Message}
+			t := outOf(name, want, taken, capacity) // the words of admission
+			return &Pending{Reason: t.Reason, Message: t.Message}
 		}
 	}
 	return nil
 }
 
-// inOrder is the order of decisions: claims without an increase first, then by priority, by quality
-// of service, and by waiting time.
-func inOrder(a, b Claim) int {
+// compareResizes puts resizes without an increase first, as upstream; then the highest priority,
+// Guaranteed Pods, the longest waiting, and the UID decide.
+func compareResizes(a, b Resize) int {
 	return cmp.Or(
-		TrueFirst(!raises(requests(a.Now), requests(a.Pod)), !raises(requests(b.Now), requests(b.Pod))),
-		cmp.Compare(ptr.Deref(b.Pod.Spec.Priority, 0), ptr.Deref(a.Pod.Spec.Priority, 0)),
-		TrueFirst(v1qos.GetPodQOS(a.Pod) == v1.PodQOSGuaranteed, v1qos.GetPodQOS(b.Pod) == v1.PodQOSGuaranteed),
+		CompareTrueFirst(!a.raises(), !b.raises()),
+		cmp.Compare(ptr.Deref(b.Desired.Spec.Priority, 0), ptr.Deref(a.Desired.Spec.Priority, 0)),
+		CompareTrueFirst(v1qos.GetPodQOS(a.Desired) == v1.PodQOSGuaranteed, v1qos.GetPodQOS(b.Desired) == v1.PodQOSGuaranteed),
 		a.Since.Compare(b.Since),
-		cmp.Compare(a.Pod.UID, b.Pod.UID),
+		cmp.Compare(a.Desired.UID, b.Desired.UID),
 	)
 }
 
-// TrueFirst compares so that true comes before false.
-func TrueFirst(a, b bool) int { return cmp.Compare(lo.Ternary(a, 0, 1), lo.Ternary(b, 0, 1)) }
+// CompareTrueFirst compares so that true comes before false.
+func CompareTrueFirst(a, b bool) int { return cmp.Compare(lo.Ternary(a, 0, 1), lo.Ternary(b, 0, 1)) }
 
-func raises(from, to v1.ResourceList) bool {
-	return slices.ContainsFunc(resizable, func(n v1.ResourceName) bool { return amount(n, to) > amount(n, from) })
+func (r Resize) raises() bool { return lowers(requests(r.Desired), requests(r.Allocated)) }
+
+// lowers reports whether any resource is less in to than in from.
+func lowers(from, to v1.ResourceList) bool {
+	return slices.ContainsFunc(resizable, func(n v1.ResourceName) bool { return amount(n, to) < amount(n, from) })
 }

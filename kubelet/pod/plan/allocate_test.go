@@ -28,8 +28,8 @@ func sized(uid types.UID, milliCPU, mebibytes int64) *v1.Pod {
 	})
 }
 
-func claim(uid types.UID, from, to int64) Claim {
-	return Claim{Pod: sized(uid, to, 100), Now: sized(uid, from, 100), Since: epoch}
+func resize(uid types.UID, from, to int64) Resize {
+	return Resize{Desired: sized(uid, to, 100), Allocated: sized(uid, from, 100), Since: epoch}
 }
 
 func TestAllocate(t *testing.T) {
@@ -39,67 +39,67 @@ func TestAllocate(t *testing.T) {
 			"Node didn't have enough resource: cpu, requested: %d, used: %d, capacity: 1000", requested, used)}
 	}
 	cases := map[string]struct {
-		reason string
-		claims []Claim
-		others []*v1.Pod
-		want   map[types.UID]*Pending
+		reason  string
+		resizes []Resize
+		others  []*v1.Pod
+		want    map[types.UID]*Pending
 	}{
 		"Fits": {
-			reason: "what fits beside the others is granted; what the Pod has already is not counted twice",
-			claims: []Claim{claim("a", 400, 600)},
-			others: []*v1.Pod{sized("a", 400, 100), sized("b", 400, 100)},
+			reason:  "what fits beside the others is granted; what the Pod has already is not counted twice",
+			resizes: []Resize{resize("a", 400, 600)},
+			others:  []*v1.Pod{sized("a", 400, 100), sized("b", 400, 100)},
 		},
 		"Deferred": {
-			reason: "what does not fit now may fit later",
-			claims: []Claim{claim("a", 400, 700)},
-			others: []*v1.Pod{sized("a", 400, 100), sized("b", 400, 100)},
-			want:   map[types.UID]*Pending{"a": deferred(700, 400)},
+			reason:  "what does not fit now may fit later",
+			resizes: []Resize{resize("a", 400, 700)},
+			others:  []*v1.Pod{sized("a", 400, 100), sized("b", 400, 100)},
+			want:    map[types.UID]*Pending{"a": deferred(700, 400)},
 		},
 		"Infeasible": {
-			reason: "what the whole node does not have never fits",
-			claims: []Claim{claim("a", 400, 1100)},
+			reason:  "what the whole node does not have never fits",
+			resizes: []Resize{resize("a", 400, 1100)},
 			want: map[types.UID]*Pending{"a": {
 				Reason: v1.PodReasonInfeasible, Generation: 2,
 				Message: "Node didn't have enough capacity: cpu, requested: 1100, capacity: 1000",
 			}},
 		},
 		"Shrinking": {
-			reason: "to take less is possible also on a node that has promised too much",
-			claims: []Claim{claim("a", 900, 800)},
-			others: []*v1.Pod{sized("b", 900, 100)},
+			reason:  "to take less is possible also on a node that has promised too much",
+			resizes: []Resize{resize("a", 900, 800)},
+			others:  []*v1.Pod{sized("b", 900, 100)},
 		},
 		"ShrinkingFirst": {
-			reason: "what one claim frees another one gets, in whatever order they came",
-			claims: []Claim{claim("a", 100, 600), claim("b", 900, 400)},
+			reason:  "what one resize frees another one gets, in whatever order they came",
+			resizes: []Resize{resize("a", 100, 600), resize("b", 900, 400)},
 		},
 		"OneMoreOneLess": {
-			reason: "a claim is granted as a whole or not at all",
-			claims: []Claim{{Pod: sized("a", 900, 10), Now: sized("a", 100, 500), Since: epoch}},
-			others: []*v1.Pod{sized("b", 200, 100)},
-			want:   map[types.UID]*Pending{"a": deferred(900, 200)},
+			reason:  "a resize is granted as a whole or not at all",
+			resizes: []Resize{{Desired: sized("a", 900, 10), Allocated: sized("a", 100, 500), Since: epoch}},
+			others:  []*v1.Pod{sized("b", 200, 100)},
+			want:    map[types.UID]*Pending{"a": deferred(900, 200)},
 		},
 		"Priority": {
 			reason: "the more important Pod comes first",
-			claims: []Claim{claim("a", 100, 600), func() Claim {
-				c := claim("b", 100, 600)
-				c.Pod.Spec.Priority = ptr.To[int32](10)
+			resizes: []Resize{resize("a", 100, 600), func() Resize {
+				c := resize("b", 100, 600)
+				c.Desired.Spec.Priority = ptr.To[int32](10)
 				return c
 			}()},
 			want: map[types.UID]*Pending{"a": deferred(600, 600)},
 		},
 		"Guaranteed": {
 			reason: "of the same priority, a Guaranteed Pod comes first",
-			claims: []Claim{claim("a", 100, 600), func() Claim {
-				c := claim("b", 100, 600)
-				c.Pod.Spec.Containers[0].Resources.Limits = c.Pod.Spec.Containers[0].Resources.Requests
+			resizes: []Resize{resize("a", 100, 600), func() Resize {
+				c := resize("b", 100, 600)
+				c.Desired.Spec.Containers[0].Resources.Limits = c.Desired.Spec.Containers[0].Resources.Requests
 				return c
 			}()},
 			want: map[types.UID]*Pending{"a": deferred(600, 600)},
 		},
 		"Age": {
 			reason: "then the one that has waited longest",
-			claims: []Claim{claim("a", 100, 600), func() Claim {
-				c := claim("b", 100, 600)
+			resizes: []Resize{resize("a", 100, 600), func() Resize {
+				c := resize("b", 100, 600)
 				c.Since = epoch.Add(-time.Minute)
 				return c
 			}()},
@@ -108,7 +108,7 @@ func TestAllocate(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			got := Allocate(tc.claims, node, tc.others)
+			got := Allocate(tc.resizes, node, tc.others)
 			if tc.want == nil {
 				tc.want = map[types.UID]*Pending{}
 			}
@@ -127,21 +127,21 @@ func TestAllocateNeverExceeds(t *testing.T) {
 		node := amounts(1000, 1000)
 		size := rapid.Int64Range(0, 400)
 		var others []*v1.Pod
-		var claims []Claim
+		var resizes []Resize
 		for i := range rapid.IntRange(1, 6).Draw(t, "pods") {
 			uid := types.UID(fmt.Sprintf("p%d", i))
 			now := sized(uid, size.Draw(t, "cpu"), size.Draw(t, "memory"))
 			others = append(others, now)
-			if rapid.Bool().Draw(t, "claims") {
-				claims = append(claims, Claim{Now: now, Pod: sized(uid, size.Draw(t, "cpu wanted"), size.Draw(t, "memory wanted")), Since: epoch})
+			if rapid.Bool().Draw(t, "resizes") {
+				resizes = append(resizes, Resize{Allocated: now, Desired: sized(uid, size.Draw(t, "cpu wanted"), size.Draw(t, "memory wanted")), Since: epoch})
 			}
 		}
 		before := totals(others)
-		refused := Allocate(claims, node, others)
-		for _, c := range claims {
+		refused := Allocate(resizes, node, others)
+		for _, c := range resizes {
 			for i, p := range others {
-				if p.UID == c.Pod.UID && refused[p.UID] == nil {
-					others[i] = c.Pod
+				if p.UID == c.Desired.UID && refused[p.UID] == nil {
+					others[i] = c.Desired
 				}
 			}
 		}
@@ -151,14 +151,14 @@ func TestAllocateNeverExceeds(t *testing.T) {
 				t.Fatalf("%s is exceeded: %v, before it was %v", name, after, before)
 			}
 		}
-		var left []Claim
-		for _, c := range claims {
-			if refused[c.Pod.UID] != nil {
+		var left []Resize
+		for _, c := range resizes {
+			if refused[c.Desired.UID] != nil {
 				left = append(left, c)
 			}
 		}
 		if again := Allocate(left, node, others); len(again) != len(left) {
-			t.Fatalf("of %d claims that were refused %d fit after all", len(left), len(left)-len(again))
+			t.Fatalf("of %d resizes that were refused %d fit after all", len(left), len(left)-len(again))
 		}
 	})
 }

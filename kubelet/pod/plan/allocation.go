@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
@@ -56,9 +57,7 @@ func (a *Allocation) Apply(pod *v1.Pod) *v1.Pod {
 	pod = pod.DeepCopy()
 	pod.Spec.Resources = a.Pod
 	for c := range podutil.ContainerIter(&pod.Spec, lasting) {
-		if r, ok := a.Containers[c.Name]; ok {
-			c.Resources = r
-		}
+		c.Resources = lo.ValueOr(a.Containers, c.Name, c.Resources)
 	}
 	return pod
 }
@@ -69,7 +68,7 @@ func (a *Allocation) Grants(pod *v1.Pod) bool {
 		return false
 	}
 	for c := range podutil.ContainerIter(&pod.Spec, lasting) {
-		if r, ok := a.Containers[c.Name]; ok && !apiequality.Semantic.DeepEqual(c.Resources, r) {
+		if !apiequality.Semantic.DeepEqual(c.Resources, lo.ValueOr(a.Containers, c.Name, c.Resources)) {
 			return false
 		}
 	}

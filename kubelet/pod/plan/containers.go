@@ -1,27 +1,14 @@
 package plan
 
 import (
-	"fmt"
-	"strconv"
 	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
-)
-
-// The back-off of restarts, see the documentation of restartPolicy: 10 s, doubled with each restart
-// up to five minutes, reset after ten minutes of running.
-const (
-	backOffFirst = 10 * time.Second
-	backOffMax   = 300 * time.Second
-	backOffReset = 10 * time.Minute
-
-	// AnnotationBackOff counts the restarts in a row that led to an instance. The attempt does not
-	// say it: it never decreases.
-	AnnotationBackOff = "flyball.dev/back-off"
 )
 
 // containers starts the containers in order: init containers one after the other, the container
@@ -119,47 +106,6 @@ func (p *planner) initContainer(c *v1.Container, sandboxID string) bool {
 	return false
 }
 
-// check ends a running container whose definition or resources changed, whose probe failed, or that
-// the runtime has lost.
-func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
-	if p.busy(slotStart(c.Name)) {
-		return // its postStart hook runs
-	}
-	if begun, ok := p.Stopping[inst.ID]; ok {
-		p.stop(inst, begun, true)
-		return
-	}
-	want := Stopping{Since: p.now, Grace: p.grace(inst)}
-	policy := ptr.Deref(c.RestartPolicy, v1.ContainerRestartPolicy(p.Pod.Spec.RestartPolicy))
-	again := policy != v1.ContainerRestartPolicyNever
-	hash := inst.Annotations[cri.AnnotationHash]
-	result := p.result(inst)
-	switch {
-	case inst.State == cri.Unknown:
-		want.Reason = "the runtime does not know whether it runs"
-		want.Message = fmt.Sprintf("%s is in %q state, try killing it before restart", kind, inst.State)
-		again = false // the message is complete
-	case hash != "" && p.Hashes[c.Name] != "" && hash != p.Hashes[c.Name]:
-		want.Reason, want.Restart, again = "its definition changed", true, true
-		want.Message = fmt.Sprintf("%s %s definition changed", kind, c.Name)
-	case p.mustRestart(inst):
-		want.Reason, want.Restart, again = "its resources changed", true, false
-		want.Message = fmt.Sprintf("Container %s resize requires restart", c.Name)
-	case result.Failed != "":
-		want.Reason = Reason("its " + result.Failed + " probe failed")
-		want.Message = fmt.Sprintf("%s %s failed %s probe", kind, c.Name, result.Failed)
-		if g := result.TerminationGracePeriodSeconds; g != nil && p.Pod.DeletionGracePeriodSeconds == nil {
-			want.Grace = time.Duration(*g) * time.Second
-		}
-	default:
-		return
-	}
-	if again {
-		want.Message += ", will be restarted"
-	}
-	p.stop(inst, want, true)
-}
-
 // start plans the next step towards a running container: remove a container that never started,
 // wait for the back-off, pull the image, create and start. It says whether the container is
 // starting and does not wait for a back-off.
@@ -205,36 +151,9 @@ func (p *planner) start(c *v1.Container, sandboxID string) bool {
 	return true
 }
 
-// backOff returns how many restarts in a row the successor of an ended container makes, and when it
-// may start.
-func backOff(ended cri.Container) (int, time.Time) {
-	restarts, err := strconv.Atoi(ended.Annotations[AnnotationBackOff])
-	if err != nil || (!ended.StartedAt.IsZero() && ended.FinishedAt.Sub(ended.StartedAt) >= backOffReset) {
-		restarts = 0
-	}
-	return restarts + 1, ended.FinishedAt.Add(backOffDelay(restarts))
-}
-
-func backOffDelay(restarts int) time.Duration {
-	if restarts == 0 {
-		return 0
-	}
-	return min(backOffFirst<<min(restarts-1, 10), backOffMax)
-}
-
-func endedHow(c cri.Container) string {
-	return fmt.Sprintf("attempt %d ended with exit code %d", c.Attempt, c.ExitCode)
-}
-
 // lostAttempt returns the attempt that follows those in the status, when the runtime has none. The
 // status may have counted the loss already, see reporter.missing.
 func lostAttempt(pod *v1.Pod, name string) uint32 {
-	switch st := cri.FindStatus(pod, name); {
-	case st == nil:
-		return 0
-	case st.ContainerID != "":
-		return uint32(st.RestartCount) + 1
-	default:
-		return uint32(st.RestartCount)
-	}
+	st := ptr.Deref(cri.FindStatus(pod, name), v1.ContainerStatus{})
+	return uint32(st.RestartCount) + lo.Ternary[uint32](st.ContainerID != "", 1, 0)
 }

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -8,6 +9,7 @@ import (
 	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -16,10 +18,8 @@ import (
 // refuses or evicts the Pod, its deadline has passed, a critical Pod preempts it, or the node shuts
 // down. The Pod ends as Failed.
 type Termination struct {
-	// Reason and Message of the Pod's status and of the Event.
-	Reason, Message string
-	// Refused says that the node did not admit the Pod. Its status has no containers then.
-	Refused bool
+	Reason, Message string // of the Pod's status and of the Event
+	Refused         bool   // the node did not admit the Pod, whose status has no containers then
 	// Disruption is the message of the condition DisruptionTarget, whose reason is
 	// TerminationByKubelet. The Pod does not get the condition if it is empty. The condition is
 	// written before anything ends: by it a restarted agent knows the decision.
@@ -27,8 +27,7 @@ type Termination struct {
 	// GracePeriodSeconds shortens the grace period of the Pod; nil leaves it as it is. It is lost
 	// when the agent restarts.
 	GracePeriodSeconds *int64
-	// Annotations of the Event.
-	Annotations map[string]string
+	Annotations        map[string]string // of the Event
 }
 
 // ReasonDeadlineExceeded is the reason of a Pod that ran longer than activeDeadlineSeconds.
@@ -36,10 +35,7 @@ const ReasonDeadlineExceeded = "DeadlineExceeded"
 
 // statusMessage is the message of the Pod's status.
 func (t *Termination) statusMessage() string {
-	if t.Refused {
-		return "Pod was rejected: " + t.Message
-	}
-	return t.Message
+	return lo.Ternary(t.Refused, "Pod was rejected: ", "") + t.Message
 }
 
 // end is why a Pod is over.
@@ -116,10 +112,7 @@ func (s *State) NoteEnd(now time.Time) *Termination {
 	}
 	old := s.Termination == nil && recorded(&s.Pod.Status) != nil
 	s.Termination, s.Announced = e.by, true
-	if old {
-		return nil
-	}
-	return e.by
+	return lo.Ternary(old, nil, e.by)
 }
 
 // finished says whether no container, sidecars excepted, runs or will run.
@@ -160,10 +153,7 @@ func finished(s *State) (Reason, bool) {
 
 // deadlineOf returns when activeDeadlineSeconds have passed.
 func deadlineOf(s *State) (time.Time, bool) {
-	start := s.Pod.Status.StartTime
-	if start == nil {
-		start = s.LastStatus().StartTime
-	}
+	start := cmp.Or(s.Pod.Status.StartTime, s.LastStatus().StartTime)
 	if s.Pod.Spec.ActiveDeadlineSeconds == nil || start == nil {
 		return time.Time{}, false
 	}
@@ -208,10 +198,7 @@ func (p *planner) end(e end) {
 // endContainers ends the running containers. Sidecars end after the regular containers, in reverse
 // order, but no later than the grace period allows. It says whether any container runs.
 func (p *planner) endContainers(e end) bool {
-	since := p.Ending
-	if since.IsZero() {
-		since = p.now
-	}
+	since := cmp.Or(p.Ending, p.now)
 	alive := lo.Filter(p.Runtime.Containers, func(c cri.Container, _ int) bool { return c.Alive() })
 	regular, lastSidecar := false, -1
 	for _, c := range alive {
@@ -231,10 +218,7 @@ func (p *planner) endContainers(e end) bool {
 }
 
 func sidecarIndex(pod *v1.Pod, name string) int {
-	if pod == nil {
-		return -1
-	}
-	return slices.IndexFunc(pod.Spec.InitContainers, func(c v1.Container) bool {
+	return slices.IndexFunc(ptr.Deref(pod, v1.Pod{}).Spec.InitContainers, func(c v1.Container) bool {
 		return c.Name == name && isSidecar(&c)
 	})
 }

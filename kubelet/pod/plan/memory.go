@@ -12,25 +12,20 @@ import (
 // was under way is planned again, what was done is done again (each action is idempotent), and a
 // grace period begins anew.
 type Memory struct {
-	// InFlight are the actions under way, by slot.
-	InFlight map[string]Action
-	// Failures are the last failures, by slot, until the action succeeds.
-	Failures map[string]Failure
+	InFlight map[string]Action  // the actions under way, by slot
+	Failures map[string]Failure // the last failures, by slot, until the action succeeds
 	// Mounted says that the volumes are ready, Stale that the Pod's metadata, which volumes may
 	// show, has changed since.
 	Mounted, Stale bool
-	// Images that are present for the next start, by container name.
-	Images map[string]string
-	// Ending is since when the Pod has been over.
-	Ending time.Time
+	Images         map[string]string // that are present for the next start, by container name
+	Ending         time.Time         // since when the Pod has been over
 	// Stopping are the containers that are being stopped, Stopped the sandboxes that StopSandbox
 	// has stopped, by ID.
 	Stopping map[string]Stopping
 	Stopped  map[string]bool
 	// Cleaned says that volumes and cgroup are removed, Purged that the logs of a deleted Pod are.
 	Cleaned, Purged bool
-	// Reported says that the API server has the final status of the Pod, or refuses it.
-	Reported bool
+	Reported        bool // the API server has the final status of the Pod, or refuses it
 	// Deleted says that the API server has got the request to delete the Pod. Finalizers may keep
 	// the Pod for long.
 	Deleted bool

@@ -83,7 +83,7 @@ func (s *State) unsized() []unsizedContainer {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b unsizedContainer) int {
-		return cmp.Or(TrueFirst(a.shrinks(), b.shrinks()), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(CompareTrueFirst(a.shrinks(), b.shrinks()), cmp.Compare(a.Name, b.Name))
 	})
 	return list
 }

@@ -2,133 +2,104 @@ package plan
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
 	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
 
-// A rule with the action RestartAllContainers (KEP-5532) makes a Pod begin again in place: all init
-// and regular containers end, then everything starts as in a new Pod, in the same sandbox and on
-// the same volumes. Ephemeral containers keep running.
-//
-// Upstream's kubelet removes the old containers to distinguish them from the new ones. Here each
-// instance carries how often all containers had restarted before it was created, so the runtime's
-// list alone says what is left to do, even after the agent was killed. The last instances stay, for
-// lastState and logs --previous.
+// The back-off of restarts, see the documentation of restartPolicy: 10 s, doubled with each restart
+// up to five minutes, reset after ten minutes of running.
+const (
+	backOffFirst = 10 * time.Second
+	backOffMax   = 300 * time.Second
+	backOffReset = 10 * time.Minute
 
-// AnnotationAllRestarts counts how often all containers had restarted when an instance was created;
-// without it never.
-const AnnotationAllRestarts = "flyball.dev/all-restarts"
+	// AnnotationBackOff counts the restarts in a row that led to an instance. The attempt does not
+	// say it: it never decreases.
+	AnnotationBackOff = "flyball.dev/back-off"
+)
 
-const reasonAllRestart Reason = "all containers of the Pod restart"
-
-// restartAll ends the instances from before the restart of all containers, and says whether any
-// still runs. As in upstream's kubelet there is neither a grace period nor a preStop hook, because
-// the Pod stays. Sidecars outlive the regular containers, as they always do.
-func (p *planner) restartAll() bool {
-	restarts, waiting := p.allRestarts(), false
-	for c := range podutil.ContainerIter(&p.Pod.Spec, lasting) {
-		slot := slotStart(c.Name)
-		if a, ok := p.InFlight[slot].(StartContainer); ok && a.AllRestarts < restarts {
-			p.actions = append(p.actions, Cancel{slot, reasonAllRestart})
-			waiting = true
+// check ends a running container whose definition or resources changed, whose probe failed, or that
+// the runtime has lost.
+func (p *planner) check(c *v1.Container, inst cri.Container, kind string) {
+	if p.busy(slotStart(c.Name)) {
+		return // its postStart hook runs
+	}
+	if begun, ok := p.Stopping[inst.ID]; ok {
+		p.stop(inst, begun, true)
+		return
+	}
+	want := Stopping{Since: p.now, Grace: p.grace(inst)}
+	policy := ptr.Deref(c.RestartPolicy, v1.ContainerRestartPolicy(p.Pod.Spec.RestartPolicy))
+	again := policy != v1.ContainerRestartPolicyNever
+	hash := inst.Annotations[cri.AnnotationHash]
+	result := p.result(inst)
+	switch {
+	case inst.State == cri.Unknown:
+		want.Reason = "the runtime does not know whether it runs"
+		want.Message = fmt.Sprintf("%s is in %q state, try killing it before restart", kind, inst.State)
+		again = false // the message is complete
+	case hash != "" && p.Hashes[c.Name] != "" && hash != p.Hashes[c.Name]:
+		want.Reason, want.Restart, again = "its definition changed", true, true
+		want.Message = fmt.Sprintf("%s %s definition changed", kind, c.Name)
+	case p.mustRestart(inst):
+		want.Reason, want.Restart, again = "its resources changed", true, false
+		want.Message = fmt.Sprintf("Container %s resize requires restart", c.Name)
+	case result.Failed != "":
+		want.Reason = Reason("its " + result.Failed + " probe failed")
+		want.Message = fmt.Sprintf("%s %s failed %s probe", kind, c.Name, result.Failed)
+		if g := result.TerminationGracePeriodSeconds; g != nil && p.Pod.DeletionGracePeriodSeconds == nil {
+			want.Grace = time.Duration(*g) * time.Second
 		}
+	default:
+		return
 	}
-	left := p.leftOver()
-	isRegular := func(c cri.Container) bool { return sidecarIndex(p.Pod, c.Name) < 0 }
-	sidecarsToo := !slices.ContainsFunc(left, isRegular)
-	for _, c := range left {
-		if sidecarsToo || isRegular(c) {
-			message := fmt.Sprintf("Stopping container %s, all containers of the Pod restart", c.Name)
-			p.stop(c, Stopping{Since: p.now, Reason: reasonAllRestart, Message: message}, true)
-		}
+	if again {
+		want.Message += ", will be restarted"
 	}
-	return waiting || len(left) > 0
+	p.stop(inst, want, true)
 }
 
-// leftOver are the instances from before the restart of all containers that still run.
-func (s *State) leftOver() []cri.Container {
-	return lo.Filter(s.Runtime.Containers, func(c cri.Container, _ int) bool { return c.Alive() && s.superseded(c) })
+// restarts says whether the restart policy of the Pod or the container, or a rule, wants an ended
+// container to run again.
+func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
+	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
 }
 
-// superseded says whether an instance is from before the restart of all containers.
-func (s *State) superseded(c cri.Container) bool {
-	return s.restartable(c.Name) != nil && allRestartsOf(c) < s.allRestarts()
-}
-
-// restartingAll says whether all containers have to restart and none has restarted yet.
-func (s *State) restartingAll() bool {
-	restarts := s.allRestarts()
-	return restarts > 0 && !slices.ContainsFunc(s.Runtime.Containers, func(c cri.Container) bool {
-		return s.restartable(c.Name) != nil && allRestartsOf(c) == restarts
-	})
-}
-
-// allRestarts counts how often all containers have restarted, including a restart that is under
-// way.
-func (s *State) allRestarts() int {
-	if s.Pod == nil || !podutil.AllContainersCouldRestart(&s.Pod.Spec) {
-		return 0
+// backOff returns how many restarts in a row the successor of an ended container makes, and when it
+// may start. A container that was stopped to get other resources starts at once and counts anew.
+// When all containers restart none waits, as in upstream's kubelet, and the count stays.
+func (s *State) backOff(ended cri.Container) (int, time.Time) {
+	restarts, at := backOff(ended)
+	switch {
+	case s.superseded(ended):
+		return restarts - 1, time.Time{}
+	case s.Stopping[ended.ID].Restart:
+		return 0, ended.FinishedAt
 	}
-	restarts := 0
-	for _, c := range s.Runtime.Containers {
-		spec := s.restartable(c.Name)
-		if spec == nil {
-			continue
-		}
-		restarts = max(restarts, allRestartsOf(c))
-		if s.restartsAll(spec, c) {
-			restarts = max(restarts, allRestartsOf(c)+1)
-		}
-	}
-	return restarts
+	return restarts, at
 }
 
-// restartsAll says whether the exit of an instance makes all containers restart. The exit of a
-// sidecar does not once the other containers are done: so the Pod itself ends.
-func (s *State) restartsAll(spec *v1.Container, c cri.Container) bool {
-	rule, ok := podutil.FindMatchingContainerRestartRule(*spec, c.ExitCode)
-	return c.State == cri.Exited && ok && rule.Action == v1.ContainerRestartRuleActionRestartAllContainers &&
-		(!isSidecar(spec) || !s.doneBefore(allRestartsOf(c), c.FinishedAt))
+// backOff returns how many restarts in a row the successor of an ended container makes, and when it
+// may start.
+func backOff(ended cri.Container) (int, time.Time) {
+	restarts, err := strconv.Atoi(ended.Annotations[AnnotationBackOff])
+	if err != nil || (!ended.StartedAt.IsZero() && ended.FinishedAt.Sub(ended.StartedAt) >= backOffReset) {
+		restarts = 0
+	}
+	return restarts + 1, ended.FinishedAt.Add(backOffDelay(restarts))
 }
 
-// doneBefore says whether the containers of a round of restarts, sidecars excepted, were done for
-// good at a time.
-func (s *State) doneBefore(restarts int, at time.Time) bool {
-	ended := func(spec *v1.Container) (cri.Container, bool) {
-		c, ok := s.Runtime.Find(func(c cri.Container) bool {
-			return c.Name == spec.Name && allRestartsOf(c) == restarts
-		})
-		return c, ok && c.State == cri.Exited && !c.FinishedAt.After(at) && !s.restarts(spec, c)
-	}
-	for spec := range podutil.ContainerIter(&s.Pod.Spec, podutil.InitContainers) {
-		if c, ok := ended(spec); ok && !isSidecar(spec) && c.ExitCode != 0 {
-			return true
-		}
-	}
-	for spec := range podutil.ContainerIter(&s.Pod.Spec, podutil.Containers) {
-		if _, ok := ended(spec); !ok {
-			return false
-		}
-	}
-	return true
+func backOffDelay(restarts int) time.Duration {
+	return lo.Ternary(restarts == 0, 0, min(backOffFirst<<min(max(restarts-1, 0), 10), backOffMax))
 }
 
-// restartable returns the spec of an init or regular container, nil for any other.
-func (s *State) restartable(name string) *v1.Container {
-	if c, kind := cri.FindContainer(s.Pod, name); kind&lasting != 0 {
-		return c
-	}
-	return nil
-}
-
-func allRestartsOf(c cri.Container) int {
-	restarts, _ := strconv.Atoi(c.Annotations[AnnotationAllRestarts]) // 0 without the annotation
-	return restarts
+func endedHow(c cri.Container) string {
+	return fmt.Sprintf("attempt %d ended with exit code %d", c.Attempt, c.ExitCode)
 }

@@ -2,12 +2,13 @@ package plan
 
 import (
 	"slices"
-	"time"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/sets"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -47,13 +48,7 @@ type Node struct {
 
 // LastStatus returns the newest status that the API server has or will get.
 func (s *State) LastStatus() v1.PodStatus {
-	switch {
-	case s.Status != nil:
-		return *s.Status
-	case s.Pod != nil:
-		return s.Pod.Status
-	}
-	return v1.PodStatus{}
+	return ptr.Deref(s.Status, ptr.Deref(s.Pod, v1.Pod{}).Status)
 }
 
 // Sandbox returns the newest sandbox, and whether containers can run in it.
@@ -94,31 +89,9 @@ func (s *State) initialized(sandboxID string) bool {
 	})
 }
 
-// restarts says whether the restart policy of the Pod or the container, or a rule, wants an ended
-// container to run again.
-func (s *State) restarts(spec *v1.Container, ended cri.Container) bool {
-	return s.Stopping[ended.ID].Restart || podutil.ContainerShouldRestart(*spec, s.Pod.Spec, ended.ExitCode)
-}
-
 func (s *State) result(c cri.Container) cri.Probed {
-	if r := s.Probes[c.Name]; r.ContainerID == c.ID {
-		return r
-	}
-	return cri.Probed{}
-}
-
-// backOff returns how many restarts in a row the successor of an ended container makes, and when it
-// may start. A container that was stopped to get other resources starts at once and counts anew.
-// When all containers restart none waits, as in upstream's kubelet, and the count stays.
-func (s *State) backOff(ended cri.Container) (int, time.Time) {
-	restarts, at := backOff(ended)
-	switch {
-	case s.superseded(ended):
-		return restarts - 1, time.Time{}
-	case s.Stopping[ended.ID].Restart:
-		return 0, ended.FinishedAt
-	}
-	return restarts, at
+	r := s.Probes[c.Name]
+	return lo.Ternary(r.ContainerID == c.ID, r, cri.Probed{})
 }
 
 // started says whether an instance runs and its startup probe, if any, has succeeded.

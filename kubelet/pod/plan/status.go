@@ -71,21 +71,18 @@ type reporter struct {
 // addresses keeps the last known address when the sandbox is gone: clients expect the address of a
 // completed Pod.
 func (r *reporter) addresses(st *v1.PodStatus) {
-	st.HostIP, st.HostIPs = "", nil
+	st.HostIP, st.HostIPs = lo.FirstOrEmpty(r.Node.IPs), nil
 	for _, ip := range r.Node.IPs {
 		st.HostIPs = append(st.HostIPs, v1.HostIP{IP: ip})
-		st.HostIP = st.HostIPs[0].IP
 	}
-	st.PodIP, st.PodIPs = "", r.old.PodIPs
+	st.PodIPs = r.old.PodIPs
 	if ips := r.PodIPs(); len(ips) > 0 || r.Pod.Spec.HostNetwork {
 		st.PodIPs = nil
 		for _, ip := range ips {
 			st.PodIPs = append(st.PodIPs, v1.PodIP{IP: ip})
 		}
 	}
-	if len(st.PodIPs) > 0 {
-		st.PodIP = st.PodIPs[0].IP
-	}
+	st.PodIP = lo.FirstOrEmpty(st.PodIPs).IP
 }
 
 // phase sets phase, reason and message. A terminal phase comes only after everything has ended, and
@@ -150,9 +147,8 @@ func (r *reporter) phaseByContainers(st *v1.PodStatus) v1.PodPhase {
 			waiting++
 		}
 	}
-	for i := range st.ContainerStatuses {
-		cs := &st.ContainerStatuses[i]
-		ended := lastEnd(cs)
+	for _, cs := range st.ContainerStatuses {
+		ended := lastEnd(&cs)
 		inst, ok := r.newest(cs.Name)
 		switch {
 		case cs.State.Running != nil:

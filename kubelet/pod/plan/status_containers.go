@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/samber/lo"
 	v1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	podutil "k8s.io/kubernetes/pkg/api/v1/pod"
-	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/cri"
 )
@@ -18,9 +18,7 @@ func (r *reporter) containers(kind podutil.ContainerType, old []v1.ContainerStat
 	var list []v1.ContainerStatus
 	for spec := range podutil.ContainerIter(&r.Pod.Spec, kind) {
 		was, _ := podutil.GetContainerStatus(old, spec.Name)
-		cs := r.container(spec, was, waiting)
-		r.readiness(spec, &cs)
-		list = append(list, cs)
+		list = append(list, r.withReadiness(spec, r.container(spec, was, waiting)))
 	}
 	return list
 }
@@ -38,11 +36,19 @@ func (r *reporter) container(spec *v1.Container, was v1.ContainerStatus, waiting
 	if r.toBegin(inst) {
 		return r.begins(spec, inst, cs)
 	}
-	r.instance(spec, inst, was, &cs)
+	cs.RestartCount, cs.ContainerID = int32(inst.Attempt), r.containerID(inst)
+	cs.Image, cs.ImageID = cmp.Or(inst.Image, cs.Image), inst.ImageID
+	cs.AllocatedResources, cs.Resources = spec.Resources.Requests, r.resources(spec, inst, was)
+	if inst.User != nil {
+		cs.User = &v1.ContainerUser{Linux: inst.User}
+	}
 	if was.ContainerID != cs.ContainerID && was.State.Terminated != nil {
 		cs.LastTerminationState = was.State
 	}
-	if before, ok := r.before(inst); ok {
+	before, ok := r.Runtime.Find(func(c cri.Container) bool {
+		return c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited
+	})
+	if ok {
 		cs.LastTerminationState = v1.ContainerState{Terminated: r.terminated(before)}
 		if r.superseded(before) || allRestartsOf(before) < allRestartsOf(inst) {
 			cs.LastTerminationState = v1.ContainerState{Terminated: r.restartedWithAll(before)}
@@ -85,16 +91,6 @@ func (r *reporter) restartedWithAll(c cri.Container) *v1.ContainerStateTerminate
 	t := r.terminated(c)
 	t.Reason, t.Message = reasonRestartingAll, cmp.Or(t.Message, messageRestartingAll)
 	return t
-}
-
-func (r *reporter) instance(spec *v1.Container, inst cri.Container, was v1.ContainerStatus, cs *v1.ContainerStatus) {
-	cs.RestartCount, cs.ContainerID = int32(inst.Attempt), r.containerID(inst)
-	cs.Image, cs.ImageID = cmp.Or(inst.Image, cs.Image), inst.ImageID
-	cs.AllocatedResources = spec.Resources.Requests
-	cs.Resources = r.resources(spec, inst, was)
-	if inst.User != nil {
-		cs.User = &v1.ContainerUser{Linux: inst.User}
-	}
 }
 
 func (r *reporter) missing(spec *v1.Container, cs, was v1.ContainerStatus) v1.ContainerStatus {
@@ -160,21 +156,15 @@ func (r *reporter) failure(name string) *v1.ContainerStateWaiting {
 	return nil
 }
 
-func (r *reporter) readiness(spec *v1.Container, cs *v1.ContainerStatus) {
+func (r *reporter) withReadiness(spec *v1.Container, cs v1.ContainerStatus) v1.ContainerStatus {
 	inst, _ := r.newest(spec.Name)
 	started := cs.State.Running != nil && r.started(spec, inst)
 	cs.Started = &started
+	cs.Ready = started && (spec.ReadinessProbe == nil || r.result(inst).Ready)
 	if r.isInit(spec) {
 		cs.Ready = cs.State.Terminated != nil && cs.State.Terminated.ExitCode == 0
-	} else {
-		cs.Ready = started && (spec.ReadinessProbe == nil || r.result(inst).Ready)
 	}
-}
-
-func (r *reporter) before(inst cri.Container) (cri.Container, bool) {
-	return r.Runtime.Find(func(c cri.Container) bool {
-		return c.Name == inst.Name && c.ID != inst.ID && c.State == cri.Exited
-	})
+	return cs
 }
 
 func (r *reporter) terminated(c cri.Container) *v1.ContainerStateTerminated {
@@ -188,15 +178,12 @@ func (r *reporter) containerID(c cri.Container) string { return r.Node.RuntimeNa
 
 func (r *reporter) volumeMounts(spec *v1.Container) []v1.VolumeMountStatus {
 	var list []v1.VolumeMountStatus
-	sb, _ := r.Sandbox()
-	supported := r.Node.RecursiveReadOnly.Has(sb.Handler)
+	supported := r.Node.RecursiveReadOnly.Has(r.Runtime.NewestSandbox().Handler)
 	for _, m := range spec.VolumeMounts {
 		st := v1.VolumeMountStatus{Name: m.Name, MountPath: m.MountPath, ReadOnly: m.ReadOnly}
 		if m.ReadOnly {
-			st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyDisabled)
-			if recursive, err := cri.RecursiveReadOnly(m, supported); err == nil && recursive {
-				st.RecursiveReadOnly = ptr.To(v1.RecursiveReadOnlyEnabled)
-			}
+			recursive, err := cri.RecursiveReadOnly(m, supported)
+			st.RecursiveReadOnly = new(lo.Ternary(err == nil && recursive, v1.RecursiveReadOnlyEnabled, v1.RecursiveReadOnlyDisabled))
 		}
 		list = append(list, st)
 	}

@@ -16,6 +16,7 @@ import (
 	info "github.com/google/cadvisor/lib/model"
 	libcgroups "github.com/opencontainers/cgroups"
 	"github.com/opencontainers/cgroups/fscommon"
+	"github.com/samber/lo"
 	"k8s.io/klog/v2"
 
 	"flyball.dev/kubelet/cgroups"
@@ -66,11 +67,10 @@ func (s *source) GetRequestedContainersInfo(string, info.RequestOptions) (map[st
 
 // labels of a cgroup, with upstream's names.
 func labels(c *info.ContainerInfo) map[string]string {
-	l := map[string]string{metrics.LabelID: c.Name, metrics.LabelName: c.Id, metrics.LabelImage: c.Spec.Image}
-	for _, name := range []string{"namespace", "pod", "container"} {
-		l[name] = c.Spec.Labels[name]
+	return map[string]string{
+		metrics.LabelID: c.Name, metrics.LabelName: c.Id, metrics.LabelImage: c.Spec.Image,
+		"namespace": c.Spec.Labels["namespace"], "pod": c.Spec.Labels["pod"], "container": c.Spec.Labels["container"],
 	}
-	return l
 }
 
 func (s *source) measure(g cgroups.Group, o owner, host *hostInfo) (*info.ContainerInfo, error) {
@@ -130,11 +130,8 @@ func controller(dirs map[string]string, name string) (dir string, v2 bool) {
 
 func firstProcess(dirs map[string]string) int {
 	dir, _ := controller(dirs, "memory")
-	pids, err := libcgroups.GetPids(dir)
-	if err != nil || len(pids) == 0 {
-		return 0
-	}
-	return pids[0]
+	pids, _ := libcgroups.GetPids(dir)
+	return lo.FirstOrEmpty(pids)
 }
 
 // sameNetwork says whether a process is in our own network namespace, the node's: its traffic is
@@ -148,11 +145,7 @@ func sameNetwork(pid int) bool {
 // oomKills is how many processes of the cgroup the kernel killed because memory was short.
 func oomKills(dirs map[string]string) uint64 {
 	dir, v2 := controller(dirs, "memory")
-	file := "memory.oom_control"
-	if v2 {
-		file = "memory.events"
-	}
-	n, _ := fscommon.GetValueByKey(dir, file, "oom_kill")
+	n, _ := fscommon.GetValueByKey(dir, lo.Ternary(v2, "memory.events", "memory.oom_control"), "oom_kill")
 	return n
 }
 
