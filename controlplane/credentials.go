@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/klog/v2"
 
+	"flyball.dev/controlplane/approver"
 	"flyball.dev/controlplane/pki"
 )
 
@@ -20,6 +21,7 @@ const (
 	userDNS           = "system:flyball:dns"
 	userControllers   = "system:flyball:controllers"
 	userApprover      = "system:flyball:csr-approver"
+	userSnapshots     = "system:flyball:snapshots"
 )
 
 type credentials struct {
@@ -32,8 +34,9 @@ type credentials struct {
 
 // ensureCredentials creates or renews all certificates, keys and kubeconfigs of this server. Beside
 // the files that it returns it writes DataDir/server/kubeconfig/controllers.kubeconfig for our
-// controllers, and for the node agent of this host DataDir/agent/{kubelet,proxy,dns}.kubeconfig,
-// client-ca.crt and serving.pem (key and certificate of the kubelet's server).
+// controllers, snapshots.kubeconfig there for the snapshot controller, and for the node agent of
+// this host DataDir/agent/{kubelet,proxy,dns,storage}.kubeconfig, client-ca.crt and serving.pem (key
+// and certificate of the kubelet's server).
 func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) {
 	c := &credentials{}
 	if c.ca, err = store.CA("ca", "flyball-ca"); err != nil {
@@ -67,6 +70,7 @@ func ensureCredentials(cfg Config, store pki.Store) (_ *credentials, err error) 
 		pki.Leaf{Name: PartControllerManager, CommonName: "system:kube-controller-manager"},
 		pki.Leaf{Name: "controllers", CommonName: userControllers},
 		pki.Leaf{Name: PartApprover, CommonName: userApprover},
+		pki.Leaf{Name: "snapshots", CommonName: userSnapshots},
 	); err != nil {
 		return nil, err
 	}
@@ -95,6 +99,7 @@ func ensureAgentCredentials(cfg Config, store pki.Store, ca *pki.CA) error {
 	}
 	if err := writeKubeconfigs(cfg, store, ca, store.Dir,
 		node, pki.Leaf{Name: "proxy", CommonName: "system:kube-proxy"}, pki.Leaf{Name: "dns", CommonName: userDNS},
+		pki.Leaf{Name: "storage", CommonName: approver.StorageUserPrefix + cfg.NodeName, Organization: []string{approver.StorageGroup}},
 	); err != nil {
 		return err
 	}

@@ -70,10 +70,11 @@ const (
 	caFile      = "client-ca.crt"
 	clientPair  = "kubelet-client"
 	servingPair = "kubelet-server"
+	storagePair = "storage-client"
 )
 
 // kubeconfigs are those of the node's components. On a joined host all of them carry the node's own
-// identity, the only one that upstream approves and renews. A ClusterRole for the group
+// identity, the only one that upstream approves and renews. (The storage driver has another one.) A ClusterRole for the group
 // system:nodes lets it read what the proxy, the network and the DNS server need beyond a node's
 // permissions (Services, EndpointSlices, Nodes, Namespaces). The Node authorizer still limits it to
 // Pods of the node.

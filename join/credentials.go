@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -45,6 +46,21 @@ func (c Credentials) Proxy(component string) (*rest.Config, error) {
 // DNS is the identity of the cluster DNS.
 func (c Credentials) DNS(component string) (*rest.Config, error) {
 	return Client(filepath.Join(c.Dir, kubeconfigs[2]), component)
+}
+
+// Storage is the identity of the storage driver. On a joined host its certificate is issued after
+// the host has joined: Certificates.AwaitStorage waits for it.
+func (c Credentials) Storage(component string) (*rest.Config, error) {
+	file := filepath.Join(c.Dir, "storage.kubeconfig")
+	if _, err := os.Stat(file); err == nil {
+		return Client(file, component)
+	}
+	client, err := c.Kubelet(component)
+	if err == nil {
+		pair := current(c.Dir, storagePair)
+		client.CertFile, client.KeyFile = pair, pair
+	}
+	return client, err
 }
 
 // ClientCA is the certificate authority of the clients that the kubelet accepts.

@@ -17,7 +17,7 @@ import (
 type Token struct {
 	// ID and Secret are the two halves of a bootstrap token. The ID is no secret.
 	ID, Secret string
-	// Pin is the result of Pin for the cluster's CA.
+	// Pin is what the function Pin returns for the cluster's CA.
 	Pin string
 }
 
@@ -37,7 +37,7 @@ func ParseToken(s string) (Token, error) {
 		return Token{}, fmt.Errorf("reading --token: it is malformed, it has %s; %s", lengths(s), tokenForm)
 	}
 	if hash, err := hex.DecodeString(pin); err != nil || len(hash) != sha256.Size {
-		return Token{}, fmt.Errorf("reading --token: its hash has %d characters and must have %d hexadecimal ones; %s", len(pin), 2*sha256.Size, tokenForm)
+		return Token{}, fmt.Errorf("reading --token: its hash has %d characters and must have %d hexadecimal digits; %s", len(pin), 2*sha256.Size, tokenForm)
 	}
 	return Token{ID: id, Secret: secret, Pin: strings.ToLower(pin)}, nil
 }
@@ -55,14 +55,14 @@ func lengths(s string) string {
 	return strings.Join(each, ".") + " characters"
 }
 
-// Bearer is the bootstrap token, which the API server knows.
+// Bearer returns the bootstrap token, which the API server accepts.
 func (t Token) Bearer() string { return bootstraputil.TokenFromIDAndSecret(t.ID, t.Secret) }
 
-// String is the whole token. It is a secret.
+// String returns the whole token. It is a secret.
 func (t Token) String() string { return t.Bearer() + "." + t.Pin }
 
-// Pin is the SHA-256 of a CA's public key in hexadecimal: what kubeadm calls the discovery token CA
-// certificate hash. RFC 7469 says why the key and not the certificate.
+// Pin returns the SHA-256 of a CA's public key in hexadecimal: kubeadm calls it the discovery token
+// CA certificate hash. RFC 7469 says why it is of the key and not of the certificate.
 func Pin(ca *x509.Certificate) string {
 	sum := sha256.Sum256(ca.RawSubjectPublicKeyInfo)
 	return hex.EncodeToString(sum[:])

@@ -48,7 +48,7 @@ func Run(ctx context.Context, cfg Config) error {
 	events, stopEvents := newEvents(ctx, cfg.Client)
 	defer stopEvents()
 	requests := informers.NewSharedInformerFactoryWithOptions(cfg.Client, 0, informers.WithTweakListOptions(func(o *metav1.ListOptions) {
-		o.FieldSelector = fields.OneTermEqualSelector("spec.signerName", certificatesv1.KubeletServingSignerName).String()
+		o.FieldSelector = fields.OneTermNotEqualSelector("spec.signerName", certificatesv1.KubeAPIServerClientKubeletSignerName).String()
 	}))
 	nodes := informers.NewSharedInformerFactoryWithOptions(cfg.Client, 0, informers.WithTransform(trimNode))
 	c := &controller{
@@ -107,7 +107,7 @@ func (c *controller) reconcile(ctx context.Context, now time.Time) (requeueAfter
 		}
 		if action.Do == Approve {
 			if err := c.approve(ctx, request, action.Reason); err != nil {
-				klog.FromContext(ctx).Error(err, "Approving a kubelet's serving certificate failed, trying again", "request", request.Name)
+				klog.FromContext(ctx).Error(err, "Approving a node's certificate failed, trying again", "request", request.Name)
 				delays = append(delays, retryAfter)
 			}
 		}

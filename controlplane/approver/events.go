@@ -37,5 +37,5 @@ func (c *controller) report(ctx context.Context, request *certificatesv1.Certifi
 		reason, hint = reasonWaiting, hintWaiting
 	}
 	c.events.Event(request, v1.EventTypeWarning, reason, action.Reason+hint)
-	klog.FromContext(ctx).V(2).Info("Not approving a kubelet's serving certificate", "request", request.Name, "verdict", action.Do, "reason", action.Reason)
+	klog.FromContext(ctx).V(2).Info("Not approving a node's certificate", "request", request.Name, "verdict", action.Do, "reason", action.Reason)
 }

@@ -61,6 +61,13 @@ const (
 	nodesGroup     = "system:nodes"
 )
 
+// The storage driver of a node has a user of its own, named after the node, because a node may not
+// write claims. config/storage says what the group may do, and to whose objects.
+const (
+	StorageUserPrefix = "system:flyball:storage:"
+	StorageGroup      = "system:flyball:storage"
+)
+
 // plan decides about a request, and whether to report that.
 func plan(s State) Action {
 	a := judge(s)
@@ -76,9 +83,41 @@ func plan(s State) Action {
 
 func judge(s State) Action {
 	r := s.Request
-	if r.Spec.SignerName != certificatesv1.KubeletServingSignerName || decided(r) {
+	if decided(r) {
 		return Action{Do: Ignore}
 	}
+	switch r.Spec.SignerName {
+	case certificatesv1.KubeletServingSignerName:
+		return judgeServing(s)
+	case certificatesv1.KubeAPIServerClientSignerName:
+		return judgeStorage(r)
+	}
+	return Action{Do: Ignore}
+}
+
+// judgeStorage decides about the client certificate of a node's storage driver: a node gets its own.
+// Other client certificates are nobody's to approve here.
+func judgeStorage(r *certificatesv1.CertificateSigningRequest) Action {
+	request, err := certificates.ParseCSR(r.Spec.Request)
+	if err != nil {
+		return Action{Do: Ignore}
+	}
+	name, isStorage := strings.CutPrefix(request.Subject.CommonName, StorageUserPrefix)
+	switch {
+	case !isStorage:
+		return Action{Do: Ignore}
+	case name == "" || r.Spec.Username != nodeUserPrefix+name || !slices.Contains(r.Spec.Groups, nodesGroup):
+		return Action{Do: Leave, Reason: fmt.Sprintf("%s asks for the certificate of %s", r.Spec.Username, request.Subject.CommonName)}
+	case request.CheckSignature() != nil || !slices.Equal(request.Subject.Organization, []string{StorageGroup}) ||
+		len(request.DNSNames)+len(request.IPAddresses)+len(request.EmailAddresses)+len(request.URIs) > 0 ||
+		!slices.Contains(r.Spec.Usages, certificatesv1.UsageClientAuth) || slices.Contains(r.Spec.Usages, certificatesv1.UsageServerAuth):
+		return Action{Do: Leave, Reason: "it is not a request for a storage driver's client certificate"}
+	}
+	return Action{Do: Approve, Reason: fmt.Sprintf("node %s asks for the certificate of its own storage driver", name)}
+}
+
+func judgeServing(s State) Action {
+	r := s.Request
 	leave := func(format string, args ...any) Action {
 		return Action{Do: Leave, Reason: fmt.Sprintf(format, args...)}
 	}

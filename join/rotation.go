@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -32,6 +33,7 @@ type Certificates struct {
 	ClientFailures, ServingFailures certificate.Counter
 
 	serving     atomic.Pointer[certificate.Manager]
+	storage     atomic.Pointer[certificate.Manager]
 	reportAfter time.Duration // the constant of this name if zero
 }
 
@@ -65,8 +67,8 @@ const (
 // errNotIssued is reported while the serving certificate is missing.
 var errNotIssued = errors.New("the serving certificate of this node has not been issued yet; `flyball kubectl describe csr` on the server says why")
 
-// Run renews both certificates until ctx ends. It calls up once both exist, and until then report
-// with errors. The serving certificate comes after the Node: the approver compares the request with
+// Run renews all certificates until ctx ends. It calls up once those of the kubelet exist, and until
+// then report with errors. The serving certificate comes after the Node: the approver compares the request with
 // the Node's addresses.
 func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) error {
 	// Upstream's managers end with this call, also if it returns an error.
@@ -93,6 +95,16 @@ func (c *Certificates) Run(ctx context.Context, up func(), report func(error)) e
 	// The node cannot work without its client certificate, so that one is renewed even if the other
 	// cannot be.
 	renewal.Start()
+	storage, err := c.manager(ctx, client, storagePair, certificate.Config{
+		SignerName:  certificatesv1.KubeAPIServerClientSignerName,
+		GetTemplate: func() *x509.CertificateRequest { return &x509.CertificateRequest{Subject: storageSubject(c.NodeName)} },
+		GetUsages:   certificate.DefaultKubeletClientGetUsages,
+	})
+	if err != nil {
+		return err
+	}
+	c.storage.Store(&storage)
+	storage.Start()
 	serving, err := c.serve(ctx, client, report)
 	if err != nil {
 		return nil // ctx has ended
@@ -152,6 +164,28 @@ func (c *Certificates) manager(ctx context.Context, client kubernetes.Interface,
 		return nil, fmt.Errorf("preparing to renew the node's certificates: %w", err)
 	}
 	return m, nil
+}
+
+// AwaitStorage waits until the storage driver has its certificate, or ctx ends.
+func (c *Certificates) AwaitStorage(ctx context.Context) error {
+	ticker := time.NewTicker(pollEvery)
+	defer ticker.Stop()
+	for {
+		if m := c.storage.Load(); m != nil && (*m).Current() != nil {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+		}
+	}
+}
+
+// storageSubject is the identity of a node's storage driver, which package approver of the control
+// plane approves for the node.
+func storageSubject(nodeName string) pkix.Name {
+	return pkix.Name{CommonName: "system:flyball:storage:" + nodeName, Organization: []string{"system:flyball:storage"}}
 }
 
 // servingTemplate requests the names and addresses that the Node reports: the approver approves no
