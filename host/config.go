@@ -86,13 +86,13 @@ func (s Source) LoadToStart(ctx context.Context, role instance.Role, runDir stri
 	return c, joined, err
 }
 
-// LoadInUse is Load for commands that remove or show what is there. Without a file, the
-// configuration that was last in use counts, which runDir records.
+// LoadInUse is Load for commands that remove or show what Flyball has made on this host. Without
+// s.File, it returns the configuration that was last in use, which runDir records.
 //
 // It works on a host that has lost its network, and on one whose files are damaged: it warns of
-// what it cannot read. Only the data directory, the container runtime and the directories of CNI
-// matter. A file that was named and cannot be read is an error, because it may name another data
-// directory.
+// files that it cannot read. Only the data directory, the root directory, the container runtime
+// and the directories of CNI matter. A file that was named and cannot be read is an error, because
+// it may name another data directory.
 func (s Source) LoadInUse(runDir string, warn func(error)) (*config.Config, error) {
 	if s.File != "" {
 		var completed *config.Config
@@ -115,20 +115,21 @@ func (s Source) LoadInUse(runDir string, warn func(error)) (*config.Config, erro
 		return s.tolerant(v1alpha1.FlyballConfiguration{
 			DataDir: recorded.DataDir, CRIEndpoint: recorded.CRIEndpoint,
 			CNIConfDir: recorded.CNIConfDir, CNIBinDir: recorded.CNIBinDir,
+			Kubelet: v1alpha1.KubeletConfiguration{RootDir: recorded.Kubelet.RootDir},
 		}, warn)
 	}
 	return completed, err
 }
 
-// tolerant completes c without what removing does not need, and which may be unknown: the name and
-// the address of the node.
+// tolerant completes c, if need be without the node's name and address: removing does not need
+// them, and they may be unknown.
 func (s Source) tolerant(c v1alpha1.FlyballConfiguration, warn func(error)) (*config.Config, error) {
 	c.Override(s.Flags)
 	joined, err := readJoined(c)
 	if err != nil {
 		warn(err)
 	}
-	_ = joined.Complete(&c) // a contradiction is no reason not to remove both
+	_ = joined.Complete(&c) // if c contradicts the joined cluster, both are removed all the same
 	c.NodeIP, c.NodeName = cmp.Or(c.NodeIP, "127.0.0.1"), cmp.Or(c.NodeName, "unknown")
 	return Complete(c)
 }

@@ -35,6 +35,7 @@ func Parse(c v1alpha1.FlyballConfiguration) (*Config, error) {
 	if err := v1alpha1.Validate(&c).ToAggregate(); err != nil {
 		return nil, fmt.Errorf("validating the configuration: %w", err)
 	}
+	c.Kubelet.RootDir = filepath.Clean(c.Kubelet.RootDir)
 	c.DataDir, c.Server = filepath.Clean(c.DataDir), strings.TrimRight(c.Server, "/")
 	return &Config{
 		FlyballConfiguration: c,

@@ -23,7 +23,7 @@ func goodHost() Host {
 		Kernel:    map[string]error{"nf_tables": nil},
 		Addresses: []Address{{"eth0", netip.MustParsePrefix("192.0.2.2/24")}},
 		Routes:    []Route{{"eth0", netip.MustParsePrefix("0.0.0.0/0")}, {"eth0", netip.MustParsePrefix("192.0.2.0/24")}},
-		Disk:      Disk{FreeBytes: 10 << 30},
+		Disk:      Disk{FreeBytes: 10 << 30}, RootDisk: Disk{FreeBytes: 10 << 30},
 	}
 }
 
@@ -32,7 +32,7 @@ func want() Want {
 		Ports:         map[string]int{"API server": 6443, "node agent": 10250},
 		Ranges:        map[string]netip.Prefix{"clusterCIDR": netip.MustParsePrefix("10.42.0.0/16"), "serviceCIDR": netip.MustParsePrefix("10.43.0.0/16")},
 		OwnInterfaces: []string{"flyball0"}, OwnAddresses: []netip.Addr{netip.MustParseAddr("10.43.0.10")},
-		NodeIP: netip.MustParseAddr("192.0.2.2"), DataDir: "/data", BundledRuntime: true,
+		NodeIP: netip.MustParseAddr("192.0.2.2"), DataDir: "/data", RootDir: "/var/lib/kubelet", BundledRuntime: true,
 	}
 }
 
@@ -86,8 +86,13 @@ func TestCheck(t *testing.T) {
 		"DiskFull":     {reason: "etcd would stop.", mutate: func(h *Host, _ *Want) { h.Disk.FreeBytes = 5 << 20 }, missing: []string{"full", "5 MiB free, 1024 MiB needed"}},
 		"InodesFull":   {reason: "Bytes are not all.", mutate: func(h *Host, _ *Want) { h.Disk.Inodes, h.Disk.FreeInodes = 1<<20, 3 }, missing: []string{"3 inodes"}},
 		"ReadOnly":     {reason: "The directory cannot be written to.", mutate: func(h *Host, _ *Want) { h.Disk = Disk{WriteError: errors.New("read-only file system")} }, missing: []string{"read-only", "--data-dir"}},
-		"PortUsed":     {reason: "The process is named.", mutate: func(h *Host, _ *Want) { h.Ports = map[int]Listener{6443: {PID: 7, Name: "k3s"}} }, missing: []string{"port 6443 (API server)", "k3s (pid 7)"}},
-		"OwnPort":      {reason: "It is Flyball itself that listens.", mutate: func(h *Host, w *Want) { h.Ports, w.Running = map[int]Listener{6443: {PID: 7, Name: "flyball"}}, true }},
+		"RootDiskFull": {reason: "Pods could write nothing.", mutate: func(h *Host, _ *Want) { h.RootDisk.FreeBytes = 5 << 20 }, missing: []string{"/var/lib/kubelet is full", "--root-dir"}},
+		"NoRootDir":    {reason: "A server has no Pods.", mutate: func(h *Host, w *Want) { h.RootDisk, w.RootDir = Disk{}, "" }},
+		"OtherKubelet": {reason: "Two would end each other's Pods.", mutate: func(h *Host, _ *Want) {
+			h.RootDir = Obstacle{Detail: "it has files of another kubelet", Remedy: "set kubelet.rootDir"}
+		}, missing: []string{"kubelet root directory", "another kubelet", "kubelet.rootDir"}},
+		"PortUsed": {reason: "The process is named.", mutate: func(h *Host, _ *Want) { h.Ports = map[int]Listener{6443: {PID: 7, Name: "k3s"}} }, missing: []string{"port 6443 (API server)", "k3s (pid 7)"}},
+		"OwnPort":  {reason: "It is Flyball itself that listens.", mutate: func(h *Host, w *Want) { h.Ports, w.Running = map[int]Listener{6443: {PID: 7, Name: "flyball"}}, true }},
 		"AddressInRange": {reason: "Pods could not reach it.", mutate: func(h *Host, _ *Want) {
 			h.Addresses = append(h.Addresses, Address{"tun0", netip.MustParsePrefix("10.42.7.1/24")})
 		}, missing: []string{"clusterCIDR 10.42.0.0/16", "address 10.42.7.1/24 of interface tun0"}},

@@ -25,8 +25,9 @@ type Want struct {
 	OwnRoutes []netip.Prefix
 	// NodeIP must be an address of this host.
 	NodeIP netip.Addr
-	// DataDir must be writable.
-	DataDir string
+	// DataDir must be writable, and so must RootDir, the node agent's directory, which must not be
+	// another node's. It is empty where there is no node agent.
+	DataDir, RootDir string
 	// Running says that Flyball runs already, so that its own ports and ranges are no finding.
 	Running bool
 	// BundledRuntime says that the bundled containerd is used, which needs the Files.
@@ -49,6 +50,7 @@ func NewWant(c *config.Config, role instance.Role, runDir string, files []string
 	}
 	if role != instance.Server {
 		w.Ports["node agent"] = c.Kubelet.Port
+		w.RootDir = c.Kubelet.RootDir
 		w.BundledRuntime, w.Files = c.CRIEndpoint == "", files
 	}
 	return w
@@ -74,8 +76,11 @@ type Host struct {
 	// Addresses and Routes of the host.
 	Addresses []Address
 	Routes    []Route
-	// Disk is what is known of the data directory's file system.
-	Disk Disk
+	// Disk is what is known of the data directory's file system, RootDisk of the one that has, or
+	// will have, what is in the root directory.
+	Disk, RootDisk Disk
+	// RootDir is why the node agent must not use the root directory; zero if it may.
+	RootDir Obstacle
 	// Firewall is what the host's packet filter does with packets of Pods, as far as it can be
 	// read.
 	Firewall Firewall
@@ -93,6 +98,9 @@ type Firewall struct {
 	// Legacy is set if iptables-legacy has a filter, which Flyball can neither read nor change.
 	Legacy bool
 }
+
+// Obstacle is why something cannot be used, and what to do about it.
+type Obstacle struct{ Detail, Remedy string }
 
 // Listener is a process that listens on a port.
 type Listener struct {
@@ -114,7 +122,7 @@ type Route struct {
 	Prefix    netip.Prefix
 }
 
-// Disk is what is known of the data directory's file system.
+// Disk is what is known of a directory's file system.
 type Disk struct {
 	// FreeBytes and FreeInodes are what an ordinary user could still take.
 	FreeBytes, FreeInodes uint64

@@ -16,6 +16,8 @@ import (
 	"github.com/prometheus/procfs"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"flyball.dev/host/rootdir"
 )
 
 // Observe reads the host. What it cannot read stays empty, and fails the check that needs it.
@@ -32,6 +34,9 @@ func Observe(w Want) Host {
 		}
 	}
 	h.Addresses, h.Routes = observeAddresses(), observeRoutes()
+	if w.RootDir != "" {
+		h.RootDisk, h.RootDir = observeRootDir(w)
+	}
 	for _, f := range w.Files {
 		if _, err := os.Stat(f); err != nil {
 			h.MissingFiles = append(h.MissingFiles, f)
@@ -139,6 +144,17 @@ func observeDisk(dir string) Disk {
 		return Disk{WriteError: fmt.Errorf("reading the file system of %s: %w", existing, err)}
 	}
 	return Disk{FreeBytes: fs.Bavail * uint64(fs.Bsize), FreeInodes: fs.Ffree, Inodes: fs.Files}
+}
+
+func observeRootDir(w Want) (Disk, Obstacle) {
+	where, err := rootdir.Dirs{Root: w.RootDir, Data: w.DataDir}.Check()
+	if err == nil {
+		return observeDisk(where), Obstacle{}
+	}
+	if taken, is := errors.AsType[*rootdir.TakenError](err); is {
+		return Disk{}, Obstacle{taken.Detail, taken.Remedy}
+	}
+	return Disk{}, Obstacle{err.Error(), "choose another directory with --root-dir"}
 }
 
 func observeAddresses() []Address {

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MinFreeBytes is the least that the data directory's file system must have free: etcd stops
-// accepting writes on a full disk, and images are unpacked here.
+// MinFreeBytes is the least that the file systems of the data directory and of the root directory
+// must have free: etcd stops accepting writes on a full disk, images are unpacked, and Pods write.
 const MinFreeBytes = 1 << 30
 
 // minFreeInodes is a small image's worth.
@@ -35,7 +35,10 @@ func Check(h Host, w Want) []Finding {
 	if w.BundledRuntime {
 		findings = append(findings, files(h))
 	}
-	findings = append(findings, disk(h, w)...)
+	findings = append(findings, disk("disk", w.DataDir, "--data-dir", h.Disk))
+	if w.RootDir != "" {
+		findings = append(findings, rootDir(h, w))
+	}
 	if w.Running {
 		return findings
 	}
@@ -169,20 +172,30 @@ func files(h Host) Finding {
 	return f
 }
 
-func disk(h Host, w Want) []Finding {
-	f := Finding{Name: "disk", Required: true, OK: true, Detail: fmt.Sprintf("%s has %s free", w.DataDir, mebibytes(h.Disk.FreeBytes))}
-	switch {
-	case h.Disk.WriteError != nil:
-		f.OK, f.Detail = false, h.Disk.WriteError.Error()
-		f.Remedy = "make " + w.DataDir + " writable, or choose another directory with --data-dir"
-	case h.Disk.FreeBytes < MinFreeBytes:
-		f.OK, f.Detail = false, fmt.Sprintf("the disk of %s is full: %s free, %s needed", w.DataDir, mebibytes(h.Disk.FreeBytes), mebibytes(MinFreeBytes))
-		f.Remedy = "free some space, or choose a directory on another disk with --data-dir"
-	case h.Disk.Inodes > 0 && h.Disk.FreeInodes < minFreeInodes:
-		f.OK, f.Detail = false, fmt.Sprintf("the disk of %s is full: %d inodes free, %d needed", w.DataDir, h.Disk.FreeInodes, minFreeInodes)
-		f.Remedy = "remove files, or choose a directory on another disk with --data-dir"
+// rootDir: whose it is comes first, since another one is needed then.
+func rootDir(h Host, w Want) Finding {
+	const name = "kubelet root directory"
+	if h.RootDir.Detail != "" {
+		return Finding{Name: name, Required: true, Detail: h.RootDir.Detail, Remedy: h.RootDir.Remedy}
 	}
-	return []Finding{f}
+	return disk(name, w.RootDir, "--root-dir", h.RootDisk)
+}
+
+// disk checks the file system of a directory that the flag sets.
+func disk(name, dir, flag string, d Disk) Finding {
+	f := Finding{Name: name, Required: true, OK: true, Detail: fmt.Sprintf("%s has %s free", dir, mebibytes(d.FreeBytes))}
+	switch {
+	case d.WriteError != nil:
+		f.OK, f.Detail = false, d.WriteError.Error()
+		f.Remedy = "make " + dir + " writable, or choose another directory with " + flag
+	case d.FreeBytes < MinFreeBytes:
+		f.OK, f.Detail = false, fmt.Sprintf("the disk of %s is full: %s free, %s needed", dir, mebibytes(d.FreeBytes), mebibytes(MinFreeBytes))
+		f.Remedy = "free some space, or choose a directory on another disk with " + flag
+	case d.Inodes > 0 && d.FreeInodes < minFreeInodes:
+		f.OK, f.Detail = false, fmt.Sprintf("the disk of %s is full: %d inodes free, %d needed", dir, d.FreeInodes, minFreeInodes)
+		f.Remedy = "remove files, or choose a directory on another disk with " + flag
+	}
+	return f
 }
 
 func mebibytes(n uint64) string { return fmt.Sprintf("%d MiB", n>>20) }

@@ -26,7 +26,7 @@ import (
 // listeningFD is the descriptor that a child in the background closes once its status is served.
 const listeningFD = 3
 
-// maxError is how much of a dead child's standard error is shown.
+// maxError is how many bytes of a dead child's standard error are shown.
 const maxError = 4096
 
 // readyTimeout is how long --detach waits for the node. A start that takes longer goes on in the
@@ -39,7 +39,7 @@ const BackgroundFlag = "background"
 // Detach runs the program in a process of its own in the background, unless it runs already with
 // this data directory: it starts this executable again with o.Role and flags as arguments and the
 // variables env, and shows its progress until the start is over. If the child ends before that, its
-// error is returned; if ctx ends, the child is ended too.
+// error is returned; if ctx is cancelled, the child is stopped too.
 func Detach(ctx context.Context, o Options, p Program, flags, env []string) error {
 	running, err := status.Get(ctx, o.Role.Socket(o.RunDir))
 	if err == nil && running.Role == string(o.Role) && running.DataDir == o.Config.DataDir {
@@ -100,8 +100,8 @@ func (o Options) detach(ctx context.Context, flags, env []string) error {
 	return nil
 }
 
-// childFlags are the flags of the process in the background: it does not detach again, and needs no
-// token, which everybody could read there.
+// childFlags returns the flags of the process in the background: it does not detach again, and it
+// gets no token, which everybody could read on its command line.
 func childFlags(flags []string) []string {
 	var out []string
 	for i := 0; i < len(flags); i++ {
@@ -144,8 +144,8 @@ func startChild(args, env []string, errFile string) (*exec.Cmd, *os.File, error)
 	return cmd, listening, nil
 }
 
-// childError returns the error of the dead child from its standard error, or the end of that if
-// there is none.
+// childError returns the error in a dead child's standard error; if there is none, the end of the
+// text.
 func childError(path string) string {
 	data, err := os.ReadFile(path)
 	if err != nil || len(data) == 0 {
@@ -161,14 +161,15 @@ func childError(path string) string {
 	return text
 }
 
-// LeaveShell makes the process independent of the shell that started it: of its umask, and of the
-// files that it left open. A lock among these would live as long as the container runtime does.
+// LeaveShell makes the process independent of the shell that started it: of the shell's umask, and
+// of the files that the shell left open. A lock on such a file would last as long as the container
+// runtime.
 func LeaveShell() {
 	setUmask()
 	_ = unix.CloseRange(listeningFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) // Linux 5.11; not worth failing for
 }
 
 // setUmask sets the umask of a service: files for containers, their users and log shippers get the
-// mode with which they are made, and children such as the container runtime inherit it. Secrets do
-// not depend on it: their files and directories are made for root alone.
+// mode with which they are created, and children such as the container runtime inherit the umask.
+// Secrets do not depend on it: their files and directories are created for root alone.
 func setUmask() { unix.Umask(0o022) }

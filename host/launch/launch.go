@@ -1,7 +1,7 @@
 //go:build linux
 
-// Package launch runs a Flyball on its host, in the foreground or in the background, shows how far
-// the start is, and stops it. The Program says which components there are; package supervisor runs
+// Package launch runs Flyball on its host, in the foreground or in the background, shows the
+// progress of its start, and stops it. The Program returns the components; package supervisor runs
 // them.
 package launch
 
@@ -32,29 +32,29 @@ import (
 )
 
 // interruptHint ends the progress in the foreground.
-const interruptHint = "Interrupt to stop; Pods run on, and the next start finds them. `flyball down` ends them too."
+const interruptHint = "Interrupt to stop; Pods run on, and the next start finds them. `flyball down` stops them too."
 
 // gcPercent trades CPU for memory: the heap of an idle control plane is mostly caches that live for
-// ever, and Go's default would let garbage grow to as much again before it is collected.
+// ever, and with Go's default the garbage may grow to the same size before it is collected.
 const gcPercent = 50
 
 // stopTimeout is how long a process may take to stop its components before it is killed.
 const stopTimeout = 30 * time.Second
 
-// Program is what a process runs on its host, and what it leaves there.
+// Program has the components that a process runs on its host, and removes what they leave there.
 type Program interface {
-	// CheckHost returns what the host has and lacks of what the components need.
+	// CheckHost checks whether the host has what the components need.
 	CheckHost() []checks.Finding
-	// Components returns the components, none of which has been started.
+	// Components returns the components. None has been started.
 	Components() *supervisor.Supervisor
 	// Fresh reports whether no Pod can be running here.
 	Fresh() bool
 	// Teardown returns the steps that remove what the components leave; the last ones remove all
-	// data if purge is set. When one fails, the later ones are still worth trying.
+	// data if purge is set. When a step fails, the later steps are still worth trying.
 	Teardown(purge bool) []teardown.Step
 }
 
-// Options say what this process is.
+// Options are the role of this process, its directories and its log.
 type Options struct {
 	// Role of this process.
 	Role instance.Role
@@ -62,7 +62,7 @@ type Options struct {
 	RunDir string
 	// Config is the configuration in use. It is recorded in RunDir for `flyball down`.
 	Config v1alpha1.FlyballConfiguration
-	// Background says that Detach has started this process, which shows no progress.
+	// Background is set if Detach has started this process, which then shows no progress.
 	Background bool
 	// LogTo is called once, before anything logs, to send all logs of this process to w.
 	LogTo func(w io.Writer, verbosity int) error
@@ -73,18 +73,18 @@ type Options struct {
 	restarted bool // by a Restarter
 }
 
-// Run runs the program until ctx ends. Pods and the container runtime run on, so that the next
-// start finds them. A first start that fails is undone.
+// Run runs the program until ctx is cancelled. Pods and the container runtime run on, so that the
+// next start finds them. A first start that fails is undone.
 func Run(ctx context.Context, o Options, p Program) error {
 	o.restarted = IsRestarted()
 	switch {
 	case o.Background:
-		// The parent has checked the host. The working directory, which relative paths were
-		// resolved in, may go away.
+		// The parent has checked the host. Relative paths are resolved by now, and the working
+		// directory may be removed later.
 		if err := os.Chdir("/"); err != nil {
 			return fmt.Errorf("changing to the root directory: %w", err)
 		}
-	case !o.restarted: // a restarted process waits for what is missing since its start
+	case !o.restarted: // a restarted process waits for what the host lacks since its first start
 		if err := checkHost(o, p); err != nil {
 			return err
 		}
@@ -129,7 +129,7 @@ func checkHost(o Options, p Program) error {
 	return nil
 }
 
-// run runs the components until ctx ends, and serves their status and shows their progress
+// run runs the components until ctx is cancelled, and serves their status and shows their progress
 // meanwhile.
 func (o Options) run(ctx context.Context, s *supervisor.Supervisor) error {
 	l, err := status.Listen(o.Role.Socket(o.RunDir))
@@ -191,7 +191,7 @@ func (o Options) follow(ctx context.Context, t *status.Table) {
 func Stop(ctx context.Context, runDir string, p Program, purge bool, printer *progress.Printer) error {
 	if pids := instance.Running(runDir, instance.Up); len(pids) > 0 {
 		began := time.Now()
-		// The agent of two is the younger process; it stops first.
+		// Of a server and an agent, the agent is the younger process: it stops first.
 		for _, pid := range slices.Backward(pids) {
 			if err := instance.Terminate(ctx, pid, stopTimeout); err != nil {
 				return err
@@ -234,7 +234,7 @@ func openLog(dataDir string) (io.WriteCloser, error) {
 	return logging.File(dataDir), nil
 }
 
-// makeDirs makes the data directory, and that of the log in it.
+// makeDirs creates the data directory, and the log's directory in it.
 func makeDirs(dataDir string) error {
 	// Others may pass: containers reach their own files below.
 	if err := os.MkdirAll(dataDir, 0o711); err != nil {

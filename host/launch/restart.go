@@ -17,7 +17,8 @@ import (
 // restartedEnv is in the environment of a program that has restarted itself.
 const restartedEnv = "FLYBALL_RESTARTED"
 
-// IsRestarted reports whether this program has restarted itself. It keeps that from children.
+// IsRestarted reports whether this program has restarted itself. It removes the mark from the
+// environment, so that children do not inherit it.
 func IsRestarted() bool {
 	_, restarted := os.LookupEnv(restartedEnv)
 	_ = os.Unsetenv(restartedEnv) // fails only for a name that no variable can have
@@ -25,18 +26,18 @@ func IsRestarted() bool {
 }
 
 // Restarter restarts this program as it was started and in the same process, so that a shell or
-// service manager sees the same process. Descriptors and locks are given up, Pods and the container
-// runtime run on, as if the program had been killed and started.
+// service manager sees the same process. Descriptors and locks are released, and Pods and the
+// container runtime run on, as if the program had been killed and started.
 type Restarter struct {
 	ctx       context.Context
 	dir, self string
 	env       []string
 }
 
-// NewRestarter returns what restarts this program with env added to the environment, unless ctx has
-// ended.
+// NewRestarter returns a Restarter that adds env to the environment, and does not restart once ctx
+// is cancelled.
 func NewRestarter(ctx context.Context, env []string) (*Restarter, error) {
-	dir, err := os.Getwd() // to which paths among the arguments are relative
+	dir, err := os.Getwd() // paths among the arguments are relative to it
 	if err != nil {
 		return nil, fmt.Errorf("finding the working directory: %w", err)
 	}
@@ -47,8 +48,8 @@ func NewRestarter(ctx context.Context, env []string) (*Restarter, error) {
 	return &Restarter{ctx: ctx, dir: dir, self: self, env: env}, nil
 }
 
-// Restart restarts the program because of cause, and does not return. If the context has ended, the
-// process was asked to stop: it ends with the cause as its error, as after any other error.
+// Restart restarts the program because of cause, and does not return. If the context is cancelled,
+// the process was asked to stop: it exits with the cause as its error, as after any other error.
 func (r *Restarter) Restart(cause error) {
 	if r.ctx.Err() != nil {
 		klog.Errorf("Stopping: %v", cause)
@@ -58,7 +59,7 @@ func (r *Restarter) Restart(cause error) {
 	}
 	klog.Errorf("Restarting: %v", cause)
 	klog.Flush()
-	_ = os.Chdir(r.dir) // gone: only relative paths need it
+	_ = os.Chdir(r.dir) // if it is gone, only relative paths are lost
 	//nolint:gosec // the arguments are those that this program was started with
 	err := syscall.Exec(r.self, os.Args, slices.Concat(os.Environ(), r.env, []string{restartedEnv + "=1"}))
 	panic(fmt.Sprintf("restarting %s: %v, after: %v", r.self, err, cause))

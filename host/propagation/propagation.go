@@ -47,7 +47,7 @@ func Share(dirs ...string) error {
 func private(mounts []*mountinfo.Info, dirs []string) []string {
 	var points []string
 	for _, dir := range slices.Concat([]string{"/"}, dirs) {
-		m := holding(mounts, dir)
+		m := Holding(mounts, dir)
 		if m == nil || strings.Contains(" "+m.Optional, " shared:") || slices.Contains(points, m.Mountpoint) {
 			continue
 		}
@@ -56,8 +56,9 @@ func private(mounts []*mountinfo.Info, dirs []string) []string {
 	return points
 }
 
-// holding is the mount that dir lies on. Of two at the same place, the later one hides the earlier.
-func holding(mounts []*mountinfo.Info, dir string) *mountinfo.Info {
+// Holding is the mount that dir, a path without links, lies on; nil if mounts has none. Of two at the
+// same place, the later one hides the earlier.
+func Holding(mounts []*mountinfo.Info, dir string) *mountinfo.Info {
 	var found *mountinfo.Info
 	for _, m := range mounts {
 		if m.Mountpoint != "/" && m.Mountpoint != dir && !strings.HasPrefix(dir, m.Mountpoint+"/") {

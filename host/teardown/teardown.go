@@ -13,10 +13,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"k8s.io/apimachinery/pkg/util/sets"
 
+	"flyball.dev/host/rootdir"
 	"flyball.dev/internal/mounts"
 )
 
@@ -30,26 +30,28 @@ type Step struct {
 
 // Pods are the Pods of this host's node, by their UIDs: their cgroups and logs are ours to remove.
 type Pods struct {
-	kubeletDir string
-	uids       sets.Set[string]
-}
-
-// KnownPods returns the Pods that have a directory below the kubelet's, and those that an earlier
-// teardown stopped.
-func KnownPods(kubeletDir string) Pods {
-	p := Pods{kubeletDir: kubeletDir, uids: sets.New[string]()}
-	entries, _ := os.ReadDir(filepath.Join(kubeletDir, "pods"))
-	for _, e := range entries {
-		p.uids.Insert(e.Name())
-	}
-	data, _ := os.ReadFile(p.stoppedFile())
-	p.uids.Insert(strings.Fields(string(data))...)
-	return p
+	root rootdir.Dirs
+	uids sets.Set[string]
 }
 
 // stoppedFile has the UIDs of Pods that were stopped and not purged. A Pod that had ended has logs
 // and nothing else by which a later purge could find it.
-func (p Pods) stoppedFile() string { return filepath.Join(p.kubeletDir, "stopped-pods") }
+const stoppedFile = "stopped-pods"
+
+// KnownPods returns the Pods that have a directory in the node agent's, and those that an earlier
+// teardown stopped.
+func KnownPods(root rootdir.Dirs) Pods {
+	p := Pods{root: root, uids: sets.New[string]()}
+	for _, dir := range root.InUse() {
+		entries, _ := os.ReadDir(filepath.Join(dir, "pods"))
+		for _, e := range entries {
+			p.uids.Insert(e.Name())
+		}
+		data, _ := os.ReadFile(filepath.Join(dir, stoppedFile))
+		p.uids.Insert(strings.Fields(string(data))...)
+	}
+	return p
+}
 
 // UIDs are the UIDs of all of them, sorted.
 func (p Pods) UIDs() []string { return sets.List(p.uids) }
@@ -57,9 +59,11 @@ func (p Pods) UIDs() []string { return sets.List(p.uids) }
 // Stopped adds Pods that were just stopped, and records all for a later purge.
 func (p Pods) Stopped(uids []string) error {
 	p.uids.Insert(uids...)
-	err := os.WriteFile(p.stoppedFile(), []byte(strings.Join(p.UIDs(), "\n")+"\n"), 0o600)
-	// Without the directory no Pod ever ran here.
-	if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
+	dirs := p.root.InUse()
+	if len(dirs) == 0 { // no Pod ever ran here
+		return nil
+	}
+	if err := os.WriteFile(filepath.Join(dirs[0], stoppedFile), []byte(strings.Join(p.UIDs(), "\n")+"\n"), 0o600); err != nil {
 		return fmt.Errorf("recording the Pods that were stopped: %w", err)
 	}
 	return nil
@@ -67,10 +71,12 @@ func (p Pods) Stopped(uids []string) error {
 
 // Dirs are the directories that a node uses on its host.
 type Dirs struct {
-	// Run has run-time files, Data all data, Kubelet the files of Pods and PodLogs their logs.
-	Run, Data, Kubelet, PodLogs string
+	// Run has run-time files, Data all data but the files of Pods, and PodLogs the logs of Pods.
+	Run, Data, PodLogs string
 	// AdminKubeconfig is the administrator's kubeconfig.
 	AdminKubeconfig string
+	// Volumes are the folders that the storage driver keeps its volumes in.
+	Volumes []string
 }
 
 // Steps remove what the components leave when they have been removed themselves, and if purge is
@@ -80,7 +86,7 @@ func (p Pods) Steps(d Dirs, purge bool) []Step {
 		{"removing cgroups", p.removeCgroups},
 		{"unmounting", func(context.Context) error {
 			containerd := filepath.Join(d.Data, "containerd")
-			return errors.Join(mounts.UnmountBelow(d.Run), mounts.UnmountBelow(d.Kubelet), mounts.UnmountBelow(containerd))
+			return errors.Join(mounts.UnmountBelow(d.Run), p.root.Unmount(), mounts.UnmountBelow(containerd), releaseVolumes(d.Volumes))
 		}},
 		{"removing run-time files", func(context.Context) error { return mounts.RemoveTree(d.Run) }},
 	}
@@ -92,18 +98,18 @@ func (p Pods) Steps(d Dirs, purge bool) []Step {
 
 // removeCgroups removes the cgroups of the Pods, and kills what still runs in them.
 func (p Pods) removeCgroups(context.Context) error {
-	if _, err := os.Stat(p.kubeletDir); errors.Is(err, os.ErrNotExist) {
+	if len(p.root.InUse()) == 0 {
 		return nil // no node agent of ours has run
 	}
 	return removeCgroups(cgroupRoots(), p.UIDs())
 }
 
-// dataDirs are all that Flyball keeps in a data directory. Anything else there belongs to others
-// and stays.
-var dataDirs = []string{"server", "agent", "kubelet", "containerd", "log"}
+// dataDirs are all that Flyball keeps in a data directory besides what leads to the root directory.
+// Anything else there belongs to others and stays.
+var dataDirs = []string{"server", "agent", "containerd", "log"}
 
 func (p Pods) removeData(d Dirs) error {
-	var errs []error
+	errs := []error{p.root.Remove(), removeVolumes(d.Volumes)}
 	for _, dir := range dataDirs {
 		errs = append(errs, mounts.RemoveTree(filepath.Join(d.Data, dir)))
 	}
@@ -111,7 +117,7 @@ func (p Pods) removeData(d Dirs) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	// Both may hold something else, or be a mount of their own.
+	// All may hold something else, or be a mount of their own.
 	_ = os.Remove(filepath.Dir(d.AdminKubeconfig))
 	_ = os.Remove(d.Data)
 	return nil

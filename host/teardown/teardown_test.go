@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"flyball.dev/host/rootdir"
 )
 
 // TestRemoveCgroups leaves the Pods of another node agent alone.
@@ -56,17 +58,25 @@ func TestRemovePodLogs(t *testing.T) {
 // TestKnownPods: a Pod that was stopped is known until it is purged, though its directory is gone.
 func TestKnownPods(t *testing.T) {
 	dir := t.TempDir()
-	mkdirs(t, dir, "pods/running")
-	if err := KnownPods(dir).Stopped([]string{"ended"}); err != nil {
+	root := rootdir.Dirs{Root: filepath.Join(dir, "root"), Data: filepath.Join(dir, "data")}
+	mkdirs(t, dir, "data")
+	if err := root.Prepare(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.RemoveAll(filepath.Join(dir, "pods")); err != nil {
+	mkdirs(t, root.Root, "pods/running")
+	if err := KnownPods(root).Stopped([]string{"ended"}); err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"ended", "running"}, KnownPods(dir).UIDs()); diff != "" {
+	if err := os.RemoveAll(filepath.Join(root.Root, "pods")); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"ended", "running"}, KnownPods(root).UIDs()); diff != "" {
 		t.Errorf("-want, +got:\n%s", diff)
 	}
-	none := KnownPods(filepath.Join(dir, "none"))
+	if others := KnownPods(rootdir.Dirs{Root: root.Root, Data: filepath.Join(dir, "other")}); len(others.UIDs()) > 0 {
+		t.Errorf("the Pods of another node are known: %v", others.UIDs())
+	}
+	none := KnownPods(rootdir.Dirs{Root: filepath.Join(dir, "none"), Data: filepath.Join(dir, "none")})
 	if err := none.Stopped(nil); err != nil || len(none.UIDs()) > 0 {
 		t.Errorf("without a directory: %v, %v", none.UIDs(), err)
 	}

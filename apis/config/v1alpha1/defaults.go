@@ -7,6 +7,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/apis/apps/v1alpha1"
 )
@@ -19,6 +20,7 @@ const (
 	DefaultClusterCIDR   = "10.42.0.0/16"
 	DefaultServiceCIDR   = "10.43.0.0/16"
 	DefaultClusterDomain = "cluster.local"
+	DefaultRootDir       = "/var/lib/kubelet"
 	DefaultKubeletPort   = 10250
 	DefaultMaxPods       = 110
 	// Where a container runtime reads its CNI configuration and plugins by default.
@@ -62,6 +64,9 @@ func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
 	if len(c.Controllers.Kinds) == 0 {
 		c.Controllers.Kinds = slices.Clone(allKinds)
 	}
+	setDefault(&c.Kubelet.RootDir, DefaultRootDir)
+	setDefault(&c.Storage.Driver, ptr.To(true))
+	setDefault(&c.Storage.Snapshots, ptr.To(true))
 	setDefault(&c.Kubelet.Port, DefaultKubeletPort)
 	setDefault(&c.Kubelet.MaxPods, DefaultMaxPods)
 	setDefault(&c.Kubelet.ImagePullCredentialsVerificationPolicy, string(kubeletconfig.NeverVerifyPreloadedImages))
@@ -74,6 +79,7 @@ func (c *FlyballConfiguration) Override(flags FlyballConfiguration) {
 	c.ClusterCIDR, c.ServiceCIDR = cmp.Or(flags.ClusterCIDR, c.ClusterCIDR), cmp.Or(flags.ServiceCIDR, c.ServiceCIDR)
 	c.ClusterDomain, c.CRIEndpoint = cmp.Or(flags.ClusterDomain, c.ClusterDomain), cmp.Or(flags.CRIEndpoint, c.CRIEndpoint)
 	c.Server, c.Token = cmp.Or(flags.Server, c.Server), cmp.Or(flags.Token, c.Token)
+	c.Kubelet.RootDir = cmp.Or(flags.Kubelet.RootDir, c.Kubelet.RootDir)
 	c.Port, c.Logging.Verbosity = cmp.Or(flags.Port, c.Port), cmp.Or(flags.Logging.Verbosity, c.Logging.Verbosity)
 }
 

@@ -19,7 +19,8 @@ const (
 type FlyballConfiguration struct {
 	metav1.TypeMeta `json:",inline"`
 
-	// DataDir is where everything lies that must survive a restart. Default: /var/lib/flyball.
+	// DataDir is where everything lies that must survive a restart, apart from the files of Pods
+	// (kubelet.rootDir). Default: /var/lib/flyball.
 	DataDir string `json:"dataDir,omitempty"`
 
 	// NodeName is the name of this host's Node: a DNS subdomain of at most 63 characters. It cannot
@@ -70,6 +71,8 @@ type FlyballConfiguration struct {
 	Controllers ControllersConfiguration `json:"controllers,omitzero"`
 	// Kubelet configures the node agent.
 	Kubelet KubeletConfiguration `json:"kubelet,omitzero"`
+	// Storage configures the storage driver and the snapshot controller.
+	Storage StorageConfiguration `json:"storage,omitzero"`
 	// Logging configures what is logged.
 	Logging LoggingConfiguration `json:"logging,omitzero"`
 }
@@ -84,6 +87,9 @@ type ControllersConfiguration struct {
 
 // KubeletConfiguration configures the node agent.
 type KubeletConfiguration struct {
+	// RootDir is where the node agent keeps the files of Pods, and where drivers have their sockets.
+	// Manifests of CSI drivers and device plugins name the default. Default: /var/lib/kubelet.
+	RootDir string `json:"rootDir,omitempty"`
 	// Port is the port of the node agent's HTTPS server. Default: 10250.
 	Port int `json:"port,omitempty"`
 	// MaxPods is how many Pods may run on this node at once. Default: 110.
@@ -102,6 +108,19 @@ type KubeletConfiguration struct {
 	// NeverVerifyAllowlistedImages: names without tag and digest, as Pods write them, or what they
 	// begin with and /*. Default: none.
 	PreloadedImagesVerificationAllowlist []string `json:"preloadedImagesVerificationAllowlist,omitempty"`
+}
+
+// StorageConfiguration configures the storage driver local.flyball.dev and the snapshot controller.
+type StorageConfiguration struct {
+	// Driver runs the driver on this node, and on a server creates its StorageClass local and what
+	// the drivers of nodes may do. Volumes that exist are not mounted without it. Default: true.
+	Driver *bool `json:"driver,omitempty"`
+	// Snapshots runs the snapshot controller on the server, with its CRDs. Set it to false where
+	// another one is installed. Default: true.
+	Snapshots *bool `json:"snapshots,omitempty"`
+	// Paths are directories on this node, besides the data directory, that a StorageClass may name
+	// for its volumes with the parameter path: each the mount of another disk, say. Default: none.
+	Paths []string `json:"paths,omitempty"`
 }
 
 // LoggingConfiguration configures what is logged.

@@ -56,7 +56,15 @@ func Validate(c *FlyballConfiguration) field.ErrorList {
 			errs = append(errs, field.Duplicate(path, kind))
 		}
 	}
+	errs = append(errs, validateRootDir(field.NewPath("kubelet", "rootDir"), c)...)
 	errs = append(errs, validateKubelet(field.NewPath("kubelet"), &c.Kubelet)...)
+	for i, dir := range c.Storage.Paths {
+		path := field.NewPath("storage", "paths").Index(i)
+		errs = append(errs, validatePath(path, dir)...)
+		if slices.Index(c.Storage.Paths, dir) < i {
+			errs = append(errs, field.Duplicate(path, dir))
+		}
+	}
 	if v := c.Logging.Verbosity; v < 0 || v > maxVerbosity {
 		errs = append(errs, field.Invalid(field.NewPath("logging", "verbosity"), v, fmt.Sprintf("must be from 0 to %d", maxVerbosity)))
 	}
@@ -69,6 +77,19 @@ func validatePath(path *field.Path, value string) field.ErrorList {
 		return field.ErrorList{field.Invalid(path, value, "must be an absolute path")}
 	case filepath.Clean(value) == "/":
 		return field.ErrorList{field.Invalid(path, value, "must be a directory of its own")}
+	}
+	return nil
+}
+
+// validateRootDir: `flyball down --purge` removes each directory for itself, and the data directory
+// has names of its own.
+func validateRootDir(path *field.Path, c *FlyballConfiguration) field.ErrorList {
+	if errs := validatePath(path, c.Kubelet.RootDir); len(errs) > 0 {
+		return errs
+	}
+	root, data := filepath.Clean(c.Kubelet.RootDir), filepath.Clean(c.DataDir)
+	if root == data || strings.HasPrefix(data, root+"/") {
+		return field.ErrorList{field.Invalid(path, c.Kubelet.RootDir, "must be neither dataDir "+c.DataDir+" nor a directory above it")}
 	}
 	return nil
 }

@@ -46,6 +46,10 @@ func TestValidate(t *testing.T) {
 		"Defaults":         {"The defaults alone are valid.", func(*FlyballConfiguration) {}, nil},
 		"RelativeDir":      {"A relative directory would depend on where the command is run.", func(c *FlyballConfiguration) { c.DataDir = "data" }, []string{"dataDir"}},
 		"RootDir":          {"Purging must never mean the whole disk.", func(c *FlyballConfiguration) { c.DataDir = "//" }, []string{"dataDir"}},
+		"RelativeRootDir":  {"Manifests name the whole path.", func(c *FlyballConfiguration) { c.Kubelet.RootDir = "kubelet" }, []string{"kubelet.rootDir"}},
+		"RootDirIsDataDir": {"Its entries would be mixed with the cluster's.", func(c *FlyballConfiguration) { c.Kubelet.RootDir = c.DataDir + "/" }, []string{"kubelet.rootDir"}},
+		"RootDirAbove":     {"The data directory would be one of its entries.", func(c *FlyballConfiguration) { c.Kubelet.RootDir = "/var/lib" }, []string{"kubelet.rootDir"}},
+		"RootDirBelow":     {"Earlier versions had it there.", func(c *FlyballConfiguration) { c.Kubelet.RootDir = c.DataDir + "/kubelet" }, nil},
 		"NodeName":         {"The API server accepts DNS subdomains only.", func(c *FlyballConfiguration) { c.NodeName = "Node_1" }, []string{"nodeName"}},
 		"LongNodeName":     {"The Node's label kubernetes.io/hostname takes 63 characters.", func(c *FlyballConfiguration) { c.NodeName = strings.Repeat("a", 63) }, nil},
 		"TooLongNodeName":  {"The Node would be refused, for ever.", func(c *FlyballConfiguration) { c.NodeName = strings.Repeat("a", 64) }, []string{"nodeName"}},
@@ -100,6 +104,9 @@ func TestValidate(t *testing.T) {
 		"ImageAllowlistUnread": {"Whoever lists images believes that the list counts.", func(c *FlyballConfiguration) {
 			c.Kubelet.PreloadedImagesVerificationAllowlist = []string{"registry.example/app"}
 		}, []string{"kubelet.preloadedImagesVerificationAllowlist"}},
+		"StoragePaths": {"A volume has one place, which does not depend on where the program starts.", func(c *FlyballConfiguration) {
+			c.Storage.Paths = []string{"/mnt/disk2", "disk3", "/", "/mnt/disk2"}
+		}, []string{"storage.paths[1]", "storage.paths[2]", "storage.paths[3]"}},
 		"EverythingBad": {"All errors are joined.", func(c *FlyballConfiguration) { c.BindAddress, c.Kubelet.MaxPods, c.Logging.Verbosity = "x", -1, 11 }, []string{"bindAddress", "kubelet.maxPods", "logging.verbosity"}},
 	}
 	for name, tc := range tests {
