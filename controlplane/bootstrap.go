@@ -53,6 +53,10 @@ func (s *server) runBootstrap(ctx context.Context, up func()) error {
 	if err != nil {
 		return err
 	}
+	defaults, err := readAll(plain, s.cfg.Defaults...)
+	if err != nil {
+		return err
+	}
 	objects = append(objects, callers...)
 	rc, err := kubeconfig.Client(s.cfg.kubeconfig("admin"))
 	if err != nil {
@@ -65,6 +69,9 @@ func (s *server) runBootstrap(ctx context.Context, up func()) error {
 	backoff := wait.Backoff{Duration: 100 * time.Millisecond, Factor: 2, Jitter: 0.1, Steps: 10, Cap: 30 * time.Second}
 	for {
 		err := applyAll(ctx, client, objects)
+		if err == nil {
+			err = createDefaults(ctx, client, defaults)
+		}
 		if err == nil {
 			up()
 			<-ctx.Done()
@@ -197,10 +204,10 @@ func applyAll(ctx context.Context, client dynamic.Interface, objects []*unstruct
 }
 
 func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstructured) error {
-	// The plural is guessed by English grammar, which all kinds follow that a cluster starts with:
-	// discovery is the most expensive request there is.
-	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
-	resource := client.Resource(gvr).Namespace(o.GetNamespace()) // "" for a kind without namespaces
+	resource := resourceOf(client, o)
+	if theirs, err := belongsToOthers(ctx, resource, o); err != nil || theirs {
+		return err
+	}
 	got, err := resource.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: fieldManager, Force: true})
 	if err != nil {
 		return fmt.Errorf("applying %s %s: %w", o.GetKind(), o.GetName(), err)
@@ -209,6 +216,13 @@ func apply(ctx context.Context, client dynamic.Interface, o *unstructured.Unstru
 		return waitEstablished(ctx, resource, got)
 	}
 	return nil
+}
+
+// resourceOf returns the client of an object's kind. The plural is guessed by English grammar, which
+// all kinds follow that a cluster starts with: discovery is the most expensive request there is.
+func resourceOf(client dynamic.Interface, o *unstructured.Unstructured) dynamic.ResourceInterface {
+	gvr, _ := meta.UnsafeGuessKindToResource(o.GroupVersionKind())
+	return client.Resource(gvr).Namespace(o.GetNamespace()) // "" for a kind without namespaces
 }
 
 func waitEstablished(ctx context.Context, resource dynamic.ResourceInterface, crd *unstructured.Unstructured) error {

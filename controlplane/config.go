@@ -64,6 +64,9 @@ type Config struct {
 	// Manifests are applied once kube-apiserver is ready: every .yaml file in them except
 	// kustomizations. Optional.
 	Manifests []fs.FS
+	// Defaults are created after Manifests, once in the life of the cluster: what users change or
+	// delete of them stays so. Optional.
+	Defaults []fs.FS
 	// LogFile is the log file of the process. A little space is reserved for it, to log why writes
 	// are refused. Optional.
 	LogFile string

@@ -8,7 +8,7 @@ import (
 
 	"flyball.dev/apis/config"
 	"flyball.dev/apis/config/v1alpha1"
-	"flyball.dev/cmd/flyball/internal/wiring"
+	"flyball.dev/cmd/flyball/wiring"
 	"flyball.dev/host"
 	"flyball.dev/host/bundle"
 	"flyball.dev/host/instance"
@@ -23,6 +23,7 @@ func addConfigFlags(cmd *cobra.Command) *configFlags {
 	flags, values := cmd.Flags(), &f.Flags
 	flags.StringVar(&f.File, "config", "", "configuration file, see docs/configuration.md")
 	flags.StringVar(&values.DataDir, "data-dir", "", "where everything lies that must survive a restart (default "+v1alpha1.DefaultDataDir+")")
+	flags.StringVar(&values.Kubelet.RootDir, "root-dir", "", "where the node agent keeps the files of Pods (default "+v1alpha1.DefaultRootDir+")")
 	flags.StringVar(&values.NodeName, "node-name", "", "name of this machine's Node (default: the host name)")
 	flags.StringVar(&values.NodeIP, "node-ip", "", "address at which others reach this machine (default: the default route's)")
 	flags.IntVar(&values.Port, "port", 0, "port of the API server (default 6443)")

@@ -52,7 +52,7 @@ func newControllersCommand() *cobra.Command {
 func (f *controllersFlags) complete() (cfg controllers.Config, err error) {
 	cfg = f.config
 	if cfg.Kinds, err = controllers.ParseKinds(f.kinds); err == nil {
-		cfg.Client, err = find.Cluster(f.kubeconfig)
+		cfg.Client, err = find.RESTConfig(f.kubeconfig)
 	}
 	return cfg, err
 }

@@ -67,7 +67,7 @@ func newEnvtestPartCommand() *cobra.Command {
 				return err
 			}
 			rest.SetDefaultWarningHandler(rest.NoWarnings{})
-			client, err := find.Cluster(kubeconfig)
+			client, err := find.RESTConfig(kubeconfig)
 			if err != nil {
 				return err
 			}

@@ -11,13 +11,13 @@ import (
 )
 
 func newImageCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "image", Short: "Import, list and pull the images of this machine"}
+	cmd := &cobra.Command{Use: "image", Short: "Import, list and pull container images on this machine"}
 	cmd.AddCommand(
 		&cobra.Command{
 			Use: "import FILE...", Short: "Import image archives, as `docker save` writes them or in the OCI layout",
 			Args: cobra.MinimumNArgs(1), RunE: withContainerd(importImages),
 		},
-		&cobra.Command{Use: "list", Short: "List the images of this machine", Args: cobra.NoArgs, RunE: withContainerd(listImages)},
+		&cobra.Command{Use: "list", Short: "List the container images on this machine", Args: cobra.NoArgs, RunE: withContainerd(listImages)},
 		&cobra.Command{Use: "pull REF", Short: "Pull an image from its registry", Args: cobra.ExactArgs(1), RunE: withContainerd(pullImage)},
 	)
 	return asGroup(cmd)
@@ -26,12 +26,12 @@ func newImageCommand() *cobra.Command {
 // withContainerd runs a command with the socket of the bundled containerd.
 func withContainerd(run func(cmd *cobra.Command, socket string, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := (&configFlags{}).loadInUse(func(error) {}) // images do not depend on what it warns of
+		c, err := (&configFlags{}).loadInUse(func(error) {}) // it warns of files that do not say where containerd is
 		if err != nil {
 			return err
 		}
 		if c.CRIEndpoint != "" {
-			return fmt.Errorf("reaching the bundled containerd: flyball uses another container runtime (%s); use its own tools", c.CRIEndpoint)
+			return fmt.Errorf("reaching the bundled containerd: flyball uses another container runtime (%s); use that runtime's tools, such as crictl", c.CRIEndpoint)
 		}
 		return run(cmd, c.Containerd().Socket, args)
 	}
@@ -39,7 +39,7 @@ func withContainerd(run func(cmd *cobra.Command, socket string, args []string) e
 
 func importImages(cmd *cobra.Command, socket string, files []string) error {
 	for _, file := range files {
-		names, err := containerd.ImportFile(cmd.Context(), socket, file)
+		names, err := containerd.ImportImages(cmd.Context(), socket, file)
 		if err != nil {
 			return err
 		}
@@ -51,19 +51,19 @@ func importImages(cmd *cobra.Command, socket string, files []string) error {
 }
 
 func listImages(cmd *cobra.Command, socket string, _ []string) error {
-	images, err := containerd.List(cmd.Context(), socket)
+	images, err := containerd.ListImages(cmd.Context(), socket)
 	if err != nil {
 		return err
 	}
 	rows := []string{"IMAGE\tID\tSIZE"}
-	for _, i := range images {
-		rows = append(rows, i.Rows()...)
+	for _, image := range images {
+		rows = append(rows, image.Rows()...) // one for each name
 	}
 	return printRows(cmd, rows)
 }
 
 func pullImage(cmd *cobra.Command, socket string, args []string) error {
-	ref, err := containerd.Pull(cmd.Context(), socket, args[0])
+	ref, err := containerd.PullImage(cmd.Context(), socket, args[0])
 	if err == nil {
 		fmt.Fprintln(cmd.OutOrStdout(), ref)
 	}

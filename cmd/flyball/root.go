@@ -33,7 +33,7 @@ func run(ctx context.Context, args []string) error {
 	}
 	root.AddCommand(hostCommands()...)
 	root.AddCommand(
-		newKubectlCommand(), newRolloutCommand(), newPlanCommand(), newControllersCommand(), newTokenCommand(), newEnvtestCommand(),
+		newKubectlCommand(), newRolloutCommand(), newPlanCommand(), newControllersCommand(), newTokenCommand(), newVolumeCommand(), newEnvtestCommand(),
 		newVersionCommand(),
 	)
 	// Upstream's packages add flags of their own programs to every command's, such as --version.

@@ -20,9 +20,9 @@ import (
 func TestComponents(t *testing.T) {
 	server := []string{
 		"etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager", "bootstrap", "csr-approver", "certificates", "disk",
-		"controllers",
+		"controllers", "snapshots",
 	}
-	node := []string{"routes", "containerd", "images", "network", "kubelet", "proxy", "dns"}
+	node := []string{"routes", "root directory", "containerd", "images", "network", "kubelet", "storage", "proxy", "dns"}
 	for name, tc := range map[string]struct {
 		reason string
 		role   instance.Role
@@ -34,7 +34,7 @@ func TestComponents(t *testing.T) {
 		"Up":           {"It has both.", instance.Up, nil, "", slices.Concat(server, node)},
 		"Agent":        {"It waits for the server of this host.", instance.Agent, nil, "", append([]string{"api access"}, node...)},
 		"Joined":       {"It renews its certificates itself.", instance.Agent, &join.Cluster{}, "", append([]string{"api access", "certificates"}, node...)},
-		"OtherRuntime": {"Nothing is started or preloaded.", instance.Agent, nil, "unix:///run/crio.sock", []string{"api access", "routes", "network", "kubelet", "proxy", "dns"}},
+		"OtherRuntime": {"Nothing is started or preloaded.", instance.Agent, nil, "unix:///run/crio.sock", []string{"api access", "routes", "root directory", "network", "kubelet", "storage", "proxy", "dns"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := Config{Role: tc.role, Joined: tc.joined, Config: &config.Config{

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
+	"k8s.io/utils/ptr"
+
 	"flyball.dev/apis/apps/v1alpha1"
 	embedded "flyball.dev/config"
 	"flyball.dev/controllers"
@@ -18,6 +20,7 @@ import (
 	"flyball.dev/host/status"
 	"flyball.dev/host/supervisor"
 	"flyball.dev/join"
+	"flyball.dev/storage"
 )
 
 // cluster is what the components of a node need of its cluster.
@@ -55,6 +58,9 @@ func (c Config) server(s *supervisor.Supervisor) cluster {
 	s.AddGroup("control plane", plane, slices.Collect(maps.Values(plane.entries))...)
 	bootstrap := plane.entries[controlplane.PartBootstrap]
 	s.Add("controllers", loops{c}, bootstrap)
+	if ptr.Deref(c.Storage.Snapshots, true) {
+		s.Add("snapshots", snapshotController{c}, bootstrap)
+	}
 	return cluster{plane.entries[controlplane.PartEtcd], plane.entries[controlplane.PartAPIServer], bootstrap}
 }
 
@@ -70,6 +76,16 @@ func (p controlPlane) Run(ctx context.Context) error {
 	if slices.Contains(c.ControllerKinds, v1alpha1.GroupVersion) { // otherwise something else may define our kinds
 		manifests = []fs.FS{embedded.CRDs, embedded.RBAC}
 	}
+	var defaults []fs.FS
+	if ptr.Deref(c.Storage.Driver, true) {
+		manifests, defaults = append(manifests, embedded.Storage), append(defaults, embedded.StorageClass)
+	}
+	if ptr.Deref(c.Storage.Snapshots, true) {
+		manifests = append(manifests, embedded.Snapshots)
+		if ptr.Deref(c.Storage.Driver, true) {
+			defaults = append(defaults, embedded.SnapshotClass)
+		}
+	}
 	return controlplane.Run(ctx, controlplane.Config{
 		DataDir: c.DataDir, RunDir: c.RunDir,
 		NodeName: c.NodeName, NodeIPs: c.NodeAddrs,
@@ -79,8 +95,8 @@ func (p controlPlane) Run(ctx context.Context) error {
 		AdminKubeconfig: instance.AdminKubeconfig,
 		LogFile:         logging.Path(c.DataDir),
 		OutOfSpace:      c.Restarter.Restart,
-		Manifests:       manifests,
-		Progress:        p.progress,
+		Manifests:       manifests, Defaults: defaults,
+		Progress: p.progress,
 	})
 }
 
@@ -91,6 +107,17 @@ func (p controlPlane) progress(component, state string, err error) {
 	if e := p.entries[component]; e != nil {
 		e.Set(status.State(state), err)
 	}
+}
+
+// snapshotController binds VolumeSnapshots of all drivers.
+type snapshotController struct{ Config }
+
+func (c snapshotController) Run(ctx context.Context, e *status.Entry) error {
+	client, err := join.Client(filepath.Join(c.DataDir, "server", "kubeconfig", "snapshots.kubeconfig"), "snapshots")
+	if err != nil {
+		return err
+	}
+	return storage.RunSnapshotController(ctx, storage.SnapshotConfig{Client: client, Ready: e.Up})
 }
 
 // loops runs the Deployment and ReplicaSet loops.

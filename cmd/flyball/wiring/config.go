@@ -12,6 +12,7 @@ import (
 	"flyball.dev/host/bundle"
 	"flyball.dev/host/instance"
 	"flyball.dev/host/launch"
+	"flyball.dev/host/rootdir"
 	"flyball.dev/join"
 	"flyball.dev/network"
 )
@@ -35,8 +36,10 @@ type Config struct {
 	Restarter *launch.Restarter
 }
 
-// kubeletDir has the files of Pods.
-func (c Config) kubeletDir() string { return filepath.Join(c.DataDir, "kubelet") }
+// rootDirs are the root directory of the node agent, and what leads to it.
+func (c Config) rootDirs() rootdir.Dirs {
+	return rootdir.Dirs{Root: c.Kubelet.RootDir, Data: c.DataDir}
+}
 
 // credentials are those of the node.
 func (c Config) credentials() join.Credentials {

@@ -7,6 +7,8 @@ import (
 	"crypto/tls"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/component-base/version"
+	"k8s.io/utils/ptr"
 
 	"flyball.dev/containerd"
 	"flyball.dev/dns"
@@ -17,12 +19,15 @@ import (
 	"flyball.dev/kubelet"
 	"flyball.dev/network"
 	"flyball.dev/proxy"
+	"flyball.dev/storage"
 )
 
 // serving is what the kubelet's server shows and serves besides its own metrics.
 type serving struct {
 	certificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
 	metrics     []prometheus.Collector
+	// awaitStorage waits until the storage driver has credentials. Nil if it has them from the start.
+	awaitStorage func(context.Context) error
 }
 
 // agent adds the components of a node whose server is another process.
@@ -32,7 +37,7 @@ func (c Config) agent(s *supervisor.Supervisor) {
 	if c.Joined != nil {
 		renewed, failures := join.NewCertificates(c.credentials().Dir, c.NodeName, c.NodeAddrs)
 		s.Add("certificates", certificates{renewed}, access)
-		shown = serving{renewed.GetCertificate, failures}
+		shown = serving{renewed.GetCertificate, failures, renewed.AwaitStorage}
 	}
 	c.node(s, cluster{api: access, bootstrap: access}, shown)
 }
@@ -40,13 +45,17 @@ func (c Config) agent(s *supervisor.Supervisor) {
 // node adds the components of a node. None starts before etcd has accepted the data directory.
 func (c Config) node(s *supervisor.Supervisor, of cluster, shown serving) {
 	routes := s.Add("routes", routes{c}, of.etcd)
+	root := s.Add("root directory", rootDirectory{c}, of.etcd)
 	var images *status.Entry
 	if c.CRIEndpoint == "" {
-		runtime := s.Add("containerd", bundledRuntime{c}, of.etcd)
+		runtime := s.Add("containerd", bundledRuntime{c}, root)
 		images = s.Add("images", preloadedImages{c}, runtime)
 	}
 	s.Add("network", podNetwork{c}, routes, of.api)
-	s.Add("kubelet", nodeAgent{c, shown}, routes, of.api, images).Require()
+	agent := s.Add("kubelet", nodeAgent{c, shown}, routes, root, of.api, images).Require()
+	if ptr.Deref(c.Storage.Driver, true) {
+		s.Add("storage", storageDriver{c, shown.awaitStorage}, agent, of.bootstrap)
+	}
 	s.Add("proxy", serviceProxy{c}, routes, of.bootstrap)
 	s.Add("dns", clusterDNS{c}, routes, of.bootstrap)
 }
@@ -77,13 +86,26 @@ func (c routes) Run(ctx context.Context, e *status.Entry) error {
 	return nil
 }
 
+// rootDirectory prepares the directory that the node agent and drivers keep their files in. The
+// mounts that it lies on are shared before the runtime makes a container.
+type rootDirectory struct{ Config }
+
+func (c rootDirectory) Run(ctx context.Context, e *status.Entry) error {
+	if err := propagation.Share(c.DataDir, c.Kubelet.RootDir); err != nil {
+		return err
+	}
+	if err := c.rootDirs().Prepare(); err != nil {
+		return err
+	}
+	e.Up()
+	<-ctx.Done()
+	return nil
+}
+
 // bundledRuntime keeps containerd running.
 type bundledRuntime struct{ Config }
 
 func (c bundledRuntime) Run(ctx context.Context, e *status.Entry) error {
-	if err := propagation.Share(c.DataDir); err != nil {
-		return err
-	}
 	cfg := c.Containerd()
 	cfg.Ready = e.Up
 	// Run starts containerd again itself, and containers run on meanwhile.
@@ -126,10 +148,6 @@ func (c nodeAgent) Run(ctx context.Context, e *status.Entry) error {
 	cniConfig := ""
 	if c.CRIEndpoint != "" {
 		cniConfig = c.network().Conflist()
-		// For the bundled runtime, bundledRuntime does this.
-		if err := propagation.Share(c.DataDir); err != nil {
-			return err
-		}
 	}
 	client, err := c.credentials().Kubelet("kubelet")
 	if err != nil {
@@ -141,7 +159,7 @@ func (c nodeAgent) Run(ctx context.Context, e *status.Entry) error {
 	}
 	return kubelet.Run(ctx, kubelet.Config{
 		NodeName: c.NodeName, NodeIPs: c.NodeAddrs, Client: client,
-		RootDir: c.kubeletDir(), PodLogsDir: PodLogsDir,
+		RootDir: c.Kubelet.RootDir, Owner: c.rootDirs().Link(), PodLogsDir: PodLogsDir,
 		CRIEndpoint: c.criEndpoint(), SharedRuntime: c.CRIEndpoint != "", CNIConfig: cniConfig,
 		ClusterDNS: c.DNSAddrs, ClusterDomain: c.ClusterDomain,
 		BindAddress: c.BindAddr, Port: c.Kubelet.Port, GetCertificate: c.shown.certificate, ClientCA: clientCA,
@@ -151,6 +169,29 @@ func (c nodeAgent) Run(ctx context.Context, e *status.Entry) error {
 		PreloadedImagesVerificationAllowlist:   c.Kubelet.PreloadedImagesVerificationAllowlist,
 		// Containers run on whatever happens to the Node object: an error does not take it down.
 		Report: e.Report, Ready: e.Up,
+	})
+}
+
+// storageDriver has the volumes of local.flyball.dev on this node. It is up when the kubelet has
+// registered it.
+type storageDriver struct {
+	Config
+	await func(context.Context) error
+}
+
+func (c storageDriver) Run(ctx context.Context, e *status.Entry) error {
+	if c.await != nil {
+		if err := c.await(ctx); err != nil {
+			return nil // ctx has ended
+		}
+	}
+	client, err := c.credentials().Storage("storage")
+	if err != nil {
+		return err
+	}
+	return storage.Run(ctx, storage.Config{
+		NodeName: c.NodeName, Client: client, DataDir: c.DataDir, Paths: c.Storage.Paths, KubeletDir: c.Kubelet.RootDir,
+		Version: version.Get().GitVersion, Ready: e.Up, Report: e.Report,
 	})
 }
 

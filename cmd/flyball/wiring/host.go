@@ -15,6 +15,7 @@ import (
 	"flyball.dev/kubelet"
 	"flyball.dev/network"
 	"flyball.dev/proxy"
+	"flyball.dev/storage"
 )
 
 // stopPodsTimeout is how long all Pods together may take to end.
@@ -22,7 +23,7 @@ const stopPodsTimeout = 2 * time.Minute
 
 // Teardown returns the steps that remove what the components of a node leave on the host.
 func (c Config) Teardown(purge bool) []teardown.Step {
-	pods := teardown.KnownPods(c.kubeletDir())
+	pods := teardown.KnownPods(c.rootDirs())
 	steps := []teardown.Step{{Name: "stopping Pods", Run: func(ctx context.Context) error {
 		stopped, err := c.stopPods(ctx, pods.UIDs())
 		return errors.Join(err, pods.Stopped(stopped))
@@ -37,7 +38,8 @@ func (c Config) Teardown(purge bool) []teardown.Step {
 		teardown.Step{Name: "removing the network", Run: func(context.Context) error { return network.Cleanup(c.network()) }},
 	)
 	return append(steps, pods.Steps(teardown.Dirs{
-		Run: c.RunDir, Data: c.DataDir, Kubelet: c.kubeletDir(), PodLogs: PodLogsDir, AdminKubeconfig: instance.AdminKubeconfig,
+		Run: c.RunDir, Data: c.DataDir, PodLogs: PodLogsDir, AdminKubeconfig: instance.AdminKubeconfig,
+		Volumes: storage.Folders(c.DataDir, c.Storage.Paths),
 	}, purge)...)
 }
 
@@ -48,7 +50,7 @@ func (c Config) stopPods(ctx context.Context, known []string) ([]string, error) 
 	ctx, cancel := context.WithTimeout(ctx, stopPodsTimeout)
 	defer cancel()
 	return kubelet.StopPods(ctx, kubelet.Config{
-		CRIEndpoint: c.criEndpoint(), SharedRuntime: c.CRIEndpoint != "", RootDir: c.kubeletDir(),
+		CRIEndpoint: c.criEndpoint(), SharedRuntime: c.CRIEndpoint != "", Owner: c.rootDirs().Link(),
 	}, known)
 }
 
