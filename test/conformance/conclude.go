@@ -15,17 +15,16 @@ import (
 	"flyball.dev/test/conformance/suite"
 )
 
-// Files beside RESULTS.md: what upstream's own stack fails here, why tests of the kind job fail, and which do not pass.
-func (o options) upstream() string { return o.beside("reference.json") }
-func (o options) reasons() string  { return o.beside("kind.yaml") }
-func (o options) kind() string     { return o.beside("kind.txt") }
+// Files beside RESULTS.md: what upstream's own stack fails here, and, of a suite, why tests fail and which do not pass.
+func (o options) upstream() string                 { return o.beside("reference.json") }
+func (o options) reasons() string                  { return o.beside(o.suite + ".yaml") }
+func (o options) notPassing(p results.Part) string { return o.beside(p.Suite + ".txt") }
 
-// complete tells whether all tests of a suite run, and kindJob whether they are those of upstream's kind job.
-func (o options) complete(suite string) bool { return o.suite == suite && o.focus+o.skip == "" }
-func (o options) kindJob() bool              { return o.complete("kind") }
+// complete tells whether all tests of the suite run.
+func (o options) complete() bool { return o.focus+o.skip == "" }
 
-// conclude prints and records the results. It returns an error if a test fails that is recorded as passing, or one of the
-// kind job for which nobody has given a reason.
+// conclude prints and records the results. It returns an error if a test fails that is recorded as passing, or one of a suite
+// with reasons for which nobody has given one.
 func conclude(ctx context.Context, o options, c cluster.Cluster, version string, outcomes []suite.Outcome) error {
 	count := map[suite.State]int{}
 	for _, outcome := range outcomes {
@@ -46,8 +45,11 @@ func conclude(ctx context.Context, o options, c cluster.Cluster, version string,
 	if err := errors.Join(compare(o, outcomes), explain(o, reasons, outcomes)); err != nil {
 		return err
 	}
+	part, ok := results.PartOf(o.suite)
 	switch {
-	case o.complete("conformance"):
+	case !o.complete():
+		return nil
+	case o.suite == "conformance":
 		reference, err := results.ReadReference(o.upstream())
 		if err != nil {
 			return err
@@ -60,12 +62,12 @@ func conclude(ctx context.Context, o options, c cluster.Cluster, version string,
 		if err != nil {
 			return err
 		}
-	case o.kindJob():
+	case ok:
 		for _, entry := range reasons.Unneeded(outcomes) {
-			fmt.Fprintf(os.Stderr, "  no test failed for the reason that %s gives for %s\n", o.reasons(), entry)
+			fmt.Fprintf(os.Stderr, "  no test needs the reason that %s gives for %s\n", o.reasons(), entry)
 		}
-		record := results.KindRecord{Date: time.Now(), Version: version, Product: c.Version(ctx), Outcomes: outcomes, Reasons: reasons}
-		if err := record.Write(o.record, o.kind()); err != nil {
+		record := results.PartRecord{Part: part, Date: time.Now(), Version: version, Product: c.Version(ctx), Outcomes: outcomes, Reasons: reasons}
+		if err := record.Write(o.record, o.notPassing(part)); err != nil {
 			return err
 		}
 	default:
@@ -80,11 +82,14 @@ func compare(o options, outcomes []suite.Outcome) error {
 	if err != nil {
 		return err
 	}
-	kind, err := results.ReadKind(o.kind())
-	if err != nil {
-		return err
+	lost := conformance.Lost(outcomes)
+	for _, part := range results.Parts() {
+		known, err := part.Read(o.notPassing(part))
+		if err != nil {
+			return err
+		}
+		lost = append(lost, known.Lost(outcomes)...)
 	}
-	lost := append(conformance.Lost(outcomes), kind.Lost(outcomes)...)
 	slices.Sort(lost)
 	if lost = slices.Compact(lost); len(lost) > 0 {
 		return fmt.Errorf("comparing with %s: %d tests passed then and do not now:\n  %s", o.record, len(lost), strings.Join(lost, "\n  "))
@@ -92,10 +97,10 @@ func compare(o options, outcomes []suite.Outcome) error {
 	return nil
 }
 
-// explain returns an error that names the tests of the kind job that failed without a reason.
+// explain returns an error that names the tests that failed without a reason, in a suite that wants one.
 func explain(o options, reasons results.Reasons, outcomes []suite.Outcome) error {
 	missing := reasons.Missing(outcomes)
-	if o.suite != "kind" || len(missing) == 0 {
+	if _, ok := results.PartOf(o.suite); !ok || len(missing) == 0 {
 		return nil
 	}
 	return fmt.Errorf("explaining what failed: %s has no reason for %d tests; write one, and the same command records the results:\n  %s",

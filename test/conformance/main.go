@@ -37,6 +37,7 @@ type options struct {
 	limit              time.Duration
 	fresh, prepare     bool
 	list, keep         bool
+	image, to          string
 }
 
 func run(ctx context.Context, args []string) error {
@@ -55,11 +56,13 @@ func run(ctx context.Context, args []string) error {
 	f.BoolVar(&o.fresh, "fresh", false, "start over, even if an interrupted run could go on")
 	f.BoolVar(&o.prepare, "prepare", false, "build programs and images, and stop")
 	f.BoolVar(&o.list, "list", false, "print the names of the tests, and stop")
+	f.StringVar(&o.image, "image", "", "build this image, write it to a tar file, and stop")
+	f.StringVar(&o.to, "to", "image.tar", "the tar file")
 	f.BoolVar(&o.keep, "keep", false, "leave the cluster running")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	for _, path := range []*string{&o.bin, &o.out, &o.record, &o.kubeconfig} {
+	for _, path := range []*string{&o.bin, &o.out, &o.record, &o.kubeconfig, &o.to} {
 		if *path == "" {
 			continue
 		}
@@ -68,6 +71,9 @@ func run(ctx context.Context, args []string) error {
 			return err
 		}
 		*path = abs
+	}
+	if o.image != "" {
+		return export(ctx, o)
 	}
 	return session(ctx, o)
 }

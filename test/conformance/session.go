@@ -28,6 +28,9 @@ func session(ctx context.Context, o options) error {
 		return err
 	}
 	programs := suite.Programs{Dir: o.out}
+	if o.suite == suite.StorageExternal {
+		programs.Driver = o.beside("testdriver.yaml")
+	}
 	if err := programs.Build(ctx, of.Version, step); err != nil {
 		return err
 	}
@@ -62,6 +65,15 @@ func session(ctx context.Context, o options) error {
 	return test(ctx, o, c, programs, of, tests)
 }
 
+// export writes an image to a file that `flyball image import` reads.
+func export(ctx context.Context, o options) error {
+	build := images.Builder{Root: "../..", Dir: filepath.Join(o.out, "images"), Progress: func(text string) { fmt.Fprintln(os.Stderr, "  "+text) }}
+	if err := build.Build(ctx, o.image); err != nil {
+		return err
+	}
+	return build.Export(o.image, o.to)
+}
+
 // check refuses at once what would fail after minutes of building, and notes which build of Flyball the run is of.
 func (o options) check(c cluster.Cluster, of *results.Run) error {
 	if _, err := suite.Select(nil, o.suite, o.focus, o.skip); err != nil && o.suite != "subset" {
@@ -90,6 +102,14 @@ func (o options) check(c cluster.Cluster, of *results.Run) error {
 
 // test runs those of the tests that an earlier, interrupted run has not, and concludes.
 func test(ctx context.Context, o options, c cluster.Cluster, programs suite.Programs, of results.Run, tests []suite.Test) error {
+	reasons, err := results.ReadReasons(o.reasons())
+	if err != nil {
+		return err
+	}
+	tests, skipped := reasons.Skip(tests)
+	if len(skipped) > 0 {
+		fmt.Fprintf(os.Stderr, "  %d tests cannot run here; %s says why\n", len(skipped), o.reasons())
+	}
 	journal, err := results.Open(filepath.Join(o.out, "journal.jsonl"), of, o.fresh)
 	if err != nil {
 		return err
@@ -109,9 +129,10 @@ func test(ctx context.Context, o options, c cluster.Cluster, programs suite.Prog
 	if err := results.WriteJUnit(filepath.Join(o.out, "junit.xml"), journal.Outcomes); err != nil {
 		return errors.Join(err, journal.Close(false))
 	}
-	concluded := conclude(ctx, o, c, of.Version, journal.Outcomes)
+	concluded := conclude(ctx, o, c, of.Version, append(journal.Outcomes, skipped...))
 	// A complete run of the kind job takes too long to be repeated for a sentence that is missing in kind.yaml.
-	return errors.Join(concluded, journal.Close(concluded == nil || !o.kindJob()))
+	_, explained := results.PartOf(o.suite)
+	return errors.Join(concluded, journal.Close(concluded == nil || !explained || !o.complete()))
 }
 
 // remaining returns the tests without an outcome.

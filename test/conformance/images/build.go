@@ -41,9 +41,12 @@ type Builder struct {
 	layers map[string][]v1.Layer
 }
 
-// Build builds the images by short name, or those that are not built yet. It returns an error for each that failed,
-// joined, after the others are built.
-func (b *Builder) Build(ctx context.Context) error {
+// Build builds the images of these short names, if they are not built yet; without names all of the suite's. It returns an
+// error for each that failed, joined, after the others are built.
+func (b *Builder) Build(ctx context.Context, names ...string) error {
+	if len(names) == 0 {
+		names = Names()
+	}
 	b.layers = map[string][]v1.Layer{}
 	path, err := openLayout(filepath.Join(b.Dir, "layout"))
 	if err != nil {
@@ -57,10 +60,18 @@ func (b *Builder) Build(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading the module's versions: %w", err)
 	}
+	others, err := os.ReadFile("images/sidecars/go.mod")
+	if err != nil {
+		return fmt.Errorf("reading the versions of the sidecars: %w", err)
+	}
 	var failed error
-	for _, name := range Names() {
-		spec := Catalog()[name]
-		k := key(spec, modules)
+	for _, name := range names {
+		spec, ok := Catalog()[name]
+		if !ok {
+			failed = errors.Join(failed, fmt.Errorf("building image %s: there is none of that name", name))
+			continue
+		}
+		k := key(spec, modules, others)
 		if have[spec.Ref] == k {
 			continue
 		}
@@ -225,7 +236,8 @@ func (b *Builder) moduleFile(ctx context.Context, path string) ([]byte, error) {
 	return os.ReadFile(filepath.Join(strings.TrimSpace(string(dir)), path))
 }
 
-// compile builds a static program and returns it. Packages of flyball.dev are built in its own module.
+// compile builds a static program and returns it. Packages of flyball.dev are built in its own module, and CSI sidecars in
+// one with the versions of Kubernetes that they are released with.
 func (b *Builder) compile(ctx context.Context, pkg string) ([]byte, error) {
 	dir := filepath.Join(b.Dir, "programs")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -236,6 +248,9 @@ func (b *Builder) compile(ctx context.Context, pkg string) ([]byte, error) {
 	if strings.HasPrefix(pkg, "flyball.dev/") && !strings.HasPrefix(pkg, "flyball.dev/test/conformance/") {
 		cmd.Dir = b.Root
 	}
+	if strings.HasPrefix(pkg, sidecars) {
+		cmd.Dir = "images/sidecars"
+	}
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOWORK=off")
 	if output, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("compiling %s: %w\n%s", pkg, err, output)
@@ -244,10 +259,13 @@ func (b *Builder) compile(ctx context.Context, pkg string) ([]byte, error) {
 }
 
 // key changes whenever an image has to be built again.
-func key(spec Spec, modules []byte) string {
+func key(spec Spec, modules, sidecarModules []byte) string {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%s %s %#v", format, runtime.GOARCH, spec) // fmt prints maps in the order of their keys
 	if len(spec.Programs)+len(spec.ModuleFiles) > 0 || spec.Base != "" {
+		if isSidecar(spec) {
+			modules = sidecarModules
+		}
 		_, _ = h.Write(modules)
 	}
 	return hex.EncodeToString(h.Sum(nil))

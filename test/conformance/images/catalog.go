@@ -26,7 +26,9 @@ type Spec struct {
 	// Setuid are the programs that run as their owner.
 	Setuid []string
 	// Bare leaves the layer of busybox out.
-	Bare   bool
+	Bare bool
+	// Apart is an image that the suite does not ask for. It is built when it is named only.
+	Apart  bool
 	Config v1.Config
 }
 
@@ -61,6 +63,9 @@ http {
 }
 `
 
+// postgresPrograms are where Debian's package has them, in the release that the host's apt is of: each has one version.
+const postgresPrograms = "/usr/lib/postgresql/15/bin:/usr/lib/postgresql/17/bin:/usr/lib/postgresql/19/bin"
+
 func ref(id suite.ImageID) string {
 	c := suite.GetOriginalImageConfigs()[id]
 	return c.GetE2EImage()
@@ -79,8 +84,9 @@ func Catalog() map[string]Spec {
 	agnhost := Spec{
 		Ref: ref(suite.Agnhost),
 		// curl, nc, dig, ss and socat are what the tests run in it, besides what busybox has. The wget of Debian's busybox
-		// crashes when it gets a timeout, and it has no printenv, which is in coreutils.
-		Packages: []string{"bash", "bind9-dnsutils", "coreutils", "curl", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "socat", "wget"},
+		// crashes when it gets a timeout, and it has no printenv, which is in coreutils. Its nsenter runs programs of its own in
+		// place of the host's: that of util-linux does not.
+		Packages: []string{"bash", "bind9-dnsutils", "coreutils", "curl", "iperf", "iproute2", "libc-bin", "netcat-openbsd", "socat", "util-linux", "wget"},
 		Programs: map[string]string{"agnhost": images + "agnhost", "coredns": "flyball.dev/test/conformance/images/coredns"},
 		ModuleFiles: map[string]string{
 			"localhost.crt": moduleFiles + "agnhost/porter/localhost.crt",
@@ -109,7 +115,7 @@ func Catalog() map[string]Spec {
 	}
 	newer := nginx
 	newer.Ref = ref(suite.NginxNew)
-	return map[string]Spec{
+	catalog := map[string]Spec{
 		"agnhost":      agnhost,
 		"agnhost-prev": previous,
 		"busybox": {
@@ -157,6 +163,13 @@ func Catalog() map[string]Spec {
 			Config: v1.Config{Entrypoint: []string{"/regression-issue-74839"}},
 		},
 	}
+	maps.Copy(catalog, storage())
+	catalog["postgres"] = Spec{
+		Ref: "flyball.dev/postgres:1", Apart: true, Packages: []string{"bash", "coreutils", "postgresql"},
+		Files:  map[string]string{"etc/passwd": passwd + "postgres:x:999:999::/data:/bin/sh\n", "etc/group": group + "postgres:x:999:\n"},
+		Config: v1.Config{Env: []string{"PATH=" + postgresPrograms + ":/usr/local/bin:/usr/bin:/bin"}},
+	}
+	return catalog
 }
 
 // page is an image that serves a picture: of agnhost's layers, with the page the update demo asks for.
@@ -182,7 +195,8 @@ var none = map[suite.ImageID]bool{suite.InvalidRegistryImage: true}
 // reasons are those for images that are not built, by a part of their name; the first that matches counts.
 var reasons = []Unbuilt{
 	{"/sig-storage/nfs-provisioner", "its source is outside of k8s.io/kubernetes", "dynamic provisioning over NFS; no conformance test"},
-	{"/sig-storage/", "a CSI driver or sidecar, whose source is outside of k8s.io/kubernetes", "tests with a CSI driver in the cluster; no conformance test"},
+	{"/sig-storage/csi-snapshot-metadata", "its source is in no Go module", "metadata of snapshots, a feature that is off by default; no conformance test"},
+	{"/sig-storage/", "its source is in no Go module", "tests with the CSI hostpath driver in the cluster; no conformance test"},
 	{"k8s-authenticated-test/", "its registry asks for Google's credentials", "tests that pull from gcr.io with a secret; no conformance test"},
 	{"/node-perf/", "a benchmark", "node performance; no conformance test"},
 	{"/volume/", "needs a kernel server for NFS or iSCSI", "volumes over NFS and iSCSI; no conformance test"},
@@ -210,10 +224,10 @@ func Missing() []Unbuilt {
 	return list
 }
 
-// Names returns the short names, those that others are based on first.
+// Names returns the short names of the suite's images, those that others are based on first.
 func Names() []string {
 	c := Catalog()
-	names := slices.Sorted(maps.Keys(c))
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(c)), func(n string) bool { return c[n].Apart })
 	slices.SortStableFunc(names, func(a, b string) int { return min(len(c[a].Base), 1) - min(len(c[b].Base), 1) })
 	return names
 }

@@ -86,14 +86,8 @@ func oneLine(s string) string {
 	return s
 }
 
-// Write writes the record into RESULTS.md, and leaves what that says of the kind job as it is.
-func (r Record) Write(path string) error {
-	_, kind, err := split(path)
-	if err != nil {
-		return err
-	}
-	return write(path, r.Markdown(), kind)
-}
+// Write writes the record into RESULTS.md, and leaves its other parts as they are.
+func (r Record) Write(path string) error { return replace(path, conformance, r.Markdown()) }
 
 // Known is what a file records of tests: those that do not pass. Without the file, nothing is recorded.
 type Known struct {
@@ -105,10 +99,11 @@ type Known struct {
 // Read reads what Write wrote about the conformance tests.
 func Read(path string) (Known, error) {
 	k := Known{of: suite.Test.Conformance, notPassing: map[string]bool{}}
-	body, _, err := split(path)
+	parts, err := split(path)
 	if err != nil {
 		return k, err
 	}
+	body := parts[conformance]
 	k.recorded = strings.TrimSpace(body) != ""
 	section := ""
 	for line := range strings.Lines(body) {

@@ -63,7 +63,8 @@ func (p Programs) List(ctx context.Context) ([]Test, error) {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	file := filepath.Join(dir, "report.json")
-	cmd := exec.CommandContext(ctx, p.E2E(), "--provider=skeleton", "--ginkgo.dry-run", "--ginkgo.silence-skips", "--ginkgo.json-report="+file)
+	args := append(p.flags(), "--ginkgo.dry-run", "--ginkgo.silence-skips", "--ginkgo.json-report="+file)
+	cmd := exec.CommandContext(ctx, p.E2E(), args...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("listing tests: %w\n%s", err, tail(out, 2000))
 	}
@@ -96,7 +97,8 @@ func parse(body []byte) ([]spec, error) {
 }
 
 // Suites are the sets of tests that Select knows.
-const Suites = "conformance, kind (what upstream's kind job runs), subset (what continuous integration runs) or all"
+const Suites = "conformance, kind (what upstream's kind job runs), storage-external (upstream's tests of a CSI driver, with Flyball's own), " +
+	"storage-mock (upstream's tests with a mock CSI driver), subset (what continuous integration runs) or all"
 
 // Select returns the tests of one of the Suites whose name matches the focus and not the skip; an empty expression does not
 // restrict.
@@ -114,8 +116,12 @@ func Select(tests []Test, suite, focus, skip string) ([]Test, error) {
 	case "all":
 	case "conformance":
 		belongs = Test.Conformance
-	case "kind":
+	case Kind:
 		belongs = Test.Kind
+	case StorageExternal:
+		belongs = Test.External
+	case StorageMock:
+		belongs = Test.Mock
 	case "subset":
 		if tests, err = Subset(tests); err != nil {
 			return nil, err

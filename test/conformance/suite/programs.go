@@ -10,7 +10,20 @@ import (
 )
 
 // Programs are those that a run needs. Build makes them.
-type Programs struct{ Dir string }
+type Programs struct {
+	Dir string
+	// Driver is a file that describes a storage driver, which the suite has tests for then. Empty for none.
+	Driver string
+}
+
+// flags are those of every call of E2E.
+func (p Programs) flags() []string {
+	flags := []string{"--provider=skeleton"}
+	if p.Driver != "" {
+		flags = append(flags, "--storage.testdriver="+p.Driver)
+	}
+	return flags
+}
 
 // E2E is the path of the suite's program, Kubectl of the kubectl that tests of sig-cli run.
 func (p Programs) E2E() string     { return filepath.Join(p.Dir, "e2e.test") }

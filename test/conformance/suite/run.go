@@ -143,11 +143,11 @@ func (r *Runner) exec(ctx context.Context, tests []Test) (report, out []byte) {
 	// The suite's own limit comes first, so that the test can clean up behind itself.
 	hard, cancel := context.WithTimeout(ctx, r.Limit+time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(hard, r.Programs.E2E(),
-		"--kubeconfig="+r.Kubeconfig, "--provider=skeleton", "--kubectl-path="+r.Programs.Kubectl(),
+	cmd := exec.CommandContext(hard, r.Programs.E2E(), append(r.Programs.flags(),
+		"--kubeconfig="+r.Kubeconfig, "--kubectl-path="+r.Programs.Kubectl(),
 		"--kube-test-repo-list="+r.RepoList, "--ginkgo.focus=(^| )("+strings.Join(names, "|")+")$", "--ginkgo.json-report="+file,
 		"--ginkgo.v", "--ginkgo.no-color", "--ginkgo.silence-skips", "--ginkgo.timeout="+r.Limit.String(),
-		"--disable-log-dump", "--system-pods-startup-timeout=2m", "--node-schedulable-timeout=2m")
+		"--disable-log-dump", "--system-pods-startup-timeout=2m", "--node-schedulable-timeout=2m")...)
 	cmd.Env = append(os.Environ(), "KUBE_TEST_REPO_LIST="+r.RepoList, "KUBECONFIG="+r.Kubeconfig)
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	// Tests start kubectl; those go with them.

@@ -152,11 +152,31 @@ func TestKind(t *testing.T) {
 		"disruptive":   {"", "[sig-node] Nodes [Disruptive] should restart", false},
 		"flaky":        {"", "[sig-node] Nodes [Flaky] should work", false},
 		"serial":       {"has a job of its own", "[sig-scheduling] Preemption [Serial] preempts", false},
-		"volumes":      {"nodes have none yet", "[sig-storage] CSI volumes should work", false},
+		"volumes":      {"they need no feature", "[sig-storage] CSI volumes should work", true},
 		"devices":      {"nodes have none yet", "[sig-node] [DRA] control plane should work", false},
 	} {
 		if got := (Test{Name: c.test}).Kind(); got != c.want {
 			t.Errorf("%s: %s: got %v, want %v", name, c.reason, got, c.want)
+		}
+	}
+}
+
+// The suites for storage drivers take what is slow, too: nothing else runs it.
+func TestStorageSuites(t *testing.T) {
+	for name, c := range map[string]struct {
+		reason, test   string
+		external, mock bool
+	}{
+		"external": {"our driver's", "External Storage [Driver: local.flyball.dev] [Testpattern: Dynamic PV (xfs)] volumes should allow exec [Slow]", true, false},
+		"in tree":  {"belongs to the kind job", "[sig-storage] In-tree Volumes [Driver: local] [Testpattern: Inline-volume] volumes", false, false},
+		"mock":     {"", "[sig-storage] CSI Mock volume attach CSI attach test [Slow]", false, true},
+		"snapshot": {"Flyball has them", "[sig-storage] CSI Mock volume snapshot [Feature:VolumeSnapshotDataSource] should", false, true},
+		"selinux":  {"the host has none", "[sig-storage] CSI Mock selinux on mount [Feature:SELinux] should", false, false},
+		"gate off": {"the suite marks it", "[sig-storage] CSI Mock health [FeatureGate:CSIVolumeHealth] [Alpha] [Feature:OffByDefault]", false, false},
+	} {
+		got := Test{Name: c.test}
+		if got.External() != c.external || got.Mock() != c.mock {
+			t.Errorf("%s: %s: external %v, mock %v", name, c.reason, got.External(), got.Mock())
 		}
 	}
 }

@@ -19,6 +19,41 @@ var kind = []suite.Outcome{
 	{Name: "[sig-cli] f", State: suite.Skipped, Message: "Only supported for providers [gce]"},
 }
 
+func kindPart(t *testing.T) Part {
+	t.Helper()
+	p, ok := PartOf(suite.Kind)
+	if !ok {
+		t.Fatal("there is no part for the kind job")
+	}
+	return p
+}
+
+// No test is left out silently: each that was skipped is in RESULTS.md, below its reason, whether a list of ours or the suite
+// itself took it out.
+func TestSkippedHaveReasons(t *testing.T) {
+	reasons, err := ReadReasons(writeFile(t, "- tests: nfs\n  skip: true\n  reason: no NFS here\n- test: \"[sig-cli] e\"\n  reason: no printer\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	run, skipped := reasons.Skip([]suite.Test{{Name: "[sig-storage] nfs a"}, {Name: "[sig-cli] e"}, {Name: "[sig-storage] nfs3 b"}})
+	if diff := cmp.Diff([]suite.Test{{Name: "[sig-cli] e"}}, run); diff != "" {
+		t.Errorf("what is to run: -want +got:\n%s", diff)
+	}
+	record := PartRecord{Part: kindPart(t), Outcomes: append(skipped, kind...), Reasons: reasons}
+	want := "### Skipped, and why\n\n" +
+		"<details><summary>2: no NFS here</summary>\n\n- `[sig-storage] nfs a`\n- `[sig-storage] nfs3 b`\n\n</details>\n\n" +
+		"<details><summary>1: the suite itself: Only supported for providers [gce]</summary>\n\n- `[sig-cli] f`\n"
+	if got := record.Markdown(); !strings.Contains(got, want) {
+		t.Errorf("want %s\nin %s", want, got)
+	}
+	if got := reasons.Unneeded(record.Outcomes); got != nil {
+		t.Errorf("unneeded: %v", got)
+	}
+	if diff := cmp.Diff([]string{"nfs"}, reasons.Unneeded(kind)); diff != "" {
+		t.Errorf("an entry that takes out no test is of no use: -want +got:\n%s", diff)
+	}
+}
+
 func writeFile(t *testing.T, body string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "file")
@@ -35,7 +70,7 @@ func TestParts(t *testing.T) {
 	reasons := Reasons{{Test: "[sig-cli] e", Reason: "there is\nno printer"}}
 	writeKind := func() {
 		t.Helper()
-		if err := (KindRecord{Date: time.Unix(0, 0), Version: "v1", Product: "p", Outcomes: kind, Reasons: reasons}).Write(file, list); err != nil {
+		if err := (PartRecord{Part: kindPart(t), Date: time.Unix(0, 0), Version: "v1", Product: "p", Outcomes: kind, Reasons: reasons}).Write(file, list); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -67,26 +102,26 @@ func TestParts(t *testing.T) {
 	}
 	for _, want := range []string{
 		"- passed: **1 of 3**", "- `[sig-node] b [Conformance]`\n  timed out after 30 s\n",
-		"- **2 passed, 1 failed, 1 skipped by the suite itself**", "| cli | 1 | 1 | 1 |", "### Failing, and why\n\n- `[sig-cli] e`\n  there is no printer\n",
+		"- **2 passed, 1 failed, 1 skipped**", "| cli | 1 | 1 | 1 |", "### Failing, and why\n\n- `[sig-cli] e`\n  there is no printer\n",
 	} {
 		if !strings.Contains(string(both), want) {
 			t.Errorf("%q is not in RESULTS.md:\n%s", want, both)
 		}
 	}
-	if strings.Contains(string(both), "[sig-cli] d") || strings.Contains(string(both), "[sig-cli] f") {
-		t.Errorf("tests of the kind job that passed or were skipped are in RESULTS.md:\n%s", both)
+	if strings.Contains(string(both), "[sig-cli] d") {
+		t.Errorf("a test of the kind job that passed is in RESULTS.md:\n%s", both)
 	}
 }
 
 func TestKindRatchet(t *testing.T) {
-	known, err := ReadKind(filepath.Join(t.TempDir(), "kind.txt"))
+	known, err := kindPart(t).Read(filepath.Join(t.TempDir(), "kind.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if lost := known.Lost(kind); lost != nil {
 		t.Errorf("nothing is recorded, and yet these are lost: %v", lost)
 	}
-	if known, err = ReadKind(writeFile(t, KindRecord{Outcomes: kind}.List())); err != nil {
+	if known, err = kindPart(t).Read(writeFile(t, PartRecord{Part: kindPart(t), Outcomes: kind}.List())); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
@@ -104,7 +139,7 @@ func TestKindRatchet(t *testing.T) {
 			t.Errorf("%s: %s: -want +got:\n%s", name, c.reason, diff)
 		}
 	}
-	if _, err := ReadKind(writeFile(t, "[sig-cli] d\n")); err == nil || !strings.Contains(err.Error(), `"[sig-cli] d" begins neither`) {
+	if _, err := kindPart(t).Read(writeFile(t, "[sig-cli] d\n")); err == nil || !strings.Contains(err.Error(), `"[sig-cli] d" begins neither`) {
 		t.Errorf("a line without a state: got error %v", err)
 	}
 }
