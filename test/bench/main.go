@@ -37,6 +37,7 @@ type options struct {
 	yardstick string
 	pods      int
 	burst     int
+	claims    int
 	idle      time.Duration
 	settle    time.Duration
 	disk      time.Duration
@@ -48,6 +49,7 @@ func main() {
 	flag.StringVar(&o.yardstick, "yardstick", "", "directory of upstream.sh; without it only Flyball is measured")
 	flag.IntVar(&o.pods, "pods", 50, "Pods started one at a time")
 	flag.IntVar(&o.burst, "burst", 40, "Pods created at once")
+	flag.IntVar(&o.claims, "claims", 50, "claims made one at a time, each with a Pod")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long the idle cluster is watched")
 	flag.DurationVar(&o.settle, "settle", settlePeriod, "how long nothing happens before that; kube-apiserver has what did happen removed from etcd's database within ten minutes")
 	flag.DurationVar(&o.disk, "disk", diskPeriod, "how long the disk is watched under an idle cluster; etcd has Flyball's database written every five minutes")
@@ -101,6 +103,9 @@ func measure(ctx context.Context, s *side, o options) (f *figures, err error) {
 		return nil, err
 	}
 	if err := c.burst(ctx, o.burst, f); err != nil {
+		return nil, err
+	}
+	if err := s.watchClaims(ctx, c, o, f); err != nil {
 		return nil, err
 	}
 	progressf("%s: idle for %v", s.name, o.idle)

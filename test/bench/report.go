@@ -15,6 +15,7 @@ type figures struct {
 	podStart, podEnd            []time.Duration
 	burst                       time.Duration
 	idle                        []usage
+	claims                      *claims  // nil without a default StorageClass
 	disk                        *written // nil where no block device is under the data directory
 }
 
@@ -66,10 +67,28 @@ func report(w io.Writer, results []*figures) {
 		_, _ = fmt.Fprintln(t)
 	}
 	for _, f := range results {
+		reportClaims(t, f)
+	}
+	for _, f := range results {
 		for _, u := range f.idle {
 			_, _ = fmt.Fprintf(t, "%s: %s\tMB, %% of a core\t%.1f\t%.1f\n", f.side, u.name, megabytes(u.rss), 100*u.cpu)
 		}
 	}
+}
+
+// reportClaims prints what only a side with a default StorageClass has: its ratio is to its own Pods without claims.
+func reportClaims(w io.Writer, f *figures) {
+	if f.claims == nil {
+		return
+	}
+	for _, q := range []struct {
+		name  string
+		value float64
+	}{{"p50", .5}, {"p99", .99}} {
+		_, _ = fmt.Fprintf(w, "%s: claim to bound and mounted, %s\tms\t%d\n", f.side, q.name, quantile(f.claims.bound, q.value).Milliseconds())
+	}
+	_, _ = fmt.Fprintf(w, "%s: burst with a claim each\tms\t%d\n", f.side, f.claims.burst.Milliseconds())
+	_, _ = fmt.Fprintf(w, "%s: the same, to the burst without\tratio\t%.2f\n", f.side, f.claims.burst.Seconds()/f.burst.Seconds())
 }
 
 func total(list []usage) (sum usage) {

@@ -23,6 +23,7 @@ type side struct {
 	image      string // present on the node before the first Pod asks for it
 	bin        string // directory of the programs whose memory and CPU count
 	data       string // directory of what must survive
+	claims     bool   // it has a default StorageClass
 	up, stop   []string
 	env        []string
 }
@@ -36,7 +37,7 @@ func newFlyball(bin string) (*side, error) {
 		return nil, fmt.Errorf("clearing an earlier cluster: %w: %s", err, out)
 	}
 	return &side{
-		name: "flyball", server: "https://127.0.0.1:6443", kubeconfig: "/etc/flyball/kubeconfig", image: "flyball.dev/pause:1", bin: bin, data: "/var/lib/flyball",
+		name: "flyball", server: "https://127.0.0.1:6443", kubeconfig: "/etc/flyball/kubeconfig", image: "flyball.dev/pause:1", bin: bin, data: "/var/lib/flyball", claims: true,
 		up: []string{exe, "up", "--detach"}, stop: []string{exe, "down", "--purge"},
 	}, nil
 }

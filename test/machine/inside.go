@@ -133,7 +133,8 @@ func podMounts(mountinfo string) []string {
 			continue
 		}
 		target := where[4]
-		if strings.HasPrefix(fstype, "nsfs ") || strings.HasPrefix(target, "/run/") || strings.HasPrefix(target, "/var/lib/") || strings.Contains(target, "/kubelet/pods/") {
+		if strings.HasPrefix(fstype, "nsfs ") || strings.HasPrefix(target, "/run/") || strings.HasPrefix(target, "/var/lib/") ||
+			strings.Contains(target, "/kubelet/pods/") || strings.Contains(target, "/volumes/kubernetes.io~") {
 			targets = append(targets, target)
 		}
 	}

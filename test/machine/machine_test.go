@@ -268,9 +268,9 @@ func TestPodMounts(t *testing.T) {
 28 27 0:29 / /tmp rw - tmpfs tmpfs rw
 121 27 0:4 net:[4026532184] /tmp/x/netns/cni-1 rw - nsfs nsfs rw
 322 27 0:131 / /run/flyball/containerd/task/rootfs rw,relatime - overlay overlay rw
-43 27 0:39 / /tmp/x/kubelet/pods/0079/volumes/kubernetes.io~projected/token rw - tmpfs tmpfs rw
+43 27 0:39 / /tmp/x/root/pods/0079/volumes/kubernetes.io~projected/token rw - tmpfs tmpfs rw
 `)
-	want := []string{"/tmp/x/netns/cni-1", "/run/flyball/containerd/task/rootfs", "/tmp/x/kubelet/pods/0079/volumes/kubernetes.io~projected/token"}
+	want := []string{"/tmp/x/netns/cni-1", "/run/flyball/containerd/task/rootfs", "/tmp/x/root/pods/0079/volumes/kubernetes.io~projected/token"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("-want +got:\n%s", diff)
 	}

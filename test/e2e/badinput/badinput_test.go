@@ -125,7 +125,7 @@ func TestRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			args, say := tc.prepare(t)
 			if !strings.Contains(strings.Join(args, " "), "--data-dir") {
-				args = append(args, "--data-dir", filepath.Join(t.TempDir(), "data"))
+				args = append(args, cluster.Dirs(filepath.Join(t.TempDir(), "data"))...)
 			}
 			for _, detach := range []bool{true, false} {
 				done := make(chan struct{})
@@ -179,17 +179,17 @@ func TestDataDir(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("Again", func(t *testing.T) {
-		out, err := exec.CommandContext(t.Context(), cluster.Binary(), "up", "--detach", "--data-dir", cluster.DataDir).CombinedOutput()
+		out, err := exec.CommandContext(t.Context(), cluster.Binary(), append([]string{"up", "--detach"}, cluster.Dirs(cluster.DataDir)...)...).CombinedOutput()
 		if err != nil || !strings.Contains(string(out), "already running since") {
 			t.Errorf("up --detach beside itself: %v\n%s", err, out)
 		}
 	})
 	say := []string{"already running", fmt.Sprintf("pid %d", cluster.PID(t, "flyball"))}
 	t.Run("InUse", func(t *testing.T) {
-		refused(t, "A data directory has one user.", []string{"--data-dir", cluster.DataDir}, say, false, nil)
+		refused(t, "A data directory has one user.", cluster.Dirs(cluster.DataDir), say, false, nil)
 	})
 	t.Run("OtherCluster", func(t *testing.T) {
-		refused(t, "A machine has one cluster.", []string{"--data-dir", t.TempDir()}, say, true, nil)
+		refused(t, "A machine has one cluster.", cluster.Dirs(t.TempDir()), say, true, nil)
 	})
 	if err := cluster.Flyball("down"); err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestDataDir(t *testing.T) {
 	cluster.NothingLeft(t)
 
 	t.Run("OtherRange", func(t *testing.T) {
-		failed(t, []string{"--data-dir", cluster.DataDir, "--service-cidr", "10.99.0.0/16"}, []string{"10.43.0.0/16", "10.99.0.0/16", "data directory"})
+		failed(t, append(cluster.Dirs(cluster.DataDir), "--service-cidr", "10.99.0.0/16"), []string{"10.43.0.0/16", "10.99.0.0/16", "data directory"})
 	})
 	t.Run("Damaged", func(t *testing.T) {
 		databases, err := filepath.Glob(filepath.Join(cluster.DataDir, "server", "etcd", "member", "snap", "db"))
@@ -207,7 +207,7 @@ func TestDataDir(t *testing.T) {
 		if err := os.WriteFile(databases[0], bytes.Repeat([]byte("x"), 1<<16), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		failed(t, []string{"--data-dir", cluster.DataDir}, []string{"database"})
+		failed(t, cluster.Dirs(cluster.DataDir), []string{"database"})
 	})
 }
 

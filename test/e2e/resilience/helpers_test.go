@@ -160,7 +160,7 @@ func awaitEnd(t *testing.T, pid int) {
 // start runs a half of Flyball until the test ends.
 func start(t *testing.T, role string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(cluster.Binary(), role, "--data-dir", cluster.DataDir)
+	cmd := exec.Command(cluster.Binary(), append([]string{role}, cluster.Dirs(cluster.DataDir)...)...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

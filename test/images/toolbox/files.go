@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -79,6 +80,24 @@ func write(_ context.Context, args []string) error {
 		return errors.New("name the file")
 	}
 	return os.WriteFile(args[0], []byte(strings.Join(args[1:], " ")), 0o644)
+}
+
+func fill(_ context.Context, args []string) error {
+	if len(args) != 2 {
+		return errors.New("takes a file and a number of megabytes")
+	}
+	megabytes, err := strconv.Atoi(args[1])
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(args[0])
+	if err != nil {
+		return err
+	}
+	for ; megabytes > 0 && err == nil; megabytes-- {
+		_, err = f.Write(make([]byte, 1<<20))
+	}
+	return errors.Join(err, f.Sync(), f.Close())
 }
 
 func test(_ context.Context, args []string) error {

@@ -37,6 +37,7 @@ func commands() map[string]command {
 		"env":   {"", env},
 		"exit":  {"CODE [AFTER]", exit},
 		"false": {"", func(context.Context, []string) error { return exitError(1) }},
+		"fill":  {"FILE MEGABYTES: writes as much to a file, and to the disk", fill},
 		"host":  {"NAME: prints its addresses", resolve},
 		"hostname": {"", func(context.Context, []string) error {
 			name, err := os.Hostname()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -33,6 +34,12 @@ func Binary() string { return filepath.Join(Root(), "bin", "flyball") }
 
 // DataDir is the data directory of the cluster of this test run.
 var DataDir string
+
+// Dirs are the arguments with which `flyball up` keeps everything in a data directory. The root directory of the node agent
+// would otherwise be the machine's, and whoever stopped a cluster here has it.
+func Dirs(data string) []string {
+	return []string{"--data-dir", data, "--root-dir", filepath.Join(data, "root")}
+}
 
 // Main runs the tests of a story with a cluster, started with further arguments of `flyball up`.
 func Main(m *testing.M, args ...string) { main(m, true, args...) }
@@ -120,7 +127,7 @@ func acquire() (*os.File, error) {
 
 // Up starts the cluster in the background, with further arguments of `flyball up`.
 func Up(args ...string) error {
-	return Flyball(append([]string{"up", "--detach", "--data-dir", DataDir}, args...)...)
+	return Flyball(slices.Concat([]string{"up", "--detach"}, Dirs(DataDir), args)...)
 }
 
 // Down stops the cluster and removes its data.
