@@ -222,14 +222,23 @@ func (d *Driver) NodePublishVolume(ctx context.Context, r *csi.NodePublishVolume
 // onlyAt returns FailedPrecondition when a volume is published anywhere else.
 func (v *Volume) onlyAt(target, staging string) error {
 	points, err := v.mounts()
-	staging, _ = filepath.EvalSymlinks(staging) // the mount table has no links
-	target, _ = filepath.EvalSymlinks(target)
 	for _, point := range points {
-		if point != target && point != staging {
+		if !samePlace(point, target) && !samePlace(point, staging) {
 			return status.Errorf(codes.FailedPrecondition, "volume %s may be used by one Pod, and is at %s", v.ID, point)
 		}
 	}
 	return err
+}
+
+// samePlace tells whether two paths name one entry of one directory. The mount table has no links, and where a directory above
+// is mounted at two places, as /var/lib may be, each mount below is in it at both.
+func samePlace(a, b string) bool {
+	if a == b {
+		return true
+	}
+	x, errX := os.Stat(filepath.Dir(a))
+	y, errY := os.Stat(filepath.Dir(b))
+	return filepath.Base(a) == filepath.Base(b) && errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // makeTarget makes what a volume is mounted on: a directory, or a file for a device.
