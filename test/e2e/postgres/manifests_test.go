@@ -1,7 +1,8 @@
 package postgres
 
 // manifest is a database on a claim of its own, and a Pod that inserts one row after the other, and appends to DIR/rows each
-// that the database acknowledged. It reaches the database without the cluster's DNS, which ends with flyball.
+// that the database acknowledged. It reaches the database without the cluster's DNS, which ends with flyball. Files that an
+// fsGroup may write are no database for PostgreSQL, so only the volume itself is given to it.
 const manifest = `
 apiVersion: v1
 kind: Service
@@ -17,7 +18,7 @@ spec:
   template:
     metadata: {labels: {app: NAME}}
     spec:
-      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999}
+      securityContext: {runAsUser: 999, runAsGroup: 999, fsGroup: 999, fsGroupChangePolicy: OnRootMismatch}
       containers:
       - name: postgres
         image: IMAGE
