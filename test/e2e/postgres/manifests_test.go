@@ -29,7 +29,7 @@ spec:
           if ! test -e /data/ready; then
             rm -rf /data/pg
             initdb --pgdata /data/pg --auth trust --username postgres --locale C --encoding UTF8
-            echo 'host all all all trust' >> /data/pg/pg_hba.conf
+            echo 'host postgres all 0.0.0.0/0 trust' >> /data/pg/pg_hba.conf
             sync && touch /data/ready
           fi
           exec postgres -D /data/pg -c 'listen_addresses=*' -c unix_socket_directories=/tmp
