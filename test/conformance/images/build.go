@@ -7,10 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -267,6 +269,15 @@ func key(spec Spec, modules, sidecarModules []byte) string {
 			modules = sidecarModules
 		}
 		_, _ = h.Write(modules)
+	}
+	for _, pkg := range slices.Sorted(maps.Values(spec.Programs)) {
+		if dir, ok := strings.CutPrefix(pkg, ours); ok {
+			files, _ := filepath.Glob(filepath.Join("images", dir, "*.go"))
+			for _, file := range files {
+				body, _ := os.ReadFile(file) // what cannot be read does not compile either
+				_, _ = h.Write(body)
+			}
+		}
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }

@@ -10,10 +10,12 @@ import (
 // sidecars begins the packages of upstream's CSI sidecars.
 const sidecars = "github.com/kubernetes-csi/"
 
+// ours begins the packages of programs that are in this folder.
+const ours = "flyball.dev/test/conformance/images/"
+
 // storage returns what the suite deploys its mock CSI driver with: the sidecars from their modules, and programs of ours in
 // place of two whose source is in no Go module.
 func storage() map[string]Spec {
-	const ours = "flyball.dev/test/conformance/images/"
 	specs := map[string]Spec{}
 	for name, pkg := range map[string]string{
 		"csi-attacher":              sidecars + "external-attacher/v4/cmd/csi-attacher",

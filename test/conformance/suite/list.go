@@ -51,8 +51,10 @@ type spec struct {
 	} `json:"Failure"`
 }
 
+// name is what Ginkgo compares with a focus: containers without a text are not in it.
 func (s spec) name() string {
-	return strings.Join(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), " ")
+	texts := append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText)
+	return strings.Join(slices.DeleteFunc(texts, func(text string) bool { return text == "" }), " ")
 }
 
 // List returns all tests of the suite, in the suite's order, without running any.

@@ -183,7 +183,7 @@ func TestStorageSuites(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	got, err := parse([]byte(`[{"SpecReports":[{"LeafNodeType":"BeforeSuite"},
-		{"LeafNodeType":"It","ContainerHierarchyTexts":["[sig-node] Pods","[Serial]"],"LeafNodeText":"should run"}]}]`))
+		{"LeafNodeType":"It","ContainerHierarchyTexts":["[sig-node] Pods","","[Serial]"],"LeafNodeText":"should run"}]}]`))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
@@ -82,7 +83,7 @@ func listen(ctx context.Context, endpoint string) (net.Listener, error) {
 
 // serve runs the mock driver. It logs each call in the form that the suite reads from the container's log.
 func serve(ctx context.Context, callers net.Listener, config service.Config) error {
-	mock := service.New(config)
+	mock := inline{service.New(config), map[string]bool{}, &sync.Mutex{}}
 	server := driver.NewCSIDriver(&driver.CSIDriverServers{Controller: mock, Identity: mock, Node: mock})
 	if err := server.Start(callers, nil); err != nil {
 		return fmt.Errorf("starting the mock driver: %w", err)
