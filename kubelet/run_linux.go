@@ -81,8 +81,10 @@ func makeDirs(cfg Config) error {
 		mode os.FileMode
 	}{
 		{cfg.RootDir, 0o755},
-		{filepath.Join(cfg.RootDir, driversDir), 0o750}, {filepath.Join(cfg.RootDir, registryDir), 0o750}, // upstream's modes
-		{cfg.PodLogsDir, 0o755}, {logLinks(cfg), 0o755}, // log shippers read the logs
+		{filepath.Join(cfg.RootDir, driversDir), 0o750},
+		{filepath.Join(cfg.RootDir, registryDir), 0o750}, // upstream's modes
+		{cfg.PodLogsDir, 0o755},
+		{logLinks(cfg), 0o755}, // log shippers read the logs
 	} {
 		if err := os.MkdirAll(dir.path, dir.mode); err != nil {
 			return fmt.Errorf("making the kubelet's directories: %w", err)

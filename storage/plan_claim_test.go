@@ -99,7 +99,8 @@ func TestPlanClaim(t *testing.T) {
 				grew(s, "2Gi")
 				resizing(s, corev1.PersistentVolumeClaimNodeResizeInProgress, "2Gi")
 				s.Claim.Spec.Resources.Requests = storageList("3Gi")
-			}, claimAction{},
+			},
+			claimAction{},
 		},
 		"Interrupted": {
 			"the process ended before it recorded the new size: expanding to what it has is no change", growing,
@@ -113,7 +114,8 @@ func TestPlanClaim(t *testing.T) {
 			"the user asks for less than what did not fit", growing,
 			func(s *claimState) {
 				resizing(s, corev1.PersistentVolumeClaimControllerResizeInfeasible, "9Ti")
-			}, claimAction{Do: expand, Size: resource.MustParse("2Gi")},
+			},
+			claimAction{Do: expand, Size: resource.MustParse("2Gi")},
 		},
 		"ReducedTooFar": {
 			"a volume does not shrink", growing,

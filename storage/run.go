@@ -91,7 +91,7 @@ func Run(ctx context.Context, cfg Config) error {
 	g.Go(func() error {
 		<-registered.Done() // the Node exists then
 		if ctx.Err() != nil {
-			return nil
+			return nil //nolint:nilerr // ctx has ended
 		}
 		return runLoops(ctx, cfg, csi.NewControllerClient(conn))
 	})

@@ -280,7 +280,7 @@ func testSnapshot(t *testing.T, admin client.Client, a *fake) {
 	create(t, admin, claim)
 	bound(t, admin, claim)
 	snapshot := &snapshotv1.VolumeSnapshot{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "snap"}, Spec: snapshotv1.VolumeSnapshotSpec{
-		VolumeSnapshotClassName: ptr.To("local"), Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: ptr.To("original")},
+		VolumeSnapshotClassName: new("local"), Source: snapshotv1.VolumeSnapshotSource{PersistentVolumeClaimName: new("original")},
 	}}
 	create(t, admin, snapshot)
 	eventually(t, func() error {

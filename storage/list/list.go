@@ -131,7 +131,7 @@ func usage(ctx context.Context, client kubernetes.Interface, nodes []string) map
 			data, err := client.CoreV1().RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("stats", "summary").DoRaw(ctx)
 			var summary stats.Summary
 			if err != nil || json.Unmarshal(data, &summary) != nil {
-				return nil //nolint:nilerr // the volume is shown without it
+				return nil // the volume is shown without it
 			}
 			mu.Lock()
 			defer mu.Unlock()

@@ -7,7 +7,6 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	kubeletconfig "k8s.io/kubelet/config/v1beta1"
-	"k8s.io/utils/ptr"
 
 	"flyball.dev/apis/apps/v1alpha1"
 )
@@ -65,8 +64,8 @@ func SetDefaults(c *FlyballConfiguration, host HostDefaults) {
 		c.Controllers.Kinds = slices.Clone(allKinds)
 	}
 	setDefault(&c.Kubelet.RootDir, DefaultRootDir)
-	setDefault(&c.Storage.Driver, ptr.To(true))
-	setDefault(&c.Storage.Snapshots, ptr.To(true))
+	setDefault(&c.Storage.Driver, new(true))
+	setDefault(&c.Storage.Snapshots, new(true))
 	setDefault(&c.Kubelet.Port, DefaultKubeletPort)
 	setDefault(&c.Kubelet.MaxPods, DefaultMaxPods)
 	setDefault(&c.Kubelet.ImagePullCredentialsVerificationPolicy, string(kubeletconfig.NeverVerifyPreloadedImages))

@@ -182,7 +182,7 @@ type storageDriver struct {
 func (c storageDriver) Run(ctx context.Context, e *status.Entry) error {
 	if c.await != nil {
 		if err := c.await(ctx); err != nil {
-			return nil // ctx has ended
+			return nil //nolint:nilerr // ctx has ended
 		}
 	}
 	client, err := c.credentials().Storage("storage")

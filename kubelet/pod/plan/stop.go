@@ -1,9 +1,8 @@
 package plan
 
 import (
-	"time"
-
 	"cmp"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 
