@@ -133,7 +133,8 @@ func ensureRunning(ctx context.Context, c Config) (*process, error) {
 		return nil, fmt.Errorf("writing containerd's pid file: %w", err)
 	}
 	if err := awaitCRI(ctx, c, p); err != nil {
-		// The next attempt starts afresh; but when Flyball stops, containerd goes on.
+		// Stop it, so that the next attempt starts a new one; unless it is Flyball that is stopping,
+		// which leaves containerd running.
 		if ctx.Err() == nil {
 			_ = p.stop(ctx, stopGrace)
 		}

@@ -67,7 +67,8 @@ type Config struct {
 	Ready func()
 }
 
-// Loop names one loop, the resources that it reads and those that only it writes.
+// Loop names one loop, the resources that it reads and those, or the parts of them, that it writes;
+// apart from events, no other loop writes these.
 type Loop struct {
 	Name          string
 	Reads, Writes []string
@@ -107,7 +108,8 @@ func Run(ctx context.Context, cfg Config) error {
 	restConfig := rest.CopyConfig(cfg.Client)
 	restConfig.QPS = -1
 	restConfig.UserAgent = "flyball-controllers"
-	restConfig.WarningHandlerWithContext = rest.NoWarnings{} // the author of an object got them
+	// The API server has already warned the author of the object.
+	restConfig.WarningHandlerWithContext = rest.NoWarnings{}
 
 	ctrl.SetLogger(klog.Background()) // some of controller-runtime uses only this logger
 	mgr, err := ctrl.NewManager(restConfig, options(ctx, cfg))

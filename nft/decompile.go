@@ -11,8 +11,9 @@ import (
 )
 
 // decompiler turns the expressions of a rule back into statements. It follows the content of each
-// register. An expression that writes no register and for which there is no statement becomes
-// Other.
+// register. An expression that the decompiler does not know becomes Other, and changes none of
+// these contents. A load of a value that is none of fields empties its register; a comparison of an
+// empty register becomes Other.
 type decompiler struct {
 	registers  map[uint32]content
 	statements []Statement
@@ -36,8 +37,9 @@ func decompile(exprs []expr.Any) []Statement {
 
 func (d *decompiler) add(s Statement) { d.statements = append(d.statements, s) }
 
-// reg32 returns the number of a register as a 32-bit register. Where a 128-bit register begins, the
-// kernel reports that register's number, NFT_REG_1 to NFT_REG_4.
+// reg32 returns the number of a register as a 32-bit register. For a 32-bit register that is the
+// first of a 128-bit register, the kernel reports the number of the 128-bit one, NFT_REG_1 to
+// NFT_REG_4.
 func reg32(register uint32) uint32 {
 	if register >= unix.NFT_REG_1 && register <= unix.NFT_REG_4 {
 		return register0 + 4*(register-unix.NFT_REG_1)
@@ -109,8 +111,9 @@ func (d *decompiler) step(e expr.Any) {
 	}
 }
 
-// load records which field a register has after the expression loaded, which, as fields, has no
-// register. For a prefix of whole bytes, the nft tool loads only those bytes of the address.
+// load records which field the expression `loaded` put into register. The destination register in
+// `loaded` is 0, as in fields, so that the two can be compared. For a prefix of whole bytes, the
+// nft tool loads only those bytes of the address.
 func (d *decompiler) load(register uint32, loaded any) {
 	for f, field := range fields {
 		if field.load == nil {
@@ -129,7 +132,7 @@ func loadsPrefix(whole, part any) bool {
 	w, isWhole := whole.(expr.Payload)
 	p, isPart := part.(expr.Payload)
 	isPrefix := isWhole && isPart && p.Base == expr.PayloadBaseNetworkHeader && p.Len <= w.Len
-	p.Len = w.Len // the only difference
+	p.Len = w.Len // the only difference that a prefix may have
 	return isPrefix && p == w
 }
 
@@ -209,7 +212,8 @@ func (d *decompiler) metaSet(e *expr.Meta) {
 	d.add(SetMark{And: binary.NativeEndian.Uint32([]byte(c.mask)), Xor: binary.NativeEndian.Uint32([]byte(c.xor))})
 }
 
-// verdict returns the verdict of an expression or of a map's element; false if it is another one.
+// verdict returns the verdict of an expression or of a map's element; false if it is none of
+// verdicts.
 func verdict(kind expr.VerdictKind, chain string) (Verdict, bool) {
 	for k, v := range verdicts {
 		if v == kind {

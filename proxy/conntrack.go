@@ -30,8 +30,9 @@ func frontendsOf(c nft.Connection) (exact, anyAddr frontend, local bool) {
 	return exact, frontend{ip{}, p, exact.port}, c.Local
 }
 
-// udpEndpoints has the current endpoints of each UDP frontend that lost one or got its first; none
-// if the frontend is gone.
+// udpEndpoints has an entry for each UDP frontend whose conntrack entries may be stale, because it
+// lost an endpoint, got its first, or is written anew: its current endpoints, or an empty list if
+// it has none or is gone.
 type udpEndpoints map[frontend][]netip.AddrPort
 
 func newUDPEndpoints(flows []Flow) udpEndpoints {
@@ -43,8 +44,9 @@ func newUDPEndpoints(flows []Flow) udpEndpoints {
 }
 
 // stale reports whether c is a UDP connection through one of the frontends that goes to an endpoint
-// which the frontend does not have, or to none. On a port of this host, a local process may be what
-// answers: only if the frontend has endpoints is that connection stale.
+// which the frontend does not have, or to none. A frontend for any address of this host may share
+// its port with a local process. A connection that such a process answers is stale only if the
+// frontend has endpoints.
 func (u udpEndpoints) stale(c nft.Connection) bool {
 	if Protocol(c.Protocol) != UDP {
 		return false

@@ -26,7 +26,9 @@ func newImageCommand() *cobra.Command {
 // withContainerd runs a command with the socket of the bundled containerd.
 func withContainerd(run func(cmd *cobra.Command, socket string, args []string) error) runE {
 	return func(cmd *cobra.Command, args []string) error {
-		c, err := (&configFlags{}).loadInUse(func(error) {}) // it warns of files that do not say where containerd is
+		// The warnings are about files that cannot be used. They are dropped, because the bundled
+		// containerd's socket is at the same path whatever those files say.
+		c, err := (&configFlags{}).loadInUse(func(error) {})
 		if err != nil {
 			return err
 		}

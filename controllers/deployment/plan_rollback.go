@@ -15,10 +15,10 @@ import (
 	"flyball.dev/controllers/internal/action"
 )
 
-// A rollback does not change the Deployment's spec: that is its user's. The status records that the
-// current template failed. From then on, until the template changes, applyRollback makes the
-// ReplicaSet of the last available revision r.current, so that RollingUpdate and Recreate need no
-// code for rollbacks.
+// A rollback does not change the Deployment's spec: the spec belongs to the user. The status
+// records that the current template failed. From then on, until the template changes, applyRollback
+// sets r.current to the ReplicaSet of the last available revision, so that RollingUpdate and
+// Recreate need no code for rollbacks.
 
 // RollBack is the action of recording in the status that the current template failed.
 type RollBack struct {
@@ -75,7 +75,9 @@ func (r *rollout) partition() int32 {
 // back if it has failed.
 func (r *rollout) recordOutcome() []action.Action {
 	if r.optionsStatus.Rollback != nil || r.current == nil || r.observed[r.current.UID] == nil {
-		return nil // rolled back already, or this plan only creates the ReplicaSet
+		// Rolled back already, or the current ReplicaSet does not exist yet: this plan
+		// creates it, or a later one does, when the strategy Recreate has removed the old Pods.
+		return nil
 	}
 	if util.DeploymentComplete(r.Deployment, &r.status) {
 		if r.replicas > 0 { // a complete rollout without Pods says nothing about the template

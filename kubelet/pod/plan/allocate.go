@@ -34,8 +34,9 @@ type Pending struct {
 var resizable = []v1.ResourceName{v1.ResourceCPU, v1.ResourceMemory}
 
 // Allocate grants resizes in the order of compareResizes, as far as the node has room for them
-// beside the allocations of others, its Pods without a resize. It returns by Pod UID why a resize
-// is not granted. Only an increase has to fit: a Pod can always take less or as much as before.
+// beside what its other Pods are allocated. others are the node's Pods; for those with a resize,
+// Resize.Allocated counts. It returns by Pod UID why a resize is not granted. Only an increase has
+// to fit: a Pod can always take less or as much as before.
 func Allocate(resizes []Resize, allocatable v1.ResourceList, others []*v1.Pod) map[types.UID]*Pending {
 	resizes = slices.SortedFunc(slices.Values(resizes), compareResizes)
 	used := lo.SliceToMap(others, func(p *v1.Pod) (types.UID, v1.ResourceList) { return p.UID, requests(p) })
@@ -76,7 +77,8 @@ func shortage(wants v1.ResourceList, used map[types.UID]v1.ResourceList, uid typ
 		}
 		taken := amount(name, slices.Collect(maps.Values(used))...) - amount(name, used[uid])
 		if want > capacity-taken {
-			t := outOf(name, want, taken, capacity) // the words of admission
+			// The same reason and message as when a new Pod is not admitted.
+			t := outOf(name, want, taken, capacity)
 			return &Pending{Reason: t.Reason, Message: t.Message}
 		}
 	}
@@ -100,7 +102,7 @@ func CompareTrueFirst(a, b bool) int { return cmp.Compare(lo.Ternary(a, 0, 1), l
 
 func (r Resize) raises() bool { return lowers(requests(r.Desired), requests(r.Allocated)) }
 
-// lowers reports whether any resource is less in to than in from.
+// lowers reports whether `to` has less of any resizable resource than `from`.
 func lowers(from, to v1.ResourceList) bool {
 	return slices.ContainsFunc(resizable, func(n v1.ResourceName) bool { return amount(n, to) < amount(n, from) })
 }
