@@ -78,7 +78,7 @@ func Run(ctx context.Context, cfg Config) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			err = cmp.Or(err, fmt.Errorf("process %d exited", p.pid))
+			err = cmp.Or(err, fmt.Errorf("process %d ended", p.pid))
 			log.Error(err, "Restarting containerd", "log", cfg.LogFile)
 			cfg.reportDown(fmt.Errorf("running containerd: %w; see %s", err, cfg.LogFile))
 			if time.Since(up) >= steadyAfter {
