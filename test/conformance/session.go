@@ -53,7 +53,7 @@ func session(ctx context.Context, o options) error {
 	}
 	// An image that fails to build costs its tests, not the run; but the subset needs each.
 	build := images.Builder{Root: "../..", Dir: filepath.Join(o.out, "images"), Progress: step}
-	if err := build.Build(ctx); err != nil {
+	if err := build.Build(ctx, images.Names(slices.ContainsFunc(tests, suite.Test.Mock))...); err != nil {
 		if ctx.Err() != nil || o.suite == "subset" {
 			return err
 		}

@@ -43,12 +43,9 @@ type Builder struct {
 	layers map[string][]v1.Layer
 }
 
-// Build builds the images of these short names, if they are not built yet; without names all of the suite's. It returns an
-// error for each that failed, joined, after the others are built.
+// Build builds the images of these short names, if they are not built yet. It returns an error for each that failed, joined,
+// after the others are built.
 func (b *Builder) Build(ctx context.Context, names ...string) error {
-	if len(names) == 0 {
-		names = Names()
-	}
 	b.layers = map[string][]v1.Layer{}
 	path, err := openLayout(filepath.Join(b.Dir, "layout"))
 	if err != nil {

@@ -224,10 +224,11 @@ func Missing() []Unbuilt {
 	return list
 }
 
-// Names returns the short names of the suite's images, those that others are based on first.
-func Names() []string {
+// Names returns the short names of the suite's images, those that others are based on first. CSI sidecars, which have modules of
+// their own and take minutes to build, are left out unless tests with a mock CSI driver need them.
+func Names(mock bool) []string {
 	c := Catalog()
-	names := slices.DeleteFunc(slices.Sorted(maps.Keys(c)), func(n string) bool { return c[n].Apart })
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(c)), func(n string) bool { return c[n].Apart || isSidecar(c[n]) && !mock })
 	slices.SortStableFunc(names, func(a, b string) int { return min(len(c[a].Base), 1) - min(len(c[b].Base), 1) })
 	return names
 }

@@ -20,7 +20,7 @@ import (
 )
 
 func TestCatalog(t *testing.T) {
-	names, catalog := Names(), Catalog()
+	names, catalog := Names(true), Catalog()
 	seen := map[string]string{}
 	for i, n := range names {
 		s := catalog[n]
@@ -31,6 +31,9 @@ func TestCatalog(t *testing.T) {
 		if s.Base != "" && slices.Index(names, s.Base) > i {
 			t.Errorf("%s is built before its base %s", n, s.Base)
 		}
+	}
+	if slices.ContainsFunc(Names(false), func(n string) bool { return isSidecar(catalog[n]) }) {
+		t.Error("sidecars are built though no test needs them")
 	}
 	for _, u := range Missing() {
 		if u.Why == "" || u.Costs == "" {
