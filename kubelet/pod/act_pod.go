@@ -112,6 +112,10 @@ func (j job) call() (context.Context, context.CancelFunc) {
 
 func (j job) mountVolumes(ctx context.Context) (map[string]volumes.Mounted, error) {
 	mounted, err := j.m.cfg.Volumes.Mount(ctx, j.pod)
+	if refused, ok := errors.AsType[*volumes.RefusedError](err); ok {
+		j.m.Terminate(j.uid, plan.Termination{Reason: refused.Reason, Message: refused.Message, Refused: true})
+		return nil, err
+	}
 	failed, _ := errors.AsType[*volumes.Error](err)
 	if waiting := failed != nil && failed.Waiting; err != nil && ctx.Err() == nil && !waiting {
 		for message := range strings.SplitSeq(err.Error(), "\n") {

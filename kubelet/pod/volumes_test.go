@@ -33,3 +33,19 @@ func TestVolumesThatWait(t *testing.T) {
 		}
 	}
 }
+
+// TestVolumeRefused: a Pod whose volume this node can never have fails, so that a controller makes
+// another one.
+func TestVolumeRefused(t *testing.T) {
+	r := newRig(t)
+	refused := &volumes.RefusedError{Reason: "VolumeAttachmentLimitExceeded", Message: "all slots are taken"}
+	r.node.noMount = []error{errors.Join(&volumes.Error{Message: "no room", Err: refused})}
+	r.start()
+	r.create(nil)
+	r.eventually("the Pod has failed", r.phase(v1.PodFailed))
+	if st := r.pod().Status; st.Reason != refused.Reason || st.Message != "Pod was rejected: all slots are taken" {
+		t.Errorf("the Pod failed with the reason %q and the message %q", st.Reason, st.Message)
+	}
+	r.delete(0)
+	r.nothingLeft()
+}

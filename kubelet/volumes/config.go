@@ -63,6 +63,14 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Message }
 
+// RefusedError is the cause of an Error when this node can never give the Pod its volume. The Pod
+// fails, so that another one can take its place on another node.
+type RefusedError struct {
+	Reason, Message string // of the Pod's status
+}
+
+func (e *RefusedError) Error() string { return e.Message }
+
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 

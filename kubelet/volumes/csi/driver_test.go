@@ -150,8 +150,10 @@ func TestLimitChanges(t *testing.T) {
 	if _, err := f.client.StorageV1().VolumeAttachments().Create(t.Context(), attachment, metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := f.Identify(t.Context(), newSpec()); err == nil || !strings.Contains(err.Error(), "all slots are taken") {
-		t.Errorf("error = %v, want that of the attachment", err)
+	_, err := f.Identify(t.Context(), newSpec())
+	refused, ok := errors.AsType[*volumes.RefusedError](err)
+	if !ok || refused.Reason != limitExceeded || !strings.Contains(refused.Message, "all slots are taken") {
+		t.Errorf("error = %v, want that the Pod fails, with the message of the attachment", err)
 	}
 	if got := f.csiNode().Spec.Drivers[0].Allocatable; got == nil || *got.Count != 3 {
 		t.Errorf("allocatable = %v, want the new limit", got)

@@ -120,8 +120,11 @@ func checkMode(s source, info *storagev1.CSIDriver) error {
 	return fmt.Errorf("volume mode %q not supported by driver %s (only supports %q)", mode, s.driver, info.Spec.VolumeLifecycleModes)
 }
 
+// limitExceeded is the reason of a Pod that fails because of checkLimit (KEP-4876).
+const limitExceeded = "VolumeAttachmentLimitExceeded"
+
 // checkLimit has the driver asked again how many volumes the node can have, if the scheduler was
-// wrong about it: the attachment says so. That is for drivers whose limit changes.
+// wrong about it: the attachment says so. That is for drivers whose limit changes. The Pod fails.
 func (p *Plugin) checkLimit(ctx context.Context, s source, v volumes.Volume, info *storagev1.CSIDriver) error {
 	if !v.Attach || updatePeriod(info) == 0 {
 		return nil
@@ -139,7 +142,8 @@ func (p *Plugin) checkLimit(ctx context.Context, s source, v volumes.Volume, inf
 	if err := p.refresh(ctx, s.driver); err != nil {
 		klog.FromContext(ctx).Error(err, "Cannot update the limit of a CSI driver's volumes", "driver", s.driver)
 	}
-	return fmt.Errorf("the node cannot have more volumes of CSI driver %s: %s", s.driver, failure.Message)
+	return &volumes.RefusedError{Reason: limitExceeded, Message: fmt.Sprintf(
+		"the node cannot have more volumes of CSI driver %s: %s", s.driver, failure.Message)}
 }
 
 // attachment is the name of the VolumeAttachment, as the attach/detach controller makes it.
