@@ -41,7 +41,7 @@ func (m *Manager) write(spec Spec, target string, files payload, next time.Time)
 		return out, fmt.Errorf("opening the volume's directory: %w", err)
 	}
 	// Before the new files become visible, so that no container sees them with other owners.
-	setOwner := func(string) error { return own(target, fsGroup(spec.Pod), true, nil) }
+	setOwner := func(string) error { return own(target, FSGroup(spec.Pod), true, nil) }
 	if err := w.Write(files, setOwner); err != nil {
 		return out, fmt.Errorf("writing the volume's files: %w", err)
 	}

@@ -24,14 +24,14 @@ func (p emptyDir) Publish(_ context.Context, spec Spec, _ Volume, paths Paths) (
 	if p.m.cfg.NoFiles {
 		return done, nil
 	}
-	if err := makeDir(paths.Target, fsGroup(spec.Pod)); err != nil {
+	if err := makeDir(paths.Target, FSGroup(spec.Pod)); err != nil {
 		return done, err
 	}
 	switch medium := spec.Volume.EmptyDir.Medium; {
 	case medium == v1.StorageMediumDefault:
 		return done, nil
 	case medium == v1.StorageMediumMemory:
-		return done, mounter.Tmpfs(paths.Target, p.m.tmpfsSize(spec), fsGroup(spec.Pod))
+		return done, mounter.Tmpfs(paths.Target, p.m.tmpfsSize(spec), FSGroup(spec.Pod))
 	case v1helper.IsHugePageMedium(medium):
 		return done, fmt.Errorf("emptyDir medium %s is not supported yet", medium)
 	default:

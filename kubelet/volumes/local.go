@@ -94,7 +94,7 @@ func (p *local) mount(spec Spec, path string, device bool, target string) (err e
 
 // own gives the volume to the Pod's fsGroup, but not below another Pod that uses it.
 func (p *local) own(spec Spec, dir string, shared bool) error {
-	group := fsGroup(spec.Pod)
+	group := FSGroup(spec.Pod)
 	if !shared || group == nil {
 		return SetOwnership(spec.Pod, dir)
 	}

@@ -29,6 +29,7 @@ import (
 	clienttesting "k8s.io/client-go/testing"
 	"k8s.io/utils/ptr"
 
+	"flyball.dev/kubelet/volumes/internal/tokens"
 	"flyball.dev/kubelet/volumes/plan"
 )
 
@@ -574,7 +575,7 @@ func TestRenewal(t *testing.T) {
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(now.Add(tc.want), renewal(request(tc.life))); diff != "" {
+			if diff := cmp.Diff(now.Add(tc.want), tokens.Renewal(request(tc.life))); diff != "" {
 				t.Errorf("%s\nrenewal() -want +got:\n%s", tc.reason, diff)
 			}
 		})

@@ -13,10 +13,11 @@ import (
 // the directory itself is right already. It is for volumes that outlive their Pod and are writable.
 func SetOwnership(pod *v1.Pod, dir string) error {
 	policy := ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).FSGroupChangePolicy
-	return own(dir, fsGroup(pod), false, policy)
+	return own(dir, FSGroup(pod), false, policy)
 }
 
-func fsGroup(pod *v1.Pod) *int64 {
+// FSGroup returns the group that the Pod's volumes belong to, nil for none.
+func FSGroup(pod *v1.Pod) *int64 {
 	return ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).FSGroup
 }
 

@@ -97,7 +97,7 @@ func guarded(data []byte, spec Spec, user *int64) volumeutil.FileProjection {
 		// If all containers run as the same user, the file is that user's.
 		out.FsUser = volumeutil.FsUserFrom(spec.Pod)
 	}
-	if out.FsUser != nil || fsGroup(spec.Pod) != nil {
+	if out.FsUser != nil || FSGroup(spec.Pod) != nil {
 		// The group gets access when ownership is set.
 		out.Mode = 0o600
 	}

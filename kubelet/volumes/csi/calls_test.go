@@ -22,6 +22,7 @@ import (
 	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/volumes"
+	"flyball.dev/kubelet/volumes/internal/tokens"
 )
 
 const (
@@ -314,7 +315,7 @@ func TestRenewal(t *testing.T) {
 			Spec:   authenticationv1.TokenRequestSpec{ExpirationSeconds: new(int64(tc.life.Seconds()))},
 			Status: authenticationv1.TokenRequestStatus{ExpirationTimestamp: metav1.NewTime(now.Add(tc.life))},
 		}
-		if got := renewal(token).Sub(now); got != tc.want {
+		if got := tokens.Renewal(token).Sub(now); got != tc.want {
 			t.Errorf("%s: renewed after %v, want %v: %s", name, got, tc.want, tc.reason)
 		}
 	}

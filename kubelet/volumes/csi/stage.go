@@ -9,7 +9,6 @@ import (
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	v1 "k8s.io/api/core/v1"
-	"k8s.io/utils/ptr"
 
 	"flyball.dev/kubelet/volumes"
 )
@@ -66,7 +65,7 @@ func capabilityOf(spec volumes.Spec, s source, d *driver) *csipb.VolumeCapabilit
 		return capability
 	}
 	mount := &csipb.VolumeCapability_MountVolume{FsType: s.fsType, MountFlags: s.mountOptions}
-	if group := fsGroup(spec.Pod); group != nil && d.ownsVolumes() {
+	if group := volumes.FSGroup(spec.Pod); group != nil && d.ownsVolumes() {
 		mount.VolumeMountGroup = strconv.FormatInt(*group, 10)
 	}
 	capability.AccessType = &csipb.VolumeCapability_Mount{Mount: mount}
@@ -94,8 +93,4 @@ func accessMode(mode v1.PersistentVolumeAccessMode, multiWriter bool) csipb.Volu
 // ownsVolumes says whether the driver itself gives volumes to the Pod's fsGroup.
 func (d *driver) ownsVolumes() bool {
 	return d.capabilities.Has(csipb.NodeServiceCapability_RPC_VOLUME_MOUNT_GROUP)
-}
-
-func fsGroup(pod *v1.Pod) *int64 {
-	return ptr.Deref(pod.Spec.SecurityContext, v1.PodSecurityContext{}).FSGroup
 }
