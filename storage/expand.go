@@ -49,11 +49,10 @@ func (r *claims) expand(ctx context.Context, claim *corev1.PersistentVolumeClaim
 		return r.progress(ctx, claim, size, corev1.PersistentVolumeClaimNodeResizePending,
 			condition(corev1.PersistentVolumeClaimFileSystemResizePending, "The kubelet makes the file system larger while a Pod has the volume, or when the next one gets it"))
 	}
-	if err := r.progress(ctx, claim, size, ""); err == nil {
-		r.events.Event(claim, corev1.EventTypeNormal, reasonResized, "Resize volume succeeded")
-	} else {
+	if err := r.progress(ctx, claim, size, ""); err != nil {
 		return err
 	}
+	r.events.Event(claim, corev1.EventTypeNormal, reasonResized, "Resize volume succeeded")
 	return nil
 }
 

@@ -3,7 +3,6 @@ package storage
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
@@ -83,9 +82,9 @@ func (r *released) delete(ctx context.Context, volume *corev1.PersistentVolume) 
 func (r *released) finalize(ctx context.Context, volume *corev1.PersistentVolume, has bool) error {
 	after := volume.DeepCopy()
 	if has {
-		after.Finalizers = append(after.Finalizers, finalizer)
+		controllerutil.AddFinalizer(after, finalizer)
 	} else {
-		after.Finalizers = slices.DeleteFunc(after.Finalizers, func(f string) bool { return f == finalizer })
+		controllerutil.RemoveFinalizer(after, finalizer)
 	}
 	err := r.client.Patch(ctx, after, client.MergeFromWithOptions(volume, client.MergeFromWithOptimisticLock{}))
 	return client.IgnoreNotFound(err)

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
 
 	"flyball.dev/storage/driver"
 )
@@ -130,8 +131,8 @@ func snapshotClients(ctx context.Context, rc *rest.Config, every time.Duration, 
 		served, err := c.client.Discovery().ServerResourcesForGroupVersion(snapshotv1.SchemeGroupVersion.String())
 		return err == nil && len(served.APIResources) > 0, nil
 	})
-	c.core = informers.NewSharedInformerFactoryWithOptions(c.client, resync, informers.WithTransform(withoutManagedFields))
-	options = append(options, snapinformers.WithTransform(withoutManagedFields))
+	c.core = informers.NewSharedInformerFactoryWithOptions(c.client, resync, informers.WithTransform(cache.TransformStripManagedFields()))
+	options = append(options, snapinformers.WithTransform(cache.TransformStripManagedFields()))
 	c.snapshots = snapinformers.NewSharedInformerFactoryWithOptions(c.snapshotClient, every, options...)
 	return c, nil
 }
@@ -144,12 +145,4 @@ func (c clients) start(ctx context.Context) (stop func()) {
 		c.core.Shutdown()
 		c.snapshots.Shutdown()
 	}
-}
-
-// withoutManagedFields drops what takes most of the memory and is not read.
-func withoutManagedFields(object any) (any, error) {
-	if o, ok := object.(metav1.Object); ok {
-		o.SetManagedFields(nil)
-	}
-	return object, nil
 }

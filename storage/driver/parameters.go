@@ -3,6 +3,7 @@
 package driver
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -131,12 +132,8 @@ func flagsOf(capability *csi.VolumeCapability) (flags uintptr, err error) {
 	for _, option := range capability.GetMount().GetMountFlags() {
 		flag, ok := mountFlags[option]
 		if !ok {
-			allowed := make([]string, 0, len(mountFlags))
-			for name := range mountFlags {
-				allowed = append(allowed, name)
-			}
-			slices.Sort(allowed)
-			return 0, status.Errorf(codes.InvalidArgument, "the mount options contain %q; allowed are %q", option, allowed)
+			return 0, status.Errorf(codes.InvalidArgument, "the mount options contain %q; allowed are %q",
+				option, slices.Sorted(maps.Keys(mountFlags)))
 		}
 		flags |= flag
 	}
